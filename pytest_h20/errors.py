@@ -1,0 +1,27 @@
+"""The errors users see. Each text says what, where, which value, what is accepted and what to do next."""
+
+from __future__ import annotations
+
+
+class H20Error(Exception):
+    """Base of every error this package raises on purpose. Its text is complete: it is shown without a traceback."""
+
+
+class UsageError(H20Error):
+    """The user's input (option, inventory, limits file, log path) cannot be used. Exit status 4 in pytest, 2 in the CLI."""
+
+
+class TransportError(H20Error):
+    """A node could not be reached or the connection broke. Never a check failure: the verdict is "could not measure"."""
+
+
+class CommandTimeout(TransportError):
+    """A remote command outlived its deadline and was killed."""
+
+
+class BringUpError(H20Error):
+    """The cluster did not become ready. Carries the cause, the log tails and the fix in its text."""
+
+
+class MeasurementError(H20Error):
+    """A figure could not be measured (not: a figure is too low)."""
