@@ -109,7 +109,7 @@ class ContainerInfo:
 
 @dataclass(frozen=True)
 class ImageInfo:
-    """An image on a node. ``id`` (sha256 of the config) is equal on two nodes iff the image is; ``digests`` are repo digests."""
+    """An image on a node. ``id`` (sha256 of its config) is equal on two nodes iff the image is; ``digests``: repo digests."""
 
     reference: str
     id: str
