@@ -1,0 +1,385 @@
+"""What a run records, as data: header, checks, and the records that the report draws.
+
+Every record is one line of ``events.jsonl`` (its ``kind`` says which) and comes back from
+:func:`pytest_h20.report.run.load_run` as a member of :class:`RunView`. Field names of figures are those of sglang's
+``bench_serving`` (``output_throughput`` in tokens/s, ``mean_ttft_ms``, ``mean_tpot_ms``), so that a limit, a CSV column and a
+chart say the same word.
+"""
+
+from __future__ import annotations
+
+from datetime import datetime
+from enum import Enum
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, JsonValue
+
+from pytest_h20.verdicts import Decision, GateName, GateResult, Limit, Status, Verdict
+
+SCHEMA_VERSION = 1
+
+METRICS: dict[str, tuple[str, str]] = {
+    "output_throughput": ("Output throughput", "tok/s"),
+    "mean_tpot_ms": ("Mean TPOT", "ms"),
+    "mean_ttft_ms": ("Mean TTFT", "ms"),
+}
+"""The figures that are charted and compared: title and unit. Throughput is better when higher, the others when lower."""
+
+
+def higher_is_better(metric: str) -> bool:
+    """True for rates, False for times."""
+    return not metric.endswith("_ms")
+
+
+class Mode(str, Enum):
+    """What a run did. Only ``full`` and ``attach`` look at the real thing, so only they can be accepted."""
+
+    FULL = "full"
+    ATTACH = "attach"
+    PLAN = "plan"
+    REPLAY = "replay"
+    REHEARSAL = "rehearsal"
+    LAB = "lab"
+
+    @property
+    def can_accept(self) -> bool:
+        """False when something below the verdict was stood in, or nothing was measured now."""
+        return self in (Mode.FULL, Mode.ATTACH)
+
+    @property
+    def words(self) -> str:
+        """One sentence for a reader who does not know the modes."""
+        return {
+            Mode.FULL: "full run: checked, started, tested and stopped the engine on the machines",
+            Mode.ATTACH: "attached: tested an engine that was already running",
+            Mode.PLAN: "plan: printed what would be done and touched nothing",
+            Mode.REPLAY: "replay: judged the recorded evidence of an earlier run again; nothing was measured now",
+            Mode.REHEARSAL: "REHEARSAL: the cluster was an embedded stand-in; no hardware was touched",
+            Mode.LAB: "LAB: parts of the hardware were stood in",
+        }[self]
+
+
+class _Frozen(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+# ---------------------------------------------------------------- records, one line of events.jsonl each
+
+
+class StateChange(_Frozen):
+    """The cluster entered a state: off, preflight, launching, joining, loading, ready, broken, down.
+
+    ``node`` is empty for the cluster as a whole. The state lasts until the next change of the same engine and node.
+    """
+
+    kind: Literal["state"] = "state"
+    engine: str
+    state: str
+    node: str = ""
+    note: str = ""
+
+
+class Cell(_Frozen):
+    """One load cell: input length x output length x concurrency, with its figures and what they are held against.
+
+    ``windows``: output tokens per second in equal windows of the steady part, for the bootstrap. ``intervals``: 95 % interval
+    (low, high) of a figure where it was computed. ``blog``: the write-up's figures. ``floor``: what the hardware cannot beat
+    (for times a lower bound, for throughput an upper one). ``status`` UNKNOWN with ``reason`` when sanity failed.
+    ``file``: the cell's own JSON in the run folder, with per-request lists (``ttfts``, ``latencies`` ... in seconds).
+    """
+
+    kind: Literal["cell"] = "cell"
+    engine: str
+    profile: str = ""
+    input_len: Annotated[int, Field(ge=1)]
+    output_len: Annotated[int, Field(ge=1)]
+    concurrency: Annotated[int, Field(ge=1)]
+    output_throughput: float | None = None
+    input_throughput: float | None = None
+    mean_ttft_ms: float | None = None
+    mean_tpot_ms: float | None = None
+    more: dict[str, float] = Field(default_factory=dict, description="further figures by bench_serving's names")
+    requests: int = 0
+    seconds: float = 0.0
+    windows: tuple[float, ...] = ()
+    intervals: dict[str, tuple[float, float]] = Field(default_factory=dict)
+    limits: dict[str, Limit] = Field(default_factory=dict)
+    blog: dict[str, float] = Field(default_factory=dict)
+    floor: dict[str, float] = Field(default_factory=dict)
+    status: Status = Status.UNKNOWN
+    reason: str = ""
+    file: str = ""
+
+    @property
+    def name(self) -> str:
+        """``in128-out128-c64``, as in limit files and verdict subjects."""
+        return f"in{self.input_len}-out{self.output_len}-c{self.concurrency}"
+
+    @property
+    def lengths(self) -> tuple[int, int]:
+        """Input and output length in tokens."""
+        return self.input_len, self.output_len
+
+    def figure(self, metric: str) -> float | None:
+        """A figure by name, or None when it was not measured."""
+        value: float | None = getattr(self, metric) if metric in METRICS else self.more.get(metric)
+        return value
+
+
+class RailTraffic(_Frozen):
+    """What one rail (``node``'s HCA) did during the proof: GB (10^9 bytes) sent and received, channels NCCL put on it.
+
+    ``gdr``: True when every channel says GDRDMA, False when one does not, None when that was not seen.
+    """
+
+    kind: Literal["rail"] = "rail"
+    engine: str = ""
+    node: str
+    hca: str
+    port: int = 1
+    interface: str = ""
+    peer_node: str = ""
+    peer_hca: str = ""
+    gb_sent: float | None = None
+    gb_received: float | None = None
+    gb_expected: float | None = None
+    channels: int | None = None
+    gdr: bool | None = None
+    status: Status = Status.UNKNOWN
+    reason: str = ""
+
+
+class NodeFacts(_Frozen):
+    """Facts of one node for the table that compares nodes: a word to a short text (``driver``: ``535.216.03``)."""
+
+    kind: Literal["facts"] = "facts"
+    node: str
+    facts: dict[str, str]
+
+
+class Command(_Frozen):
+    """A command that was run (or, in a plan, would be), exactly as a person could type it."""
+
+    kind: Literal["command"] = "command"
+    node: str
+    command: str
+    purpose: str = ""
+    rc: int | None = None
+    seconds: float | None = None
+
+
+class LogTail(_Frozen):
+    """The last lines of a log: what a reader needs when a start failed. ``evidence``: the whole file in the run folder."""
+
+    kind: Literal["log"] = "log"
+    node: str
+    source: str
+    text: str
+    evidence: str = ""
+
+
+class SetupError(_Frozen):
+    """A test (or the bring-up all tests need) broke before it could check anything."""
+
+    kind: Literal["setup_error"] = "setup_error"
+    test_id: str
+    title: str
+    cause: str = ""
+    fix: str = ""
+    text: str = ""
+    evidence: tuple[str, ...] = ()
+
+
+class Warning_(_Frozen):
+    """Something a reader of the figures must know (host key checking off, a slow client, a damaged record)."""
+
+    kind: Literal["warning"] = "warning"
+    text: str
+
+
+class Other(BaseModel):
+    """Any further event; ``kind`` and whatever fields came with it."""
+
+    model_config = ConfigDict(frozen=True, extra="allow")
+    kind: str
+
+
+Record = Annotated[
+    StateChange | Cell | RailTraffic | NodeFacts | Command | LogTail | SetupError | Warning_, Field(discriminator="kind")
+]
+RECORD_TYPES: dict[str, type[BaseModel]] = {
+    "state": StateChange,
+    "cell": Cell,
+    "rail": RailTraffic,
+    "facts": NodeFacts,
+    "command": Command,
+    "log": LogTail,
+    "setup_error": SetupError,
+    "warning": Warning_,
+}
+
+
+class Timed(_Frozen):
+    """A state with the time it was entered."""
+
+    time: datetime
+    change: StateChange
+
+
+# ---------------------------------------------------------------- the run
+
+
+class NodeBrief(_Frozen):
+    """A node as the first screen names it."""
+
+    name: str
+    address: str = ""
+    gpus: str = ""
+
+
+class Header(_Frozen):
+    """What was run, on what, since when. Known at the start; fields learnt later come by ``RunFolder.describe``.
+
+    ``settings``: effective option -> "value (where it came from)". ``required``: gates that must pass. ``cannot_accept``:
+    reasons beyond the mode why this run can never be accepted (a profile that records without judging, a partial selection).
+    ``time_scale``: 1 in reality; a rehearsal that plays time faster says by how much.
+    """
+
+    run: str = ""
+    name: str = ""
+    engines: tuple[str, ...] = ()
+    mode: Mode = Mode.FULL
+    started: datetime | None = None
+    ended: datetime | None = None
+    nodes: tuple[NodeBrief, ...] = ()
+    images: dict[str, str] = Field(default_factory=dict, description="engine: image reference or digest")
+    driver: str = ""
+    model: str = ""
+    inventory: str = ""
+    limits: str = ""
+    required: tuple[GateName, ...] = tuple(GateName)
+    settings: dict[str, str] = Field(default_factory=dict)
+    stood_in: tuple[str, ...] = ()
+    time_scale: float = 1.0
+    cannot_accept: tuple[str, ...] = ()
+    command_line: str = ""
+    plugin_version: str = ""
+    replay_of: str = ""
+
+    @property
+    def obstacles(self) -> tuple[str, ...]:
+        """Everything that keeps this run from being an acceptance whatever passes. Empty: it can be one."""
+        found = [] if self.mode.can_accept else [self.mode.words]
+        if self.stood_in:
+            found.append("stood in: " + ", ".join(self.stood_in))
+        if self.time_scale != 1.0:
+            found.append(f"time ran {self.time_scale:g} times as fast as in reality")
+        return (*found, *self.cannot_accept)
+
+
+class Check(Verdict):
+    """A verdict with the test that gave it. ``duration_s``: seconds that test took, when known."""
+
+    test_id: str = ""
+    duration_s: float | None = None
+
+    def bare(self) -> Verdict:
+        """The verdict alone."""
+        return Verdict(**{name: getattr(self, name) for name in Verdict.model_fields})
+
+
+class NotMeasured(_Frozen):
+    """A gate or check that gave no figure, and why."""
+
+    what: str
+    subject: str = ""
+    reason: str = ""
+
+
+class EvidenceFile(_Frozen):
+    """A file below the run folder. ``sha256`` of its bytes as stored (after redaction)."""
+
+    path: str
+    size: int
+    sha256: str
+
+
+class RunDocument(_Frozen):
+    """``verdict.json``: one document with everything a machine needs to decide and a person to check.
+
+    Written at the start with ``complete: false`` and at the end with the decision, so that a killed run never reads as a pass.
+    """
+
+    schema_version: Literal[1] = 1
+    complete: bool = False
+    accepted: bool = False
+    green: bool = False
+    reason: str = "the run has not finished"
+    mode: Mode
+    started: datetime | None = None
+    ended: datetime | None = None
+    time_scale: float = 1.0
+    stood_in: tuple[str, ...] = ()
+    warnings: tuple[str, ...] = ()
+    header: Header
+    gates: tuple[GateResult, ...] = ()
+    checks: tuple[Check, ...] = ()
+    not_measured: tuple[NotMeasured, ...] = ()
+    cells: tuple[Cell, ...] = ()
+    rails: tuple[RailTraffic, ...] = ()
+    setup_errors: tuple[SetupError, ...] = ()
+
+
+class Fingerprint(_Frozen):
+    """``fingerprint.json``: what may explain a different figure. Empty text or missing key: not known.
+
+    ``engines``: engine -> {version, image, image_digest, torch, nccl, cuda, ...}; ``flags``: engine -> flag -> value;
+    ``nodes``: node -> {driver, kernel, gpu, pci_id, vbios, ofed, fw_mlx5_1 ...}.
+    """
+
+    schema_version: Literal[1] = 1
+    plugin_version: str = ""
+    python: str = ""
+    engines: dict[str, dict[str, str]] = Field(default_factory=dict)
+    flags: dict[str, dict[str, JsonValue]] = Field(default_factory=dict)
+    nodes: dict[str, dict[str, str]] = Field(default_factory=dict)
+    model: dict[str, str] = Field(default_factory=dict)
+    inventory_sha256: str = ""
+    limits_sha256: str = ""
+
+
+class RunView(_Frozen):
+    """A run as read back from its folder: what replay, comparison and every report work on."""
+
+    path: Path
+    header: Header
+    complete: bool
+    decision: Decision
+    checks: tuple[Check, ...] = ()
+    not_measured: tuple[NotMeasured, ...] = ()
+    timeline: tuple[Timed, ...] = ()
+    cells: tuple[Cell, ...] = ()
+    rails: tuple[RailTraffic, ...] = ()
+    facts: tuple[NodeFacts, ...] = ()
+    commands: tuple[Command, ...] = ()
+    logs: tuple[LogTail, ...] = ()
+    setup_errors: tuple[SetupError, ...] = ()
+    warnings: tuple[str, ...] = ()
+    damage: tuple[str, ...] = Field((), description="records that could not be read back: such a run is never green")
+    others: tuple[Other, ...] = ()
+    fingerprint: Fingerprint | None = None
+
+    @property
+    def verdicts(self) -> tuple[Verdict, ...]:
+        """The verdicts alone."""
+        return tuple(check.bare() for check in self.checks)
+
+
+def verdict_schema() -> dict[str, Any]:
+    """The JSON Schema of ``verdict.json``; checked in as ``verdict.schema.json`` beside this module."""
+    schema = RunDocument.model_json_schema(mode="serialization")
+    schema["$schema"] = "https://json-schema.org/draft/2020-12/schema"
+    schema["$id"] = f"pytest-h20/verdict.schema.json#v{SCHEMA_VERSION}"
+    schema["title"] = "pytest-h20 verdict"
+    return schema

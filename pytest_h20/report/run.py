@@ -1,0 +1,503 @@
+"""The run folder: written as the run goes, readable after a kill, read back for replay, comparison and every report.
+
+Layout of ``h20-runs/<UTC time>-<engine>-<name>/``::
+
+    verdict.json        the document of :class:`~pytest_h20.report.model.RunDocument`; "complete": false until the end
+    fingerprint.json    what may explain a different figure
+    verdicts.jsonl      one line per check as it happened   (verdicts.<worker>.jsonl from xdist workers)
+    events.jsonl        states, cells, rails, facts, commands, log tails ...   (events.<worker>.jsonl)
+    evidence/           logs and tool outputs; index.json lists size and SHA-256
+    summary.csv         the write-up's columns
+
+Each line is written with one ``write`` to a file opened for appending and flushed, so a killed process leaves whole lines (at
+most the last one is cut, and is then named as damage). Text is redacted on its way in; nothing is redacted later.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import os
+import re
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from datetime import datetime, timezone
+from pathlib import Path, PurePosixPath
+from typing import Any, TypeVar
+
+from pydantic import BaseModel, JsonValue, ValidationError
+
+from pytest_h20 import __version__
+from pytest_h20.errors import H20Error, UsageError
+from pytest_h20.report.model import (
+    RECORD_TYPES,
+    Cell,
+    Check,
+    Command,
+    EvidenceFile,
+    Fingerprint,
+    Header,
+    LogTail,
+    Mode,
+    NodeFacts,
+    NotMeasured,
+    Other,
+    RailTraffic,
+    RunDocument,
+    RunView,
+    SetupError,
+    StateChange,
+    Timed,
+    Warning_,
+)
+from pytest_h20.verdicts import Decision, GateName, Status, Verdict, decide
+
+Redactor = Callable[[str], str]
+_Model = TypeVar("_Model", bound=BaseModel)
+
+VERDICT_FILE = "verdict.json"
+FINGERPRINT_FILE = "fingerprint.json"
+SUMMARY_FILE = "summary.csv"
+EVIDENCE_DIR = "evidence"
+INDEX_FILE = "evidence/index.json"
+
+
+def _now() -> datetime:
+    return datetime.now(timezone.utc)
+
+
+def _default_redactor() -> Redactor:
+    from pytest_h20.redact import redact
+
+    return redact
+
+
+def _safe(name: str) -> str:
+    """A name that is one path component on every file system."""
+    return re.sub(r"[^A-Za-z0-9._+-]+", "-", name).strip("-.") or "run"
+
+
+class RunFolder:
+    """One run's folder. The controller creates it; xdist workers ``open`` it with their own name and only append.
+
+    Text given to any method is redacted before it is written. ``redactor`` replaces the built-in one (which knows keys, tokens,
+    ``Authorization`` and passwords in URLs), for example to add an inventory's own patterns.
+    """
+
+    def __init__(self, path: Path, header: Header, worker: str = "", redactor: Redactor | None = None) -> None:
+        self.path = path
+        self.header = header
+        self.worker = worker
+        self._redact = redactor or _default_redactor()
+        suffix = f".{_safe(worker)}" if worker else ""
+        self._verdicts = path / f"verdicts{suffix}.jsonl"
+        self._events = path / f"events{suffix}.jsonl"
+
+    @classmethod
+    def create(
+        cls,
+        base: Path,
+        engine: str | Sequence[str],
+        name: str,
+        mode: Mode,
+        *,
+        redactor: Redactor | None = None,
+        **fields: Any,
+    ) -> RunFolder:
+        """Make ``base/<UTC time>-<engine>-<name>/`` and write a ``verdict.json`` that says "incomplete".
+
+        ``fields`` are further fields of :class:`Header`. Raises ``UsageError`` when the folder cannot be made.
+        """
+        engines = (engine,) if isinstance(engine, str) else tuple(engine)
+        started = _now()
+        stem = f"{started:%Y%m%dT%H%M%SZ}-{_safe('+'.join(engines))}-{_safe(name)}"
+        try:
+            path = _make_unique(base, stem)
+            (path / EVIDENCE_DIR).mkdir()
+        except OSError as error:
+            raise UsageError(f"{base}: no run folder can be made there: {error}; give another --h20-run-dir") from None
+        header = Header(
+            run=path.name, name=name, engines=engines, mode=mode, started=started, plugin_version=__version__
+        ).model_copy(update=fields)
+        folder = cls(path, Header.model_validate(header.model_dump()), redactor=redactor)
+        folder._write_document(complete=False)
+        return folder
+
+    @classmethod
+    def open(cls, path: Path, worker: str = "", *, redactor: Redactor | None = None) -> RunFolder:
+        """Open a folder that exists, to append to it. Raises ``UsageError`` when it is no run folder."""
+        return cls(path, _read_document(path).header, worker, redactor)
+
+    # ------------------------------------------------------------ as the run goes
+
+    def evidence(self, name: str, data: bytes | str) -> str:
+        """Keep a raw output below ``evidence/`` and return its path relative to the run folder.
+
+        ``name`` may have folders (``node01/ibstat.txt``). A name that is taken gets ``-2``, ``-3`` ... Text (also bytes that
+        are UTF-8) is redacted; other bytes are kept as they are.
+        """
+        parts = [_safe(part) for part in PurePosixPath(name).parts if part not in ("/", "..", ".")]
+        if not parts:
+            raise H20Error(f"evidence name {name!r}: give a file name, for example 'node01/ibstat.txt'")
+        content = self._clean_bytes(data)
+        folder = self.path.joinpath(EVIDENCE_DIR, *parts[:-1])
+        folder.mkdir(parents=True, exist_ok=True)
+        for target in _candidates(folder, parts[-1]):
+            try:
+                with target.open("xb") as file:
+                    file.write(content)
+            except FileExistsError:
+                continue
+            return target.relative_to(self.path).as_posix()
+        raise AssertionError("unreachable: candidates never end")  # pragma: no cover
+
+    def record(self, verdict: Verdict, test_id: str = "", duration_s: float | None = None) -> None:
+        """Append one verdict."""
+        line = {"test_id": test_id, "duration_s": duration_s, "verdict": verdict.model_dump(mode="json")}
+        self._append(self._verdicts, line)
+
+    def event(self, kind: str, **data: JsonValue) -> None:
+        """Append one event. A known ``kind`` (state, cell, rail, facts, command, log, setup_error, warning) is checked."""
+        known = RECORD_TYPES.get(kind)
+        if known is not None:
+            self.add(known.model_validate({"kind": kind, **data}))
+        else:
+            self._append(self._events, {"kind": kind, **data})
+
+    def add(self, record: BaseModel) -> None:
+        """Append a typed record (:class:`Cell`, :class:`RailTraffic`, :class:`StateChange` ...)."""
+        self._append(self._events, record.model_dump(mode="json"))
+
+    def describe(self, **fields: Any) -> None:
+        """Add to the header what is known only now (driver, images ...). Controller only."""
+        self.header = Header.model_validate({**self.header.model_dump(), **fields})
+        self._write_document(complete=False)
+
+    def fingerprint(self, fingerprint: Fingerprint) -> None:
+        """Write ``fingerprint.json``. Controller only; may be written again when more is known."""
+        self._write_json(FINGERPRINT_FILE, fingerprint.model_dump(mode="json"))
+
+    # ------------------------------------------------------------ the end
+
+    def view(self) -> RunView:
+        """The run as it stands, read back from the folder."""
+        return load_run(self.path)
+
+    def finish(self, decision: Decision | None = None, *, warnings: Iterable[str] = ()) -> RunView:
+        """Merge what controller and workers wrote, decide, and write the final documents. Controller only.
+
+        Without ``decision`` it is made from the recorded verdicts and the header's required gates. ``accepted`` stays false
+        when the mode, a stand-in or another obstacle of the header forbids it, whatever the decision says; a set-up that broke
+        and a record that cannot be read back are never green.
+        """
+        for text in warnings:
+            self.add(Warning_(text=text))
+        self.header = self.header.model_copy(update={"ended": _now()})
+        view = load_run(self.path)
+        verdicts = view.verdicts
+        decision = decision or decide(verdicts, self.header.required, acceptance=not self.header.obstacles)
+        spoiled = [f"set-up broke: {title}" for title in dict.fromkeys(e.title for e in view.setup_errors)]
+        spoiled += [f"record damaged: {where}" for where in view.damage]
+        if spoiled and decision.green:
+            decision = decision.model_copy(update={"accepted": False, "green": False, "reason": "; ".join(spoiled)})
+        if self.header.obstacles:
+            decision = decision.model_copy(update={"accepted": False})
+        view = view.model_copy(update={"header": self.header, "decision": decision, "complete": True})
+        if not (self.path / FINGERPRINT_FILE).exists():
+            self.fingerprint(Fingerprint(plugin_version=__version__))
+        self._write_text(SUMMARY_FILE, _summary(view))
+        self._write_json(INDEX_FILE, [file.model_dump() for file in index_evidence(self.path)])
+        self._write_json(VERDICT_FILE, document(view).model_dump(mode="json"))
+        return load_run(self.path)
+
+    # ------------------------------------------------------------ writing
+
+    def _write_document(self, complete: bool) -> None:
+        h = self.header
+        doc = RunDocument(
+            complete=complete,
+            mode=h.mode,
+            started=h.started,
+            time_scale=h.time_scale,
+            stood_in=h.stood_in,
+            header=h,
+        )
+        self._write_json(VERDICT_FILE, doc.model_dump(mode="json"))
+
+    def _append(self, path: Path, data: Mapping[str, Any]) -> None:
+        stamped = {"time": _now().isoformat(), **data}
+        line = json.dumps(self._clean(stamped), ensure_ascii=False, allow_nan=False) + "\n"
+        # One unbuffered write to an O_APPEND file: whole lines even when two threads or a kill come in between.
+        with path.open("ab", buffering=0) as file:
+            file.write(line.encode("utf-8", "replace"))
+
+    def _write_json(self, name: str, data: object) -> None:
+        self._write_text(name, json.dumps(self._clean(data), ensure_ascii=False, indent=2, allow_nan=False) + "\n")
+
+    def _write_text(self, name: str, text: str) -> None:
+        target = self.path / name
+        temporary = target.with_name(f".{target.name}.{os.getpid()}")
+        temporary.write_text(text, encoding="utf-8", errors="replace", newline="\n")
+        temporary.replace(target)
+
+    def _clean_bytes(self, data: bytes | str) -> bytes:
+        if isinstance(data, bytes):
+            try:
+                text = data.decode("utf-8")
+            except UnicodeDecodeError:
+                return data
+        else:
+            text = data
+        return self._redact(text).encode("utf-8", "replace")
+
+    def _clean(self, value: Any) -> Any:
+        """Redact every string of a JSON value, keeping its shape. NaN and infinity, which JSON lacks, become null."""
+        if isinstance(value, str):
+            return self._redact(value)
+        if isinstance(value, float) and not math.isfinite(value):
+            return None
+        if isinstance(value, Mapping):
+            return {key: self._clean(item) for key, item in value.items()}
+        if isinstance(value, (list, tuple)):
+            return [self._clean(item) for item in value]
+        return value
+
+
+def _candidates(folder: Path, name: str) -> Iterator[Path]:
+    """``name``, ``name-2``, ``name-3`` ... with the suffix kept."""
+    path = folder / name
+    yield path
+    number = 2
+    while True:
+        yield path.with_name(f"{path.stem}-{number}{path.suffix}")
+        number += 1
+
+
+def _make_unique(base: Path, stem: str) -> Path:
+    base.mkdir(parents=True, exist_ok=True)
+    for path in _candidates(base, stem):
+        try:
+            path.mkdir()
+        except FileExistsError:
+            continue
+        return path
+    raise AssertionError("unreachable: candidates never end")  # pragma: no cover
+
+
+def sha256_file(path: Path) -> str:
+    """SHA-256 of a file's bytes, in hex."""
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        for block in iter(lambda: file.read(1 << 20), b""):
+            digest.update(block)
+    return digest.hexdigest()
+
+
+def index_evidence(path: Path) -> list[EvidenceFile]:
+    """Every file below ``evidence/`` with size and SHA-256, in order of path."""
+    root = path / EVIDENCE_DIR
+    files = sorted(f for f in root.rglob("*") if f.is_file() and f != path / INDEX_FILE)
+    return [
+        EvidenceFile(path=f.relative_to(path).as_posix(), size=f.stat().st_size, sha256=sha256_file(f))
+        for f in files
+        if not f.name.startswith(".index.json")
+    ]
+
+
+def verify_evidence(path: Path) -> list[str]:
+    """What does not agree with ``evidence/index.json``: changed, missing, added files. Empty: all is as it was written."""
+    try:
+        recorded = {f["path"]: f["sha256"] for f in json.loads((path / INDEX_FILE).read_text(encoding="utf-8"))}
+    except FileNotFoundError:
+        return [f"{INDEX_FILE} is missing: the run did not finish, or the folder was changed"]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        return [f"{INDEX_FILE} cannot be read: {error}"]
+    found = {f.path: f.sha256 for f in index_evidence(path)}
+    problems = [f"{name}: changed since the run" for name in sorted(recorded.keys() & found) if recorded[name] != found[name]]
+    problems += [f"{name}: missing" for name in sorted(recorded.keys() - found)]
+    problems += [f"{name}: not there when the run ended" for name in sorted(found.keys() - recorded)]
+    return problems
+
+
+# ---------------------------------------------------------------- reading back
+
+
+def load_run(path: Path) -> RunView:
+    """Read a run folder (or its ``verdict.json``). Works on a killed run's folder too: it then is not complete.
+
+    Raises:
+        UsageError: there is no run, or its ``verdict.json`` is not one this version can read.
+    """
+    path = path.parent if path.name == VERDICT_FILE else path
+    doc = _read_document(path)
+    damage: list[str] = []
+    checks = tuple(_checks(path, damage))
+    records: defaultdict[type[BaseModel], list[Any]] = defaultdict(list)
+    for time, record in _events(path, damage):
+        if isinstance(record, StateChange):
+            records[Timed].append(Timed(time=time, change=record))
+        else:
+            records[type(record)].append(record)
+    header = doc.header
+    decision = Decision(accepted=doc.accepted, green=doc.green, reason=doc.reason, gates=doc.gates)
+    if not doc.complete:
+        seen = decide([c.bare() for c in checks], header.required, acceptance=False)
+        decision = Decision(accepted=False, green=False, reason="the run did not finish", gates=seen.gates)
+    return RunView(
+        path=path,
+        header=header,
+        complete=doc.complete,
+        decision=decision,
+        checks=checks,
+        not_measured=tuple(_not_measured(checks, decision)),
+        timeline=tuple(records[Timed]),
+        cells=tuple(sorted(_latest(records[Cell]), key=_cell_order)),
+        rails=tuple(sorted(records[RailTraffic], key=lambda r: (r.engine, _natural(r.hca), r.node))),
+        facts=tuple(_merge_facts(records[NodeFacts])),
+        commands=tuple(records[Command]),
+        logs=tuple(records[LogTail]),
+        setup_errors=tuple(records[SetupError]),
+        warnings=tuple(dict.fromkeys(w.text for w in records[Warning_])),
+        damage=tuple(damage),
+        others=tuple(records[Other]),
+        fingerprint=_read_fingerprint(path),
+    )
+
+
+def document(view: RunView) -> RunDocument:
+    """``verdict.json`` of a view."""
+    h, d = view.header, view.decision
+    return RunDocument(
+        complete=view.complete,
+        accepted=d.accepted and view.complete and not h.obstacles,
+        green=d.green and view.complete,
+        reason=d.reason,
+        mode=h.mode,
+        started=h.started,
+        ended=h.ended,
+        time_scale=h.time_scale,
+        stood_in=h.stood_in,
+        warnings=(*view.warnings, *view.damage),
+        header=h,
+        gates=d.gates,
+        checks=view.checks,
+        not_measured=view.not_measured,
+        cells=view.cells,
+        rails=view.rails,
+        setup_errors=view.setup_errors,
+    )
+
+
+def _read_document(path: Path) -> RunDocument:
+    file = path / VERDICT_FILE
+    try:
+        data = json.loads(file.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise UsageError(f"{path}: no run here ({VERDICT_FILE} is missing); give a folder below h20-runs/") from None
+    except NotADirectoryError:
+        raise UsageError(f"{path}: not a run folder; give a folder below h20-runs/") from None
+    except (OSError, ValueError) as error:
+        raise UsageError(f"{file}: cannot be read as JSON: {error}") from None
+    version = data.get("schema_version") if isinstance(data, dict) else None
+    if version != 1:
+        raise UsageError(f"{file}: schema_version is {version!r}; this version of pytest-h20 ({__version__}) reads 1")
+    try:
+        return RunDocument.model_validate(data)
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(map(str, first["loc"]))
+        raise UsageError(f"{file}: {where}: {first['msg']}; the file was changed or is damaged") from None
+
+
+def _read_fingerprint(path: Path) -> Fingerprint | None:
+    try:
+        return Fingerprint.model_validate_json((path / FINGERPRINT_FILE).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+
+
+def _lines(path: Path, pattern: str, damage: list[str]) -> Iterator[dict[str, Any]]:
+    for file in sorted(path.glob(pattern)):
+        for number, line in enumerate(file.read_text(encoding="utf-8", errors="replace").split("\n"), 1):
+            if not line:
+                continue
+            try:
+                data = json.loads(line)
+            except ValueError:
+                data = None
+            if isinstance(data, dict):
+                yield data
+            else:
+                damage.append(f"{file.name}:{number}: a line that is not JSON was left out")
+
+
+def _checks(path: Path, damage: list[str]) -> list[Check]:
+    """All checks in an order that does not depend on who ran them: gate, check, subject, test."""
+    gates = list(GateName)
+    found: dict[str, Check] = {}
+    for data in _lines(path, "verdicts*.jsonl", damage):
+        try:
+            verdict = Verdict.model_validate(data["verdict"])
+            gate = verdict.gate
+        except (KeyError, ValueError) as error:
+            damage.append(f"verdicts: a record was left out: {_first_line(error)}")
+            continue
+        check = Check(**dict(verdict), test_id=data.get("test_id", ""), duration_s=data.get("duration_s"))
+        # The same verdict of the same test may come from a worker's file and from the controller's.
+        key = json.dumps([gates.index(gate), check.check, check.subject, check.test_id, verdict.model_dump(mode="json")])
+        found.setdefault(key, check)
+    return sorted(found.values(), key=lambda c: (gates.index(c.gate), c.check, _natural(c.subject), c.test_id))
+
+
+def _events(path: Path, damage: list[str]) -> list[tuple[datetime, BaseModel]]:
+    found = []
+    for data in _lines(path, "events*.jsonl", damage):
+        try:
+            time = datetime.fromisoformat(data.pop("time"))
+            kind = RECORD_TYPES.get(data["kind"], Other)
+            found.append((time, kind.model_validate(data)))
+        except (KeyError, TypeError, ValueError) as error:
+            damage.append(f"events: a record was left out: {_first_line(error)}")
+    return sorted(found, key=lambda item: item[0])
+
+
+def _latest(cells: Sequence[Cell]) -> list[Cell]:
+    """A cell that was measured twice counts with its last figures."""
+    return list({(c.engine, c.profile, c.name): c for c in cells}.values())
+
+
+def _cell_order(cell: Cell) -> tuple[str, str, int, int, int]:
+    return cell.engine, cell.profile, cell.input_len, cell.output_len, cell.concurrency
+
+
+def _natural(text: str) -> list[tuple[int, int, str]]:
+    """Sort key that puts ``mlx5_2`` before ``mlx5_10``."""
+    return [(0, int(part), "") if part.isdigit() else (1, 0, part) for part in re.split(r"(\d+)", text) if part]
+
+
+def _merge_facts(facts: Sequence[NodeFacts]) -> list[NodeFacts]:
+    merged: dict[str, dict[str, str]] = {}
+    for item in facts:
+        merged.setdefault(item.node, {}).update(item.facts)
+    return [NodeFacts(node=node, facts=words) for node, words in sorted(merged.items())]
+
+
+def _not_measured(checks: Sequence[Check], decision: Decision) -> Iterator[NotMeasured]:
+    for check in checks:
+        if check.status in (Status.UNKNOWN, Status.SKIP):
+            yield NotMeasured(what=check.check, subject=check.subject, reason=check.reason or check.title)
+    seen = {check.gate for check in checks}
+    for gate in decision.gates:
+        if gate.name not in seen:
+            yield NotMeasured(what=gate.name.value, reason=gate.reason or "no check ran")
+
+
+def _summary(view: RunView) -> str:
+    from pytest_h20.report.handoff import summary_csv
+
+    return summary_csv(view)
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).split("\n", 1)[0]
