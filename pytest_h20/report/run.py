@@ -21,7 +21,7 @@ import math
 import os
 import re
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import datetime, timezone
 from pathlib import Path, PurePosixPath
 from typing import Any, TypeVar
@@ -30,6 +30,7 @@ from pydantic import BaseModel, JsonValue, ValidationError
 
 from pytest_h20 import __version__
 from pytest_h20.errors import H20Error, UsageError
+from pytest_h20.redact import DEFAULT, Redactor
 from pytest_h20.report.model import (
     RECORD_TYPES,
     Cell,
@@ -53,7 +54,6 @@ from pytest_h20.report.model import (
 )
 from pytest_h20.verdicts import Decision, GateName, Status, Verdict, decide
 
-Redactor = Callable[[str], str]
 _Model = TypeVar("_Model", bound=BaseModel)
 
 VERDICT_FILE = "verdict.json"
@@ -67,12 +67,6 @@ def _now() -> datetime:
     return datetime.now(timezone.utc)
 
 
-def _default_redactor() -> Redactor:
-    from pytest_h20.redact import redact
-
-    return redact
-
-
 def _safe(name: str) -> str:
     """A name that is one path component on every file system."""
     return re.sub(r"[^A-Za-z0-9._+-]+", "-", name).strip("-.") or "run"
@@ -81,15 +75,15 @@ def _safe(name: str) -> str:
 class RunFolder:
     """One run's folder. The controller creates it; xdist workers ``open`` it with their own name and only append.
 
-    Text given to any method is redacted before it is written. ``redactor`` replaces the built-in one (which knows keys, tokens,
-    ``Authorization`` and passwords in URLs), for example to add an inventory's own patterns.
+    Whatever is given to any method is redacted before it is written. ``redactor`` replaces the built-in one, for example to add
+    an inventory's own patterns and the secrets of this run.
     """
 
     def __init__(self, path: Path, header: Header, worker: str = "", redactor: Redactor | None = None) -> None:
         self.path = path
         self.header = header
         self.worker = worker
-        self._redact = redactor or _default_redactor()
+        self._redactor = redactor or DEFAULT
         suffix = f".{_safe(worker)}" if worker else ""
         self._verdicts = path / f"verdicts{suffix}.jsonl"
         self._events = path / f"events{suffix}.jsonl"
@@ -134,13 +128,12 @@ class RunFolder:
     def evidence(self, name: str, data: bytes | str) -> str:
         """Keep a raw output below ``evidence/`` and return its path relative to the run folder.
 
-        ``name`` may have folders (``node01/ibstat.txt``). A name that is taken gets ``-2``, ``-3`` ... Text (also bytes that
-        are UTF-8) is redacted; other bytes are kept as they are.
+        ``name`` may have folders (``node01/ibstat.txt``). A name that is taken gets ``-2``, ``-3`` ...
         """
         parts = [_safe(part) for part in PurePosixPath(name).parts if part not in ("/", "..", ".")]
         if not parts:
             raise H20Error(f"evidence name {name!r}: give a file name, for example 'node01/ibstat.txt'")
-        content = self._clean_bytes(data)
+        content = self._redactor.bytes(data.encode("utf-8", "surrogateescape") if isinstance(data, str) else data)
         folder = self.path.joinpath(EVIDENCE_DIR, *parts[:-1])
         folder.mkdir(parents=True, exist_ok=True)
         for target in _candidates(folder, parts[-1]):
@@ -241,27 +234,17 @@ class RunFolder:
         temporary.write_text(text, encoding="utf-8", errors="replace", newline="\n")
         temporary.replace(target)
 
-    def _clean_bytes(self, data: bytes | str) -> bytes:
-        if isinstance(data, bytes):
-            try:
-                text = data.decode("utf-8")
-            except UnicodeDecodeError:
-                return data
-        else:
-            text = data
-        return self._redact(text).encode("utf-8", "replace")
+    def _clean(self, value: object) -> Any:
+        return _finite(self._redactor.data(value))
 
-    def _clean(self, value: Any) -> Any:
-        """Redact every string of a JSON value, keeping its shape. NaN and infinity, which JSON lacks, become null."""
-        if isinstance(value, str):
-            return self._redact(value)
-        if isinstance(value, float) and not math.isfinite(value):
-            return None
-        if isinstance(value, Mapping):
-            return {key: self._clean(item) for key, item in value.items()}
-        if isinstance(value, (list, tuple)):
-            return [self._clean(item) for item in value]
-        return value
+
+def _finite(value: Any) -> Any:
+    """NaN and infinity, which JSON lacks, become null."""
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if isinstance(value, dict):
+        return {key: _finite(item) for key, item in value.items()}
+    return [_finite(item) for item in value] if isinstance(value, list) else value
 
 
 def _candidates(folder: Path, name: str) -> Iterator[Path]:
