@@ -452,8 +452,9 @@ def _fields_at(loc: tuple[int | str, ...]) -> list[str]:
                 step = option.get("items") or (option.get("prefixItems") or [None])[0]
             else:
                 step = option.get("properties", {}).get(part)
-                if step is None and isinstance(option.get("additionalProperties"), dict):
-                    step = option["additionalProperties"]
+                if step is None:
+                    others = [option.get("additionalProperties"), *option.get("patternProperties", {}).values()]
+                    step = next((o for o in others if isinstance(o, dict)), None)
             if step is not None:
                 here = _deref(step, schema)
                 break

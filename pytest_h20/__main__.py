@@ -1,0 +1,65 @@
+"""``python -m pytest_h20 COMMAND``: the parts that are useful without pytest."""
+
+from __future__ import annotations
+
+import importlib
+import sys
+from collections.abc import Sequence
+
+from pytest_h20.errors import H20Error
+
+COMMANDS: dict[str, tuple[str, str]] = {
+    "nccl": ("pytest_h20.nccl.cli", "explain NCCL logs: does this job really run on RDMA?"),
+    "diagnose": ("pytest_h20.diagnosis.cli", "read engine logs: ready, waiting or failed, and why"),
+    "load": ("pytest_h20.load.cli", "measure TTFT, TPOT and throughput of any OpenAI-compatible or SGLang server"),
+    "discover": ("pytest_h20.probes.discover_cli", "write an inventory from what is found on the hosts"),
+    "weights": ("pytest_h20.probes.weights_cli", "check a model folder: complete, uncorrupted"),
+    "reap": ("pytest_h20.cluster.reap_cli", "remove what a killed run left on the nodes"),
+    "compare": ("pytest_h20.report.compare_cli", "compare two runs"),
+    "history": ("pytest_h20.report.history_cli", "earlier runs and their trend"),
+    "schema": ("pytest_h20.schema_cli", "print a JSON Schema: inventory, verdict, limits"),
+}
+
+
+def usage() -> str:
+    """What ``--help`` prints."""
+    width = max(map(len, COMMANDS))
+    lines = ["usage: python -m pytest_h20 COMMAND [ARGUMENT ...]", "", "commands:"]
+    lines += [f"  {name:<{width}}  {text}" for name, (_, text) in COMMANDS.items()]
+    lines += ["", "python -m pytest_h20 COMMAND --help says more. The acceptance itself is a pytest run:"]
+    lines += ["  pytest --engine=sglang --nodes=inventory.yaml --html=report.html --self-contained-html"]
+    return "\n".join(lines)
+
+
+def main(argv: Sequence[str]) -> int:
+    """Run one command. 0 done, 1 found something wrong, 2 wrong use."""
+    if not argv or argv[0] in ("-h", "--help", "help"):
+        print(usage())
+        return 0 if argv else 2
+    if argv[0] == "--version":
+        from pytest_h20 import __version__
+
+        print(f"pytest-h20 {__version__}")
+        return 0
+    if argv[0] not in COMMANDS:
+        print(f"pytest_h20: no command {argv[0]!r}; there are {', '.join(COMMANDS)}", file=sys.stderr)
+        return 2
+    module = importlib.import_module(COMMANDS[argv[0]][0])
+    try:
+        return int(module.main(list(argv[1:])))
+    except H20Error as error:
+        print(f"pytest_h20 {argv[0]}: {error}", file=sys.stderr)
+        return 2
+    except BrokenPipeError:
+        return 0
+    except KeyboardInterrupt:
+        return 130
+
+
+def run() -> None:
+    """Console entry point."""
+    sys.exit(main(sys.argv[1:]))
+
+
+if __name__ == "__main__":
+    run()

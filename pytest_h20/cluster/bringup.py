@@ -1,0 +1,318 @@
+"""The bring-up: off → preflight → launching → joining → loading → ready, each with its time recorded. It breaks once."""
+
+from __future__ import annotations
+
+import secrets
+import time
+from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field, replace
+from typing import Protocol
+
+from pytest_h20.cluster import ready as readiness
+from pytest_h20.cluster.clock import Clock
+from pytest_h20.cluster.http import ask, reachable
+from pytest_h20.cluster.launch import Target, plan_text, start_step
+from pytest_h20.cluster.logs import Follower
+from pytest_h20.cluster.preflight import Preflight
+from pytest_h20.cluster.progress import Progress
+from pytest_h20.cluster.state import ClusterState, Phase, RoleRef
+from pytest_h20.diagnosis import FatalWatch, diagnose
+from pytest_h20.engines.base import LaunchPlan, Stage, Step
+from pytest_h20.errors import BringUpError, H20Error, TransportError
+from pytest_h20.transport import Node
+
+
+class Journal(Protocol):
+    """Where a bring-up writes what happened. The run folder is one."""
+
+    def event(self, kind: str, **data: object) -> None:
+        """Something happened, now."""
+
+    def evidence(self, name: str, data: bytes | str) -> str:
+        """Keep a file; returns its path relative to the run folder."""
+
+
+def new_run_id() -> str:
+    """Short, sortable, unique enough: ``1123-2015-ab12cd``."""
+    return time.strftime("%m%d-%H%M", time.gmtime()) + "-" + secrets.token_hex(3)
+
+
+@dataclass
+class BringUp:
+    """Brings one target up. Use once: ``up()`` returns the state, or raises ``BringUpError`` with everything cleaned up by the
+    caller through ``teardown.down``."""
+
+    target: Target
+    nodes: Mapping[str, Node]
+    run_id: str
+    journal: Journal
+    preflight: Preflight
+    clock: Clock = field(default_factory=Clock)
+    progress: Progress = field(default_factory=lambda: Progress(lambda _: None))
+    phase: Phase = Phase.OFF
+    timeline: list[tuple[str, float]] = field(default_factory=list)
+    roles: list[RoleRef] = field(default_factory=list)
+    _followers: dict[str, Follower] = field(default_factory=dict)
+    _watches: dict[str, FatalWatch] = field(default_factory=dict)
+    _stages: dict[str, Stage | None] = field(default_factory=dict)
+    _began: float = 0.0
+    _seen_ready: int = 0
+
+    @property
+    def plan(self) -> LaunchPlan:
+        """What is launched."""
+        return self.preflight.plan
+
+    def up(self) -> ClusterState:
+        """Launch, wait, prove. Raises ``BringUpError`` (the engine's fault) or ``TransportError`` (ours to reach it)."""
+        self._began = self.clock.now()
+        try:
+            self._enter(Phase.LAUNCHING, f"{len(self.plan.steps)} processes on {len(self.target.nodes)} nodes")
+            self._make_folders()
+            self._launch()
+            self._enter(Phase.LOADING, "waiting for the engine")
+            self._wait_for_ready_line()
+            state = self._prove()
+            self._enter(Phase.READY, f"after {self.clock.now() - self._began:.0f} s")
+            return replace(state, timeline=tuple(self.timeline))
+        except BaseException as error:
+            self._enter(Phase.BROKEN, str(error).splitlines()[0] if str(error) else type(error).__name__)
+            raise
+
+    def _enter(self, phase: Phase, detail: str = "") -> None:
+        self.phase = phase
+        seconds = self.clock.now() - self._began
+        self.timeline.append((phase.value, seconds))
+        self.journal.event("phase", name=phase.value, seconds=round(seconds, 3), detail=detail)
+        self.progress.phase(phase.value, detail)
+
+    def _make_folders(self) -> None:
+        folder = self.target.node_dir(self.run_id)
+        for spec in self.target.nodes:
+            self.nodes[spec.name].run("mkdir -p %s && chmod 777 %s", folder, folder).check()
+
+    # ------------------------------------------------------------------ launch
+    def _launch(self) -> None:
+        containers: dict[str, RoleRef] = {}
+        for step in self.plan.steps:
+            self._wait_for(step, containers)
+            try:
+                role = start_step(self.target, step, self.run_id, self.nodes[step.node], containers)
+            except TransportError:
+                raise
+            except H20Error as error:
+                raise BringUpError(f"{step.node}: {step.role} could not be started: {error}") from None
+            self.roles.append(role)
+            if step.kind == "container":
+                containers[step.node] = role
+            self._followers[step.role] = Follower(self.nodes[step.node], role)
+            self._watches[step.role] = FatalWatch()
+            self._stages[step.role] = None
+            self.journal.event("started", node=step.node, role=step.role, container=role.container_name)
+
+    def _wait_for(self, step: Step, containers: Mapping[str, RoleRef]) -> None:
+        if step.wait_for == "none":
+            return
+        self._enter(Phase.JOINING, "waiting for every node to join Ray" if step.wait_for == "ray-joined" else step.wait_for)
+        head = next(r for r in containers.values() if r.node == self.target.head.name)
+        limit = min(300.0, self.target.profile.ready_timeout)
+        deadline = self.clock.now() + limit
+        seen = ""
+        while self.clock.now() < deadline:
+            self._look()
+            if step.wait_for == "started":
+                return
+            done, seen = self._ray_joined(head)
+            if done:
+                self.journal.event("ray", seen=seen)
+                return
+            self.progress.show(self._stages, self.clock.now() - self._began, self.target.profile.ready_timeout)
+            self.clock.sleep(2.0)
+        raise self._failure(f"Ray did not join within {limit:.0f} s: {seen}")
+
+    def _ray_joined(self, head: RoleRef) -> tuple[bool, str]:
+        from pytest_h20.engines.ray import RAY_COMMAND, joined, parse_ray
+
+        result = self.nodes[head.node].containers.exec(head.container_id, RAY_COMMAND, timeout=60.0)
+        return joined(parse_ray(result.stdout), self.target.node_plans(), self.target.profile.tensor_parallel)
+
+    # ------------------------------------------------------------------ wait
+    def _look(self) -> None:
+        """Read what is new in every log, note stages, stop at the first certain sign of failure."""
+        with ThreadPoolExecutor(max_workers=max(1, len(self._followers))) as pool:
+            fresh = dict(zip(self._followers, pool.map(lambda f: f.poll(), self._followers.values()), strict=True))
+        fatal = None
+        for role, lines in fresh.items():
+            for line in lines:
+                stage = self.preflight.dialect.stage(line, role)
+                if stage is not None:
+                    self._note(role, stage)
+                hit = self._watches[role].feed(line)
+                fatal = fatal or (role if hit is not None else None)
+            if role == self.plan.ready.role:
+                self._check_ready(lines)
+        if fatal is not None:
+            # Give the other rank a moment to print the cause: the loudest line is rarely it.
+            self.clock.sleep(2.0)
+            raise self._failure("")
+        self._check_alive()
+
+    def _note(self, role: str, stage: Stage) -> None:
+        before = self._stages.get(role)
+        if before is None or before.name != stage.name:
+            seconds = self.clock.now() - self._began
+            self.journal.event("stage", role=role, stage=stage.name, seconds=round(seconds, 3))
+        self._stages[role] = stage
+
+    def _check_ready(self, lines: list[str]) -> None:
+        import re
+
+        rule = self.plan.ready
+        for line in lines:
+            for pattern in rule.voided_by:
+                if re.search(pattern, line):
+                    raise self._failure(f"the server did not get its port: {line.strip()}")
+            if self._seen_ready < len(rule.patterns) and re.search(rule.patterns[self._seen_ready], line):
+                self._seen_ready += 1
+
+    def _check_alive(self) -> None:
+        for role in self.roles:
+            info = self.nodes[role.node].containers.inspect(role.container_id)
+            if info is None:
+                raise self._failure(f"{role.node}: container {role.container_name} is gone; somebody removed it")
+            if not info.running:
+                how = "killed for memory" if info.oom_killed else f"exit code {info.exit_code}"
+                raise self._failure(f"{role.node}: {role.role} ended ({how}) before the engine was ready")
+            if role.log_path.endswith(f"/{role.role}.log") and role.role not in role.container_name:
+                self._check_exec_alive(role)
+
+    def _check_exec_alive(self, role: RoleRef) -> None:
+        try:
+            code = self.nodes[role.node].get(role.log_path + ".exit").decode().strip()
+        except FileNotFoundError:
+            return
+        raise self._failure(f"{role.node}: {role.role} ended (exit code {code}) before the engine was ready")
+
+    def _wait_for_ready_line(self) -> None:
+        profile = self.target.profile
+        deadline = self._began + profile.ready_timeout
+        while True:
+            self._look()
+            if self._seen_ready >= len(self.plan.ready.patterns):
+                return
+            now = self.clock.now()
+            if now > deadline:
+                raise self._failure(
+                    f"not ready after {profile.ready_timeout:.0f} s (ready_timeout of profile {self.target.profile_name!r})"
+                )
+            self.progress.show(self._stages, now - self._began, profile.ready_timeout)
+            self.clock.sleep(1.0)
+
+    # ------------------------------------------------------------------ proof
+    def _prove(self) -> ClusterState:
+        target, profile, head = self.target, self.target.profile, self.target.head
+        url = f"http://{_bracket(head.engine_ip)}:{profile.http_port}"
+        here = reachable_url(url, head.engine_ip, profile.http_port, self.nodes[head.name])
+        role = next(r for r in self.roles if r.role == self.plan.ready.role)
+        began = time.monotonic()
+        last = readiness.wait_for_health(
+            here,
+            self.plan.ready.health_path,
+            deadline=time.monotonic() + self.clock.wall(60.0),
+            now=time.monotonic,
+            sleep=lambda s: self.clock.sleep(s),
+            alive=self._look,
+        )
+        if last is not None:
+            raise self._failure(f"the ready line is there, but the server does not answer: {last}")
+        proof = self._owner(role, here)
+        ok, seen = readiness.first_completion(here, target.served_model, self.clock.wall(profile.first_completion_timeout))
+        if not ok:
+            self._look()
+            raise self._failure(f"ready line and {self.plan.ready.health_path} are there, but the first completion failed: {seen}")
+        seconds = (time.monotonic() - began) * self.clock.scale
+        self._look()
+        return ClusterState(
+            run_id=self.run_id,
+            engine=target.engine,
+            profile=target.profile_name,
+            head=head.name,
+            url=url,
+            model=target.served_model,
+            versions=self.preflight.versions,
+            roles=tuple(self.roles),
+            node_dirs={n.name: target.node_dir(self.run_id) for n in target.nodes},
+            commands=tuple(plan_text(target, self.plan, self.run_id)),
+            worker_health_urls={n.name: f"http://{_bracket(n.engine_ip)}:{profile.http_port}" for n in target.nodes[1:]},
+            first_completion_s=seconds,
+            proof=proof,
+        )
+
+    def _owner(self, role: RoleRef, url: str) -> str:
+        """Prove that the answering server is the one we started; returns the proof in words."""
+        port = self.target.profile.http_port
+        command = readiness.listeners_command(port)
+        result = self.nodes[role.node].containers.exec(role.container_id, command, timeout=60.0)
+        found = readiness.parse_listeners(result.stdout)
+        if found is not None and found.all_ours:
+            return f"every socket listening on port {port} belongs to our container ({', '.join(found.ours.values())})"
+        if found is not None and found.sockets:
+            raise self._failure(
+                f"{role.node}: port {port} answers, but the socket is not held by our container {role.container_name}: another "
+                f"server owns the port; find it with `ss -ltnp 'sport = :{port}'` and stop it, or change http_port"
+            )
+        # /proc could not be read (hidepid, no shell): fall back to a request that only our server's access log can show.
+        nonce = secrets.token_hex(8)
+        ask(url, self.plan.ready.identity_path(nonce), timeout=self.clock.wall(10.0))
+        pattern = self.plan.ready.identity_pattern(nonce)
+        import re
+
+        for _ in range(10):
+            self._look()
+            if re.search(pattern, self._followers[role.role].text):
+                return "a request with a secret path appeared in our server's own access log"
+            self.clock.sleep(0.5)
+        raise self._failure(
+            f"{role.node}: something answers on port {port}, but neither its socket nor its access log is our container's"
+        )
+
+    # ------------------------------------------------------------------ failure
+    def _failure(self, what: str) -> BringUpError:
+        """One error: the cause, its fix, and the end of every role's log."""
+        for follower in self._followers.values():
+            follower.rest()
+        found = None
+        for role, follower in self._followers.items():
+            if follower.text:
+                self.journal.evidence(f"logs/{role}.log", follower.text)
+            verdict = diagnose(follower.text)
+            if verdict.cause is not None and (found is None or verdict.rank > found[1].rank):
+                found = (role, verdict)
+        lines = []
+        if found is not None:
+            role, verdict = found
+            lines.append(f"{verdict.cause}: {verdict.explanation}" + (f" ({what})" if what else ""))
+            lines.append(f"  {role}: {verdict.decisive_line.strip()[:300]}")
+            lines.append(f"  fix: {verdict.fix} [{verdict.source}]")
+        else:
+            lines.append(what or "the engine failed; no known cause was recognised in its logs")
+        for role, follower in self._followers.items():
+            where = follower.role
+            lines.append(f"--- {role} on {where.node} (rank {where.rank}), end of its log:")
+            lines.append(follower.tail() or "(no output)")
+        return BringUpError("\n".join(lines))
+
+
+def _bracket(host: str) -> str:
+    return f"[{host}]" if ":" in host else host
+
+
+def reachable_url(url: str, host: str, port: int, node: Node) -> str:
+    """The URL as this process can reach it: directly, or through a tunnel when the port is closed to us."""
+    if reachable(host, port):
+        return url
+    local_host, local_port = node.forward(host, port)
+    return f"http://{_bracket(local_host)}:{local_port}"
+
+

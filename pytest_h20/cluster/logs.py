@@ -1,0 +1,51 @@
+"""Reading the engine's output from the nodes, by offset: complete, resumable after a dropped connection, cheap to repeat."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, field
+
+from pytest_h20.cluster.state import RoleRef
+from pytest_h20.transport import Node
+
+_ANSI = re.compile(r"\x1b\[[0-9;?]*[ -/]*[@-~]")
+_CHUNK = 4 << 20
+
+
+@dataclass
+class Follower:
+    """The growing log of one role. ``poll`` returns the whole lines that are new; ``text`` keeps everything read so far."""
+
+    node: Node
+    role: RoleRef
+    offset: int = 0
+    text: str = ""
+    _rest: bytes = field(default=b"", repr=False)
+
+    def poll(self) -> list[str]:
+        """New complete lines, without colours. A progress bar's carriage returns end lines too."""
+        try:
+            data = self.node.get(self.role.log_path, offset=self.offset, limit=_CHUNK)
+        except FileNotFoundError:
+            return []
+        self.offset += len(data)
+        whole = self._rest + data
+        cut = max(whole.rfind(b"\n"), whole.rfind(b"\r")) + 1
+        self._rest = whole[cut:]
+        fresh = _ANSI.sub("", whole[:cut].decode("utf-8", "replace"))
+        self.text += fresh
+        return [line for line in re.split(r"[\r\n]+", fresh) if line]
+
+    def rest(self) -> list[str]:
+        """Everything up to now, an unfinished last line included."""
+        lines = self.poll()
+        if self._rest:
+            tail = _ANSI.sub("", self._rest.decode("utf-8", "replace"))
+            self.text += tail
+            self._rest = b""
+            lines.append(tail)
+        return lines
+
+    def tail(self, lines: int = 15) -> str:
+        """The last lines, for an error message."""
+        return "\n".join([line for line in re.split(r"[\r\n]+", self.text) if line.strip()][-lines:])

@@ -1,0 +1,99 @@
+"""Things that several xdist workers need and exactly one may make.
+
+A folder of lock files and published results inside the run folder. ``flock`` is released by the kernel when a process
+dies, so a killed worker never leaves a lock behind.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import pickle
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, TypeVar
+
+from pytest_h20.errors import H20Error
+
+T = TypeVar("T")
+
+
+class FailedElsewhere(H20Error):
+    """What is needed was tried once, by another test or worker, and failed. Its text is the reason; it was told there."""
+
+
+class Shared:
+    """Results and locks of one run, shared by its processes."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._mine: dict[str, Any] = {}
+        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+
+    def once(self, key: str, make: Callable[[], T]) -> T:
+        """The result of ``make``, made by whoever comes first, kept for everybody.
+
+        When ``make`` raises, the first caller gets that exception and everybody after it gets ``FailedElsewhere`` with the same
+        text: one failure is told once and never retried.
+        """
+        if key in self._mine:
+            found: T = self._mine[key]
+            return found
+        with self.exclusive(key):
+            known = self.published(key)
+            if known is not None:
+                return self._take(key, known)
+            try:
+                value = make()
+            except BaseException as error:
+                # Not for KeyboardInterrupt and friends either: the other workers must not start what was just interrupted.
+                self._publish(key, (False, str(error) or type(error).__name__))
+                raise
+            self._publish(key, (True, value))
+            self._mine[key] = value
+            return value
+
+    def published(self, key: str) -> tuple[bool, Any] | None:
+        """What was published under a key: (True, value), (False, reason), or None."""
+        try:
+            data = (self._folder / f"{key}.pickle").read_bytes()
+        except FileNotFoundError:
+            return None
+        result: tuple[bool, Any] = pickle.loads(data)
+        return result
+
+    def _take(self, key: str, known: tuple[bool, T]) -> T:
+        ok, value = known
+        if not ok:
+            raise FailedElsewhere(str(value))
+        self._mine[key] = value
+        return value
+
+    def _publish(self, key: str, value: tuple[bool, Any]) -> None:
+        path = self._folder / f"{key}.pickle"
+        partial = path.with_suffix(f".{os.getpid()}")
+        partial.write_bytes(pickle.dumps(value))
+        partial.chmod(0o600)
+        partial.replace(path)
+
+    @contextmanager
+    def exclusive(self, name: str) -> Iterator[None]:
+        """Alone: nobody holds the same lock, shared or exclusive."""
+        with self._lock(name, fcntl.LOCK_EX):
+            yield
+
+    @contextmanager
+    def together(self, name: str) -> Iterator[None]:
+        """Together with others that hold it so, never beside an exclusive one."""
+        with self._lock(name, fcntl.LOCK_SH):
+            yield
+
+    @contextmanager
+    def _lock(self, name: str, how: int) -> Iterator[None]:
+        handle = os.open(self._folder / f"{name}.lock", os.O_RDWR | os.O_CREAT, 0o600)
+        try:
+            fcntl.flock(handle, how)
+            yield
+        finally:
+            os.close(handle)

@@ -1,0 +1,77 @@
+"""The pytest plugin, as thin as it can be: options, and one decision: is this run ours?
+
+Everything else is imported only when a run asks for a cluster (``--h20-nodes``, ``--h20-attach``, ``--h20-replay``). Installed beside
+another project's tests the plugin adds options and fixtures, and nothing happens.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+from pytest_h20.options import OPTIONS, Option, resolve
+
+if TYPE_CHECKING:
+    from pytest_h20.active import ActivePlugin
+
+ACCEPTANCE = Path(__file__).parent / "acceptance"
+ACTIVE_KEY: pytest.StashKey[ActivePlugin] = pytest.StashKey()
+MARKERS = (
+    "h20_gate(name): the gate this test belongs to (environment, fabric, weights, bringup, rdma, endpoint, reasoning, answers, "
+    "throughput)",
+)
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Canonical ``--h20-*`` options with an ini of the same name; the short aliases only where no other plugin owns them."""
+    group = parser.getgroup("h20", "H20 cluster acceptance")
+    for option in OPTIONS:
+        _add(parser, group, option)
+
+
+def _add(parser: pytest.Parser, group: pytest.OptionGroup, option: Option) -> None:
+    action = {"flag": "store_true", "list": "append", "text": "store"}[option.kind]
+    keywords: dict[str, object] = {"dest": option.dest, "action": action, "help": option.help}
+    if option.kind != "flag":
+        keywords["default"] = None
+        if option.metavar:
+            keywords["metavar"] = option.metavar
+        if option.choices:
+            keywords["choices"] = option.choices
+    names = [f"--{option.name}"]
+    try:
+        group.addoption(*names, *([option.alias] if option.alias else []), **keywords)
+    except ValueError:  # another plugin owns the short name; ours stays reachable by its canonical one
+        group.addoption(*names, **keywords)
+    parser.addini(option.dest, option.help, type="args" if option.kind == "list" else "string", default=None)
+
+
+def pytest_addhooks(pluginmanager: pytest.PytestPluginManager) -> None:
+    """What other repositories may extend."""
+    from pytest_h20 import hookspecs
+
+    pluginmanager.add_hookspecs(hookspecs)
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Register markers and fixtures; when the run is ours, hand over to ``active``."""
+    for marker in MARKERS:
+        config.addinivalue_line("markers", marker)
+    settings = {o.dest: resolve(o, getattr(config.option, o.dest, None), config.getini) for o in OPTIONS}
+    asked = any(settings[name] for name in ("h20_nodes", "h20_attach", "h20_replay"))
+    if asked and not config.option.help and not config.option.version:
+        from pytest_h20.active import activate
+
+        config.stash[ACTIVE_KEY] = activate(config, settings)
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """The suite selected without an inventory is a mistake, never a quiet skip."""
+    if ACTIVE_KEY not in config.stash and any(ACCEPTANCE in item.path.parents for item in items):
+        raise pytest.UsageError(
+            "the acceptance suite needs a cluster: give --nodes=INVENTORY.yaml (environments/h20-2node.yaml is an example), "
+            "--nodes=rehearsal for the embedded stand-in, or --h20-replay=RUN_DIR"
+        )
