@@ -1,0 +1,1 @@
+"""Known failures as data, and the judgement of engine logs: ready, waiting, failed or undetermined."""
