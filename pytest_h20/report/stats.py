@@ -56,12 +56,12 @@ def t_quantile(p: float, dof: int) -> float:
         (3 * z**7 + 19 * z**5 + 17 * z**3 - 15 * z) / 384,
         (79 * z**9 + 776 * z**7 + 1482 * z**5 - 1920 * z**3 - 945 * z) / 92160,
     )
-    return sum(term / dof**power for power, term in enumerate(terms))
+    return sum(term / math.pow(dof, power) for power, term in enumerate(terms))
 
 
 def block_length(n: int) -> int:
     """Length of bootstrap blocks for ``n`` correlated windows: 2 n^(1/3), at least 1 and at most a quarter of them."""
-    return max(1, min(round(2 * n ** (1 / 3)), n // 4))
+    return max(1, min(round(2 * math.pow(n, 1 / 3)), n // 4))
 
 
 def bootstrap_means(
@@ -173,7 +173,8 @@ def judge_change(measured: Estimate, baseline: Baseline, *, higher_is_better: bo
     reach = t_quantile(0.95, baseline.n - 1) * error
     seen = Change(math.exp(log), math.exp(log - reach), math.exp(log + reach))
     half, whole = 1 - baseline.drop / 2, 1 - baseline.drop
-    words = f"{seen.percent:+.1f} % against the baseline (90 % interval {100 * (seen.low - 1):+.1f} … {100 * (seen.high - 1):+.1f} %)"
+    span = f"90 % interval {100 * (seen.low - 1):+.1f} … {100 * (seen.high - 1):+.1f} %"
+    words = f"{seen.percent:+.1f} % against the baseline ({span})"
     if seen.factor < half and seen.high < 1:
         return Judgement(Status.FAIL, seen, f"{words}: a drop, not noise")
     if seen.factor >= half and seen.low > whole:

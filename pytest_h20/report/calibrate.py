@@ -1,0 +1,166 @@
+"""From N repeats of a healthy cluster to a limits file that people can read and edit."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timezone
+
+from pytest_h20.errors import MeasurementError
+from pytest_h20.report.model import METRICS, Cell
+from pytest_h20.report.stats import bootstrap_interval, repeats
+
+MIN_REPEATS = 3
+"""Two runs give a spread that is itself off by a factor of two and more; three is the least, five is better."""
+JUDGED = ("output_throughput", "mean_tpot_ms")
+"""TTFT is recorded, not judged, until a user changes its kind: it depends most on how the requests happened to arrive."""
+
+
+@dataclass(frozen=True)
+class Calibrated:
+    """One figure over the repeats. ``spread``: standard deviation / mean. ``interval``: 95 % interval of the mean."""
+
+    mean: float
+    n: int
+    spread: float
+    interval: tuple[float, float]
+
+
+def summarise(values: Sequence[float]) -> Calibrated:
+    """Mean, spread and bootstrap interval of a figure's repeats."""
+    mean, spread = repeats(values)
+    low, high = bootstrap_interval(values, block=1)
+    return Calibrated(mean, len(values), spread, (low, high))
+
+
+def calibrate(
+    runs: Sequence[Iterable[Cell]],
+    *,
+    name: str,
+    engine: str = "",
+    profile: str = "",
+    drop: float = 0.10,
+    source: str = "",
+    when: datetime | None = None,
+) -> str:
+    """YAML text of a limits file from the cells of N repeats.
+
+    ``drop``: the change for the worse that matters (0.10 = 10 %). ``source``: where it was measured, for every origin.
+
+    Raises:
+        MeasurementError: fewer than three repeats, a cell missing in one of them, or a cell that failed its sanity.
+    """
+    if len(runs) < MIN_REPEATS:
+        raise MeasurementError(
+            f"calibration needs at least {MIN_REPEATS} repeats to know the spread, not {len(runs)}; use --h20-repeats 5"
+        )
+    cells = _collect(runs)
+    when = when or datetime.now(timezone.utc)
+    rows, noisy = [], []
+    for cell, figures in sorted(cells.items()):
+        row = {metric: summarise(values) for metric, values in figures.items()}
+        rows.append((cell, row))
+        noisy += [f"{_name(cell)} {m}" for m, c in row.items() if m in JUDGED and not _tells(c, drop)]
+    return _render(rows, noisy, name, engine, profile, drop, source, when, len(runs))
+
+
+CellKey = tuple[int, int, int]
+
+
+def _name(cell: CellKey) -> str:
+    return f"in{cell[0]}-out{cell[1]}-c{cell[2]}"
+
+
+def _collect(runs: Sequence[Iterable[Cell]]) -> dict[CellKey, dict[str, list[float]]]:
+    found: defaultdict[CellKey, defaultdict[str, list[float]]] = defaultdict(lambda: defaultdict(list))
+    for number, run in enumerate(runs, 1):
+        for cell in run:
+            if cell.output_throughput is None or (cell.status.value == "unknown" and cell.reason):
+                why = cell.reason or "no output throughput"
+                raise MeasurementError(
+                    f"repeat {number}, {cell.name}: could not be measured ({why}); mend that and calibrate again"
+                )
+            for metric in METRICS:
+                value = cell.figure(metric)
+                if value is not None and value > 0:
+                    found[(cell.input_len, cell.output_len, cell.concurrency)][metric].append(value)
+    for key, figures in found.items():
+        if len(figures["output_throughput"]) != len(runs):
+            have = len(figures["output_throughput"])
+            raise MeasurementError(
+                f"{_name(key)}: measured in {have} of {len(runs)} repeats; every repeat must have every cell"
+            )
+    if not found:
+        raise MeasurementError("no cell was measured: nothing to calibrate")
+    return {key: dict(figures) for key, figures in found.items()}
+
+
+def _tells(figure: Calibrated, drop: float) -> bool:
+    """Whether one later run can tell the drop from none: half of it is more than twice the error of the comparison."""
+    return 2 * figure.spread * math.sqrt(1 + 1 / figure.n) < drop / 2
+
+
+def _render(
+    rows: Sequence[tuple[CellKey, dict[str, Calibrated]]],
+    noisy: Sequence[str],
+    name: str,
+    engine: str,
+    profile: str,
+    drop: float,
+    source: str,
+    when: datetime,
+    n: int,
+) -> str:
+    origin = f"{n} repeats on {when:%Y-%m-%d}" + (f", {source}" if source else "")
+    head = [
+        f"# Recorded by pytest-h20 from {n} repeats on {when:%Y-%m-%d %H:%M} UTC. Yours to read and edit.",
+        "#",
+        "# value     mean of the repeats; change it to raise or lower the bar",
+        "# n         how many repeats it is the mean of",
+        "# spread    their standard deviation as a fraction of the mean: the noise from run to run",
+        "# interval  95 % interval of the mean (bootstrap)",
+        f"# drop      the change for the worse that matters ({100 * drop:g} %). The gate fails when at least half of it",
+        "#           is seen and noise does not explain it; it says 'could not measure' when noise would hide it.",
+        "# A plain number (output_throughput: 500) with a tolerance works too; kind: info records without judging.",
+    ]
+    if noisy:
+        head += [
+            "#",
+            f"# TOO NOISY for one run to tell a {100 * drop:g} % drop from none (repeat more, longer cells, larger drop):",
+            *[f"#   {item}" for item in noisy],
+        ]
+    lines = [
+        *head,
+        "schema_version: 1",
+        f"name: {_quoted(name)}",
+        *([f"engine: {_quoted(engine)}"] if engine else []),
+        *([f"profile: {_quoted(profile)}"] if profile else []),
+        f"origin: {{kind: baseline, detail: {_quoted(origin)}}}",
+        "metrics:",
+        "  output_throughput: {kind: min, unit: tok/s}",
+        "  mean_tpot_ms: {kind: max, unit: ms}",
+        "  mean_ttft_ms: {kind: info, unit: ms}",
+        "cells:",
+    ]
+    for (input_len, output_len, concurrency), figures in rows:
+        lines += [f"  - input: {input_len}", f"    output: {output_len}", f"    concurrency: {concurrency}"]
+        lines += [f"    {metric}: {_spec(metric, figure, drop)}" for metric, figure in figures.items()]
+    return "\n".join(lines) + "\n"
+
+
+def _spec(metric: str, figure: Calibrated, drop: float) -> str:
+    if metric not in JUDGED or figure.n < 2:
+        return f"{figure.mean:.2f}"
+    low, high = figure.interval
+    return (
+        f"{{value: {figure.mean:.2f}, n: {figure.n}, spread: {figure.spread:.4f}, "
+        f"interval: [{low:.2f}, {high:.2f}], drop: {drop:g}}}"
+    )
+
+
+def _quoted(text: str) -> str:
+    """A YAML double-quoted scalar."""
+    return json.dumps(text, ensure_ascii=False)

@@ -1,0 +1,80 @@
+"""The last lines a person sees in the terminal: one per gate, worst first, then the decision, then where the report is."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from pytest_h20.report.model import RunView
+from pytest_h20.verdicts import GATE_TITLES, GateResult, Status
+
+MARKUP: dict[Status, dict[str, bool]] = {
+    Status.PASS: {"green": True},
+    Status.SKIP: {"yellow": True},
+    Status.WARN: {"yellow": True},
+    Status.UNKNOWN: {"red": True},
+    Status.FAIL: {"red": True, "bold": True},
+}
+WORDS: dict[Status, str] = {
+    Status.PASS: "passed",
+    Status.SKIP: "skipped",
+    Status.WARN: "passed, with warnings",
+    Status.UNKNOWN: "could not measure",
+    Status.FAIL: "FAILED",
+}
+
+
+@dataclass(frozen=True)
+class Line:
+    """A line and pytest's markup for it (``terminalreporter.write_line(line.text, **line.markup)``)."""
+
+    text: str
+    markup: dict[str, bool]
+
+
+def worst_first(view: RunView) -> list[GateResult]:
+    """Gates by how bad they are; equal ones in the order in which they are worth knowing."""
+    return sorted(view.decision.gates, key=lambda gate: -gate.status.rank)
+
+
+def verdict_words(view: RunView) -> str:
+    """The answer in a few words: ACCEPTED, NOT ACCEPTED, or what else it is."""
+    if not view.complete:
+        return "NOT FINISHED"
+    if view.decision.accepted:
+        return "ACCEPTED"
+    if view.decision.green:
+        return (
+            f"EVERY GATE HOLDS, BUT THIS IS A {view.header.mode.value.upper()} RUN: NOT AN ACCEPTANCE"
+            if (not view.header.mode.can_accept)
+            else "EVERY GATE HOLDS, BUT THIS RUN CANNOT BE AN ACCEPTANCE"
+        )
+    return "NOT ACCEPTED"
+
+
+def terminal_lines(view: RunView, report: str = "") -> list[Line]:
+    """Lines for ``pytest_terminal_summary``. ``report``: path of the HTML report when there is one; printed last."""
+    gates = worst_first(view)
+    width = max((len(gate.name.value) for gate in gates), default=0)
+    lines = []
+    for gate in gates:
+        counts = ", ".join(f"{count} {status}" for status, count in gate.counts.items()) or "no check ran"
+        why = f": {gate.reason}" if gate.reason else ""
+        optional = "" if gate.required else " (not required)"
+        text = f"{gate.name.value:<{width}}  {WORDS[gate.status]}{optional}{why}  [{counts}]"
+        lines.append(Line(text, MARKUP[gate.status]))
+    lines += [
+        Line(f"set-up error: {error.title}: {error.cause or error.test_id}", {"red": True}) for error in view.setup_errors
+    ]
+    lines += [Line(f"warning: {text}", {"yellow": True}) for text in (*view.warnings, *view.damage)]
+    colour = MARKUP[Status.PASS] if view.decision.accepted else MARKUP[Status.WARN if view.decision.green else Status.FAIL]
+    because = view.decision.reason if not view.decision.green else "; ".join(view.header.obstacles)
+    lines.append(Line(f"{verdict_words(view)}" + (f": {because}" if because else ""), {**colour, "bold": True}))
+    lines.append(Line(f"run folder: {view.path}", {}))
+    if report:
+        lines.append(Line(f"report: {report}", {}))
+    return lines
+
+
+def gate_title(gate: GateResult) -> str:
+    """What the gate asks, in words."""
+    return GATE_TITLES[gate.name]
