@@ -1,0 +1,224 @@
+"""Rail counters: a snapshot probe, pure differences, and the volume TP16 must move.
+
+``port_xmit_data``/``port_rcv_data`` count 4-byte words (kernel documentation, sysfs-class-infiniband); here they are bytes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+
+from pytest_h20.probes.script import Probe, ProbeError, integer, rows
+
+# Word counters of /sys/class/infiniband/*/ports/*/counters; everything else counts events.
+_WORDS = ("port_xmit_data", "port_rcv_data")
+
+# Counters that must stand still while a healthy rail works. Names of mlx5 (hw_counters) and of the IB spec (counters); F41.
+ERRORS = (
+    "symbol_error",
+    "link_error_recovery",
+    "link_downed",
+    "port_rcv_errors",
+    "port_xmit_discards",
+    "port_rcv_remote_physical_errors",
+    "local_link_integrity_errors",
+    "excessive_buffer_overrun_errors",
+    "VL15_dropped",
+    "out_of_sequence",
+    "packet_seq_err",
+    "local_ack_timeout_err",
+    "implied_nak_seq_err",
+    "rnr_nak_retry_err",
+    "out_of_buffer",
+    "rx_icrc_encapsulated",
+    "req_cqe_error",
+    "resp_cqe_error",
+    "req_remote_access_errors",
+    "req_remote_invalid_request",
+    "resp_local_length_error",
+    "resp_remote_access_errors",
+    "roce_adp_retrans",
+    "roce_adp_retrans_to",
+    "roce_slow_restart",
+    "roce_slow_restart_trans",
+    "rx_crc_errors_phy",
+    "rx_discards_phy",
+    "tx_discards_phy",
+)
+
+# Counters that rise when the network is congested: not an error of a rail, but throughput is being throttled.
+CONGESTION = (
+    "np_cnp_sent",
+    "np_ecn_marked_roce_packets",
+    "rp_cnp_handled",
+    "rp_cnp_ignored",
+    "port_xmit_wait",
+    "rx_pause",
+    "tx_pause",
+    *(f"{d}_prio{i}_pause" for d in ("rx", "tx") for i in range(8)),
+)
+
+
+@dataclass(frozen=True)
+class PortCounters:
+    """Counters of one port of one RDMA device, name to value. ``port_xmit_data``/``port_rcv_data`` in bytes."""
+
+    device: str
+    port: int
+    values: Mapping[str, int]
+
+    @property
+    def sent(self) -> int | None:
+        """Bytes sent, None when the driver has no such counter (soft RoCE)."""
+        return self.values.get("port_xmit_data")
+
+    @property
+    def received(self) -> int | None:
+        """Bytes received, None when the driver has no such counter."""
+        return self.values.get("port_rcv_data")
+
+
+@dataclass(frozen=True)
+class CounterSnapshot:
+    """All ports of one node at one moment (the node's uptime, s)."""
+
+    uptime_s: float
+    ports: tuple[PortCounters, ...]
+
+    def port(self, device: str, port: int = 1) -> PortCounters | None:
+        """The counters of one port."""
+        return next((p for p in self.ports if (p.device, p.port) == (device, port)), None)
+
+
+def parse_counters(text: str) -> CounterSnapshot:
+    """``at<TAB>UPTIME_SECONDS`` and ``counter<TAB>DEVICE<TAB>PORT<TAB>NAME<TAB>VALUE`` per counter (counters, hw_counters, and
+    pause, discard and CRC counters of ``ethtool -S``). Words of ``port_*_data`` become bytes here."""
+    at = [r[0] for r in rows(text, "at", 1)]
+    if not at:
+        raise ProbeError("no at line")
+    found: dict[tuple[str, int], dict[str, int]] = {}
+    for device, port, name, value in rows(text, "counter", 4):
+        n = integer(value)
+        if n is None or not port.isdigit():
+            raise ProbeError(f"counter {device}/{port} {name} = {value!r}")
+        found.setdefault((device, int(port)), {})[name] = n * 4 if name in _WORDS else n
+    return CounterSnapshot(float(at[0]), tuple(PortCounters(d, p, v) for (d, p), v in sorted(found.items())))
+
+
+COUNTERS = Probe(
+    "counters",
+    r"""
+[ -d /sys/class/infiniband ] || { echo "/sys/class/infiniband is not there: no RDMA driver is loaded" >&2; exit 127; }
+read -r up rest </proc/uptime; printf 'at\t%s\n' "$up"
+for c in /sys/class/infiniband/*; do
+  for P in $c/ports/*; do
+    [ -d "$P" ] || continue
+    for f in $P/counters/* $P/hw_counters/*; do
+      case ${f##*/} in lifespan|'*') continue;; esac
+      v=; { read -r v <"$f"; } 2>/dev/null
+      case $v in ''|*[!0-9]*) continue;; esac
+      printf 'counter\t%s\t%s\t%s\t%s\n' "${c##*/}" "${P##*/}" "${f##*/}" "$v"
+    done
+    d=; { read -r d <$P/gid_attrs/ndevs/0; } 2>/dev/null
+    [ -n "$d" ] && command -v ethtool >/dev/null && ethtool -S "$d" 2>/dev/null |
+      sed -n 's/^ *\([a-z0-9_]*_pause\|[rt]x_pause\|[rt]x_discards_phy\|rx_crc_errors_phy\): \([0-9]*\)$/\1 \2/p' |
+      while read -r n v; do printf 'counter\t%s\t%s\t%s\t%s\n' "${c##*/}" "${P##*/}" "$n" "$v"; done
+  done
+done
+true
+""",
+    parse_counters,
+    seconds=30,
+    hint="load the RDMA driver",
+)
+
+
+@dataclass(frozen=True)
+class CounterDelta:
+    """How the counters of one port changed. ``reset`` names counters that went backwards (driver reloaded, port reset)."""
+
+    device: str
+    port: int
+    seconds: float
+    values: Mapping[str, int]
+    reset: tuple[str, ...] = ()
+
+    @property
+    def sent(self) -> int | None:
+        """Bytes sent in between."""
+        return self.values.get("port_xmit_data")
+
+    @property
+    def received(self) -> int | None:
+        """Bytes received in between."""
+        return self.values.get("port_rcv_data")
+
+    def risen(self, names: Iterable[str]) -> dict[str, int]:
+        """Those of these counters that rose."""
+        return {n: self.values[n] for n in names if self.values.get(n, 0) > 0}
+
+    @property
+    def errors(self) -> dict[str, int]:
+        """Error counters that rose."""
+        return self.risen(ERRORS)
+
+    @property
+    def congestion(self) -> dict[str, int]:
+        """Congestion counters that rose."""
+        return self.risen(CONGESTION)
+
+
+def delta(before: CounterSnapshot, after: CounterSnapshot) -> tuple[CounterDelta, ...]:
+    """Per port, after less before. A port that is in one snapshot only is left out; a counter that fell is in ``reset``, not in ``values``."""
+    found = []
+    for new in after.ports:
+        old = before.port(new.device, new.port)
+        if old is None:
+            continue
+        shared = {n: v - old.values[n] for n, v in new.values.items() if n in old.values}
+        found.append(
+            CounterDelta(
+                new.device,
+                new.port,
+                after.uptime_s - before.uptime_s,
+                {n: v for n, v in shared.items() if v >= 0},
+                tuple(sorted(n for n, v in shared.items() if v < 0)),
+            )
+        )
+    return tuple(found)
+
+
+# DeepSeek-R1: 61 layers with two all-reduces each (attention output, MLP/MoE output) and one for the embedding.
+ALL_REDUCES_PER_STEP = 2 * 61 + 1
+HIDDEN_SIZE = 7168
+BYTES_PER_VALUE = 2  # bf16
+
+
+@dataclass(frozen=True)
+class ExpectedVolume:
+    """Bytes that leave one node through all of its rails together (as many come in), and how that follows."""
+
+    bytes_per_node: float
+    bytes_per_rail: float
+    derivation: str
+
+
+def expected_volume(tokens: int, rails: int, ranks: int = 16, nodes: int = 2) -> ExpectedVolume:
+    """What TP over ``nodes`` nodes must move between them for ``tokens`` tokens (prompt tokens count as generated ones do).
+
+    Each token passes 123 all-reduces of ``7168 x 2`` bytes. A ring all-reduce of S bytes over n ranks sends ``2 (n-1)/n x S`` over
+    every link of the ring; a ring that visits each node once has exactly one link that leaves a node, so each node sends (and
+    receives) ``2 (n-1)/n x S`` per all-reduce, whatever the number of channels: they share S. NCCL's tree moves at most as much
+    (``2 S`` up and down at an inner node, ``S`` per direction at a leaf of two nodes) and headers (LL doubles the bytes at small
+    sizes) move more. So a measured volume between 0.5 and about 3 times this one is consistent with TP over RDMA, and a volume far
+    below it is not: then the traffic went elsewhere.
+    """
+    if nodes < 2:
+        return ExpectedVolume(0.0, 0.0, "one node: nothing crosses the network")
+    size = tokens * HIDDEN_SIZE * BYTES_PER_VALUE
+    per_node = ALL_REDUCES_PER_STEP * 2 * (ranks - 1) / ranks * size
+    text = (
+        f"{ALL_REDUCES_PER_STEP} all-reduces x {tokens} tokens x {HIDDEN_SIZE} x {BYTES_PER_VALUE} B x 2 x {ranks - 1}/{ranks} (ring)"
+        f" = {per_node / 1e6:.1f} MB per node and direction, over {rails} rails"
+    )
+    return ExpectedVolume(per_node, per_node / rails if rails else 0.0, text)

@@ -1,0 +1,296 @@
+"""ib_write_bw and all_reduce_perf: command lines, JSON parsers, limits derived from the rails, and what it costs per output token."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from pytest_h20.probes.counters import ALL_REDUCES_PER_STEP, BYTES_PER_VALUE, HIDDEN_SIZE
+from pytest_h20.probes.script import Probe, ProbeError
+
+# NCCL's maintainer: "about 24 GB/s bus bandwidth per 200 Gb/s NIC, 12 per 100" (NVIDIA/nccl-tests issues 119 and 252).
+BUSBW_PER_200G = 24.0
+# Token batches for which the blog's table and the roofline are given; one token is 7168 bf16 values.
+TOKEN_BYTES = HIDDEN_SIZE * BYTES_PER_VALUE
+
+
+@dataclass(frozen=True)
+class WriteBandwidth:
+    """One ib_write_bw run. Gbit/s. ``size`` bytes per message."""
+
+    average_gbps: float
+    peak_gbps: float
+    size: int
+    gid_index: int | None = None
+
+
+def ib_write_bw_argv(
+    device: str, port: int, gid_index: int | None, listen_port: int, peer: str | None = None, json_file: str | None = None
+) -> list[str]:
+    """The command line; with ``peer`` the client, without it the server.
+
+    ``-u 20``: a QP timeout of 4 s (perftest's own 67 ms fails on a busy node); ``-F``: no complaint about CPU frequency;
+    ``-s 65536 -D 3``: 64 KiB messages for 3 s, the size at which any healthy rail is at line rate.
+    """
+    argv = ["ib_write_bw", "-d", device, "-i", str(port), "-p", str(listen_port), "-s", "65536", "-D", "3", "-F", "-u", "20"]
+    argv += ["--report_gbits"]
+    if gid_index is not None:
+        argv += ["-x", str(gid_index)]
+    if json_file:
+        argv += ["--out_json", "--out_json_file", json_file]
+    return [*argv, peer] if peer else argv
+
+
+def parse_ib_write_bw(text: str) -> WriteBandwidth:
+    """perftest's JSON: ``{"test_info": {...}, "results": {"MsgSize", "n_iterations", "BW_peak", "BW_average", "MsgRate"}}``.
+
+    With ``--report_gbits`` both are Gbit/s. Raises ``ProbeError`` when there is no finite positive figure: a header is no measurement.
+    """
+    start = text.find("{")
+    try:
+        data = json.loads(text[start:]) if start >= 0 else None
+    except ValueError as error:
+        raise ProbeError(f"not JSON: {error}") from None
+    results = data.get("results") if isinstance(data, Mapping) else None
+    if isinstance(results, Sequence) and not isinstance(results, str) and results:
+        results = results[-1]
+    if not isinstance(results, Mapping):
+        raise ProbeError("no results in the JSON of ib_write_bw")
+    average, peak = _figure(results.get("BW_average")), _figure(results.get("BW_peak"))
+    if not average:
+        raise ProbeError(f"BW_average is {results.get('BW_average')!r}")
+    info = data.get("test_info") if isinstance(data, Mapping) else None
+    index = info.get("GID_index") if isinstance(info, Mapping) else None
+    size = results.get("MsgSize")
+    return WriteBandwidth(
+        average, peak or average, size if isinstance(size, int) else 0, index if isinstance(index, int) else None
+    )
+
+
+def parse_ib_write_bw_table(text: str) -> WriteBandwidth:
+    """The console table of a perftest without ``--out_json`` (before 4.5): the one row of five numbers below ``#bytes``.
+
+    Raises ``ProbeError`` when the header is there and the row is not: that was a failed run.
+    """
+    lines = text.splitlines()
+    at = next((i for i, line in enumerate(lines) if line.strip().startswith("#bytes")), None)
+    for line in lines[at + 1 :] if at is not None else ():
+        fields = line.split()
+        if len(fields) >= 4 and fields[0].isdigit():
+            peak, average = _figure(fields[2]), _figure(fields[3])
+            if average and "Gb/sec" in lines[at or 0]:
+                return WriteBandwidth(average, peak or average, int(fields[0]))
+    raise ProbeError("no row of figures in Gb/sec below #bytes")
+
+
+def _figure(value: object) -> float | None:
+    try:
+        f = float(value)  # type: ignore[arg-type]
+    except (TypeError, ValueError):
+        return None
+    return f if math.isfinite(f) and f > 0 else None
+
+
+def parse_perf_start(text: str) -> int:
+    """``pid=N``: the server is listening (or was started; the client tries for some seconds)."""
+    for line in text.splitlines():
+        if line.startswith("pid=") and line[4:].strip().isdigit():
+            return int(line[4:])
+    raise ProbeError("no pid= line")
+
+
+# Arguments: SECONDS and ib_write_bw's own. It ends by itself after one client, or after SECONDS.
+IB_SERVER = Probe(
+    "ib_server",
+    r"""
+command -v ib_write_bw >/dev/null || { echo "ib_write_bw is not installed" >&2; exit 127; }
+n=$1; shift
+if command -v setsid >/dev/null; then s=setsid; else s=nohup; fi
+if command -v timeout >/dev/null; then $s timeout $n "$@" >/dev/null 2>&1 </dev/null & else $s "$@" >/dev/null 2>&1 </dev/null & fi
+echo "pid=$!"
+sleep 1
+""",
+    parse_perf_start,
+    hint="yum install perftest / apt install perftest",
+)
+
+
+def parse_ib_client(text: str) -> tuple[WriteBandwidth, ...]:
+    """``run<TAB>json`` or ``run<TAB>table`` starts the output of each repetition; what follows is perftest's."""
+    found = []
+    for part in ("\n" + text).split("\nrun\t")[1:]:
+        kind, _, body = part.partition("\n")
+        found.append(parse_ib_write_bw(body) if kind.strip() == "json" else parse_ib_write_bw_table(body))
+    if not found:
+        raise ProbeError("no run in it")
+    return tuple(found)
+
+
+# Arguments: ib_write_bw's own. JSON where perftest knows it, the table where not.
+IB_CLIENT = Probe(
+    "ib_client",
+    r"""
+command -v ib_write_bw >/dev/null || { echo "ib_write_bw is not installed" >&2; exit 127; }
+if ib_write_bw --help 2>&1 | grep -q out_json; then
+  f=`mktemp "${TMPDIR:-/tmp}/h20-perf.XXXXXX"` || exit 73
+  o=`"$@" --out_json --out_json_file "$f" 2>&1`; r=$?
+  [ $r = 0 ] && { printf 'run\tjson\n'; cat "$f"; }
+  rm -f "$f"
+else
+  o=`"$@" 2>&1`; r=$?
+  [ $r = 0 ] && printf 'run\ttable\n%s\n' "$o"
+fi
+[ $r = 0 ] || printf '%s\n' "$o" | grep -v '^ *$' | tail -n 3 >&2
+exit $r
+""",
+    parse_ib_client,
+    seconds=30,
+    hint="yum install perftest / apt install perftest",
+)
+
+
+@dataclass(frozen=True)
+class AllReducePoint:
+    """One message size of an all-reduce benchmark. ``time_us`` per all-reduce, ``busbw`` GB/s (nccl-tests' definition), ``wrong`` values."""
+
+    size: int
+    time_us: float
+    busbw: float
+    wrong: int | None
+
+
+@dataclass(frozen=True)
+class AllReduce:
+    """An all-reduce benchmark over all ranks. ``tool``: nccl-tests or torch."""
+
+    tool: str
+    ranks: int
+    nccl: str
+    points: tuple[AllReducePoint, ...]
+
+    @property
+    def largest(self) -> AllReducePoint | None:
+        """The point that bandwidth is judged at: an average over all sizes says nothing (latency dilutes it)."""
+        return max(self.points, key=lambda p: p.size, default=None)
+
+    def time_us(self, size: float) -> float | None:
+        """Time of one all-reduce of ``size`` bytes: between two measured sizes by log-log interpolation, None outside of them."""
+        points = sorted((p for p in self.points if p.size > 0), key=lambda p: p.size)
+        for p in points:
+            if p.size == size:
+                return p.time_us
+        for a, b in zip(points, points[1:], strict=False):
+            if a.size < size < b.size:
+                share = (math.log(size) - math.log(a.size)) / (math.log(b.size) - math.log(a.size))
+                return math.exp(math.log(a.time_us) + share * (math.log(b.time_us) - math.log(a.time_us)))
+        return None
+
+
+def all_reduce_perf_argv(hosts: Mapping[str, int], json_file: str, env: Mapping[str, str], ssh_port: int = 22) -> list[str]:
+    """mpirun over ``hosts`` (address -> GPUs): one process per GPU, from one token to 1 GiB, data checked (``-c 1``), JSON out."""
+    argv = ["mpirun", "--allow-run-as-root", "-np", str(sum(hosts.values())), "-H", ",".join(f"{h}:{n}" for h, n in hosts.items())]
+    argv += ["--bind-to", "none", "-mca", "plm_rsh_args", f"-p {ssh_port} -o StrictHostKeyChecking=no"]
+    if interface := env.get("NCCL_SOCKET_IFNAME"):
+        argv += ["-mca", "btl_tcp_if_include", interface, "-mca", "oob_tcp_if_include", interface]
+    for key in sorted(env):
+        argv += ["-x", f"{key}={env[key]}"]
+    return [*argv, "all_reduce_perf", "-b", str(8192), "-e", "1G", "-f", "2", "-g", "1", "-c", "1", "-n", "50", "-J", json_file]
+
+
+def parse_all_reduce(text: str) -> AllReduce:
+    """The JSON of nccl-tests' ``-J`` (version 3: ``results[].size``, ``.out_of_place``/``.in_place`` with ``time`` in us, ``bus_bw``,
+    ``nwrong``) and of our own torch runner, which writes the same keys."""
+    start = text.find("{")
+    try:
+        data = json.loads(text[start:]) if start >= 0 else None
+    except ValueError as error:
+        raise ProbeError(f"not JSON: {error}") from None
+    if not isinstance(data, Mapping) or not isinstance(data.get("results"), list):
+        raise ProbeError("no results list in the JSON")
+    points = []
+    for r in data["results"]:
+        best = next((r[k] for k in ("out_of_place", "in_place") if isinstance(r.get(k), Mapping)), None)
+        if best is None:
+            raise ProbeError(f"result of size {r.get('size')} has no figures")
+        time_us, busbw = _figure(best.get("time")), _figure(best.get("bus_bw"))
+        if time_us is None or busbw is None:
+            raise ProbeError(f"result of size {r.get('size')}: time {best.get('time')!r}, bus_bw {best.get('bus_bw')!r}")
+        wrong = best.get("nwrong")
+        points.append(AllReducePoint(int(r["size"]), time_us, busbw, int(wrong) if isinstance(wrong, (int, float)) else None))
+    if not points:
+        raise ProbeError("the results list is empty")
+    config = data.get("config")
+    devices = config.get("devices") if isinstance(config, Mapping) else None
+    ranks = len(devices) if isinstance(devices, list) else int(data.get("ranks") or 0)
+    return AllReduce(str(data.get("tool") or "nccl-tests"), ranks, str(data.get("nccl_version") or ""), tuple(points))
+
+
+def busbw_floor(rail_gbps: Sequence[float]) -> tuple[float, str]:
+    """The derived floor of the bus bandwidth at large sizes, GB/s, and how it follows."""
+    floor = sum(rail_gbps) / 200.0 * BUSBW_PER_200G
+    rates = " + ".join(f"{r:g}" for r in rail_gbps)
+    return floor, f"24 GB/s per 200 Gbit/s of rail (NCCL's maintainer, nccl-tests issue 119) x ({rates}) Gbit/s"
+
+
+def predicted_tpot_ms(result: AllReduce, batch: int) -> float | None:
+    """Milliseconds per output token that communication costs at this batch: 123 all-reduces of ``batch`` x 14336 bytes.
+
+    None when that size is outside the measured ones. Beside the measured TPOT it separates a slow fabric from a slow engine.
+    """
+    t = result.time_us(batch * TOKEN_BYTES)
+    return None if t is None else ALL_REDUCES_PER_STEP * t / 1000.0
+
+
+# Runs in the engine's own image (torch and its NCCL are there): RANK0_ADDRESS PORT NODES NODE_RANK GPUS. Rank 0 prints the JSON.
+TORCH_ALL_REDUCE = r'''
+import json, os, subprocess, sys, time
+import torch
+import torch.distributed as dist
+
+address, port, nodes, node_rank, gpus = sys.argv[1], sys.argv[2], int(sys.argv[3]), int(sys.argv[4]), int(sys.argv[5])
+backend = sys.argv[6] if len(sys.argv) > 6 else "nccl"
+if "H20_LOCAL" not in os.environ:
+    children = [subprocess.Popen([sys.executable] + sys.argv, env=dict(os.environ, H20_LOCAL=str(i))) for i in range(gpus)]
+    codes = [c.wait() for c in children]
+    sys.exit(max(abs(c) for c in codes))
+local = int(os.environ["H20_LOCAL"])
+rank, world = node_rank * gpus + local, nodes * gpus
+device = torch.device("cuda", local) if backend == "nccl" else torch.device("cpu")
+if backend == "nccl":
+    torch.cuda.set_device(device)
+dist.init_process_group(backend, init_method="tcp://%s:%s" % (address, port), rank=rank, world_size=world)
+wait = torch.cuda.synchronize if backend == "nccl" else (lambda: None)
+results = []
+for size in [14336 * b for b in (1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024)] + ([1 << 28] if backend == "nccl" else []):
+    x = torch.full((size // 2,), 1.0, dtype=torch.bfloat16 if backend == "nccl" else torch.float32, device=device)
+    dist.all_reduce(x)
+    wait()
+    wrong = int((x != world).sum().item())
+    x.fill_(0.0)
+    rounds = 5 if size >= 1 << 26 else 50
+    for _ in range(5):
+        dist.all_reduce(x)
+    best = None
+    for _ in range(3):
+        dist.barrier()
+        wait()
+        start = time.perf_counter()
+        for _ in range(rounds):
+            dist.all_reduce(x)
+        wait()
+        t = (time.perf_counter() - start) / rounds
+        best = t if best is None else min(best, t)
+    slowest = torch.tensor([best], dtype=torch.float64, device=device)
+    dist.all_reduce(slowest, op=dist.ReduceOp.MAX)
+    t = slowest.item()
+    moved = x.numel() * x.element_size()
+    results.append({"size": size, "out_of_place": {"time": t * 1e6, "alg_bw": moved / t / 1e9,
+                    "bus_bw": moved / t / 1e9 * 2 * (world - 1) / max(world, 2), "nwrong": wrong}})
+if rank == 0:
+    version = ".".join(map(str, torch.cuda.nccl.version())) if backend == "nccl" else ""
+    print(json.dumps({"tool": "torch", "ranks": world, "nccl_version": version, "results": results}))
+dist.destroy_process_group()
+'''
+
