@@ -166,6 +166,9 @@ class Profile(_Model):
     """One way to launch an engine."""
 
     image: str
+    version: str | None = Field(
+        None, description="engine version the image is believed to hold, for --h20-plan; a run asks the image itself"
+    )
     mode: Literal["ray", "native"] | None = Field(None, description="vLLM only: Ray or --nnodes; default by version")
     flags: dict[str, JsonValue] = Field(default_factory=dict)
     env: dict[str, str] = Field(default_factory=dict)

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from pytest_h20.options import OPTIONS, Option, resolve
+from pytest_h20.options import BY_DEST, OPTIONS, Option, resolve
 
 if TYPE_CHECKING:
     from pytest_h20.active import ActivePlugin
@@ -59,12 +59,26 @@ def pytest_configure(config: pytest.Config) -> None:
     """Register markers and fixtures; when the run is ours, hand over to ``active``."""
     for marker in MARKERS:
         config.addinivalue_line("markers", marker)
+    from pytest_h20 import fixtures
+
+    config.pluginmanager.register(fixtures, "h20-fixtures")
     settings = {o.dest: resolve(o, getattr(config.option, o.dest, None), config.getini) for o in OPTIONS}
     asked = any(settings[name] for name in ("h20_nodes", "h20_attach", "h20_replay"))
     if asked and not config.option.help and not config.option.version:
         from pytest_h20.active import activate
 
         config.stash[ACTIVE_KEY] = activate(config, settings)
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_cmdline_main(config: pytest.Config) -> int | None:
+    """``--h20-plan`` prints and touches nothing: there is no test session."""
+    plan = resolve(BY_DEST["h20_plan"], getattr(config.option, "h20_plan", None), config.getini)
+    if not plan or config.option.help or config.option.version:
+        return None
+    from pytest_h20.planning import main
+
+    return main({o.dest: resolve(o, getattr(config.option, o.dest, None), config.getini) for o in OPTIONS})
 
 
 @pytest.hookimpl(trylast=True)

@@ -84,7 +84,7 @@ class BringUp:
         self.phase = phase
         seconds = self.clock.now() - self._began
         self.timeline.append((phase.value, seconds))
-        self.journal.event("phase", name=phase.value, seconds=round(seconds, 3), detail=detail)
+        self.journal.event("state", engine=self.target.engine, state=phase.value, note=f"{seconds:.1f} s {detail}".strip())
         self.progress.phase(phase.value, detail)
 
     def _make_folders(self) -> None:
@@ -95,7 +95,8 @@ class BringUp:
     # ------------------------------------------------------------------ launch
     def _launch(self) -> None:
         containers: dict[str, RoleRef] = {}
-        for step in self.plan.steps:
+        lines = plan_text(self.target, self.plan, self.run_id)
+        for step, (_, command) in zip(self.plan.steps, lines, strict=True):
             self._wait_for(step, containers)
             try:
                 role = start_step(self.target, step, self.run_id, self.nodes[step.node], containers)
@@ -109,7 +110,7 @@ class BringUp:
             self._followers[step.role] = Follower(self.nodes[step.node], role)
             self._watches[step.role] = FatalWatch()
             self._stages[step.role] = None
-            self.journal.event("started", node=step.node, role=step.role, container=role.container_name)
+            self.journal.event("command", node=step.node, command=command, purpose=f"start {step.role}")
 
     def _wait_for(self, step: Step, containers: Mapping[str, RoleRef]) -> None:
         if step.wait_for == "none":
@@ -162,7 +163,9 @@ class BringUp:
         before = self._stages.get(role)
         if before is None or before.name != stage.name:
             seconds = self.clock.now() - self._began
-            self.journal.event("stage", role=role, stage=stage.name, seconds=round(seconds, 3))
+            where = next(r.node for r in self.roles if r.role == role)
+            note = f"{seconds:.1f} s"
+            self.journal.event("state", engine=self.target.engine, state=stage.name, node=where, note=note)
         self._stages[role] = stage
 
     def _check_ready(self, lines: list[str]) -> None:
@@ -284,8 +287,9 @@ class BringUp:
             follower.rest()
         found = None
         for role, follower in self._followers.items():
-            if follower.text:
-                self.journal.evidence(f"logs/{role}.log", follower.text)
+            kept = self.journal.evidence(f"logs/{role}.log", follower.text) if follower.text else ""
+            tail = follower.tail(40) or "(no output)"
+            self.journal.event("log", node=follower.role.node, source=role, text=tail, evidence=kept)
             verdict = diagnose(follower.text)
             if verdict.cause is not None and (found is None or verdict.rank > found[1].rank):
                 found = (role, verdict)

@@ -1,0 +1,339 @@
+"""The hooks of a run that asked for a cluster. Thin: every decision is taken in modules that do not know pytest."""
+
+from __future__ import annotations
+
+import os
+import shlex
+import signal
+import sys
+from collections.abc import Callable, Generator, Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from pytest_h20.cluster.bringup import new_run_id
+from pytest_h20.errors import H20Error
+from pytest_h20.inventory import Inventory
+from pytest_h20.options import Setting
+from pytest_h20.outcome import Outcome, outcome_of
+from pytest_h20.report.run import RunFolder
+from pytest_h20.session import Session, build, create_run, redactor_of, with_run
+from pytest_h20.verdicts import GateName, Verdict
+
+VERDICTS_KEY: pytest.StashKey[list[Verdict]] = pytest.StashKey()
+ACCEPTANCE = Path(__file__).parent / "acceptance"
+DEFAULT_RUNS = "h20-runs"
+
+
+def activate(config: pytest.Config, settings: Mapping[str, Setting]) -> ActivePlugin:
+    """Resolve everything, make the run folder, register the hooks. Wrong input is a ``pytest.UsageError``: exit status 4."""
+    workerinput = getattr(config, "workerinput", None)
+    try:
+        if settings["h20_replay"] and workerinput is None:
+            return _register(config, _replay(config, settings))
+        state = Path(workerinput["h20_run"]) if workerinput else None
+        run_id = workerinput["h20_run_id"] if workerinput else new_run_id()
+        collect_only = bool(config.option.collectonly)
+        base = Path(settings["h20_run_dir"].value or DEFAULT_RUNS)
+        if not base.is_absolute():
+            base = config.invocation_params.dir / base
+        worker = workerinput["workerid"] if workerinput else ""
+        session = build(settings, worker, change=_inventory_hook(config), state_dir=state)
+        if state is not None:
+            session = with_run(session, RunFolder.open(state, worker, redactor=redactor_of(session.inventory)), run_id)
+        elif not collect_only:
+            line = "pytest " + shlex.join(config.invocation_params.args)
+            run = create_run(session, base, line)
+            session = with_run(session, run, run_id)
+            if session.rehearsal is not None:
+                session.rehearsal.use(run.path / ".rehearsal")
+        if state is not None and session.rehearsal is not None:
+            session.rehearsal.use(state / ".rehearsal")
+    except H20Error as error:
+        raise pytest.UsageError(str(error)) from None
+    return _register(config, ActivePlugin(config, session))
+
+
+def _register(config: pytest.Config, plugin: Any) -> Any:
+    config.pluginmanager.register(plugin, "h20-active")
+    return plugin
+
+
+def _replay(config: pytest.Config, settings: Mapping[str, Setting]) -> Any:
+    from pytest_h20.replaying import ReplayPlugin
+
+    return ReplayPlugin.load(config, settings)
+
+
+def _inventory_hook(config: pytest.Config) -> Callable[[Inventory], Inventory]:
+    def change(inventory: Inventory) -> Inventory:
+        for changed in config.hook.pytest_h20_inventory(inventory=inventory):
+            inventory = changed if changed is not None else inventory
+        return inventory
+
+    return change
+
+
+class ActivePlugin:
+    """State and hooks of one process of the run."""
+
+    def __init__(self, config: pytest.Config, session: Session) -> None:
+        self.config = config
+        self.session = session
+        self.controller = not hasattr(config, "workerinput")
+        self.outcomes: list[Outcome] = []
+        self.partial: list[str] = []
+        self.finished = False
+        if self.controller:
+            self._take_suite()
+        self._old_sigterm = _sigterm_as_interrupt()
+
+    def _take_suite(self) -> None:
+        """Without a path on the command line the acceptance suite is what runs."""
+        if self.config.args_source is not pytest.Config.ArgsSource.ARGS:
+            self.config.args = [str(ACCEPTANCE)]
+
+    # ------------------------------------------------------------------ header
+    def pytest_report_header(self) -> list[str]:
+        """Every effective setting and where it came from."""
+        s = self.session
+        lines = [f"h20: {s.mode.words}"]
+        nodes = ", ".join(f"{n.name} ({n.address})" for n in s.inventory.nodes)
+        lines.append(f"h20: inventory {s.source} ({s.settings['h20_nodes'].origin}): {s.inventory.name}: {nodes}")
+        for label, target in zip(s.labels, s.targets, strict=True):
+            lines.append(f"h20: engine {label}: profile {target.profile_name}, image {target.profile.image}")
+        if s.inventory.stood_in:
+            lines.append(f"h20: stood in: {', '.join(s.inventory.stood_in)}; this run cannot be an acceptance")
+        if s.clock.scale != 1.0:
+            lines.append(f"h20: time runs {s.clock.scale:g} times as fast as in reality; figures are in model time")
+        for node in s.inventory.nodes:
+            if node.transport == "ssh" and s.rehearsal is None and s.inventory.ssh_of(node).host_key_checking == "off":
+                lines.append(f"h20: WARNING: the host key of {node.name} is not checked (host_key_checking: off)")
+        shown = ("h20_nodes", "h20_engine")
+        for name, setting in s.settings.items():
+            if setting.value and name not in shown:
+                text = ", ".join(setting.value) if isinstance(setting.value, tuple) else setting.value
+                lines.append(f"h20: {name.replace('_', '-')} = {text} (from {setting.origin})")
+        if s.run is not None:
+            lines.append(f"h20: run folder {_relative(s.run.path, self.config.invocation_params.dir)}")
+        return lines
+
+    # ------------------------------------------------------------------ collection
+    def pytest_generate_tests(self, metafunc: pytest.Metafunc) -> None:
+        """One test per engine, node, rail and cell, where a test asks for it."""
+        from pytest_h20.parameters import parameters
+
+        if len(self.session.targets) > 1 and "h20_engine" in metafunc.fixturenames:
+            labels = list(self.session.labels)
+            metafunc.parametrize("h20_engine", labels, indirect=True, scope="session", ids=labels)
+        if metafunc.definition.get_closest_marker("h20_gate") is None:
+            return
+        marks = metafunc.definition.iter_markers("parametrize")
+        taken = {name.strip() for mark in marks for name in str(mark.args[0]).split(",")}
+        wanted = [name for name in metafunc.fixturenames if name not in taken]
+        for name, values, ids in parameters(self.session, wanted):
+            metafunc.parametrize(name, values, ids=ids)
+
+    @pytest.hookimpl(trylast=True)
+    def pytest_collection_modifyitems(self, items: list[pytest.Item]) -> None:
+        """The suite in the order of its gates: cheap and telling first, the load last."""
+        order = {name.value: index for index, name in enumerate(GateName)}
+
+        def key(item: pytest.Item) -> tuple[int, int]:
+            params = getattr(getattr(item, "callspec", None), "params", {})
+            engine = params.get("h20_engine")
+            return (
+                self.session.labels.index(engine) if engine in self.session.labels else 0,
+                order.get(gate_of(item) or "", -1),
+            )
+
+        if any(gate_of(i) for i in items):
+            items.sort(key=key)
+
+    def pytest_deselected(self, items: list[pytest.Item]) -> None:
+        """A run of a part of the suite can be green, but never an acceptance."""
+        self.partial += [i.nodeid for i in items if gate_of(i)]
+
+    # ------------------------------------------------------------------ running
+    @pytest.hookimpl(tryfirst=True)
+    def pytest_runtest_setup(self, item: pytest.Item) -> None:
+        """One failed bring-up is told once: whoever needs the cluster after that is skipped with its reason."""
+        item.stash[VERDICTS_KEY] = []
+        if "cluster" not in getattr(item, "fixturenames", ()) or self.session.run is None:
+            return
+        params = getattr(getattr(item, "callspec", None), "params", {})
+        label = params.get("h20_engine", self.session.labels[0])
+        known = self.session.shared.published(f"cluster-{_file(label)}")
+        if known is not None and not known[0]:
+            pytest.skip(f"the cluster is not up (told once by the first test that needed it): {first_line(str(known[1]))}")
+
+    @pytest.hookimpl(wrapper=True)
+    def pytest_runtest_call(self, item: pytest.Item) -> Generator[None, object, object]:
+        """A measurement is alone on the endpoint; everything else that talks to it may go on side by side."""
+        names = set(getattr(item, "fixturenames", ()))
+        if self.session.run is None or not names & {"endpoint", "client", "load", "alone", "cluster"}:
+            return (yield)
+        shared = self.session.shared
+        with shared.exclusive("traffic") if names & {"load", "alone"} else shared.together("traffic"):
+            return (yield)
+
+    @pytest.hookimpl(wrapper=True, tryfirst=True)
+    def pytest_runtest_makereport(
+        self, item: pytest.Item, call: pytest.CallInfo[None]
+    ) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+        """Hang the verdicts of a test on its report, so that they travel from any worker to the controller."""
+        report = yield
+        gate = gate_of(item)
+        verdicts = item.stash.get(VERDICTS_KEY, [])
+        if report.when == "call" or (report.when == "setup" and not report.passed):
+            outcome = outcome_of(report.nodeid, report.when, report.outcome, _reason(report), gate, verdicts, report.duration)
+            report.h20 = outcome.to_dict()
+            if self.config.pluginmanager.hasplugin("html"):
+                from pytest_h20.report.rows import extras
+
+                report.extras = [*getattr(report, "extras", []), *extras(outcome, self.session.folder.path)]
+        return report
+
+    def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
+        """On the controller: write the verdicts down as they come."""
+        data = getattr(report, "h20", None)
+        if not self.controller or data is None or self.session.run is None:
+            return
+        outcome = Outcome.from_dict(data)
+        self.outcomes.append(outcome)
+        for verdict in outcome.verdicts:
+            self.session.run.record(verdict, outcome.test_id, outcome.duration_s)
+        if outcome.broke:
+            self.session.run.event(
+                "setup_error", test_id=outcome.test_id, title=first_line(outcome.reason), text=outcome.reason[-20000:]
+            )
+
+    # ------------------------------------------------------------------ xdist
+    @pytest.hookimpl(optionalhook=True)
+    def pytest_configure_node(self, node: Any) -> None:
+        """Tell a worker where the run folder is."""
+        node.workerinput["h20_run"] = str(self.session.folder.path)
+        node.workerinput["h20_run_id"] = self.session.run_id
+
+    # ------------------------------------------------------------------ the end
+    @pytest.hookimpl(tryfirst=True)
+    def pytest_sessionfinish(self, session: pytest.Session, exitstatus: int) -> None:
+        """Take the cluster down, decide, write the documents, and never let "nothing measured" end in status 0."""
+        from pytest_h20.finish import finish
+        from pytest_h20.lifecycle import take_down
+
+        if self.session.run is None:
+            return
+        if not self.controller:
+            self.session.close()
+            return
+        write = self.line_writer()
+        for verdict in take_down(self.session, write):
+            self.session.run.record(verdict, "session::tear-down")
+        ran = any(o.gate for o in self.outcomes)
+        decision = finish(self.session, self.partial, interrupted=exitstatus not in (0, 1, 5), suite=ran)
+        self.session.close()
+        self.finished = True
+        if ran and not decision.green and exitstatus in (0, 5):
+            session.exitstatus = pytest.ExitCode.TESTS_FAILED
+        self.config.hook.pytest_h20_report(
+            run_dir=str(self.session.run.path), decision=decision.reason, accepted=decision.accepted
+        )
+
+    def pytest_terminal_summary(self, terminalreporter: Any) -> None:
+        """One line per gate, worst first, and the path of the report last."""
+        if self.session.run is None or not self.controller or not self.finished:
+            return
+        from pytest_h20.report.terminal import summary_lines
+
+        terminalreporter.section("h20 acceptance")
+        html = getattr(self.config.option, "htmlpath", None)
+        for line in summary_lines(self.session.run.view(), report=html, cwd=self.config.invocation_params.dir):
+            terminalreporter.line(line)
+
+    def pytest_unconfigure(self) -> None:
+        """Connections do not outlive the run; a session that never finished is taken down here."""
+        if self.controller and self.session.run is not None and not self.finished:
+            from pytest_h20.lifecycle import take_down
+
+            take_down(self.session, lambda _: None)
+        self.session.close()
+        if self._old_sigterm is not None:
+            signal.signal(signal.SIGTERM, self._old_sigterm)
+
+    # ------------------------------------------------------------------ pytest-html
+    @pytest.hookimpl(optionalhook=True)
+    def pytest_html_report_title(self, report: Any) -> None:
+        """The title of the HTML report."""
+        report.title = f"Acceptance of {self.session.inventory.name}"
+
+    @pytest.hookimpl(optionalhook=True)
+    def pytest_html_results_summary(self, prefix: list[str], summary: list[str], postfix: list[str]) -> None:
+        """The first screen: accepted or not, why, on what; then gates, charts, rails, timeline."""
+        if self.session.run is None:
+            return
+        from pytest_h20.report.html import summary_html
+
+        prefix.append(summary_html(self.session.run.view()))
+
+    # ------------------------------------------------------------------ output
+    def line_writer(self) -> Callable[[str], None]:
+        """A function that prints to the terminal although pytest captures output."""
+        capture = self.config.pluginmanager.getplugin("capturemanager")
+
+        def write(text: str) -> None:
+            if capture is None:
+                sys.stderr.write(text)
+                sys.stderr.flush()
+                return
+            with capture.global_and_fixture_disabled():
+                sys.stderr.write(text)
+                sys.stderr.flush()
+
+        return write
+
+
+def gate_of(item: pytest.Item) -> str | None:
+    """The gate a test counts for, from its ``h20_gate`` marker."""
+    marker = item.get_closest_marker("h20_gate")
+    if marker is None:
+        return None
+    name = marker.args[0] if marker.args else marker.kwargs.get("name")
+    if name not in [g.value for g in GateName]:
+        raise pytest.UsageError(
+            f"{item.nodeid}: h20_gate({name!r}): gates are {', '.join(g.value for g in GateName)}; write h20_gate(\"endpoint\")"
+        )
+    return str(name)
+
+
+def first_line(text: str) -> str:
+    """The first line that says something."""
+    return next((line.strip() for line in text.splitlines() if line.strip()), "")
+
+
+def _reason(report: pytest.TestReport) -> str:
+    if report.skipped and isinstance(report.longrepr, tuple):
+        return str(report.longrepr[2]).removeprefix("Skipped: ")
+    return "" if report.longrepr is None else str(report.longrepr)
+
+
+def _file(label: str) -> str:
+    return label.replace(":", "-")
+
+
+def _relative(path: Path, start: Path) -> str:
+    text = os.path.relpath(path, start)
+    return text if not text.startswith("../..") else str(path)
+
+
+def _sigterm_as_interrupt() -> Any:
+    """CI ends a job with SIGTERM: treat it like Ctrl-C, so that the cluster is taken down."""
+
+    def interrupt(signum: int, frame: object) -> None:
+        raise KeyboardInterrupt("SIGTERM")
+
+    try:
+        return signal.signal(signal.SIGTERM, interrupt)
+    except ValueError:  # not the main thread: embedded use; the embedding program owns the signals
+        return None

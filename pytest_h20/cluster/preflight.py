@@ -1,0 +1,134 @@
+"""What must be known before the first container starts: leftovers, images and what is really in them, and what cannot work."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from typing import TypeVar
+
+from pytest_h20.cluster.launch import Target, question_spec
+from pytest_h20.cluster.state import Versions
+from pytest_h20.cluster.teardown import Leftover, leftovers
+from pytest_h20.engines import dialect_for
+from pytest_h20.engines.base import (
+    VERSION_COMMAND,
+    Dialect,
+    ImageVersions,
+    LaunchFacts,
+    LaunchPlan,
+    Refusal,
+    parse_versions,
+)
+from pytest_h20.errors import BringUpError, H20Error, UsageError
+from pytest_h20.inventory import NodeSpec
+from pytest_h20.transport import ImageInfo, Node
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class ImageFacts:
+    """What the nodes say about the profile's image. ``versions`` was asked from inside it."""
+
+    images: Mapping[str, ImageInfo | None]
+    versions: Mapping[str, ImageVersions] = field(default_factory=dict)
+    problems: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Preflight:
+    """Everything a bring-up needs to start."""
+
+    dialect: Dialect
+    plan: LaunchPlan
+    versions: Versions
+    refusals: tuple[Refusal, ...] = ()
+
+
+def ask_images(target: Target, nodes: Mapping[str, Node], run_id: str) -> ImageFacts:
+    """Look the image up on every node and ask it, by running it once, which versions it holds. Nodes in parallel."""
+    problems: list[str] = []
+
+    def look(spec: NodeSpec) -> tuple[ImageInfo | None, ImageVersions | None, str]:
+        node = nodes[spec.name]
+        info = node.containers.image(target.profile.image)
+        if info is None:
+            return None, None, (
+                f"{spec.name}: image {target.profile.image} is not there; run `docker pull {target.profile.image}` on it "
+                "(images are never pulled for you: a half-pulled 20 GB image is no start of a test)"
+            )
+        result = node.containers.run(question_spec(target, spec, run_id, VERSION_COMMAND, "versions"), timeout=180.0)
+        try:
+            return info, parse_versions(result.stdout), ""
+        except H20Error as error:
+            tail = " / ".join((result.stderr or result.stdout).strip().splitlines()[-3:])
+            return info, None, f"{spec.name}: image {target.profile.image} did not tell its versions: {error} ({tail})"
+
+    answers = _on_all(target.nodes, look)
+    problems += [problem for _, _, problem in answers.values() if problem]
+    return ImageFacts(
+        images={name: info for name, (info, _, _) in answers.items()},
+        versions={name: versions for name, (_, versions, _) in answers.items() if versions is not None},
+        problems=tuple(problems),
+    )
+
+
+def prepare(target: Target, images: ImageFacts, launch: LaunchFacts) -> Preflight:
+    """Choose the dialect and lay out the launch.
+
+    Raises:
+        BringUpError: the image is missing, differs between nodes, lacks the engine, or the launch is known not to work.
+    """
+    problems = list(images.problems)
+    ids = {name: info.id for name, info in images.images.items() if info is not None}
+    if len(set(ids.values())) > 1:
+        told = ", ".join(f"{name} {identity[:19]}" for name, identity in ids.items())
+        problems.append(f"image {target.profile.image} is not the same on all nodes: {told}; pull it again on one of them")
+    versions = next(iter(images.versions.values()), None)
+    text = versions.engine(target.engine) if versions else None
+    if versions is not None and text is None:
+        problems.append(f"image {target.profile.image} holds no {target.engine}; it holds {_contents(versions)}")
+    if problems or versions is None or text is None:
+        raise BringUpError("\n".join(problems) or "the image's versions could not be read")
+    try:
+        dialect = dialect_for(target.engine, text, target.profile.mode)
+        refusals = tuple(dialect.refuse(target.engine_profile(), target.node_plans(), launch))
+        if refusals:
+            raise BringUpError(
+                f"{target.engine} {text} cannot be launched like this:\n" + "\n".join(f"  {refusal}" for refusal in refusals)
+            )
+        plan = dialect.plan(target.engine_profile(), target.node_plans())
+    except UsageError as error:
+        raise BringUpError(f"profile {target.engine}:{target.profile_name}: {error}") from None
+    held = Versions(
+        engine=text,
+        torch=versions.torch or "",
+        nccl=versions.nccl or "",
+        cuda=versions.cuda or "",
+        python=versions.python or "",
+        ray=versions.ray or "",
+        image_id=next(iter(ids.values()), ""),
+    )
+    return Preflight(dialect, plan, held, refusals)
+
+
+def refuse_leftovers(nodes: Mapping[str, Node], run_id: str, inventory_path: str) -> None:
+    """Raise ``BringUpError`` when containers of an earlier run are still there: they hold GPUs and ports."""
+    found: list[Leftover] = leftovers(nodes, not_run=run_id)
+    if found:
+        raise BringUpError(
+            "containers of an earlier run are still there:\n"
+            + "\n".join(f"  {item}" for item in found)
+            + f"\n  if that run is dead: python -m pytest_h20 reap --nodes {inventory_path}"
+        )
+
+
+def _contents(versions: ImageVersions) -> str:
+    known = {"vllm": versions.vllm, "sglang": versions.sglang, "torch": versions.torch}
+    return ", ".join(f"{k} {v}" for k, v in known.items() if v) or "neither vllm nor sglang"
+
+
+def _on_all(specs: tuple[NodeSpec, ...], do: Callable[[NodeSpec], T]) -> dict[str, T]:
+    with ThreadPoolExecutor(max_workers=max(1, len(specs))) as pool:
+        return dict(zip([s.name for s in specs], pool.map(do, specs), strict=True))

@@ -1,0 +1,79 @@
+"""The end of a run: fingerprint, decision, documents. On the controller. No pytest in here."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+
+from pytest_h20 import __version__
+from pytest_h20.cluster.state import ClusterState
+from pytest_h20.lifecycle import key
+from pytest_h20.report.model import Fingerprint
+from pytest_h20.session import Session, digest
+from pytest_h20.verdicts import Decision, decide
+
+
+def finish(session: Session, partial: Sequence[str], interrupted: bool, suite: bool) -> Decision:
+    """Write ``fingerprint.json`` and ``verdict.json`` and return the decision.
+
+    ``partial``: tests of the suite that were deselected. ``suite``: False when no test of any gate ran: then only pytest's own
+    outcome counts, and nothing can be accepted.
+    """
+    run = session.folder
+    obstacles = list(run.header.cannot_accept)
+    required = session.required
+    if partial:
+        obstacles.append(f"only a part of the suite was selected ({len(partial)} tests were left out)")
+        seen = {v.gate for v in run.view().verdicts}
+        required = tuple(g for g in required if g in seen)
+    if interrupted:
+        obstacles.append("the run was interrupted")
+    if not suite:
+        obstacles.append("no test of the acceptance suite ran")
+    run.describe(required=required, cannot_accept=tuple(dict.fromkeys(obstacles)))
+    run.fingerprint(fingerprint(session))
+    verdicts = run.view().verdicts
+    decision = decide(verdicts, required, acceptance=not run.header.obstacles)
+    if interrupted:
+        decision = decision.model_copy(update={"green": False, "accepted": False, "reason": f"interrupted; {decision.reason}"})
+    return run.finish(decision).decision
+
+
+def states(session: Session) -> dict[str, ClusterState]:
+    """The clusters that came up, by engine label."""
+    found = {}
+    for label in session.labels:
+        published = session.shared.published(f"cluster-{key(label)}")
+        if published is not None and published[0]:
+            found[label] = published[1]
+    return found
+
+
+def fingerprint(session: Session) -> Fingerprint:
+    """What may explain a different figure in another run."""
+    from pytest_h20.gathering import published_facts
+
+    up = states(session)
+    engines: dict[str, dict[str, str]] = {}
+    for label, target in zip(session.labels, session.targets, strict=True):
+        state = up.get(label)
+        versions = state.versions if state else None
+        engines[label] = {
+            "image": target.profile.image,
+            "profile": target.profile_name,
+            "tensor_parallel": str(target.profile.tensor_parallel),
+            "nodes": str(len(target.nodes)),
+            **({k: v for k, v in versions.__dict__.items() if v} if versions else {}),
+        }
+    facts = next((f for f in (published_facts(session, label) for label in session.labels) if f is not None), None)
+    limits = [digest(t.profile.limits) for t in session.targets if t.profile.limits]
+    return Fingerprint(
+        plugin_version=__version__,
+        python=sys.version.split()[0],
+        engines=engines,
+        flags={label: dict(t.profile.flags) for label, t in zip(session.labels, session.targets, strict=True)},
+        nodes=facts.fingerprint() if facts is not None else {},
+        model={"path": session.inventory.model.path, "kind": session.inventory.model.kind},
+        inventory_sha256=digest(session.source),
+        limits_sha256=",".join(limits),
+    )

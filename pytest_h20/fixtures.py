@@ -1,0 +1,188 @@
+"""The fixtures of the plugin, for the acceptance suite and for tests of other repositories.
+
+All but ``judge`` and ``alone`` are session-scoped: the cluster is brought up once, by whichever test needs it first, in whichever
+xdist worker, and taken down by the controller.
+
+==============  ==================================================================================================
+``inventory``   the :class:`~pytest_h20.inventory.Inventory`
+``h20_engine``  label of the engine under test (``sglang``); with two engines every test that uses it runs for each
+``target``      the :class:`~pytest_h20.cluster.launch.Target`: engine, profile, nodes
+``nodes``       name → :class:`~pytest_h20.transport.Node`, connected on first use
+``run``         the run folder (:class:`~pytest_h20.report.run.RunFolder`): ``run.evidence(name, data)``
+``facts``       what the probes found on all nodes, gathered once
+``cluster``     the :class:`~pytest_h20.cluster.state.ClusterState` of a cluster that is up
+``endpoint``    the :class:`~pytest_h20.serving.Endpoint`: ``url``, ``model``, ``ctx``
+``client``      an ``openai.OpenAI`` client for it
+``nccl_logs``   the :class:`~pytest_h20.nccl.Job` judged from the logs of the serving processes
+``load``        the :class:`~pytest_h20.serving.Load`: ``load.run(cell)``
+``judge``       record verdicts and let the test pass, fail or skip by the worst of them
+``alone``       no other test talks to the endpoint while this one runs
+==============  ==================================================================================================
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+if TYPE_CHECKING:
+    import openai
+
+    from pytest_h20.active import ActivePlugin
+    from pytest_h20.cluster.launch import Target
+    from pytest_h20.cluster.state import ClusterState
+    from pytest_h20.inventory import Inventory
+    from pytest_h20.nccl import Job
+    from pytest_h20.gathering import GatheredFacts
+    from pytest_h20.report.run import RunFolder
+    from pytest_h20.serving import Endpoint, Load
+    from pytest_h20.session import Session
+    from pytest_h20.transport import Node
+    from pytest_h20.verdicts import Verdict
+
+Judge = Callable[..., None]
+
+
+def _active(request: pytest.FixtureRequest) -> ActivePlugin:
+    plugin: ActivePlugin | None = request.config.pluginmanager.getplugin("h20-active")
+    if plugin is None:
+        pytest.fail(
+            f"the fixture {request.fixturename!r} of pytest-h20 needs a cluster: give --nodes=INVENTORY.yaml, --nodes=rehearsal, "
+            "or --h20-attach=URL",
+            pytrace=False,
+        )
+    return plugin
+
+
+def _session(request: pytest.FixtureRequest) -> Session:
+    return _active(request).session
+
+
+@pytest.fixture(scope="session")
+def inventory(request: pytest.FixtureRequest) -> Inventory:
+    """The inventory of this run."""
+    return _session(request).inventory
+
+
+@pytest.fixture(scope="session")
+def h20_engine(request: pytest.FixtureRequest) -> str:
+    """Label of the engine under test."""
+    label: str = getattr(request, "param", None) or _session(request).labels[0]
+    return label
+
+
+@pytest.fixture(scope="session")
+def target(request: pytest.FixtureRequest, h20_engine: str) -> Target:
+    """Engine, profile and nodes under test."""
+    return _session(request).target(h20_engine)
+
+
+@pytest.fixture(scope="session")
+def nodes(request: pytest.FixtureRequest) -> dict[str, Node]:
+    """Every node of the inventory by name. Nothing is reached until a test runs something on one."""
+    return _session(request).nodes
+
+
+@pytest.fixture(scope="session")
+def run(request: pytest.FixtureRequest) -> RunFolder:
+    """The run folder."""
+    return _session(request).folder
+
+
+@pytest.fixture(scope="session")
+def facts(request: pytest.FixtureRequest, h20_engine: str) -> GatheredFacts:
+    """What the probes found on all nodes: gathered once for all tests and workers."""
+    from pytest_h20.gathering import gathered
+
+    return gathered(_session(request), h20_engine)
+
+
+@pytest.fixture(scope="session")
+def cluster(request: pytest.FixtureRequest, h20_engine: str) -> ClusterState:
+    """The cluster, up and proved ready. The first test that asks brings it up; a failure is told there, once."""
+    from pytest_h20.cluster.shared import FailedElsewhere
+    from pytest_h20.errors import H20Error
+    from pytest_h20.lifecycle import bring_up, previous_engine_down
+
+    plugin = _active(request)
+    previous_engine_down(plugin.session, h20_engine, plugin.line_writer())
+    try:
+        state = bring_up(plugin.session, h20_engine, plugin.line_writer(), _is_terminal(request))
+    except FailedElsewhere as error:
+        pytest.skip(f"the cluster is not up (told once by the first test that needed it): {str(error).splitlines()[0]}")
+    except H20Error as error:
+        pytest.fail(str(error), pytrace=False)
+    for verdicts in request.config.hook.pytest_h20_checks(inventory=plugin.session.inventory, state=state):
+        for verdict in verdicts or ():
+            plugin.session.folder.record(verdict, "pytest_h20_checks")
+    return state
+
+
+@pytest.fixture(scope="session")
+def endpoint(request: pytest.FixtureRequest, h20_engine: str, cluster: ClusterState) -> Endpoint:
+    """The API of the cluster that is up, as this process reaches it."""
+    from pytest_h20.serving import endpoint_of
+
+    return endpoint_of(_session(request), h20_engine, cluster)
+
+
+@pytest.fixture(scope="session")
+def client(endpoint: Endpoint) -> openai.OpenAI:
+    """An OpenAI client for the endpoint: what your users will use."""
+    return endpoint.openai()
+
+
+@pytest.fixture(scope="session")
+def nccl_logs(request: pytest.FixtureRequest, h20_engine: str, endpoint: Endpoint) -> Job:
+    """The job as NCCL's own logs of the serving processes tell it, after a request has been served."""
+    from pytest_h20.serving import nccl_job
+
+    return nccl_job(_session(request), h20_engine, endpoint)
+
+
+@pytest.fixture(scope="session")
+def load(request: pytest.FixtureRequest, h20_engine: str, endpoint: Endpoint) -> Load:
+    """The load generator, aimed at the endpoint. A test that uses it is alone on the endpoint."""
+    from pytest_h20.serving import load_of
+
+    plugin = _active(request)
+    return load_of(plugin.session, h20_engine, endpoint, plugin.line_writer(), _is_terminal(request))
+
+
+@pytest.fixture
+def alone() -> None:
+    """No other test talks to the endpoint while a test with this fixture runs, in any worker."""
+
+
+@pytest.fixture
+def judge(request: pytest.FixtureRequest) -> Judge:
+    """Record verdicts; the test fails when one is FAIL or UNKNOWN, and is skipped when all are SKIP.
+
+    ``judge()`` with nothing at all fails: a check that looked at nothing has proved nothing.
+    """
+    from pytest_h20.active import VERDICTS_KEY
+
+    def take(*verdicts: Verdict) -> None:
+        __tracebackhide__ = True
+        from pytest_h20.verdicts import Status, worst
+
+        if not verdicts:
+            pytest.fail("could not measure: the check returned no verdict", pytrace=False)
+        request.node.stash[VERDICTS_KEY].extend(verdicts)
+        overall = worst(v.status for v in verdicts)
+        if overall.blocks:
+            pytest.fail("\n".join(v.text() for v in verdicts if v.status.blocks), pytrace=False)
+        if all(v.status is Status.SKIP for v in verdicts):
+            pytest.skip("; ".join(dict.fromkeys(v.reason or v.title for v in verdicts)))
+
+    return take
+
+
+def _is_terminal(request: pytest.FixtureRequest) -> bool:
+    import os
+    import sys
+
+    reporter: Any = request.config.pluginmanager.getplugin("terminalreporter")
+    return bool(reporter is not None and reporter.isatty and sys.stderr.isatty() and not os.environ.get("CI"))

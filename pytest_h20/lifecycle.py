@@ -1,0 +1,222 @@
+"""One run's cluster: brought up once by whoever needs it first, taken down once by the controller. No pytest in here."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+
+from pytest_h20.cluster import labels
+from pytest_h20.cluster.bringup import BringUp
+from pytest_h20.cluster.http import ask
+from pytest_h20.cluster.launch import Target
+from pytest_h20.cluster.preflight import prepare, refuse_leftovers
+from pytest_h20.cluster.progress import Progress
+from pytest_h20.cluster.state import ClusterState, Versions
+from pytest_h20.cluster.teardown import Down, down
+from pytest_h20.errors import BringUpError, H20Error, TransportError
+from pytest_h20.gathering import early_verdicts, gathered, launch_facts
+from pytest_h20.session import Session
+from pytest_h20.transport import Node
+from pytest_h20.verdicts import Status, Verdict
+
+Write = Callable[[str], None]
+
+
+def key(label: str) -> str:
+    """The label as part of a file name."""
+    return label.replace(":", "-")
+
+
+def run_id_of(session: Session, label: str) -> str:
+    """Every engine of a run has its own id: its containers are told apart by it."""
+    if len(session.targets) == 1:
+        return session.run_id
+    return f"{session.run_id}-{session.labels.index(label)}"
+
+
+def bring_up(session: Session, label: str, write: Write, terminal: bool) -> ClusterState:
+    """The cluster of this engine, up. Raises ``FailedElsewhere`` when it was tried before, ``H20Error`` when it fails now."""
+    return session.shared.once(f"cluster-{key(label)}", lambda: _bring_up(session, label, write, terminal))
+
+
+def _bring_up(session: Session, label: str, write: Write, terminal: bool) -> ClusterState:
+    target = session.target(label)
+    if session.inventory.attach is not None or session.value("h20_attach"):
+        return attach(session, label)
+    progress = Progress(write, terminal)
+    progress.phase("preflight", f"{label}: profile {target.profile_name} on {', '.join(n.name for n in target.nodes)}")
+    session.folder.event("state", engine=target.engine, state="preflight")
+    nodes = nodes_of(session, target)
+    run_id = run_id_of(session, label)
+    refuse_leftovers(nodes, run_id, session.source)
+    facts = gathered(session, label)
+    if not session.value("h20_force"):
+        red = [v for v in early_verdicts(session, facts) if v.status is Status.FAIL]
+        if red:
+            raise BringUpError(
+                f"not brought up: {len(red)} check{'s' * (len(red) > 1)} before it failed; --h20-force brings it up all the same\n"
+                + "\n".join(f"  {v.check} [{v.subject}]: {v.title}" for v in red)
+            )
+    ready = prepare(target, facts.images, launch_facts(session, facts))
+    bring = BringUp(target, nodes, run_id, session.folder, ready, session.clock, progress)
+    session.shared.once(f"launched-{key(label)}", lambda: run_id)
+    try:
+        return bring.up()
+    except BaseException:
+        if not session.value("h20_keep"):
+            _down_now(session, label, write)
+        raise
+
+
+def nodes_of(session: Session, target: Target) -> dict[str, Node]:
+    """The connected nodes of a target, head first."""
+    return {n.name: session.nodes[n.name] for n in target.nodes}
+
+
+def attach(session: Session, label: str) -> ClusterState:
+    """A cluster somebody else started. It is looked at, never changed."""
+    target = session.target(label)
+    configured = session.inventory.attach.url if session.inventory.attach else ""
+    url = str(session.value("h20_attach") or configured).rstrip("/")
+    headers = attach_headers(session)
+    try:
+        models = ask(url, "/v1/models", headers=headers, timeout=15.0).json()
+        model = str(models["data"][0]["id"])  # type: ignore[index]
+    except TransportError as error:
+        raise BringUpError(f"--h20-attach: {error}; is the engine up, and is this its address?") from None
+    except (KeyError, IndexError, TypeError):
+        raise BringUpError(f"{url}/v1/models does not list a model; is this an OpenAI-compatible server?") from None
+    return ClusterState(
+        run_id=run_id_of(session, label),
+        engine=target.engine,
+        profile=target.profile_name,
+        head=target.head.name,
+        url=url,
+        model=model,
+        versions=Versions(engine=running_version(url, headers)),
+        attached=True,
+    )
+
+
+def attach_headers(session: Session) -> dict[str, str]:
+    """The API key of an attached endpoint, from the environment variable the inventory names."""
+    import os
+
+    name = session.inventory.attach.api_key_env if session.inventory.attach else None
+    if not name:
+        return {}
+    value = os.environ.get(name)
+    if not value:
+        raise BringUpError(f"attach.api_key_env: the environment variable {name} is not set")
+    return {"Authorization": f"Bearer {value}"}
+
+
+def running_version(url: str, headers: Mapping[str, str]) -> str:
+    """The version a running server tells: vLLM's ``/version``, SGLang's ``/server_info``. Empty when it tells none."""
+    for path, field in (("/version", "version"), ("/server_info", "version"), ("/get_server_info", "version")):
+        try:
+            data = ask(url, path, headers=dict(headers), timeout=10.0).json()
+        except TransportError:
+            continue
+        if isinstance(data, dict) and isinstance(data.get(field), str):
+            return str(data[field])
+    return ""
+
+
+# ---------------------------------------------------------------------- down
+def previous_engine_down(session: Session, label: str, write: Write) -> None:
+    """Before an engine comes up, the one before it goes: two engines do not fit on the GPUs."""
+    for other in session.labels[: session.labels.index(label)]:
+        if session.shared.published(f"launched-{key(other)}") and not session.shared.published(f"down-{key(other)}"):
+            _down_now(session, other, write)
+
+
+def _down_now(session: Session, label: str, write: Write) -> Down:
+    return session.shared.once(f"down-{key(label)}", lambda: _down(session, label, write))
+
+
+def _down(session: Session, label: str, write: Write) -> Down:
+    target = session.target(label)
+    write(f"h20: down: stopping {label}\n")
+    run_id = run_id_of(session, label)
+    result = down(
+        run_id,
+        nodes_of(session, target),
+        target.node_dir(run_id),
+        session.folder,
+        session.clock.scale,
+        tuple(n.name for n in target.nodes),
+    )
+    session.folder.event("state", engine=target.engine, state="down")
+    return result
+
+
+def take_down(session: Session, write: Write) -> list[Verdict]:
+    """At the end of the run: stop everything that was started, and say whether that went well."""
+    verdicts: list[Verdict] = []
+    for label in session.labels:
+        launched = session.shared.published(f"launched-{key(label)}")
+        if launched is None:
+            continue
+        run_id = str(launched[1])
+        if session.value("h20_keep"):
+            write(keep_text(session, label, run_id))
+            continue
+        try:
+            verdicts += down_verdicts(_down_now(session, label, write), label)
+        except H20Error as error:
+            verdicts.append(
+                Verdict(
+                    check="bringup.nothing_left",
+                    status=Status.UNKNOWN,
+                    title="Everything that was started is gone again",
+                    subject=label,
+                    reason=f"the tear-down broke off: {error}",
+                    action=f"python -m pytest_h20 reap --nodes {session.source}",
+                )
+            )
+    return verdicts
+
+
+def down_verdicts(result: Down, label: str) -> list[Verdict]:
+    """Two checks of the tear-down: SIGTERM is enough, and nothing is left."""
+    ignored = [s for s in result.stopped if s.ignored_sigterm]
+    stops = Verdict(
+        check="bringup.stops",
+        status=Status.FAIL if ignored else Status.PASS if result.stopped else Status.UNKNOWN,
+        title="The engine ends on SIGTERM",
+        subject=label,
+        measured=max((round(s.seconds, 1) for s in result.stopped), default=None),
+        unit="s",
+        reason=(
+            "; ".join(f"{s.node}: {s.role} ignored SIGTERM for {s.seconds:.0f} s and was killed" for s in ignored)
+            or ("" if result.stopped else "no container of this run was found to be stopped")
+        ),
+        action="use a stop timeout with SIGKILL in your service unit; SGLang 0.5.16 does this after any request with n > 1"
+        if ignored
+        else "",
+    )
+    left = Verdict(
+        check="bringup.nothing_left",
+        status=Status.FAIL if result.left else Status.PASS,
+        title="Everything that was started is gone again",
+        subject=label,
+        measured=len(result.left),
+        reason="; ".join(result.left),
+        action="python -m pytest_h20 reap --nodes INVENTORY" if result.left else "",
+    )
+    return [stops, left]
+
+
+def keep_text(session: Session, label: str, run_id: str) -> str:
+    """What ``--h20-keep`` prints: how to attach and how to remove."""
+    target = session.target(label)
+    published = session.shared.published(f"cluster-{key(label)}")
+    state = published[1] if published and published[0] else None
+    lines = [f"h20: kept: {label} stays up (run {run_id})"]
+    if isinstance(state, ClusterState):
+        lines.append(f"h20:   test it again:  pytest --engine={label} --nodes={session.source} --h20-attach={state.url}")
+    for node in target.nodes:
+        lines.append(f"h20:   on {node.name}: docker ps --filter label={labels.RUN}={run_id}")
+    lines.append(f"h20:   remove it:      python -m pytest_h20 reap --nodes {session.source}")
+    return "\n".join(lines) + "\n"
+

@@ -1,0 +1,267 @@
+"""One run: what was asked for, resolved and checked, before any machine is touched. No pytest in here."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from pytest_h20.cluster.clock import Clock
+from pytest_h20.cluster.launch import Target
+from pytest_h20.cluster.shared import Shared
+from pytest_h20.connect import connect_all
+from pytest_h20.errors import UsageError
+from pytest_h20.inventory import Inventory, load_inventory, parse_inventory
+from pytest_h20.options import Setting
+from pytest_h20.report.model import Mode, NodeBrief
+from pytest_h20.report.run import RunFolder
+from pytest_h20.transport import Node
+from pytest_h20.verdicts import GateName
+
+if TYPE_CHECKING:
+    from pytest_h20.rehearsal import Rehearsal
+
+ATTACH_GATES = (GateName.ENDPOINT, GateName.REASONING, GateName.ANSWERS, GateName.THROUGHPUT)
+"""What can be judged of a bare URL."""
+
+
+@dataclass
+class Session:
+    """Everything a run knows. Built the same way in the controller and in every xdist worker."""
+
+    settings: Mapping[str, Setting]
+    inventory: Inventory
+    source: str
+    targets: tuple[Target, ...]
+    mode: Mode
+    required: tuple[GateName, ...]
+    cannot_accept: tuple[str, ...] = ()
+    clock: Clock = field(default_factory=Clock)
+    rehearsal: Rehearsal | None = None
+    worker: str = ""
+    run: RunFolder | None = None
+    run_id: str = ""
+    _nodes: dict[str, Node] | None = None
+
+    @property
+    def folder(self) -> RunFolder:
+        """The run folder. Only inside a run that collects and runs tests."""
+        if self.run is None:
+            raise UsageError("this run has no run folder: nothing is executed")
+        return self.run
+
+    @property
+    def shared(self) -> Shared:
+        """Results and locks shared by the processes of this run."""
+        return Shared(self.folder.path / ".shared")
+
+    def target(self, label: str) -> Target:
+        """A target by its label, ``sglang`` or ``sglang:tuned``."""
+        return next(t for t in self.targets if label_of(t, self.targets) == label)
+
+    @property
+    def labels(self) -> tuple[str, ...]:
+        """The targets as the user names them."""
+        return tuple(label_of(t, self.targets) for t in self.targets)
+
+    @property
+    def nodes(self) -> dict[str, Node]:
+        """Connected nodes of this process, their traffic recorded as evidence."""
+        if self._nodes is None:
+            if self.rehearsal is not None:
+                self._nodes = dict(self.rehearsal.nodes())
+            else:
+                self._nodes = connect_all(self.inventory, self._sink if self.run is not None else None)
+        return self._nodes
+
+    def _sink(self, name: str, data: bytes) -> str:
+        return self.folder.evidence(name, data)
+
+    def close(self) -> None:
+        """End all connections of this process."""
+        for node in (self._nodes or {}).values():
+            node.close()
+        self._nodes = None
+
+    def value(self, name: str) -> Any:
+        """The value of an option by its dest name."""
+        return self.settings[name].value
+
+
+def label_of(target: Target, targets: Sequence[Target]) -> str:
+    """``sglang``, or ``sglang:tuned`` when two profiles of one engine take part."""
+    same = [t for t in targets if t.engine == target.engine]
+    return target.engine if len(same) == 1 else f"{target.engine}:{target.profile_name}"
+
+
+def build(
+    settings: Mapping[str, Setting],
+    worker: str = "",
+    change: Callable[[Inventory], Inventory] = lambda inventory: inventory,
+    state_dir: Path | None = None,
+) -> Session:
+    """Resolve the options into a session. Raises ``UsageError`` for anything that cannot be used.
+
+    ``state_dir``: where a rehearsal keeps what its processes share.
+    """
+    nodes = settings["h20_nodes"].value
+    attach = settings["h20_attach"].value
+    rehearsal = None
+    clock = Clock()
+    cannot: list[str] = []
+    if nodes and (nodes == "rehearsal" or nodes.startswith("rehearsal:")):
+        from pytest_h20.rehearsal import Rehearsal
+
+        rehearsal = Rehearsal.load(nodes.partition(":")[2], settings["h20_fault"].value or (), state_dir)
+        inventory, clock = rehearsal.inventory, Clock(rehearsal.time_scale)
+    elif settings["h20_fault"]:
+        raise UsageError("--h20-fault: faults can only be injected into the rehearsal; use --nodes=rehearsal")
+    elif nodes:
+        inventory = load_inventory(Path(nodes))
+    else:
+        inventory = attach_inventory(attach, settings["h20_engine"].value)
+        cannot.append("attached without an inventory: machines, fabric, weights and RDMA were not looked at")
+    inventory = change(inventory)
+    targets = select(inventory, settings["h20_engine"].value)
+    if attach or inventory.attach:
+        url = attach or (inventory.attach.url if inventory.attach else "")
+        if len(targets) > 1:
+            raise UsageError(f"--h20-attach={url}: one endpoint is one engine; give --engine once")
+    required = _required(inventory, bare=not nodes)
+    mode = {"rehearsal": Mode.REHEARSAL, "lab": Mode.LAB}.get(inventory.kind, Mode.ATTACH if attach else Mode.FULL)
+    if any(inventory.load_of(t.profile).limit == "none" for t in targets):
+        cannot.append("throughput was recorded without limits (load.limit: none)")
+    if settings["h20_calibrate"]:
+        cannot.append("this run calibrated limits instead of judging by them")
+    if set(required) != set(GateName) and nodes:
+        cannot.append("the inventory requires only the gates " + ", ".join(g.value for g in required))
+    return Session(
+        settings=settings,
+        inventory=inventory,
+        source=nodes or attach,
+        targets=targets,
+        mode=mode,
+        required=required,
+        cannot_accept=tuple(cannot),
+        clock=clock,
+        rehearsal=rehearsal,
+        worker=worker,
+    )
+
+
+def _required(inventory: Inventory, bare: bool) -> tuple[GateName, ...]:
+    if bare:
+        return ATTACH_GATES
+    if inventory.gates is None:
+        return tuple(GateName)
+    unknown = [g for g in inventory.gates if g not in [x.value for x in GateName]]
+    if unknown:
+        raise UsageError(f"gates: {unknown[0]!r} is no gate; gates are {', '.join(g.value for g in GateName)}")
+    return tuple(GateName(g) for g in inventory.gates)
+
+
+def select(inventory: Inventory, asked: Sequence[str]) -> tuple[Target, ...]:
+    """The targets asked for; without ``--engine`` the inventory's only engine."""
+    if not asked:
+        if len(inventory.engines) > 1:
+            raise UsageError(
+                f"--engine is missing: the inventory has {', '.join(sorted(inventory.engines))}; give --engine=ENGINE[:PROFILE]"
+            )
+        asked = tuple(inventory.engines)
+    targets = tuple(Target(inventory, *inventory.engine_profile(text)) for text in asked)
+    names = [f"{t.engine}:{t.profile_name}" for t in targets]
+    for name in names:
+        if names.count(name) > 1:
+            raise UsageError(f"--engine: {name} is given twice; give two engines or two profiles to compare them")
+    return targets
+
+
+def attach_inventory(url: str, engines: Sequence[str]) -> Inventory:
+    """An inventory for a bare URL: one machine nothing is known about. Asks ``/v1/models`` for the model's name."""
+    from urllib.parse import urlsplit
+
+    from pytest_h20.cluster.http import ask
+    from pytest_h20.errors import TransportError
+
+    parts = urlsplit(url)
+    if parts.scheme not in ("http", "https") or not parts.hostname:
+        raise UsageError(f"--h20-attach={url}: give a URL such as http://10.63.65.207:8000")
+    if not engines:
+        raise UsageError("--h20-attach: --engine=vllm or --engine=sglang is needed, to know which API dialect is spoken")
+    try:
+        models = ask(url, "/v1/models", timeout=10.0).json()
+        model = models["data"][0]["id"]  # type: ignore[index]
+    except TransportError as error:
+        raise UsageError(f"--h20-attach: {error}; is the engine up, and is this its address?") from None
+    except (KeyError, IndexError, TypeError):
+        raise UsageError(f"--h20-attach={url}: /v1/models does not list a model; is this an OpenAI-compatible server?") from None
+    engine = engines[0].partition(":")[0]
+    profile = {"image": "unknown", "http_port": parts.port or (443 if parts.scheme == "https" else 80), "tensor_parallel": 1}
+    return parse_inventory(
+        {
+            "name": "attached",
+            "nodes": [
+                {"name": "endpoint", "address": parts.hostname, "transport": "local", "control_interface": "unknown"}
+            ],
+            "model": {"host_path": "/unknown", "mount": "/unknown", "path": model, "served_name": model, "kind": "other"},
+            "engines": {engine: {"default": "attached", "profiles": {"attached": profile}}},
+            "attach": {"url": url},
+        },
+        f"--h20-attach={url}",
+    )
+
+
+def create_run(session: Session, base: Path, command_line: str) -> RunFolder:
+    """Make the run folder, on the controller."""
+    inventory = session.inventory
+    settings = {
+        name: f"{_text(setting.value)} (from {setting.origin})" for name, setting in session.settings.items() if setting.value
+    }
+    return RunFolder.create(
+        base,
+        session.labels,
+        inventory.name,
+        session.mode,
+        redactor=redactor_of(inventory),
+        nodes=tuple(NodeBrief(name=n.name, address=n.address) for n in inventory.nodes),
+        images={session.labels[i]: t.profile.image for i, t in enumerate(session.targets)},
+        model=inventory.model.path,
+        inventory=session.source,
+        limits=", ".join(filter(None, (str(t.profile.limits or "") for t in session.targets))),
+        required=session.required,
+        settings=settings,
+        stood_in=inventory.stood_in,
+        time_scale=session.clock.scale,
+        cannot_accept=session.cannot_accept,
+        command_line=command_line,
+    )
+
+
+def redactor_of(inventory: Inventory) -> Any:
+    """The project's redaction with the inventory's own patterns and the secrets it names."""
+    from pytest_h20.redact import Redactor
+
+    secrets = []
+    if inventory.attach and inventory.attach.api_key_env:
+        secrets.append(os.environ.get(inventory.attach.api_key_env, ""))
+    return Redactor(patterns=inventory.redact, secrets=tuple(filter(None, secrets)))
+
+
+def digest(path: str) -> str:
+    """SHA-256 of a file, or empty when it is none."""
+    try:
+        return hashlib.sha256(Path(path).read_bytes()).hexdigest()
+    except OSError:
+        return ""
+
+
+def with_run(session: Session, run: RunFolder, run_id: str) -> Session:
+    """The session with its run folder."""
+    return replace(session, run=run, run_id=run_id)
+
+
+def _text(value: Any) -> str:
+    return ", ".join(map(str, value)) if isinstance(value, tuple) else str(value)
