@@ -1,0 +1,38 @@
+"""The load generator: cells, prompts, a raw-socket client, metrics with written definitions, and its own proof.
+
+    from pytest_h20.load import Cell, LoadPlan, Target, run_cell
+    result = run_cell(Target("http://head:8000", "sglang", vocabulary=Vocabulary.deepseek_r1()), Cell(128, 128, 64))
+
+Standard library only, Python >= 3.8 (so that it can run inside an engine's container); Ray is used where it is given.
+"""
+
+from __future__ import annotations
+
+from .arrivals import Arrivals
+from .cells import Cell, matrix, requests_for
+from .loop import Progress
+from .plan import LoadPlan, Slo
+from .prompts import Prompt, PromptRecipe
+from .result import CellResult, Finding
+from .run import CellInterrupted, run_cell
+from .selfcheck_types import SelfCheck
+from .target import Target, Vocabulary
+
+__all__ = [
+    "Arrivals",
+    "Cell",
+    "CellInterrupted",
+    "CellResult",
+    "Finding",
+    "LoadPlan",
+    "Progress",
+    "Prompt",
+    "PromptRecipe",
+    "SelfCheck",
+    "Slo",
+    "Target",
+    "Vocabulary",
+    "matrix",
+    "requests_for",
+    "run_cell",
+]

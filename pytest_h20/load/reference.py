@@ -214,9 +214,30 @@ class _Connection:
 class Stream:
     """One generation on its way, and afterwards its row of the truth."""
 
-    __slots__ = ("blocked", "connection", "constant", "constant_reasoning", "digest", "ended", "epoch", "fault",
-                 "first", "generation", "ident", "index", "last", "number", "per_event", "request", "reused", "sent",
-                 "started", "start_base", "tpot", "times")  # fmt: skip
+    __slots__ = (
+        "blocked",
+        "connection",
+        "constant",
+        "constant_reasoning",
+        "digest",
+        "ended",
+        "epoch",
+        "fault",
+        "first",
+        "generation",
+        "ident",
+        "index",
+        "last",
+        "number",
+        "per_event",
+        "request",
+        "reused",
+        "sent",
+        "start_base",
+        "started",
+        "times",
+        "tpot",
+    )  # fmt: skip
 
     def __init__(self, index: int, request: Request, generation: Generation, connection: _Connection) -> None:
         self.index, self.request, self.generation = index, request, generation
@@ -559,7 +580,7 @@ class ReferenceServer:
 
     def _route(self, connection: _Connection, request: Request) -> None:
         try:
-            answer = self._control(request)
+            answer: Reply | Generation | None = self._control(request)
             if answer is None:
                 self.calls[request.path] = self.calls.get(request.path, 0) + 1
                 answer = self.handle(request)
@@ -996,7 +1017,8 @@ class ReferenceProcess:
             argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=environment, text=True,
             start_new_session=True,
         )  # fmt: skip
-        assert self._process.stdout is not None and self._process.stderr is not None
+        assert self._process.stdout is not None
+        assert self._process.stderr is not None
         line = self._process.stdout.readline()
         try:
             self.url = str(json.loads(line)["url"])

@@ -1,0 +1,305 @@
+"""From recorded exchanges to records and figures. The definitions (also in docs/metrics.md):
+
+TTFT   time to first token: first byte of the request handed to the kernel -> arrival of the event with the first token,
+       reasoning or not. Connecting is not in it.
+E2E    first byte of the request -> arrival of the answer's last byte.
+TPOT   time per output token: (arrival of last token - arrival of first token) / (output tokens - 1), per request.
+       None for one token. Output tokens are the server's count.
+ITL    inter-token latency: gaps between the arrivals of successive token events, pooled over all requests. Where the
+       server counts per event, a gap that brought k tokens counts k times with 1/k of its length; else an event is
+       taken for one token, and `itl_basis` says "event".
+whole  rates over [first request sent, last answer complete].
+steady rates over [all streams busy, first stream out of requests]: the part in which the concurrency was the one asked
+       for. Tokens are counted when they arrive, input tokens when the first token of their request arrives.
+goodput requests per second that met every limit of the SLO, over the whole run.
+
+Means are over complete requests (outcome ok, short or long); percentiles are linear between ranks, as numpy's.
+"""
+
+from __future__ import annotations
+
+import math
+from bisect import bisect_left, bisect_right
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+from .histogram import Histogram
+from .loop import Exchange
+from .plan import Slo
+from .wire import Answer, ProtocolError, read_answer
+
+COMPLETE = ("ok", "short", "long")
+
+
+@dataclass
+class Record:
+    """One request. Times in seconds of model time; `sent_s` counts from the start of the cell. None = did not happen."""
+
+    number: int
+    outcome: str
+    detail: str
+    status: int
+    sent_s: float
+    end_s: float
+    ttft_s: float | None
+    tpot_s: float | None
+    e2e_s: float | None
+    asked_input: int
+    asked_output: int
+    prompt_tokens: int | None
+    output_tokens: int | None
+    cached_tokens: int | None
+    reasoning_tokens: int | None
+    events: int
+    empty_before_first: int
+    finish: str | None
+    connect_s: float | None
+    lag_s: float | None
+    retried: bool
+
+    @property
+    def complete(self) -> bool:
+        return self.outcome in COMPLETE
+
+    def to_json(self) -> dict[str, Any]:
+        return asdict(self)
+
+
+@dataclass(frozen=True)
+class Summary:
+    """Of one latency, in milliseconds of model time. All None when there was no sample."""
+
+    count: int
+    mean: float | None = None
+    median: float | None = None
+    std: float | None = None
+    min: float | None = None
+    max: float | None = None
+    p90: float | None = None
+    p95: float | None = None
+    p99: float | None = None
+
+    @classmethod
+    def of_seconds(cls, values: Iterable[float]) -> Summary:
+        ordered = sorted(1e3 * value for value in values)
+        if not ordered:
+            return cls(0)
+        mean = math.fsum(ordered) / len(ordered)
+        variance = math.fsum((value - mean) ** 2 for value in ordered) / len(ordered)
+        return cls(len(ordered), mean, percentile(ordered, 50), math.sqrt(variance), ordered[0], ordered[-1],
+                   percentile(ordered, 90), percentile(ordered, 95), percentile(ordered, 99))  # fmt: skip
+
+    @classmethod
+    def of_histogram(cls, histogram: Histogram) -> Summary:
+        """Count, mean, minimum and maximum are exact, the rest within 0.4 %."""
+        if not histogram.count:
+            return cls(0)
+
+        def ms(value: float | None) -> float | None:
+            return None if value is None else 1e3 * value
+
+        return cls(histogram.count, ms(histogram.mean), ms(histogram.percentile(50)), ms(histogram.std()),
+                   1e3 * histogram.least, 1e3 * histogram.most, ms(histogram.percentile(90)),
+                   ms(histogram.percentile(95)), ms(histogram.percentile(99)))  # fmt: skip
+
+
+def percentile(ordered: Sequence[float], percent: float) -> float:
+    """Linear between ranks of sorted values, like numpy's default. Raises ValueError for no values."""
+    if not ordered:
+        raise ValueError("percentile of nothing")
+    position = (len(ordered) - 1) * percent / 100
+    below = int(position)
+    above = min(below + 1, len(ordered) - 1)
+    return ordered[below] + (ordered[above] - ordered[below]) * (position - below)
+
+
+@dataclass(frozen=True)
+class Rates:
+    """Tokens or requests per second of model time, over `seconds`."""
+
+    seconds: float
+    input_tokens_per_s: float
+    output_tokens_per_s: float
+    total_tokens_per_s: float
+    requests_per_s: float
+
+
+@dataclass
+class Tally:
+    """What one client process hands over: records and the token arrivals in a form that can be merged."""
+
+    records: list[Record] = field(default_factory=list)
+    itl: Histogram = field(default_factory=Histogram)
+    itl_counted: bool = True
+    steady_output: float = 0.0
+    steady_input: float = 0.0
+    clock_backwards: int = 0
+    """Pieces stamped before the piece they follow."""
+
+
+def outcome_of(exchange: Exchange, answer: Answer) -> tuple[str, str]:
+    """(outcome, detail) of an exchange that the loop saw to the end of its answer."""
+    if exchange.outcome:
+        return exchange.outcome, exchange.detail or (answer.error or "")
+    if answer.status != 200:
+        return "http_error", f"HTTP {answer.status}: {answer.error or 'no text'}"
+    if answer.error:
+        return "stream_error", answer.error
+    if answer.finish is None:
+        return "cut", "no finish reason" + ("" if answer.done else " and no [DONE]")
+    if answer.output_tokens is None:
+        return "uncounted", "the server told no number of tokens"
+    if answer.output_tokens == 0 or answer.first is None:
+        return "short", "no token came"
+    if answer.output_tokens < exchange.asked:
+        return "short", f"{answer.output_tokens} of {exchange.asked} tokens, finish reason {answer.finish}"
+    if answer.output_tokens > exchange.asked:
+        return "long", f"{answer.output_tokens} tokens where {exchange.asked} were asked for"
+    return "ok", ""
+
+
+def tally(
+    exchanges: Iterable[Exchange],
+    kind: str,
+    started: float,
+    scale: float,
+    steady: tuple[float, float] | None,
+) -> Tally:
+    """Read every recorded answer. `steady` and `started` are stamps, `scale` turns wall into model seconds.
+
+    The recorded bytes of each exchange are dropped as it is read.
+    """
+    out = Tally()
+    for exchange in exchanges:
+        try:
+            answer = read_answer(kind, exchange.stamps, exchange.parts)
+        except ProtocolError as error:
+            answer = Answer(status=exchange.status)
+            exchange.outcome = exchange.outcome or "protocol"
+            exchange.detail = exchange.detail or str(error)
+        out.clock_backwards += sum(
+            1 for i in range(1, len(exchange.stamps)) if exchange.stamps[i] < exchange.stamps[i - 1]
+        )
+        exchange.parts, exchange.stamps = [], []
+        outcome, detail = outcome_of(exchange, answer)
+        record = _record(exchange, answer, outcome, detail, started, scale)
+        out.records.append(record)
+        events = answer.events
+        if not events:
+            continue
+        if not answer.counted:
+            out.itl_counted = False
+        gaps = _gaps(events, answer.counted)
+        if record.complete:
+            for gap, times in gaps:
+                out.itl.add(gap * scale, times)
+        if steady is not None and outcome not in ("http_error", "stream_error", "protocol"):
+            inside_output, inside_input = _inside(answer, steady)
+            out.steady_output += inside_output
+            out.steady_input += inside_input
+    return out
+
+
+def _record(exchange: Exchange, answer: Answer, outcome: str, detail: str, started: float, scale: float) -> Record:
+    tokens, first, last = answer.output_tokens, answer.first, answer.last
+    tpot = None
+    if tokens is not None and tokens > 1 and first is not None and last is not None and outcome in COMPLETE:
+        tpot = (last - first) / (tokens - 1) * scale
+    return Record(
+        number=exchange.number,
+        outcome=outcome,
+        detail=detail[:300],
+        status=exchange.status or answer.status,
+        sent_s=(exchange.sent - started) * scale,
+        end_s=(exchange.end - started) * scale,
+        ttft_s=None if first is None else (first - exchange.sent) * scale,
+        tpot_s=tpot,
+        e2e_s=(exchange.end - exchange.sent) * scale if outcome in COMPLETE else None,
+        asked_input=exchange.input_len,
+        asked_output=exchange.asked,
+        prompt_tokens=answer.prompt_tokens,
+        output_tokens=tokens if tokens is not None else (answer.events[-1][1] if answer.counted else None),
+        cached_tokens=answer.cached_tokens,
+        reasoning_tokens=answer.reasoning_tokens,
+        events=len(answer.events),
+        empty_before_first=answer.empty_before_first,
+        finish=answer.finish,
+        connect_s=None if exchange.connect_s is None else exchange.connect_s * scale,
+        lag_s=(exchange.sent - exchange.due) * scale if exchange.due else None,
+        retried=exchange.retried,
+    )
+
+
+def _gaps(events: list[tuple[float, int]], counted: bool) -> list[tuple[float, int]]:
+    """(length of one token's gap, number of tokens that came with it), wall seconds; stamps that run backwards give 0."""
+    gaps = []
+    before, tokens = events[0]
+    for stamp, so_far in events[1:]:
+        brought = so_far - tokens if counted else 1
+        gaps.append((max(0.0, stamp - before) / brought, brought))
+        before, tokens = stamp, so_far
+    return gaps
+
+
+def _inside(answer: Answer, window: tuple[float, float]) -> tuple[float, float]:
+    """(output tokens, input tokens) that arrived within the window.
+
+    Where events are not counted by the server, its total is spread evenly over them.
+    """
+    start, end = window
+    events = answer.events
+    stamps = [stamp for stamp, _ in events]
+    low, high = bisect_left(stamps, start), bisect_right(stamps, end)
+    output = 0.0
+    if high > low:
+        so_far = [count for _, count in events]
+        output = so_far[high - 1] - (so_far[low - 1] if low else 0)
+        if not answer.counted and answer.output_tokens:
+            output *= answer.output_tokens / len(events)
+    first = answer.first
+    inside = first is not None and start <= first <= end
+    return output, float(answer.prompt_tokens or 0) if inside else 0.0
+
+
+def whole_rates(records: Sequence[Record], seconds: float) -> Rates | None:
+    """Rates of the complete requests over the whole run, None when nothing was complete."""
+    complete = [record for record in records if record.complete]
+    if not complete or seconds <= 0:
+        return None
+    output = sum(record.output_tokens or 0 for record in complete)
+    given = sum(record.prompt_tokens or 0 for record in complete)
+    return Rates(seconds, given / seconds, output / seconds, (given + output) / seconds, len(complete) / seconds)
+
+
+def goodput(records: Sequence[Record], slo: Slo, seconds: float) -> tuple[float, float] | None:
+    """(requests/s that met the SLO, their share of all requests sent), None without an SLO or without time."""
+    if not slo or seconds <= 0 or not records:
+        return None
+    good = sum(1 for record in records if record.complete and meets(record, slo))
+    return good / seconds, good / len(records)
+
+
+def meets(record: Record, slo: Slo) -> bool:
+    """Whether every limit that is set was kept; what could not be measured was not kept (one token has no TPOT)."""
+    pairs = ((record.ttft_s, slo.ttft_ms), (record.e2e_s, slo.e2e_ms))
+    for value, limit in pairs:
+        if limit is not None and (value is None or 1e3 * value > limit):
+            return False
+    if slo.tpot_ms is None or (record.output_tokens or 0) == 1:
+        return True
+    return record.tpot_s is not None and 1e3 * record.tpot_s <= slo.tpot_ms
+
+
+def merge(parts: Sequence[Tally]) -> Tally:
+    """The tallies of several processes as one."""
+    out = Tally()
+    for part in parts:
+        out.records.extend(part.records)
+        out.itl.merge(part.itl)
+        out.itl_counted = out.itl_counted and part.itl_counted
+        out.steady_output += part.steady_output
+        out.steady_input += part.steady_input
+        out.clock_backwards += part.clock_backwards
+    out.records.sort(key=lambda record: record.sent_s)
+    return out

@@ -1,0 +1,87 @@
+"""How a cell is run."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from ..errors import UsageError
+from .arrivals import Arrivals
+from .cells import RECIPES
+from .prompts import PromptRecipe
+from .selfcheck_types import SelfCheck
+
+
+@dataclass(frozen=True)
+class Slo:
+    """Limits a request has to keep to count as goodput. Milliseconds in model time; None = no limit."""
+
+    ttft_ms: float | None = None
+    tpot_ms: float | None = None
+    e2e_ms: float | None = None
+
+    def __bool__(self) -> bool:
+        return (self.ttft_ms, self.tpot_ms, self.e2e_ms) != (None, None, None)
+
+
+@dataclass(frozen=True)
+class LoadPlan:
+    """Everything about a run that is not the cell or the server. All times are model time, in seconds.
+
+    recipe             steady (several waves, the steady part counts) | blog (num_prompts == concurrency)
+    requests           number of requests; None = by the recipe
+    duration_s         stop sending after this time; with `requests` whichever comes first
+    arrivals           closed loop (default) or a plan of send times
+    prompts            what is sent
+    seed               of prompts and arrivals; recorded in every result
+    warmup             requests sent one after another before the clock starts, of the cell's own shape
+    request_timeout_s  deadline of one request, send to last byte
+    cell_timeout_s     deadline of the whole cell; what is unfinished then is `cancelled`
+    processes          client processes; 0 = as many as the machine has cores to give (one up to 256 streams)
+    max_connections    open loop: at most so many at once; a due request waits for one and its lag is reported
+    time_scale         model seconds per wall second: 1.0 on real hardware; a rehearsal that runs 50 x faster than
+                       the engine it plays has 50.0, and every latency and rate is reported as that engine's
+    slo                limits for goodput
+    temperature        sampling temperature of requests
+    ignore_eos         the server must produce exactly the asked number of tokens
+    usage_each         ask for usage in every event: exact tokens per event, more work for the server
+    kernel_stamps      stamp arrivals with the kernel's receive time (Linux) instead of the clock at read
+    metrics_every_s    wall seconds between two looks at /metrics
+    records_path       JSONL file for one record per request; None = keep none on disk
+    tpot_floor_ms      the hardware's lower bound of TPOT (`roofline.py`), for the sanity rule
+    selfcheck          this client's own error at this concurrency (`selfcheck.py`), for the sanity rule
+    """
+
+    recipe: str = "steady"
+    requests: int | None = None
+    duration_s: float | None = None
+    arrivals: Arrivals = field(default_factory=Arrivals)
+    prompts: PromptRecipe = field(default_factory=PromptRecipe)
+    seed: int = 20250405
+    warmup: int = 1
+    request_timeout_s: float = 900.0
+    cell_timeout_s: float | None = None
+    processes: int = 1
+    max_connections: int = 4096
+    time_scale: float = 1.0
+    slo: Slo = field(default_factory=Slo)
+    temperature: float = 0.0
+    ignore_eos: bool = True
+    usage_each: bool = False
+    kernel_stamps: bool = False
+    metrics_every_s: float = 1.0
+    records_path: str | None = None
+    tpot_floor_ms: float | None = None
+    selfcheck: SelfCheck | None = None
+
+    def __post_init__(self) -> None:
+        if self.recipe not in RECIPES:
+            raise UsageError(f"load plan: recipe {self.recipe!r}, one of {', '.join(RECIPES)} is needed")
+        if self.requests is not None and self.requests < 1:
+            raise UsageError(f"load plan: requests = {self.requests}, at least 1 is needed")
+        for name in ("duration_s", "cell_timeout_s", "request_timeout_s", "time_scale", "metrics_every_s"):
+            value = getattr(self, name)
+            if value is not None and not value > 0:
+                raise UsageError(f"load plan: {name} = {value}, a number above 0 is needed")
+        for name, least in (("warmup", 0), ("processes", 0), ("max_connections", 1)):
+            if getattr(self, name) < least:
+                raise UsageError(f"load plan: {name} = {getattr(self, name)}, at least {least} is needed")

@@ -1,0 +1,177 @@
+"""The hardware's lower bound of TPOT and TTFT: what no correct measurement can be below.
+
+Derivation: research note on engines, section 4.3 (decode, no speculative tokens, experts chosen evenly and
+independently, no kernel inefficiency, prefill ignored). For B requests of context ctx on G GPUs:
+
+    distinct experts per layer   e(B) = E (1 - (1 - k/E)^B)
+    bytes per GPU and step       (attention shard + dense + shared experts + head + L_moe e(B) expert) / G
+                                 + replicated (q_a, kv_a, router) + B ctx kv
+    t_mem  = bytes / HBM bandwidth
+    t_comp = B 2 active / (G FP8) + B L 2 heads (2 kv_lora + rope) ctx / (G BF16)
+    TPOT_hw = max(t_mem, t_comp)
+    communication floor          (2 L + 1) all-reduces of B hidden 2 bytes: each the larger of the latency and the
+                                 ring time 2 (G-1)/G size / (rails x rail rate)
+    TPOT_lb = TPOT_hw + t_comm
+
+A measured TPOT below TPOT_hw means that the client counts wrongly (cached or short outputs, several tokens per chunk,
+speculative decoding that was not told).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from ..errors import UsageError
+
+
+@dataclass(frozen=True)
+class GpuSpec:
+    """Per GPU. FLOP/s are dense; bandwidth in bytes/s."""
+
+    name: str
+    fp8_flops: float
+    bf16_flops: float
+    hbm_bytes_per_s: float
+
+
+H20 = GpuSpec("NVIDIA H20", 296e12, 148e12, 4.0e12)
+"""LMSYS H20 table (FP8 296, BF16 148 TFLOPS, HBM 4.0 TB/s)."""
+H20_3E = GpuSpec("NVIDIA H20-3e", 296e12, 148e12, 4.8e12)
+"""141 GB variant: the same compute, HBM3e at 4.8 TB/s (vendor's H20 141 GB listings, as H200's stacks)."""
+H200 = GpuSpec("NVIDIA H200", 1979e12, 989.5e12, 4.8e12)
+"""NVIDIA H200 SXM data sheet, dense (half of the sparse figures 3,958 and 1,979 TFLOPS)."""
+H100 = GpuSpec("NVIDIA H100", 1979e12, 989.5e12, 3.35e12)
+"""NVIDIA H100 SXM data sheet, dense, 80 GB HBM3 3.35 TB/s."""
+KNOWN_GPUS = (H20_3E, H20, H200, H100)
+
+
+@dataclass(frozen=True)
+class ModelSpec:
+    """Bytes and operations of one decode step. All from the model's config.json, FP8 weights with FP32 block scales."""
+
+    name: str
+    layers: int
+    moe_layers: int
+    experts: int
+    experts_per_token: int
+    hidden: int
+    active_parameters: float
+    expert_bytes: float
+    sharded_bytes: float
+    """Attention shard, dense layers, shared experts and output head: read by every step, divided over the GPUs."""
+    replicated_bytes: float
+    """Read by every GPU in every step: down-projections of MLA and the router."""
+    kv_bytes_per_token: float
+    """On every GPU: MLA's latent cache is replicated under tensor parallelism."""
+    attention_heads: int
+    attention_width: int
+    """Multiply-adds per head, cached token and layer: 2 kv_lora_rank + rope dimensions (MLA in absorbed form)."""
+
+
+def _deepseek_r1() -> ModelSpec:
+    hidden, layers, dense_layers, experts = 7168, 61, 3, 256
+    q_lora, kv_lora, rope, nope, v_head, heads = 1536, 512, 64, 128, 128, 128
+    moe_inner, dense_inner, vocab = 2048, 18432, 129280
+    scale = 1 + 4 / (128 * 128)  # one FP32 scale per 128 x 128 block of FP8
+    moe_layers = layers - dense_layers
+    expert = 3 * hidden * moe_inner
+    attention = layers * (q_lora * heads * (nope + rope) + kv_lora * heads * (nope + v_head) + heads * v_head * hidden)
+    dense = dense_layers * 3 * hidden * dense_inner
+    shared = moe_layers * expert
+    head = vocab * hidden * 2  # BF16
+    replicated = layers * hidden * (q_lora + kv_lora + rope) * scale + moe_layers * experts * hidden * 2  # router BF16
+    return ModelSpec(
+        name="DeepSeek-R1",
+        layers=layers,
+        moe_layers=moe_layers,
+        experts=experts,
+        experts_per_token=8,
+        hidden=hidden,
+        active_parameters=36.63e9,
+        expert_bytes=expert * scale,
+        sharded_bytes=(attention + dense + shared) * scale + head,
+        replicated_bytes=replicated,
+        kv_bytes_per_token=layers * (kv_lora + rope) * 2,
+        attention_heads=heads,
+        attention_width=2 * kv_lora + rope,
+    )
+
+
+DEEPSEEK_R1 = _deepseek_r1()
+"""Computed from config.json (hidden 7168, 61 layers of which 3 dense, 256 experts top-8 of 2048, q_lora 1536, kv_lora
+512, rope 64, vocabulary 129280); 36.63 G active parameters per token; KV cache BF16: 70,272 bytes per token."""
+
+
+@dataclass(frozen=True)
+class Fabric:
+    """Between the nodes: `rails` NICs per node of `rail_gbit` Gbit/s; `allreduce_latency_s` for small messages."""
+
+    rails: int = 8
+    rail_gbit: float = 200.0
+    allreduce_latency_s: float = 20e-6
+    """Estimate for 16 ranks over 8-rail GDR (research note, 4.3); measure it with all_reduce_perf where it matters."""
+
+
+@dataclass(frozen=True)
+class DecodeBound:
+    """Bounds of one decode step. Seconds, bytes, tokens/s."""
+
+    experts: float
+    bytes_per_gpu: float
+    tpot_hw_s: float
+    tpot_lb_s: float
+    compute_bound: bool
+    tokens_per_s_hw: float
+    tokens_per_s_lb: float
+
+
+def decode_bound(
+    batch: int,
+    context: float = 192,
+    gpus: int = 16,
+    gpu: GpuSpec = H20,
+    model: ModelSpec = DEEPSEEK_R1,
+    fabric: Fabric | None = None,
+) -> DecodeBound:
+    """Lower bound of a decode step of `batch` requests with `context` tokens each. Raises UsageError for sizes below 1.
+
+    Without a fabric (one node, or not known) the communication floor is left out and both bounds are equal.
+    """
+    if batch < 1 or gpus < 1 or context < 0:
+        raise UsageError(f"roofline: batch {batch}, GPUs {gpus}, context {context}: sizes from 1 are needed")
+    experts = model.experts * (1 - (1 - model.experts_per_token / model.experts) ** batch)
+    moved = (
+        (model.sharded_bytes + model.moe_layers * experts * model.expert_bytes) / gpus
+        + model.replicated_bytes
+        + batch * context * model.kv_bytes_per_token
+    )
+    memory = moved / gpu.hbm_bytes_per_s
+    attention = batch * model.layers * 2 * model.attention_heads * model.attention_width * context
+    compute = batch * 2 * model.active_parameters / (gpus * gpu.fp8_flops) + attention / (gpus * gpu.bf16_flops)
+    hardware = max(memory, compute)
+    bound = hardware + (0.0 if fabric is None else communication_floor(batch, gpus, model, fabric))
+    return DecodeBound(experts, moved, hardware, bound, compute > memory, batch / hardware, batch / bound)
+
+
+def communication_floor(batch: int, gpus: int, model: ModelSpec, fabric: Fabric) -> float:
+    """Seconds per decode step in all-reduces: two per layer and one for the head, BF16 activations."""
+    size = batch * model.hidden * 2
+    ring = 2 * (gpus - 1) / gpus * size / (fabric.rails * fabric.rail_gbit * 1e9 / 8)
+    return (2 * model.layers + 1) * max(ring, fabric.allreduce_latency_s)
+
+
+def ttft_floor(
+    batch: int, input_len: int, gpus: int = 16, gpu: GpuSpec = H20, model: ModelSpec = DEEPSEEK_R1
+) -> float:
+    """Seconds that the prefill of `batch` prompts takes at full FP8 rate; the mean over them is at least half."""
+    return batch * input_len * 2 * model.active_parameters / (gpus * gpu.fp8_flops)
+
+
+def gpu_by_name(name: str) -> GpuSpec | None:
+    """The spec of a GPU as nvidia-smi names it (`NVIDIA H20`, `NVIDIA H20-3e`), None when it is not known."""
+    squeezed = name.lower().replace("nvidia", "").replace(" ", "")
+    for gpu in KNOWN_GPUS:
+        known = gpu.name.lower().replace("nvidia", "").replace(" ", "")
+        if squeezed == known or (squeezed.startswith(known) and not squeezed[len(known)].isalnum() and known != "h20"):
+            return gpu
+    return H20 if squeezed == "h20" or squeezed in ("h20-96gb", "h20-sxm", "h20-96g") else None

@@ -1,0 +1,180 @@
+"""What the server says about itself in /metrics, under the names of either engine over their versions.
+
+Names (engines.md 1.5 and 2.6, and recorded /metrics of vLLM 0.24, 0.32 and SGLang 0.5.16):
+running requests   vllm:num_requests_running; sglang:num_running_reqs
+waiting requests   vllm:num_requests_waiting; sglang:num_queue_reqs
+prefix cache       vllm:prefix_cache_queries/hits_total (>= 0.9.2), vllm:gpu_prefix_cache_queries/hits_total (0.8.2 to
+                   0.11.2), vllm:gpu_prefix_cache_hit_rate (a gauge, up to 0.9.0); sglang:cached_tokens_total over
+                   prompt_tokens_total (newer), sglang:cache_hit_rate (a gauge of the last prefill, older)
+SGLang answers 404 without --enable-metrics. Its gauges move only with its own log interval (40 decode steps).
+"""
+
+from __future__ import annotations
+
+import http.client
+import re
+import ssl
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from .target import Address, Target
+from .wire import CRLF2
+
+_SAMPLE = re.compile(r"^((?:vllm|sglang):[a-z_]+)(?:\{([^}]*)\})? +([-+0-9.eE]+|NaN|[+-]Inf)", re.MULTILINE)
+_RUNNING = ("vllm:num_requests_running", "sglang:num_running_reqs")
+_WAITING = ("vllm:num_requests_waiting", "sglang:num_queue_reqs")
+_GENERATED = ("vllm:generation_tokens_total", "sglang:generation_tokens_total")
+_PROMPTED = ("vllm:prompt_tokens_total", "sglang:prompt_tokens_total")
+_CACHE_PAIRS = (
+    ("vllm:prefix_cache_queries_total", "vllm:prefix_cache_hits_total"),
+    ("vllm:gpu_prefix_cache_queries_total", "vllm:gpu_prefix_cache_hits_total"),
+    ("sglang:prompt_tokens_total", "sglang:cached_tokens_total"),
+)
+_CACHE_GAUGES = ("vllm:gpu_prefix_cache_hit_rate", "sglang:cache_hit_rate")
+
+
+@dataclass(frozen=True)
+class MetricsSample:
+    """One look at /metrics. None = the server does not tell."""
+
+    running: float | None = None
+    waiting: float | None = None
+    prompt_tokens: float | None = None
+    generation_tokens: float | None = None
+    cache_queries: float | None = None
+    cache_hits: float | None = None
+    cache_rate: float | None = None
+    """A hit rate the server computes itself (older engines), 0..1."""
+
+
+def parse_metrics(text: str) -> MetricsSample:
+    """Prometheus text -> sample. Series of one name are added up (data-parallel engines), except that SGLang's copies
+    per tensor- and pipeline-parallel rank are one engine: of those only rank 0 counts. Unknown text gives all None."""
+    sums: dict[str, float] = {}
+    for name, labels, value in _SAMPLE.findall(text):
+        if labels and (_label(labels, "tp_rank") not in (None, "0") or _label(labels, "pp_rank") not in (None, "0")):
+            continue
+        number = float(value)
+        if number == number:
+            sums[name] = sums.get(name, 0.0) + number
+
+    def first(names: Iterable[str]) -> float | None:
+        return next((sums[name] for name in names if name in sums), None)
+
+    queries = hits = None
+    for asked, hit in _CACHE_PAIRS:
+        if hit in sums and asked in sums:
+            queries, hits = sums[asked], sums[hit]
+            break
+    return MetricsSample(first(_RUNNING), first(_WAITING), first(_PROMPTED), first(_GENERATED), queries, hits,
+                         first(_CACHE_GAUGES))  # fmt: skip
+
+
+def _label(labels: str, name: str) -> str | None:
+    match = re.search(rf'(?:^|,){name}="([^"]*)"', labels)
+    return match.group(1) if match else None
+
+
+@dataclass(frozen=True)
+class ServerView:
+    """A cell as the server saw it. None = the server does not tell.
+
+    cache_hit_rate_before is over the server's life up to the cell (or its own gauge), cache_hit_rate over the cell.
+    """
+
+    samples: int
+    running_max: float | None = None
+    waiting_max: float | None = None
+    prompt_tokens: float | None = None
+    generation_tokens: float | None = None
+    cache_hit_rate_before: float | None = None
+    cache_hit_rate: float | None = None
+
+
+def view(before: MetricsSample | None, during: list[MetricsSample], after: MetricsSample | None) -> ServerView | None:
+    """The cell's view from samples, None when the server told nothing at all."""
+    known = [sample for sample in (before, *during, after) if sample is not None and sample != MetricsSample()]
+    if not known:
+        return None
+
+    def most(values: list[float | None]) -> float | None:
+        numbers = [value for value in values if value is not None]
+        return max(numbers) if numbers else None
+
+    def risen(start: float | None, end: float | None) -> float | None:
+        return None if start is None or end is None or end < start else end - start
+
+    prompts = generated = rate = rate_before = None
+    if before is not None:
+        rate_before = _share(before.cache_hits, before.cache_queries)
+        if rate_before is None:
+            rate_before = before.cache_rate
+    if before is not None and after is not None:
+        prompts = risen(before.prompt_tokens, after.prompt_tokens)
+        generated = risen(before.generation_tokens, after.generation_tokens)
+        rate = _share(risen(before.cache_hits, after.cache_hits), risen(before.cache_queries, after.cache_queries))
+    if rate is None:
+        rate = most([sample.cache_rate for sample in during])
+        if rate is None and after is not None:
+            rate = after.cache_rate
+    return ServerView(len(during), most([sample.running for sample in during]),
+                      most([sample.waiting for sample in during]), prompts, generated, rate_before, rate)  # fmt: skip
+
+
+def _share(part: float | None, of: float | None) -> float | None:
+    return None if part is None or not of else part / of
+
+
+def body_of(response: bytes) -> str:
+    """The body of a recorded answer, chunked or not; "" when it is incomplete."""
+    head, found, body = response.partition(CRLF2)
+    if not found:
+        return ""
+    if b"chunked" in head.lower():
+        out, position = [], 0
+        while True:
+            end = body.find(b"\r\n", position)
+            if end < 0:
+                return ""
+            try:
+                size = int(body[position:end].split(b";")[0], 16)
+            except ValueError:
+                return ""
+            if size == 0:
+                break
+            out.append(body[end + 2 : end + 2 + size])
+            position = end + 4 + size
+        body = b"".join(out)
+    return body.decode("utf-8", "replace")
+
+
+def fetch(target: Target, timeout_s: float = 10.0) -> MetricsSample | None:
+    """One look at the target's /metrics, None when it has none or does not answer. Wall-clock seconds."""
+    address = target.metrics_address()
+    if address is None:
+        return None
+    text = get_text(target, address, address.path or "/metrics", timeout_s)
+    return None if text is None else parse_metrics(text)
+
+
+def get_text(target: Target, address: Address, path: str, timeout_s: float) -> str | None:
+    """A plain GET with the target's headers; None for anything but a 200."""
+    connection: http.client.HTTPConnection
+    try:
+        if address.tls:
+            context = ssl.create_default_context(cafile=target.ca_file)
+            if not target.verify_tls:
+                context.check_hostname = False
+                context.verify_mode = ssl.CERT_NONE
+            connection = http.client.HTTPSConnection(address.host, address.port, timeout=timeout_s, context=context)
+        else:
+            connection = http.client.HTTPConnection(address.host, address.port, timeout=timeout_s)
+        try:
+            connection.request("GET", path, headers=dict(target.headers))
+            answer = connection.getresponse()
+            body = answer.read()
+        finally:
+            connection.close()
+    except (OSError, http.client.HTTPException):
+        return None
+    return body.decode("utf-8", "replace") if answer.status == 200 else None

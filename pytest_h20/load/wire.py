@@ -1,0 +1,517 @@
+"""Reading answers: HTTP/1.1 framing, server-sent events, and what in them is a token.
+
+While requests are in flight only the framing is looked at, and that as little as possible (`Framing`). Everything else
+happens when the run is over, on the recorded (stamp, bytes) pairs: `read_answer`.
+
+What counts as a token (written down because other tools differ):
+* an event with non-empty `text`, `content`, `reasoning_content` (SGLang, DeepSeek) or `reasoning` (vLLM >= 0.11.1), or,
+  where the server counts per event (`/generate`, continuous usage), one whose count is above the last;
+* the role-only event of a chat, an empty text, usage, comments and `[DONE]` are none;
+* the event that carries the finish reason ends the answer and is taken as the last token's arrival: the end-of-text
+  token has no text but is in the server's count;
+* the number of tokens is the server's (`usage`, `meta_info`), never the number of events.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from dataclasses import dataclass, field
+from typing import Any
+
+CRLF2 = b"\r\n\r\n"
+_TOKEN = re.compile(rb'"(?:text|content|reasoning_content|reasoning)": ?"(?!")')
+_COUNT = re.compile(rb'"completion_tokens": ?(\d+)')
+_STATUS = re.compile(rb"HTTP/1\.[01] (\d{3})")
+
+
+class ProtocolError(Exception):
+    """The bytes are not HTTP/1.1 as we understand it."""
+
+
+class Framing:
+    """Finds the end of one response in the bytes as they arrive.
+
+    `feed` returns True when the message is complete. `quick` says that the cheap test of the load loop applies: a
+    chunked body whose head has been read. In it a piece can only end the message if it ends with CRLF CRLF or is
+    shorter than four bytes, since a message ends with `0 CRLF CRLF` (or a trailer line and CRLF CRLF).
+    """
+
+    __slots__ = ("_buffer", "_done", "_need", "close_delimited", "keep_alive", "mode", "status")
+
+    def __init__(self) -> None:
+        self.status = 0
+        self.mode = "head"  # head | chunked | length | eof
+        self.keep_alive = True
+        self.close_delimited = False
+        self._buffer = bytearray()
+        self._need = 0
+        self._done = False
+
+    @property
+    def quick(self) -> bool:
+        return self.mode == "chunked"
+
+    def feed(self, data: bytes) -> bool:
+        """Raises ProtocolError for what is not HTTP."""
+        if self._done:
+            raise ProtocolError("bytes after the end of the answer")
+        buffer = self._buffer
+        buffer += data
+        while True:
+            if self.mode == "head":
+                if not self._head(buffer):
+                    return False
+            elif self.mode == "length":
+                self._need -= len(buffer)
+                buffer.clear()
+                if self._need < 0:
+                    raise ProtocolError("more bytes than Content-Length says")
+                self._done = self._need == 0
+                return self._done
+            elif self.mode == "eof":
+                buffer.clear()
+                return False
+            else:
+                self._done = self._chunks(buffer)
+                return self._done
+
+    def _head(self, buffer: bytearray) -> bool:
+        end = buffer.find(CRLF2)
+        if end < 0:
+            if len(buffer) > 65536 or (len(buffer) >= 5 and not buffer.startswith(b"HTTP/")):
+                raise ProtocolError(f"not an HTTP answer: {bytes(buffer[:40])!r}")
+            return False
+        head = bytes(buffer[:end])
+        del buffer[: end + 4]
+        match = _STATUS.match(head)
+        if match is None:
+            raise ProtocolError(f"not an HTTP answer: {head[:40]!r}")
+        status = int(match.group(1))
+        if 100 <= status < 200:
+            return True  # an interim answer; the real one follows
+        self.status = status
+        headers = {}
+        for line in head.split(b"\r\n")[1:]:
+            name, _, value = line.partition(b":")
+            headers[name.strip().lower()] = value.strip()
+        connection = headers.get(b"connection", b"").lower()
+        self.keep_alive = b"close" not in connection and (head.startswith(b"HTTP/1.1") or b"keep-alive" in connection)
+        if b"chunked" in headers.get(b"transfer-encoding", b"").lower():
+            self.mode = "chunked"
+        elif b"content-length" in headers:
+            try:
+                self._need = int(headers[b"content-length"])
+            except ValueError:
+                raise ProtocolError(f"Content-Length {headers[b'content-length']!r}") from None
+            self.mode = "length"
+        elif status in (204, 304):
+            self.mode, self._need = "length", 0
+        else:
+            self.mode, self.keep_alive, self.close_delimited = "eof", False, True
+        return True
+
+    @staticmethod
+    def _chunks(buffer: bytearray) -> bool:
+        """Consume whole chunks; True after the last one and its trailers."""
+        position = 0
+        try:
+            while True:
+                line_end = buffer.find(b"\r\n", position)
+                if line_end < 0:
+                    return False
+                size = _chunk_size(bytes(buffer[position:line_end]))
+                if size == 0:
+                    # trailers up to an empty line; without any it follows at once
+                    if buffer[line_end : line_end + 4] == CRLF2:
+                        position = line_end + 4
+                    else:
+                        end = buffer.find(CRLF2, line_end)
+                        if end < 0:
+                            return False
+                        position = end + 4
+                    if len(buffer) > position:
+                        raise ProtocolError("bytes after the end of the answer")
+                    return True
+                following = line_end + 2 + size + 2
+                if len(buffer) < following:
+                    return False
+                position = following
+        finally:
+            del buffer[:position]
+
+
+def _chunk_size(line: bytes) -> int:
+    try:
+        size = int(line.split(b";", 1)[0], 16)
+    except ValueError:
+        raise ProtocolError(f"not a chunk size: {line[:40]!r}") from None
+    if size < 0:
+        raise ProtocolError(f"not a chunk size: {line[:40]!r}")
+    return size
+
+
+@dataclass
+class Answer:
+    """What one response said. Stamps are the clock of `clock.now`; token counts are the server's, None = not told."""
+
+    status: int = 0
+    first: float | None = None
+    """Arrival of the first token, reasoning or not."""
+    last: float | None = None
+    """Arrival of the last token (or of the finish reason)."""
+    prompt_tokens: int | None = None
+    output_tokens: int | None = None
+    cached_tokens: int | None = None
+    reasoning_tokens: int | None = None
+    finish: str | None = None
+    done: bool = False
+    """`[DONE]` was seen, or the answer was one whole document."""
+    error: str | None = None
+    events: list[tuple[float, int]] = field(default_factory=list)
+    """(arrival, tokens so far) of each token event. Without counts from the server: events so far."""
+    counted: bool = False
+    """The second number in `events` is the server's count."""
+    empty_before_first: int = 0
+    """Events with empty text before the first token: in some servers a token without visible text."""
+    text: str = ""
+    reasoning_text: str = ""
+
+
+def read_answer(kind: str, stamps: list[float], parts: list[bytes], want_text: bool = False) -> Answer:
+    """Everything we want to know from the recorded pieces of one response. Raises ProtocolError.
+
+    `kind` is generate, completions or chat. Incomplete responses are read as far as they go.
+    """
+    answer = Answer()
+    status, chunked, head_end, head_piece = _read_head(parts)
+    if status is None:
+        return answer
+    answer.status = status
+    pieces, first_piece = parts, head_piece
+    pieces = [head_end, *parts[head_piece + 1 :]]
+    times = stamps[first_piece:]
+    if chunked:
+        bodies = _unchunk(pieces)
+    else:
+        bodies = pieces
+    start = b"".join(bodies[:3]).lstrip()[:5]
+    if start.startswith((b"data:", b"event", b":", b"id:", b"retry")):
+        payloads = _payloads(bodies, times)
+        if kind == "generate":
+            _read_generate(answer, payloads, want_text)
+        else:
+            _read_openai(answer, payloads, want_text)
+    else:
+        _read_document(answer, b"".join(bodies), times[-1] if times else 0.0)
+    return answer
+
+
+def _read_head(parts: list[bytes]) -> tuple[int | None, bool, bytes, int]:
+    """(status, chunked, what follows the head in its last piece, number of that piece); status None: no complete head."""
+    collected = b""
+    for number, part in enumerate(parts):
+        collected += part
+        while True:
+            end = collected.find(CRLF2)
+            if end < 0:
+                break
+            head, collected = collected[:end], collected[end + 4 :]
+            match = _STATUS.match(head)
+            if match is None:
+                raise ProtocolError(f"not an HTTP answer: {head[:40]!r}")
+            status = int(match.group(1))
+            if status >= 200:
+                lowered = head.lower()
+                at = lowered.find(b"\r\ntransfer-encoding:")
+                chunked = at >= 0 and b"chunked" in lowered[at + 2 :].split(b"\r\n", 1)[0]
+                return status, chunked, collected, number
+    return None, False, b"", 0
+
+
+def _unchunk(pieces: list[bytes]) -> list[bytes]:
+    """The body bytes that each piece brought."""
+    bodies: list[bytes] = []
+    carry = b""  # an unfinished size line or chunk end
+    left = 0  # bytes of the current chunk still to come, its CRLF included
+    for piece in pieces:
+        if not left and not carry:
+            # the common case: the piece is exactly one chunk
+            line_end = piece.find(b"\r\n")
+            if line_end > 0:
+                size = _chunk_size(piece[:line_end])
+                if size and len(piece) == line_end + 4 + size:
+                    bodies.append(piece[line_end + 2 : -2])
+                    continue
+        data = carry + piece if carry else piece
+        carry = b""
+        body: list[bytes] = []
+        position = 0
+        while position < len(data):
+            if left:
+                take = data[position : position + left]
+                position += len(take)
+                keep = left - 2  # without the CRLF
+                if keep > 0:
+                    body.append(take[:keep])
+                left -= len(take)
+                continue
+            line_end = data.find(b"\r\n", position)
+            if line_end < 0:
+                carry = data[position:]
+                break
+            size = _chunk_size(data[position:line_end])
+            position = line_end + 2
+            if size == 0:
+                break
+            left = size + 2
+        bodies.append(b"".join(body))
+    return bodies
+
+
+def _payloads(bodies: list[bytes], times: list[float]) -> list[tuple[float, bytes]]:
+    """(arrival of the event's last byte, payload) of each event with data."""
+    out: list[tuple[float, bytes]] = []
+    rest = b""
+    carriage = any(b"\r" in body for body in bodies[:4])
+    for at, body in enumerate(bodies):
+        if not body:
+            continue
+        data = rest + body if rest else body
+        if carriage:
+            held = b"\r" if data.endswith(b"\r") else b""
+            data = data[: len(data) - len(held)].replace(b"\r\n", b"\n").replace(b"\r", b"\n")
+            *events, rest = data.split(b"\n\n")
+            rest += held
+        else:
+            *events, rest = data.split(b"\n\n")
+        stamp = times[at]
+        for event in events:
+            if event.startswith(b"data: ") and b"\n" not in event:
+                out.append((stamp, event[6:]))
+            else:
+                payload = _general_event(event)
+                if payload is not None:
+                    out.append((stamp, payload))
+    return out
+
+
+def _general_event(event: bytes) -> bytes | None:
+    """The data of an event in the full grammar: several data lines, other fields, comments."""
+    lines = []
+    for line in event.split(b"\n"):
+        name, _, value = line.partition(b":")
+        if name == b"data":
+            lines.append(value[1:] if value.startswith(b" ") else value)
+    return b"\n".join(lines) if lines else None
+
+
+def _load(payload: bytes) -> dict[str, Any]:
+    try:
+        document = json.loads(payload)
+    except ValueError as error:
+        raise ProtocolError(f"an event is not JSON ({error}): {payload[:60]!r}") from None
+    if not isinstance(document, dict):
+        raise ProtocolError(f"an event is not an object: {payload[:60]!r}")
+    return document
+
+
+def _error_text(document: dict[str, Any]) -> str | None:
+    error = document.get("error")
+    if isinstance(error, dict):
+        return str(error.get("message") or error)
+    if error:
+        return str(error)
+    if document.get("object") == "error":
+        return str(document.get("message") or document)
+    return None
+
+
+def _count(value: Any) -> int | None:
+    return value if isinstance(value, int) and not isinstance(value, bool) and value >= 0 else None
+
+
+def _take_usage(answer: Answer, usage: Any) -> None:
+    if not isinstance(usage, dict):
+        return
+    for name in ("prompt_tokens", "reasoning_tokens"):
+        value = _count(usage.get(name))
+        if value is not None:
+            setattr(answer, name, value)
+    completion = _count(usage.get("completion_tokens"))
+    if completion is not None:
+        answer.output_tokens = completion
+    details = usage.get("prompt_tokens_details")
+    if isinstance(details, dict) and _count(details.get("cached_tokens")) is not None:
+        answer.cached_tokens = details["cached_tokens"]
+
+
+def _take_choice(answer: Answer, document: dict[str, Any]) -> bool:
+    """Finish reason of an OpenAI event; True when it has one."""
+    choices = document.get("choices")
+    if isinstance(choices, list) and choices and isinstance(choices[0], dict):
+        finish = choices[0].get("finish_reason")
+        if finish:
+            answer.finish = str(finish)
+            return True
+    return False
+
+
+def _read_openai(answer: Answer, payloads: list[tuple[float, bytes]], want_text: bool) -> None:
+    events, is_token = answer.events, _TOKEN.search
+    number = 0
+    last_token = b""
+    for stamp, payload in payloads:
+        if is_token(payload):
+            number += 1
+            events.append((stamp, number))
+            last_token = payload
+            if number == 1:
+                answer.first = stamp
+            answer.last = stamp
+            continue
+        if payload == b"[DONE]":
+            answer.done = True
+            continue
+        document = _load(payload)
+        error = _error_text(document)
+        if error is not None:
+            answer.error = error
+        _take_usage(answer, document.get("usage"))
+        if _take_choice(answer, document):
+            answer.last = stamp
+        elif answer.first is None and _is_empty_text(document):
+            answer.empty_before_first += 1
+    if last_token:
+        document = _load(last_token)  # the finish reason and continuous usage can sit on a token
+        _take_choice(answer, document)
+        usage = document.get("usage")
+        if isinstance(usage, dict) and answer.output_tokens is None:
+            _take_usage(answer, usage)
+        if isinstance(usage, dict):
+            _count_per_event(answer, payloads)
+    if want_text:
+        _collect_text(answer, payloads)
+
+
+def _is_empty_text(document: dict[str, Any]) -> bool:
+    choices = document.get("choices")
+    return (
+        isinstance(choices, list) and bool(choices) and isinstance(choices[0], dict) and choices[0].get("text") == ""
+    )
+
+
+def _count_per_event(answer: Answer, payloads: list[tuple[float, bytes]]) -> None:
+    """Continuous usage: every event says how many tokens there are so far, with or without visible text."""
+    events: list[tuple[float, int]] = []
+    before = 0
+    for stamp, payload in payloads:
+        match = _COUNT.search(payload, max(0, payload.rfind(b'"usage"')))
+        if match is not None:
+            count = int(match.group(1))
+            if count > before:
+                events.append((stamp, count))
+                before = count
+    if events:
+        answer.events, answer.counted = events, True
+        answer.first = events[0][0]
+
+
+def _collect_text(answer: Answer, payloads: list[tuple[float, bytes]]) -> None:
+    text, reasoning = [], []
+    for _, payload in payloads:
+        if payload == b"[DONE]":
+            continue
+        for choice in _load(payload).get("choices") or []:
+            delta = choice.get("delta") or {}
+            text.append(choice.get("text") or delta.get("content") or "")
+            reasoning.append(delta.get("reasoning_content") or delta.get("reasoning") or "")
+    answer.text, answer.reasoning_text = "".join(text), "".join(reasoning)
+
+
+def _read_generate(answer: Answer, payloads: list[tuple[float, bytes]], want_text: bool) -> None:
+    """SGLang's /generate. Events grow with every token (cumulative text and ids), so only the count is looked for;
+    it stands in meta_info after the text, which cannot contain it unescaped."""
+    before = 0
+    final = b""
+    for stamp, payload in payloads:
+        if payload == b"[DONE]":
+            answer.done = True
+            continue
+        at = payload.rfind(b'"completion_tokens":')
+        match = _COUNT.match(payload, at) if at >= 0 else None
+        if match is None:
+            error = _error_text(_load(payload))
+            if error is not None:
+                answer.error = error
+            continue
+        count = int(match.group(1))
+        if count > before:
+            answer.events.append((stamp, count))
+            if not before:
+                answer.first = stamp
+            before = count
+            answer.last = stamp
+        final = payload
+    answer.counted = bool(answer.events)
+    if not final:
+        return
+    document = _load(final)
+    _take_meta(answer, document.get("meta_info"))
+    if answer.finish is not None:
+        answer.last = max(answer.last or 0.0, next(s for s, p in reversed(payloads) if p is final))
+    if want_text:
+        answer.text = str(document.get("text") or "")
+
+
+def _take_meta(answer: Answer, meta: Any) -> None:
+    if not isinstance(meta, dict):
+        return
+    answer.prompt_tokens = _count(meta.get("prompt_tokens"))
+    answer.output_tokens = _count(meta.get("completion_tokens"))
+    answer.cached_tokens = _count(meta.get("cached_tokens"))
+    answer.reasoning_tokens = _count(meta.get("reasoning_tokens"))
+    finish = meta.get("finish_reason")
+    if isinstance(finish, dict):
+        answer.finish = str(finish.get("type"))
+        if answer.finish == "abort":
+            answer.error = str(finish.get("message") or "aborted by the server")
+    elif finish:
+        answer.finish = str(finish)
+
+
+def _read_document(answer: Answer, body: bytes, stamp: float) -> None:
+    """One whole answer: a non-streaming one, or an error."""
+    if not body.strip():
+        return
+    try:
+        document = json.loads(body)
+    except ValueError:
+        if answer.status >= 400:
+            answer.error = body[:200].decode("utf-8", "replace").strip()
+            return
+        raise ProtocolError(f"neither events nor JSON: {body[:60]!r}") from None
+    if not isinstance(document, dict):
+        raise ProtocolError(f"the answer is no object: {body[:60]!r}")
+    if answer.status >= 400:
+        answer.error = _error_text(document) or str(document.get("detail") or document)[:200]
+        return
+    answer.error = _error_text(document)
+    _take_usage(answer, document.get("usage"))
+    _take_meta_document(answer, document)
+    if answer.output_tokens:
+        answer.first = answer.last = stamp
+        answer.events, answer.counted = [(stamp, answer.output_tokens)], True
+    answer.done = answer.error is None
+
+
+def _take_meta_document(answer: Answer, document: dict[str, Any]) -> None:
+    if "meta_info" in document:
+        _take_meta(answer, document["meta_info"])
+        answer.text = str(document.get("text") or "")
+        return
+    if _take_choice(answer, document):
+        choice = document["choices"][0]
+        message = choice.get("message") or {}
+        answer.text = str(choice.get("text") or message.get("content") or "")
+        answer.reasoning_text = str(message.get("reasoning_content") or message.get("reasoning") or "")
