@@ -42,6 +42,8 @@ ENVIRONMENT = {
     "HF_HUB_OFFLINE": "1",
     "VLLM_NO_USAGE_STATS": "1",
     "RAY_USAGE_STATS_ENABLED": "0",
+    # No compiler in the image: what PyTorch would compile at the first request runs as it is.
+    "TORCHDYNAMO_DISABLE": "1",
 }
 
 

