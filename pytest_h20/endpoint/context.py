@@ -1,0 +1,92 @@
+"""What the checks of an endpoint must know about it. Built by the caller; nothing here is read from the server."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
+
+from pytest_h20.engines.base import EngineName, Version
+from pytest_h20.errors import UsageError
+
+if TYPE_CHECKING:
+    from pytest_h20.engines.api import ApiShape
+    from pytest_h20.verdicts import Limit
+
+
+def no_evidence(name: str, data: bytes) -> str:
+    """Evidence sink for callers that keep none."""
+    return ""
+
+
+@dataclass(frozen=True)
+class EndpointContext:
+    """One endpoint under test.
+
+    Attributes:
+        base_url: scheme, host and port of rank 0, without ``/v1`` (``http://10.0.0.1:8000``).
+        version: what the image said, ``0.5.16`` or ``0.32.0+cpu``; the dialect and the capabilities follow from it.
+        model_id: the name the server must serve (``served_model_name`` or the model path).
+        max_model_len: tokens, from the profile; None lets the server's own figure stand.
+        headers: sent with every request (``Authorization``); never written to evidence.
+        head_metrics_url: where rank 0's Prometheus text is, or None for ``base_url/metrics``.
+        worker_health_urls: node name → base URL of a node of rank ≥ 1 on the same port; only looked at to prove that it is no head.
+        reasoning_parser, tool_parser: whether the profile asked for one.
+        deadline_s: seconds for one ordinary answer, before ``time_scale``.
+        time_scale: multiplies every deadline (a CPU lab needs more, a rehearsal less).
+        answer_tokens: most tokens one graded answer may take; R1 thinks for hundreds to thousands.
+        parallel: graded questions asked at a time.
+        evidence: takes a name and bytes, gives back the path to put into the verdict ("" = not kept).
+        limits: check id → limit that replaces the built-in one.
+    """
+
+    base_url: str
+    engine: EngineName
+    version: str
+    model_id: str
+    max_model_len: int | None = None
+    headers: Mapping[str, str] = field(default_factory=dict)
+    head_metrics_url: str | None = None
+    worker_health_urls: Mapping[str, str] = field(default_factory=dict)
+    reasoning_parser: bool = True
+    tool_parser: bool = False
+    deadline_s: float = 60.0
+    time_scale: float = 1.0
+    answer_tokens: int = 4096
+    parallel: int = 16
+    evidence: Callable[[str, bytes], str] = no_evidence
+    limits: Mapping[str, Limit] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        parts = urlsplit(self.base_url)
+        if parts.scheme not in ("http", "https") or not parts.hostname:
+            raise UsageError(f"endpoint URL {self.base_url!r} is no http(s) URL with a host, such as http://10.0.0.1:8000")
+
+    @cached_property
+    def parsed_version(self) -> Version:
+        """The version, comparable."""
+        return Version.parse(self.version)
+
+    @cached_property
+    def shape(self) -> ApiShape:
+        """What the API of this version looks like."""
+        from pytest_h20.engines.api import shape_for
+
+        return shape_for(self.engine, self.parsed_version)
+
+    @property
+    def who(self) -> str:
+        """``sglang 0.5.16``"""
+        return f"{self.engine} {self.version}"
+
+    @property
+    def nonce(self) -> str:
+        """Short and stable for one endpoint object: makes prompts that no earlier run has left in a prefix cache."""
+        return hashlib.blake2s(str(id(self)).encode(), digest_size=4).hexdigest()
+
+    def seconds(self, factor: float = 1.0) -> float:
+        """A deadline: ``factor`` times the ordinary one."""
+        return self.deadline_s * self.time_scale * factor

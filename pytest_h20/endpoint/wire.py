@@ -1,0 +1,357 @@
+"""One HTTP/1.1 exchange over a socket, byte for byte, with arrival times and deadlines.
+
+Client libraries repair and hide what an acceptance test must see: chunk borders, a stream cut without its terminator, bytes
+after the end. So the wire is read here, strictly; the parser is pure and fed with what the socket gave.
+"""
+
+from __future__ import annotations
+
+import socket
+import ssl
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Literal
+from urllib.parse import urlsplit
+
+from pytest_h20.errors import H20Error, TransportError
+
+MAX_HEAD = 256 * 1024
+"""Bytes of status line and headers at most; anything longer is no sane server."""
+
+_HEX = frozenset(b"0123456789abcdefABCDEF")
+_SECRET_HEADERS = frozenset({"authorization", "proxy-authorization", "cookie", "x-api-key", "api-key"})
+
+Ended = Literal["complete", "cut", "left"]
+"""complete: as framed; cut: the peer closed too early; left: we closed on purpose."""
+
+
+class ProtocolError(H20Error):
+    """The peer's bytes are no HTTP/1.1. The text says what and at which byte."""
+
+
+@dataclass(frozen=True)
+class Request:
+    """What is sent. ``target`` is the path with query."""
+
+    method: str
+    target: str
+    headers: tuple[tuple[str, str], ...] = ()
+    body: bytes = b""
+
+    def raw(self, host: str) -> bytes:
+        """The bytes on the wire. ``Content-Length`` is added for a body, ``Connection: close`` always."""
+        names = {name.lower() for name, _ in self.headers}
+        lines = [f"{self.method} {self.target} HTTP/1.1", f"Host: {host}"]
+        lines += [f"{name}: {value}" for name, value in self.headers]
+        if "connection" not in names:
+            lines.append("Connection: close")
+        if (self.body or self.method == "POST") and "content-length" not in names:
+            lines.append(f"Content-Length: {len(self.body)}")
+        return "\r\n".join(lines).encode("utf-8") + b"\r\n\r\n" + self.body
+
+
+@dataclass(frozen=True)
+class Piece:
+    """Body bytes that arrived together. ``at_s``: seconds after the request was sent completely."""
+
+    at_s: float
+    data: bytes
+
+
+@dataclass(frozen=True)
+class Exchange:
+    """One request with everything that came back.
+
+    ``elapsed_s`` runs from the first byte sent to the last received. ``chunks``: sizes of the transfer chunks.
+    """
+
+    request: Request
+    status: int
+    reason: str
+    headers: tuple[tuple[str, str], ...]
+    pieces: tuple[Piece, ...]
+    ended: Ended
+    elapsed_s: float
+    chunks: tuple[int, ...] = ()
+
+    @property
+    def body(self) -> bytes:
+        """The whole body, transfer coding removed."""
+        return b"".join(piece.data for piece in self.pieces)
+
+    def header(self, name: str) -> str:
+        """Value of a header, "" when absent."""
+        return next((value for key, value in self.headers if key.lower() == name.lower()), "")
+
+    def transcript(self) -> bytes:
+        """For evidence: request and answer as text, secrets left out, long bodies shortened in the middle."""
+        sent = [f"{self.request.method} {self.request.target}"]
+        sent += [f"{n}: {'<redacted>' if n.lower() in _SECRET_HEADERS else v}" for n, v in self.request.headers]
+        got = [f"HTTP/1.1 {self.status} {self.reason}", *(f"{n}: {v}" for n, v in self.headers)]
+        tail = f"\n\n[{self.ended} after {self.elapsed_s:.3f} s, {len(self.pieces)} reads]\n"
+        return b"\n".join(
+            ["\n".join(sent).encode(), b"", _short(self.request.body), b"", "\n".join(got).encode(), b"", _short(self.body)]
+        ) + tail.encode()
+
+
+def _short(body: bytes, most: int = 200_000) -> bytes:
+    if len(body) <= most:
+        return body
+    return body[: most // 2] + f"\n... {len(body) - most} bytes left out ...\n".encode() + body[-most // 2 :]
+
+
+@dataclass
+class ResponseReader:
+    """Reads one HTTP/1.1 response from bytes in any cut. Feed it; ask ``done``; call ``close`` at end of file."""
+
+    method: str = "GET"
+    status: int = 0
+    reason: str = ""
+    headers: list[tuple[str, str]] = field(default_factory=list)
+    chunks: list[int] = field(default_factory=list)
+    done: bool = False
+    leftover: bytes = b""
+    _buffer: bytearray = field(default_factory=bytearray)
+    _state: Literal["head", "length", "close", "size", "data", "data-end", "trailer"] = "head"
+    _left: int = 0
+
+    def feed(self, data: bytes) -> bytes:
+        """Body bytes that became known by ``data``. Raises ProtocolError."""
+        if self.done:
+            self.leftover += data
+            return b""
+        self._buffer += data
+        out = bytearray()
+        while not self.done and self._step(out):
+            pass
+        if self.done and self._buffer:
+            self.leftover += bytes(self._buffer)
+            self._buffer.clear()
+        return bytes(out)
+
+    def close(self) -> Ended:
+        """The peer closed. What that means for the answer."""
+        if self._state == "close":
+            self.done = True
+        return "complete" if self.done else "cut"
+
+    def _step(self, out: bytearray) -> bool:
+        if self._state == "head":
+            return self._head()
+        if self._state == "close":
+            out += self._buffer
+            self._buffer.clear()
+            return False
+        if self._state in ("length", "data"):
+            take = min(self._left, len(self._buffer))
+            out += self._buffer[:take]
+            del self._buffer[:take]
+            self._left -= take
+            if self._left:
+                return False
+            if self._state == "length":
+                self.done = True
+            else:
+                self._state = "data-end"
+            return True
+        line = self._line()
+        if line is None:
+            return False
+        if self._state == "data-end":
+            if line:
+                raise ProtocolError(f"a chunk of {self.chunks[-1]} bytes does not end in CRLF but in {bytes(line[:20])!r}")
+            self._state = "size"
+        elif self._state == "size":
+            text = line.split(b";", 1)[0].strip()
+            if not text or any(byte not in _HEX for byte in text):
+                raise ProtocolError(f"not a chunk size: {bytes(line[:40])!r}")
+            self._left = int(text, 16)
+            self.chunks.append(self._left)
+            self._state = "data" if self._left else "trailer"
+        elif not line:  # the empty line after the trailers
+            self.done = True
+        return True
+
+    def _line(self) -> bytes | None:
+        end = self._buffer.find(b"\r\n")
+        if end < 0:
+            if len(self._buffer) > MAX_HEAD:
+                raise ProtocolError(f"a line of more than {MAX_HEAD} bytes where a chunk size was due")
+            return None
+        line = bytes(self._buffer[:end])
+        del self._buffer[: end + 2]
+        return line
+
+    def _head(self) -> bool:
+        end = self._buffer.find(b"\r\n\r\n")
+        if end < 0:
+            if len(self._buffer) > MAX_HEAD:
+                raise ProtocolError(f"no end of headers within {MAX_HEAD} bytes")
+            if len(self._buffer) >= 5 and not self._buffer.startswith(b"HTTP/"):
+                raise ProtocolError(f"not an HTTP answer: {bytes(self._buffer[:40])!r}")
+            return False
+        lines = bytes(self._buffer[:end]).decode("latin-1").split("\r\n")
+        del self._buffer[: end + 4]
+        version, _, rest = lines[0].partition(" ")
+        code, _, reason = rest.partition(" ")
+        if not version.startswith("HTTP/1.") or not (code.isascii() and code.isdigit() and len(code) == 3):
+            raise ProtocolError(f"not an HTTP status line: {lines[0][:60]!r}")
+        if 100 <= int(code) < 200:  # 100 Continue and the like: the answer follows
+            return True
+        self.status, self.reason = int(code), reason
+        for line in lines[1:]:
+            name, colon, value = line.partition(":")
+            if not colon or not name or name != name.strip():
+                raise ProtocolError(f"not a header line: {line[:60]!r}")
+            self.headers.append((name, value.strip()))
+        self._frame()
+        return True
+
+    def _frame(self) -> None:
+        of = {name.lower(): value for name, value in self.headers}
+        if self.method == "HEAD" or self.status in (204, 304):
+            self.done = True
+        elif "chunked" in of.get("transfer-encoding", "").lower():
+            self._state = "size"
+        elif "content-length" in of:
+            length = of["content-length"]
+            if not (length.isascii() and length.isdigit()):
+                raise ProtocolError(f"Content-Length is {length[:20]!r}")
+            self._left, self._state = int(length), "length"
+        else:
+            self._state = "close"
+
+
+@dataclass(frozen=True)
+class Pace:
+    """How a slow client sends and reads: ``piece`` bytes, then a pause of ``pause_s``."""
+
+    send_piece: int = 0
+    send_pause_s: float = 0.0
+    read_pause_s: float = 0.0
+    reads_paused: int = 0
+
+
+@dataclass(frozen=True)
+class Wire:
+    """One server. Every exchange has its own connection, so no check inherits another's trouble."""
+
+    base_url: str
+    headers: Mapping[str, str] = field(default_factory=dict)
+
+    def request(
+        self, method: str, path: str, body: bytes = b"", headers: Mapping[str, str] | None = None, *, bare: bool = False
+    ) -> Request:
+        """A request with the endpoint's own headers; ``bare`` leaves those out (to look at the server as a stranger)."""
+        parts = urlsplit(self.base_url)
+        given = {**({} if bare else self.headers), **(headers or {})}
+        return Request(method, parts.path.rstrip("/") + path, tuple(given.items()), body)
+
+    def exchange(
+        self,
+        request: Request,
+        deadline_s: float,
+        *,
+        leave: Callable[[bytes], bool] | None = None,
+        pace: Pace | None = None,
+    ) -> Exchange:
+        """Send, read to the end, or until ``leave`` (told the body so far) says that we hang up.
+
+        Raises:
+            TransportError: no connection, or no complete answer within ``deadline_s`` seconds, or the peer reset it.
+            ProtocolError: the answer is no HTTP.
+        """
+        parts = urlsplit(self.base_url)
+        start = time.monotonic()
+        end = start + deadline_s
+        pace = pace or Pace()
+        what = f"{request.method} {self.base_url}{request.target}"
+        pieces: list[Piece] = []
+        reader = ResponseReader(method=request.method)
+        try:
+            with self._connect(parts.hostname or "", parts.port, parts.scheme, end) as sock:
+                self._send(sock, request.raw(parts.netloc.rpartition("@")[2]), end, pace)
+                sent = time.monotonic()
+                ended = self._read(sock, reader, pieces, sent, end, leave, pace)
+        except TimeoutError:
+            got = f"status {reader.status} and {sum(len(p.data) for p in pieces)} body bytes" if reader.status else "nothing"
+            raise TransportError(f"{what}: no complete answer within {deadline_s:g} s ({got} arrived)") from None
+        except OSError as error:
+            raise TransportError(f"{what}: {type(error).__name__}: {error}") from None
+        if not reader.status:
+            raise TransportError(f"{what}: the server closed the connection without an answer")
+        return Exchange(
+            request, reader.status, reader.reason, tuple(reader.headers), tuple(pieces), ended,
+            time.monotonic() - start, tuple(reader.chunks),
+        )  # fmt: skip
+
+    @staticmethod
+    def _connect(host: str, port: int | None, scheme: str, end: float) -> socket.socket:
+        sock = socket.create_connection((host, port or (443 if scheme == "https" else 80)), timeout=_left(end))
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        if scheme != "https":
+            return sock
+        try:
+            return ssl.create_default_context().wrap_socket(sock, server_hostname=host)
+        except BaseException:
+            sock.close()
+            raise
+
+    @staticmethod
+    def _send(sock: socket.socket, raw: bytes, end: float, pace: Pace) -> None:
+        if not pace.send_piece:
+            sock.settimeout(_left(end))
+            try:
+                sock.sendall(raw)
+            except (BrokenPipeError, ConnectionResetError):
+                pass  # a server may refuse a huge body before it has read it: its answer is there to be read
+            return
+        for at in range(0, len(raw), pace.send_piece):
+            sock.settimeout(_left(end))
+            sock.sendall(raw[at : at + pace.send_piece])
+            time.sleep(pace.send_pause_s)
+
+    @staticmethod
+    def _read(
+        sock: socket.socket,
+        reader: ResponseReader,
+        pieces: list[Piece],
+        sent: float,
+        end: float,
+        leave: Callable[[bytes], bool] | None,
+        pace: Pace,
+    ) -> Ended:
+        so_far = bytearray()
+        reads = 0
+        while not reader.done:
+            sock.settimeout(_left(end))
+            data = sock.recv(65536 if not pace.read_pause_s else 512)
+            if not data:
+                return reader.close()
+            body = reader.feed(data)
+            if body:
+                pieces.append(Piece(time.monotonic() - sent, body))
+                if leave is not None:
+                    so_far += body
+                    if leave(bytes(so_far)):
+                        return "left"
+            reads += 1
+            if pace.read_pause_s and reads <= pace.reads_paused:
+                time.sleep(pace.read_pause_s)
+        return "complete"
+
+
+def _left(end: float) -> float:
+    left = end - time.monotonic()
+    if left <= 0:
+        raise TimeoutError
+    return left
+
+
+def read_response(parts: Sequence[bytes], method: str = "GET") -> tuple[ResponseReader, bytes]:
+    """A whole recorded answer in the given cuts: the reader with status and headers, and the body. Pure."""
+    reader = ResponseReader(method=method)
+    body = b"".join([reader.feed(part) for part in parts])
+    reader.close()
+    return reader, body
