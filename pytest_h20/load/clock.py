@@ -16,13 +16,14 @@ from contextlib import contextmanager
 now = time.perf_counter
 
 
-def realtime_offset() -> float:
+def realtime_offset(readings: int = 50) -> float:
     """Seconds to subtract from a CLOCK_REALTIME stamp (kernel receive stamps) to get one of `now`.
 
-    The two clocks cannot be read at once, so the closest pair of several readings is taken.
+    The two clocks cannot be read at once, so the closest pair of several readings is taken. Both run at the same rate
+    (adjustments of the frequency apply to both), so the offset only changes when the wall clock is set.
     """
     best_gap, best = float("inf"), 0.0
-    for _ in range(50):
+    for _ in range(readings):
         before = now()
         wall = time.time()
         after = now()

@@ -149,6 +149,8 @@ class LoopOutcome:
     busy_loop_s: float = 0.0
     """The longest time the loop spent between two looks at the sockets."""
     cpu_s: float = 0.0
+    clock_steps: int = 0
+    """How often the wall clock was found set, more than 1 ms against the monotonic one. Kernel stamps follow it."""
     metrics: list[tuple[float, bytes]] = field(default_factory=list)
     stopped: str = ""
     """Why the run ended early: "" | interrupted | cell_timeout | server_gone | duration."""
@@ -800,6 +802,11 @@ class LoadLoop:
             return True
         if self._failures_in_row >= give_up:
             self._end_sending("server_gone")
+        if self._settings.kernel_stamps:
+            offset = realtime_offset(5)
+            if abs(offset - self._offset) > 1e-3:
+                outcome.clock_steps += 1
+                self._offset = offset
         for slot in list(self._slots.values()):
             if slot is self._metrics_slot:
                 continue

@@ -44,7 +44,8 @@ class LoadPlan:
     temperature        sampling temperature of requests
     ignore_eos         the server must produce exactly the asked number of tokens
     usage_each         ask for usage in every event: exact tokens per event, more work for the server
-    kernel_stamps      stamp arrivals with the kernel's receive time (Linux) instead of the clock at read
+    kernel_stamps      stamp arrivals with the kernel's receive time (Linux, not with TLS) instead of the clock at read:
+                       right even while the client itself waits for a CPU
     metrics_every_s    wall seconds between two looks at /metrics
     records_path       JSONL file for one record per request; None = keep none on disk
     tpot_floor_ms      the hardware's lower bound of TPOT (`roofline.py`), for the sanity rule
@@ -67,7 +68,7 @@ class LoadPlan:
     temperature: float = 0.0
     ignore_eos: bool = True
     usage_each: bool = False
-    kernel_stamps: bool = False
+    kernel_stamps: bool = True
     metrics_every_s: float = 1.0
     records_path: str | None = None
     tpot_floor_ms: float | None = None

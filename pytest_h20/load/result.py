@@ -96,6 +96,8 @@ class ClientView:
     clock_drift_s: float
     """Wall clock against monotonic clock over the run; a step shows here."""
     reconnects: int
+    clock_steps: int = 0
+    """How often the wall clock was set (by more than 1 ms) during the run."""
     host: str = ""
     python: str = ""
 

@@ -403,6 +403,7 @@ def _client(shares: Sequence[Share], complete: Sequence[Record], where: str) -> 
         clock_backwards=sum(share.tally.clock_backwards for share in shares),
         clock_drift_s=max(drifts, key=abs) if drifts else 0.0,
         reconnects=sum(share.reconnects for share in shares),
+        clock_steps=sum(share.clock_steps for share in shares),
         host=where or socket.gethostname(),
         python=platform.python_version(),
     )

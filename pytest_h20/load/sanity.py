@@ -202,6 +202,9 @@ def clock(result: CellResult) -> Finding:
     if client_view.clock_backwards:
         text = f"{client_view.clock_backwards} stamps lie before the one they follow"
         return Finding("clock", "failed", text, float(client_view.clock_backwards), 0, "stamps")
+    if client_view.clock_steps:
+        text = f"the wall clock was set {client_view.clock_steps} times during the run"
+        return Finding("clock", "failed", text, float(client_view.clock_steps), 0, "steps")
     if abs(drift) > CLOCK_STEP_S:
         text = f"wall clock and monotonic clock parted by {drift:+.3f} s during the run: the clock was set or suspended"
         return Finding("clock", "failed", text, drift, CLOCK_STEP_S, "s")

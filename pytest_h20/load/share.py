@@ -130,6 +130,7 @@ class Share:
     cpu_wall_s: float = 0.0
     parse_cpu_wall_s: float = 0.0
     clock_drift_wall_s: float = 0.0
+    clock_steps: int = 0
     stopped: str = ""
     not_sent: int = 0
     samples: list[MetricsSample] = field(default_factory=list)
@@ -294,6 +295,7 @@ def _share(job: Job, outcome: LoopOutcome, called: float) -> Share:
         retries=outcome.retries,
         longest_busy_wall_s=outcome.busy_loop_s,
         cpu_wall_s=outcome.cpu_s,
+        clock_steps=outcome.clock_steps,
         parse_cpu_wall_s=parse_cpu,
         stopped=outcome.stopped,
         not_sent=outcome.not_sent,
