@@ -47,9 +47,15 @@ def score(folder: Path) -> list[Row]:
         labels = entry["labels"]
         line = got.decisive_line.strip()
         rows.append(
-            Row(entry["file"], labels["outcome"], labels["cause"], got.outcome, got.cause,
-                line.startswith(labels["decisive_line"].strip()[:400]))
-        )  # fmt: skip
+            Row(
+                entry["file"],
+                labels["outcome"],
+                labels["cause"],
+                got.outcome,
+                got.cause,
+                line.startswith(labels["decisive_line"].strip()[:400]),
+            )
+        )
     return rows
 
 

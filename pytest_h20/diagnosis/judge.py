@@ -77,49 +77,102 @@ _PREFIX = re.compile(
 _LEVEL = re.compile(r"\b(INFO|WARNING|DEBUG)\b(?: \d\d-\d\d \d\d:\d\d:\d\d|:| +\S+\.py:\d+)")
 _CLOCK = re.compile(r"(?<!\d)(?:20\d\d-)?(\d\d)-(\d\d)[ T](\d\d):(\d\d):(\d\d)")
 _ECHO = re.compile(
-    r"server_args=ServerArgs\(|args: Namespace\(|non-default args:|[Rr]eceived request |Initializing a V[01] LLM engine"
-    r"|(?:Receive|Finish): obj=|^usage: |^\s+\[-|\[-h\]|\[--[\w-]+|Command: |with command|Warning: The argument|prompt: '"
+    r"server_args=(?:ServerArgs\(|\{)|args: Namespace\(|non-default args:|[Rr]eceived request "
+    r"|Initializing a V[01] LLM engine"
+    r"|(?:Receive|Finish): obj=|^usage: |^\s+\[-|\[-h\]|\[--[\w-]+|Command: |with command"
+    r"|Warning: The argument|prompt: '"
 )
 _CODE = re.compile(r"^\s{4,}(?:raise|return|if|elif|for|while|with|assert|await|yield|self\.|logger\.|except|try:|\w+ = )")
-_IGNORED = re.compile(r"Exception ignored in|Ignore import error|leaked (?:semaphore|shared_memory) objects")
-_EXCEPTION = re.compile(r"^(?:[A-Za-z_][\w.]*\.)?[A-Z]\w*(?:Error|Exception|Timeout|Failure|NotFound|Interrupt)(?:: .*)?$")
+_IGNORED = re.compile(r"Exception ignored in|Ignore import error")
+_EXCEPTION = re.compile(r"^(?:[A-Za-z_][\w.]*\.)?[A-Z]\w*(?:Error|Exception|Timeout|Failure|NotFound" r"|Interrupt)(?:: .*)?$")
 _TRACEBACK = re.compile(r"Traceback \(most recent call last\)")
 
 _START: tuple[tuple[EngineName, re.Pattern[str]], ...] = (
     ("vllm", re.compile(r"vLLM API server version|█ +version \S+|Launching vLLM \(v")),
-    ("sglang", re.compile(r"server_args=ServerArgs\(")),
+    ("sglang", re.compile(r"server_args=(?:ServerArgs\(|\{)")),
 )
-_IS_VLLM = re.compile(r"vLLM|\bvllm[/.\s]|VllmWorker|EngineCore|\b(?:INFO|WARNING|ERROR) \d\d-\d\d \d\d:\d\d:\d\d \[?[\w./]+\.py:\d+\]")
-_IS_SGLANG = re.compile(r"\bsglang\b|SGLang|\[20\d\d-\d\d-\d\d \d\d:\d\d:\d\d[^\]]* (?:DP|TP|PP|EP)\d+")
+_IS_VLLM = re.compile(
+    r"vLLM|\bvllm[/.\s]|VllmWorker|EngineCore|\b(?:INFO|WARNING" r"|ERROR) \d\d-\d\d \d\d:\d\d:\d\d \[?[\w./]+\.py:\d+\]"
+)
+_IS_SGLANG = re.compile(
+    r"\bsglang\b|SGLang|(?:Prefill batch|Decode batch)[,.] #" r"|\[20\d\d-\d\d-\d\d \d\d:\d\d:\d\d[^\]]* (?:DP|TP|PP|EP)\d+"
+)
 _ENGINE_STRONG: tuple[tuple[EngineName, re.Pattern[str]], ...] = (
-    ("sglang", re.compile(r"/sglang/|sglang\.launch_server|launch_server\.py: error|sglang serve: error|The server is fired up|sglang is using nccl")),
-    ("vllm", re.compile(r"/vllm/|vllm\.entrypoints|vLLM is using nccl|\(EngineCore|\(APIServer|VllmWorker|api_server\.py: error|vllm serve: error")),
+    (
+        "sglang",
+        re.compile(
+            r"/sglang/|sglang\.launch_server|launch_server\.py: error|sglang serve: error"
+            r"|The server is fired up|sglang is using nccl"
+        ),
+    ),
+    (
+        "vllm",
+        re.compile(
+            r"/vllm/|vllm\.entrypoints|vLLM is using nccl|\(EngineCore|\(APIServer|VllmWorker"
+            r"|api_server\.py: error|vllm serve: error"
+        ),
+    ),
 )
-_VERSION_TEXT = re.compile(r"vLLM API server version (\S+)|█ +version (\S+)|LLM engine \(v([^)\s]+)\)|Launching vLLM \(v([^)\s]+)\)|sglang(?:==| version:? )(\d[\w.]*)")
+_VERSION_TEXT = re.compile(
+    r"vLLM API server version (\S+)|█ +version (\S+)|LLM engine \(v([^)\s]+)\)"
+    r"|Launching vLLM \(v([^)\s]+)\)|sglang(?:==| version:? )(\d[\w.]*)"
+)
 _READY: dict[EngineName, re.Pattern[str]] = {
     "vllm": re.compile(r"Application startup complete\."),
     "sglang": re.compile(r"The server is fired up and ready to roll!"),
 }
 _SGLANG_BOUND = re.compile(r"Uvicorn running on |\"(?:POST|GET) \S+ HTTP/1\.[01]\" 200|(?:Prefill|Decode) batch")
-_NODE_RANK = re.compile(r"\bnode_rank=(\d+)")
+_NODE_RANK = re.compile(r"\bnode_rank'?[=:] ?(\d+)")
 _DUMMY = re.compile(r"Dummy health check server started")
-_SHUTDOWN = re.compile(r"INFO: +Shutting down$|Application shutdown complete|Gracefully exiting|\[shutdown\] API server: ")
+_SHUTDOWN = re.compile(
+    r"INFO: +Shutting down$|Application shutdown complete|Gracefully exiting"
+    r"|\[shutdown\] API server: |SIG(?:TERM|INT) received|[Rr]eceived signal"
+)
+_SERVED = re.compile(r"\"POST /(?:v1/(?:chat/)?completions|generate)\S* HTTP/1\.[01]\" 200")
+_TRACKER = re.compile(r"resource_tracker: There appear to be \d+ leaked")
 
 _BACKWARDS_S = 120
 """A clock that jumps back by more than this within one server's log means two writers (the corpus' case: 37 minutes)."""
 
 _WAIT_ORDER = (
-    "engine_starting", "ray_placement_group_pending", "workers_starting", "distributed_init", "weights_loading",
-    "kv_cache_allocation", "torch_compile", "jit_kernel_build", "cuda_graph_capture", "warmup",
-)  # fmt: skip
+    "engine_starting",
+    "ray_placement_group_pending",
+    "workers_starting",
+    "distributed_init",
+    "weights_loading",
+    "kv_cache_allocation",
+    "torch_compile",
+    "jit_kernel_build",
+    "cuda_graph_capture",
+    "warmup",
+)
 _WAIT_WINDOW = 50
 """Lines back from the newest waiting line among which the furthest stage is taken: ranks interleave."""
 
-_DEATHS = frozenset({
-    "engine_core_died", "worker_died", "child_process_crashed", "child_terminated_sigterm_after_ready", "scheduler_killed_oom",
-    "killed", "segmentation_fault", "aborted", "floating_point_exception", "collective_timeout", "peer_node_gone",
-    "execute_model_timeout", "ray_actor_died", "sigquit_from_child", "scheduler_exception", "engine_core_failed", "port_in_use",
-})  # fmt: skip
+_TAIL_LINES = 4
+"""The tracker's warning is two lines, a blank may follow."""
+
+_DEATHS = frozenset(
+    {
+        "engine_core_died",
+        "worker_died",
+        "child_process_crashed",
+        "child_terminated_sigterm_after_ready",
+        "scheduler_killed_oom",
+        "killed",
+        "segmentation_fault",
+        "aborted",
+        "floating_point_exception",
+        "collective_timeout",
+        "peer_node_gone",
+        "execute_model_timeout",
+        "ray_actor_died",
+        "sigquit_from_child",
+        "scheduler_exception",
+        "engine_core_failed",
+        "port_in_use",
+    }
+)
 """What ends a server that was ready. Everything else after ready is a request's trouble."""
 
 _NCCL_INFO = tuple(s for s in FABRIC if s.kind in ("cause", "hint"))
@@ -172,6 +225,8 @@ class _Server:
     exception: tuple[int, str] | None = None
     first_exception: tuple[int, str] | None = None
     shutdown: bool = False
+    served: tuple[int, str] | None = None
+    tracker: tuple[int, str] | None = None
     last_line: str = ""
 
     def add(self, line: str) -> list[_Match]:
@@ -194,6 +249,10 @@ class _Server:
             self.dummy_line = line
         if _SHUTDOWN.search(body):
             self.shutdown = True
+        if self.served is None and _SERVED.search(body):
+            self.served = (index, line)
+        if _TRACKER.search(body):
+            self.tracker = (index, line)
         for engine in (self.engine,) if self.engine else ("vllm", "sglang"):
             stage = recognise(engine, text)
             if stage is not None:
@@ -257,7 +316,7 @@ class _Server:
             candidates: tuple[Signature, ...] = _WAITS
         elif "NCCL INFO" in body:
             candidates = _NCCL_INFO + _WAITS
-        elif _CODE.match(body) or body.lstrip().startswith(("File \"", "^", "~")):
+        elif _CODE.match(body) or body.lstrip().startswith(('File "', "^", "~")):
             candidates = ()
         else:
             candidates = _OTHERS
@@ -284,7 +343,8 @@ class _Server:
             return None
         ready = self.ready_candidates.get(self.engine)
         if ready is None:
-            return None
+            # The end of a long log: the start is cut off, but requests were answered.
+            return self.served if not self.marked else None
         if self.engine == "sglang" and not self.bound:
             return None  # the port was never bound, or the part that would show it is missing
         return ready
@@ -307,14 +367,18 @@ class _Server:
         if ends:
             cause = self.best_cause(self.matches)
             return self._failed(cause, ends[0])
+        if self._vanished():
+            return self._killed()
         if self.exception is not None and self.stage_index < self.exception[0]:
             cause = self.best_cause(self.matches)
             return self._failed(cause, None)
         if self.engine == "sglang" and self.node_rank and self.dummy_line:
             return self._plain(
-                "undetermined", "rank_without_ready_line", self.dummy_line,
+                "undetermined",
+                "rank_without_ready_line",
+                self.dummy_line,
                 "a node of rank 1 or higher: it never prints the ready line, judge rank 0",
-            )  # fmt: skip
+            )
         return self._waiting()
 
     def _after_ready(self, at: int, line: str) -> Diagnosis:
@@ -326,25 +390,58 @@ class _Server:
         if any(m.signature.kind == "symptom" for m in before) and (self.clock_back_at is not None or self.marked):
             decisive = next(m for m in reversed(before) if m.signature.kind == "symptom")
             return self._plain(
-                "undetermined", "two_processes_in_one_log", decisive.line,
+                "undetermined",
+                "two_processes_in_one_log",
+                decisive.line,
                 "two servers wrote this log at the same time: one failed, one became ready",
-            )  # fmt: skip
+            )
         after = [m for m in self.matches if m.index > at]
         death = next((m for m in after if m.fatal and m.signature.id in _DEATHS and self.holds(m)), None)
         if death is not None:
             runtime = [m for m in after if m.signature.stage not in ("arguments", "loading")]
             # "SIGTERM received" is the order to stop, not what went wrong afterwards.
             return self._failed(self.best_cause(m for m in runtime if m.signature.id != "terminated_by_signal"), death)
+        if self._vanished():
+            return self._killed()
         return self._plain("ready", None, line, "")
+
+    def _vanished(self) -> bool:
+        """A process killed with SIGKILL says nothing; its helper's complaint about what it left behind ends the log."""
+        return self.tracker is not None and not self.shutdown and self.count - self.tracker[0] <= _TAIL_LINES
+
+    def _killed(self) -> Diagnosis:
+        signature = BY_ID["killed"]
+        line = self.tracker[1] if self.tracker else self.last_line
+        return Diagnosis(
+            outcome="failed",
+            cause="killed",
+            decisive_line=line,
+            explanation=signature.cause,
+            fix=signature.fix,
+            source="recorded (0.5.16)",
+            engine=self.engine,
+            version=self.version,
+            stage=self.stage,
+            also=self._also("killed"),
+            rank=signature.rank,
+        )
 
     def _failed(self, cause: _Match | None, end: _Match | None) -> Diagnosis:
         if cause is not None:
             signature = cause.signature
             return Diagnosis(
-                outcome="failed", cause=signature.id, decisive_line=cause.line, explanation=signature.cause, fix=signature.fix,
-                source=signature.source, engine=self.engine, version=self.version, stage=self.stage,
-                also=self._also(signature.id), rank=signature.rank,
-            )  # fmt: skip
+                outcome="failed",
+                cause=signature.id,
+                decisive_line=cause.line,
+                explanation=signature.cause,
+                fix=signature.fix,
+                source=signature.source,
+                engine=self.engine,
+                version=self.version,
+                stage=self.stage,
+                also=self._also(signature.id),
+                rank=signature.rank,
+            )
         line = self.first_exception[1] if self.first_exception else end.line if end else self.last_line
         return self._plain("failed", None, line, "no known signature in this log")
 
@@ -363,10 +460,17 @@ class _Server:
         self, outcome: Outcome, cause: str | None, line: str, explanation: str, signature: Signature | None = None
     ) -> Diagnosis:
         return Diagnosis(
-            outcome=outcome, cause=cause, decisive_line=line, explanation=explanation,
-            fix=signature.fix if signature else "", source=signature.source if signature else "",
-            engine=self.engine, version=self.version, stage=self.stage, also=self._also(cause),
-        )  # fmt: skip
+            outcome=outcome,
+            cause=cause,
+            decisive_line=line,
+            explanation=explanation,
+            fix=signature.fix if signature else "",
+            source=signature.source if signature else "",
+            engine=self.engine,
+            version=self.version,
+            stage=self.stage,
+            also=self._also(cause),
+        )
 
     def _also(self, chosen: str | None) -> tuple[str, ...]:
         order = {"cause": 0, "symptom": 1, "hint": 2}

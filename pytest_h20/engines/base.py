@@ -300,14 +300,38 @@ class LaunchFacts:
 
 
 StageName = Literal[
-    "imports", "arguments", "joining", "placement", "dist-init", "nccl", "loading", "loaded", "kv-cache", "compile",
-    "graphs", "warmup", "serving", "ready",
-]  # fmt: skip
+    "imports",
+    "arguments",
+    "joining",
+    "placement",
+    "dist-init",
+    "nccl",
+    "loading",
+    "loaded",
+    "kv-cache",
+    "compile",
+    "graphs",
+    "warmup",
+    "serving",
+    "ready",
+]
 
 STAGE_ORDER: tuple[StageName, ...] = (
-    "imports", "arguments", "joining", "placement", "dist-init", "nccl", "loading", "loaded", "kv-cache", "compile",
-    "graphs", "warmup", "serving", "ready",
-)  # fmt: skip
+    "imports",
+    "arguments",
+    "joining",
+    "placement",
+    "dist-init",
+    "nccl",
+    "loading",
+    "loaded",
+    "kv-cache",
+    "compile",
+    "graphs",
+    "warmup",
+    "serving",
+    "ready",
+)
 
 
 @dataclass(frozen=True)

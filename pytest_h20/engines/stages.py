@@ -32,7 +32,9 @@ def _rule(name: StageName, pattern: str, unit: str = "") -> StageRule:
 # The first rule that matches decides: the particular stand before the general.
 _COMMON: tuple[StageRule, ...] = (
     StageRule("loading", SHARDS, "shards"),
-    _rule("compile", r"Entering DeepGEMM JIT Pre-Compile session|DeepGEMM warmup|\[aiter\] (?:start build|waiting for baton)"),
+    _rule(
+        "compile", r"Entering DeepGEMM JIT Pre-Compile session|DeepGEMM warmup|\[aiter\] (?:start build" r"|waiting for baton)"
+    ),
     _rule("compile", r"waiting for baton release at|Try DeepGEMM JIT Compiling|\bninja: |Building extension module"),
     _rule("nccl", r"NCCL version \d|NCCL INFO (?:Bootstrap|NCCL version|comm 0x)|ncclCommInitRank\w* comm"),
 )
@@ -42,32 +44,54 @@ _VLLM: tuple[StageRule, ...] = (
     _rule("serving", r"Starting vLLM (?:API )?server(?: \d+)? on (?P<detail>\S+)"),
     _rule("serving", r"Available routes are:|Waiting for application startup"),
     _rule("warmup", r"init engine \(profile, create kv cache, warmup model\) took|Warming up (?:model|chat)|Warmup took"),
-    _rule("graphs", r"Captur\w+ (?:CUDA|cudagraph|CUDA graph)[^:]*:\s+\d+%[^|]*\|[^|]*\| (?P<done>\d+)/(?P<total>\d+)", "graphs"),
-    _rule("graphs", r"Capturing (?:the model|cudagraphs|CUDA graph)|Graph capturing finished|Profiling CUDA graph memory"),
-    _rule("compile", r"torch\.compile takes|Using cache directory: .*torch_compile|Dynamo bytecode transform|Compiling a graph|Start compiling function"),
-    _rule("kv-cache", r"# (?:\w+ )?blocks: \d+|GPU KV cache size: (?P<detail>[\d,]+ tokens)|Available KV cache memory:"),
-    _rule("kv-cache", r"Maximum concurrency for|the current vLLM instance can use total_gpu_memory|Memory profiling (?:takes|results)"),
+    _rule(
+        "graphs",
+        r"Captur\w+ (?:CUDA|cudagraph|CUDA graph)[^:]*:\s+\d+%[^|]*\|[^" r"|]*\| (?P<done>\d+)/(?P<total>\d+)",
+        "graphs",
+    ),
+    _rule("graphs", r"Capturing (?:the model|cudagraphs|CUDA graph)|Graph capturing finished" r"|Profiling CUDA graph memory"),
+    _rule(
+        "compile",
+        r"torch\.compile takes|Using cache directory: .*torch_compile|Dynamo bytecode transform"
+        r"|Compiling a graph|Start compiling function",
+    ),
+    _rule("kv-cache", r"# (?:\w+ )?blocks: \d+|GPU KV cache size: (?P<detail>[\d,]+ tokens)" r"|Available KV cache memory:"),
+    _rule(
+        "kv-cache",
+        r"Maximum concurrency for|the current vLLM instance can use total_gpu_memory" r"|Memory profiling (?:takes|results)",
+    ),
     _rule("loaded", r"Loading model weights took|Model loading took|Loading weights took"),
     _rule("loading", r"Starting to load model|Loading model weights|Time spent downloading weights"),
     _rule("nccl", r"vLLM is using nccl==(?P<detail>\S+)|Found nccl from library"),
-    _rule("dist-init", r"world_size=(?P<detail>\d+) rank=\d+|rank \d+ in world size \d+ is assigned|distributed_init_method="),
+    _rule(
+        "dist-init", r"world_size=(?P<detail>\d+) rank=\d+|rank \d+ in world size \d+ is assigned" r"|distributed_init_method="
+    ),
     _rule("placement", r"Waiting for creating a placement group of specs for (?P<done>\d+) seconds", "seconds"),
-    _rule("placement", r"Waiting for removing a placement group|No current placement group found|use_ray_spmd_worker"),
+    _rule("placement", r"Waiting for removing a placement group|No current placement group found" r"|use_ray_spmd_worker"),
     _rule("joining", r"Connect(?:ed|ing) to (?:existing )?Ray cluster|Initializing Ray|Ray runtime started|Local node IP:"),
     _rule("joining", r"headless multiproc executor, with head node address (?P<detail>\S+)"),
     _rule("arguments", r"vLLM API server version (?P<detail>\S+)|non-default args:|args: Namespace\("),
-    _rule("arguments", r"Initializing a V[01] LLM engine \(v(?P<detail>[^)]+)\)|Started engine process with PID|█  version (?P<version>\S+)"),
+    _rule(
+        "arguments",
+        r"Initializing a V[01] LLM engine \(v(?P<detail>[^)]+)\)|Started engine process with PID"
+        r"|█  version (?P<version>\S+)",
+    ),
     _rule("imports", r"Automatically detected platform|Available plugins for group"),
-)  # fmt: skip
+)
 
 _SGLANG: tuple[StageRule, ...] = (
     _rule("ready", r"The server is fired up and ready to roll!"),
-    _rule("warmup", r"Uvicorn running on (?P<detail>\S+)|Application startup complete\.|Start of (?:disaggregation )?warmup"),
+    _rule(
+        "warmup", r"Uvicorn running on (?P<detail>\S+)|Application startup complete\." r"|Start of (?:disaggregation )?warmup"
+    ),
     _rule("serving", r"Started server process|Waiting for application startup|Dummy health check server started"),
     _rule("graphs", r"Capturing (?:batches|num tokens)[^|]*\|[^|]*\| (?P<done>\d+)/(?P<total>\d+)", "graphs"),
     _rule("graphs", r"Capture (?P<detail>[\w ]*graph)s? (?:begin|end)"),
     _rule("graphs", r"\| (?P<done>\d+)/(?P<total>\d+) \[[^\]]*it\]?.*Captur", "graphs"),
-    _rule("kv-cache", r"max_total_num_tokens=(?P<detail>\d+)|KV Cache is allocated|Memory pool end|#tokens: \d+, (?:KV|K) size"),
+    _rule(
+        "kv-cache",
+        r"max_total_num_tokens=(?P<detail>\d+)|KV Cache is allocated|Memory pool end" r"|#tokens: \d+, (?:KV|K) size",
+    ),
     _rule("loaded", r"Load weight end"),
     _rule("loading", r"Load weight begin|Beginning to load weights"),
     _rule("nccl", r"sglang is using nccl==(?P<detail>\S+)|Init torch distributed ends"),

@@ -1,0 +1,301 @@
+"""What both dialects share: environment, command-line writing, checks that do not depend on the engine."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterable, Mapping, Sequence
+
+from pytest_h20.engines import flags as flag_data
+from pytest_h20.engines.base import EngineName, LaunchFacts, NodePlan, Profile, Refusal, Version
+from pytest_h20.errors import UsageError
+
+NCCL_SUBSYSTEMS = "INIT,BOOTSTRAP,ENV,NET,GRAPH"
+"""INIT: devices, channels with ``/GDRDMA``, "Init COMPLETE"; NET: GIDs per queue pair, GPUDirect per HCA; ENV: what NCCL
+read; BOOTSTRAP: the out-of-band interface (its own subsystem from 2.23 on, unknown and ignored before); GRAPH: rings,
+trees, topology. COLL and TUNING would write a line per collective."""
+
+_BOOLEAN_TEXT = {"true": True, "false": False}
+
+
+def node_env(profile: Profile, node: NodePlan, engine: EngineName) -> dict[str, str]:
+    """Environment of every process of this engine on one node.
+
+    All of it goes into every container of every node: vLLM 0.7.2 forwards nothing to remote workers, later versions
+    forward differing sets (engine facts §1.7), SGLang forwards nothing. The profile's own entries win.
+    """
+    env = {
+        "NCCL_DEBUG": "INFO",
+        "NCCL_DEBUG_SUBSYS": NCCL_SUBSYSTEMS,
+        "NCCL_DEBUG_FILE": f"{profile.nccl_debug_dir.rstrip('/')}/nccl.%h.%p",
+    }
+    if node.control_interface:
+        env |= dict.fromkeys(("NCCL_SOCKET_IFNAME", "GLOO_SOCKET_IFNAME", "TP_SOCKET_IFNAME"), node.control_interface)
+    if node.hcas:
+        # "=" asks for exact names: without it mlx5_1 also takes mlx5_10 and its like.
+        env |= {"NCCL_IB_DISABLE": "0", "NCCL_IB_HCA": "=" + ",".join(node.hcas)}
+        if node.gid_index is not None:
+            env["NCCL_IB_GID_INDEX"] = str(node.gid_index)
+    env["HOST_IP"] = node.host_ip
+    env["VLLM_HOST_IP" if engine == "vllm" else "SGLANG_HOST_IP"] = node.host_ip
+    return env | {key: str(value) for key, value in profile.env.items()}
+
+
+def flag_name(flag: str) -> str:
+    """``--max_model_len`` and ``max-model-len`` are one option."""
+    return flag.strip().lstrip("-").replace("_", "-")
+
+
+def normalised(flags: Mapping[str, object]) -> dict[str, object]:
+    """Flags with canonical names; ``"False"``/``"true"`` as text become Booleans (YAML quoting is no intention)."""
+    result: dict[str, object] = {}
+    for raw, value in flags.items():
+        name = flag_name(raw)
+        if name in result:
+            raise UsageError(f"profile flag {raw!r} is given twice (dashes and underscores are the same)")
+        if isinstance(value, str) and value.strip().lower() in _BOOLEAN_TEXT:
+            value = _BOOLEAN_TEXT[value.strip().lower()]
+        result[name] = value
+    return result
+
+
+def write_flags(engine: EngineName, version: Version, flags: Mapping[str, object]) -> list[str]:
+    """Command-line words for flags, in the form this version's parser takes."""
+    table = flag_data.table_for(engine, version)
+    words: list[str] = []
+    for name, value in flags.items():
+        kind = table.kind(name) if table else None
+        if value is None:
+            continue
+        if value is True:
+            words.append(f"--{name}")
+        elif value is False:
+            if kind == "negatable":
+                words.append(f"--no-{name}")
+            elif kind == "boolean":
+                words.append(f"--{name}=False")
+        elif isinstance(value, Mapping):
+            words += [f"--{name}", json.dumps(dict(value), separators=(",", ":"))]
+        elif isinstance(value, Sequence) and not isinstance(value, str):
+            words.append(f"--{name}")
+            words += [str(item) for item in value]
+        else:
+            words += [f"--{name}", str(value)]
+    return words
+
+
+def order_nodes(nodes: Iterable[NodePlan]) -> tuple[NodePlan, ...]:
+    """Nodes by rank.
+
+    Raises:
+        UsageError: no node, or ranks that are not 0…n-1.
+    """
+    ordered = tuple(sorted(nodes, key=lambda node: node.rank))
+    if not ordered:
+        raise UsageError("a launch needs at least one node")
+    if [node.rank for node in ordered] != list(range(len(ordered))):
+        raise UsageError(f"node ranks must be 0…{len(ordered) - 1}, got {[node.rank for node in ordered]}")
+    return ordered
+
+
+def check_parallel(profile: Profile, nodes: Sequence[NodePlan]) -> None:
+    """Raises UsageError where the tensor parallel size and the nodes contradict each other."""
+    size = profile.tensor_parallel
+    if size < 1:
+        raise UsageError(f"profile {profile.name}: tensor_parallel is {size}; give the number of GPUs over all nodes")
+    if size % len(nodes):
+        raise UsageError(f"profile {profile.name}: tensor_parallel {size} cannot be divided over {len(nodes)} nodes")
+
+
+def driver_limit(engine: EngineName, version: Version, facts: LaunchFacts, node: str) -> tuple[int, str] | None:
+    """(lowest driver branch without a compatibility package, CUDA version) for the image on a node, or None if unknown.
+
+    CUDA 13 needs R580; CUDA 12 runs on R525 and later by minor-version compatibility (NVIDIA's compatibility table).
+    The image's own CUDA version is taken where known, else the release's wheels: CUDA 13 from vLLM 0.20 and
+    SGLang 0.5.11 on (engine facts §1.8).
+    """
+    image = facts.images.get(node)
+    cuda = image.cuda if image and image.cuda else None
+    if cuda is None:
+        if version.is_cpu_build or "cu12" in version.local or (image is not None and image.torch):
+            return None
+        cuda = "13.0" if version.at_least("0.20.0" if engine == "vllm" else "0.5.11") else "12"
+    match = re.match(r"(\d+)", cuda)
+    if match is None:
+        return None
+    major = int(match.group(1))
+    return {12: (525, cuda), 13: (580, cuda)}.get(major)
+
+
+def common_refusals(
+    engine: EngineName, version: Version, profile: Profile, nodes: Sequence[NodePlan], facts: LaunchFacts
+) -> list[Refusal]:
+    """What no engine survives: driver, GPUs, images that differ, shapes that cannot be cut, unknown options."""
+    found: list[Refusal] = []
+    if not version.is_cpu_build:
+        found += _driver_refusals(engine, version, nodes, facts)
+    found += _image_refusals(engine, nodes, facts)
+    per_node = profile.tensor_parallel // len(nodes)
+    for node in nodes:
+        have = facts.gpus.get(node.name)
+        if have is not None and have < per_node and not version.is_cpu_build:
+            found.append(
+                Refusal(
+                    "not_enough_gpus",
+                    f"needs {per_node} GPUs per node (TP {profile.tensor_parallel} over {len(nodes)} nodes), has {have}",
+                    "lower tensor_parallel, or free the GPUs",
+                    "F20; recorded",
+                    node=node.name,
+                )
+            )
+    if facts.expert_width and facts.block_n and (facts.expert_width // profile.tensor_parallel) % facts.block_n:
+        most = facts.expert_width // facts.block_n
+        found.append(
+            Refusal(
+                "block_fp8_not_divisible",
+                f"TP {profile.tensor_parallel} cuts the experts ({facts.expert_width} wide) into parts that "
+                f"block FP8 ({facts.block_n}) does not divide",
+                f"use TP ≤ {most}",
+                "engines §1.8",
+                flag="tensor-parallel-size",
+            )
+        )
+    ips = [node.host_ip for node in nodes]
+    if len(set(ips)) != len(ips):
+        found.append(
+            Refusal("duplicate_host_ip", f"nodes share a host IP: {', '.join(ips)}", "give each node its own address", "F07")
+        )
+    found += _flag_refusals(engine, version, profile)
+    return found
+
+
+def _driver_refusals(engine: EngineName, version: Version, nodes: Sequence[NodePlan], facts: LaunchFacts) -> list[Refusal]:
+    found = []
+    for node in nodes:
+        driver = facts.drivers.get(node.name, "")
+        branch = re.match(r"(\d+)", driver)
+        limit = driver_limit(engine, version, facts, node.name)
+        if branch is None or limit is None or int(branch.group(1)) >= limit[0] or facts.cuda_compat:
+            continue
+        older = "vLLM below 0.20" if engine == "vllm" else "SGLang below 0.5.11"
+        found.append(
+            Refusal(
+                "driver_too_old",
+                f"driver {driver} cannot run the image's CUDA {limit[1]} (needs R{limit[0]} or newer)",
+                f"use an image built for CUDA 12 ({older}, or a cu12 build), update the driver, or state "
+                f"cuda_compat when the matching compatibility package is in use",
+                "F43; NVIDIA CUDA compatibility",
+                node=node.name,
+            )
+        )
+    return found
+
+
+def _image_refusals(engine: EngineName, nodes: Sequence[NodePlan], facts: LaunchFacts) -> list[Refusal]:
+    found = []
+    known = {node.name: facts.images[node.name] for node in nodes if node.name in facts.images}
+    for name, image in known.items():
+        if image.engine(engine) is None:
+            found.append(
+                Refusal(
+                    "engine_not_in_image",
+                    f"the image holds no {engine}",
+                    "check the profile's image",
+                    "version query",
+                    node=name,
+                )
+            )
+    for what in ("engine", "torch", "nccl", "ray", "python"):
+        values = {name: image.engine(engine) if what == "engine" else getattr(image, what) for name, image in known.items()}
+        if len(set(values.values())) > 1:
+            told = ", ".join(f"{name} {value or 'none'}" for name, value in values.items())
+            found.append(
+                Refusal(
+                    "images_differ",
+                    f"the nodes' images differ in {engine if what == 'engine' else what}: {told}",
+                    "use one image digest on all nodes",
+                    "F09",
+                )
+            )
+            break
+    return found
+
+
+def _flag_refusals(engine: EngineName, version: Version, profile: Profile) -> list[Refusal]:
+    found = []
+    table = flag_data.table_for(engine, version)
+    for raw, value in profile.flags.items():
+        name = flag_name(raw)
+        if value is None or name in REMOVED_FLAGS[engine]:
+            continue  # told by the dialect, with the reason
+        if table is not None and table.kind(name) == "removed":
+            found.append(
+                Refusal(
+                    "removed_flag",
+                    f"--{name} is refused by {engine} {version}",
+                    "remove it; the engine's own message names the successor",
+                    f"parser of {engine} {table.version}",
+                    flag=name,
+                )
+            )
+        elif flag_data.unknown(engine, version, name):
+            guess = table.suggest(name) if table else None
+            found.append(
+                Refusal(
+                    "unknown_flag",
+                    f"{engine} {version} has no option --{name}",
+                    f"did you mean --{guess}?" if guess else "remove it",
+                    f"F22; parser of {engine} {table.version if table else version}",
+                    flag=name,
+                )
+            )
+    parser = normalised(profile.flags).get("reasoning-parser")
+    if isinstance(parser, str) and table is not None:
+        below, above = flag_data.neighbours(engine, version)
+        names = {p for t in (below, above) if t for p in t.reasoning_parsers} | {"auto"}
+        if above is not None and parser not in names and len(names) > 1:
+            other = parser.replace("-", "_") if engine == "vllm" else parser.replace("_", "-")
+            hint = f"write {other}" if other in names else f"known: {', '.join(sorted(names - {'auto'}))}"
+            found.append(
+                Refusal(
+                    "unknown_reasoning_parser",
+                    f"{engine} {version} has no reasoning parser {parser!r}",
+                    hint,
+                    "engines §1.1/§2.1; vLLM spells deepseek_r1, SGLang deepseek-r1",
+                    flag="reasoning-parser",
+                )
+            )
+    return found
+
+
+REMOVED_FLAGS: Mapping[EngineName, Mapping[str, tuple[str, str, str]]] = {
+    # flag: (first version without it, what to do instead, source). Flags that are translated do not stand here.
+    "vllm": {
+        "enable-reasoning": ("0.10.0", "remove it: --reasoning-parser alone is enough since 0.9.0", "F22; engines §1.1"),
+        "max-seq-len-to-capture": ("0.11.0", "remove it: the V0 engine that used it is gone", "engines §1.1"),
+        "swap-space": ("0.18.0", "remove it: V1 does not swap", "engines §1.1"),
+        "num-scheduler-steps": ("0.10.1", "remove it: multi-step scheduling is gone", "engines §1.1"),
+        "device": ("0.10.0", "remove it: the build decides the device", "engines §1.1"),
+        "guided-decoding-backend": ("0.11.0", "remove it: the default backend is used", "parser of vllm 0.11.0"),
+    },
+    "sglang": {},
+}
+
+
+def removed_refusals(engine: EngineName, version: Version, profile: Profile) -> list[Refusal]:
+    """Options that this version no longer has and that mean nothing to it."""
+    found = []
+    for raw, value in profile.flags.items():
+        name = flag_name(raw)
+        entry = REMOVED_FLAGS[engine].get(name)
+        if entry and value is not None and version.at_least(entry[0]) and value is not False:
+            found.append(
+                Refusal(
+                    "removed_flag",
+                    f"{engine} {version} has no option --{name} (gone since {entry[0]})",
+                    entry[1],
+                    entry[2],
+                    flag=name,
+                )
+            )
+    return found

@@ -1,0 +1,393 @@
+"""vLLM 0.7.2 … 0.33.0: with Ray as in the write-up, or by itself over several nodes (≥ 0.11.1). Pure, no I/O.
+
+Version facts: the project's engine facts §1 (read in released wheels) and the stored argument parsers.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from pytest_h20.engines.api import ApiShape, vllm_shape
+from pytest_h20.engines.base import (
+    EngineName,
+    LaunchFacts,
+    LaunchMode,
+    LaunchPlan,
+    NodePlan,
+    PortNeed,
+    Profile,
+    ReadyRule,
+    Refusal,
+    Stage,
+    Step,
+    Version,
+)
+from pytest_h20.engines.common import (
+    check_parallel,
+    common_refusals,
+    flag_name,
+    node_env,
+    normalised,
+    order_nodes,
+    removed_refusals,
+    write_flags,
+)
+from pytest_h20.engines.stages import recognise
+
+OLDEST = "0.7.2"
+NEWEST = "0.33.0"
+NATIVE_SINCE = "0.11.1"
+RAY_NOT_IN_IMAGE_SINCE = "0.18.0"
+MNNVL_HANG = ("0.27.0", "0.29.0")
+ENV_OVERWRITTEN = ("0.17.1", "0.21.0")
+
+# Set by the dialect from the profile's own fields; in ``flags`` they would contradict it.
+_OWNED = (
+    "model",
+    "tensor-parallel-size",
+    "tp",
+    "nnodes",
+    "node-rank",
+    "master-addr",
+    "master-port",
+    "headless",
+    "host",
+    "port",
+    "distributed-executor-backend",
+    "served-model-name",
+)
+
+
+@dataclass(frozen=True)
+class VllmDialect:
+    """vLLM at one version. ``mode`` None: decided by version and number of nodes (:meth:`mode_for`)."""
+
+    version: Version
+    mode: LaunchMode | None = None
+    engine: EngineName = "vllm"
+
+    @property
+    def api(self) -> ApiShape:
+        """Shape of this version's HTTP API."""
+        return vllm_shape(self.version)
+
+    def mode_for(self, nodes: Sequence[NodePlan], profile_mode: LaunchMode | None = None) -> str:
+        """``single`` on one node unless Ray is asked for; else the wanted mode; else native from 0.18 on (whose images
+        have no Ray) and for CPU builds, Ray before."""
+        wanted = profile_mode or self.mode
+        if wanted == "ray":
+            return "ray"
+        if len(nodes) == 1:
+            return "single"
+        if wanted is not None:
+            return wanted
+        return "native" if self.version.at_least(RAY_NOT_IN_IMAGE_SINCE) or self.version.is_cpu_build else "ray"
+
+    # ---------------------------------------------------------------------------------------------------------- launch
+
+    def plan(self, profile: Profile, nodes: tuple[NodePlan, ...]) -> LaunchPlan:
+        """Everything to start, in order.
+
+        Raises:
+            UsageError: ranks, tensor parallel size or flags contradict each other.
+        """
+        ordered = order_nodes(nodes)
+        check_parallel(profile, ordered)
+        mode = self.mode_for(ordered, profile.mode)
+        flags, warnings = self._flags(profile)
+        if mode == "ray":
+            steps = self._ray_steps(profile, ordered, flags)
+        else:
+            steps = self._native_steps(profile, ordered, flags)
+        return LaunchPlan(
+            engine="vllm",
+            version=self.version,
+            mode=mode,
+            steps=steps,
+            ready=self._ready(ordered, mode),
+            http_port=profile.http_port,
+            ports_needed=self._ports(profile, ordered, mode),
+            warnings=(*self._version_warnings(), *warnings),
+        )
+
+    def _version_warnings(self) -> tuple[str, ...]:
+        if self.version.below(OLDEST):
+            return (f"vLLM {self.version} is older than {OLDEST}, the oldest release whose behaviour is known here",)
+        if not self.version.below(f"{NEWEST}.post99"):
+            return (f"vLLM {self.version} is newer than {NEWEST}; treated like it",)
+        return ()
+
+    def _flags(self, profile: Profile) -> tuple[dict[str, object], list[str]]:
+        """The profile's flags translated for this version, and what was changed."""
+        v, flags, notes = self.version, normalised(profile.flags), list[str]()
+        for name in _OWNED:
+            if name in flags:
+                notes.append(f"--{name} belongs to the profile's own fields; the flag is ignored")
+                del flags[name]
+        if v.at_least("0.10.0"):
+            if flags.pop("enable-reasoning", None):
+                notes.append("--enable-reasoning dropped: gone in 0.10.0, --reasoning-parser alone is enough")
+        elif v.below("0.9.0") and flags.get("reasoning-parser") and "enable-reasoning" not in flags:
+            flags["enable-reasoning"] = True
+        if "disable-log-requests" in flags and v.at_least("0.10.1"):
+            if flags.pop("disable-log-requests"):
+                notes.append("--disable-log-requests dropped: request logging is off by default since 0.10.1")
+            else:
+                flags["enable-log-requests"] = True
+        for name, since in (
+            ("max-seq-len-to-capture", "0.11.0"),
+            ("swap-space", "0.18.0"),
+            ("num-scheduler-steps", "0.10.1"),
+            ("device", "0.10.0"),
+            ("guided-decoding-backend", "0.11.0"),
+        ):
+            if name in flags and v.at_least(since):
+                del flags[name]
+                notes.append(f"--{name} dropped: gone in {since}")
+        return flags, notes
+
+    def _common_words(self, profile: Profile, flags: dict[str, object]) -> list[str]:
+        words = ["--tensor-parallel-size", str(profile.tensor_parallel), "--host", "0.0.0.0", "--port", str(profile.http_port)]
+        if profile.served_model_name:
+            words += ["--served-model-name", profile.served_model_name]
+        return words + write_flags("vllm", self.version, flags)
+
+    def _server(self, profile: Profile) -> list[str]:
+        """The API server's command up to the model. ``python -m …api_server`` is a deprecated shim from 0.29 on, and
+        cannot run headless; ``vllm serve`` is used where nodes can be joined without Ray."""
+        if self.version.at_least(NATIVE_SINCE):
+            return ["vllm", "serve", profile.model_path]
+        return ["python3", "-m", "vllm.entrypoints.openai.api_server", "--model", profile.model_path]
+
+    def _env(self, profile: Profile, node: NodePlan, mode: str) -> dict[str, str]:
+        env: dict[str, str] = {}
+        if mode == "ray":
+            env |= {"RAY_DEDUP_LOGS": "0", "RAY_USAGE_STATS_ENABLED": "0"}
+        if self.version.at_least("0.14.1"):
+            # 600 s by default: too short for 40 GiB per GPU from slow storage (F50).
+            env["VLLM_ENGINE_READY_TIMEOUT_S"] = str(max(600, int(profile.ready_timeout_s)))
+        return env | node_env(profile, node, "vllm")
+
+    def _native_steps(self, profile: Profile, nodes: tuple[NodePlan, ...], flags: dict[str, object]) -> tuple[Step, ...]:
+        steps = []
+        for node in nodes:
+            argv = [*self._server(profile), *self._common_words(profile, flags), "--distributed-executor-backend", "mp"]
+            if len(nodes) > 1:
+                argv += [
+                    "--nnodes",
+                    str(len(nodes)),
+                    "--node-rank",
+                    str(node.rank),
+                    "--master-addr",
+                    nodes[0].host_ip,
+                    "--master-port",
+                    str(profile.dist_port),
+                ]
+                if node.rank > 0:
+                    argv.append("--headless")
+            mode = "native" if len(nodes) > 1 else "single"
+            steps.append(Step(node.name, "container", tuple(argv), self._env(profile, node, mode), f"rank{node.rank}"))
+        return tuple(steps)
+
+    def _ray_steps(self, profile: Profile, nodes: tuple[NodePlan, ...], flags: dict[str, object]) -> tuple[Step, ...]:
+        head, *workers = nodes
+        # No dashboard: it would listen without authentication, and nothing here reads it.
+        start = [
+            "ray",
+            "start",
+            "--head",
+            f"--port={profile.ray_port}",
+            "--block",
+            f"--node-ip-address={head.host_ip}",
+            "--include-dashboard=false",
+        ]
+        steps = [
+            Step(
+                head.name,
+                "container",
+                tuple(start),
+                self._env(profile, head, "ray"),
+                "ray-head",
+                wait_for="started" if workers else "ray-joined",
+            )
+        ]
+        for worker in workers:
+            join = [
+                "ray",
+                "start",
+                f"--address={head.host_ip}:{profile.ray_port}",
+                "--block",
+                f"--node-ip-address={worker.host_ip}",
+            ]
+            # One after the other: workers started at the same instant were seen to crash in NCCL's init (F23).
+            steps.append(
+                Step(
+                    worker.name,
+                    "container",
+                    tuple(join),
+                    self._env(profile, worker, "ray"),
+                    "ray-worker",
+                    wait_for="ray-joined",
+                )
+            )
+        argv = [*self._server(profile), *self._common_words(profile, flags), "--distributed-executor-backend", "ray"]
+        steps.append(Step(head.name, "exec", tuple(argv), self._env(profile, head, "ray"), "api-server"))
+        return tuple(steps)
+
+    def _ports(self, profile: Profile, nodes: tuple[NodePlan, ...], mode: str) -> dict[str, tuple[PortNeed, ...]]:
+        needs = [PortNeed(profile.http_port, "vLLM HTTP")]
+        if mode == "ray":
+            needs.append(PortNeed(profile.ray_port, "Ray head (GCS)"))
+        elif mode == "native":
+            needs.append(PortNeed(profile.dist_port, "torch rendezvous (--master-port)"))
+        # A headless node opens no HTTP port (recorded with 0.24): nothing to be free there.
+        return {node.name: tuple(needs) if node.rank == 0 else () for node in nodes}
+
+    # --------------------------------------------------------------------------------------------------------- refusal
+
+    def refuse(self, profile: Profile, nodes: tuple[NodePlan, ...], facts: LaunchFacts) -> list[Refusal]:
+        """Everything that is known to end this launch before it serves."""
+        v = self.version
+        mode = self.mode_for(nodes, profile.mode)
+        flags = {flag_name(raw): value for raw, value in profile.flags.items()}
+        found = removed_refusals("vllm", v, profile)
+        if mode == "native" and v.below(NATIVE_SINCE):
+            found.append(
+                Refusal(
+                    "native_too_early",
+                    f"vLLM {v} cannot span nodes without Ray (--nnodes came with {NATIVE_SINCE})",
+                    "use mode: ray",
+                    "engines §1.1",
+                    flag="nnodes",
+                )
+            )
+        if mode == "ray":
+            found += self._ray_refusals(nodes, facts)
+            if v.within(*ENV_OVERWRITTEN):
+                found += self._env_refusals(profile, nodes)
+        for name, value in profile.flags.items():
+            text = str(value).strip().lower() if isinstance(value, str) else ""
+            if text in ("true", "false") and v.at_least("0.8.5"):
+                name = flag_name(name)
+                right = f"--{name}" if text == "true" else f"--no-{name}"
+                found.append(
+                    Refusal(
+                        "boolean_flag_form",
+                        f"--{name}={value} is not a form that vLLM {v} takes (Boolean pairs since 0.8.5)",
+                        f"write {name}: {text} without quotes; the command then has {right}",
+                        "F22",
+                        flag=name,
+                    )
+                )
+        off = flags.get("enable-chunked-prefill")
+        batched, length = flags.get("max-num-batched-tokens"), flags.get("max-model-len")
+        if off is False and isinstance(batched, int) and isinstance(length, int) and batched < length:
+            found.append(
+                Refusal(
+                    "max_num_batched_tokens_too_small",
+                    f"without chunked prefill one batch ({batched} tokens) must hold the longest prompt ({length})",
+                    "raise max-num-batched-tokens to max-model-len",
+                    "engines §1.1",
+                    flag="max-num-batched-tokens",
+                )
+            )
+        if (
+            v.within(*MNNVL_HANG)
+            and len(nodes) > 1
+            and not v.is_cpu_build
+            and (facts.compute_capability is None or facts.compute_capability < (10, 0))
+            and flags.get("disable-custom-all-reduce") is not True
+        ):
+            found.append(
+                Refusal(
+                    "mnnvl_custom_all_reduce_hang",
+                    f"vLLM {v} over several nodes of Hopper or older hangs 30 minutes in custom all-reduce",
+                    "set disable-custom-all-reduce: true, or use 0.29.0 and later",
+                    "F16; vllm#52907",
+                    flag="disable-custom-all-reduce",
+                )
+            )
+        if v.below("0.8.0") and flags.get("enable-auto-tool-choice") and flags.get("reasoning-parser"):
+            found.append(
+                Refusal(
+                    "tool_choice_conflicts_with_reasoning",
+                    f"vLLM {v} cannot combine tool choice and reasoning",
+                    "drop enable-auto-tool-choice, or use 0.8 and later",
+                    "F64",
+                    flag="enable-auto-tool-choice",
+                )
+            )
+        if profile.http_port in {profile.ray_port if mode == "ray" else -1, profile.dist_port if mode == "native" else -1}:
+            found.append(
+                Refusal(
+                    "ports_collide",
+                    f"HTTP port {profile.http_port} is also the cluster's own port",
+                    "give them different numbers",
+                    "F11",
+                )
+            )
+        return found + common_refusals("vllm", v, profile, nodes, facts)
+
+    def _ray_refusals(self, nodes: tuple[NodePlan, ...], facts: LaunchFacts) -> list[Refusal]:
+        found = []
+        for node in nodes:
+            image = facts.images.get(node.name)
+            if image is not None and not image.ray_importable:
+                found.append(
+                    Refusal(
+                        "ray_not_installed",
+                        f"Ray mode is asked for, but the image holds no Ray (vLLM {self.version}; not shipped since "
+                        f"{RAY_NOT_IN_IMAGE_SINCE})",
+                        "use mode: native (--nnodes/--node-rank/--master-addr)"
+                        if self.version.at_least(NATIVE_SINCE)
+                        else "use an image with Ray",
+                        "F21",
+                        node=node.name,
+                    )
+                )
+        return found
+
+    def _env_refusals(self, profile: Profile, nodes: tuple[NodePlan, ...]) -> list[Refusal]:
+        """0.17.1–0.20 copy the head's NCCL_* over the worker's own, so they must not differ (engine facts §1.7)."""
+        envs = {
+            node.name: {k: v for k, v in node_env(profile, node, "vllm").items() if k.startswith("NCCL_")} for node in nodes
+        }
+        head, *rest = envs.values()
+        differing = sorted({key for env in rest for key in head.keys() | env.keys() if head.get(key) != env.get(key)})
+        if not differing:
+            return []
+        return [
+            Refusal(
+                "ray_overwrites_node_env",
+                f"vLLM {self.version} with Ray copies the head's {', '.join(differing)} over the other node's",
+                "use mode: native, or vLLM 0.21 and later",
+                "engines §1.7",
+            )
+        ]
+
+    # ------------------------------------------------------------------------------------------------------ recognition
+
+    def ready(self, nodes: tuple[NodePlan, ...]) -> ReadyRule:
+        """The ready rule for a launch over these nodes."""
+        ordered = order_nodes(nodes)
+        return self._ready(ordered, self.mode_for(ordered))
+
+    def _ready(self, nodes: tuple[NodePlan, ...], mode: str) -> ReadyRule:
+        about = r"Starting vLLM (API )?server( \d+)? on (\S+)"  # not printed in 0.7.2
+        done = r"Application startup complete\."
+        patterns: tuple[str, ...] = (about, done) if self.version.at_least("0.8.2") else (done,)
+        return ReadyRule(
+            node=nodes[0].name,
+            role="api-server" if mode == "ray" else "rank0",
+            patterns=patterns,
+            voided_by=(
+                r"\[Errno 98\]",
+                r"EngineDeadError|engine core exited unexpectedly",
+                r"Engine core initialization failed",
+            ),
+        )
+
+    def stage(self, line: str, role: str = "") -> Stage | None:
+        """The stage that a log line announces."""
+        return recognise("vllm", line)
