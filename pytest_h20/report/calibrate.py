@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import statistics
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -12,6 +13,7 @@ from datetime import datetime, timezone
 from pytest_h20.errors import MeasurementError
 from pytest_h20.report.model import METRICS, Cell
 from pytest_h20.report.stats import bootstrap_interval, repeats
+from pytest_h20.verdicts import Status, worst
 
 MIN_REPEATS = 3
 """Two runs give a spread that is itself off by a factor of two and more; three is the least, five is better."""
@@ -67,6 +69,32 @@ def calibrate(
     return _render(rows, noisy, name, engine, profile, drop, source, when, len(runs))
 
 
+def merge_repeats(cells: Iterable[Cell]) -> list[Cell]:
+    """Repeats of a cell as one: the means of their figures, with the interval the repeats give. Others come back unchanged.
+
+    The worst status counts, and the windows are dropped: between repeats there is more than within one.
+    """
+    groups: defaultdict[tuple[str, str, str], list[Cell]] = defaultdict(list)
+    for cell in cells:
+        groups[(cell.engine, cell.profile, cell.name)].append(cell)
+    return [group[0] if len(group) == 1 else _merged(group) for group in groups.values()]
+
+
+def _merged(group: Sequence[Cell]) -> Cell:
+    figures: dict[str, float] = {}
+    intervals: dict[str, tuple[float, float]] = {}
+    for metric in METRICS:
+        values = [v for c in group if (v := c.figure(metric)) is not None]
+        if len(values) == len(group):
+            figures[metric] = statistics.fmean(values)
+            intervals[metric] = bootstrap_interval(values, block=1)
+    doubt = next((c for c in group if c.status is Status.UNKNOWN), None)
+    update = {**dict.fromkeys(METRICS), **figures, "intervals": intervals, "windows": (), "repeat": 0}
+    update["status"] = worst(c.status for c in group)
+    update["reason"] = doubt.reason if doubt else ""
+    return group[0].model_copy(update=update)
+
+
 CellKey = tuple[int, int, int]
 
 
@@ -78,7 +106,7 @@ def _collect(runs: Sequence[Iterable[Cell]]) -> dict[CellKey, dict[str, list[flo
     found: defaultdict[CellKey, defaultdict[str, list[float]]] = defaultdict(lambda: defaultdict(list))
     for number, run in enumerate(runs, 1):
         for cell in run:
-            if cell.output_throughput is None or (cell.status.value == "unknown" and cell.reason):
+            if cell.output_throughput is None or (cell.status is Status.UNKNOWN and cell.reason):
                 why = cell.reason or "no output throughput"
                 raise MeasurementError(
                     f"repeat {number}, {cell.name}: could not be measured ({why}); mend that and calibrate again"

@@ -86,6 +86,7 @@ class Cell(_Frozen):
     ``windows``: output tokens per second in equal windows of the steady part, for the bootstrap. ``intervals``: 95 % interval
     (low, high) of a figure where it was computed. ``blog``: the write-up's figures. ``floor``: what the hardware cannot beat
     (for times a lower bound, for throughput an upper one). ``status`` UNKNOWN with ``reason`` when sanity failed.
+    ``repeat``: 1, 2 ... when a calibration measures the cell several times; 0 when it is measured once.
     ``file``: the cell's own JSON in the run folder, with per-request lists (``ttfts``, ``latencies`` ... in seconds).
     """
 
@@ -100,6 +101,7 @@ class Cell(_Frozen):
     mean_ttft_ms: float | None = None
     mean_tpot_ms: float | None = None
     more: dict[str, float] = Field(default_factory=dict, description="further figures by bench_serving's names")
+    repeat: Annotated[int, Field(ge=0)] = 0
     requests: int = 0
     seconds: float = 0.0
     windows: tuple[float, ...] = ()

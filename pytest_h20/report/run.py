@@ -447,11 +447,11 @@ def _events(path: Path, damage: list[str]) -> list[tuple[datetime, BaseModel]]:
 
 def _latest(cells: Sequence[Cell]) -> list[Cell]:
     """A cell that was measured twice counts with its last figures."""
-    return list({(c.engine, c.profile, c.name): c for c in cells}.values())
+    return list({(c.engine, c.profile, c.name, c.repeat): c for c in cells}.values())
 
 
-def _cell_order(cell: Cell) -> tuple[str, str, int, int, int]:
-    return cell.engine, cell.profile, cell.input_len, cell.output_len, cell.concurrency
+def _cell_order(cell: Cell) -> tuple[str, str, int, int, int, int]:
+    return cell.engine, cell.profile, cell.input_len, cell.output_len, cell.concurrency, cell.repeat
 
 
 def _natural(text: str) -> list[tuple[int, int, str]]:

@@ -117,7 +117,7 @@ def repeats(values: Sequence[float]) -> tuple[float, float]:
 class Change:
     """New against old, as a factor on the scale where more is better: 0.9 is "10 % worse" for throughput and for times.
 
-    ``low``, ``high``: 95 % interval. ``significant``: the interval excludes "no change".
+    ``low``, ``high``: its interval. ``significant``: the interval excludes "no change".
     """
 
     factor: float
@@ -135,14 +135,22 @@ class Change:
         return 100 * (self.factor - 1)
 
 
-def change(old: Estimate, new: Estimate, *, higher_is_better: bool, run_spread: float = 0.0, dof: int = 30) -> Change:
+def change(
+    old: Estimate,
+    new: Estimate,
+    *,
+    higher_is_better: bool,
+    run_spread: float = 0.0,
+    dof: int = 30,
+    confidence: float = CONFIDENCE,
+) -> Change:
     """Compare two runs. ``run_spread``: standard deviation from run to run as a fraction, known from repeats (``dof`` + 1 of
     them) or assumed; it counts once for each side. Raises ``ValueError`` for figures that are not above 0."""
     if old.value <= 0 or new.value <= 0:
         raise ValueError("only figures above 0 can be compared")
     log = math.log(new.value / old.value) * (1 if higher_is_better else -1)
     error = math.sqrt(old.rel_error**2 + new.rel_error**2 + 2 * run_spread**2)
-    reach = t_quantile(0.5 + CONFIDENCE / 2, dof) * error
+    reach = t_quantile(0.5 + confidence / 2, dof) * error
     return Change(math.exp(log), math.exp(log - reach), math.exp(log + reach))
 
 

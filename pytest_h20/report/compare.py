@@ -1,0 +1,260 @@
+"""Run against run: engine and engine, image and image, today and the last accepted one, one node and two.
+
+Pure: two :class:`Side` in, one :class:`Comparison` out. Every change has its interval, and what differs between the two
+fingerprints stands beside it, because that is where the explanation is.
+"""
+
+from __future__ import annotations
+
+import math
+import statistics
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+
+from pytest_h20.errors import UsageError
+from pytest_h20.report.calibrate import merge_repeats
+from pytest_h20.report.model import METRICS, Cell, Fingerprint, RunView, higher_is_better
+from pytest_h20.report.stats import CONFIDENCE, Change, Estimate, change, estimate
+from pytest_h20.verdicts import Status
+
+ASSUMED_SPREAD = 0.02
+"""Run-to-run spread taken when no repeats are known: 2 %. Every text that rests on it says so."""
+
+
+@dataclass(frozen=True)
+class Side:
+    """One run, or one engine of it."""
+
+    label: str
+    cells: Mapping[str, Cell]
+    facts: Mapping[str, str]
+    gates: Mapping[str, Status] = field(default_factory=dict)
+    accepted: bool = False
+    mode: str = ""
+
+
+@dataclass(frozen=True)
+class CellChange:
+    """One figure of one cell on both sides. ``change`` is None when a side has no figure."""
+
+    cell: str
+    metric: str
+    old: float | None
+    new: float | None
+    change: Change | None
+
+
+@dataclass(frozen=True)
+class Overall:
+    """The geometric mean of a figure's changes over the common cells."""
+
+    metric: str
+    cells: int
+    change: Change
+
+
+@dataclass(frozen=True)
+class Difference:
+    """A fact that is not the same on both sides. Empty text: not known there."""
+
+    fact: str
+    old: str
+    new: str
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Everything there is to say about two sides."""
+
+    old: Side
+    new: Side
+    cells: tuple[CellChange, ...]
+    overall: tuple[Overall, ...]
+    only_old: tuple[str, ...]
+    only_new: tuple[str, ...]
+    differences: tuple[Difference, ...]
+    gates: tuple[tuple[str, Status | None, Status | None], ...]
+    run_spread: float
+    spread_known: bool
+
+    @property
+    def slower(self) -> tuple[CellChange, ...]:
+        """Figures that are worse by more than noise explains, worst first."""
+        found = [c for c in self.cells if c.change and c.change.high < 1]
+        return tuple(sorted(found, key=lambda c: c.change.factor if c.change else 1))
+
+    @property
+    def faster(self) -> tuple[CellChange, ...]:
+        """Figures that are better by more than noise explains, best first."""
+        found = [c for c in self.cells if c.change and c.change.low > 1]
+        return tuple(sorted(found, key=lambda c: -(c.change.factor if c.change else 1)))
+
+
+def side(view: RunView, engine: str | None = None, label: str = "") -> Side:
+    """A run as one side. ``engine``: needed when the run has several.
+
+    Raises:
+        UsageError: the run has several engines and none was named, or not this one.
+    """
+    engines = view.header.engines
+    if engine is None and len(engines) > 1:
+        names = ", ".join(f"{view.path}@{name}" for name in engines)
+        raise UsageError(f"{view.path}: has {len(engines)} engines; say which one: {names}")
+    if engine is not None and engine not in engines:
+        raise UsageError(f"{view.path}: engine {engine!r} is not in this run; it has {', '.join(engines) or 'none'}")
+    chosen = engine or (engines[0] if engines else "")
+    cells = {c.name: c for c in merge_repeats(view.cells) if not chosen or c.engine == chosen}
+    if not label:
+        label = f"{view.header.run} ({chosen})" if chosen else view.header.run
+    return Side(
+        label=label,
+        cells=cells,
+        facts=facts(view, chosen),
+        gates={g.name.value: g.status for g in view.decision.gates},
+        accepted=view.decision.accepted,
+        mode=view.header.mode.value,
+    )
+
+
+def facts(view: RunView, engine: str) -> dict[str, str]:
+    """What may explain a different figure, flat: ``image``, ``flag tensor-parallel``, ``node01 driver`` ..."""
+    h = view.header
+    found = {
+        "engine": engine,
+        "mode": h.mode.value,
+        "number of nodes": str(len(h.nodes)) if h.nodes else "",
+        "nodes": ", ".join(n.name for n in h.nodes),
+        "image": h.images.get(engine, ""),
+        "driver": h.driver,
+        "model": h.model,
+        "plugin": h.plugin_version,
+    }
+    if view.fingerprint:
+        found.update(_flat(view.fingerprint, engine))
+    return {key: value for key, value in found.items() if value}
+
+
+def _flat(print_: Fingerprint, engine: str) -> Iterator[tuple[str, str]]:
+    yield "inventory (hash)", print_.inventory_sha256[:12]
+    yield "limits (hash)", print_.limits_sha256[:12]
+    yield "python", print_.python
+    for key, value in print_.engines.get(engine, {}).items():
+        yield f"engine {key}", value
+    for flag, setting in print_.flags.get(engine, {}).items():
+        yield f"flag {flag}", str(setting)
+    for key, value in print_.model.items():
+        yield f"model {key}", value
+    for node, words in print_.nodes.items():
+        for key, value in words.items():
+            yield f"{node} {key}", value
+
+
+def compare(old: Side, new: Side, *, run_spread: float | None = None, dof: int = 30) -> Comparison:
+    """Hold ``new`` against ``old``.
+
+    ``run_spread``: standard deviation from run to run as a fraction, from repeats (``dof`` + 1 of them); None: 2 % is assumed.
+    A single figure counts as changed only at a confidence that allows for how many are looked at (Bonferroni), so that a
+    table of 78 figures does not show four "changes" of which none is real.
+    """
+    spread = ASSUMED_SPREAD if run_spread is None else run_spread
+    common = [name for name in old.cells if name in new.cells]
+    pairs = [(name, metric) for name in common for metric in METRICS]
+    confidence = 1 - (1 - CONFIDENCE) / max(1, len(pairs))
+    rows = [_cell_change(old.cells[n], new.cells[n], metric, spread, dof, confidence) for n, metric in pairs]
+    gates = dict.fromkeys([*old.gates, *new.gates])
+    return Comparison(
+        old=old,
+        new=new,
+        cells=tuple(rows),
+        overall=tuple(_overall(rows, spread, dof)),
+        only_old=tuple(n for n in old.cells if n not in new.cells),
+        only_new=tuple(n for n in new.cells if n not in old.cells),
+        differences=tuple(differences(old.facts, new.facts)),
+        gates=tuple((g, old.gates.get(g), new.gates.get(g)) for g in gates),
+        run_spread=spread,
+        spread_known=run_spread is not None,
+    )
+
+
+def differences(old: Mapping[str, str], new: Mapping[str, str]) -> Iterator[Difference]:
+    """Facts that are not the same on both sides, in the order of ``old``."""
+    for key in (*old, *(k for k in new if k not in old)):
+        if old.get(key, "") != new.get(key, ""):
+            yield Difference(key, old.get(key, ""), new.get(key, ""))
+
+
+def _estimate(cell: Cell, metric: str) -> Estimate | None:
+    value = cell.figure(metric)
+    if value is None or value <= 0:
+        return None
+    return estimate(value, cell.windows if metric == "output_throughput" else (), cell.intervals.get(metric))
+
+
+def _cell_change(old: Cell, new: Cell, metric: str, spread: float, dof: int, confidence: float) -> CellChange:
+    before, after = _estimate(old, metric), _estimate(new, metric)
+    seen = None
+    if before and after:
+        better = higher_is_better(metric)
+        seen = change(before, after, higher_is_better=better, run_spread=spread, dof=dof, confidence=confidence)
+    return CellChange(old.name, metric, old.figure(metric), new.figure(metric), seen)
+
+
+def _overall(rows: Sequence[CellChange], spread: float, dof: int) -> Iterator[Overall]:
+    """The spread from run to run moves all cells of a run together, so it does not average out; the cells' own noise does."""
+    for metric in METRICS:
+        logs = [math.log(r.change.factor) for r in rows if r.metric == metric and r.change]
+        if logs:
+            own = statistics.stdev(logs) / math.sqrt(len(logs)) if len(logs) > 1 else 0.0
+            one = Estimate(1.0, 0.0, 30)
+            other = Estimate(math.exp(statistics.fmean(logs)), own, 30)
+            yield Overall(metric, len(logs), change(one, other, higher_is_better=True, run_spread=spread, dof=dof))
+
+
+def words(seen: Change) -> str:
+    """``5.2 % worse (-7.9 … -2.4 %)`` or ``no change beyond noise (+0.4 %: -3.1 … +4.0 %)``."""
+    span = f"{100 * (seen.low - 1):+.1f} … {100 * (seen.high - 1):+.1f} %"
+    if not seen.significant:
+        return f"no change beyond noise ({seen.percent:+.1f} %: {span})"
+    return f"{abs(seen.percent):.1f} % {'better' if seen.factor > 1 else 'worse'} ({span})"
+
+
+def spread_words(result: Comparison) -> str:
+    """Where the noise from run to run was taken from."""
+    percent = f"{100 * result.run_spread:g} %"
+    if result.spread_known:
+        return f"run-to-run spread {percent}, as given"
+    return f"run-to-run spread {percent} is ASSUMED: measure yours with --h20-calibrate, or give --spread"
+
+
+def text(result: Comparison) -> list[str]:
+    """Plain lines for a terminal."""
+    lines = [f"old: {result.old.label} [{_state(result.old)}]", f"new: {result.new.label} [{_state(result.new)}]", ""]
+    lines += [f"{METRICS[o.metric][0]:<18} {words(o.change)}, over {o.cells} cells" for o in result.overall]
+    if not result.overall:
+        lines.append("no cell was measured on both sides: figures cannot be compared")
+    lines += _figures(result)
+    lines += [f"only in old: {', '.join(result.only_old)}"] if result.only_old else []
+    lines += [f"only in new: {', '.join(result.only_new)}"] if result.only_new else []
+    changed = [(g, a, b) for g, a, b in result.gates if a != b]
+    if changed:
+        lines += ["", "gates that differ:"]
+        lines += [f"  {g}: {a.value if a else 'not run'} -> {b.value if b else 'not run'}" for g, a, b in changed]
+    lines += ["", "what differs between the two, and may explain it:"]
+    lines += [f"  {d.fact}: {d.old or '(not known)'} -> {d.new or '(not known)'}" for d in result.differences] or [
+        "  nothing that was recorded"
+    ]
+    return [*lines, "", f"intervals are 95 %; {spread_words(result)}"]
+
+
+def _figures(result: Comparison) -> Iterable[str]:
+    rows = [row for row in result.cells if row.change and row.metric == "output_throughput"]
+    if rows:
+        yield ""
+        yield f"{'cell':<22} {'old tok/s':>10} {'new tok/s':>10}  change"
+    for row in rows:
+        if row.change:
+            yield f"{row.cell:<22} {row.old or 0:>10.1f} {row.new or 0:>10.1f}  {words(row.change)}"
+
+
+def _state(one: Side) -> str:
+    return "accepted" if one.accepted else f"not accepted, {one.mode}"

@@ -1,0 +1,139 @@
+"""Two sides held against each other, as a part of a report and as a page of its own."""
+
+from __future__ import annotations
+
+import math
+
+from pytest_h20.report.compare import Comparison, spread_words, words
+from pytest_h20.report.html.charts import figures
+from pytest_h20.report.html.tags import Child, Html, join, tag
+from pytest_h20.report.html.words import chip, number
+from pytest_h20.report.model import METRICS, Cell
+from pytest_h20.report.stats import Change
+
+
+def comparison(result: Comparison, *, charts: bool = True, key: str = "") -> Html:
+    """What changed, where, and what may explain it."""
+    return join(
+        tag(
+            "dl",
+            tag("dt", "Old"),
+            tag("dd", result.old.label),
+            tag("dt", "New"),
+            tag("dd", result.new.label),
+            class_="h20-facts",
+        ),
+        _headline(result),
+        figures(_both(result)) if charts else None,
+        _cells(result),
+        _only(result),
+        _gates(result),
+        _differences(result),
+    )
+
+
+def _headline(result: Comparison) -> Html:
+    if not result.overall:
+        return tag("p", tag("strong", "No cell was measured on both sides: figures cannot be compared."), class_="h20-standin")
+    items = [
+        tag("li", _direction(o.change), " ", tag("strong", METRICS[o.metric][0]), f": {words(o.change)}, over {o.cells} cells")
+        for o in result.overall
+    ]
+    return join(
+        tag("ul", items, class_="h20-headline"),
+        tag("p", f"New against old. Intervals are 95 %; {spread_words(result)}.", class_="h20-muted"),
+    )
+
+
+def _direction(seen: Change) -> Html:
+    if not seen.significant:
+        return tag("span", "= same", class_="h20-chip h20-skip")
+    good = seen.factor > 1
+    return tag("span", "▲ better" if good else "▼ worse", class_=f"h20-chip h20-{'pass' if good else 'fail'}")
+
+
+def _both(result: Comparison) -> list[Cell]:
+    """The cells of both sides, told apart in charts by the side they are on."""
+    old = [c.model_copy(update={"engine": "old", "profile": _short(c)}) for c in result.old.cells.values()]
+    new = [c.model_copy(update={"engine": "new", "profile": _short(c)}) for c in result.new.cells.values()]
+    return [*old, *new]
+
+
+def _short(cell: Cell) -> str:
+    return f"({cell.engine})" if cell.engine else ""
+
+
+def _cells(result: Comparison) -> Html | None:
+    rows = [row for row in result.cells if row.change is not None]
+    if not rows:
+        return None
+    names = ("Cell", "Figure", "Old", "New", "Change")
+    head = tag("tr", *(tag("th", n, scope="col") for n in names))
+    body = []
+    for row in rows:
+        if row.change is None:
+            continue
+        title, unit = METRICS[row.metric]
+        cells: tuple[tuple[str, Child], ...] = (
+            ("Cell", row.cell),
+            ("Figure", title),
+            ("Old", f"{number(row.old)} {unit}"),
+            ("New", f"{number(row.new)} {unit}"),
+            ("Change", join(_bar(row.change), _direction(row.change), f" {row.change.percent:+.1f} %")),
+        )
+        body.append(tag("tr", *(tag("td", value, data_label=label) for label, value in cells)))
+    significant = len(result.slower) + len(result.faster)
+    return tag(
+        "details",
+        tag("summary", f"All {len(body)} figures: {significant} changed beyond noise"),
+        tag("table", tag("caption", "Figure by figure"), tag("thead", head), tag("tbody", body), class_="h20-stack"),
+        open=significant > 0,
+    )
+
+
+def _bar(seen: Change) -> Html:
+    """A bar from the middle: right is better, left is worse; 25 % fills a side."""
+    share = max(-1.0, min(1.0, math.log(seen.factor) / math.log(1.25)))
+    left, width = (50, 50 * share) if share >= 0 else (50 + 50 * share, -50 * share)
+    css = "h20-skip" if not seen.significant else "h20-pass" if share >= 0 else "h20-fail"
+    return tag(
+        "span",
+        tag("span", style=f"left:{left:.0f}%;width:{max(width, 1):.0f}%", class_=f"h20-delta {css}"),
+        class_="h20-deltas",
+        aria_hidden="true",
+    )
+
+
+def _only(result: Comparison) -> Html | None:
+    found = [("old", result.only_old), ("new", result.only_new)]
+    items = [tag("li", f"only in {name}: {', '.join(cells)}") for name, cells in found if cells]
+    return tag("ul", items) if items else None
+
+
+def _gates(result: Comparison) -> Html | None:
+    changed = [(g, a, b) for g, a, b in result.gates if a != b]
+    if not changed:
+        return None
+    rows = [
+        tag("tr", tag("th", g, scope="row"), tag("td", chip(a) if a else "not run"), tag("td", chip(b) if b else "not run"))
+        for g, a, b in changed
+    ]
+    head = tag("tr", *(tag("th", n, scope="col") for n in ("Gate", "Old", "New")))
+    return tag("table", tag("caption", "Gates that differ"), tag("thead", head), tag("tbody", rows))
+
+
+def _differences(result: Comparison) -> Html:
+    if not result.differences:
+        return tag("p", "Nothing that was recorded about the two differs.")
+    rows = [
+        tag("tr", tag("th", d.fact, scope="row"), tag("td", d.old or "not known"), tag("td", d.new or "not known"))
+        for d in result.differences
+    ]
+    head = tag("tr", *(tag("th", n, scope="col") for n in ("Fact", "Old", "New")))
+    return tag(
+        "table",
+        tag("caption", "What differs between the two, and may explain it"),
+        tag("thead", head),
+        tag("tbody", rows),
+        class_="h20-differs",
+    )

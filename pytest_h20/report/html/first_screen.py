@@ -1,0 +1,153 @@
+"""The first screen: accepted or not, why not, on what, since when."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from pytest_h20.report.html.tags import Child, Html, join, tag
+from pytest_h20.report.html.words import ICONS, chip, duration, moment, number
+from pytest_h20.report.model import Check, RunView, SetupError
+from pytest_h20.verdicts import Status
+
+SHOWN = 5
+"""Reasons on the first screen; the gates below have all of them."""
+
+
+def first_screen(view: RunView) -> Html:
+    """Banner, reasons, and what was looked at."""
+    return tag(
+        "section",
+        _stand_in(view),
+        _banner(view),
+        _setup_errors(view),
+        _reasons(view),
+        _warnings(view),
+        tag("dl", [(tag("dt", name), tag("dd", value)) for name, value in _facts(view)], class_="h20-facts"),
+        aria_label="Result",
+    )
+
+
+def outcome(view: RunView) -> tuple[Status, str]:
+    """The colour and the words of the banner."""
+    if not view.complete:
+        return Status.FAIL, "Not finished"
+    if view.decision.accepted:
+        return Status.PASS, "Accepted"
+    if view.decision.green:
+        return Status.WARN, "Every gate holds, but this is not an acceptance"
+    return Status.FAIL, "Not accepted"
+
+
+def _banner(view: RunView) -> Html:
+    status, words = outcome(view)
+    if not view.complete:
+        why: Child = "The run was ended before it could decide. What it had recorded until then is below."
+    elif view.decision.green:
+        why = "; ".join(view.header.obstacles) or "Every required gate holds."
+    else:
+        red = [g for g in view.decision.gates if g.status.blocks]
+        why = f"{len(red)} of {len(view.decision.gates)} gates do not hold." if red else view.decision.reason
+    return tag(
+        "div",
+        tag("p", tag("span", ICONS[status], aria_hidden="true", class_="h20-mark"), " ", words, class_="h20-verdict"),
+        tag("p", why),
+        class_=f"h20-banner h20-{status.value}",
+        role="status",
+    )
+
+
+def _stand_in(view: RunView) -> Html | None:
+    """A stand-in must be impossible to miss, also on a printed page or a cropped screenshot."""
+    if view.header.mode.can_accept and not view.header.stood_in and view.header.time_scale == 1.0:
+        return None
+    return tag("p", "; ".join(view.header.obstacles), ". ", tag("strong", "Never an acceptance."), class_="h20-standin")
+
+
+def _setup_errors(view: RunView) -> list[Html]:
+    return [setup_error(error) for error in view.setup_errors[:SHOWN]]
+
+
+def setup_error(error: SetupError) -> Html:
+    """A set-up that broke, with cause and fix."""
+    return tag(
+        "div",
+        tag("p", tag("strong", error.title)),
+        tag("p", tag("b", "Cause: "), error.cause) if error.cause else None,
+        tag("p", tag("b", "Do this: "), error.fix) if error.fix else None,
+        tag("pre", error.text) if error.text else None,
+        class_="h20-reason",
+    )
+
+
+def blocking(view: RunView) -> list[Check]:
+    """Checks that keep a gate from passing, by gate (an early red one explains the later ones), worst first inside."""
+    order = [g.name for g in view.decision.gates]
+    found = [c for c in view.checks if c.status.blocks]
+    return sorted(found, key=lambda c: (order.index(c.gate) if c.gate in order else len(order), -c.status.rank))
+
+
+def _reasons(view: RunView) -> Html | None:
+    found = blocking(view)
+    if not found:
+        return None
+    more = len(found) - SHOWN
+    return tag(
+        "div",
+        tag("h2", "Why not"),
+        tag("ol", [tag("li", reason(check)) for check in found[:SHOWN]], class_="h20-reasons"),
+        tag("p", f"and {more} more below", class_="h20-muted") if more > 0 else None,
+    )
+
+
+def reason(check: Check) -> Html:
+    """One check in plain words: what, measured against what, why that limit, what to do."""
+    subject = f" ({check.subject})" if check.subject else ""
+    return join(
+        tag("p", chip(check.status), " ", tag("strong", f"{check.title}{subject}")),
+        tag("p", measured(check)) if check.measured is not None or check.limit else None,
+        tag("p", check.reason) if check.reason else None,
+        tag("p", tag("b", "Do this: "), check.action) if check.action else None,
+    )
+
+
+def measured(check: Check) -> Html:
+    """Measured … wanted … (origin)."""
+    unit = f" {check.unit}" if check.unit else ""
+    seen = "nothing" if check.measured is None else f"{number(check.measured)}{unit}"
+    wanted: Child = None
+    if check.limit is not None:
+        wanted = join(", wanted ", tag("b", str(check.limit)), f" ({check.limit.origin})")
+    return join("measured ", tag("b", seen), wanted)
+
+
+def _warnings(view: RunView) -> Html | None:
+    found = [*view.warnings, *view.damage]
+    if not found:
+        return None
+    return tag("ul", [tag("li", "! ", text) for text in found], class_="h20-warnings", aria_label="Warnings")
+
+
+def _facts(view: RunView) -> Iterator[tuple[str, Child]]:
+    h = view.header
+    yield "Engine", ", ".join(h.engines) or "none"
+    for engine, image in h.images.items():
+        yield f"Image ({engine})" if len(h.images) > 1 else "Image", tag("code", image)
+    if h.nodes:
+        yield (
+            "Nodes",
+            [tag("div", n.name, f" {n.address}" if n.address else "", f" · {n.gpus}" if n.gpus else "") for n in h.nodes],
+        )
+    if h.driver:
+        yield "Driver", h.driver
+    if h.model:
+        yield "Model", tag("code", h.model)
+    took = f", took {duration((h.ended - h.started).total_seconds())}" if h.started and h.ended else ""
+    yield "Since", f"{moment(h.started)}{took}"
+    yield "Kind of run", h.mode.words
+    if h.limits:
+        yield "Limits", h.limits
+    if h.inventory:
+        yield "Inventory", h.inventory
+    if h.replay_of:
+        yield "Replay of", h.replay_of
+    yield "Records", tag("code", view.path.name)

@@ -1,0 +1,112 @@
+"""What to call: the summary for pytest-html, whole pages, and the stylesheet.
+
+Everything is self-contained, works offline and needs no JavaScript to be read. All data goes through
+:func:`pytest_h20.report.html.tags.tag`, which escapes it.
+"""
+
+from __future__ import annotations
+
+from functools import cache
+from itertools import pairwise
+from pathlib import Path
+
+from pytest_h20.report.compare import Comparison, compare, side
+from pytest_h20.report.html import charts, rails, tables, timeline
+from pytest_h20.report.html.calibration import calibration
+from pytest_h20.report.html.comparison import comparison
+from pytest_h20.report.html.first_screen import first_screen, outcome
+from pytest_h20.report.html.gates import gates
+from pytest_h20.report.html.tags import Child, Html, join, script, stylesheet, tag
+from pytest_h20.report.model import RunView
+
+VIEWPORT = tag("meta", name="viewport", content="width=device-width, initial-scale=1")
+# pytest-html's template has no language, no viewport and no landmark. The script only helps; nothing is shown by it.
+_HELP = "document.documentElement.lang='en';"
+
+
+@cache
+def _css() -> str:
+    return Path(__file__).with_name("style.css").read_text(encoding="utf-8")
+
+
+def summary_html(view: RunView) -> str:
+    """The whole report of a run, to be put into ``prefix`` of ``pytest_html_results_summary``.
+
+    Brings its stylesheet along, which also mends pytest-html's own page for phones, dark screens and print.
+    """
+    return str(join(VIEWPORT, stylesheet(_css()), script(_HELP), tag("div", run_parts(view), class_="h20")))
+
+
+def title(view: RunView) -> str:
+    """A title for ``pytest_html_report_title``: the answer, then on what."""
+    return f"{outcome(view)[1]}: {', '.join(view.header.engines)} on {view.header.name}"
+
+
+def run_page(view: RunView) -> str:
+    """A run as a page of its own, without pytest-html (``report.html`` in the run folder, replay, tests)."""
+    return page(title(view), run_parts(view))
+
+
+def comparison_page(result: Comparison) -> str:
+    """Two runs held against each other as a page of its own."""
+    return page("Comparison", join(tag("h2", "Comparison"), tag("section", comparison(result))))
+
+
+def page(heading: str, *body: Child) -> str:
+    """A complete HTML document."""
+    head = tag("head", tag("meta", charset="utf-8"), VIEWPORT, tag("title", heading), stylesheet(_css()))
+    main = tag("main", tag("h1", heading), tag("div", *body, class_="h20"))
+    return "<!DOCTYPE html>\n" + str(tag("html", head, tag("body", main), lang="en")) + "\n"
+
+
+def run_parts(view: RunView) -> Html:
+    """All sections of a run, most important first. Sections without anything to show are left out."""
+    failed_start = bool(view.setup_errors) or any(t.change.state == "broken" for t in view.timeline)
+    log_part = _section("Ends of the logs", tables.logs(view.logs, opened=failed_start)) if view.logs else None
+    return join(
+        first_screen(view),
+        log_part if failed_start else None,
+        _section("Gates", gates(view)) if view.decision.gates else None,
+        _engines(view),
+        _calibration(view),
+        _section("Throughput and latency", charts.figures(view.cells)) if view.cells else None,
+        _section("Proof of RDMA", rails.rail_map(view.rails)) if view.rails else None,
+        _section("Bring-up", timeline.timeline_part(view.timeline, view.header.ended)) if view.timeline else None,
+        _section("The nodes against each other", tables.environment(view.facts)) if view.facts else None,
+        _section("Not measured", tables.not_measured(view.not_measured)) if view.not_measured else None,
+        _section("Commands used", tables.commands(view.commands)) if view.commands else None,
+        None if failed_start else log_part,
+        _section("Settings", tables.settings(view.header.settings, view.header.command_line)) if _has_settings(view) else None,
+        _folded("Fingerprint", tables.fingerprint(view.fingerprint)) if view.fingerprint else None,
+    )
+
+
+def _has_settings(view: RunView) -> bool:
+    return bool(view.header.settings or view.header.command_line)
+
+
+def _engines(view: RunView) -> Html | None:
+    """A run of several engines compares them: each with the next."""
+    engines = [e for e in view.header.engines if any(c.engine == e for c in view.cells)]
+    pairs = list(pairwise(engines))
+    if not pairs:
+        return None
+    parts = [comparison(compare(side(view, a, a), side(view, b, b)), charts=False) for a, b in pairs]
+    return _section("Engine against engine", parts)
+
+
+def _calibration(view: RunView) -> Html | None:
+    found = calibration(view.cells)
+    return _section("Calibration", found) if found else None
+
+
+def _section(heading: str, *children: Child) -> Html:
+    return tag("section", tag("h2", heading), *children)
+
+
+def _folded(heading: str, *children: Child) -> Html:
+    return tag(
+        "section",
+        tag("h2", heading),
+        tag("details", tag("summary", "Everything that may explain a different figure"), *children),
+    )

@@ -1,0 +1,161 @@
+"""The RDMA proof, drawn: node, rail, node; green when the rail carried its share by GPUDirect RDMA, red when not."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from pytest_h20.report.html.tags import Html, join, svg, tag
+from pytest_h20.report.html.words import ICONS, STATUS_WORDS, chip, number, term
+from pytest_h20.report.model import RailTraffic
+from pytest_h20.verdicts import Status, worst
+
+WIDTH, ROW, TOP = 400.0, 30.0, 34.0
+
+
+@dataclass(frozen=True)
+class Link:
+    """A rail with both its ends. ``right`` is None when the partner gave no record."""
+
+    left: RailTraffic
+    right: RailTraffic | None
+
+    @property
+    def status(self) -> Status:
+        """The worse end; an end that is missing could not be measured."""
+        return worst([self.left.status, self.right.status if self.right else Status.UNKNOWN])
+
+    @property
+    def reason(self) -> str:
+        """Why it is not green."""
+        found = [f"{e.node} {e.hca}: {e.reason}" for e in (self.left, self.right) if e and e.reason]
+        if self.right is None:
+            found.append(f"{self.left.node} {self.left.hca}: no record of its partner")
+        return "; ".join(found)
+
+
+def links(rails: Sequence[RailTraffic]) -> list[Link]:
+    """Pair the ends: by what each says its partner is, else by the same HCA and port on another node."""
+    left_over = list(rails)
+    found = []
+    while left_over:
+        end = left_over.pop(0)
+        partner = next((other for other in left_over if _partners(end, other)), None)
+        if partner is not None:
+            left_over.remove(partner)
+        found.append(Link(end, partner))
+    return found
+
+
+def _partners(a: RailTraffic, b: RailTraffic) -> bool:
+    if a.engine != b.engine or a.node == b.node:
+        return False
+    for one, other in ((a, b), (b, a)):
+        if one.peer_node and one.peer_node != other.node:
+            return False
+        if one.peer_hca and one.peer_hca != other.hca:
+            return False
+    return bool(a.peer_hca or b.peer_hca) or (a.hca, a.port) == (b.hca, b.port)
+
+
+def rail_map(rails: Sequence[RailTraffic]) -> Html:
+    """One drawing per engine and pair of nodes, and the same as a table."""
+    groups: defaultdict[tuple[str, str, str], list[Link]] = defaultdict(list)
+    for link in links(rails):
+        peer = link.right.node if link.right else link.left.peer_node or "?"
+        groups[(link.left.engine, link.left.node, peer)].append(link)
+    drawings = [_drawing(engine, left, right, found, i) for i, ((engine, left, right), found) in enumerate(groups.items())]
+    return join(
+        tag(
+            "p",
+            "Each line is one ",
+            term("rail"),
+            ". It is green when its traffic went by ",
+            term("GDR", "GPUDirect RDMA"),
+            " and its byte counters rose by about its share while a request ran.",
+        ),
+        tag("div", drawings, class_="h20-charts"),
+        tag("details", tag("summary", "The same as a table"), _table([link for found in groups.values() for link in found])),
+    )
+
+
+def _drawing(engine: str, left: str, right: str, found: Sequence[Link], index: int) -> Html:
+    height = TOP + ROW * len(found) + 6
+    good = sum(link.status in (Status.PASS, Status.WARN) for link in found)
+    caption = f"{engine + ': ' if engine else ''}{left} to {right}: {good} of {len(found)} rails carry RDMA"
+    described = "; ".join(
+        f"{link.left.hca} to {link.right.hca if link.right else 'unknown'}: {_traffic(link)}, {STATUS_WORDS[link.status]}"
+        for link in found
+    )
+    body = svg(
+        WIDTH,
+        height,
+        caption,
+        described,
+        _node(0, left, height),
+        _node(WIDTH - 78, right, height),
+        [_link(link, TOP + ROW * i + ROW / 2) for i, link in enumerate(found)],
+        key=f"h20-r-{index}",
+    )
+    return tag("figure", tag("figcaption", caption), body)
+
+
+def _node(x: float, name: str, height: float) -> Html:
+    short = name if len(name) <= 12 else name[:11] + "…"
+    return join(
+        tag("rect", x=f"{x:g}", y="1", width="78", height=f"{height - 2:g}", rx="6", class_="h20-node"),
+        tag("text", short, x=f"{x + 39:g}", y="20", text_anchor="middle", class_="h20-strong"),
+    )
+
+
+def _link(link: Link, y: float) -> Html:
+    css = f"h20-rail h20-{link.status.value}"
+    right = link.right.hca if link.right else link.left.peer_hca or "?"
+    middle = f"{ICONS[link.status]} {_traffic(link)}"
+    return tag(
+        "g",
+        tag("title", link.reason or STATUS_WORDS[link.status]),
+        tag("line", x1="78", x2=f"{WIDTH - 78:g}", y1=f"{y + 5:g}", y2=f"{y + 5:g}", class_=css),
+        tag("text", link.left.hca, x="39", y=f"{y + 8:g}", text_anchor="middle"),
+        tag("text", right, x=f"{WIDTH - 39:g}", y=f"{y + 8:g}", text_anchor="middle"),
+        tag("text", middle, x=f"{WIDTH / 2:g}", y=f"{y - 1:g}", text_anchor="middle"),
+    )
+
+
+def _traffic(link: Link) -> str:
+    sent, back = link.left.gb_sent, link.left.gb_received
+    if sent is None and link.right:
+        sent, back = link.right.gb_received, link.right.gb_sent
+    if sent is None and back is None:
+        return "no counter"
+    seen = [e.gdr for e in (link.left, link.right) if e]
+    kind = "no GDR" if False in seen else "GDR" if seen and all(seen) else "GDR not seen"
+    return f"→ {number(sent, 3)} GB  ← {number(back, 3)} GB, {kind}"
+
+
+def _table(found: Sequence[Link]) -> Html:
+    names = ("Rail", "Sent", "Received", "Expected", "Channels", "GDR", "Result")
+    head = tag("tr", *(tag("th", words, scope="col") for words in names))
+    ends = [(end, link) for link in found for end in (link.left, link.right) if end]
+    return tag(
+        "table",
+        tag("caption", "Rails, each end"),
+        tag("thead", head),
+        tag("tbody", [_row(e) for e, _ in ends]),
+        class_="h20-stack",
+    )
+
+
+def _row(end: RailTraffic) -> Html:
+    gdr = {True: "yes", False: "no", None: "not seen"}[end.gdr]
+    cells = (
+        ("Rail", f"{end.node} {end.hca}:{end.port}" + (f" ({end.interface})" if end.interface else "")),
+        ("Sent", f"{number(end.gb_sent, 3)} GB"),
+        ("Received", f"{number(end.gb_received, 3)} GB"),
+        ("Expected", f"{number(end.gb_expected, 3)} GB" if end.gb_expected is not None else "–"),
+        ("Channels", number(end.channels)),
+        ("GDR", gdr),
+        ("Result", join(chip(end.status), f" {end.reason}" if end.reason else "")),
+    )
+    return tag("tr", *(tag("td", value, data_label=label) for label, value in cells))

@@ -1,0 +1,79 @@
+"""HTML that is escaped by construction: text becomes markup only through :func:`tag`."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from html import escape
+
+
+class Html(str):
+    """Text that is markup already. Only this module makes it."""
+
+    __slots__ = ()
+
+
+Child = Html | str | int | float | None | Iterable["Child"]
+_VOID = frozenset({"br", "meta", "hr", "line", "rect", "circle", "path", "polyline", "polygon"})
+NOTHING = Html("")
+
+
+def render(child: Child) -> str:
+    """A child as markup: text is escaped, None is nothing, a list is its members."""
+    if child is None:
+        return ""
+    if isinstance(child, Html):
+        return str(child)
+    if isinstance(child, (str, int, float)):
+        return escape(str(child), quote=True)
+    return "".join(render(item) for item in child)
+
+
+def tag(name: str, /, *children: Child, **attributes: object) -> Html:
+    """``tag("td", "a<b", class_="num", aria_label="x")``. ``_`` at the end is dropped, ``_`` inside becomes ``-``.
+
+    An attribute that is None or False is left out, True stands alone.
+    """
+    words = [name]
+    for key, value in attributes.items():
+        if value is None or value is False:
+            continue
+        attribute = key.rstrip("_").replace("_", "-")
+        words.append(attribute if value is True else f'{attribute}="{escape(str(value), quote=True)}"')
+    start = " ".join(words)
+    if name in _VOID:
+        return Html(f"<{start}/>")
+    return Html(f"<{start}>{''.join(render(child) for child in children)}</{name}>")
+
+
+def join(*children: Child) -> Html:
+    """Several children as one piece of markup."""
+    return Html("".join(render(child) for child in children))
+
+
+def svg(width: float, height: float, title: str, description: str, *children: Child, key: str) -> Html:
+    """An image that scales with its column, named for people who do not see it. ``key`` makes its ids unique on the page."""
+    return tag(
+        "svg",
+        tag("title", title, id=f"{key}-t"),
+        tag("desc", description, id=f"{key}-d"),
+        *children,
+        # viewBox keeps its capital: HTML parsers mend the case of SVG attributes, XML ones do not.
+        viewBox=f"0 0 {width:g} {height:g}",
+        role="img",
+        aria_labelledby=f"{key}-t {key}-d",
+        class_="h20-svg",
+    )
+
+
+def stylesheet(css: str) -> Html:
+    """A ``<style>`` element. ``css`` is our own file, never data."""
+    if "</" in css:
+        raise ValueError("a stylesheet must not contain markup")
+    return Html(f"<style>{css}</style>")
+
+
+def script(text: str) -> Html:
+    """A ``<script>`` element with a constant of ours, never data."""
+    if "</" in text:
+        raise ValueError("a script must not contain markup")
+    return Html(f"<script>{text}</script>")

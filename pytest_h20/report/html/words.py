@@ -1,0 +1,81 @@
+"""Plain words: status words, terms with an explanation, numbers and times as people write them."""
+
+from __future__ import annotations
+
+from datetime import datetime
+
+from pytest_h20.report.html.tags import Html, tag
+from pytest_h20.verdicts import Status
+
+TERMS: dict[str, str] = {
+    "TTFT": "time to first token: from sending a request to its first token of output",
+    "TPOT": "time per output token: the mean pause between tokens of one answer after the first one",
+    "tok/s": "tokens of output per second, all requests together",
+    "RDMA": "remote direct memory access: the network card reads and writes the other machine's memory without its CPU",
+    "GDR": "GPUDirect RDMA: the network card reads GPU memory directly, without a copy through main memory",
+    "HCA": "host channel adapter: an RDMA network card port",
+    "GB": "10^9 bytes",
+    "rail": "one RDMA port of a node and its partner on the other node",
+    "channel": "one of the parallel paths NCCL sends data on",
+    "cell": "one point of the load matrix: input length, output length, number of requests at a time",
+    "limit": "what the figure is held against; its origin says where it comes from",
+    "hardware": "what the GPUs' memory bandwidth and arithmetic allow at best; no software can pass it",
+    "write-up": "the published figures of two 8 x H20 nodes (2025-04-05) this suite is built around",
+    "concurrency": "how many requests are being answered at the same time",
+    "gate": "a group of checks; every required gate must hold",
+}
+ICONS: dict[Status, str] = {
+    Status.PASS: "✓",
+    Status.SKIP: "–",
+    Status.WARN: "!",
+    Status.UNKNOWN: "?",
+    Status.FAIL: "✗",
+}
+STATUS_WORDS: dict[Status, str] = {
+    Status.PASS: "holds",
+    Status.SKIP: "skipped",
+    Status.WARN: "holds, with warnings",
+    Status.UNKNOWN: "could not measure",
+    Status.FAIL: "fails",
+}
+
+
+def term(word: str, shown: str = "") -> Html:
+    """A word with its explanation as a tooltip."""
+    return tag("abbr", shown or word, title=TERMS[word])
+
+
+def chip(status: Status) -> Html:
+    """A status as icon and word (never colour alone)."""
+    return tag(
+        "span", tag("span", ICONS[status], aria_hidden="true"), " ", STATUS_WORDS[status], class_=f"h20-chip h20-{status.value}"
+    )
+
+
+def number(value: object, digits: int = 4) -> str:
+    """A figure with about ``digits`` significant digits and thousands separated; "–" when there is none."""
+    if value is None:
+        return "–"
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        return str(value)
+    if isinstance(value, int) or abs(value) >= 10 ** (digits - 1):
+        return f"{value:,.0f}".replace(",", "\u202f")
+    return f"{value:.{digits}g}"
+
+
+def duration(seconds: float) -> str:
+    """``42 s``, ``3 min 5 s``, ``1 h 12 min``."""
+    if seconds < 9.95:
+        return f"{seconds:.1f} s"
+    if seconds < 60:
+        return f"{seconds:.0f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    if minutes < 60:
+        return f"{minutes} min {rest} s" if rest else f"{minutes} min"
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours} h {minutes} min"
+
+
+def moment(time: datetime | None) -> str:
+    """A point in time, always with its zone."""
+    return f"{time:%Y-%m-%d %H:%M:%S} UTC" if time else "unknown"
