@@ -16,7 +16,10 @@ from pytest_h20.errors import H20Error
 
 @dataclass(frozen=True)
 class CommandResult:
-    """What a finished command left. ``stdout``/``stderr`` are decoded as UTF-8 with replacement."""
+    """What a finished command left. ``stdout``/``stderr`` are decoded as UTF-8 with replacement.
+
+    ``evidence``: where a recording node wrote this result down ("" = it was not recorded).
+    """
 
     node: str
     command: str
@@ -24,6 +27,7 @@ class CommandResult:
     stdout: str
     stderr: str
     seconds: float
+    evidence: str = ""
 
     @property
     def ok(self) -> bool:

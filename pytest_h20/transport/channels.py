@@ -1,0 +1,45 @@
+"""paramiko with the one channel kind it lacks, and preferences in one place. Imports paramiko: import it lazily."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Sequence
+
+import paramiko
+from paramiko.common import cMSG_CHANNEL_OPEN
+
+STREAMLOCAL = "direct-streamlocal@openssh.com"
+
+
+class Transport(paramiko.Transport):
+    """A transport that can also open a channel to a unix socket on the node (OpenSSH PROTOCOL, section 2.4).
+
+    ``paramiko.Transport.open_channel`` takes any kind but writes the payload only of those it knows; ours (path, reserved
+    string, reserved number) is added to the message on its way out, by the thread that is opening the channel.
+    """
+
+    _opening = threading.local()
+
+    def open_streamlocal(self, path: str, timeout: float) -> paramiko.Channel:
+        """Open a channel to the unix socket ``path``. Raises ``paramiko.SSHException`` as ``open_channel`` does."""
+        self._opening.path = path
+        try:
+            return self.open_channel(STREAMLOCAL, timeout=timeout)
+        finally:
+            self._opening.path = None
+
+    def _send_user_message(self, data: paramiko.Message) -> None:
+        path = getattr(self._opening, "path", None)
+        if path is not None and data.asbytes()[:1] == cMSG_CHANNEL_OPEN:
+            data.add_string(path)
+            data.add_string("")
+            data.add_int(0)
+            self._opening.path = None
+        super()._send_user_message(data)  # type: ignore[misc]
+
+    def prefer_host_keys(self, kinds: Sequence[str]) -> None:
+        """Ask the server for a host key of a kind we know, as OpenSSH does; an RSA key serves three algorithms."""
+        options = self.get_security_options()
+        available = tuple(options.key_types)
+        wanted = {k for kind in kinds for k in ((kind, "rsa-sha2-512", "rsa-sha2-256") if kind == "ssh-rsa" else (kind,))}
+        options.key_types = sorted(available, key=lambda k: k not in wanted)

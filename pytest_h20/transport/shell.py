@@ -1,0 +1,187 @@
+"""How one shell command travels: a small ``sh`` wrapper that frames the output and says which process to kill.
+
+Pure: scripts out, bytes in. The wrapper needs only ``/bin/sh`` (dash, bash, busybox), ``dd`` and ``/proc``; no python there.
+
+* The script goes over standard input, exactly counted, so that the log-in shell (csh and fish too) sees one plain word list and
+  no length limit or quoting rule of its own applies. A script that was cut off on its way is not run.
+* Both streams carry a random mark before and after the command's own output: what ``.bashrc`` prints is no part of it, and the
+  result is complete when both end marks are there, even if a child that was left in the background keeps the streams open.
+* The start mark carries the wrapper's pid and start time: whoever kills it later knows that the pid is still the same process.
+"""
+
+from __future__ import annotations
+
+import codecs
+import secrets
+import shlex
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from pytest_h20.errors import H20Error
+
+LONGEST_COMMAND = 120_000
+"""Bytes. Linux limits one argument to 128 KiB (MAX_ARG_STRLEN, execve(2)), and the command is one argument of ``sh -c``."""
+
+_WRAPPER = """\
+h20_s=-; h20_b=0
+if read -r h20_l 2>/dev/null </proc/$$/stat; then set -- ${{h20_l##*) }}; h20_s=$4; h20_b=${{20}}; fi
+set --
+h20_r=
+case $h20_s in $$|-) ;; *) command -v setsid >/dev/null 2>&1 && h20_r=setsid;; esac
+printf '\\n%s %s %s\\n' {token}:start $$ $h20_b
+printf '\\n%s\\n' {token}:start >&2
+$h20_r /bin/sh -c {command}
+h20_rc=$?
+printf '%s %s\\n' {token}:end $h20_rc
+printf '%s\\n' {token}:end >&2
+exit $h20_rc
+#{token}"""
+
+_KILL = """\
+P={pid}; B={started}; K=
+list() {{
+  cat /proc/[0-9]*/stat 2>/dev/null | awk -v P=$P -v B=$B -v K="$K" '
+    {{ p = $1; sub(/^.*\\) /, ""); if (p == P && B != 0 && $20 != B) other = 1
+      if ($1 != "Z") {{ n++; pid[n] = p; par[n] = $2; grp[n] = $3; ses[n] = $4 }} }}
+    END {{ if (other) exit
+      t[P] = 1; m = split(K, k, " "); for (i = 1; i <= m; i++) t[k[i]] = 1
+      do {{ more = 0
+        for (i = 1; i <= n; i++)
+          if (!(pid[i] in t) && ((par[i] in t) || (grp[i] in t) || (ses[i] in t))) {{ t[pid[i]] = 1; more = 1 }}
+      }} while (more)
+      for (i = 1; i <= n; i++) if (pid[i] in t) printf "%s ", pid[i] }}'
+}}
+nap() {{ sleep 0.2 2>/dev/null || sleep 1; }}
+K=$(list)
+[ -n "$K" ] && kill -TERM $K 2>/dev/null
+i=0
+while left=$(list); [ -n "$left" ] && [ $i -lt 15 ]; do
+  K="$K $left"
+  [ $i -ge 3 ] && kill -KILL $left 2>/dev/null
+  i=$((i + 1)); nap
+done
+for p in $left; do read -r l 2>/dev/null </proc/$p/stat && echo "$l" | cut -d' ' -f1-3; done
+:"""
+
+
+@dataclass(frozen=True)
+class Process:
+    """The wrapper's process on the node. ``started``: clock ticks after boot (field 22 of /proc/PID/stat), 0 = not known."""
+
+    pid: int
+    started: int = 0
+
+
+@dataclass(frozen=True)
+class Script:
+    """A wrapped command: ``login`` is what the log-in shell gets, ``body`` what must follow on standard input."""
+
+    token: str
+    login: str
+    body: bytes
+
+
+def wrap(command: str) -> Script:
+    """Wrap one shell command. Raises ``H20Error`` when it cannot be passed on (too long, holds a NUL character)."""
+    if "\0" in command:
+        raise H20Error(f"a shell command cannot hold a NUL character: {command!r}")
+    if len(command.encode()) > LONGEST_COMMAND:
+        raise H20Error(
+            f"the shell command is {len(command.encode())} bytes long; one argument may have {LONGEST_COMMAND}: "
+            f"put it into a file on the node (`Node.put`) or pass the data as stdin. It begins: {command[:80]!r}"
+        )
+    token = "h20-" + secrets.token_hex(12)
+    body = _WRAPPER.format(token=token, command=shlex.quote(command)).encode("utf-8", "surrogateescape")
+    login = (
+        f'exec /bin/sh -c \'s=$(dd bs=1 count={len(body)} 2>/dev/null); case $s in *"#{token}") eval "$s";; *) exit 96;; esac\''
+    )
+    return Script(token, login, body)
+
+
+def kill_command(process: Process) -> str:
+    """A shell command that ends the process with all its descendants, their sessions and process groups.
+
+    SIGTERM first, SIGKILL after 0.6 s; prints what still lives after 3 s as ``pid (name) state`` lines (a ``D`` state cannot be
+    killed: a hung driver). Does nothing when the pid has become another process.
+    """
+    return _KILL.format(pid=process.pid, started=process.started)
+
+
+class FramedStream:
+    """One output stream of a wrapped command, cut out of whatever surrounds it."""
+
+    def __init__(self, token: str) -> None:
+        self._start = f"\n{token}:start".encode()
+        self._end = f"{token}:end".encode()
+        self._buffer = b""
+        self.started: str | None = None
+        """What follows the start mark ("pid started" on stdout), once it was seen."""
+        self.ended: str | None = None
+        """What follows the end mark (the exit status on stdout), once it was seen."""
+
+    @property
+    def noise(self) -> bytes:
+        """What came before the start mark, while there is none: the node's own words when nothing else came."""
+        return self._buffer if self.started is None else b""
+
+    def feed(self, data: bytes) -> bytes:
+        """Take more of the stream; returns the command's own output that is certain by now."""
+        if self.ended is not None:
+            return b""
+        self._buffer += data
+        if self.started is None:
+            _, mark, rest = self._buffer.partition(self._start)
+            line, newline, body = rest.partition(b"\n")
+            if not mark or not newline:
+                self._buffer = self._buffer[-65536:]
+                return b""
+            self.started = line.decode("ascii", "replace").strip()
+            self._buffer = body
+        output, mark, rest = self._buffer.partition(self._end)
+        if mark:
+            line, newline, _ = rest.partition(b"\n")
+            if newline:
+                self.ended = line.decode("ascii", "replace").strip()
+                self._buffer = b""
+                return output
+            self._buffer = mark + rest
+            return output
+        keep = _overlap(output, self._end)
+        self._buffer = output[len(output) - keep :] if keep else b""
+        return output[: len(output) - keep]
+
+    def flush(self) -> bytes:
+        """The rest, when the stream ended without its end mark."""
+        rest, self._buffer = (self._buffer, b"") if self.started is not None else (b"", self._buffer)
+        return rest
+
+
+def _overlap(data: bytes, mark: bytes) -> int:
+    """How many bytes at the end of ``data`` may be the beginning of ``mark``."""
+    for size in range(min(len(data), len(mark) - 1), 0, -1):
+        if data.endswith(mark[:size]):
+            return size
+    return 0
+
+
+class Lines:
+    """Cuts a byte stream into text lines as it comes."""
+
+    def __init__(self, on_line: Callable[[str], None]) -> None:
+        self._decoder = codecs.getincrementaldecoder("utf-8")("replace")
+        self._rest = ""
+        self._on_line = on_line
+
+    def feed(self, data: bytes, final: bool = False) -> None:
+        """Hand over every finished line; with ``final`` the unfinished last one too."""
+        *lines, self._rest = (self._rest + self._decoder.decode(data, final)).split("\n")
+        for line in lines:
+            self._on_line(line.rstrip("\r"))
+        if final and self._rest:
+            rest, self._rest = self._rest, ""
+            self._on_line(rest.rstrip("\r"))
+
+
+def tail(data: bytes, lines: int = 5) -> str:
+    """The last lines of some output on one line, for an error text."""
+    return " / ".join(data.decode("utf-8", "replace").strip().splitlines()[-lines:])[-600:]
