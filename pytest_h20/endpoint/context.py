@@ -33,7 +33,7 @@ class EndpointContext:
         max_model_len: tokens, from the profile; None lets the server's own figure stand.
         headers: sent with every request (``Authorization``); never written to evidence.
         head_metrics_url: where rank 0's Prometheus text is, or None for ``base_url/metrics``.
-        worker_health_urls: node name → base URL of a node of rank ≥ 1 on the same port; only looked at to prove that it is no head.
+        worker_health_urls: node name → base URL of a node of rank ≥ 1, same port; looked at only to prove that it is no head.
         reasoning_parser, tool_parser: whether the profile asked for one.
         deadline_s: seconds for one ordinary answer, before ``time_scale``.
         time_scale: multiplies every deadline (a CPU lab needs more, a rehearsal less).

@@ -67,7 +67,7 @@ class SseParser:
         if self._first and text:
             self._first = False
             text = text.removeprefix("\ufeff")
-        events = []
+        events: list[Event] = []
         self._text += text
         while True:
             if self._skip_lf and self._text:

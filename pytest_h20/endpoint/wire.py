@@ -6,6 +6,7 @@ after the end. So the wire is read here, strictly; the parser is pure and fed wi
 
 from __future__ import annotations
 
+import contextlib
 import socket
 import ssl
 import time
@@ -90,9 +91,12 @@ class Exchange:
         sent += [f"{n}: {'<redacted>' if n.lower() in _SECRET_HEADERS else v}" for n, v in self.request.headers]
         got = [f"HTTP/1.1 {self.status} {self.reason}", *(f"{n}: {v}" for n, v in self.headers)]
         tail = f"\n\n[{self.ended} after {self.elapsed_s:.3f} s, {len(self.pieces)} reads]\n"
-        return b"\n".join(
-            ["\n".join(sent).encode(), b"", _short(self.request.body), b"", "\n".join(got).encode(), b"", _short(self.body)]
-        ) + tail.encode()
+        return (
+            b"\n".join(
+                ["\n".join(sent).encode(), b"", _short(self.request.body), b"", "\n".join(got).encode(), b"", _short(self.body)]
+            )
+            + tail.encode()
+        )
 
 
 def _short(body: bytes, most: int = 200_000) -> bytes:
@@ -302,10 +306,9 @@ class Wire:
     def _send(sock: socket.socket, raw: bytes, end: float, pace: Pace) -> None:
         if not pace.send_piece:
             sock.settimeout(_left(end))
-            try:
+            # A server may refuse a huge body before it has read it: its answer is there to be read.
+            with contextlib.suppress(BrokenPipeError, ConnectionResetError):
                 sock.sendall(raw)
-            except (BrokenPipeError, ConnectionResetError):
-                pass  # a server may refuse a huge body before it has read it: its answer is there to be read
             return
         for at in range(0, len(raw), pace.send_piece):
             sock.settimeout(_left(end))
