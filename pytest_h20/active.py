@@ -8,7 +8,7 @@ import signal
 import sys
 from collections.abc import Callable, Generator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import pytest
 
@@ -21,12 +21,15 @@ from pytest_h20.report.run import RunFolder
 from pytest_h20.session import Session, build, create_run, redactor_of, with_run
 from pytest_h20.verdicts import GateName, Verdict
 
+if TYPE_CHECKING:
+    from pytest_h20.replaying import ReplayPlugin
+
 VERDICTS_KEY: pytest.StashKey[list[Verdict]] = pytest.StashKey()
 ACCEPTANCE = Path(__file__).parent / "acceptance"
 DEFAULT_RUNS = "h20-runs"
 
 
-def activate(config: pytest.Config, settings: Mapping[str, Setting]) -> ActivePlugin:
+def activate(config: pytest.Config, settings: Mapping[str, Setting]) -> ActivePlugin | ReplayPlugin:
     """Resolve everything, make the run folder, register the hooks. Wrong input is a ``pytest.UsageError``: exit status 4."""
     workerinput = getattr(config, "workerinput", None)
     try:
@@ -55,12 +58,15 @@ def activate(config: pytest.Config, settings: Mapping[str, Setting]) -> ActivePl
     return _register(config, ActivePlugin(config, session))
 
 
-def _register(config: pytest.Config, plugin: Any) -> Any:
+Registered = TypeVar("Registered")
+
+
+def _register(config: pytest.Config, plugin: Registered) -> Registered:
     config.pluginmanager.register(plugin, "h20-active")
     return plugin
 
 
-def _replay(config: pytest.Config, settings: Mapping[str, Setting]) -> Any:
+def _replay(config: pytest.Config, settings: Mapping[str, Setting]) -> ReplayPlugin:
     from pytest_h20.replaying import ReplayPlugin
 
     return ReplayPlugin.load(config, settings)
@@ -188,11 +194,12 @@ class ActivePlugin:
         verdicts = item.stash.get(VERDICTS_KEY, [])
         if report.when == "call" or (report.when == "setup" and not report.passed):
             outcome = outcome_of(report.nodeid, report.when, report.outcome, _reason(report), gate, verdicts, report.duration)
-            report.h20 = outcome.to_dict()
+            setattr(report, "h20", outcome.to_dict())  # noqa: B010 - an attribute of ours on a class of pytest's
             if self.config.pluginmanager.hasplugin("html"):
                 from pytest_h20.report.rows import extras
 
-                report.extras = [*getattr(report, "extras", []), *extras(outcome, self.session.folder.path)]
+                mine = extras(outcome, self.session.folder.path)
+                setattr(report, "extras", [*getattr(report, "extras", []), *mine])  # noqa: B010
         return report
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:

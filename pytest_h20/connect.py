@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import TYPE_CHECKING
 
-from pytest_h20.inventory import Inventory, NodeSpec
+from pytest_h20.inventory import Inventory, NodeSpec, Ssh
 from pytest_h20.transport import Node
+
+if TYPE_CHECKING:
+    from pytest_h20.transport.connect import SshSettings
 
 Sink = Callable[[str, bytes], str]
 
@@ -17,9 +21,46 @@ def connect_all(inventory: Inventory, sink: Sink | None = None) -> dict[str, Nod
 
 def connect_one(inventory: Inventory, spec: NodeSpec, sink: Sink | None = None) -> Node:
     """One node, its traffic recorded into ``sink`` when given."""
-    from pytest_h20.transport.connect import connect, local
     from pytest_h20.transport.recording import RecordingNode
 
-    settings = inventory.ssh_of(spec)
-    node: Node = local(spec.name, docker_socket=settings.docker_socket) if spec.transport == "local" else connect(spec, settings)
+    node = _bare(inventory, spec)
     return RecordingNode(node, sink) if sink is not None else node
+
+
+def _bare(inventory: Inventory, spec: NodeSpec) -> Node:
+    settings = inventory.ssh_of(spec)
+    if spec.transport == "local":
+        from pytest_h20.transport.local import LocalNode
+
+        return LocalNode(spec.name, docker_socket=settings.docker_socket)
+    from pytest_h20.transport.ssh import SshNode
+
+    return SshNode(spec.name, ssh_settings(spec.address, settings))
+
+
+def ssh_settings(host: str, settings: Ssh) -> SshSettings:
+    """The inventory's words as the transport's."""
+    from pytest_h20.transport.connect import SshSettings
+
+    common = {
+        "known_hosts": settings.known_hosts,
+        "host_key_checking": settings.host_key_checking,
+        "use_agent": settings.use_agent,
+        "use_ssh_config": settings.use_config,
+        "connect_timeout": settings.connect_timeout,
+        "keepalive_s": settings.keepalive,
+        "key_file": settings.key,
+    }
+    jump = None
+    if settings.jump:
+        user, _, rest = settings.jump.rpartition("@")
+        name, _, port = rest.partition(":")
+        jump = SshSettings(host=name, user=user or None, port=int(port) if port else None, **common)  # type: ignore[arg-type]
+    return SshSettings(
+        host=host,
+        port=settings.port,
+        user=settings.user,
+        jump=jump,
+        docker_socket=settings.docker_socket,
+        **common,  # type: ignore[arg-type]
+    )

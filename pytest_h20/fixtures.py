@@ -14,7 +14,7 @@ xdist worker, and taken down by the controller.
 ``endpoint``    the :class:`~pytest_h20.serving.Endpoint`: ``url``, ``model``, ``ctx``
 ``client``      an ``openai.OpenAI`` client for it
 ``nccl_logs``   the :class:`~pytest_h20.nccl.Job` judged from the logs of the serving processes
-``load``        the :class:`~pytest_h20.serving.Load`: ``load.run(cell)``
+``load``        the :class:`~pytest_h20.loading.Load`: ``load.run(cell)``
 ``judge``       record verdicts and let the test pass, fail or skip by the worst of them
 ``alone``       no other test talks to the endpoint while this one runs
 ==============  ==================================================================================================
@@ -37,7 +37,8 @@ if TYPE_CHECKING:
     from pytest_h20.nccl import Job
     from pytest_h20.gathering import GatheredFacts
     from pytest_h20.report.run import RunFolder
-    from pytest_h20.serving import Endpoint, Load
+    from pytest_h20.loading import Load
+    from pytest_h20.serving import Endpoint
     from pytest_h20.session import Session
     from pytest_h20.transport import Node
     from pytest_h20.verdicts import Verdict
@@ -145,7 +146,7 @@ def nccl_logs(request: pytest.FixtureRequest, h20_engine: str, endpoint: Endpoin
 @pytest.fixture(scope="session")
 def load(request: pytest.FixtureRequest, h20_engine: str, endpoint: Endpoint) -> Load:
     """The load generator, aimed at the endpoint. A test that uses it is alone on the endpoint."""
-    from pytest_h20.serving import load_of
+    from pytest_h20.loading import load_of
 
     plugin = _active(request)
     return load_of(plugin.session, h20_engine, endpoint, plugin.line_writer(), _is_terminal(request))

@@ -13,14 +13,14 @@ if TYPE_CHECKING:
     from pytest_h20.verdicts import Verdict
 
 
-def pytest_h20_inventory(inventory: Inventory) -> Inventory | None:  # type: ignore[empty-body]
+def pytest_h20_inventory(inventory: Inventory) -> Inventory | None:
     """Change the inventory after it was read, for example to add engines or expectations. Return it, or None to leave it.
 
     Called once per process, before anything is started.
     """
 
 
-def pytest_h20_checks(inventory: Inventory, state: ClusterState) -> Sequence[Verdict] | None:  # type: ignore[empty-body]
+def pytest_h20_checks(inventory: Inventory, state: ClusterState) -> Sequence[Verdict] | None:
     """Checks of your own, run once when the cluster is ready. Their verdicts enter the gates and the report.
 
     A check id begins with the gate it counts for, for example ``endpoint.my_company_header``.

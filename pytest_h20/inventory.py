@@ -40,7 +40,9 @@ class Ssh(_Model):
     user: str | None = None
     port: Port | None = None
     key: str | None = Field(None, description="private key file; ~ is expanded")
-    jump: str | None = Field(None, description="jump host as user@host:port")
+    jump: str | None = Field(
+        None, pattern=r"^([^@\s]+@)?[^@:\s]+(:\d{1,5})?$", description="jump host as user@host:port; user and port may be left out"
+    )
     known_hosts: str | None = Field(None, description="known_hosts file; default ~/.ssh/known_hosts")
     host_key_checking: Literal["strict", "off"] = Field("strict", description="'off' is reported in every header and report")
     use_agent: bool = True
@@ -158,6 +160,7 @@ class LoadSettings(_Model):
     min_requests: Annotated[int, Field(ge=1)] | None = None
     min_seconds: Annotated[float, Field(ge=0)] | None = None
     limit: Literal["all", "none"] = Field("all", description="'none' records without judging; such a run cannot be accepted")
+    dataset: str | None = Field(None, description="ShareGPT file inside the container, for the engine's own benchmark")
     slo_ttft_ms: float | None = Field(None, gt=0)
     slo_tpot_ms: float | None = Field(None, gt=0)
 
@@ -210,6 +213,13 @@ class Engine(_Model):
         return self
 
 
+class EndpointSettings(_Model):
+    """How patient the endpoint's checks are."""
+
+    deadline: Seconds = Field(60.0, description="seconds one ordinary answer may take")
+    answer_tokens: Annotated[int, Field(ge=16)] = Field(4096, description="most tokens one graded answer may take")
+
+
 class Attach(_Model):
     """A running endpoint to test instead of starting one."""
 
@@ -234,6 +244,7 @@ class Inventory(_Model):
     engines: dict[Literal["vllm", "sglang"] | Name, Engine] = Field(min_length=1)
     expect: Expect = Field(default_factory=Expect)
     load: LoadSettings = Field(default_factory=LoadSettings)
+    endpoint: EndpointSettings = Field(default_factory=EndpointSettings)
     gates: tuple[str, ...] | None = Field(None, description="gates that must pass; default: all")
     attach: Attach | None = None
     run_dir_on_node: str = Field("/var/tmp/pytest-h20", description="logs of a run live in a folder below this on each node")

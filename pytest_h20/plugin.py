@@ -15,9 +15,10 @@ from pytest_h20.options import BY_DEST, OPTIONS, Option, resolve
 
 if TYPE_CHECKING:
     from pytest_h20.active import ActivePlugin
+    from pytest_h20.replaying import ReplayPlugin
 
 ACCEPTANCE = Path(__file__).parent / "acceptance"
-ACTIVE_KEY: pytest.StashKey[ActivePlugin] = pytest.StashKey()
+ACTIVE_KEY: pytest.StashKey["ActivePlugin | ReplayPlugin"] = pytest.StashKey()
 MARKERS = (
     "h20_gate(name): the gate this test belongs to (environment, fabric, weights, bringup, rdma, endpoint, reasoning, answers, "
     "throughput)",

@@ -15,7 +15,7 @@ def _inventory() -> dict[str, Any]:
 
 
 def _verdict() -> dict[str, Any]:
-    from pytest_h20.report.run import verdict_schema
+    from pytest_h20.report.model import verdict_schema
 
     return verdict_schema()
 

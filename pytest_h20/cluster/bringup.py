@@ -4,33 +4,23 @@ from __future__ import annotations
 
 import secrets
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
-from typing import Protocol
 
 from pytest_h20.cluster import ready as readiness
 from pytest_h20.cluster.clock import Clock
 from pytest_h20.cluster.http import ask, reachable
+from pytest_h20.cluster.journal import Journal
 from pytest_h20.cluster.launch import Target, plan_text, start_step
 from pytest_h20.cluster.logs import Follower
 from pytest_h20.cluster.preflight import Preflight
 from pytest_h20.cluster.progress import Progress
 from pytest_h20.cluster.state import ClusterState, Phase, RoleRef
-from pytest_h20.diagnosis import FatalWatch, diagnose
+from pytest_h20.diagnosis import FatalWatch, diagnose, primary
 from pytest_h20.engines.base import LaunchPlan, Stage, Step
 from pytest_h20.errors import BringUpError, H20Error, TransportError
 from pytest_h20.transport import Node
-
-
-class Journal(Protocol):
-    """Where a bring-up writes what happened. The run folder is one."""
-
-    def event(self, kind: str, **data: object) -> None:
-        """Something happened, now."""
-
-    def evidence(self, name: str, data: bytes | str) -> str:
-        """Keep a file; returns its path relative to the run folder."""
 
 
 def new_run_id() -> str:
@@ -97,33 +87,36 @@ class BringUp:
         containers: dict[str, RoleRef] = {}
         lines = plan_text(self.target, self.plan, self.run_id)
         for step, (_, command) in zip(self.plan.steps, lines, strict=True):
-            self._wait_for(step, containers)
             try:
                 role = start_step(self.target, step, self.run_id, self.nodes[step.node], containers)
             except TransportError:
                 raise
             except H20Error as error:
                 raise BringUpError(f"{step.node}: {step.role} could not be started: {error}") from None
+            if any(r.role == role.role for r in self.roles):
+                role = replace(role, role=f"{role.role}-{role.node}")
             self.roles.append(role)
             if step.kind == "container":
                 containers[step.node] = role
-            self._followers[step.role] = Follower(self.nodes[step.node], role)
-            self._watches[step.role] = FatalWatch()
-            self._stages[step.role] = None
+            self._followers[role.role] = Follower(self.nodes[step.node], role)
+            self._watches[role.role] = FatalWatch()
+            self._stages[role.role] = None
             self.journal.event("command", node=step.node, command=command, purpose=f"start {step.role}")
+            self._wait_for(step, containers)
 
     def _wait_for(self, step: Step, containers: Mapping[str, RoleRef]) -> None:
         if step.wait_for == "none":
             return
-        self._enter(Phase.JOINING, "waiting for every node to join Ray" if step.wait_for == "ray-joined" else step.wait_for)
+        if step.wait_for == "started":
+            self._look()
+            return
+        self._enter(Phase.JOINING, "waiting for every node to join Ray")
         head = next(r for r in containers.values() if r.node == self.target.head.name)
         limit = min(300.0, self.target.profile.ready_timeout)
         deadline = self.clock.now() + limit
         seen = ""
         while self.clock.now() < deadline:
             self._look()
-            if step.wait_for == "started":
-                return
             done, seen = self._ray_joined(head)
             if done:
                 self.journal.event("ray", seen=seen)
@@ -136,7 +129,11 @@ class BringUp:
         from pytest_h20.engines.ray import RAY_COMMAND, joined, parse_ray
 
         result = self.nodes[head.node].containers.exec(head.container_id, RAY_COMMAND, timeout=60.0)
-        return joined(parse_ray(result.stdout), self.target.node_plans(), self.target.profile.tensor_parallel)
+        up = {r.node for r in self.roles}
+        plans = [p for p in self.target.node_plans() if p.name in up]
+        everybody = len(plans) == len(self.target.nodes)
+        gpus = self.target.profile.tensor_parallel if everybody and not self.preflight.dialect.version.is_cpu_build else None
+        return joined(parse_ray(result.stdout), plans, gpus)
 
     # ------------------------------------------------------------------ wait
     def _look(self) -> None:
@@ -285,16 +282,13 @@ class BringUp:
         """One error: the cause, its fix, and the end of every role's log."""
         for follower in self._followers.values():
             follower.rest()
-        found = None
         for role, follower in self._followers.items():
             kept = self.journal.evidence(f"logs/{role}.log", follower.text) if follower.text else ""
             tail = follower.tail(40) or "(no output)"
             self.journal.event("log", node=follower.role.node, source=role, text=tail, evidence=kept)
-            verdict = diagnose(follower.text)
-            if verdict.cause is not None and (found is None or verdict.rank > found[1].rank):
-                found = (role, verdict)
+        found = primary({role: diagnose(follower.text) for role, follower in self._followers.items()})
         lines = []
-        if found is not None:
+        if found is not None and found[1].cause is not None and found[1].outcome == "failed":
             role, verdict = found
             lines.append(f"{verdict.cause}: {verdict.explanation}" + (f" ({what})" if what else ""))
             lines.append(f"  {role}: {verdict.decisive_line.strip()[:300]}")

@@ -152,26 +152,6 @@ def container_spec(target: Target, step: Step, run_id: str, node: NodeSpec) -> C
     )
 
 
-def question_spec(target: Target, node: NodeSpec, run_id: str, argv: tuple[str, ...], what: str) -> ContainerSpec:
-    """A short-lived container that answers a question about the image: same mounts and devices, no run folder."""
-    options = target.profile.container
-    model = target.inventory.model
-    own = tuple(m for m in mounts(target, "/nonexistent") if m.target != MOUNT_POINT and m.source != model.host_path)
-    return ContainerSpec(
-        name=container_name(run_id, f"ask-{what}"),
-        image=target.profile.image,
-        argv=argv,
-        env={**target.profile.env, **node.env},
-        labels=labels.of_run(run_id, f"ask-{what}", node.name, started_by(), ""),
-        mounts=own,
-        gpus=options.gpus,
-        network=options.network,
-        ipc=options.ipc,
-        privileged=options.privileged,
-        runtime=options.runtime,
-    )
-
-
 def exec_argv(step: Step) -> tuple[str, ...]:
     """The command of a step that runs inside a container that is up already."""
     return ("/bin/sh", "-c", _EXEC, f"{MOUNT_POINT}/{step.role}.log", *step.argv)

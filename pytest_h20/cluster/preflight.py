@@ -2,29 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import TypeVar
 
-from pytest_h20.cluster.launch import Target, question_spec
+from pytest_h20.cluster.launch import Target
 from pytest_h20.cluster.state import Versions
 from pytest_h20.cluster.teardown import Leftover, leftovers
 from pytest_h20.engines import dialect_for
 from pytest_h20.engines.base import (
-    VERSION_COMMAND,
     Dialect,
     ImageVersions,
     LaunchFacts,
     LaunchPlan,
     Refusal,
-    parse_versions,
 )
-from pytest_h20.errors import BringUpError, H20Error, UsageError
-from pytest_h20.inventory import NodeSpec
+from pytest_h20.errors import BringUpError, UsageError
 from pytest_h20.transport import ImageInfo, Node
-
-T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -44,34 +37,6 @@ class Preflight:
     plan: LaunchPlan
     versions: Versions
     refusals: tuple[Refusal, ...] = ()
-
-
-def ask_images(target: Target, nodes: Mapping[str, Node], run_id: str) -> ImageFacts:
-    """Look the image up on every node and ask it, by running it once, which versions it holds. Nodes in parallel."""
-    problems: list[str] = []
-
-    def look(spec: NodeSpec) -> tuple[ImageInfo | None, ImageVersions | None, str]:
-        node = nodes[spec.name]
-        info = node.containers.image(target.profile.image)
-        if info is None:
-            return None, None, (
-                f"{spec.name}: image {target.profile.image} is not there; run `docker pull {target.profile.image}` on it "
-                "(images are never pulled for you: a half-pulled 20 GB image is no start of a test)"
-            )
-        result = node.containers.run(question_spec(target, spec, run_id, VERSION_COMMAND, "versions"), timeout=180.0)
-        try:
-            return info, parse_versions(result.stdout), ""
-        except H20Error as error:
-            tail = " / ".join((result.stderr or result.stdout).strip().splitlines()[-3:])
-            return info, None, f"{spec.name}: image {target.profile.image} did not tell its versions: {error} ({tail})"
-
-    answers = _on_all(target.nodes, look)
-    problems += [problem for _, _, problem in answers.values() if problem]
-    return ImageFacts(
-        images={name: info for name, (info, _, _) in answers.items()},
-        versions={name: versions for name, (_, versions, _) in answers.items() if versions is not None},
-        problems=tuple(problems),
-    )
 
 
 def prepare(target: Target, images: ImageFacts, launch: LaunchFacts) -> Preflight:
@@ -128,7 +93,3 @@ def _contents(versions: ImageVersions) -> str:
     known = {"vllm": versions.vllm, "sglang": versions.sglang, "torch": versions.torch}
     return ", ".join(f"{k} {v}" for k, v in known.items() if v) or "neither vllm nor sglang"
 
-
-def _on_all(specs: tuple[NodeSpec, ...], do: Callable[[NodeSpec], T]) -> dict[str, T]:
-    with ThreadPoolExecutor(max_workers=max(1, len(specs))) as pool:
-        return dict(zip([s.name for s in specs], pool.map(do, specs), strict=True))

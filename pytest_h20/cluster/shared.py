@@ -43,7 +43,8 @@ class Shared:
         with self.exclusive(key):
             known = self.published(key)
             if known is not None:
-                return self._take(key, known)
+                taken: T = self._take(key, known)
+                return taken
             try:
                 value = make()
             except BaseException as error:
@@ -63,7 +64,7 @@ class Shared:
         result: tuple[bool, Any] = pickle.loads(data)
         return result
 
-    def _take(self, key: str, known: tuple[bool, T]) -> T:
+    def _take(self, key: str, known: tuple[bool, Any]) -> Any:
         ok, value = known
         if not ok:
             raise FailedElsewhere(str(value))

@@ -8,7 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 from pytest_h20.cluster import labels
-from pytest_h20.cluster.bringup import Journal
+from pytest_h20.cluster.journal import Journal
 from pytest_h20.errors import H20Error, TransportError
 from pytest_h20.transport import ContainerInfo, Node
 

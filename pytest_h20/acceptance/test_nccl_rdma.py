@@ -1,0 +1,101 @@
+"""Gate ``rdma``: three independent facts that the serving processes talk over RDMA.
+
+1. NCCL's own logs of the serving ranks: every channel between nodes is ``NET/IB/…/GDRDMA``.
+2. The byte counters of every rail rise during a fixed request by about what tensor parallelism must move.
+3. Error and congestion counters do not rise.
+"""
+
+from __future__ import annotations
+
+import pytest
+
+from pytest_h20 import traffic as counters
+from pytest_h20.cluster.launch import Target
+from pytest_h20.fixtures import Judge
+from pytest_h20.nccl import Job
+from pytest_h20.parameters import RailRef
+from pytest_h20.rdma import NcclVerdicts
+from pytest_h20.serving import Endpoint
+from pytest_h20.traffic import Traffic
+
+pytestmark = pytest.mark.h20_gate("rdma")
+
+
+@pytest.fixture(scope="module")
+def proof(nccl_logs: Job, target: Target) -> NcclVerdicts:
+    """The job's log, held against the inventory."""
+    return NcclVerdicts(nccl_logs, target)
+
+
+@pytest.fixture(scope="session")
+def moved(endpoint: Endpoint) -> Traffic:
+    """Counters of all nodes around one request of fixed size."""
+    return endpoint.counted_request()
+
+
+def test_job_runs_on_rdma(proof: NcclVerdicts, judge: Judge) -> None:
+    """The verdict over the whole job: RDMA proven, sockets, mixed, intra-node only, or undetermined."""
+    judge(proof.job_verdict())
+
+
+def test_all_channels_between_nodes_use_gdrdma(proof: NcclVerdicts, judge: Judge) -> None:
+    """Every inter-node channel is NET/IB with GPUDirect RDMA."""
+    judge(*proof.gdrdma())
+
+
+def test_no_socket_channel_between_nodes(proof: NcclVerdicts, judge: Judge) -> None:
+    """No inter-node channel fell back to TCP."""
+    judge(*proof.no_sockets())
+
+
+def test_every_hca_of_the_inventory_is_used(proof: NcclVerdicts, judge: Judge) -> None:
+    """Each rail's HCA carries channels, and no other device does."""
+    judge(*proof.hcas())
+
+
+def test_gid_index(proof: NcclVerdicts, judge: Judge) -> None:
+    """RoCE v2 with the GID index of the inventory, per node."""
+    judge(*proof.gid_index())
+
+
+def test_bootstrap_on_control_interface(proof: NcclVerdicts, judge: Judge) -> None:
+    """OOB and bootstrap run on the control interface."""
+    judge(*proof.bootstrap())
+
+
+def test_one_nccl_version(proof: NcclVerdicts, judge: Judge) -> None:
+    """Every rank runs the same NCCL."""
+    judge(*proof.one_version())
+
+
+def test_no_fatal_and_no_retry_warnings(proof: NcclVerdicts, judge: Judge) -> None:
+    """NCCL reports neither errors nor retries."""
+    judge(*proof.no_errors())
+
+
+def test_log_is_complete(proof: NcclVerdicts, judge: Judge) -> None:
+    """The logs of all ranks reach the first collective: a cut log proves nothing."""
+    judge(*proof.complete())
+
+
+def test_rail_moves_its_share(moved: Traffic, rail: RailRef, judge: Judge) -> None:
+    """This rail's byte counters rise by about the expected volume."""
+    judge(counters.rail_volume(moved, rail.node.name, rail.rail.hca, rail.rail.port))
+
+
+def test_rail_without_errors(moved: Traffic, rail: RailRef, judge: Judge) -> None:
+    """No error counter of this rail rises."""
+    judge(counters.rail_errors(moved, rail.node.name, rail.rail.hca, rail.rail.port))
+
+
+def test_rail_without_congestion(moved: Traffic, rail: RailRef, judge: Judge) -> None:
+    """No congestion counter of this rail rises."""
+    judge(counters.rail_congestion(moved, rail.node.name, rail.rail.hca, rail.rail.port))
+
+
+def test_management_device_stays_out(moved: Traffic, node_name: str, target: Target, judge: Judge) -> None:
+    """The management HCA does not carry collectives."""
+    node = next(n for n in target.nodes if n.name == node_name)
+    if not node.other_hcas:
+        pytest.skip("the inventory names no other HCAs on this node")
+    judge(*counters.unused_hcas_quiet(moved, node))

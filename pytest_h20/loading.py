@@ -1,0 +1,302 @@
+"""The load generator aimed at the cluster: which cells, how, what is kept, and how a cell is judged. No pytest in here."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from pytest_h20.errors import H20Error
+from pytest_h20.inventory import LoadSettings
+from pytest_h20.lifecycle import key
+from pytest_h20.limits import LimitFile, load_limits
+from pytest_h20.load import Cell, CellResult, LoadPlan, Progress, SelfCheck, Slo
+from pytest_h20.load import Target as LoadTarget
+from pytest_h20.load.roofline import DEEPSEEK_R1, H20, Fabric, decode_bound, gpu_by_name
+from pytest_h20.load.run import CellInterrupted, run_cell
+from pytest_h20.load.selfcheck import self_check
+from pytest_h20.probes.script import Missing
+from pytest_h20.report.judge import judge_cell
+from pytest_h20.report.model import Cell as CellRecord
+from pytest_h20.serving import Endpoint, vocabulary_of
+from pytest_h20.session import Session
+from pytest_h20.verdicts import Limit, Origin, Status, Verdict
+
+Write = Callable[[str], None]
+
+
+class NotRun(H20Error):
+    """A cell was not measured because the engine is gone: that is no pass."""
+
+
+@dataclass
+class Load:
+    """Measures cells on one endpoint. ``run(cell)`` gives the result; ``judge(result)`` its verdicts."""
+
+    session: Session
+    label: str
+    endpoint: Endpoint
+    write: Write
+    terminal: bool
+    settings: LoadSettings
+    limits: LimitFile | None
+    cells: tuple[Cell, ...]
+    done: int = 0
+    _checks: dict[int, SelfCheck] = field(default_factory=dict)
+
+    def run(self, cell: Cell) -> CellResult:
+        """Measure one cell with everything recorded. A finished cell is kept whatever happens after it.
+
+        Raises ``NotRun`` when the engine does not answer any more.
+        """
+        self._engine_lives(cell)
+        plan = self.plan(cell)
+        try:
+            result = self._measure(cell, plan)
+        except CellInterrupted as stop:
+            self._keep(stop.result)
+            raise
+        self.done += 1
+        self._keep(result)
+        return result
+
+    def plan(self, cell: Cell) -> LoadPlan:
+        """How a cell is run."""
+        recipe = self.session.value("h20_load_recipe") or self.settings.recipe
+        folder = self.folder
+        folder.mkdir(parents=True, exist_ok=True)
+        return LoadPlan(
+            recipe=recipe,
+            requests=self.settings.min_requests and max(self.settings.min_requests, cell.concurrency),
+            seed=self.settings.seed,
+            time_scale=self.session.clock.scale,
+            slo=Slo(self.settings.slo_ttft_ms, self.settings.slo_tpot_ms),
+            processes=0,
+            records_path=str(folder / f"{cell.id}.requests.jsonl"),
+            tpot_floor_ms=self.floor_ms(cell),
+            selfcheck=self._selfcheck(cell),
+        )
+
+    @property
+    def folder(self) -> Path:
+        """Where this engine's cells are kept."""
+        return self.session.folder.path / "load" / key(self.label)
+
+    def floor_ms(self, cell: Cell) -> float | None:
+        """The hardware's lower bound of TPOT, when GPU and model are known; None otherwise (lab, unknown GPU)."""
+        target = self.endpoint.target
+        if target.inventory.model.kind != "deepseek-r1" or "gpu" in {s.lower() for s in target.inventory.stood_in}:
+            return None
+        from pytest_h20.gathering import published_facts
+
+        facts = published_facts(self.session, self.label)
+        gpu = H20
+        if facts is not None:
+            node = facts.probes.nodes.get(target.head.name)
+            if node is not None and not isinstance(node.gpus, Missing) and node.gpus.gpus:
+                known = gpu_by_name(node.gpus.gpus[0].name)
+                if known is None:
+                    return None
+                gpu = known
+        rails = len(target.head.rails)
+        bound = decode_bound(
+            cell.concurrency,
+            cell.input_len + cell.output_len / 2,
+            target.profile.tensor_parallel,
+            gpu,
+            DEEPSEEK_R1,
+            Fabric(rails=rails) if rails and len(target.nodes) > 1 else None,
+        )
+        return bound.tpot_hw_s * 1e3
+
+    def _selfcheck(self, cell: Cell) -> SelfCheck:
+        """This client's own error at the cell's concurrency, measured once per level in this process."""
+        if cell.concurrency not in self._checks:
+            self._checks[cell.concurrency] = self_check(cell.concurrency, self.dialect, LoadPlan(processes=0))
+        return self._checks[cell.concurrency]
+
+    @property
+    def dialect(self) -> str:
+        """How the load speaks: SGLang's native route, or completions with token ids."""
+        return "sglang" if self.endpoint.target.engine == "sglang" else "vllm"
+
+    @property
+    def target(self) -> LoadTarget:
+        """The server under load."""
+        return LoadTarget(
+            self.endpoint.url,
+            self.dialect,
+            self.endpoint.model,
+            headers=dict(self.endpoint.headers),
+            vocabulary=vocabulary_of(self.endpoint.target),
+        )
+
+    def _measure(self, cell: Cell, plan: LoadPlan) -> CellResult:
+        generator = self.session.value("h20_load") or "own"
+        if generator != "own":
+            from pytest_h20.foreign_load import run_in_container
+
+            return run_in_container(self, cell, generator)
+        if self.session.value("h20_load_from"):
+            from pytest_h20.foreign_load import run_from_node
+
+            return run_from_node(self, cell, plan, str(self.session.value("h20_load_from")))
+        return run_cell(self.target, cell, plan, self._progress)
+
+    def _progress(self, progress: Progress) -> None:
+        if not self.terminal:
+            return
+        left = "" if progress.left_s is None else f", {progress.left_s:.0f} s left"
+        total = progress.total or "?"
+        self.write(
+            f"\r\x1b[2Kh20: cell {self.done + 1} of {len(self.cells)} {progress.cell}: {progress.done}/{total} requests, "
+            f"{progress.tokens_per_s:.0f} tok/s{left}"
+        )
+
+    def _engine_lives(self, cell: Cell) -> None:
+        from pytest_h20.cluster.http import ask
+        from pytest_h20.errors import TransportError
+
+        try:
+            ask(self.endpoint.url, "/health", headers=dict(self.endpoint.headers), timeout=30.0)
+        except TransportError as error:
+            raise NotRun(f"cell {cell.id} was not run because the engine does not answer: {error}") from None
+
+    # ------------------------------------------------------------------ keeping and judging
+    def _keep(self, result: CellResult) -> None:
+        from pytest_h20.load.bench_serving import read_records, write_file
+
+        self.folder.mkdir(parents=True, exist_ok=True)
+        cell = result.cell
+        (self.folder / f"{cell.id}.json").write_text(json.dumps(result.to_json(), indent=1) + "\n", encoding="utf-8")
+        records = read_records(result.records_path) if result.records_path and Path(result.records_path).exists() else []
+        write_file(str(self.folder), result, records)
+        if self.terminal:
+            self.write("\r\x1b[2K")
+        figures = f"{_figure(result.output_throughput)} tok/s, TTFT {_figure(result.mean_ttft_ms)} ms, "
+        figures += f"TPOT {_figure(result.mean_tpot_ms)} ms"
+        self.write(f"h20: cell {self.done} of {len(self.cells)} {cell.id}: {figures}\n")
+
+    def record(self, result: CellResult) -> CellRecord:
+        """The cell as the report draws it."""
+        cell = result.cell
+        limits = self.limits.cell(cell.id) if self.limits else {}
+        floor = self.floor_ms(cell)
+        blog = {}
+        if self.limits:
+            for metric in ("output_throughput", "mean_tpot_ms", "mean_ttft_ms"):
+                value = self.limits.written(cell.id, metric)
+                if value is not None:
+                    blog[metric] = value
+        blockers = result.blockers
+        return CellRecord(
+            engine=self.label,
+            profile=self.endpoint.target.profile_name,
+            input_len=cell.input_len,
+            output_len=cell.output_len,
+            concurrency=cell.concurrency,
+            output_throughput=result.output_throughput,
+            input_throughput=result.whole.input_tokens_per_s if result.whole else None,
+            mean_ttft_ms=result.mean_ttft_ms,
+            mean_tpot_ms=result.mean_tpot_ms,
+            requests=result.requests.complete,
+            seconds=result.whole.seconds if result.whole else 0.0,
+            windows=steady_windows(result),
+            limits=limits,
+            blog=blog,
+            floor={} if floor is None else {"mean_tpot_ms": floor, "output_throughput": 1e3 * cell.concurrency / floor},
+            status=Status.UNKNOWN if blockers or not result.sanity else Status.PASS,
+            reason="; ".join(f"{f.rule}: {f.text}" for f in blockers),
+            file=f"load/{key(self.label)}/{cell.id}.json",
+        )
+
+    def judge(self, result: CellResult) -> list[Verdict]:
+        """Sanity first, then the limits. Records the cell for the report."""
+        record = self.record(result)
+        verdicts = [sanity_verdict(result, self.label, record.file)]
+        if record.status is not Status.UNKNOWN:
+            verdicts += self._limit_verdicts(record)
+            worst = max((v.status for v in verdicts), key=lambda s: s.rank)
+            record = record.model_copy(update={"status": worst})
+        self.session.folder.add(record)
+        return verdicts
+
+    def _limit_verdicts(self, record: CellRecord) -> list[Verdict]:
+        if self.session.value("h20_calibrate") or self.settings.limit == "none":
+            return [
+                Verdict(
+                    check="throughput.recorded",
+                    status=Status.PASS,
+                    title="Recorded without a limit",
+                    subject=record.name,
+                    measured=record.output_throughput,
+                    unit="tok/s",
+                    limit=Limit(kind="info", unit="tok/s", origin=Origin(kind="inventory", detail="load.limit: none")),
+                    evidence=(record.file,),
+                )
+            ]
+        if self.limits is None:
+            return [
+                Verdict(
+                    check="throughput.limit",
+                    status=Status.UNKNOWN,
+                    title="The cell has a limit",
+                    subject=record.name,
+                    measured=record.output_throughput,
+                    unit="tok/s",
+                    reason=f"profile {self.endpoint.target.profile_name!r} names no limits file",
+                    action="set `limits:` in the profile, or record a baseline with --h20-calibrate=FILE",
+                    evidence=(record.file,),
+                )
+            ]
+        return judge_cell(record, self.limits)
+
+
+def sanity_verdict(result: CellResult, label: str, file: str) -> Verdict:
+    """A cell that fails sanity is "could not measure": neither red nor green by its figures."""
+    blockers = result.blockers
+    saturated = [f for f in blockers if f.rule == "client"]
+    return Verdict(
+        check="throughput.sanity",
+        status=Status.UNKNOWN if blockers or not result.sanity else Status.PASS,
+        title="The figures of this cell can be believed",
+        subject=f"{label} {result.cell.id}" if label else result.cell.id,
+        measured=len(blockers),
+        unit="failed rules",
+        reason="; ".join(f"{f.rule}: {f.text}" for f in blockers),
+        action=(
+            "send the load from a stronger machine, or with --h20-load-from=NODE"
+            if saturated
+            else "read the cell's record in the run folder"
+            if blockers
+            else ""
+        ),
+        evidence=(file,),
+        details={f.rule: f.status for f in result.sanity},
+    )
+
+
+def steady_windows(result: CellResult) -> tuple[float, ...]:
+    """Output tokens per second in equal windows of the steady part, for the bootstrap."""
+    return tuple(getattr(result, "windows", ()) or ())
+
+
+def load_of(session: Session, label: str, endpoint: Endpoint, write: Write, terminal: bool, hook_limits: str | None = None) -> Load:
+    """The load generator of one engine. Raises ``UsageError`` when its limits cannot be read or do not fit its cells."""
+    from pytest_h20.limits import require_coverage
+    from pytest_h20.parameters import cells_of
+
+    target = endpoint.target
+    settings = session.inventory.load_of(target.profile)
+    cells = cells_of(settings)
+    source = session.value("h20_limits") or hook_limits or target.profile.limits
+    limits = load_limits(Path(str(source))) if source else None
+    if limits is not None and settings.limit == "all" and not session.value("h20_calibrate"):
+        require_coverage([c.id for c in cells], limits, str(source))
+    return Load(session, label, endpoint, write, terminal, settings, limits, tuple(cells))
+
+
+def _figure(value: float | None) -> str:
+    return "?" if value is None else f"{value:.4g}"
+
