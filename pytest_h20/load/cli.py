@@ -56,6 +56,7 @@ def parser() -> argparse.ArgumentParser:
     out.add_argument("--slo-ttft", type=float, metavar="MS")
     out.add_argument("--slo-tpot", type=float, metavar="MS")
     out.add_argument("--slo-e2e", type=float, metavar="MS")
+    out.add_argument("--user-stamps", action="store_true", help="stamp at read instead of by the kernel's receive time")
     out.add_argument("--usage-each", action="store_true", help="ask for usage in every event")
     out.add_argument("--no-ignore-eos", action="store_true", help="let the model stop")
     out.add_argument("--no-selfcheck", action="store_true", help="do not check this client first")
@@ -166,6 +167,7 @@ def _plan(options: argparse.Namespace) -> LoadPlan:
         prompts=prompts, seed=options.seed, warmup=options.warmup, request_timeout_s=options.timeout,
         processes=options.processes, slo=Slo(options.slo_ttft, options.slo_tpot, options.slo_e2e),
         ignore_eos=not options.no_ignore_eos, usage_each=options.usage_each,
+        kernel_stamps=not options.user_stamps,
     )  # fmt: skip
 
 

@@ -46,6 +46,8 @@ OUTCOMES = {
 
 SO_TIMESTAMPNS, _TIMESPEC = 35, struct.Struct("qq")
 _RECEIVE = 65536
+_KEPT_IDLE_S = 1.0
+"""A connection idle for longer may have met the server's keep-alive limit (uvicorn: 5 s)."""
 
 
 class Exchange:
@@ -70,8 +72,8 @@ class Exchange:
 class Slot:
     """One connection."""
 
-    __slots__ = ("connect_at", "connected", "deadline", "exchange", "fd", "fed", "framing", "handshake", "number", "out",
-                 "quick", "served", "sock")  # fmt: skip
+    __slots__ = ("connect_at", "connected", "deadline", "exchange", "fd", "fed", "framing", "freed", "handshake", "number",
+                 "out", "quick", "served", "sock")  # fmt: skip
 
     def __init__(self, number: int) -> None:
         self.number = number
@@ -83,7 +85,7 @@ class Slot:
         self.fed = 0  # pieces of the exchange that the framing has seen
         self.out = b""
         self.connected = self.handshake = False
-        self.connect_at = self.deadline = 0.0
+        self.connect_at = self.deadline = self.freed = 0.0
         self.served = 0
 
 
@@ -405,14 +407,15 @@ class LoadLoop:
     def _broken(self, slot: Slot, error: OSError | None) -> None:
         """The connection ended (error None: the server closed it in order)."""
         exchange = slot.exchange
-        reused = slot.served > 0
+        waited = exchange.sent - slot.freed if exchange is not None and slot.served else 0.0
         self._close(slot)
         if exchange is None:
             return  # an idle connection; it is opened again when it is needed
         if error is None and slot.framing.close_delimited:
             self._settle(slot, exchange, "", "")
-        elif not exchange.parts and reused and not exchange.retried:
-            # The server closed a kept connection just as we used it: RFC 9110 9.3.1 lets a client send again.
+        elif not exchange.parts and waited > _KEPT_IDLE_S and not exchange.retried:
+            # The server closed an idle connection just as we used it: RFC 9110 9.3.1 lets a client send again. On one
+            # that was in use a moment before, it is a failure of the server and counts as one.
             exchange.retried = True
             self.outcome.retries += 1
             slot.framing = Framing()
@@ -432,6 +435,7 @@ class LoadLoop:
         slot.exchange = None
         slot.quick = False
         slot.served += 1
+        slot.freed = stamp
         self._account(stamp, -1)
         self._done += 1
         if outcome or exchange.status != 200:
