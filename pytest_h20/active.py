@@ -16,15 +16,14 @@ from pytest_h20.cluster.bringup import new_run_id
 from pytest_h20.errors import H20Error
 from pytest_h20.inventory import Inventory
 from pytest_h20.options import Setting
-from pytest_h20.outcome import Outcome, outcome_of
 from pytest_h20.report.run import RunFolder
+from pytest_h20.reporting import VERDICTS_KEY, Reporting, first_line, gate_of
 from pytest_h20.session import Session, build, create_run, redactor_of, with_run
-from pytest_h20.verdicts import GateName, Verdict
+from pytest_h20.verdicts import GateName
 
 if TYPE_CHECKING:
     from pytest_h20.replaying import ReplayPlugin
 
-VERDICTS_KEY: pytest.StashKey[list[Verdict]] = pytest.StashKey()
 ACCEPTANCE = Path(__file__).parent / "acceptance"
 DEFAULT_RUNS = "h20-runs"
 
@@ -88,9 +87,10 @@ class ActivePlugin:
         self.config = config
         self.session = session
         self.controller = not hasattr(config, "workerinput")
-        self.outcomes: list[Outcome] = []
         self.partial: list[str] = []
-        self.finished = False
+        title = f"Acceptance of {session.inventory.name}"
+        self.reporting = Reporting(config, session.run, self.controller, title)
+        config.pluginmanager.register(self.reporting, "h20-reporting")
         if self.controller:
             self._take_suite()
         self._old_sigterm = _sigterm_as_interrupt()
@@ -184,38 +184,6 @@ class ActivePlugin:
         with shared.exclusive("traffic") if names & {"load", "alone"} else shared.together("traffic"):
             return (yield)
 
-    @pytest.hookimpl(wrapper=True, tryfirst=True)
-    def pytest_runtest_makereport(
-        self, item: pytest.Item, call: pytest.CallInfo[None]
-    ) -> Generator[None, pytest.TestReport, pytest.TestReport]:
-        """Hang the verdicts of a test on its report, so that they travel from any worker to the controller."""
-        report = yield
-        gate = gate_of(item)
-        verdicts = item.stash.get(VERDICTS_KEY, [])
-        if report.when == "call" or (report.when == "setup" and not report.passed):
-            outcome = outcome_of(report.nodeid, report.when, report.outcome, _reason(report), gate, verdicts, report.duration)
-            setattr(report, "h20", outcome.to_dict())  # noqa: B010 - an attribute of ours on a class of pytest's
-            if self.config.pluginmanager.hasplugin("html"):
-                from pytest_h20.report.rows import extras
-
-                mine = extras(outcome, self.session.folder.path)
-                setattr(report, "extras", [*getattr(report, "extras", []), *mine])  # noqa: B010
-        return report
-
-    def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
-        """On the controller: write the verdicts down as they come."""
-        data = getattr(report, "h20", None)
-        if not self.controller or data is None or self.session.run is None:
-            return
-        outcome = Outcome.from_dict(data)
-        self.outcomes.append(outcome)
-        for verdict in outcome.verdicts:
-            self.session.run.record(verdict, outcome.test_id, outcome.duration_s)
-        if outcome.broke:
-            self.session.run.event(
-                "setup_error", test_id=outcome.test_id, title=first_line(outcome.reason), text=outcome.reason[-20000:]
-            )
-
     # ------------------------------------------------------------------ xdist
     @pytest.hookimpl(optionalhook=True)
     def pytest_configure_node(self, node: Any) -> None:
@@ -238,51 +206,25 @@ class ActivePlugin:
         write = self.line_writer()
         for verdict in take_down(self.session, write):
             self.session.run.record(verdict, "session::tear-down")
-        ran = any(o.gate for o in self.outcomes)
+        ran = self.reporting.suite_ran
         decision = finish(self.session, self.partial, interrupted=exitstatus not in (0, 1, 5), suite=ran)
         self.session.close()
-        self.finished = True
+        self.reporting.finished = True
         if ran and not decision.green and exitstatus in (0, 5):
             session.exitstatus = pytest.ExitCode.TESTS_FAILED
         self.config.hook.pytest_h20_report(
             run_dir=str(self.session.run.path), decision=decision.reason, accepted=decision.accepted
         )
 
-    def pytest_terminal_summary(self, terminalreporter: Any) -> None:
-        """One line per gate, worst first, and the path of the report last."""
-        if self.session.run is None or not self.controller or not self.finished:
-            return
-        from pytest_h20.report.terminal import summary_lines
-
-        terminalreporter.section("h20 acceptance")
-        html = getattr(self.config.option, "htmlpath", None)
-        for line in summary_lines(self.session.run.view(), report=html, cwd=self.config.invocation_params.dir):
-            terminalreporter.line(line)
-
     def pytest_unconfigure(self) -> None:
         """Connections do not outlive the run; a session that never finished is taken down here."""
-        if self.controller and self.session.run is not None and not self.finished:
+        if self.controller and self.session.run is not None and not self.reporting.finished:
             from pytest_h20.lifecycle import take_down
 
             take_down(self.session, lambda _: None)
         self.session.close()
         if self._old_sigterm is not None:
             signal.signal(signal.SIGTERM, self._old_sigterm)
-
-    # ------------------------------------------------------------------ pytest-html
-    @pytest.hookimpl(optionalhook=True)
-    def pytest_html_report_title(self, report: Any) -> None:
-        """The title of the HTML report."""
-        report.title = f"Acceptance of {self.session.inventory.name}"
-
-    @pytest.hookimpl(optionalhook=True)
-    def pytest_html_results_summary(self, prefix: list[str], summary: list[str], postfix: list[str]) -> None:
-        """The first screen: accepted or not, why, on what; then gates, charts, rails, timeline."""
-        if self.session.run is None:
-            return
-        from pytest_h20.report.html import summary_html
-
-        prefix.append(summary_html(self.session.run.view()))
 
     # ------------------------------------------------------------------ output
     def line_writer(self) -> Callable[[str], None]:
@@ -299,30 +241,6 @@ class ActivePlugin:
                 sys.stderr.flush()
 
         return write
-
-
-def gate_of(item: pytest.Item) -> str | None:
-    """The gate a test counts for, from its ``h20_gate`` marker."""
-    marker = item.get_closest_marker("h20_gate")
-    if marker is None:
-        return None
-    name = marker.args[0] if marker.args else marker.kwargs.get("name")
-    if name not in [g.value for g in GateName]:
-        raise pytest.UsageError(
-            f"{item.nodeid}: h20_gate({name!r}): gates are {', '.join(g.value for g in GateName)}; write h20_gate(\"endpoint\")"
-        )
-    return str(name)
-
-
-def first_line(text: str) -> str:
-    """The first line that says something."""
-    return next((line.strip() for line in text.splitlines() if line.strip()), "")
-
-
-def _reason(report: pytest.TestReport) -> str:
-    if report.skipped and isinstance(report.longrepr, tuple):
-        return str(report.longrepr[2]).removeprefix("Skipped: ")
-    return "" if report.longrepr is None else str(report.longrepr)
 
 
 def _file(label: str) -> str:

@@ -114,7 +114,11 @@ def cluster(request: pytest.FixtureRequest, h20_engine: str) -> ClusterState:
     except FailedElsewhere as error:
         pytest.skip(f"the cluster is not up (told once by the first test that needed it): {str(error).splitlines()[0]}")
     except H20Error as error:
-        pytest.fail(str(error), pytrace=False)
+        from pytest_h20.lifecycle import failed_verdict
+
+        broken = pytest.fail.Exception(str(error), pytrace=False)
+        broken.h20_verdicts = [failed_verdict(h20_engine, error)]  # type: ignore[attr-defined]
+        raise broken from None
     for verdicts in request.config.hook.pytest_h20_checks(inventory=plugin.session.inventory, state=state):
         for verdict in verdicts or ():
             plugin.session.folder.record(verdict, "pytest_h20_checks")
@@ -163,7 +167,7 @@ def judge(request: pytest.FixtureRequest) -> Judge:
 
     ``judge()`` with nothing at all fails: a check that looked at nothing has proved nothing.
     """
-    from pytest_h20.active import VERDICTS_KEY
+    from pytest_h20.reporting import VERDICTS_KEY
 
     def take(*verdicts: Verdict) -> None:
         __tracebackhide__ = True

@@ -122,6 +122,20 @@ def running_version(url: str, headers: Mapping[str, str]) -> str:
     return ""
 
 
+def failed_verdict(label: str, error: H20Error) -> Verdict:
+    """A bring-up that failed. A node that could not be reached is "could not measure", not the engine's fault."""
+    lines = str(error).splitlines() or [type(error).__name__]
+    fix = next((line.strip().removeprefix("fix: ") for line in lines if line.strip().startswith("fix: ")), "")
+    return Verdict(
+        check="bringup.ready",
+        status=Status.UNKNOWN if isinstance(error, TransportError) else Status.FAIL,
+        title="The engine became ready in time",
+        subject=label,
+        reason=lines[0],
+        action=fix or "read the log tails in the report, or: python -m pytest_h20 diagnose EVIDENCE/LOG",
+    )
+
+
 # ---------------------------------------------------------------------- down
 def previous_engine_down(session: Session, label: str, write: Write) -> None:
     """Before an engine comes up, the one before it goes: two engines do not fit on the GPUs."""

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from pytest_h20.report.model import SetupError
 from pytest_h20.verdicts import Status, Verdict
 
 
@@ -21,6 +22,22 @@ class Outcome:
     reason: str
     broke: bool
     duration_s: float
+    when: str = "call"
+
+    @property
+    def setup_error(self) -> SetupError | None:
+        """What the report shows large: a bring-up that failed, or a test that broke outside of any check."""
+        if self.outcome != "failed" or not (self.broke or self.when == "setup"):
+            return None
+        blocking = next((v for v in self.verdicts if v.status.blocks), None)
+        cause = blocking.reason if blocking is not None else ""
+        return SetupError(
+            test_id=self.test_id,
+            title=_last_line(self.reason) if self.broke else blocking.title if blocking else "Set-up failed",
+            cause=cause,
+            fix=blocking.action if blocking is not None else "",
+            text=self.reason[-20000:],
+        )
 
     def to_dict(self) -> dict[str, Any]:
         """For the way from a worker to the controller."""
@@ -53,7 +70,7 @@ def outcome_of(
             told.append(_verdict(check, Status.SKIP, "Skipped", subject, reason, ""))
         elif outcome == "passed":
             told.append(_verdict(check, Status.PASS, check_name(test_id).replace("_", " "), subject, "", ""))
-    return Outcome(test_id, gate, tuple(told), outcome, reason if outcome != "passed" else "", broke, duration)
+    return Outcome(test_id, gate, tuple(told), outcome, reason if outcome != "passed" else "", broke, duration, when)
 
 
 def check_name(test_id: str) -> str:

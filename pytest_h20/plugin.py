@@ -7,18 +7,13 @@ another project's tests the plugin adds options and fixtures, and nothing happen
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
-
+from typing import Any, Literal
 import pytest
 
 from pytest_h20.options import BY_DEST, OPTIONS, Option, resolve
 
-if TYPE_CHECKING:
-    from pytest_h20.active import ActivePlugin
-    from pytest_h20.replaying import ReplayPlugin
-
 ACCEPTANCE = Path(__file__).parent / "acceptance"
-ACTIVE_KEY: pytest.StashKey["ActivePlugin | ReplayPlugin"] = pytest.StashKey()
+ACTIVE_KEY: pytest.StashKey[object] = pytest.StashKey()
 MARKERS = (
     "h20_gate(name): the gate this test belongs to (environment, fabric, weights, bringup, rdma, endpoint, reasoning, answers, "
     "throughput)",
@@ -34,19 +29,17 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 def _add(parser: pytest.Parser, group: pytest.OptionGroup, option: Option) -> None:
     action = {"flag": "store_true", "list": "append", "text": "store"}[option.kind]
-    keywords: dict[str, object] = {"dest": option.dest, "action": action, "help": option.help}
+    keywords: dict[str, Any] = {"dest": option.dest, "action": action, "help": option.help}
     if option.kind != "flag":
         keywords["default"] = None
-        if option.metavar:
-            keywords["metavar"] = option.metavar
-        if option.choices:
-            keywords["choices"] = option.choices
+        keywords |= {k: v for k, v in (("metavar", option.metavar), ("choices", option.choices)) if v}
     names = [f"--{option.name}"]
     try:
         group.addoption(*names, *([option.alias] if option.alias else []), **keywords)
     except ValueError:  # another plugin owns the short name; ours stays reachable by its canonical one
         group.addoption(*names, **keywords)
-    parser.addini(option.dest, option.help, type="args" if option.kind == "list" else "string", default=None)
+    kind: Literal["args", "string"] = "args" if option.kind == "list" else "string"
+    parser.addini(option.dest, option.help, type=kind, default=None)
 
 
 def pytest_addhooks(pluginmanager: pytest.PytestPluginManager) -> None:

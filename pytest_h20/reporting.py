@@ -1,0 +1,140 @@
+"""What a run shows: verdicts written down as they come, the terminal's last lines, the HTML's first screen, GitHub's marks."""
+
+from __future__ import annotations
+
+from collections.abc import Generator, Sequence
+from typing import Any
+
+import pytest
+
+from pytest_h20.outcome import Outcome, outcome_of
+from pytest_h20.report.run import RunFolder
+from pytest_h20.verdicts import GateName, Verdict
+
+VERDICTS_KEY: pytest.StashKey[list[Verdict]] = pytest.StashKey()
+
+
+class Reporting:
+    """Registered as a plugin in every process of the run; writes on the controller only."""
+
+    def __init__(self, config: pytest.Config, run: RunFolder | None, controller: bool, title: str) -> None:
+        self.config = config
+        self.run = run
+        self.controller = controller
+        self.title = title
+        self.outcomes: list[Outcome] = []
+        self.finished = False
+
+    @pytest.hookimpl(wrapper=True, tryfirst=True)
+    def pytest_runtest_makereport(
+        self, item: pytest.Item, call: pytest.CallInfo[None]
+    ) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+        """Hang the verdicts of a test on its report, so that they travel from any worker to the controller."""
+        report = yield
+        if report.when != "call" and not (report.when == "setup" and not report.passed):
+            return report
+        verdicts = [*item.stash.get(VERDICTS_KEY, []), *_carried(call)]
+        outcome = outcome_of(
+            report.nodeid, report.when, report.outcome, _reason(report), gate_of(item), verdicts, report.duration
+        )
+        # attributes of ours on a class of pytest's; xdist carries whatever is JSON-safe
+        report.__dict__["h20"] = outcome.to_dict()
+        if outcome.setup_error is not None and self.run is not None and self.config.pluginmanager.hasplugin("html"):
+            from pytest_h20.report.html.rows import setup_failure_extras
+
+            # pytest-html drops its own extras when a set-up fails
+            mine = setup_failure_extras(outcome.setup_error, self.run.view().logs)
+            report.__dict__["extras"] = [*getattr(report, "extras", []), *mine]
+        return report
+
+    def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
+        """On the controller: write the verdicts down as they come."""
+        data = getattr(report, "h20", None)
+        if not self.controller or data is None or self.run is None:
+            return
+        outcome = Outcome.from_dict(data)
+        self.outcomes.append(outcome)
+        for verdict in outcome.verdicts:
+            self.run.record(verdict, outcome.test_id, outcome.duration_s)
+        if outcome.setup_error is not None:
+            self.run.add(outcome.setup_error)
+
+    @property
+    def suite_ran(self) -> bool:
+        """True when at least one test that belongs to a gate was reported."""
+        return any(o.gate for o in self.outcomes)
+
+    def pytest_terminal_summary(self, terminalreporter: Any) -> None:
+        """One line per gate, worst first, and the path of the report last."""
+        if self.run is None or not self.controller or not self.finished:
+            return
+        from pytest_h20.report.github import error_commands, write_step_summary
+        from pytest_h20.report.terminal import terminal_lines
+
+        view = self.run.view()
+        terminalreporter.section("h20 acceptance")
+        for line in terminal_lines(view, str(getattr(self.config.option, "htmlpath", None) or "")):
+            terminalreporter.write_line(line.text, **line.markup)
+        if write_step_summary(view):
+            for text in error_commands(view):
+                terminalreporter.write_line(text)
+
+    @pytest.hookimpl(optionalhook=True)
+    def pytest_html_report_title(self, report: Any) -> None:
+        """The title of the HTML report."""
+        report.title = self.title
+
+    @pytest.hookimpl(optionalhook=True)
+    def pytest_html_results_summary(self, prefix: list[str], summary: list[str], postfix: list[str]) -> None:
+        """The first screen: accepted or not, why, on what; then gates, charts, rails, timeline."""
+        if self.run is None:
+            return
+        from pytest_h20.report.html.page import summary_html
+
+        prefix.append(summary_html(self.run.view()))
+
+    @pytest.hookimpl(optionalhook=True)
+    def pytest_html_results_table_header(self, cells: list[str]) -> None:
+        """Columns for what was measured and what was wanted."""
+        from pytest_h20.report.html.rows import COLUMN_AT, header_cells
+
+        cells[COLUMN_AT:COLUMN_AT] = header_cells()
+
+    @pytest.hookimpl(optionalhook=True)
+    def pytest_html_results_table_row(self, report: Any, cells: list[str]) -> None:
+        """The measurement of a test and its limit, in its row."""
+        from pytest_h20.report.html.rows import COLUMN_AT, row_cells
+
+        data = getattr(report, "h20", None)
+        cells[COLUMN_AT:COLUMN_AT] = row_cells(Outcome.from_dict(data).verdicts if data else ())
+
+
+def gate_of(item: pytest.Item) -> str | None:
+    """The gate a test counts for, from its ``h20_gate`` marker."""
+    marker = item.get_closest_marker("h20_gate")
+    if marker is None:
+        return None
+    name = marker.args[0] if marker.args else marker.kwargs.get("name")
+    if name not in [g.value for g in GateName]:
+        raise pytest.UsageError(
+            f"{item.nodeid}: h20_gate({name!r}): gates are {', '.join(g.value for g in GateName)}; write h20_gate(\"endpoint\")"
+        )
+    return str(name)
+
+
+def first_line(text: str) -> str:
+    """The first line that says something."""
+    return next((line.strip() for line in text.splitlines() if line.strip()), "")
+
+
+def _carried(call: pytest.CallInfo[None]) -> Sequence[Verdict]:
+    """Verdicts that an exception of ours carries (the bring-up's failure)."""
+    value = call.excinfo.value if call.excinfo is not None else None
+    found = getattr(value, "h20_verdicts", ())
+    return tuple(v for v in found if isinstance(v, Verdict))
+
+
+def _reason(report: pytest.TestReport) -> str:
+    if report.skipped and isinstance(report.longrepr, tuple):
+        return str(report.longrepr[2]).removeprefix("Skipped: ")
+    return "" if report.longrepr is None else str(report.longrepr)
