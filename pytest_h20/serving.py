@@ -19,6 +19,7 @@ from pytest_h20.nccl import Expected, Job, judge_job, parse_log
 from pytest_h20.probes.counters import COUNTERS, CounterSnapshot
 from pytest_h20.probes.script import Missing, build, split
 from pytest_h20.session import Session
+from pytest_h20.transport.recording import unrecorded
 
 if TYPE_CHECKING:
     import openai
@@ -189,4 +190,4 @@ def nccl_files(session: Session, cluster: ClusterState, node: str) -> list[tuple
         return []
     # The pattern is expanded by the node's shell: it is ours, or the inventory's author's.
     listing = session.nodes[node].run(f"ls -1d {pattern} 2>/dev/null || true", timeout=30.0).stdout.split()
-    return [(path.rsplit("/", 1)[-1], session.nodes[node].get(path)) for path in listing]
+    return [(path.rsplit("/", 1)[-1], unrecorded(session.nodes[node]).get(path)) for path in listing]

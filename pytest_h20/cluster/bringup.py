@@ -21,6 +21,7 @@ from pytest_h20.diagnosis import FatalWatch, diagnose, primary
 from pytest_h20.engines.base import LaunchPlan, Stage, Step
 from pytest_h20.errors import BringUpError, H20Error, TransportError
 from pytest_h20.transport import Node
+from pytest_h20.transport.recording import unrecorded
 
 
 def new_run_id() -> str:
@@ -98,7 +99,7 @@ class BringUp:
             self.roles.append(role)
             if step.kind == "container":
                 containers[step.node] = role
-            self._followers[role.role] = Follower(self.nodes[step.node], role)
+            self._followers[role.role] = Follower(unrecorded(self.nodes[step.node]), role)
             self._watches[role.role] = FatalWatch()
             self._stages[role.role] = None
             self.journal.event("command", node=step.node, command=command, purpose=f"start {step.role}")
@@ -178,7 +179,7 @@ class BringUp:
 
     def _check_alive(self) -> None:
         for role in self.roles:
-            info = self.nodes[role.node].containers.inspect(role.container_id)
+            info = unrecorded(self.nodes[role.node]).containers.inspect(role.container_id)
             if info is None:
                 raise self._failure(f"{role.node}: container {role.container_name} is gone; somebody removed it")
             if not info.running:
@@ -189,7 +190,7 @@ class BringUp:
 
     def _check_exec_alive(self, role: RoleRef) -> None:
         try:
-            code = self.nodes[role.node].get(role.log_path + ".exit").decode().strip()
+            code = unrecorded(self.nodes[role.node]).get(role.log_path + ".exit").decode().strip()
         except FileNotFoundError:
             return
         raise self._failure(f"{role.node}: {role.role} ended (exit code {code}) before the engine was ready")
@@ -308,7 +309,7 @@ def _bracket(host: str) -> str:
 
 def reachable_url(url: str, host: str, port: int, node: Node) -> str:
     """The URL as this process can reach it: directly, or through a tunnel when the port is closed to us."""
-    if reachable(host, port):
+    if not node.tunnel_only and reachable(host, port):
         return url
     local_host, local_port = node.forward(host, port)
     return f"http://{_bracket(local_host)}:{local_port}"

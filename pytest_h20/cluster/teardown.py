@@ -11,6 +11,7 @@ from pytest_h20.cluster import labels
 from pytest_h20.cluster.journal import Journal
 from pytest_h20.errors import H20Error, TransportError
 from pytest_h20.transport import ContainerInfo, Node
+from pytest_h20.transport.recording import unrecorded
 
 STOP_TIMEOUT = 25.0
 """Seconds an engine gets after SIGTERM. An idle SGLang 0.5.16 is gone in about 3 s, vLLM in 5 s (recorded)."""
@@ -105,7 +106,7 @@ def collect(node: Node, node_dir: str, journal: Journal) -> list[str]:
     paths = []
     for file in listing:
         try:
-            paths.append(journal.evidence(f"nodes/{node.name}/{file}", node.get(f"{node_dir}/{file}")))
+            paths.append(journal.evidence(f"nodes/{node.name}/{file}", unrecorded(node).get(f"{node_dir}/{file}")))
         except (FileNotFoundError, TransportError):
             continue
     return paths

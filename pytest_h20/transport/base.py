@@ -182,6 +182,10 @@ class Node(Protocol):
         """Its name in the inventory."""
 
     @property
+    def tunnel_only(self) -> bool:
+        """True when this process must never connect to the node's addresses itself (a stand-in has none)."""
+
+    @property
     def containers(self) -> Containers:
         """Its container engine, connected on first use."""
 

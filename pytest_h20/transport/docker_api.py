@@ -43,7 +43,7 @@ HINTS: tuple[tuple[str, str], ...] = (
     (r"permission denied: unknown|exec format error", "the program cannot run in this image (mode, or another architecture)"),
     (r"no space left on device", "the node's disk is full: `df -h` and `docker system df` there"),
     (r"cannot allocate memory", "the node is out of memory: `free -g` there"),
-    (r"error setting rlimit", "the daemon may not raise this limit: see `ulimits` in the profile, LimitMEMLOCK of docker.service"),
+    (r"error setting rlimit", "the daemon may not raise this limit: see `ulimits`, and LimitMEMLOCK of docker.service"),
     (r"unable to apply caps|operation not permitted", "the daemon itself lacks this right (rootless, or inside a container?)"),
     (r"address already in use|port is already allocated", "another process on the node has the port: `ss -ltnp` there"),
     (r"error gathering device information|no such device", "the device is not on the node: mend `devices` in the profile"),
@@ -312,7 +312,7 @@ class DockerContainers:
                 return
         raise H20Error(
             f"{self._node}: container {container_id[:12]} still runs {_GONE_WITHIN:g} s after SIGKILL: one of its processes "
-            "is stuck in the kernel (state D: a hung driver or NFS). Next: `ps -eo pid,state,wchan:30,cmd | grep ' D '` on the node"
+            "is stuck in the kernel (state D: a hung driver or NFS). Next: `ps -eo pid,state,wchan:30,cmd` on the node"
         )
 
     def remove(self, container_id: str) -> None:
@@ -404,7 +404,8 @@ class DockerContainers:
         labels = ", ".join(f"{k}={v}" for k, v in sorted(owner.labels.items())[:6]) or "none"
         return (
             f"{self._node}: the container name {name!r} is taken by container {owner.id[:12]} (image {owner.image}, "
-            f"{owner.status}, made {owner.created}, labels: {labels}). Next: if it is yours, `docker rm -f {owner.id[:12]}` on the node"
+            f"{owner.status}, made {owner.created}, labels: {labels}). "
+            f"Next: if it is yours, `docker rm -f {owner.id[:12]}` on the node"
         )
 
     def _api(self) -> docker.APIClient:

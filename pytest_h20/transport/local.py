@@ -32,6 +32,11 @@ class LocalNode:
         self._lock = threading.Lock()
 
     @property
+    def tunnel_only(self) -> bool:
+        """Its addresses may be tried directly before a tunnel is made."""
+        return False
+
+    @property
     def name(self) -> str:
         """Its name in the inventory."""
         return self._name

@@ -36,7 +36,7 @@ _HEADER = re.compile(r"(?P<key>[a-z]+): (?P<value>.*)\n")
 
 
 def render_command(result: CommandResult, at: str, redactor: Redactor = DEFAULT) -> bytes:
-    """A command's record: a header of ``key: JSON`` lines, then both streams, each behind a line with its length in characters."""
+    """A command's record: a header of ``key: JSON`` lines (lengths in characters), then both streams."""
     out, err = redactor.text(result.stdout), redactor.text(result.stderr)
     head = {
         "node": result.node,
@@ -133,6 +133,11 @@ class RecordingNode:
         return getattr(self.inner, name)
 
     @property
+    def tunnel_only(self) -> bool:
+        """As the inner node says."""
+        return self.inner.tunnel_only
+
+    @property
     def name(self) -> str:
         """Its name in the inventory."""
         return self.inner.name
@@ -200,7 +205,9 @@ class RecordingContainers:
         self.inner = inner
         self._recorder = recorder
 
-    def _record(self, kind: str, subject: str, question: Mapping[str, Any], call: Callable[[], Any], repeats: bool = False) -> Any:
+    def _record(
+        self, kind: str, subject: str, question: Mapping[str, Any], call: Callable[[], Any], repeats: bool = False
+    ) -> Any:
         try:
             answer = call()
         except Exception as error:
@@ -297,3 +304,8 @@ def _plain(value: Any) -> Any:
 
 def _now() -> str:
     return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
+
+
+def unrecorded(node: Node) -> Node:
+    """The node without its recorder: for what is asked every second and kept elsewhere as a whole (growing logs)."""
+    return node.inner if isinstance(node, RecordingNode) else node

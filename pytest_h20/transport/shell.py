@@ -1,9 +1,11 @@
 """How one shell command travels: a small ``sh`` wrapper that frames the output and says which process to kill.
 
-Pure: scripts out, bytes in. The wrapper needs only ``/bin/sh`` (dash, bash, busybox), ``dd`` and ``/proc``; no python there.
+Pure: scripts out, bytes in. The wrapper needs only ``/bin/sh`` (dash, bash, busybox), ``tr`` and ``/proc``; no python there.
 
-* The script goes over standard input, exactly counted, so that the log-in shell (csh and fish too) sees one plain word list and
-  no length limit or quoting rule of its own applies. A script that was cut off on its way is not run.
+* The log-in shell, whichever it is (csh and fish too), sees one line of plain words: the few characters that such shells treat
+  in their own way inside single quotes travel as control characters and are put back by ``tr`` on the node.
+* The command waits for a line on standard input before it begins: until the last byte of that is sent it has surely not begun,
+  and may be tried again on another connection.
 * Both streams carry a random mark before and after the command's own output: what ``.bashrc`` prints is no part of it, and the
   result is complete when both end marks are there, even if a child that was left in the background keeps the streams open.
 * The start mark carries the wrapper's pid and start time: whoever kills it later knows that the pid is still the same process.
@@ -13,7 +15,6 @@ from __future__ import annotations
 
 import codecs
 import secrets
-import shlex
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -22,20 +23,17 @@ from pytest_h20.errors import H20Error
 LONGEST_COMMAND = 120_000
 """Bytes. Linux limits one argument to 128 KiB (MAX_ARG_STRLEN, execve(2)), and the command is one argument of ``sh -c``."""
 
-_WRAPPER = """\
-h20_s=-; h20_b=0
-if read -r h20_l 2>/dev/null </proc/$$/stat; then set -- ${{h20_l##*) }}; h20_s=$4; h20_b=${{20}}; fi
-set --
-h20_r=
-case $h20_s in $$|-) ;; *) command -v setsid >/dev/null 2>&1 && h20_r=setsid;; esac
-printf '\\n%s %s %s\\n' {token}:start $$ $h20_b
-printf '\\n%s\\n' {token}:start >&2
-$h20_r /bin/sh -c {command}
-h20_rc=$?
-printf '%s %s\\n' {token}:end $h20_rc
-printf '%s\\n' {token}:end >&2
-exit $h20_rc
-#{token}"""
+_WRAPPER = (
+    "IFS= read -r h20_go || exit 96; "
+    'eval "$h20_go"; '
+    "h20_s=-; h20_b=0; "
+    "if read -r h20_l 2>/dev/null </proc/$$/stat; then set -- ${{h20_l##*) }}; h20_s=$4; h20_b=${{20}}; fi; set --; "
+    "h20_r=; case $h20_s in $$|-) ;; *) if command -v setsid >/dev/null 2>&1; then h20_r=setsid; fi;; esac; "
+    'echo; echo "{token}:start $$ $h20_b"; echo >&2; echo {token}:start >&2; '
+    '$h20_r /bin/sh -c "$h20_c"; '
+    'h20_rc=$?; echo "{token}:end $h20_rc"; echo {token}:end >&2; exit $h20_rc'
+)
+_ODD = "\n!\\'"  # what csh (newline, !), fish (backslash) and every shell (quote) treat specially inside single quotes
 
 _KILL = """\
 P={pid}; B={started}; K=
@@ -74,7 +72,7 @@ class Process:
 
 @dataclass(frozen=True)
 class Script:
-    """A wrapped command: ``login`` is what the log-in shell gets, ``body`` what must follow on standard input."""
+    """A wrapped command: ``login`` is what the log-in shell gets, ``body`` the line on standard input that lets it begin."""
 
     token: str
     login: str
@@ -91,11 +89,24 @@ def wrap(command: str) -> Script:
             f"put it into a file on the node (`Node.put`) or pass the data as stdin. It begins: {command[:80]!r}"
         )
     token = "h20-" + secrets.token_hex(12)
-    body = _WRAPPER.format(token=token, command=shlex.quote(command)).encode("utf-8", "surrogateescape")
-    login = (
-        f'exec /bin/sh -c \'s=$(dd bs=1 count={len(body)} 2>/dev/null); case $s in *"#{token}") eval "$s";; *) exit 96;; esac\''
-    )
-    return Script(token, login, body)
+    argument, go = _disguise(command)
+    login = f"exec /bin/sh -c '{_WRAPPER.format(token=token)}' h20 '{argument}'"
+    return Script(token, login, f"{go}\n".encode())
+
+
+def _disguise(command: str) -> tuple[str, str]:
+    """The command without the odd characters, and the line of shell that puts them back into ``$h20_c``."""
+    odd = [c for c in _ODD if c in command]
+    if not odd:
+        return command, "h20_c=$1"
+    free = [chr(n) for n in (*range(1, 9), *range(14, 32)) if chr(n) not in command]
+    if len(free) < len(odd):
+        raise H20Error(f"the shell command holds nearly every control character; put it into a file: {command[:80]!r}")
+    masks = free[: len(odd)]
+    for char, mask in zip(odd, masks, strict=True):
+        command = command.replace(char, mask)
+    here, there = ("".join(f"\\{ord(c):03o}" for c in chars) for chars in (masks, odd))
+    return command, f"h20_c=$(printf %s \"$1\" | tr '{here}' '{there}')"
 
 
 def kill_command(process: Process) -> str:

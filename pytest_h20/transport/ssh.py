@@ -152,6 +152,11 @@ class SshNode:
     # --- what it is
 
     @property
+    def tunnel_only(self) -> bool:
+        """Its addresses may be tried directly before a tunnel is made."""
+        return False
+
+    @property
     def name(self) -> str:
         """Its name in the inventory."""
         return self._name
