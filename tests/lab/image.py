@@ -20,10 +20,12 @@ from tests.lab.oci_runtime import TREE_VARIABLE
 from tests.lab.places import CONTAINER_TREE, images_dir
 
 # What engines ask of an image: sh, bash, ps, hostname -I, lscpu (thread binding), ip, python3 and its libraries.
+# fmt: off
 PACKAGES = (
-    "base-files bash ca-certificates coreutils dash findutils grep gzip hostname iproute2 libnuma1 libstdc++6 procps "
-    "python3.11 sed tar util-linux"
-).split()
+    "base-files", "bash", "ca-certificates", "coreutils", "dash", "findutils", "grep", "gzip", "hostname", "iproute2",
+    "libnuma1", "libstdc++6", "procps", "python3.11", "sed", "tar", "util-linux",
+)
+# fmt: on
 # Needed to install packages, not to run what is in them.
 LEFT_OUT = frozenset({"debconf", "dpkg", "install-info", "init-system-helpers", "media-types", "perl-base"})
 NO_FILES = ("/usr/share/doc", "/usr/share/man", "/usr/share/locale", "/usr/share/info", "/usr/share/lintian", "/var")

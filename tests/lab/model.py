@@ -27,7 +27,7 @@ SEED = 20250405
 ROUNDS = 200
 BATCH = 22
 LEARNING_RATE = 3e-3
-GOOD_LOSS = 0.002
+GOOD_LOSS = 0.003
 SYSTEM = "You are a helpful assistant."
 BOS, EOS, PAD = "<｜begin▁of▁sentence｜>", "<｜end▁of▁sentence｜>", "<｜▁pad▁｜>"
 USER, ASSISTANT, THINK, END_THINK = "<｜User｜>", "<｜Assistant｜>", "<think>", "</think>"
@@ -201,6 +201,7 @@ def make(folder: Path, tell: Callable[[str], None] = print) -> None:
     taught = lessons()
     torch.manual_seed(SEED)
     torch.use_deterministic_algorithms(True)
+    torch.set_num_threads(1)  # the same sums in the same order on every machine
     tokenizer = make_tokenizer(taught)
     model = make_model(tokenizer)
     loss = train(model, tokenizer, taught, tell)

@@ -1,0 +1,125 @@
+"""One-time set-up of a machine for the lab: Debian packages, engines, model, images."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+from tests.lab import image, trees
+from tests.lab.cluster import REPOSITORY
+from tests.lab.node import PATH
+from tests.lab.places import MODEL_NAME, LabError, models_dir, trees_dir
+
+PACKAGES = (
+    "ca-certificates",
+    "docker.io",
+    "iproute2",
+    "iputils-ping",
+    "libnuma1",
+    "openssh-client",
+    "openssh-server",
+    "procps",
+    "python3-venv",
+    "runc",
+    "util-linux",
+)
+POLICY = Path("/usr/sbin/policy-rc.d")
+DEFAULT_ENGINES = ("vllm",)
+
+
+def setup(more_engines: Sequence[str], only: str | None, tell: Callable[[str], None] = print) -> int:
+    """Install and make everything the lab needs; what is there already is kept.
+
+    Args:
+        more_engines: engines beside the default ones.
+        only: one step (``packages``, ``engines``, ``model``, ``images``), or None for all.
+        tell: receives progress lines.
+    """
+    engines = [*dict.fromkeys((*DEFAULT_ENGINES, *more_engines))]
+    unknown = sorted(set(engines) - set(trees.RECIPES))
+    if unknown:
+        raise LabError(f"--with={unknown[0]}: no such engine; there are {', '.join(sorted(trees.RECIPES))}")
+    if os.geteuid() != 0:
+        raise LabError("setup installs Debian packages and writes to /var/cache: it needs root")
+    steps: dict[str, Callable[[], None]] = {
+        "packages": lambda: install_packages(tell),
+        "engines": lambda: build_trees(engines, tell),
+        "model": lambda: make_model(tell),
+        "images": lambda: make_images(tell),
+    }
+    for name, step in steps.items():
+        if only in (None, name):
+            begin = time.monotonic()
+            step()
+            tell(f"{name}: done in {time.monotonic() - begin:.0f} s")
+    return 0
+
+
+def build_trees(engines: Sequence[str], tell: Callable[[str], None]) -> None:
+    """Make the environments of these engines."""
+    for engine in engines:
+        trees.build(trees.RECIPES[engine], tell)
+
+
+def missing_packages() -> list[str]:
+    """Those of PACKAGES that are not installed."""
+    form = "${Package} ${db:Status-Status}\n"
+    done = subprocess.run(["dpkg-query", "-W", "-f", form, *PACKAGES], capture_output=True, text=True)
+    there = {line.split()[0] for line in done.stdout.splitlines() if line.endswith(" installed")}
+    return [package for package in PACKAGES if package not in there]
+
+
+def install_packages(tell: Callable[[str], None]) -> None:
+    """apt-get, without starting the daemons that come along: this machine's own sshd and Docker are not the lab's."""
+    if not shutil.which("apt-get", path=PATH):
+        raise LabError("apt-get: not found; the lab sets up Debian 12 only (elsewhere, install the programs it asks for)")
+    missing = missing_packages()
+    if not missing:
+        return
+    tell("installing " + ", ".join(missing))
+    env = {**os.environ, "DEBIAN_FRONTEND": "noninteractive"}
+    with no_daemons_started():
+        for command in (["apt-get", "update"], ["apt-get", "install", "--yes", "--no-install-recommends", *missing]):
+            done = subprocess.run(command, capture_output=True, text=True, env=env)
+            if done.returncode:
+                raise LabError(f"{' '.join(command)}: exit status {done.returncode}\n{(done.stdout + done.stderr)[-2000:]}")
+
+
+@contextmanager
+def no_daemons_started() -> Iterator[None]:
+    """Debian's way to install without starting services: policy-rc.d says 101 (forbidden). One that is there stays."""
+    if POLICY.exists():
+        yield
+        return
+    POLICY.write_text("#!/bin/sh\nexit 101\n")
+    POLICY.chmod(0o755)
+    try:
+        yield
+    finally:
+        POLICY.unlink()
+
+
+def make_model(tell: Callable[[str], None]) -> None:
+    """Make the tiny model with the Python of the vLLM environment."""
+    folder = models_dir() / MODEL_NAME
+    models_dir().mkdir(parents=True, exist_ok=True)
+    command = [str(trees.python_of("vllm")), "-s", "-m", "tests.lab.model", str(folder)]
+    env = {**os.environ, "PYTHONPATH": str(REPOSITORY), "PYTHONDONTWRITEBYTECODE": "1", "HF_HUB_OFFLINE": "1"}
+    done = subprocess.run(command, capture_output=True, text=True, env=env, cwd=REPOSITORY)
+    if done.returncode:
+        raise LabError(f"the model could not be made (exit status {done.returncode}):\n{(done.stdout + done.stderr)[-3000:]}")
+    tell(done.stdout.strip().splitlines()[-1])
+
+
+def make_images(tell: Callable[[str], None]) -> None:
+    """One image archive for each engine whose environment is there."""
+    there = {e: r.version for e, r in trees.RECIPES.items() if (trees_dir() / e / trees.STAMP).exists()}
+    if not there:
+        raise LabError("no engine's environment is there; run `python -m tests.lab setup --only engines`")
+    for path in image.build(there):
+        tell(f"{path}: {path.stat().st_size / 1e6:.0f} MB")
