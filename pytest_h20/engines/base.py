@@ -284,7 +284,8 @@ class LaunchFacts:
     Attributes:
         drivers: node → NVIDIA driver version (``535.216.03``).
         gpus: node → number of GPUs the engine may use.
-        compute_capability: of the nodes' GPUs, (9, 0) for Hopper (H20, H100, H200).
+        compute_capability: of the nodes' GPUs, (9, 0) for Hopper (H20, H100, H200); None is taken for Hopper, what this
+            project is for.
         cuda_compat: the operator says that a CUDA forward-compatibility package is in use.
         images: node → what the image on that node holds; one entry per node, they must agree.
         expert_width: the model's ``moe_intermediate_size`` (DeepSeek-R1: 2048), block_n: its FP8 block (128).

@@ -128,9 +128,17 @@ def driver_limit(engine: EngineName, version: Version, facts: LaunchFacts, node:
 
 
 def common_refusals(
-    engine: EngineName, version: Version, profile: Profile, nodes: Sequence[NodePlan], facts: LaunchFacts
+    engine: EngineName,
+    version: Version,
+    profile: Profile,
+    nodes: Sequence[NodePlan],
+    facts: LaunchFacts,
+    flags: Mapping[str, object],
 ) -> list[Refusal]:
-    """What no engine survives: driver, GPUs, images that differ, shapes that cannot be cut, unknown options."""
+    """What no engine survives: driver, GPUs, images that differ, shapes that cannot be cut, unknown options.
+
+    ``flags`` are the profile's, translated for this version: what would really stand on the command line.
+    """
     found: list[Refusal] = []
     if not version.is_cpu_build:
         found += _driver_refusals(engine, version, nodes, facts)
@@ -165,7 +173,7 @@ def common_refusals(
         found.append(
             Refusal("duplicate_host_ip", f"nodes share a host IP: {', '.join(ips)}", "give each node its own address", "F07")
         )
-    found += _flag_refusals(engine, version, profile)
+    found += _flag_refusals(engine, version, flags)
     return found
 
 
@@ -221,13 +229,12 @@ def _image_refusals(engine: EngineName, nodes: Sequence[NodePlan], facts: Launch
     return found
 
 
-def _flag_refusals(engine: EngineName, version: Version, profile: Profile) -> list[Refusal]:
+def _flag_refusals(engine: EngineName, version: Version, flags: Mapping[str, object]) -> list[Refusal]:
     found = []
     table = flag_data.table_for(engine, version)
-    for raw, value in profile.flags.items():
-        name = flag_name(raw)
-        if value is None or name in REMOVED_FLAGS[engine]:
-            continue  # told by the dialect, with the reason
+    for name, value in flags.items():
+        if value is None:
+            continue
         if table is not None and table.kind(name) == "removed":
             found.append(
                 Refusal(
@@ -249,7 +256,7 @@ def _flag_refusals(engine: EngineName, version: Version, profile: Profile) -> li
                     flag=name,
                 )
             )
-    parser = normalised(profile.flags).get("reasoning-parser")
+    parser = flags.get("reasoning-parser")
     if isinstance(parser, str) and table is not None:
         below, above = flag_data.neighbours(engine, version)
         names = {p for t in (below, above) if t for p in t.reasoning_parsers} | {"auto"}

@@ -225,7 +225,7 @@ class SglangDialect:
                     flag="enable-dp-attention",
                 )
             )
-        return found + common_refusals("sglang", v, profile, nodes, facts)
+        return found + common_refusals("sglang", v, profile, nodes, facts, self._flags(profile)[0])
 
     def ready(self, nodes: tuple[NodePlan, ...]) -> ReadyRule:
         """Rank 0's line, which is void when the port could not be bound."""

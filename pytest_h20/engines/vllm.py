@@ -327,7 +327,7 @@ class VllmDialect:
                     "F11",
                 )
             )
-        return found + common_refusals("vllm", v, profile, nodes, facts)
+        return found + common_refusals("vllm", v, profile, nodes, facts, self._flags(profile)[0])
 
     def _ray_refusals(self, nodes: tuple[NodePlan, ...], facts: LaunchFacts) -> list[Refusal]:
         found = []

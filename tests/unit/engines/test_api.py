@@ -1,0 +1,73 @@
+from __future__ import annotations
+
+import pytest
+
+from pytest_h20.engines import Version
+from pytest_h20.engines.api import ApiShape, shape_for
+
+
+def vllm(version: str) -> ApiShape:
+    return shape_for("vllm", Version.parse(version))
+
+
+def sglang(version: str) -> ApiShape:
+    return shape_for("sglang", Version.parse(version))
+
+
+@pytest.mark.parametrize(
+    ("version", "fields", "errors", "tools", "health"),
+    [
+        ("0.7.2", ("reasoning_content",), "flat", "empty-list", "engine-alive"),
+        ("0.8.2", ("reasoning_content",), "flat", "empty-list", "constant"),
+        ("0.10.0", ("reasoning_content",), "flat", "empty-list", "engine-alive"),
+        ("0.10.1", ("reasoning_content",), "nested", "empty-list", "engine-alive"),
+        ("0.11.1", ("reasoning", "reasoning_content"), "nested", "empty-list", "engine-alive"),
+        ("0.15.1", ("reasoning", "reasoning_content"), "nested", "empty-list", "engine-alive"),
+        ("0.16.0", ("reasoning",), "nested", "empty-list", "engine-alive"),
+        ("0.24.0", ("reasoning",), "nested", "omitted", "engine-alive"),
+        ("0.33.0", ("reasoning",), "nested", "omitted", "engine-alive"),
+    ],
+)
+def test_vllm_over_versions(version: str, fields: tuple[str, ...], errors: str, tools: str, health: str) -> None:
+    shape = vllm(version)
+    assert (shape.reasoning_fields, shape.error_style, shape.tool_calls_when_empty, shape.health) == (
+        fields,
+        errors,
+        tools,
+        health,
+    )
+    assert shape.unknown_model_refused
+    assert shape.version_route == "/version"
+
+
+def test_vllm_metric_names_follow_their_renaming() -> None:
+    assert vllm("0.8.2").metrics.kv_usage == ("vllm:gpu_cache_usage_perc",)
+    assert vllm("0.24.0").metrics.kv_usage == ("vllm:kv_cache_usage_perc",)
+    assert vllm("0.10.0").metrics.kv_usage == ("vllm:kv_cache_usage_perc", "vllm:gpu_cache_usage_perc")
+    assert vllm("0.7.2").metrics.prefix_queries == ()
+    assert vllm("0.24.0").metrics.prefix_hits[0] == "vllm:prefix_cache_hits_total"
+    assert vllm("0.8.2").metrics.itl_seconds == ("vllm:time_per_output_token_seconds",)
+
+
+def test_sglang_over_versions() -> None:
+    old, new = sglang("0.4.4"), sglang("0.5.16")
+    assert old.reasoning_fields == new.reasoning_fields == ("reasoning_content",)
+    assert (old.health, new.health) == ("constant", "forward-pass")
+    assert (old.version_route, new.version_route) == ("/get_server_info", "/server_info")
+    assert (old.models_has_max_model_len, new.models_has_max_model_len) == (False, True)
+    assert (old.tokenize_route, new.tokenize_route) == (None, "/v1/tokenize")
+    assert (500 in old.malformed_status, 500 in new.malformed_status) == (True, False)
+    assert new.peer_health_is_dummy
+    assert not new.unknown_model_refused
+    assert new.metrics_flag == "enable-metrics"
+    assert new.reasoning_tokens_path == ("reasoning_tokens",)
+
+
+def test_what_the_recordings_showed_is_written_down_with_its_source() -> None:
+    for shape in (vllm("0.24.0"), vllm("0.32.0"), sglang("0.5.16")):
+        assert shape.surprises
+        assert all(s.source and s.text for s in shape.surprises)
+        assert len({s.id for s in shape.surprises}) == len(shape.surprises)
+    assert "port_shared_silently" in {s.id for s in vllm("0.24.0").surprises}
+    assert "port_shared_silently" not in {s.id for s in vllm("0.32.0").surprises}
+    assert "out_of_vocabulary_id_kills" in {s.id for s in sglang("0.5.16").surprises}

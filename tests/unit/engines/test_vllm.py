@@ -1,0 +1,214 @@
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from pytest_h20.engines import ImageVersions, LaunchFacts, NodePlan, Profile, dialect_for
+from pytest_h20.engines.flags import stored_versions
+from pytest_h20.errors import UsageError
+from tests.unit.engines.profiles import HCAS, VLLM_WRITE_UP, lab_nodes, nodes
+
+SERVER = "--tensor-parallel-size 16 --host 0.0.0.0 --port 8000 --gpu-memory-utilization 0.9 --trust-remote-code"
+
+
+def ids(version: str, profile: Profile = VLLM_WRITE_UP, facts: LaunchFacts | None = None, count: int = 2) -> list[str]:
+    return [r.id for r in dialect_for("vllm", version).refuse(profile, nodes(count), facts or LaunchFacts())]
+
+
+def test_the_write_up_with_ray() -> None:
+    plan = dialect_for("vllm", "0.8.2").plan(VLLM_WRITE_UP, nodes())
+    head, worker, server = plan.steps
+    assert plan.mode == "ray"
+    assert " ".join(head.argv).startswith("ray start --head --port=8379 --block --node-ip-address=10.63.65.207")
+    assert " ".join(worker.argv) == "ray start --address=10.63.65.207:8379 --block --node-ip-address=10.63.65.208"
+    assert (head.kind, worker.kind, server.kind) == ("container", "container", "exec")
+    assert (head.wait_for, worker.wait_for, server.node) == ("started", "ray-joined", "node01")
+    command = " ".join(server.argv)
+    assert command.startswith(f"python3 -m vllm.entrypoints.openai.api_server --model /mnt/models/DeepSeek-R1 {SERVER}")
+    assert "--enable-chunked-prefill=False" in command
+    assert "--enable-reasoning" in command  # needed before 0.9, added although the profile does not say it
+    assert plan.ready.role == "api-server"
+    assert {need.port for need in plan.ports_needed["node01"]} == {8000, 8379}
+    assert plan.ports_needed["node02"] == ()
+
+
+@pytest.mark.parametrize(
+    ("version", "has", "lacks"),
+    [
+        ("0.7.2", ["--enable-reasoning", "--enable-chunked-prefill=False"], ["serve"]),
+        ("0.8.5", ["--enable-reasoning", "--no-enable-chunked-prefill"], ["--enable-chunked-prefill=False"]),
+        ("0.9.2", ["--no-enable-chunked-prefill"], ["--enable-reasoning"]),
+        ("0.11.1", ["serve"], ["--enable-reasoning", "--nnodes"]),
+        ("0.24.0", ["serve", "--nnodes", "--headless"], ["ray"]),
+        ("0.33.0", ["serve", "--no-enable-chunked-prefill"], ["--enable-chunked-prefill=False"]),
+    ],
+)
+def test_flags_follow_the_version(version: str, has: list[str], lacks: list[str]) -> None:
+    words = [word for step in dialect_for("vllm", version).plan(VLLM_WRITE_UP, nodes()).steps for word in step.argv]
+    assert [word for word in has if word not in words] == []
+    assert [word for word in lacks if word in words] == []
+
+
+def test_native_nodes_differ_only_in_rank_and_headless() -> None:
+    head, peer = dialect_for("vllm", "0.24.0").plan(VLLM_WRITE_UP, nodes()).steps
+    assert head.argv[head.argv.index("--master-addr") + 1] == peer.argv[peer.argv.index("--master-addr") + 1] == "10.63.65.207"
+    assert set(peer.argv) - set(head.argv) == {"1", "--headless"}
+    assert (head.role, peer.role) == ("rank0", "rank1")
+
+
+def test_every_container_gets_the_whole_environment() -> None:
+    for version in ("0.8.2", "0.24.0"):
+        for step in dialect_for("vllm", version).plan(VLLM_WRITE_UP, nodes()).steps:
+            node = next(n for n in nodes() if n.name == step.node)
+            env = step.env
+            assert env["VLLM_HOST_IP"] == env["HOST_IP"] == node.host_ip
+            assert {env[f"{x}_SOCKET_IFNAME"] for x in ("NCCL", "GLOO", "TP")} == {"xgbe0"}
+            assert env["NCCL_IB_HCA"] == "=" + ",".join(HCAS)
+            assert (env["NCCL_IB_GID_INDEX"], env["NCCL_IB_DISABLE"], env["NCCL_DEBUG"]) == ("3", "0", "INFO")
+            assert env["NCCL_DEBUG_FILE"].endswith("/nccl.%h.%p")
+            assert {"INIT", "NET", "ENV"} <= set(env["NCCL_DEBUG_SUBSYS"].split(","))
+            assert ("RAY_DEDUP_LOGS" in env) == (version == "0.8.2")
+
+
+def test_the_profile_s_environment_wins_and_long_loads_get_their_time() -> None:
+    profile = replace(VLLM_WRITE_UP, env={"NCCL_DEBUG": "WARN"}, ready_timeout_s=2400.0)
+    env = dialect_for("vllm", "0.24.0").plan(profile, nodes()).steps[0].env
+    assert (env["NCCL_DEBUG"], env["VLLM_ENGINE_READY_TIMEOUT_S"]) == ("WARN", "2400")
+    assert "VLLM_ENGINE_READY_TIMEOUT_S" not in dialect_for("vllm", "0.8.2").plan(profile, nodes()).steps[0].env
+
+
+def test_a_cpu_lab_gets_no_rdma_variables_and_the_mp_backend() -> None:
+    profile = replace(VLLM_WRITE_UP, tensor_parallel=2, flags={"enforce-eager": True, "reasoning-parser": "deepseek_r1"})
+    dialect = dialect_for("vllm", "0.32.0+cpu")
+    plan = dialect.plan(profile, lab_nodes())
+    assert plan.mode == "native"
+    assert not [name for step in plan.steps for name in step.env if name.startswith("NCCL_IB")]
+    assert all(step.argv[step.argv.index("--distributed-executor-backend") + 1] == "mp" for step in plan.steps)
+    old = LaunchFacts(drivers={"lab1": "470.1", "lab2": "470.1"}, gpus={"lab1": 0, "lab2": 0})
+    assert dialect.refuse(profile, lab_nodes(), old) == []
+
+
+def test_one_node_needs_no_cluster() -> None:
+    profile = replace(VLLM_WRITE_UP, tensor_parallel=8)
+    plan = dialect_for("vllm", "0.8.2").plan(profile, nodes(1))
+    assert plan.mode == "single"
+    assert len(plan.steps) == 1
+    assert not {"--nnodes", "--headless"} & set(plan.steps[0].argv)
+
+
+@pytest.mark.parametrize("version", ["0.8.2", "0.24.0"])
+def test_contradictions_are_usage_errors(version: str) -> None:
+    dialect = dialect_for("vllm", version)
+    with pytest.raises(UsageError, match="divided"):
+        dialect.plan(replace(VLLM_WRITE_UP, tensor_parallel=15), nodes())
+    with pytest.raises(UsageError, match="ranks"):
+        dialect.plan(VLLM_WRITE_UP, (nodes()[1],))
+    with pytest.raises(UsageError, match="at least one node"):
+        dialect.plan(VLLM_WRITE_UP, ())
+    with pytest.raises(UsageError, match="given twice"):
+        dialect.plan(replace(VLLM_WRITE_UP, flags={"max_model_len": 1, "max-model-len": 2}), nodes())
+
+
+@pytest.mark.parametrize("version", [str(v) for v in stored_versions("vllm")])
+def test_the_write_up_is_not_refused_by_any_parser(version: str) -> None:
+    refused = set(ids(version)) - {"mnnvl_custom_all_reduce_hang"}
+    assert refused == set()
+    assert ("mnnvl_custom_all_reduce_hang" in ids(version)) == version.startswith(("0.27.", "0.28."))
+
+
+@pytest.mark.parametrize(
+    ("flags", "version", "refusal"),
+    [
+        ({"enable-reasoning": True, "reasoning-parser": "deepseek_r1"}, "0.10.0", "removed_flag"),
+        ({"max_seq_len_to_capture": 16384}, "0.11.0", "removed_flag"),
+        ({"swap-space": 4}, "0.24.0", "removed_flag"),
+        ({"enable-chunked-prefill": "False"}, "0.8.5", "boolean_flag_form"),
+        ({"reasoning-parser": "deepseek-r1"}, "0.24.0", "unknown_reasoning_parser"),
+        ({"mem-fraction-static": 0.9}, "0.24.0", "unknown_flag"),
+        ({"max-modle-len": 1}, "0.8.2", "unknown_flag"),
+        ({"enable-chunked-prefill": False, "max-num-batched-tokens": 8192, "max-model-len": 16384}, "0.8.2", "max_num_batched_tokens_too_small"),
+        ({"enable-auto-tool-choice": True, "reasoning-parser": "deepseek_r1"}, "0.7.2", "tool_choice_conflicts_with_reasoning"),
+    ],
+)  # fmt: skip
+def test_flags_that_cannot_work_are_refused(flags: dict[str, object], version: str, refusal: str) -> None:
+    assert refusal in ids(version, replace(VLLM_WRITE_UP, flags=flags))
+
+
+def test_refusals_name_the_flag_to_use() -> None:
+    found = dialect_for("vllm", "0.24.0").refuse(
+        replace(VLLM_WRITE_UP, flags={"mem-fraction-static": 0.9, "max-modle-len": 1}), nodes(), LaunchFacts()
+    )
+    assert ["gpu-memory-utilization" in r.fix or "max-model-len" in r.fix for r in found] == [True, True]
+    assert all(r.source for r in found)
+
+
+def test_driver_535_cannot_run_cuda_13() -> None:
+    old = LaunchFacts(drivers={"node01": "535.216.03", "node02": "580.65.06"})
+    found = [r for r in dialect_for("vllm", "0.20.0").refuse(VLLM_WRITE_UP, nodes(), old) if r.id == "driver_too_old"]
+    assert [r.node for r in found] == ["node01"]
+    assert "driver_too_old" not in ids("0.19.1", facts=old)
+    assert "driver_too_old" not in ids("0.20.0", facts=replace(old, cuda_compat=True))
+    cu12 = ImageVersions(vllm="0.20.0", torch="2.11.0+cu129", cuda="12.9")
+    assert "driver_too_old" not in ids("0.20.0", facts=replace(old, images={"node01": cu12, "node02": cu12}))
+    assert "driver_too_old" not in ids("0.20.0", facts=LaunchFacts())  # an unknown driver is not guessed
+
+
+def test_mnnvl_hang_is_refused_only_where_it_happens() -> None:
+    assert "mnnvl_custom_all_reduce_hang" in ids("0.28.0")
+    assert "mnnvl_custom_all_reduce_hang" not in ids("0.28.0", facts=LaunchFacts(compute_capability=(10, 0)))
+    off = replace(VLLM_WRITE_UP, flags={"disable-custom-all-reduce": True})
+    assert "mnnvl_custom_all_reduce_hang" not in ids("0.28.0", off)
+    assert "mnnvl_custom_all_reduce_hang" not in ids("0.28.0", replace(VLLM_WRITE_UP, tensor_parallel=8), count=1)
+
+
+def test_ray_must_be_in_the_image_and_native_mode_in_the_version() -> None:
+    bare = ImageVersions(vllm="0.24.0", torch="2.11.0", cuda="13.0")
+    facts = LaunchFacts(images={"node01": bare, "node02": bare})
+    assert ids("0.24.0", replace(VLLM_WRITE_UP, mode="ray"), facts).count("ray_not_installed") == 2
+    assert "ray_not_installed" not in ids("0.24.0", facts=facts)
+    assert "native_too_early" in ids("0.11.0", replace(VLLM_WRITE_UP, mode="native"))
+    assert "native_too_early" not in ids("0.11.1", replace(VLLM_WRITE_UP, mode="native"))
+
+
+def test_ray_0_17_to_0_20_would_overwrite_the_other_node_s_rails() -> None:
+    head, peer = nodes()
+    other = NodePlan(peer.name, 1, peer.host_ip, peer.control_interface, peer.hcas, 5)
+    profile = replace(VLLM_WRITE_UP, mode="ray")
+    for version, expected in (("0.16.0", False), ("0.17.1", True), ("0.20.2", True), ("0.21.0", False)):
+        found = [r.id for r in dialect_for("vllm", version).refuse(profile, (head, other), LaunchFacts())]
+        assert ("ray_overwrites_node_env" in found) is expected
+    assert "ray_overwrites_node_env" not in ids("0.17.1", profile)
+
+
+def test_tp_beyond_16_is_refused_for_block_fp8() -> None:
+    facts = LaunchFacts(expert_width=2048, block_n=128)
+    assert "block_fp8_not_divisible" in ids("0.24.0", replace(VLLM_WRITE_UP, tensor_parallel=32), facts)
+    assert "block_fp8_not_divisible" not in ids("0.24.0", facts=facts)
+
+
+def test_images_that_differ_and_gpus_that_lack_are_refused() -> None:
+    one, two = ImageVersions(vllm="0.8.2", ray_importable=True), ImageVersions(vllm="0.8.5", ray_importable=True)
+    facts = LaunchFacts(images={"node01": one, "node02": two}, gpus={"node01": 8, "node02": 7})
+    assert {"images_differ", "not_enough_gpus"} <= set(ids("0.8.2", facts=facts))
+    wrong = LaunchFacts(images={"node01": ImageVersions(sglang="0.5.1")})
+    assert "engine_not_in_image" in ids("0.24.0", facts=wrong)
+
+
+def test_ports_and_addresses_that_collide_are_refused() -> None:
+    assert "ports_collide" in ids("0.8.2", replace(VLLM_WRITE_UP, http_port=8379))
+    same = tuple(replace(n, host_ip="10.0.0.1") for n in nodes())
+    assert "duplicate_host_ip" in [r.id for r in dialect_for("vllm", "0.8.2").refuse(VLLM_WRITE_UP, same, LaunchFacts())]
+
+
+def test_versions_outside_the_known_band_are_told() -> None:
+    assert "older than 0.7.2" in dialect_for("vllm", "0.6.3").plan(VLLM_WRITE_UP, nodes()).warnings[0]
+    assert "newer than 0.33.0" in dialect_for("vllm", "0.40.0").plan(VLLM_WRITE_UP, nodes()).warnings[0]
+    assert dialect_for("vllm", "0.33.0").plan(VLLM_WRITE_UP, nodes()).warnings == ()
+
+
+def test_the_ready_rule_waits_for_uvicorn_not_for_the_announcement() -> None:
+    rule = dialect_for("vllm", "0.24.0").ready(nodes())
+    assert rule.node == "node01"
+    assert "Application startup complete" in rule.patterns[-1]
+    assert len(dialect_for("vllm", "0.7.2").ready(nodes()).patterns) == 1  # 0.7.2 announces nothing
