@@ -1,7 +1,8 @@
 """What is expected of a machine (``expect:`` in the inventory), for all nodes or per node. Every field is optional.
 
 A field that is not given is not judged: its fact is still recorded, and nodes are still compared with each other. Checks that
-need no expectation (Xid, uncorrectable ECC, GID, ports ...) are judged always. ``docs/checks-environment.md`` lists which is which.
+need no expectation (Xid, uncorrectable ECC, GID, ports ...) are judged always. ``docs/checks-environment.md`` lists which is
+which.
 """
 
 from __future__ import annotations
@@ -116,7 +117,7 @@ class Expect(BaseModel):
 
     unmeasured_ok: tuple[str, ...] = Field(
         (),
-        description="ids of checks (with * as wildcard) that may stay unmeasured here: told as skipped instead of 'could not measure'",
+        description="check ids (* as wildcard) that may stay unmeasured here: skipped instead of 'could not measure'",
     )
 
     def merged(self, own: Expect) -> Expect:

@@ -27,7 +27,8 @@ def parse_clock(text: str) -> ClockReading:
     return ClockReading(now, p.get("sync", ""))
 
 
-# busybox's date knows no %N and prints it as it is or leaves it out: /proc/uptime gives nothing better, so then it is whole seconds.
+# busybox's date knows no %N and prints it as it is or leaves it out: /proc/uptime gives nothing better, so then it is whole
+# seconds.
 CLOCK = Probe(
     "clock",
     r"""
@@ -64,7 +65,9 @@ def offset_of(sent: float, received: float, reading: ClockReading) -> ClockOffse
     """
     coarse = 0.5 if reading.now == int(reading.now) else 0.0
     return ClockOffset(
-        offset=reading.now + coarse - (sent + received) / 2, error=(received - sent) / 2 + coarse, synchronised=reading.synchronised
+        offset=reading.now + coarse - (sent + received) / 2,
+        error=(received - sent) / 2 + coarse,
+        synchronised=reading.synchronised,
     )
 
 

@@ -169,7 +169,8 @@ class CounterDelta:
 
 
 def delta(before: CounterSnapshot, after: CounterSnapshot) -> tuple[CounterDelta, ...]:
-    """Per port, after less before. A port that is in one snapshot only is left out; a counter that fell is in ``reset``, not in ``values``."""
+    """Per port, after less before. A port that is in one snapshot only is left out; a counter that fell is in ``reset``, not
+    in ``values``."""
     found = []
     for new in after.ports:
         old = before.port(new.device, new.port)
@@ -206,11 +207,14 @@ class ExpectedVolume:
 def expected_volume(tokens: int, rails: int, ranks: int = 16, nodes: int = 2) -> ExpectedVolume:
     """What TP over ``nodes`` nodes must move between them for ``tokens`` tokens (prompt tokens count as generated ones do).
 
-    Each token passes 123 all-reduces of ``7168 x 2`` bytes. A ring all-reduce of S bytes over n ranks sends ``2 (n-1)/n x S`` over
+    Each token passes 123 all-reduces of ``7168 x 2`` bytes. A ring all-reduce of S bytes over n ranks sends ``2 (n-1)/n x S``
+    over
     every link of the ring; a ring that visits each node once has exactly one link that leaves a node, so each node sends (and
     receives) ``2 (n-1)/n x S`` per all-reduce, whatever the number of channels: they share S. NCCL's tree moves at most as much
-    (``2 S`` up and down at an inner node, ``S`` per direction at a leaf of two nodes) and headers (LL doubles the bytes at small
-    sizes) move more. So a measured volume between 0.5 and about 3 times this one is consistent with TP over RDMA, and a volume far
+    (``2 S`` up and down at an inner node, ``S`` per direction at a leaf of two nodes) and headers (LL doubles the bytes at
+    small
+    sizes) move more. So a measured volume between 0.5 and about 3 times this one is consistent with TP over RDMA, and a
+    volume far
     below it is not: then the traffic went elsewhere.
     """
     if nodes < 2:
@@ -218,7 +222,7 @@ def expected_volume(tokens: int, rails: int, ranks: int = 16, nodes: int = 2) ->
     size = tokens * HIDDEN_SIZE * BYTES_PER_VALUE
     per_node = ALL_REDUCES_PER_STEP * 2 * (ranks - 1) / ranks * size
     text = (
-        f"{ALL_REDUCES_PER_STEP} all-reduces x {tokens} tokens x {HIDDEN_SIZE} x {BYTES_PER_VALUE} B x 2 x {ranks - 1}/{ranks} (ring)"
+        f"{ALL_REDUCES_PER_STEP} all-reduces x {tokens} tokens x {HIDDEN_SIZE} x {BYTES_PER_VALUE} B x 2 x {ranks - 1}/{ranks}"
         f" = {per_node / 1e6:.1f} MB per node and direction, over {rails} rails"
     )
     return ExpectedVolume(per_node, per_node / rails if rails else 0.0, text)

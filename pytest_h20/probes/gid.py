@@ -1,4 +1,5 @@
-"""GIDs: parse, score, choose. The index NCCL must use differs per driver, per node and sometimes per boot: it is read, never assumed."""
+"""GIDs: parse, score, choose. The index NCCL must use differs per driver, per node and sometimes per boot: it is read, never
+assumed."""
 
 from __future__ import annotations
 
@@ -41,7 +42,8 @@ class Gid:
 
 
 def score(gid: Gid) -> int:
-    """How good a GID is for NCCL over RoCE: RoCE v2 1000; IPv4-mapped 200, global IPv6 100, link-local 0; a lower index breaks ties.
+    """How good a GID is for NCCL over RoCE: RoCE v2 1000; IPv4-mapped 200, global IPv6 100, link-local 0; a lower index
+    breaks ties.
 
     The weights are those in use at large sites (ROCm/mori's environment check); the order follows from how RoCE v2 routes.
     """
@@ -50,7 +52,8 @@ def score(gid: Gid) -> int:
 
 
 def best(gids: Iterable[Gid], netdev: str | None = None, address: str | None = None) -> Gid | None:
-    """The GID to configure for one port: of the wanted address if given, else of the wanted net device; None = none usable (v2)."""
+    """The GID to configure for one port: of the wanted address if given, else of the wanted net device; None = none usable
+    (v2)."""
     usable = [g for g in gids if g.version == "v2"]
     if address:
         usable = [g for g in usable if address in (g.ipv4, str(g.address))] or usable

@@ -1,5 +1,6 @@
 """GPUs, NVLink, fabric manager, driver: from ``nvidia-smi -q -x`` and the driver's files in /proc."""
 
+# ruff: noqa: E501 - shell and foreign text stay on their own lines
 from __future__ import annotations
 
 import re
@@ -90,7 +91,8 @@ CSV_FIELDS = "index,name,uuid,pci.bus_id,memory.total,memory.used,driver_version
 
 
 def parse_gpus(text: str) -> Gpus:
-    """``nvidia-smi -q -x`` (any driver from R450 to R580: names of elements differ), or, after a line ``#csv FIELDS``, the CSV form."""
+    """``nvidia-smi -q -x`` (any driver from R450 to R580: names of elements differ), or, after a line ``#csv FIELDS``, the
+    CSV form."""
     if "#csv " in text:
         return _parse_csv(text)
     start = text.find("<nvidia_smi_log>")
@@ -125,7 +127,9 @@ def _sum(element: ET.Element, *paths: str) -> int | None:
 def _gpu(index: int, e: ET.Element) -> Gpu:
     reasons = next((x for x in map(e.find, ("clocks_event_reasons", "clocks_throttle_reasons")) if x is not None), None)
     active = tuple(
-        re.sub(r"^clocks_(event|throttle)_reason_", "", r.tag) for r in (reasons if reasons is not None else ()) if r.text == "Active"
+        re.sub(r"^clocks_(event|throttle)_reason_", "", r.tag)
+        for r in (reasons if reasons is not None else ())
+        if r.text == "Active"
     )
     ecc, retired = "ecc_errors/volatile/", "retired_pages/"
     ever = "ecc_errors/aggregate/"
@@ -150,12 +154,18 @@ def _gpu(index: int, e: ET.Element) -> Gpu:
         ecc=_flag(_text(e, "ecc_mode/current_ecc")),
         ecc_uncorrectable=_sum(
             e,
-            *(ecc + n for n in ("sram_uncorrectable", "sram_uncorrectable_parity", "sram_uncorrectable_secded", "dram_uncorrectable")),
+            *(
+                ecc + n
+                for n in ("sram_uncorrectable", "sram_uncorrectable_parity", "sram_uncorrectable_secded", "dram_uncorrectable")
+            ),
         ),
         ecc_correctable=_sum(e, ecc + "sram_correctable", ecc + "dram_correctable"),
         ecc_uncorrectable_ever=_sum(
             e,
-            *(ever + n for n in ("sram_uncorrectable", "sram_uncorrectable_parity", "sram_uncorrectable_secded", "dram_uncorrectable")),
+            *(
+                ever + n
+                for n in ("sram_uncorrectable", "sram_uncorrectable_parity", "sram_uncorrectable_secded", "dram_uncorrectable")
+            ),
         ),
         retired_pages=_sum(
             e, retired + "multiple_single_bit_retirement/retired_count", retired + "double_bit_retirement/retired_count"
@@ -303,7 +313,8 @@ done
 
 @dataclass(frozen=True)
 class Driver:
-    """Kernel side of the driver. ``peermem``: the module that gives NICs access to GPU memory, or "". ``open_kernel``: dma-buf capable."""
+    """Kernel side of the driver. ``peermem``: the module that gives NICs access to GPU memory, or "". ``open_kernel``:
+    dma-buf capable."""
 
     version: str
     open_kernel: bool
@@ -317,7 +328,8 @@ class Driver:
 
 
 def parse_driver(text: str) -> Driver:
-    """``nvrm=NVRM version: ...`` (first line of /proc/driver/nvidia/version), ``module=NAME`` lines, ``dmabuf=yes|no`` (kernel >= 5.12)."""
+    """``nvrm=NVRM version: ...`` (first line of /proc/driver/nvidia/version), ``module=NAME`` lines, ``dmabuf=yes|no``
+    (kernel >= 5.12)."""
     p = pairs(text)
     version = re.search(r"(\d{3}\.\d+(?:\.\d+)?)", p.get("nvrm", ""))
     if not version:
@@ -384,7 +396,8 @@ echo "version=`nv-fabricmanager --version 2>/dev/null | head -n 1`"
 
 
 def parse_topology(text: str) -> dict[tuple[str, str], str]:
-    """``nvidia-smi topo -m``: (row, column) -> PIX, PXB, PHB, NODE, SYS, NV18 ...; NIC aliases (NIC0) are resolved by its legend."""
+    """``nvidia-smi topo -m``: (row, column) -> PIX, PXB, PHB, NODE, SYS, NV18 ...; NIC aliases (NIC0) are resolved by its
+    legend."""
     plain = re.sub(r"\x1b\[[0-9;]*m", "", text)
     lines = [line for line in plain.splitlines() if line.strip()]
     header = next((line for line in lines if re.match(r"^\s*GPU0\b", line)), None)

@@ -1,5 +1,6 @@
 """The machine itself: system, tuning, limits, names, proxies, disks, tools. Every format is documented at its parser."""
 
+# ruff: noqa: E501 - shell and foreign text stay on their own lines
 from __future__ import annotations
 
 import re
@@ -87,7 +88,8 @@ class Tuning:
 
 
 def parse_tuning(text: str) -> Tuning:
-    """``numa_balancing=0|1``, ``thp=always [madvise] never`` (as the kernel prints it), ``governor=NAME`` once per kind, ``swappiness=``."""
+    """``numa_balancing=0|1``, ``thp=always [madvise] never`` (as the kernel prints it), ``governor=NAME`` once per kind,
+    ``swappiness=``."""
     p = pairs(text)
     selected = re.search(r"\[(\w+)\]", p.get("thp", ""))
     governors = sorted({line.split("=", 1)[1].strip() for line in text.splitlines() if line.startswith("governor=")} - {""})
@@ -113,7 +115,8 @@ echo "swappiness=`cat /proc/sys/vm/swappiness 2>/dev/null`"
 
 @dataclass(frozen=True)
 class Limits:
-    """Limits of a process here; None = unlimited. ``memlock_kib``/``stack_kib`` in KiB, ``shm_kib`` = size of /dev/shm in KiB."""
+    """Limits of a process here; None = unlimited. ``memlock_kib``/``stack_kib`` in KiB, ``shm_kib`` = size of /dev/shm in
+    KiB."""
 
     memlock_kib: int | None
     nofile: int | None
@@ -124,7 +127,8 @@ class Limits:
 
 
 def parse_limits(text: str) -> Limits:
-    """``memlock=``, ``nofile=``, ``stack=`` as ``ulimit`` prints them (KiB, or ``unlimited``), ``shm=TOTAL FREE`` in KiB, ``ipc=ipc:[N]``."""
+    """``memlock=``, ``nofile=``, ``stack=`` as ``ulimit`` prints them (KiB, or ``unlimited``), ``shm=TOTAL FREE`` in KiB,
+    ``ipc=ipc:[N]``."""
     p = pairs(text)
     for key in ("memlock", "nofile", "stack"):
         if key not in p or not re.match(r"^(\d+|unlimited)$", p[key]):
@@ -244,10 +248,9 @@ class Disk:
 
 
 def parse_disks(text: str) -> dict[str, Disk]:
-    """``disk<TAB>PATH<TAB>exists<TAB>readable<TAB>DEVICE<TAB>FSTYPE<TAB>SIZE_KIB<TAB>FREE_KIB`` per asked folder (exists: 1/0)."""
-    return {
-        r[0]: Disk(r[0], r[1] == "1", r[2] == "1", r[3], r[4], integer(r[5]), integer(r[6])) for r in rows(text, "disk", 7)
-    }
+    """``disk<TAB>PATH<TAB>exists<TAB>readable<TAB>DEVICE<TAB>FSTYPE<TAB>SIZE_KIB<TAB>FREE_KIB`` per asked folder (exists:
+    1/0)."""
+    return {r[0]: Disk(r[0], r[1] == "1", r[2] == "1", r[3], r[4], integer(r[5]), integer(r[6])) for r in rows(text, "disk", 7)}
 
 
 # A folder that is not there yet is measured at its nearest parent, and said not to exist.
@@ -267,9 +270,31 @@ done
 )
 
 TOOLS_ASKED = (
-    "docker ib_write_bw ibv_devinfo ibdev2netdev show_gids mlnx_qos dcb ethtool ss ping mpirun all_reduce_perf python3 python2 python "
-    "perl sha256sum nvidia-smi nvidia-container-cli nvidia-container-runtime nvidia-ctk chronyc ntpq lspci"
-).split()
+    "docker",
+    "ib_write_bw",
+    "ibv_devinfo",
+    "ibdev2netdev",
+    "show_gids",
+    "mlnx_qos",
+    "dcb",
+    "ethtool",
+    "ss",
+    "ping",
+    "mpirun",
+    "all_reduce_perf",
+    "python3",
+    "python2",
+    "python",
+    "perl",
+    "sha256sum",
+    "nvidia-smi",
+    "nvidia-container-cli",
+    "nvidia-container-runtime",
+    "nvidia-ctk",
+    "chronyc",
+    "ntpq",
+    "lspci",
+)
 
 
 @dataclass(frozen=True)

@@ -1,5 +1,6 @@
 """What the kernel said since boot that matters here: Xid, SXid, link flaps, memory errors, disk errors."""
 
+# ruff: noqa: E501 - shell and foreign text stay on their own lines
 from __future__ import annotations
 
 import json
@@ -27,7 +28,8 @@ class XidEntry:
 
 @dataclass(frozen=True)
 class KernelEvent:
-    """One line that matters. ``when``: seconds since boot, None when the log has no such stamp. ``kind``: xid, sxid, link, mce, oom, io."""
+    """One line that matters. ``when``: seconds since boot, None when the log has no such stamp. ``kind``: xid, sxid, link,
+    mce, oom, io."""
 
     kind: str
     when: float | None
@@ -75,7 +77,9 @@ def _event(line: str) -> Iterable[KernelEvent]:
         yield KernelEvent("xid", when, line, int(m[2]), m[1].lower())
     elif m := _SXID.search(line):
         yield KernelEvent("sxid", when, line, int(m[2]), m[1].lower())
-    elif re.search(r"mce: .*(Hardware Error|machine check)|EDAC .*(UE|uncorrect)|Uncorrected hardware memory error", line, re.I):
+    elif re.search(
+        r"mce: .*(Hardware Error|machine check)|EDAC .*(UE|uncorrect)|Uncorrected hardware memory error", line, re.I
+    ):
         yield KernelEvent("mce", when, line)
     elif "Out of memory" in line or "oom-kill" in line:
         yield KernelEvent("oom", when, line)

@@ -1,5 +1,6 @@
 """TCP/IP: interfaces, routes, firewall, ports in use, ping at full size, and TCP connections between the nodes."""
 
+# ruff: noqa: E501 - shell and foreign text stay on their own lines
 from __future__ import annotations
 
 import ipaddress
@@ -11,7 +12,8 @@ from pytest_h20.probes.script import Probe, ProbeError, integer, number, pairs, 
 
 @dataclass(frozen=True)
 class Interface:
-    """A net device. ``addresses``: with prefix length (``33.2.160.15/25``). ``speed`` Mbit/s. ``carrier_changes`` since it came up."""
+    """A net device. ``addresses``: with prefix length (``33.2.160.15/25``). ``speed`` Mbit/s. ``carrier_changes`` since it
+    came up."""
 
     name: str
     mtu: int | None
@@ -60,7 +62,9 @@ def parse_network(text: str) -> Network:
     links = []
     for r in rows(text, "link", 7):
         carrier = {"1": True, "0": False}.get(r[3])
-        links.append(Interface(r[0], integer(r[1]), r[2], carrier, integer(r[4]), integer(r[5]), r[6], tuple(addresses.get(r[0], ()))))
+        links.append(
+            Interface(r[0], integer(r[1]), r[2], carrier, integer(r[4]), integer(r[5]), r[6], tuple(addresses.get(r[0], ())))
+        )
     if not links:
         raise ProbeError("no link line")
     default = {r[0]: (r[1], r[2]) for r in rows(text, "default", 3) if r[1]}
@@ -103,7 +107,8 @@ class Firewall:
 
 
 def parse_firewall(text: str) -> Firewall:
-    """``service=firewalld|ufw|nftables|iptables`` per active service, ``policy=ACCEPT|DROP``, ``drops=N`` (INPUT rules that drop or reject), ``nft=N``."""
+    """``service=firewalld|ufw|nftables|iptables`` per active service, ``policy=ACCEPT|DROP``, ``drops=N`` (INPUT rules that
+    drop or reject), ``nft=N``."""
     p = pairs(text)
     services = tuple(sorted({x.split("=", 1)[1] for x in text.splitlines() if x.startswith("service=")}))
     if "drops" not in p:
@@ -142,7 +147,8 @@ class Listener:
 
 
 def parse_listeners(text: str) -> tuple[Listener, ...]:
-    """``listen<TAB>ADDRESS:PORT<TAB>OWNER`` lines; owner as ``ss`` prints it (``users:(("python3",pid=12,fd=3))``) or empty; and
+    """``listen<TAB>ADDRESS:PORT<TAB>OWNER`` lines; owner as ``ss`` prints it (``users:(("python3",pid=12,fd=3))``) or empty;
+    and
     ``total=N`` so that an empty table is not taken for a failed command."""
     if integer(pairs(text).get("total")) is None:
         raise ProbeError("no total= line")
@@ -190,11 +196,13 @@ class Ping:
 def parse_pings(text: str) -> tuple[Ping, ...]:
     """``ping<TAB>INTERFACE<TAB>PEER<TAB>SIZE<TAB>SENT<TAB>RECEIVED<TAB>RTT_MS<TAB>ROUTE_DEVICE<TAB>MESSAGE`` per target."""
     return tuple(
-        Ping(r[0], r[1], int(r[2]), integer(r[3]) or 0, integer(r[4]) or 0, number(r[5]), r[7], r[6]) for r in rows(text, "ping", 8)
+        Ping(r[0], r[1], int(r[2]), integer(r[3]) or 0, integer(r[4]) or 0, number(r[5]), r[7], r[6])
+        for r in rows(text, "ping", 8)
     )
 
 
-# Arguments: INTERFACE PEER SIZE triples; size is the ICMP payload in bytes (MTU less 28). All at once: a dead rail costs its own time.
+# Arguments: INTERFACE PEER SIZE triples; size is the ICMP payload in bytes (MTU less 28). All at once: a dead rail costs its
+# own time.
 PING = Probe(
     "ping",
     r"""
@@ -219,7 +227,8 @@ wait
 
 @dataclass(frozen=True)
 class Listening:
-    """A listener we started: asked port -> bound port (0 asks for an ephemeral one), or the error instead. ``pid`` to end it."""
+    """A listener we started: asked port -> bound port (0 asks for an ephemeral one), or the error instead. ``pid`` to end
+    it."""
 
     pid: int
     bound: tuple[tuple[int, int], ...]

@@ -1,4 +1,5 @@
-"""ib_write_bw and all_reduce_perf: command lines, JSON parsers, limits derived from the rails, and what it costs per output token."""
+"""ib_write_bw and all_reduce_perf: command lines, JSON parsers, limits derived from the rails, and what it costs per output
+token."""
 
 from __future__ import annotations
 
@@ -6,6 +7,7 @@ import json
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 from pytest_h20.probes.counters import ALL_REDUCES_PER_STEP, BYTES_PER_VALUE, HIDDEN_SIZE
 from pytest_h20.probes.script import Probe, ProbeError
@@ -46,7 +48,8 @@ def ib_write_bw_argv(
 def parse_ib_write_bw(text: str) -> WriteBandwidth:
     """perftest's JSON: ``{"test_info": {...}, "results": {"MsgSize", "n_iterations", "BW_peak", "BW_average", "MsgRate"}}``.
 
-    With ``--report_gbits`` both are Gbit/s. Raises ``ProbeError`` when there is no finite positive figure: a header is no measurement.
+    With ``--report_gbits`` both are Gbit/s. Raises ``ProbeError`` when there is no finite positive figure: a header is no
+    measurement.
     """
     start = text.find("{")
     try:
@@ -153,7 +156,8 @@ exit $r
 
 @dataclass(frozen=True)
 class AllReducePoint:
-    """One message size of an all-reduce benchmark. ``time_us`` per all-reduce, ``busbw`` GB/s (nccl-tests' definition), ``wrong`` values."""
+    """One message size of an all-reduce benchmark. ``time_us`` per all-reduce, ``busbw`` GB/s (nccl-tests' definition),
+    ``wrong`` values."""
 
     size: int
     time_us: float
@@ -176,12 +180,13 @@ class AllReduce:
         return max(self.points, key=lambda p: p.size, default=None)
 
     def time_us(self, size: float) -> float | None:
-        """Time of one all-reduce of ``size`` bytes: between two measured sizes by log-log interpolation, None outside of them."""
+        """Time of one all-reduce of ``size`` bytes: between two measured sizes by log-log interpolation, None outside of
+        them."""
         points = sorted((p for p in self.points if p.size > 0), key=lambda p: p.size)
         for p in points:
             if p.size == size:
                 return p.time_us
-        for a, b in zip(points, points[1:], strict=False):
+        for a, b in pairwise(points):
             if a.size < size < b.size:
                 share = (math.log(size) - math.log(a.size)) / (math.log(b.size) - math.log(a.size))
                 return math.exp(math.log(a.time_us) + share * (math.log(b.time_us) - math.log(a.time_us)))
@@ -189,8 +194,16 @@ class AllReduce:
 
 
 def all_reduce_perf_argv(hosts: Mapping[str, int], json_file: str, env: Mapping[str, str], ssh_port: int = 22) -> list[str]:
-    """mpirun over ``hosts`` (address -> GPUs): one process per GPU, from one token to 1 GiB, data checked (``-c 1``), JSON out."""
-    argv = ["mpirun", "--allow-run-as-root", "-np", str(sum(hosts.values())), "-H", ",".join(f"{h}:{n}" for h, n in hosts.items())]
+    """mpirun over ``hosts`` (address -> GPUs): one process per GPU, from one token to 1 GiB, data checked (``-c 1``), JSON
+    out."""
+    argv = [
+        "mpirun",
+        "--allow-run-as-root",
+        "-np",
+        str(sum(hosts.values())),
+        "-H",
+        ",".join(f"{h}:{n}" for h, n in hosts.items()),
+    ]
     argv += ["--bind-to", "none", "-mca", "plm_rsh_args", f"-p {ssh_port} -o StrictHostKeyChecking=no"]
     if interface := env.get("NCCL_SOCKET_IFNAME"):
         argv += ["-mca", "btl_tcp_if_include", interface, "-mca", "oob_tcp_if_include", interface]
@@ -200,7 +213,8 @@ def all_reduce_perf_argv(hosts: Mapping[str, int], json_file: str, env: Mapping[
 
 
 def parse_all_reduce(text: str) -> AllReduce:
-    """The JSON of nccl-tests' ``-J`` (version 3: ``results[].size``, ``.out_of_place``/``.in_place`` with ``time`` in us, ``bus_bw``,
+    """The JSON of nccl-tests' ``-J`` (version 3: ``results[].size``, ``.out_of_place``/``.in_place`` with ``time`` in us,
+    ``bus_bw``,
     ``nwrong``) and of our own torch runner, which writes the same keys."""
     start = text.find("{")
     try:
@@ -243,8 +257,9 @@ def predicted_tpot_ms(result: AllReduce, batch: int) -> float | None:
     return None if t is None else ALL_REDUCES_PER_STEP * t / 1000.0
 
 
-# Runs in the engine's own image (torch and its NCCL are there): RANK0_ADDRESS PORT NODES NODE_RANK GPUS. Rank 0 prints the JSON.
-TORCH_ALL_REDUCE = r'''
+# Runs in the engine's own image (torch and its NCCL are there): RANK0_ADDRESS PORT NODES NODE_RANK GPUS. Rank 0 prints the
+# JSON.
+TORCH_ALL_REDUCE = r"""
 import json, os, subprocess, sys, time
 import torch
 import torch.distributed as dist
@@ -252,7 +267,8 @@ import torch.distributed as dist
 address, port, nodes, node_rank, gpus = sys.argv[1], sys.argv[2], int(sys.argv[3]), int(sys.argv[4]), int(sys.argv[5])
 backend = sys.argv[6] if len(sys.argv) > 6 else "nccl"
 if "H20_LOCAL" not in os.environ:
-    children = [subprocess.Popen([sys.executable] + sys.argv, env=dict(os.environ, H20_LOCAL=str(i))) for i in range(gpus)]
+    again = [sys.executable, "-c", "import os; exec(os.environ['H20_SCRIPT'])"] + sys.argv[1:]
+    children = [subprocess.Popen(again, env=dict(os.environ, H20_LOCAL=str(i))) for i in range(gpus)]
     codes = [c.wait() for c in children]
     sys.exit(max(abs(c) for c in codes))
 local = int(os.environ["H20_LOCAL"])
@@ -292,5 +308,7 @@ if rank == 0:
     version = ".".join(map(str, torch.cuda.nccl.version())) if backend == "nccl" else ""
     print(json.dumps({"tool": "torch", "ranks": world, "nccl_version": version, "results": results}))
 dist.destroy_process_group()
-'''
+"""
 
+# The script travels in the environment: its local ranks start themselves again with it.
+TORCH_BOOT = "import os; exec(os.environ['H20_SCRIPT'])"

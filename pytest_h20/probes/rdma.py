@@ -11,7 +11,8 @@ from pytest_h20.probes.script import Probe, ProbeError, integer, pairs, rows
 
 @dataclass(frozen=True)
 class Port:
-    """One port. ``state``/``phys``: without the kernel's number (``ACTIVE``, ``LinkUp``). ``rate_gbps`` Gbit/s, ``width`` lanes."""
+    """One port. ``state``/``phys``: without the kernel's number (``ACTIVE``, ``LinkUp``). ``rate_gbps`` Gbit/s, ``width``
+    lanes."""
 
     device: str
     port: int
@@ -65,7 +66,8 @@ def parse_rdma(text: str) -> RdmaFacts:
     """Three kinds of tab-separated lines:
 
     ``hca NAME FW BOARD TYPE NODE_GUID PCI NUMA``; ``port NAME PORT STATE PHYS LINK_LAYER RATE`` as the kernel prints them
-    (``4: ACTIVE``, ``5: LinkUp``, ``Ethernet``, ``200 Gb/sec (4X HDR)``); ``gid NAME PORT INDEX GID TYPE NETDEV``, used slots only.
+    (``4: ACTIVE``, ``5: LinkUp``, ``Ethernet``, ``200 Gb/sec (4X HDR)``); ``gid NAME PORT INDEX GID TYPE NETDEV``, used slots
+    only.
     """
     hcas = [Hca(r[0], r[1], r[2], r[3], r[4], r[5], integer(r[6])) for r in rows(text, "hca", 7)]
     ports = []
@@ -140,13 +142,14 @@ IBDEV2NETDEV = Probe(
 
 
 def parse_show_gids(text: str) -> tuple[Gid, ...]:
-    """Columns DEV PORT INDEX GID [IPv4] VER DEV; the header and the line of dashes are left out; a last column may be missing."""
-    found = []
+    """Columns DEV PORT INDEX GID [IPv4] VER DEV; the header and the line of dashes are left out; a last column may be
+    missing."""
     line_form = re.compile(r"^(\S+)\s+(\d+)\s+(\d+)\s+([0-9a-f:]{39})\s+(?:\d+\.\d+\.\d+\.\d+\s+)?(v1|v2)(?:\s+(\S+))?\s*$")
-    for line in text.splitlines():
-        if m := line_form.match(line):
-            found.append(Gid(m[1], int(m[2]), int(m[3]), m[4], "RoCE v2" if m[5] == "v2" else "IB/RoCE v1", m[6] or ""))
-    return tuple(found)
+    return tuple(
+        Gid(m[1], int(m[2]), int(m[3]), m[4], "RoCE v2" if m[5] == "v2" else "IB/RoCE v1", m[6] or "")
+        for line in text.splitlines()
+        if (m := line_form.match(line))
+    )
 
 
 SHOW_GIDS = Probe(
@@ -159,7 +162,8 @@ SHOW_GIDS = Probe(
 
 @dataclass(frozen=True)
 class Qos:
-    """Flow control of one net device: what could be read, key to value (``trust``, ``pfc``, ``ecn_np``, ``tos``, ``pause_rx`` ...)."""
+    """Flow control of one net device: what could be read, key to value (``trust``, ``pfc``, ``ecn_np``, ``tos``, ``pause_rx``
+    ...)."""
 
     netdev: str
     settings: tuple[tuple[str, str], ...]
@@ -210,7 +214,8 @@ true
 
 @dataclass(frozen=True)
 class PcieHints:
-    """ACS and IOMMU: both send GPU-NIC traffic through the root complex. ``acs`` None = could not be read (lspci or rights missing)."""
+    """ACS and IOMMU: both send GPU-NIC traffic through the root complex. ``acs`` None = could not be read (lspci or rights
+    missing)."""
 
     iommu_groups: int
     cmdline: str
@@ -224,7 +229,8 @@ class PcieHints:
 
 
 def parse_pcie_hints(text: str) -> PcieHints:
-    """``iommu_groups=N``, ``cmdline=``, ``acs_bridges=N`` (bridges whose ACS control was readable), ``acs_enabled=N`` of them redirecting."""
+    """``iommu_groups=N``, ``cmdline=``, ``acs_bridges=N`` (bridges whose ACS control was readable), ``acs_enabled=N`` of them
+    redirecting."""
     p = pairs(text)
     groups = integer(p.get("iommu_groups"))
     if groups is None:
@@ -310,7 +316,8 @@ done
 
 
 def pci_distance(a: PciDevice, b: PciDevice) -> str:
-    """How two devices are connected, in nvidia-smi's words: PIX (one bridge), PXB (several), NODE (same NUMA node), SYS (other node).
+    """How two devices are connected, in nvidia-smi's words: PIX (one bridge), PXB (several), NODE (same NUMA node), SYS
+    (other node).
 
     From the sysfs paths: devices that share a bridge below the root port do not need the CPU to talk to each other.
     """

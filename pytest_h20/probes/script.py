@@ -1,11 +1,15 @@
 """Many probes in one round trip: a POSIX shell script out, framed sections back.
 
-A probe is a name, a shell snippet and one pure parser. ``build`` puts several of them into one script for ``/bin/sh`` (dash, bash,
-busybox; no Python on the node). They run side by side, each in its own shell under its own time limit where ``timeout`` exists, so
-the script takes as long as its slowest probe. ``split`` takes the framed output apart again and is not confused by banners before
+A probe is a name, a shell snippet and one pure parser. ``build`` puts several of them into one script for ``/bin/sh`` (dash,
+bash,
+busybox; no Python on the node). They run side by side, each in its own shell under its own time limit where ``timeout``
+exists, so
+the script takes as long as its slowest probe. ``split`` takes the framed output apart again and is not confused by banners
+before
 it, by output without a final newline, or by a connection cut in the middle.
 
-Each probe leaves a comment line ``# h20-probe: NAME ARG...`` (arguments shell-quoted) in the script. ``requests`` reads them back,
+Each probe leaves a comment line ``# h20-probe: NAME ARG...`` (arguments shell-quoted) in the script. ``requests`` reads them
+back,
 so a stand-in node can answer with ``frame`` without running anything.
 """
 
@@ -19,7 +23,7 @@ from typing import Generic, TypeVar
 
 from pytest_h20.errors import H20Error
 
-T = TypeVar("T")
+T_co = TypeVar("T_co", covariant=True)
 
 _END = "H20_END_OF_PROBE"
 _NAME = re.compile(r"^[a-z][a-z0-9_]*$")
@@ -27,7 +31,8 @@ _HEAD = re.compile(r"^@@h20 section (?P<name>[a-z][a-z0-9_]*) rc=(?P<rc>-?\d+) o
 
 _PROLOGUE = """\
 LC_ALL=C; export LC_ALL
-PATH="$PATH:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin:/usr/local/cuda/bin:/usr/mpi/gcc/openmpi/bin"; export PATH
+PATH="$PATH:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin:/usr/local/cuda/bin:/usr/mpi/gcc/openmpi/bin"; export
+PATH
 d=`mktemp -d "${TMPDIR:-/tmp}/h20-probe.XXXXXX" 2>/dev/null || mktemp -d /dev/shm/h20-probe.XXXXXX` || exit 73
 trap 'rm -rf "$d"' EXIT
 trap 'exit 130' HUP INT TERM
@@ -83,16 +88,18 @@ class Section:
 
 
 @dataclass(frozen=True)
-class Probe(Generic[T]):
+class Probe(Generic[T_co]):
     """One command and its parser.
 
-    ``snippet`` finds its ``args`` in ``$1 $2 ...``; it ends with 127 when its tool is not there. ``parse`` gets standard output and
-    raises ``ProbeError`` for anything it does not understand. ``hint`` says what to install or allow. ``seconds`` is its own limit.
+    ``snippet`` finds its ``args`` in ``$1 $2 ...``; it ends with 127 when its tool is not there. ``parse`` gets standard
+    output and
+    raises ``ProbeError`` for anything it does not understand. ``hint`` says what to install or allow. ``seconds`` is its own
+    limit.
     """
 
     name: str
     snippet: str
-    parse: Callable[[str], T]
+    parse: Callable[[str], T_co]
     args: tuple[str, ...] = ()
     seconds: int = 20
     hint: str = ""
@@ -101,11 +108,11 @@ class Probe(Generic[T]):
         if not _NAME.match(self.name):
             raise ValueError(f"probe name {self.name!r}: lower-case letters, digits and _ only")
 
-    def with_args(self, *args: object) -> Probe[T]:
+    def with_args(self, *args: object) -> Probe[T_co]:
         """The same probe with arguments."""
         return Probe(self.name, self.snippet, self.parse, tuple(str(a) for a in args), self.seconds, self.hint)
 
-    def read(self, sections: Mapping[str, Section]) -> T | Missing:
+    def read(self, sections: Mapping[str, Section]) -> T_co | Missing:
         """Parse this probe's section, or say why there is nothing to parse."""
         section = sections.get(self.name)
         if section is None:
@@ -186,7 +193,8 @@ def split(stdout: str) -> dict[str, Section]:
 
 
 def _after(text: str, start: int, size: int, marker: str) -> int:
-    """Where ``marker`` ends a run of ``size`` bytes. The count decides (output may contain marker lines); bytes that were not UTF-8
+    """Where ``marker`` ends a run of ``size`` bytes. The count decides (output may contain marker lines); bytes that were not
+    UTF-8
     make the count wrong, and then the first marker decides."""
     if text[start : start + size].isascii():
         guess = start + size
@@ -206,7 +214,8 @@ def pairs(text: str) -> dict[str, str]:
 
 
 def rows(text: str, kind: str, columns: int) -> Iterable[list[str]]:
-    """Tab-separated lines whose first field is ``kind``, without that field. Raises ``ProbeError`` on a wrong number of fields."""
+    """Tab-separated lines whose first field is ``kind``, without that field. Raises ``ProbeError`` on a wrong number of
+    fields."""
     for line in text.splitlines():
         fields = line.split("\t")
         if fields[0] != kind:
