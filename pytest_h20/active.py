@@ -113,9 +113,9 @@ class ActivePlugin:
             lines.append(f"h20: stood in: {', '.join(s.inventory.stood_in)}; this run cannot be an acceptance")
         if s.clock.scale != 1.0:
             lines.append(f"h20: time runs {s.clock.scale:g} times as fast as in reality; figures are in model time")
-        for node in s.inventory.nodes:
-            if node.transport == "ssh" and s.rehearsal is None and s.inventory.ssh_of(node).host_key_checking == "off":
-                lines.append(f"h20: WARNING: the host key of {node.name} is not checked (host_key_checking: off)")
+        ssh = [n for n in s.inventory.nodes if n.transport == "ssh" and s.rehearsal is None]
+        unchecked = [n.name for n in ssh if s.inventory.ssh_of(n).host_key_checking == "off"]
+        lines += [f"h20: WARNING: the host key of {name} is not checked (host_key_checking: off)" for name in unchecked]
         shown = ("h20_nodes", "h20_engine")
         for name, setting in s.settings.items():
             if setting.value and name not in shown:

@@ -33,11 +33,11 @@ if TYPE_CHECKING:
     from pytest_h20.active import ActivePlugin
     from pytest_h20.cluster.launch import Target
     from pytest_h20.cluster.state import ClusterState
-    from pytest_h20.inventory import Inventory
-    from pytest_h20.nccl import Job
     from pytest_h20.gathering import GatheredFacts
-    from pytest_h20.report.run import RunFolder
+    from pytest_h20.inventory import Inventory
     from pytest_h20.loading import Load
+    from pytest_h20.nccl import Job
+    from pytest_h20.report.run import RunFolder
     from pytest_h20.serving import Endpoint
     from pytest_h20.session import Session
     from pytest_h20.transport import Node

@@ -8,8 +8,7 @@ from typing import TYPE_CHECKING
 from pytest_h20.cluster.launch import MOUNT_POINT
 from pytest_h20.cluster.state import RoleRef
 from pytest_h20.errors import MeasurementError, UsageError
-from pytest_h20.load import Cell, CellResult, LoadPlan
-from pytest_h20.load import bench_serving, remote
+from pytest_h20.load import Cell, CellResult, LoadPlan, bench_serving, remote
 from pytest_h20.load.cells import requests_for
 from pytest_h20.verdicts import Limit, Origin, Status, Verdict, judge
 
@@ -59,7 +58,9 @@ def run_from_node(load: Load, cell: Cell, plan: LoadPlan, where: str) -> CellRes
     roles = {r.node: r for r in reversed(load.endpoint.cluster.roles)}
     role = roles.get(where)
     if role is None:
-        raise UsageError(f"--h20-load-from={where}: no container of this run is on that node; nodes are {', '.join(sorted(roles))}")
+        raise UsageError(
+            f"--h20-load-from={where}: no container of this run is on that node; nodes are {', '.join(sorted(roles))}"
+        )
     node = load.session.nodes[where]
     folder = role.log_path.rsplit("/", 1)[0]
     head = load.endpoint.target.head
@@ -102,10 +103,15 @@ def crosscheck(load: Load) -> list[Verdict]:
             "throughput.crosscheck",
             title,
             None if rate[2] is None else round(100 * abs(rate[2]), 2),
-            Limit(kind="max", value=100 * AGREEMENT, unit="%", origin=Origin(kind="builtin", detail="two honest clients at 16 streams")),
+            Limit(
+                kind="max",
+                value=100 * AGREEMENT,
+                unit="%",
+                origin=Origin(kind="builtin", detail="two honest clients at 16 streams"),
+            ),
             subject=cell.id,
             reason=(
-                "their TTFT holds connection set-up and the event loop's queue, their throughput the call of /server_info at the end"
+                "their TTFT holds connection set-up and the event loop's queue, their throughput a call of /server_info"
             ),
             details={name: [mine, other, difference] for name, (mine, other, difference) in by_name.items()},
         )

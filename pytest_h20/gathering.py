@@ -15,7 +15,6 @@ from pytest_h20.report.model import NodeFacts as NodeFactsRecord
 from pytest_h20.session import Session
 from pytest_h20.verdicts import Verdict
 
-
 _HOPPER = re.compile(r"\bG?H(20|100|200|800)\b")
 
 
@@ -134,6 +133,6 @@ def node_texts(node: NodeFacts) -> dict[str, str]:
         texts["image"] = node.image.id[:19]
     if not isinstance(node.image_versions, Missing):
         v = node.image_versions
-        texts |= {name: version for name, version in v.packages}
+        texts |= dict(v.packages)
         texts |= {"nccl": v.nccl, "cuda": v.cuda}
     return {k: v for k, v in texts.items() if v}

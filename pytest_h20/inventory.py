@@ -41,7 +41,9 @@ class Ssh(_Model):
     port: Port | None = None
     key: str | None = Field(None, description="private key file; ~ is expanded")
     jump: str | None = Field(
-        None, pattern=r"^([^@\s]+@)?[^@:\s]+(:\d{1,5})?$", description="jump host as user@host:port; user and port may be left out"
+        None,
+        pattern=r"^([^@\s]+@)?[^@:\s]+(:\d{1,5})?$",
+        description="jump host as user@host:port; user and port may be left out",
     )
     known_hosts: str | None = Field(None, description="known_hosts file; default ~/.ssh/known_hosts")
     host_key_checking: Literal["strict", "off"] = Field("strict", description="'off' is reported in every header and report")

@@ -229,8 +229,6 @@ def keep_text(session: Session, label: str, run_id: str) -> str:
     lines = [f"h20: kept: {label} stays up (run {run_id})"]
     if isinstance(state, ClusterState):
         lines.append(f"h20:   test it again:  pytest --engine={label} --nodes={session.source} --h20-attach={state.url}")
-    for node in target.nodes:
-        lines.append(f"h20:   on {node.name}: docker ps --filter label={labels.RUN}={run_id}")
+    lines += [f"h20:   on {node.name}: docker ps --filter label={labels.RUN}={run_id}" for node in target.nodes]
     lines.append(f"h20:   remove it:      python -m pytest_h20 reap --nodes {session.source}")
     return "\n".join(lines) + "\n"
-

@@ -282,7 +282,9 @@ def steady_windows(result: CellResult) -> tuple[float, ...]:
     return tuple(getattr(result, "windows", ()) or ())
 
 
-def load_of(session: Session, label: str, endpoint: Endpoint, write: Write, terminal: bool, hook_limits: str | None = None) -> Load:
+def load_of(
+    session: Session, label: str, endpoint: Endpoint, write: Write, terminal: bool, hook_limits: str | None = None
+) -> Load:
     """The load generator of one engine. Raises ``UsageError`` when its limits cannot be read or do not fit its cells."""
     from pytest_h20.limits import require_coverage
     from pytest_h20.parameters import cells_of
@@ -299,4 +301,3 @@ def load_of(session: Session, label: str, endpoint: Endpoint, write: Write, term
 
 def _figure(value: float | None) -> str:
     return "?" if value is None else f"{value:.4g}"
-

@@ -54,17 +54,23 @@ OPTIONS: tuple[Option, ...] = (
         choices=("fast", "full", "skip"),
         metavar="HOW",
     ),
-    Option("h20-load", "Load generator: own (default), sglang-bench, vllm-bench", choices=("own", "sglang-bench", "vllm-bench")),
     Option(
-        "h20-load-recipe", "Requests per cell: steady (default), or blog (as many as streams)", choices=("steady", "blog")
+        "h20-load", "Load generator: own (default), sglang-bench, vllm-bench", choices=("own", "sglang-bench", "vllm-bench")
     ),
+    Option("h20-load-recipe", "Requests per cell: steady (default), or blog (as many as streams)", choices=("steady", "blog")),
     Option("h20-load-from", "Send the load from inside this node's container instead of from here", metavar="NODE"),
     Option("h20-load-crosscheck", "Run the engine's own benchmark on one cell too and report the difference", kind="flag"),
     Option("h20-accuracy", "JSONL file of questions and answers (GSM8K style) to grade in addition", metavar="FILE"),
     Option("h20-calibrate", "Measure every cell several times and write limits with their spread to FILE", metavar="FILE"),
     Option("h20-repeats", "Repeats of each cell when calibrating (default: 5)", metavar="N"),
-    Option("h20-fault", "Fault to inject into the rehearsal (repeatable); docs/faults.md lists them", kind="list", metavar="NAME"),
-    Option("h20-history", "History store: SQLite file or SQLAlchemy URL (default: h20-runs/history.sqlite; 'none': off)", metavar="URL"),
+    Option(
+        "h20-fault", "Fault to inject into the rehearsal (repeatable); docs/faults.md lists them", kind="list", metavar="NAME"
+    ),
+    Option(
+        "h20-history",
+        "History store: SQLite file or SQLAlchemy URL (default: h20-runs/history.sqlite; 'none': off)",
+        metavar="URL",
+    ),
 )
 
 BY_DEST = {option.dest: option for option in OPTIONS}

@@ -34,15 +34,16 @@ def render(target: Target, label: str) -> str:
     dialect = dialect_for(target.engine, version, target.profile.mode)
     plan = dialect.plan(target.engine_profile(), target.node_plans())
     lines = [f"# {label}: profile {target.profile_name}, {target.engine} {version} (from {origin}), mode {plan.mode}"]
-    for refusal in dialect.refuse(target.engine_profile(), target.node_plans(), LaunchFacts()):
-        lines.append(f"# REFUSED before launch: {refusal}")
+    refusals = dialect.refuse(target.engine_profile(), target.node_plans(), LaunchFacts())
+    lines += [f"# REFUSED before launch: {refusal}" for refusal in refusals]
     lines += [f"# note: {warning}" for warning in plan.warnings]
     for node, needs in plan.ports_needed.items():
         lines.append(f"# {node}: must be free: " + ", ".join(f"{n.port} ({n.purpose})" for n in needs))
     for number, (node, command) in enumerate(plan_text(target, plan), 1):
         lines += ["", f"# {number}. on {node}" + _waits(plan.steps[number - 1].wait_for), command]
     lines += ["", f"# ready: {' then '.join(plan.ready.patterns)} in the output of {plan.ready.role} on {plan.ready.node},"]
-    lines.append(f"#   GET {plan.ready.health_path} = 200, the socket is our container's, one token within {target.profile.first_completion_timeout:g} s")
+    seconds = f"{target.profile.first_completion_timeout:g} s"
+    lines.append(f"#   GET {plan.ready.health_path} = 200, the socket is our container's, one token within {seconds}")
     return "\n".join(lines)
 
 

@@ -1,13 +1,14 @@
 """The pytest plugin, as thin as it can be: options, and one decision: is this run ours?
 
-Everything else is imported only when a run asks for a cluster (``--h20-nodes``, ``--h20-attach``, ``--h20-replay``). Installed beside
-another project's tests the plugin adds options and fixtures, and nothing happens.
+Everything else is imported only when a run asks for a cluster (``--h20-nodes``, ``--h20-attach``, ``--h20-replay``).
+Installed beside another project's tests the plugin adds options and fixtures, and nothing happens.
 """
 
 from __future__ import annotations
 
 from pathlib import Path
 from typing import Any, Literal
+
 import pytest
 
 from pytest_h20.options import BY_DEST, OPTIONS, Option, resolve

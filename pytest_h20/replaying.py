@@ -44,7 +44,9 @@ class ReplayItem(pytest.Item):
 class ReplayPlugin:
     """Collects the items and finishes the new run folder."""
 
-    def __init__(self, config: pytest.Config, view: RunView, run: RunFolder | None, judged: Mapping[str, list[Verdict]]) -> None:
+    def __init__(
+        self, config: pytest.Config, view: RunView, run: RunFolder | None, judged: Mapping[str, list[Verdict]]
+    ) -> None:
         self.config = config
         self.view = view
         self.run = run

@@ -117,7 +117,7 @@ def gate_of(item: pytest.Item) -> str | None:
     name = marker.args[0] if marker.args else marker.kwargs.get("name")
     if name not in [g.value for g in GateName]:
         raise pytest.UsageError(
-            f"{item.nodeid}: h20_gate({name!r}): gates are {', '.join(g.value for g in GateName)}; write h20_gate(\"endpoint\")"
+            f'{item.nodeid}: h20_gate({name!r}): gates are {", ".join(g.value for g in GateName)}; write h20_gate("endpoint")'
         )
     return str(name)
 

@@ -197,15 +197,15 @@ def attach_inventory(url: str, engines: Sequence[str]) -> Inventory:
     except TransportError as error:
         raise UsageError(f"--h20-attach: {error}; is the engine up, and is this its address?") from None
     except (KeyError, IndexError, TypeError):
-        raise UsageError(f"--h20-attach={url}: /v1/models does not list a model; is this an OpenAI-compatible server?") from None
+        raise UsageError(
+            f"--h20-attach={url}: /v1/models does not list a model; is this an OpenAI-compatible server?"
+        ) from None
     engine = engines[0].partition(":")[0]
     profile = {"image": "unknown", "http_port": parts.port or (443 if parts.scheme == "https" else 80), "tensor_parallel": 1}
     return parse_inventory(
         {
             "name": "attached",
-            "nodes": [
-                {"name": "endpoint", "address": parts.hostname, "transport": "local", "control_interface": "unknown"}
-            ],
+            "nodes": [{"name": "endpoint", "address": parts.hostname, "transport": "local", "control_interface": "unknown"}],
             "model": {"host_path": "/unknown", "mount": "/unknown", "path": model, "served_name": model, "kind": "other"},
             "engines": {engine: {"default": "attached", "profiles": {"attached": profile}}},
             "attach": {"url": url},

@@ -61,8 +61,10 @@ def rail_volume(traffic: Traffic, node: str, hca: str, port: int = 1) -> Verdict
     details: dict[str, object] = {"expected_mb": round(expected / 1e6, 3), "request": traffic.request}
     action = "compare NCCL_IB_HCA with this rail; look at `rdma.hcas_used` and at the rail's link state"
     if isinstance(found, Missing) or found.sent is None or found.received is None or found.reset:
-        reason = found.reason if isinstance(found, Missing) else (
-            f"counters went backwards: {', '.join(found.reset)}" if found.reset else "this driver has no byte counters"
+        reason = (
+            found.reason
+            if isinstance(found, Missing)
+            else (f"counters went backwards: {', '.join(found.reset)}" if found.reset else "this driver has no byte counters")
         )
         return Verdict(
             check="rdma.rail_volume",
@@ -103,7 +105,9 @@ def rail_volume(traffic: Traffic, node: str, hca: str, port: int = 1) -> Verdict
 
 def rail_errors(traffic: Traffic, node: str, hca: str, port: int = 1) -> Verdict:
     """No error counter of the rail rose during the request."""
-    return _risen(traffic, node, hca, port, "rdma.rail_errors", "Error counters stood still during the request", congestion=False)
+    return _risen(
+        traffic, node, hca, port, "rdma.rail_errors", "Error counters stood still during the request", congestion=False
+    )
 
 
 def rail_congestion(traffic: Traffic, node: str, hca: str, port: int = 1) -> Verdict:
@@ -116,7 +120,10 @@ def rail_congestion(traffic: Traffic, node: str, hca: str, port: int = 1) -> Ver
 def _risen(traffic: Traffic, node: str, hca: str, port: int, check: str, title: str, *, congestion: bool) -> Verdict:
     found = traffic.rail(node, hca, port)
     limit = Limit(
-        kind="max", value=0, unit="events", origin=Origin(kind="protocol", detail="a lossless fabric drops and retries nothing (F41)")
+        kind="max",
+        value=0,
+        unit="events",
+        origin=Origin(kind="protocol", detail="a lossless fabric drops and retries nothing (F41)"),
     )
     if isinstance(found, Missing):
         return Verdict(

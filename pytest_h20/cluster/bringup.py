@@ -231,7 +231,9 @@ class BringUp:
         ok, seen = readiness.first_completion(here, target.served_model, self.clock.wall(profile.first_completion_timeout))
         if not ok:
             self._look()
-            raise self._failure(f"ready line and {self.plan.ready.health_path} are there, but the first completion failed: {seen}")
+            raise self._failure(
+                f"ready line and {self.plan.ready.health_path} are there, but the first completion failed: {seen}"
+            )
         seconds = (time.monotonic() - began) * self.clock.scale
         self._look()
         return ClusterState(
@@ -313,5 +315,3 @@ def reachable_url(url: str, host: str, port: int, node: Node) -> str:
         return url
     local_host, local_port = node.forward(host, port)
     return f"http://{_bracket(local_host)}:{local_port}"
-
-

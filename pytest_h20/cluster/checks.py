@@ -15,7 +15,11 @@ if TYPE_CHECKING:
 
 def _attached(check: str, title: str, cluster: ClusterState) -> Verdict:
     return Verdict(
-        check=check, status=Status.SKIP, title=title, subject=cluster.engine, reason="attached: somebody else started this engine"
+        check=check,
+        status=Status.SKIP,
+        title=title,
+        subject=cluster.engine,
+        reason="attached: somebody else started this engine",
     )
 
 
@@ -61,7 +65,10 @@ def first_completion(cluster: ClusterState, limit_s: float) -> Verdict:
         title,
         None if seconds is None else round(seconds, 2),
         Limit(
-            kind="max", value=limit_s, unit="s", origin=Origin(kind="inventory", detail="first_completion_timeout of the profile")
+            kind="max",
+            value=limit_s,
+            unit="s",
+            origin=Origin(kind="inventory", detail="first_completion_timeout of the profile"),
         ),
         subject=cluster.engine,
         action="a forward pass that hangs while /health answers 200 is a stalled collective: look at both ranks' NCCL logs",
@@ -84,7 +91,9 @@ def alive(cluster: ClusterState, nodes: Mapping[str, Node]) -> list[Verdict]:
                 status,
                 Limit(kind="equal", value="running", origin=Origin(kind="protocol", detail="a rank that ended takes no part")),
                 subject=f"{role.node} {role.role}",
-                reason="" if info is None else f"exit code {info.exit_code}" + (", killed for memory" if info.oom_killed else ""),
+                reason=""
+                if info is None
+                else f"exit code {info.exit_code}" + (", killed for memory" if info.oom_killed else ""),
                 action=f"read the end of the log of {role.role} in the run folder (evidence/nodes/{role.node}/)",
             )
         )

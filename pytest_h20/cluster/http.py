@@ -26,9 +26,7 @@ class Answer:
             return None
 
 
-def ask(
-    url: str, path: str, *, body: object = None, headers: dict[str, str] | None = None, timeout: float = 10.0
-) -> Answer:
+def ask(url: str, path: str, *, body: object = None, headers: dict[str, str] | None = None, timeout: float = 10.0) -> Answer:
     """GET, or POST when there is a body. Raises ``TransportError`` when no complete answer came within ``timeout`` s."""
     parts = urlsplit(url)
     kind = http.client.HTTPSConnection if parts.scheme == "https" else http.client.HTTPConnection

@@ -92,4 +92,3 @@ def refuse_leftovers(nodes: Mapping[str, Node], run_id: str, inventory_path: str
 def _contents(versions: ImageVersions) -> str:
     known = {"vllm": versions.vllm, "sglang": versions.sglang, "torch": versions.torch}
     return ", ".join(f"{k} {v}" for k, v in known.items() if v) or "neither vllm nor sglang"
-

@@ -78,7 +78,9 @@ def down(
         try:
             node.run("rm -rf -- %s", node_dir, timeout=60.0)
             if node.run("test -e %s", node_dir, timeout=30.0).ok:
-                left.append(f"{name}: folder {node_dir} could not be removed (owned by the container's root); remove it as root")
+                left.append(
+                    f"{name}: folder {node_dir} could not be removed (owned by the container's root); remove it as root"
+                )
         except H20Error as error:
             left.append(f"{name}: folder {node_dir}: {error}")
     return Down(tuple(stopped), tuple(left), tuple(collected))
@@ -135,11 +137,10 @@ class Leftover:
 
 def leftovers(nodes: Mapping[str, Node], not_run: str = "") -> list[Leftover]:
     """Every container that carries our label and does not belong to this run."""
-    found = []
+    found: list[Leftover] = []
     for name, node in nodes.items():
-        for info in node.containers.find({labels.OWNER: ""}):
-            if info.labels.get(labels.RUN) != not_run:
-                found.append(Leftover(name, info))
+        mine = node.containers.find({labels.OWNER: ""})
+        found += [Leftover(name, info) for info in mine if info.labels.get(labels.RUN) != not_run]
     return found
 
 
