@@ -1,0 +1,238 @@
+"""Physical lines -> NCCL records, block by block.
+
+A log is read as blocks of whole lines. Lines that were seen before cost one set lookup, lines without NCCL one substring
+search; only the rest is split into records. That is what makes gigabytes cheap: a job prints few *different* NCCL lines.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+
+BLOCK = 1 << 20
+# NCCL caps one record at 1024 bytes (NCCL source, debug.cc); a record this long may have lost its end.
+CAP = 1000
+MAX_LINE = 1 << 16
+# Memory of the repeat filter: when this many bytes of distinct NCCL lines are remembered, it starts afresh.
+SEEN_BYTES = 24 << 20
+
+ANSI = re.compile(rb"\x1b\[[0-9;?]*[A-Za-z]|\x1b[()][A-Z0-9]")
+_MARK = re.compile(rb"NCCL (INFO|WARN|TRACE|CALL|ABORT)(?: |(?=[\r\n\\]|$))")
+_HEAD = re.compile(rb"([^\s:]*):(\d{1,10}):(\d{1,10}) ?(?:\[(-?\d{1,3})\] ?)?(?:([\w./+-]+:\d+) )?$")
+_CUT_HEAD = re.compile(rb"(?:^|(?<=\D))(?:(\d{1,10}):)?(\d{1,10}) \[(\d{1,3})\] (?:[\w./+-]+:\d+ )?$")
+_TAG = re.compile(rb"(?:^|[\s\]])\[(?:\d+,)?(\d+)\](?:<std\w+>)?:? ?$")
+_REPEATED = re.compile(rb" ?\[repeated (\d+)x.*$", re.S)
+_BARE = re.compile(
+    rb"^(?:Channel \d+(?:/\d+)? : \d+(?:\[[^\]]*\])? -> |Ring \d+ : \d+(?:\[[^\]]*\])? -> |NET/(?:IB|Socket) : Using |"
+    rb"Using network |Bootstrap ?: Using )"
+)
+_TESTS = re.compile(rb"^#\s+Rank\s+(\d+)\s+(?:Group\s+\d+\s+)?Pid\s+(\d+)\s+on\s+(\S+)\s+device\s+(\d+)")
+_JUNK_LEFT = b"\"'`|*,;([{\\="
+_JUNK_RIGHT = b" \t\r\n\"'`|*\\,"
+
+
+@dataclass(frozen=True)
+class Record:
+    """One NCCL message. ``whole`` is false when something other than a line end follows it directly (a splice)."""
+
+    host: str
+    pid: int
+    tid: int
+    cuda_dev: int | None
+    level: str
+    message: str
+    line: int
+    whole: bool
+    joined: bool
+    capped: bool
+    repeated: int
+    tag: int | None
+    headless: bool
+
+
+@dataclass(frozen=True)
+class TestRank:
+    """A rank line of nccl-tests' header (``#  Rank  0 Group  0 Pid 1 on host device 0``)."""
+
+    rank: int
+    host: str
+    pid: int
+    line: int
+
+
+class Lines:
+    """Splits chunks into physical lines and yields each interesting one once, with its number and the line before it."""
+
+    def __init__(self) -> None:
+        self.count = 0
+        self.size = 0
+        self.open: set[bytes] = set()  # lines whose last record wants a continuation; filled by the reader
+        self._seen: set[bytes] = set()
+        self._seen_size = 0
+
+    def interesting(self, chunks: Iterable[bytes]) -> Iterator[tuple[int, bytes, bytes, bool]]:
+        """``(line number, line, previous line or b"", ends with a newline)``."""
+        tail = b""
+        previous = b""
+        for chunk in chunks:
+            self.size += len(chunk)
+            start = 0
+            while start < len(chunk):
+                part = chunk[start : start + BLOCK]
+                start += BLOCK
+                end = part.rfind(b"\n")
+                if end < 0:
+                    tail += part
+                    if len(tail) > MAX_LINE:  # no newline for ever (binary, progress bar): keep memory flat
+                        tail = tail[:512] + b" " + tail[-MAX_LINE // 2 :]
+                    continue
+                block = tail + part[:end]
+                tail = part[end + 1 :]
+                lines = self._split(block)
+                yield from self._fresh(lines, previous, True)
+                previous = lines[-1]
+                self.count += len(lines)
+        if tail:
+            lines = self._split(tail)
+            yield from self._fresh(lines, previous, False)
+            self.count += len(lines)
+
+    @staticmethod
+    def _split(block: bytes) -> list[bytes]:
+        if b"\x1b" in block:
+            block = ANSI.sub(b"", block)
+        return block.split(b"\n")
+
+    def _fresh(self, lines: list[bytes], before: bytes, ended: bool) -> Iterator[tuple[int, bytes, bytes, bool]]:
+        seen, wants_more = self._seen, self.open
+        last = len(lines) - 1
+        # This comprehension is the hot loop: everything after it sees only new lines.
+        fresh = [(i, line) for i, line in enumerate(lines) if line not in seen]
+        for i, line in fresh:
+            if b"NCCL" in line:
+                if line in seen:  # twice within this block
+                    continue
+                self._remember(line)
+                yield self.count + i + 1, line, b"", ended or i < last
+            elif (before if i == 0 else lines[i - 1]) in wants_more:
+                previous = before if i == 0 else lines[i - 1]
+                if line.strip():
+                    yield self.count + i + 1, line, previous, ended or i < last
+            elif (line[:1] == b"#" and b"Rank" in line) or b" via " in line or b"Using " in line or b"nccl==" in line:
+                if line in seen:
+                    continue
+                self._remember(line)
+                yield self.count + i + 1, line, b"", ended or i < last
+
+    def _remember(self, line: bytes) -> None:
+        self._seen_size += len(line) + 100
+        if self._seen_size > SEEN_BYTES:
+            self._seen.clear()
+            self.open.clear()
+            self._seen_size = 0
+        self._seen.add(line)
+
+
+class Splitter:
+    """Cuts one physical line into records; learns host names so that a head glued to the record before it is found."""
+
+    def __init__(self) -> None:
+        self.hosts: set[bytes] = set()
+        self.dropped_heads = 0
+
+    def records(self, line: bytes, number: int, ended: bool, joined: bool) -> list[Record]:
+        """All records of one line, in order."""
+        marks = list(_MARK.finditer(line))
+        if not marks:
+            return self._bare(line, number, ended, joined)
+        heads = []
+        floor = 0
+        for mark in marks:
+            heads.append(self._head(line, floor, mark))
+            floor = mark.end()
+        out = []
+        for i, mark in enumerate(marks):
+            start, host, pid, tid, dev, tag, headless = heads[i]
+            stop = heads[i + 1][0] if i + 1 < len(heads) else len(line)
+            raw = line[mark.end() : stop]
+            # Glued to the next head means: the writer was interrupted here. Padding (terminal copies) means it was whole.
+            whole = raw[-1:].isspace() or raw == b"" if i + 1 < len(heads) else ended
+            capped = stop - start >= CAP
+            message, repeated, cut = clean(raw)
+            out.append(
+                Record(
+                    host.decode("utf-8", "replace"), pid, tid, dev, mark[1].decode(), message, number,
+                    whole and not cut, joined, capped, repeated, tag, headless,
+                )
+            )  # fmt: skip
+        return out
+
+    def _head(self, line: bytes, floor: int, mark: re.Match[bytes]) -> tuple[int, bytes, int, int, int | None, int | None, bool]:
+        window = max(floor, mark.start() - 400)
+        before = line[window : mark.start()]
+        found = _HEAD.search(before)
+        if not found:
+            cut = _CUT_HEAD.search(before)
+            if cut:
+                return window + cut.start(), b"", int(cut[1] or 0), int(cut[2]), int(cut[3]), None, True
+            return mark.start(), b"", 0, 0, None, None, True
+        raw = found[1]
+        start = found.start(1)
+        glued = floor > 0 and start == 0 and window == floor  # no space between this head and the record before it
+        host = self._host(raw, mid_line=floor > 0)
+        start += len(raw) - len(host) if raw.endswith(host) else 0
+        if host and not (floor > 0 and glued) and (start == 0 or before[start - 1 : start] in b" \t:\"'`|>*=,(["):
+            self.hosts.add(host)
+        tag = _TAG.search(before[:start])
+        dev = int(found[4]) if found[4] is not None else None
+        return window + start, host, int(found[2]), int(found[3]), dev, int(tag[1]) if tag else None, False
+
+    def _host(self, raw: bytes, mid_line: bool) -> bytes:
+        host = raw.lstrip(_JUNK_LEFT)
+        if host.startswith(b"->"):
+            host = host[2:]
+        if b">" in host and not (host.startswith(b"<") and host.endswith(b">")):
+            host = host[host.rfind(b">") + 1 :] or host
+        if b"]" in host:
+            host = host[host.rfind(b"]") + 1 :]
+        if b"|" in host:
+            host = host[host.rfind(b"|") + 1 :]
+        if mid_line and host not in self.hosts:
+            known = [h for h in self.hosts if host.endswith(h) and h]
+            if known:
+                host = max(known, key=len)
+        return host
+
+    def _bare(self, line: bytes, number: int, ended: bool, joined: bool) -> list[Record]:
+        """A pasted line without any head or marker; only unmistakable NCCL wordings count."""
+        text = line.strip()
+        if b"NCCL version" in text or not _BARE.match(text):
+            return []
+        message, repeated, cut = clean(text)
+        capped = len(text) >= CAP
+        return [Record("", 0, 0, None, "INFO", message, number, ended and not cut, joined, capped, repeated, None, True)]
+
+
+def clean(raw: bytes) -> tuple[str, int, bool]:
+    """The message without what log collectors add behind it: ``(message, ray's repeat count, cut short by it)``."""
+    repeated, cut = 0, False
+    if b"[repeated " in raw:
+        found = _REPEATED.search(raw)
+        if found:
+            repeated = int(found[1])
+            raw = raw[: found.start()]
+    if b"\\n" in raw:  # JSON log lines
+        raw = raw[: raw.index(b"\\n")]
+    if b"\r" in raw.strip():
+        raw = raw.strip().split(b"\r", 1)[0]
+    return raw.strip(_JUNK_RIGHT).decode("utf-8", "replace"), repeated, cut
+
+
+def test_rank(line: bytes, number: int) -> TestRank | None:
+    """The rank line of nccl-tests' header, wherever a prefix puts it."""
+    at = line.find(b"#")
+    found = _TESTS.match(line[at:]) if at >= 0 else None
+    if not found:
+        return None
+    return TestRank(int(found[1]), found[3].decode("utf-8", "replace"), int(found[2]), number)
