@@ -334,8 +334,11 @@ class _Server:
     # ------------------------------------------------------------------------------------------------------- judgement
 
     def holds(self, match: _Match) -> bool:
-        """A signature with a context counts only once the context was seen."""
-        return match.signature.context is None or self.contexts.get(match.signature.id, False)
+        """A signature with a context counts only once that was seen; one with a version band only inside it."""
+        signature = match.signature
+        if signature.band is not None and self.version is not None and not self.version.within(*signature.band):
+            return False
+        return signature.context is None or self.contexts.get(signature.id, False)
 
     def ready(self) -> tuple[int, str] | None:
         """Index and text of the line that makes this server ready, before asking what came of it."""
@@ -526,7 +529,7 @@ def diagnose(log: str | Iterable[str]) -> Diagnosis:
     """Judge a whole log.
 
     Args:
-        log: its text, or its lines or chunks of lines in order (newlines inside are honoured).
+        log: its text, or its lines in order (with or without newline), or pieces of it that end at line ends.
     """
     reader = Reader()
     for line in split_lines(log) if isinstance(log, str) else _lines(log):
@@ -534,21 +537,10 @@ def diagnose(log: str | Iterable[str]) -> Diagnosis:
     return reader.server.judge()
 
 
-def _lines(chunks: Iterable[str]) -> Iterator[str]:
-    """Lines of a log given in arbitrary pieces; a piece without any newline is a line if the next piece brings none."""
-    rest = ""
-    for chunk in chunks:
-        if "\n" not in chunk and "\n" not in rest:
-            if rest:
-                yield from split_lines(rest)
-            rest = chunk
-            continue
-        pieces = (rest + chunk).split("\n")
-        rest = pieces.pop()
-        for piece in pieces:
-            yield from split_lines(piece)
-    if rest:
-        yield from split_lines(rest)
+def _lines(pieces: Iterable[str]) -> Iterator[str]:
+    """Lines of a log given line by line, or in pieces that end at line ends."""
+    for piece in pieces:
+        yield from split_lines(piece.removesuffix("\n"))
 
 
 def primary(diagnoses: Mapping[str, Diagnosis]) -> tuple[str, Diagnosis] | None:

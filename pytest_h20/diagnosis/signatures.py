@@ -43,6 +43,8 @@ class Signature:
     engine: EngineName | None = None
     context: re.Pattern[str] | None = None
     """The signature counts only if this occurs somewhere in the same server's log."""
+    band: tuple[str, str] | None = None
+    """Versions [first, below) that can show it; a log that does not tell its version is given the benefit of the doubt."""
 
 
 def _cause(
@@ -57,6 +59,7 @@ def _cause(
     stage: str = "",
     engine: EngineName | None = None,
     context: str = "",
+    band: tuple[str, str] | None = None,
 ) -> Signature:
     return Signature(
         id,
@@ -70,6 +73,7 @@ def _cause(
         stage,
         engine,
         re.compile(context) if context else None,
+        band,
     )
 
 
@@ -420,7 +424,7 @@ MEMORY = (
     ),
     _cause(
         "host_out_of_memory",
-        r"MemoryError\b|Cannot allocate memory(?!.*ibv)|DefaultCPUAllocator: (?:can't|not enough) "
+        r"MemoryError\b|\[Errno 12\]|fork: Cannot allocate memory|DefaultCPUAllocator: (?:can't|not enough) "
         r"|oom-kill|Out of memory: Killed process|OutOfMemory.*Ray|ray\.exceptions\.OutOfMemoryError",
         "the host's memory is used up",
         "dmesg shows the kill; more host memory, fewer loaders, no swap of weights",
@@ -513,6 +517,7 @@ RENDEZVOUS = (
         stage="dist-init",
         engine="vllm",
         context=r"in_the_same_node_as|mnnvl|custom_all_reduce",
+        band=("0.27.0", "0.29.0"),
     ),
     _cause(
         "gloo_recv_timeout",

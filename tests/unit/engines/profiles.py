@@ -18,18 +18,35 @@ def lab_nodes(count: int = 2) -> tuple[NodePlan, ...]:
 
 
 VLLM_WRITE_UP = Profile(
-    "vllm", "write-up", "vllm/vllm-openai:v0.8.2", "/mnt/models/DeepSeek-R1",
+    "vllm",
+    "write-up",
+    "vllm/vllm-openai:v0.8.2",
+    "/mnt/models/DeepSeek-R1",
     flags={
-        "gpu-memory-utilization": 0.90, "trust-remote-code": True, "max_num_seqs": 256, "max-num-batched-tokens": 16384,
-        "max_model_len": 16384, "tokenizer-mode": "auto", "enable-chunked-prefill": False, "reasoning-parser": "deepseek_r1",
+        "gpu-memory-utilization": 0.90,
+        "trust-remote-code": True,
+        "max_num_seqs": 256,
+        "max-num-batched-tokens": 16384,
+        "max_model_len": 16384,
+        "tokenizer-mode": "auto",
+        "enable-chunked-prefill": False,
+        "reasoning-parser": "deepseek_r1",
     },
     dist_port=29501,
-)  # fmt: skip
+)
 SGLANG_TUNED = Profile(
-    "sglang", "tuned", "lmsysorg/sglang:481f2edc18b5", "/mnt/models/DeepSeek-R1",
+    "sglang",
+    "tuned",
+    "lmsysorg/sglang:481f2edc18b5",
+    "/mnt/models/DeepSeek-R1",
     flags={
-        "trust-remote-code": True, "mem-fraction-static": 0.90, "tokenizer-mode": "auto", "chunked-prefill-size": 4096,
-        "context-length": 65536, "quantization": "fp8", "reasoning-parser": "deepseek-r1",
+        "trust-remote-code": True,
+        "mem-fraction-static": 0.90,
+        "tokenizer-mode": "auto",
+        "chunked-prefill-size": 4096,
+        "context-length": 65536,
+        "quantization": "fp8",
+        "reasoning-parser": "deepseek-r1",
     },
     dist_port=30000,
-)  # fmt: skip
+)

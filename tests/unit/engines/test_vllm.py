@@ -127,10 +127,14 @@ def test_the_write_up_is_not_refused_by_any_parser(version: str) -> None:
         ({"reasoning-parser": "deepseek-r1"}, "0.24.0", "unknown_reasoning_parser"),
         ({"mem-fraction-static": 0.9}, "0.24.0", "unknown_flag"),
         ({"max-modle-len": 1}, "0.8.2", "unknown_flag"),
-        ({"enable-chunked-prefill": False, "max-num-batched-tokens": 8192, "max-model-len": 16384}, "0.8.2", "max_num_batched_tokens_too_small"),
+        (
+            {"enable-chunked-prefill": False, "max-num-batched-tokens": 8192, "max-model-len": 16384},
+            "0.8.2",
+            "max_num_batched_tokens_too_small",
+        ),
         ({"enable-auto-tool-choice": True, "reasoning-parser": "deepseek_r1"}, "0.7.2", "tool_choice_conflicts_with_reasoning"),
     ],
-)  # fmt: skip
+)
 def test_flags_that_cannot_work_are_refused(flags: dict[str, object], version: str, refusal: str) -> None:
     assert refusal in ids(version, replace(VLLM_WRITE_UP, flags=flags))
 
