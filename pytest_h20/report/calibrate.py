@@ -118,9 +118,7 @@ def _collect(runs: Sequence[Iterable[Cell]]) -> dict[CellKey, dict[str, list[flo
     for key, figures in found.items():
         if len(figures["output_throughput"]) != len(runs):
             have = len(figures["output_throughput"])
-            raise MeasurementError(
-                f"{_name(key)}: measured in {have} of {len(runs)} repeats; every repeat must have every cell"
-            )
+            raise MeasurementError(f"{_name(key)}: measured in {have} of {len(runs)} repeats; every repeat must have every cell")
     if not found:
         raise MeasurementError("no cell was measured: nothing to calibrate")
     return {key: dict(figures) for key, figures in found.items()}

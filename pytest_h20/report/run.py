@@ -21,7 +21,7 @@ import math
 import os
 import re
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from datetime import datetime, timezone
 from pathlib import Path, PurePosixPath
 from typing import Any, TypeVar
@@ -79,7 +79,15 @@ class RunFolder:
     an inventory's own patterns and the secrets of this run.
     """
 
-    def __init__(self, path: Path, header: Header, worker: str = "", redactor: Redactor | None = None) -> None:
+    def __init__(
+        self,
+        path: Path,
+        header: Header,
+        worker: str = "",
+        redactor: Redactor | None = None,
+        clock: Callable[[], datetime] | None = None,
+    ) -> None:
+        self._clock = clock or _now
         self.path = path
         self.header = header
         self.worker = worker
@@ -97,14 +105,16 @@ class RunFolder:
         mode: Mode,
         *,
         redactor: Redactor | None = None,
+        clock: Callable[[], datetime] | None = None,
         **fields: Any,
     ) -> RunFolder:
         """Make ``base/<UTC time>-<engine>-<name>/`` and write a ``verdict.json`` that says "incomplete".
 
-        ``fields`` are further fields of :class:`Header`. Raises ``UsageError`` when the folder cannot be made.
+        ``fields`` are further fields of :class:`Header`; ``clock`` gives the time in UTC (default: this machine's).
+        Raises ``UsageError`` when the folder cannot be made.
         """
         engines = (engine,) if isinstance(engine, str) else tuple(engine)
-        started = _now()
+        started = (clock or _now)()
         stem = f"{started:%Y%m%dT%H%M%SZ}-{_safe('+'.join(engines))}-{_safe(name)}"
         try:
             path = _make_unique(base, stem)
@@ -114,7 +124,7 @@ class RunFolder:
         header = Header(
             run=path.name, name=name, engines=engines, mode=mode, started=started, plugin_version=__version__
         ).model_copy(update=fields)
-        folder = cls(path, Header.model_validate(header.model_dump()), redactor=redactor)
+        folder = cls(path, Header.model_validate(header.model_dump()), redactor=redactor, clock=clock)
         folder._write_document(complete=False)
         return folder
 
@@ -186,7 +196,7 @@ class RunFolder:
         """
         for text in warnings:
             self.add(Warning_(text=text))
-        self.header = self.header.model_copy(update={"ended": _now()})
+        self.header = self.header.model_copy(update={"ended": self._clock()})
         view = load_run(self.path)
         verdicts = view.verdicts
         decision = decision or decide(verdicts, self.header.required, acceptance=not self.header.obstacles)
@@ -219,7 +229,7 @@ class RunFolder:
         self._write_json(VERDICT_FILE, doc.model_dump(mode="json"))
 
     def _append(self, path: Path, data: Mapping[str, Any]) -> None:
-        stamped = {"time": _now().isoformat(), **data}
+        stamped = {"time": self._clock().isoformat(), **data}
         line = json.dumps(self._clean(stamped), ensure_ascii=False, allow_nan=False) + "\n"
         # One unbuffered write to an O_APPEND file: whole lines even when two threads or a kill come in between.
         with path.open("ab", buffering=0) as file:

@@ -82,9 +82,7 @@ def bootstrap_means(
     return sorted(sum(draw(sums, k=count)) / (count * length) for _ in range(resamples))
 
 
-def bootstrap_interval(
-    values: Sequence[float], confidence: float = CONFIDENCE, *, block: int | None = None
-) -> tuple[float, float]:
+def bootstrap_interval(values: Sequence[float], confidence: float = CONFIDENCE, *, block: int | None = None) -> tuple[float, float]:
     """Interval of the mean of a steady part's windows (or, with ``block=1``, of independent requests)."""
     means = bootstrap_means(values, block=block)
     tail = (1 - confidence) / 2
@@ -173,9 +171,7 @@ def judge_change(measured: Estimate, baseline: Baseline, *, higher_is_better: bo
     The interval is one-sided 95 % on each side, from Student's t with the baseline's n - 1 degrees of freedom.
     """
     if measured.value <= 0 or baseline.mean <= 0:
-        return Judgement(
-            Status.UNKNOWN, Change(math.nan, math.nan, math.nan), "a figure that is not above 0 cannot be compared"
-        )
+        return Judgement(Status.UNKNOWN, Change(math.nan, math.nan, math.nan), "a figure that is not above 0 cannot be compared")
     log = math.log(measured.value / baseline.mean) * (1 if higher_is_better else -1)
     error = math.sqrt(measured.rel_error**2 + baseline.spread**2 / runs + baseline.spread**2 / baseline.n)
     reach = t_quantile(0.95, baseline.n - 1) * error

@@ -62,9 +62,7 @@ def terminal_lines(view: RunView, report: str = "") -> list[Line]:
         optional = "" if gate.required else " (not required)"
         text = f"{gate.name.value:<{width}}  {WORDS[gate.status]}{optional}{why}  [{counts}]"
         lines.append(Line(text, MARKUP[gate.status]))
-    lines += [
-        Line(f"set-up error: {error.title}: {error.cause or error.test_id}", {"red": True}) for error in view.setup_errors
-    ]
+    lines += [Line(f"set-up error: {error.title}: {error.cause or error.test_id}", {"red": True}) for error in view.setup_errors]
     lines += [Line(f"warning: {text}", {"yellow": True}) for text in (*view.warnings, *view.damage)]
     colour = MARKUP[Status.PASS] if view.decision.accepted else MARKUP[Status.WARN if view.decision.green else Status.FAIL]
     because = view.decision.reason if not view.decision.green else "; ".join(view.header.obstacles)

@@ -12,12 +12,12 @@ from dataclasses import dataclass
 
 from pytest_h20.report.calibrate import merge_repeats
 from pytest_h20.report.html.tags import Child, Html, join, svg, tag
-from pytest_h20.report.html.words import STATUS_WORDS, chip, number, term
+from pytest_h20.report.html.words import STATUS_WORDS, chip, limit_words, number, term
 from pytest_h20.report.model import METRICS, Cell, higher_is_better
 from pytest_h20.verdicts import Status
 
 WIDTH, HEIGHT = 400.0, 262.0
-LEFT, RIGHT, TOP, BOTTOM = 46.0, 10.0, 12.0, 40.0
+LEFT, RIGHT, TOP, BOTTOM = 46.0, 18.0, 12.0, 40.0
 METRIC_ORDER = ("output_throughput", "mean_tpot_ms", "mean_ttft_ms")
 
 
@@ -113,10 +113,21 @@ def _series(cells: Sequence[Cell], metric: str, engines: Sequence[tuple[str, str
         seen: set[tuple[tuple[float, float], ...]] = set()
         for index, who in enumerate(engines):
             rows = sorted((c for c in cells if (c.engine, c.profile) == who), key=lambda c: c.concurrency)
-            pairs = tuple((float(c.concurrency), value) for c in rows if (value := get(c)) is not None and value > 0)
-            if pairs and pairs not in seen:
-                seen.add(pairs)
-                yield _Line(f"h20-{css} h20-s{index % 4}" if css == "measured" else f"h20-{css}", pairs)
+            for pairs in _unbroken([(float(c.concurrency), get(c)) for c in rows]):
+                if pairs not in seen:
+                    seen.add(pairs)
+                    yield _Line(f"h20-{css} h20-s{index % 4}" if css == "measured" else f"h20-{css}", pairs)
+
+
+def _unbroken(points: Sequence[tuple[float, float | None]]) -> Iterator[tuple[tuple[float, float], ...]]:
+    """Stretches without a gap: a line through a level that was not measured would claim a figure there."""
+    stretch: list[tuple[float, float]] = []
+    for x, y in (*points, (0.0, None)):
+        if y is not None and y > 0:
+            stretch.append((x, y))
+        elif stretch:
+            yield tuple(stretch)
+            stretch = []
 
 
 def _limit(cell: Cell, metric: str) -> float | None:
@@ -173,9 +184,7 @@ def _mark(cell: Cell, metric: str, index: int, x: Scale, y: Scale) -> Html:
         d = f"M{at_x - 4:.1f},{at_y - 4:.1f}l8,8m0,-8l-8,8"
         return tag("g", tag("title", words), tag("path", d=d), class_="h20-missed")
     if status is Status.UNKNOWN:
-        return tag(
-            "g", tag("title", words), _text(at_x, at_y - 6, "?", "middle"), _shape(index, at_x, at_y), class_="h20-doubt"
-        )
+        return tag("g", tag("title", words), _text(at_x, at_y - 6, "?", "middle"), _shape(index, at_x, at_y), class_="h20-doubt")
     return tag("g", tag("title", words), _shape(index, at_x, at_y), class_=f"h20-point h20-s{index % 4}")
 
 
@@ -211,9 +220,7 @@ def _describe(cells: Sequence[Cell], metric: str) -> str:
     text = f"{title} from {number(first[1])} {unit} at {first[0]} to {number(last[1])} {unit} at {last[0]} requests at a time. "
     missed = [c for c in cells if cell_status(c, metric) is Status.FAIL]
     doubt = [c for c in cells if cell_status(c, metric) is Status.UNKNOWN]
-    text += (
-        f"Misses its limit at {', '.join(str(c.concurrency) for c in missed)}. " if missed else "No level misses its limit. "
-    )
+    text += f"Misses its limit at {', '.join(str(c.concurrency) for c in missed)}. " if missed else "No level misses its limit. "
     return text + (f"Could not be measured at {', '.join(str(c.concurrency) for c in doubt)}." if doubt else "")
 
 
@@ -278,7 +285,7 @@ def table(cells: Sequence[Cell], who: tuple[str, str]) -> Html:
         "tr",
         *(
             tag("th", words, scope="col")
-            for words in ("In / out", "At a time", "Figure", "Measured", "Limit", "Write-up", "Hardware", "")
+            for words in ("In / out", "At a time", "Figure", "Measured", "Limit", "Write-up", "Hardware", "Result")
         ),
     )
     rows = [_row(cell, metric) for cell in cells for metric in METRIC_ORDER]
@@ -294,7 +301,7 @@ def table(cells: Sequence[Cell], who: tuple[str, str]) -> Html:
 def _row(cell: Cell, metric: str) -> Html:
     title, unit = METRICS[metric]
     limit = cell.limits.get(metric)
-    wanted: Child = tag("span", str(limit), title=str(limit.origin)) if limit else "–"
+    wanted: Child = tag("span", limit_words(limit), title=str(limit.origin)) if limit else "–"
     best = "at most" if higher_is_better(metric) else "at least"
     floor = f"{best} {number(cell.floor[metric])}" if metric in cell.floor else "–"
     cells = (

@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
-from pytest_h20.report.compare import Comparison, spread_words, words
+from pytest_h20.report.compare import CellChange, Comparison, spread_words, words
 from pytest_h20.report.html.charts import figures
 from pytest_h20.report.html.tags import Child, Html, join, tag
 from pytest_h20.report.html.words import chip, number
 from pytest_h20.report.model import METRICS, Cell
 from pytest_h20.report.stats import Change
 
+SHOWN = 5
+"""Rows of the lists of largest changes."""
 
-def comparison(result: Comparison, *, charts: bool = True, key: str = "") -> Html:
+
+def comparison(result: Comparison, *, charts: bool = True) -> Html:
     """What changed, where, and what may explain it."""
     return join(
         tag(
@@ -64,31 +68,38 @@ def _short(cell: Cell) -> str:
 
 
 def _cells(result: Comparison) -> Html | None:
+    """The largest changes at once, all figures behind a fold."""
     rows = [row for row in result.cells if row.change is not None]
     if not rows:
         return None
+    listed = [
+        _table(caption, found[:SHOWN])
+        for caption, found in (
+            ("Worse beyond noise, most first", result.slower),
+            ("Better beyond noise, most first", result.faster),
+        )
+        if found
+    ]
+    return join(listed, tag("details", tag("summary", f"All {len(rows)} figures"), _table("Figure by figure", rows)))
+
+
+def _table(caption: str, rows: Sequence[CellChange]) -> Html:
     names = ("Cell", "Figure", "Old", "New", "Change")
     head = tag("tr", *(tag("th", n, scope="col") for n in names))
-    body = []
-    for row in rows:
-        if row.change is None:
-            continue
-        title, unit = METRICS[row.metric]
-        cells: tuple[tuple[str, Child], ...] = (
-            ("Cell", row.cell),
-            ("Figure", title),
-            ("Old", f"{number(row.old)} {unit}"),
-            ("New", f"{number(row.new)} {unit}"),
-            ("Change", join(_bar(row.change), _direction(row.change), f" {row.change.percent:+.1f} %")),
-        )
-        body.append(tag("tr", *(tag("td", value, data_label=label) for label, value in cells)))
-    significant = len(result.slower) + len(result.faster)
-    return tag(
-        "details",
-        tag("summary", f"All {len(body)} figures: {significant} changed beyond noise"),
-        tag("table", tag("caption", "Figure by figure"), tag("thead", head), tag("tbody", body), class_="h20-stack"),
-        open=significant > 0,
+    body = [_row(row, row.change) for row in rows if row.change is not None]
+    return tag("table", tag("caption", caption), tag("thead", head), tag("tbody", body), class_="h20-stack")
+
+
+def _row(row: CellChange, seen: Change) -> Html:
+    title, unit = METRICS[row.metric]
+    cells: tuple[tuple[str, Child], ...] = (
+        ("Cell", row.cell),
+        ("Figure", title),
+        ("Old", f"{number(row.old)} {unit}"),
+        ("New", f"{number(row.new)} {unit}"),
+        ("Change", join(_bar(seen), _direction(seen), f" {seen.percent:+.1f} %")),
     )
+    return tag("tr", *(tag("td", value, data_label=label) for label, value in cells))
 
 
 def _bar(seen: Change) -> Html:

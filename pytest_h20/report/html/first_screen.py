@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
 
 from pytest_h20.report.html.tags import Child, Html, join, tag
-from pytest_h20.report.html.words import ICONS, chip, duration, moment, number
+from pytest_h20.report.html.words import ICONS, chip, duration, limit_words, measure, moment
 from pytest_h20.report.model import Check, RunView, SetupError
 from pytest_h20.verdicts import Status
 
@@ -51,9 +52,20 @@ def _banner(view: RunView) -> Html:
         "div",
         tag("p", tag("span", ICONS[status], aria_hidden="true", class_="h20-mark"), " ", words, class_="h20-verdict"),
         tag("p", why),
+        tag("p", _in_short(view), class_="h20-small"),
         class_=f"h20-banner h20-{status.value}",
         role="status",
     )
+
+
+def _in_short(view: RunView) -> str:
+    """On what and since when, in one line, so that it is on the first screen of a phone too."""
+    h = view.header
+    nodes = ", ".join(n.name for n in h.nodes)
+    driver = f"driver {h.driver}" if h.driver else ""
+    since = moment(h.started) if h.started else ""
+    engines = ", ".join(f"{e} ({h.images[e]})" if e in h.images else e for e in h.engines)
+    return " · ".join(part for part in (nodes, engines, driver, since) if part)
 
 
 def _stand_in(view: RunView) -> Html | None:
@@ -74,7 +86,7 @@ def setup_error(error: SetupError) -> Html:
         tag("p", tag("strong", error.title)),
         tag("p", tag("b", "Cause: "), error.cause) if error.cause else None,
         tag("p", tag("b", "Do this: "), error.fix) if error.fix else None,
-        tag("pre", error.text) if error.text else None,
+        tag("details", tag("summary", "The error in full"), tag("pre", error.text)) if error.text else None,
         class_="h20-reason",
     )
 
@@ -87,37 +99,46 @@ def blocking(view: RunView) -> list[Check]:
 
 
 def _reasons(view: RunView) -> Html | None:
-    found = blocking(view)
+    found = grouped(blocking(view))
     if not found:
         return None
-    more = len(found) - SHOWN
+    more = sum(len(group) for group in found[SHOWN:])
     return tag(
         "div",
         tag("h2", "Why not"),
-        tag("ol", [tag("li", reason(check)) for check in found[:SHOWN]], class_="h20-reasons"),
-        tag("p", f"and {more} more below", class_="h20-muted") if more > 0 else None,
+        tag("ol", [tag("li", reason(group)) for group in found[:SHOWN]], class_="h20-reasons"),
+        tag("p", f"and {more} more below", class_="h20-muted") if more else None,
     )
 
 
-def reason(check: Check) -> Html:
-    """One check in plain words: what, measured against what, why that limit, what to do."""
-    subject = f" ({check.subject})" if check.subject else ""
+def grouped(checks: Sequence[Check]) -> list[list[Check]]:
+    """Checks of one kind together (eight rails that fail alike are one reason), in the order given."""
+    found: defaultdict[tuple[str, str], list[Check]] = defaultdict(list)
+    for check in checks:
+        found[(check.check, check.title)].append(check)
+    return list(found.values())
+
+
+def reason(group: Sequence[Check]) -> Html:
+    """One kind of failure in plain words: what, measured against what, why that limit, what to do."""
+    first = group[0]
+    subjects = [c.subject for c in group if c.subject]
+    named = ", ".join(subjects[:3]) + (f" and {len(subjects) - 3} more" if len(subjects) > 3 else "")
+    example = f"{first.subject}: " if len(group) > 1 and first.subject else ""
     return join(
-        tag("p", chip(check.status), " ", tag("strong", f"{check.title}{subject}")),
-        tag("p", measured(check)) if check.measured is not None or check.limit else None,
-        tag("p", check.reason) if check.reason else None,
-        tag("p", tag("b", "Do this: "), check.action) if check.action else None,
+        tag("p", chip(first.status), " ", tag("strong", first.title + (f" ({named})" if named else ""))),
+        tag("p", example, measured(first)) if first.measured is not None or first.limit else None,
+        tag("p", first.reason) if first.reason else None,
+        tag("p", tag("b", "Do this: "), first.action) if first.action else None,
     )
 
 
 def measured(check: Check) -> Html:
     """Measured … wanted … (origin)."""
-    unit = f" {check.unit}" if check.unit else ""
-    seen = "nothing" if check.measured is None else f"{number(check.measured)}{unit}"
     wanted: Child = None
     if check.limit is not None:
-        wanted = join(", wanted ", tag("b", str(check.limit)), f" ({check.limit.origin})")
-    return join("measured ", tag("b", seen), wanted)
+        wanted = join(", wanted ", tag("b", limit_words(check.limit)), f" ({check.limit.origin})")
+    return join("measured ", tag("b", measure(check.measured, check.unit)), wanted)
 
 
 def _warnings(view: RunView) -> Html | None:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Sequence
 
 from pytest_h20.report.html.first_screen import measured
 from pytest_h20.report.html.tags import Html, join, tag
-from pytest_h20.report.html.words import STATUS_WORDS, chip, term
+from pytest_h20.report.html.words import COUNT_WORDS, chip, term
 from pytest_h20.report.model import Check, RunView
 from pytest_h20.report.terminal import worst_first
 from pytest_h20.verdicts import GATE_TITLES, GateResult, Status
@@ -21,9 +22,13 @@ def gates(view: RunView) -> Html:
 
 
 def _gate(gate: GateResult, checks: Sequence[Check]) -> Html:
-    counts = ", ".join(f"{gate.counts[s.value]} {STATUS_WORDS[s]}" for s in Status if s.value in gate.counts)
+    counts = ", ".join(f"{gate.counts[s.value]} {COUNT_WORDS[s]}" for s in Status if s.value in gate.counts)
     required = "" if gate.required else " (not required)"
-    ordered = sorted(checks, key=lambda c: -c.status.rank)
+    red = [c for c in checks if c.status.blocks]
+    rest = [c for c in checks if not c.status.blocks]
+    others = _groups(rest)
+    if red and rest:
+        others = tag("details", tag("summary", f"{len(rest)} more that do not keep the gate from holding"), others)
     return tag(
         "details",
         tag(
@@ -32,25 +37,42 @@ def _gate(gate: GateResult, checks: Sequence[Check]) -> Html:
             chip(gate.status),
             tag("span", counts or gate.reason or "no check ran", class_="h20-muted"),
         ),
-        tag("p", gate.reason) if gate.reason and gate.status.blocks else None,
-        tag("ul", [_check(c) for c in ordered], class_="h20-checks") if ordered else None,
+        _groups(red),
+        others,
         class_=f"h20-gate h20-{gate.status.value}",
         open=gate.status.blocks,
     )
 
 
-def _check(check: Check) -> Html:
+def _groups(checks: Sequence[Check]) -> Html:
+    """Checks of one kind together: what to do is said once, each subject has its line."""
+    found: defaultdict[tuple[str, str, str], list[Check]] = defaultdict(list)
+    for check in sorted(checks, key=lambda c: -c.status.rank):
+        found[(check.check, check.title, check.action)].append(check)
+    return tag("ul", [_group(title, action, members) for (_, title, action), members in found.items()], class_="h20-checks")
+
+
+def _group(title: str, action: str, members: Sequence[Check]) -> Html:
+    names = {c.test_id.split("[", 1)[0] for c in members if c.test_id}
     return tag(
         "li",
-        tag("div", chip(check.status), " ", tag("strong", check.title), f" {check.subject}" if check.subject else ""),
-        tag("div", measured(check)) if check.measured is not None or check.limit else None,
-        tag("div", check.reason) if check.reason else None,
-        tag("div", tag("b", "Do this: "), check.action) if check.action else None,
-        tag(
-            "div",
-            tag("code", check.check),
-            [join(" · ", tag("code", e)) for e in check.evidence],
-            f" · {check.test_id}" if check.test_id else "",
-            class_="h20-muted h20-small",
-        ),
+        tag("div", tag("strong", title), " ", tag("code", members[0].check, class_="h20-muted")),
+        [_subject(c) for c in members],
+        tag("div", tag("b", "Do this: "), action) if action else None,
+        tag("div", ", ".join(sorted(names)), class_="h20-muted h20-small") if names else None,
+    )
+
+
+def _subject(check: Check) -> Html:
+    told = measured(check) if check.measured is not None or check.limit else None
+    evidence = [join(" ", tag("code", path)) for path in check.evidence]
+    return tag(
+        "div",
+        chip(check.status),
+        " ",
+        tag("b", check.subject, " ") if check.subject else None,
+        told,
+        f" – {check.reason}" if check.reason and told else check.reason,
+        tag("span", " evidence:", evidence, class_="h20-muted h20-small") if evidence else None,
+        class_="h20-subject",
     )

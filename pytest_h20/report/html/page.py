@@ -49,7 +49,7 @@ def run_page(view: RunView) -> str:
 
 def comparison_page(result: Comparison) -> str:
     """Two runs held against each other as a page of its own."""
-    return page("Comparison", join(tag("h2", "Comparison"), tag("section", comparison(result))))
+    return page("Comparison of two runs", tag("section", comparison(result)))
 
 
 def page(heading: str, *body: Child) -> str:

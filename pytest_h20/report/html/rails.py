@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from pytest_h20.report.html.tags import Html, join, svg, tag
-from pytest_h20.report.html.words import ICONS, STATUS_WORDS, chip, number, term
+from pytest_h20.report.html.words import ICONS, STATUS_WORDS, chip, gigabytes, number, term
 from pytest_h20.report.model import RailTraffic
 from pytest_h20.verdicts import Status, worst
 
@@ -131,7 +131,7 @@ def _traffic(link: Link) -> str:
         return "no counter"
     seen = [e.gdr for e in (link.left, link.right) if e]
     kind = "no GDR" if False in seen else "GDR" if seen and all(seen) else "GDR not seen"
-    return f"→ {number(sent, 3)} GB  ← {number(back, 3)} GB, {kind}"
+    return f"→ {gigabytes(sent)}  ← {gigabytes(back)}, {kind}"
 
 
 def _table(found: Sequence[Link]) -> Html:
@@ -151,9 +151,9 @@ def _row(end: RailTraffic) -> Html:
     gdr = {True: "yes", False: "no", None: "not seen"}[end.gdr]
     cells = (
         ("Rail", f"{end.node} {end.hca}:{end.port}" + (f" ({end.interface})" if end.interface else "")),
-        ("Sent", f"{number(end.gb_sent, 3)} GB"),
-        ("Received", f"{number(end.gb_received, 3)} GB"),
-        ("Expected", f"{number(end.gb_expected, 3)} GB" if end.gb_expected is not None else "–"),
+        ("Sent", gigabytes(end.gb_sent)),
+        ("Received", gigabytes(end.gb_received)),
+        ("Expected", gigabytes(end.gb_expected)),
         ("Channels", number(end.channels)),
         ("GDR", gdr),
         ("Result", join(chip(end.status), f" {end.reason}" if end.reason else "")),

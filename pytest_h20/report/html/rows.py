@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pytest_h20.report.html.first_screen import setup_error
 from pytest_h20.report.html.tables import logs
 from pytest_h20.report.html.tags import Html, join, tag
-from pytest_h20.report.html.words import number
+from pytest_h20.report.html.words import limit_words, measure
 from pytest_h20.report.model import LogTail, SetupError
 from pytest_h20.verdicts import Verdict
 
@@ -29,7 +29,7 @@ def row_cells(verdicts: Sequence[Verdict]) -> list[str]:
     more = len(verdicts) - len(shown)
     columns = (
         [_measured(v) for v in shown] + ([f"and {more} more"] if more else []),
-        [str(v.limit) if v.limit else "–" for v in shown],
+        [limit_words(v.limit) if v.limit else "–" for v in shown],
         [str(v.limit.origin) if v.limit else "–" for v in shown],
     )
     return [str(tag("td", [tag("div", line) for line in lines], class_="h20-col")) for lines in columns]
@@ -50,7 +50,7 @@ def setup_failure_extras(error: SetupError, tails: Sequence[LogTail] = ()) -> li
 
 
 def _measured(verdict: Verdict) -> str:
-    if verdict.measured is None:
-        return "nothing" if verdict.limit else "–"
-    text = f"{number(verdict.measured)} {verdict.unit}".strip()
+    if verdict.measured is None and verdict.limit is None:
+        return "–"
+    text = measure(verdict.measured, verdict.unit)
     return text if len(text) <= 60 else text[:57] + "…"

@@ -28,9 +28,7 @@ def environment(facts: Sequence[NodeFacts]) -> Html:
         if differ
         else tag("p", f"No recorded fact differs between {', '.join(nodes)}.")
     )
-    folded = tag(
-        "details", tag("summary", f"{len(same)} facts are the same on every node"), _same(same, facts[0].facts, "Same")
-    )
+    folded = tag("details", tag("summary", f"{len(same)} facts are the same on every node"), _same(same, facts[0].facts, "Same"))
     return join(told, folded if same else None)
 
 

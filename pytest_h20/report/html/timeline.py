@@ -71,9 +71,7 @@ def _row(s: Stretch, total: float, several: bool) -> Html:
     bar = None
     if s.state not in RESTING and s.length is not None:
         left, width = 100 * s.start / total, max(100 * s.length / total, 0.6)
-        bar = tag(
-            "span", tag("span", style=f"margin-left:{min(left, 99):.1f}%;width:{width:.1f}%", class_=css), class_="h20-track"
-        )
+        bar = tag("span", tag("span", style=f"margin-left:{min(left, 99):.1f}%;width:{width:.1f}%", class_=css), class_="h20-track")
     elif s.state in ("ready", "broken"):
         left = min(100 * s.start / total, 98)
         bar = tag("span", tag("span", style=f"margin-left:{left:.1f}%;width:2%", class_=css), class_="h20-track")

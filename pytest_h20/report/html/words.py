@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import datetime
 
 from pytest_h20.report.html.tags import Html, tag
-from pytest_h20.verdicts import Status
+from pytest_h20.verdicts import Limit, Status
 
 TERMS: dict[str, str] = {
     "TTFT": "time to first token: from sending a request to its first token of output",
@@ -38,6 +38,13 @@ STATUS_WORDS: dict[Status, str] = {
     Status.UNKNOWN: "could not measure",
     Status.FAIL: "fails",
 }
+COUNT_WORDS: dict[Status, str] = {
+    Status.PASS: "hold",
+    Status.SKIP: "skipped",
+    Status.WARN: "hold, with warnings",
+    Status.UNKNOWN: "could not be measured",
+    Status.FAIL: "fail",
+}
 
 
 def term(word: str, shown: str = "") -> Html:
@@ -61,6 +68,31 @@ def number(value: object, digits: int = 4) -> str:
     if isinstance(value, int) or abs(value) >= 10 ** (digits - 1):
         return f"{value:,.0f}".replace(",", "\u202f")
     return f"{value:.{digits}g}"
+
+
+def measure(value: object, unit: str = "") -> str:
+    """A measured value as people say it: ``412.7 s``, ``yes``, ``nothing``."""
+    if value is None:
+        return "nothing"
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    return f"{number(value)} {unit}".rstrip()
+
+
+def limit_words(limit: Limit) -> str:
+    """A limit as people say it, with figures shortened as those it is held against."""
+    if limit.kind == "equal":
+        return measure(limit.value, limit.unit)
+    if limit.kind in ("min", "max"):
+        return f"{'at least' if limit.kind == 'min' else 'at most'} {measure(limit.value, limit.unit)}"
+    return str(limit)
+
+
+def gigabytes(value: float | None) -> str:
+    """10^9 bytes with two decimals, more only when there is almost nothing."""
+    if value is None:
+        return "–"
+    return f"{value:.2f} GB" if value >= 0.1 or value == 0 else f"{value:.2g} GB"
 
 
 def duration(seconds: float) -> str:
