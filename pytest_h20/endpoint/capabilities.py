@@ -45,9 +45,7 @@ TABLE: tuple[Capability, ...] = (
     Capability(
         "n", "sglang", "harmful", "each request with n > 1 leaves a request id behind and SIGTERM then never ends", _RECORDED
     ),
-    Capability(
-        "out_of_vocabulary", "sglang", "harmful", "one token id outside the vocabulary kills the whole server", _RECORDED
-    ),
+    Capability("out_of_vocabulary", "sglang", "harmful", "one token id outside the vocabulary kills the whole server", _RECORDED),
     Capability("out_of_vocabulary", "vllm", "refused", "", _VLLM, since="0.24.0"),
     Capability(
         "out_of_vocabulary",
@@ -88,9 +86,7 @@ TABLE: tuple[Capability, ...] = (
     Capability("top_logprobs_alone", "sglang", "accepted_silently", "top_logprobs without logprobs is ignored", _RECORDED),
     Capability("stream_options_alone", "sglang", "accepted_silently", "stream_options without stream is ignored", _RECORDED),
     Capability("image_part", "sglang", "accepted_silently", "an image on a text model is dropped", _RECORDED),
-    Capability(
-        "tools_without_parser", "sglang", "accepted_silently", "tools without a parser are put into the prompt", _RECORDED
-    ),
+    Capability("tools_without_parser", "sglang", "accepted_silently", "tools without a parser are put into the prompt", _RECORDED),
     Capability(
         "logit_bias", "sglang", "accepted_silently", "logit_bias has no effect before 0.4.7", "S; not recorded", below="0.4.7"
     ),

@@ -48,9 +48,7 @@ class Say:
     def held(self, measured: JsonValue, limit: Limit, subject: str = "", reason: str = "", **details: JsonValue) -> Verdict:
         """A figure against a limit; the context's limit for this check replaces the built-in one."""
         limit = self.ctx.limits.get(self.check) or limit
-        return judge(
-            self.check, self.title, measured, limit, subject=subject, reason=reason, action=self.action, details=details
-        )
+        return judge(self.check, self.title, measured, limit, subject=subject, reason=reason, action=self.action, details=details)
 
     def skip(self, reason: str, subject: str = "") -> Verdict:
         """Not applicable, and why."""
@@ -69,15 +67,11 @@ class Say:
 
     def fail(self, reason: str, subject: str = "") -> Verdict:
         """Broken in a way that is not a figure."""
-        return Verdict(
-            check=self.check, status=Status.FAIL, title=self.title, subject=subject, reason=reason, action=self.action
-        )
+        return Verdict(check=self.check, status=Status.FAIL, title=self.title, subject=subject, reason=reason, action=self.action)
 
     def warn(self, reason: str, subject: str = "") -> Verdict:
         """Worth knowing; does not block."""
-        return Verdict(
-            check=self.check, status=Status.WARN, title=self.title, subject=subject, reason=reason, action=self.action
-        )
+        return Verdict(check=self.check, status=Status.WARN, title=self.title, subject=subject, reason=reason, action=self.action)
 
 
 Body = Callable[[Api, Say], "Verdict | Sequence[Verdict]"]

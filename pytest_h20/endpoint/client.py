@@ -90,9 +90,7 @@ class Api:
             self.seen = self.seen.merged(reply.seen)
         return reply
 
-    def chat(
-        self, messages: str | Sequence[Mapping[str, Any]], *, how: Mapping[str, Any] | None = None, **fields: Any
-    ) -> Reply:
+    def chat(self, messages: str | Sequence[Mapping[str, Any]], *, how: Mapping[str, Any] | None = None, **fields: Any) -> Reply:
         """A chat request, greedy unless told otherwise. A plain string is one user message; a field None is left out."""
         turns = [{"role": "user", "content": messages}] if isinstance(messages, str) else list(messages)
         return self.reply(CHAT, self._body({"messages": turns}, fields), **(how or {}))
@@ -163,15 +161,15 @@ class Api:
 
     # ---------------------------------------------------------------- tokens
 
-    def token_ids(self, text: str) -> list[int] | None:
-        """Ids of ``text`` without special tokens added, by whatever way this server has; None where it has none.
+    def token_ids(self, text: str, *, special: bool = False) -> list[int] | None:
+        """Ids of ``text``, with special tokens added only if asked, by whatever way this server has; None where it has none.
 
         vLLM: ``/tokenize``. SGLang: ``/v1/tokenize`` (0.5.5+), else, or where that breaks, the input tokens that its native
         ``/generate`` reports with logprobs.
         """
         route = self.ctx.shape.tokenize_route
         if route:
-            asked = {"model": self.ctx.model_id, "prompt": text, "add_special_tokens": False}
+            asked = {"model": self.ctx.model_id, "prompt": text, "add_special_tokens": special}
             found = _ids(self._maybe(route, asked))
             if found is not None:
                 return found
@@ -260,7 +258,8 @@ def load_sum(value: Any) -> float | None:
     if not isinstance(rows, list) or not rows:
         return None
     counts = [row.get("num_running_reqs", row.get("num_reqs")) for row in rows if isinstance(row, dict)]
-    return float(sum(counts)) if counts and all(isinstance(c, int) for c in counts) else None
+    known = [float(count) for count in counts if isinstance(count, int)]
+    return sum(known) if known and len(known) == len(counts) else None
 
 
 def _ids(value: Any) -> list[int] | None:

@@ -153,9 +153,7 @@ class Reply:
         if self.error is not None:
             raise UnexpectedAnswer(f"{self._what}: {self.error.status}: {self.error.message[:300] or 'no message'}")
         if self.status != 200 or not self.choices:
-            raise UnexpectedAnswer(
-                f"{self._what}: status {self.status}, {len(self.choices)} choices: {self.exchange.body[:200]!r}"
-            )
+            raise UnexpectedAnswer(f"{self._what}: status {self.status}, {len(self.choices)} choices: {self.exchange.body[:200]!r}")
         return self
 
     @property
@@ -209,9 +207,7 @@ def read_reply(exchange: Exchange) -> Reply:
     try:
         value = json.loads(exchange.body)
     except ValueError as problem:
-        raise UnexpectedAnswer(
-            f"{exchange.request.target}: the answer is no JSON ({problem}): {exchange.body[:80]!r}"
-        ) from None
+        raise UnexpectedAnswer(f"{exchange.request.target}: the answer is no JSON ({problem}): {exchange.body[:80]!r}") from None
     if not isinstance(value, dict):
         raise UnexpectedAnswer(f"{exchange.request.target}: the answer is no object: {exchange.body[:80]!r}")
     if "choices" not in value and ("error" in value or value.get("object") == "error"):
