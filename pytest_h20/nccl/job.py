@@ -271,8 +271,8 @@ def _no_network_channels(f: _Facts, net: list[Channel]) -> _Finding:
         return _Finding("undetermined", f"\"Using network {next(iter(networks))}\" on more than one node is probable RDMA, but no "
                         "channel line proves it", missing=['channel lines ("via NET/…")'], advice=ask, deciding=chosen)  # fmt: skip
     if any(c.nranks == 1 for c in f.placed.communicators) and not comms:
-        return _Finding("undetermined", "the communicator has one rank: nothing is transported", missing=["a job with several ranks"],
-                        advice=ask, deciding=chosen)  # fmt: skip
+        return _Finding("undetermined", "the communicator has one rank: nothing is transported", 
+                        missing=["a job with several ranks"], advice=ask, deciding=chosen)  # fmt: skip
     if not any(e.processes or e.channels for e in f.evidences):
         return _Finding("undetermined", "no NCCL line at all", missing=["NCCL log lines"], advice=ask)
     said = f"\"Using network {next(iter(networks))}\" names what would be used" if networks else "the network chosen is not shown"

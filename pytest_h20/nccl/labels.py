@@ -39,10 +39,12 @@ def labels(evidence: LogEvidence, job: Job | None = None) -> dict[str, Any]:
 
 
 def count_ranks(evidence: LogEvidence) -> int | None:
-    """Ranks of the largest communicator; failing that of a complete nccl-tests header or complete launcher tags."""
+    """Ranks of the largest communicator; failing that a complete nccl-tests header, ring or set of launcher tags."""
     if evidence.nranks_seen:
         return max(evidence.nranks_seen)
-    for ranks in (set(evidence.test_ranks), {p.mpi_rank for p in evidence.processes if p.mpi_rank is not None}):
+    linked = {r for c in evidence.channels if c.intact for r in (c.src, c.dst)}
+    ring = set(evidence.ring_ranks) if linked and linked == set(evidence.ring_ranks) else set()
+    for ranks in (set(evidence.test_ranks), ring, {p.mpi_rank for p in evidence.processes if p.mpi_rank is not None}):
         if len(ranks) > 1 and ranks == set(range(len(ranks))):
             return len(ranks)
     return None

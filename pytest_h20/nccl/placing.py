@@ -175,9 +175,9 @@ def _attribute(
     for evidence in evidences:
         for channel in evidence.channels:
             key = (evidence.source, channel.host, channel.pid)
-            group = _owner(channel, key, by_comm, by_process, groups)
-            if group is None:
-                group = implicit.setdefault("", Group("no communicator line", None, None))
+            group = _owner(channel, key, by_comm, by_process, groups) or implicit.setdefault(
+                "", Group("no communicator line", None, None)
+            )
             owned.append((evidence, channel, group))
             group.channel_ranks.update((channel.src, channel.dst))
             node = node_of.get(key, channel.host)

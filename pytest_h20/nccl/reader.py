@@ -23,8 +23,8 @@ from pytest_h20.nccl.model import (
 )
 from pytest_h20.nccl.records import Lines, Record, Splitter, test_rank
 
-MAX_CHANNELS = 200_000
-MAX_PROCESSES = 20_000
+MAX_CHANNELS = 100_000
+MAX_PROCESSES = 8_192
 MAX_ERRORS = 4_000
 MAX_PLACES = 1_000  # how many damaged places, unclear warnings and the like are kept with their line
 
@@ -45,7 +45,8 @@ _COLLNET = re.compile(r"^CollNet (\d+)(?:/\d+)? : (\d+)(?:\[[^\]]*\])? \[(send|r
 _RING = re.compile(r"^Channel \d+/\d+ ?:((?: +\d+)+)$")
 _STARTS_CHANNEL = re.compile(r"^(?:Channel|Ring) ?\d*(?:/\d+)? ?:? ?(?:\d+(?:\[[^\]]*)?\]?)?")
 _COMM = re.compile(
-    r"(?:^|[ \]])(?:ncclComm\w+ )?comm (?P<comm>0x[0-9a-f.]+) rank (?P<rank>\d+) n[rR]anks (?P<nranks>\d+) (?P<rest>(?:cudaDev|nNodes) .*)$"
+    r"(?:^|[ \]])(?:ncclComm\w+ )?comm (?P<comm>0x[0-9a-f.]+) rank (?P<rank>\d+) "
+    r"n[rR]anks (?P<nranks>\d+) (?P<rest>(?:cudaDev|nNodes) .*)$"
 )
 _NNODES = re.compile(r"^nNodes (\d+) localRanks (\d+) localRank (\d+)(?: MNNVL (\d+))?")
 _CUDADEV = re.compile(r"cudaDev (\d+) ")
@@ -82,7 +83,7 @@ _GID_DEV = re.compile(r"IbDev (\d+) ")
 _OPCOUNT = re.compile(r"^(?:AllReduce|AllGather|ReduceScatter|Broadcast|Reduce|Send|Recv|AlltoAll): opCount ")
 _REPEAT_HINTS = ("Channel ", "Ring ", "comm ", "Using network", "NET/")
 _NOTES = re.compile(
-    r"^(?:NET/IB ?: No device found|Failed to open libibverbs|Failed to initialize NET plugin|Net/IB: call to devices\(\) returned 0"
+    r"^(?:NET/IB ?: No device found|Failed to open libibverbs|Failed to initialize NET plugin|Net/IB: call to devices\(\) returned"
     r"|NET/Plugin ?: (?:Plugin load|No plugin found|Could not find|dlerror|Failed to)|No network plugin found"
     r"|NCCL_(?:IB_DISABLE|NET|NET_PLUGIN|IB_HCA|NET_GDR_LEVEL|P2P_DISABLE|SHM_DISABLE|CROSS_NIC|IB_GID_INDEX|SOCKET_IFNAME|HOSTID)"
     r" set by environment|IBEXT_DISABLE set|NET/OFI )"
@@ -160,6 +161,7 @@ class Reader:
         self.source = source
         self.procs: dict[tuple[str, int], _Proc] = {}
         self.ranks: dict[tuple[str, int, str, str | None, int, int], _Rank] = {}
+        self.latest: dict[tuple[str, int, str, int, int], _Rank] = {}  # the same, whatever its commId
         self.current: dict[tuple[str, int, int], str] = {}  # thread -> communicator it is initialising
         self.pending: dict[tuple[str, int, int], list[_ChannelKey]] = {}  # channels printed before their comm line (<= 2.18.2)
         self.channels: dict[_ChannelKey, tuple[Where, int]] = {}
@@ -199,8 +201,8 @@ class Reader:
         """Take in a whole log."""
         for number, line, previous, ended in self._lines.interesting(chunks):
             if previous:
-                self._continuation(number, line, previous, ended)
-            else:
+                self._continuation(number, self._splitter.fragment(line), previous, ended)
+            if not previous or b"NCCL" in line:
                 self._line(number, line, ended)
 
     def _line(self, number: int, line: bytes, ended: bool, joined: bool = False) -> None:
@@ -225,6 +227,8 @@ class Reader:
 
     def _continuation(self, number: int, line: bytes, previous: bytes, ended: bool) -> None:
         """A fragment without a head right behind a record that was not finished."""
+        if not line.strip():
+            return
         gap = b" " if previous.rstrip().endswith((b"NCCL INFO", b"NCCL WARN")) else b""
         joined = self._splitter.records(previous.rstrip(b"\r\n \t") + gap + line.lstrip(), number - 1, ended, True)
         if not joined:
@@ -417,14 +421,14 @@ class Reader:
             if entry:
                 break
         if entry is None and comm_id is None:  # "comm … nNodes" carries no commId: it belongs to the START line of that comm
-            same = [k for k in self.ranks if k[:3] == base and k[4:] == (rank, nranks)]
-            entry = self.ranks[same[-1]] if same else None
+            entry = self.latest.get((*base, rank, nranks))
         if entry is None:
             if len(self.ranks) >= MAX_PROCESSES:
                 self.overflow = True
                 return None
             entry = _Rank(comm, rank, nranks, self._where(record), comm_id)
-            self.ranks[(*base, comm_id, rank, nranks)] = entry
+            new = (*base, comm_id, rank, nranks)
+            self.ranks[new] = self.latest[(*base, rank, nranks)] = entry
         if comm_id and entry.comm_id is None:
             entry.comm_id = comm_id
         return entry

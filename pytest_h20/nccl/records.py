@@ -111,17 +111,19 @@ class Lines:
         fresh = [(i, line) for i, line in enumerate(lines) if line not in seen]
         for i, line in fresh:
             if b"NCCL" in line:
-                if line in seen:  # twice within this block
+                # A collector's time stamp makes every line new: what counts is the part from "host:pid:tid" on.
+                mark = line.find(b"] NCCL INFO ")
+                body = line if mark < 0 else line[line.rfind(b" ", 0, line.rfind(b":", 0, mark)) + 1 :]
+                if body in seen:
                     continue
-                self._remember(line)
-                yield self.count + i + 1, line, b"", ended or i < last
+                self._remember(body)
+                previous = before if i == 0 else lines[i - 1]
+                yield self.count + i + 1, line, previous if previous in wants_more else b"", ended or i < last
             elif (before if i == 0 else lines[i - 1]) in wants_more:
                 previous = before if i == 0 else lines[i - 1]
                 if line.strip():
                     yield self.count + i + 1, line, previous, ended or i < last
             elif (line[:1] == b"#" and b"Rank" in line) or b" via " in line or b"Using " in line or b"nccl==" in line:
-                if line in seen:
-                    continue
                 self._remember(line)
                 yield self.count + i + 1, line, b"", ended or i < last
 
@@ -167,6 +169,11 @@ class Splitter:
                 )
             )  # fmt: skip
         return out
+
+    def fragment(self, line: bytes) -> bytes:
+        """What stands before the first record of a line: a collector's prefix, or the rest of the record above."""
+        mark = _MARK.search(line)
+        return line[: self._head(line, 0, mark)[0]] if mark else line
 
     def _head(self, line: bytes, floor: int, mark: re.Match[bytes]) -> tuple[int, bytes, int, int, int | None, int | None, bool]:
         window = max(floor, mark.start() - 400)
