@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Sequence
+from typing import Any
 
 import paramiko
 from paramiko.common import cMSG_CHANNEL_OPEN
@@ -19,6 +20,17 @@ class Transport(paramiko.Transport):
     """
 
     _opening = threading.local()
+
+    def open_channel(self, *args: Any, **kwargs: Any) -> paramiko.Channel:
+        """As paramiko's. It keeps one error for all threads: of two refusals at once the second comes without its reason."""
+        try:
+            return super().open_channel(*args, **kwargs)
+        except paramiko.ChannelException:
+            raise
+        except paramiko.SSHException as error:
+            if self.active and "Unable to open channel" in str(error):
+                raise paramiko.ChannelException(2, "refused") from error
+            raise
 
     def open_streamlocal(self, path: str, timeout: float) -> paramiko.Channel:
         """Open a channel to the unix socket ``path``. Raises ``paramiko.SSHException`` as ``open_channel`` does."""

@@ -329,6 +329,9 @@ def _open_once(target: Target, via: paramiko.Transport | None, deadline: float) 
     sock = _through(target, via, deadline) if via is not None else _dial(target, deadline)
     transport: Transport | None = None
     try:
+        greeting = _greeting(sock, deadline)
+        if greeting == b"":
+            return None
         transport = Transport(sock)
         transport.set_log_channel(LOG_CHANNEL)
         transport.banner_timeout = transport.handshake_timeout = transport.auth_timeout = _left(deadline)
@@ -340,9 +343,10 @@ def _open_once(target: Target, via: paramiko.Transport | None, deadline: float) 
             pass
         if not done.is_set() or not transport.is_active():
             problem = transport.get_exception()
-            if isinstance(problem, EOFError) or (transport.remote_version == "" and "banner" in str(problem)):
+            mute = not greeting or b"SSH-" in greeting
+            if (mute and isinstance(problem, EOFError)) or (mute and transport.remote_version == "" and "banner" in str(problem)):
                 return None
-            raise _handshake_error(target, problem)
+            raise _handshake_error(target, problem, greeting or b"")
         key = transport.get_remote_server_key()
         if target.verify:
             check_host_key(target, key.get_name(), key.asbytes())
@@ -357,20 +361,35 @@ def _open_once(target: Target, via: paramiko.Transport | None, deadline: float) 
     finally:
         if transport is not None:
             transport.close()
+            sock.close()
+
+
+def _greeting(sock: socket.socket | paramiko.Channel, deadline: float) -> bytes | None:
+    """The server's first bytes, left unread: b"" = it closed at once, None = not known (silence, or through a jump host)."""
+    if not isinstance(sock, socket.socket):
+        return None
+    try:
+        sock.settimeout(_left(deadline))
+        return sock.recv(200, socket.MSG_PEEK)
+    except TimeoutError:
+        return None
+    except OSError:
+        return b""
 
 
 def _left(deadline: float) -> float:
     return max(0.1, deadline - time.monotonic())
 
 
-def _handshake_error(target: Target, problem: Exception | None) -> TransportError:
+def _handshake_error(target: Target, problem: Exception | None, greeting: bytes) -> TransportError:
     import paramiko
 
     if isinstance(problem, paramiko.ssh_exception.IncompatiblePeer):
         return target.error(f"no cipher or key exchange in common with this sshd: {problem}. Next: update openssh-server there")
     text = str(problem or "")
-    if "Indecipherable protocol" in text or "banner" in text:
-        return target.error(f"what answers on this port is not an SSH server ({text or 'no greeting'}). Is the port right?")
+    if greeting and b"SSH-" not in greeting:
+        said = greeting.split(b"\n")[0].decode("utf-8", "replace").strip()[:80]
+        return target.error(f"what answers on this port is not an SSH server; it says {said!r}. Is the port right?")
     if problem is None:
         return target.error(
             f"connected, but no complete SSH handshake within {target.timeout:g} s. Is it sshd, and is the node overloaded?"

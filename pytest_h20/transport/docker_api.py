@@ -90,21 +90,23 @@ def container_info(data: Mapping[str, Any]) -> ContainerInfo:
 class DockerContainers:
     """``Containers`` on one node. Thread-safe; connects on first use.
 
-    ``where``: how errors name the socket. ``kill``: ends a process of the node by its pid (for commands in a container that
-    outlive their deadline: the API has no call for it). ``problem``: why the tunnel to the daemon failed last.
+    ``reach``: makes the way to the daemon, called before the first question; returns the socket's path on this machine or
+    raises ``TransportError``. ``where``: how errors name the socket. ``kill``: ends a process of the node by its pid (for
+    commands in a container that outlive their deadline: the API has no call for it). ``problem``: why the tunnel to the daemon
+    failed last.
     """
 
     def __init__(
         self,
         node: str,
-        base_url: str,
+        reach: Callable[[], str],
         where: str,
         kill: Callable[[int], str],
         problem: Callable[[], str] = lambda: "",
         timeout: float = API_TIMEOUT,
     ) -> None:
         self._node = node
-        self._base_url = base_url
+        self._reach = reach
         self._where = where
         self._kill = kill
         self._problem = problem
@@ -413,9 +415,10 @@ class DockerContainers:
 
         with self._lock:
             if self._client is None:
+                path = self._reach()
                 try:
                     # the stubs say int; the SDK hands it to requests, which takes fractions
-                    self._client = docker.APIClient(base_url=self._base_url, version="auto", timeout=int(self._timeout))
+                    self._client = docker.APIClient(base_url=f"unix://{path}", version="auto", timeout=int(self._timeout))
                 except docker.errors.InvalidVersion as error:
                     raise H20Error(
                         f"{self._node}: the container daemon ({self._where}) is too old: {error}. Accepted: API 1.24 or newer "

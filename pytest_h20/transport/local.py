@@ -169,21 +169,25 @@ class LocalNode:
 
     @property
     def containers(self) -> Containers:
-        """The daemon of this machine. Raises ``TransportError`` when there is no usable socket."""
+        """The daemon of this machine, connected on first use."""
         from pytest_h20.transport.docker_api import DockerContainers
 
         with self._lock:
             if self._containers is None:
-                path = Path(self._docker_socket)
-                start = f"{self._name}: the container daemon cannot be reached: {path}"
-                if not path.exists():
-                    raise TransportError(f"{start} is not there. Next: `systemctl status docker`, or set `docker_socket`")
-                if not path.is_socket():
-                    raise TransportError(f"{start} is not a socket: set `docker_socket` to the daemon's")
-                if not os.access(path, os.R_OK | os.W_OK):
-                    raise TransportError(f"{start} is closed to this user. Next: `usermod -aG docker USER`, or run as root")
-                self._containers = DockerContainers(self._name, f"unix://{path}", where=str(path), kill=self.kill_process)
+                path = self._docker_socket
+                self._containers = DockerContainers(self._name, self._reach_docker, where=path, kill=self.kill_process)
             return self._containers
+
+    def _reach_docker(self) -> str:
+        path = Path(self._docker_socket)
+        start = f"{self._name}: the container daemon cannot be reached: {path}"
+        if not path.exists():
+            raise TransportError(f"{start} is not there. Next: `systemctl status docker`, or set `docker_socket`")
+        if not path.is_socket():
+            raise TransportError(f"{start} is not a socket: set `docker_socket` to the daemon's")
+        if not os.access(path, os.R_OK | os.W_OK):
+            raise TransportError(f"{start} is closed to this user. Next: `usermod -aG docker USER`, or run as root")
+        return str(path)
 
     def close(self) -> None:
         """Let go of the daemon. May be called twice."""

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import itertools
 import secrets
 import select
 import shlex
@@ -44,6 +45,7 @@ CHANNELS_PER_CARRIER = 200
 
 _RESERVED_SESSIONS = 1  # of MaxSessions: the one that kills the others
 _KILL_TIMEOUT = 15.0
+_LAG_S = 5.0
 _START_TIMEOUT = 30.0  # to open a session and to see the wrapper's first line on a loaded node
 _NO_SUCH_FILE = 44
 _SFTP_CHUNK = 32768  # what OpenSSH's sftp-server answers per request
@@ -257,15 +259,21 @@ class SshNode:
         """Open a session channel in the slot we hold; a server with fewer sessions than we thought makes us wait."""
         import paramiko
 
-        while True:
+        # a session that has just ended counts a moment longer on the server: one refusal, or one while we hold none, may be that
+        hurry = time.monotonic() + _LAG_S
+        for attempt in itertools.count(1):
             try:
                 return transport.open_session(timeout=_START_TIMEOUT)
             except paramiko.ChannelException as error:
-                if not self._slots.refused(max(timeout, _START_TIMEOUT)):
+                if attempt > 1 and self._slots.refused(max(timeout, _START_TIMEOUT)):
+                    continue
+                if time.monotonic() > hurry:
                     raise TransportError(
                         f"{self._name} ({self.address}): the server refuses a session: {error.text or error}. Next: look at "
                         "MaxSessions, ForceCommand and the log-in shell on the node"
                     ) from error
+                time.sleep(0.1)
+        raise AssertionError("unreachable: the loop has no end")
 
     def _attempt(
         self,
@@ -300,7 +308,8 @@ class SshNode:
             channel.settimeout(_START_TIMEOUT)
             with _guard(channel):
                 channel.exec_command(script.login)
-            channel.sendall(script.body[:-1])
+            with _ended_by_node(channel):
+                channel.sendall(script.body[:-1])
         except ssh_errors() as error:
             raise _NeverStarted(str(error) or type(error).__name__) from error
         began = time.monotonic()
@@ -309,8 +318,9 @@ class SshNode:
         self._running.add(out)
         try:
             # from its last byte on the script may have run: no second attempt any more
-            channel.sendall(script.body[-1:])
-            self._feed(channel, stdin)
+            with _ended_by_node(channel):
+                channel.sendall(script.body[-1:])
+                self._feed(channel, stdin)
             self._collect(channel, command, began, timeout, (out, err), output, on_line)
         except ssh_errors() as error:
             raise self._broken(command, began, out, output, str(error)) from error
@@ -407,7 +417,7 @@ class SshNode:
         if not channel.get_transport().is_active():
             raise self._broken(command, began, out, output, "")
         if out.started is None:
-            said = tail(out.flush() + err.flush()) or "nothing"
+            said = tail(out.noise + err.noise) or "nothing"
             raise TransportError(
                 f"{self._name} ({self.address}): the log-in shell did not start /bin/sh for `{_short(command)}` "
                 f"(exit status {self._status(channel)}); it said: {said}. "
@@ -611,8 +621,11 @@ class SshNode:
                 carrier.add(channel)
                 return channel
             except paramiko.ChannelException as error:
-                reason = "forbids tunnels (AllowTcpForwarding, PermitOpen)" if error.code == 1 else f"says: {error.text}"
-                raise TransportError(f"{self._name}: no tunnel to {host}:{port}: the node {reason}") from error
+                if error.code == 1:
+                    reason = "sshd on the node forbids tunnels (AllowTcpForwarding, PermitOpen)"
+                else:
+                    reason = f"the node could not connect to it ({error.text}): does anything listen there?"
+                raise TransportError(f"{self._name}: no tunnel to {host}:{port}: {reason}") from error
             except ssh_errors() as error:
                 if transport is not None:
                     carrier.connection.retire(transport)
@@ -638,31 +651,34 @@ class SshNode:
 
     @property
     def containers(self) -> Containers:
-        """The node's container daemon, over a forwarded unix socket; connected on first use. Raises ``TransportError``."""
+        """The node's container daemon, over a forwarded unix socket; connected on first use."""
         from pytest_h20.transport.docker_api import DockerContainers
-        from pytest_h20.transport.forward import Forward
 
         with self._lock:
             if self._containers is None:
-                path = self._settings.docker_socket
-                self._streamlocal(path).close()  # says at once, in our words, what is wrong
-                if self._docker_forward is None:
-                    # the folder is private (0700): the socket is as good as root on the node
-                    folder = tempfile.mkdtemp(prefix="h20-", dir="/tmp" if len(tempfile.gettempdir()) > 60 else None)
-                    local = f"{folder}/docker.sock"
-                    listener = socket.socket(socket.AF_UNIX)
-                    listener.bind(local)
-                    listener.listen(64)
-                    self._docker_folder = folder
-                    self._docker_forward = Forward(listener, lambda: self._streamlocal(path), name=f"h20-docker-{self._name}")
                 self._containers = DockerContainers(
                     self._name,
-                    f"unix://{self._docker_folder}/docker.sock",
-                    where=f"{path} on {self._name}",
+                    self._reach_docker,
+                    where=f"{self._settings.docker_socket} on {self._name}",
                     kill=self.kill_process,
                     problem=lambda: str(self._docker_forward.last_error or "") if self._docker_forward else "",
                 )
             return self._containers
+
+    def _reach_docker(self) -> str:
+        from pytest_h20.transport.forward import Forward
+
+        path = self._settings.docker_socket
+        self._streamlocal(path).close()  # says at once, in our words, what is wrong
+        with self._lock:
+            if self._docker_forward is None:
+                # the folder is private (0700): the socket is as good as root on the node
+                self._docker_folder = tempfile.mkdtemp(prefix="h20-", dir="/tmp" if len(tempfile.gettempdir()) > 60 else None)
+                listener = socket.socket(socket.AF_UNIX)
+                listener.bind(f"{self._docker_folder}/docker.sock")
+                listener.listen(64)
+                self._docker_forward = Forward(listener, lambda: self._streamlocal(path), name=f"h20-docker-{self._name}")
+            return f"{self._docker_folder}/docker.sock"
 
     def _streamlocal(self, path: str) -> paramiko.Channel:
         import paramiko
@@ -686,17 +702,14 @@ class SshNode:
         """Why the daemon's socket cannot be reached: sshd does not tell, so the node is asked."""
         user = self._connection.target.user
         start = f"{self._name} ({self.address}): the container daemon cannot be reached: "
-        found = self.run_raw(
-            quote("[ -e %s ] || exit 2; [ -S %s ] || exit 3; [ -r %s ] && [ -w %s ] || exit 4", path, path, path, path),
-            timeout=20.0,
-        ).rc
+        found = self.run_raw(_WHY_NO_SOCKET.format(path=shlex.quote(path)), timeout=20.0).rc
         if found == 2:
             return start + f"{path} is not there. Next: `systemctl status docker` on the node, or set `docker_socket`"
         if found == 3:
             return start + f"{path} is not a socket: set `docker_socket` to the daemon's"
         if found == 4:
             return start + f"{user} may not use {path}. Next: `usermod -aG docker {user}` on the node, or log in as root"
-        if error.code == 1:
+        if error.code == 1 or found == 5:
             return start + (
                 "sshd forbids it: set `AllowStreamLocalForwarding yes` in /etc/ssh/sshd_config on the node (and no "
                 "DisableForwarding), then `systemctl reload ssh`"
@@ -729,6 +742,16 @@ class _Carrier:
 
 
 @contextlib.contextmanager
+def _ended_by_node(channel: paramiko.Channel) -> Iterator[None]:
+    """Writing to a command that has ended fails too, and is no broken connection: what it said explains the rest."""
+    try:
+        yield
+    except ssh_errors():
+        if not (channel.closed or channel.eof_received) or not channel.get_transport().is_active():
+            raise
+
+
+@contextlib.contextmanager
 def _guard(channel: paramiko.Channel) -> Iterator[None]:
     """paramiko waits for the answer to a channel request without any limit: a server that hangs there ends the channel."""
     timer = threading.Timer(_START_TIMEOUT, channel.close)
@@ -738,6 +761,14 @@ def _guard(channel: paramiko.Channel) -> Iterator[None]:
         yield
     finally:
         timer.cancel()
+
+
+_WHY_NO_SOCKET = (
+    'p={path}; [ -e "$p" ] || exit 2; [ -S "$p" ] || exit 3; [ -r "$p" ] && [ -w "$p" ] || exit 4; '
+    # flag 00010000 = somebody listens on it (__SO_ACCEPTCON): then it is sshd that says no
+    'awk -v a="$p" -v b="$(readlink -f "$p")" \'$4 == "00010000" && ($8 == a || $8 == b) {{ f = 1 }} END {{ exit !f }}\' '
+    "/proc/net/unix && exit 5; exit 0"
+)
 
 
 def _process(out: FramedStream) -> Process | None:
