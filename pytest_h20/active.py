@@ -206,11 +206,11 @@ class ActivePlugin:
         write = self.line_writer()
         for verdict in take_down(self.session, write):
             self.session.run.record(verdict, "session::tear-down")
-        ran = self.reporting.suite_ran
-        decision = finish(self.session, self.partial, interrupted=exitstatus not in (0, 1, 5), suite=ran)
+        gates = self.reporting.gates
+        decision = finish(self.session, self.partial, gates, interrupted=exitstatus not in (0, 1, 5))
         self.session.close()
         self.reporting.finished = True
-        if ran and not decision.green and exitstatus in (0, 5):
+        if gates and not decision.green and exitstatus in (0, 5):
             session.exitstatus = pytest.ExitCode.TESTS_FAILED
         self.config.hook.pytest_h20_report(
             run_dir=str(self.session.run.path), decision=decision.reason, accepted=decision.accepted

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 from pytest_h20 import __version__
 from pytest_h20.cluster.state import ClusterState
@@ -13,22 +13,25 @@ from pytest_h20.session import Session, digest
 from pytest_h20.verdicts import Decision, decide
 
 
-def finish(session: Session, partial: Sequence[str], interrupted: bool, suite: bool) -> Decision:
+def finish(session: Session, partial: Sequence[str], gates: Collection[str], interrupted: bool) -> Decision:
     """Write ``fingerprint.json`` and ``verdict.json`` and return the decision.
 
-    ``partial``: tests of the suite that were deselected. ``suite``: False when no test of any gate ran: then only pytest's own
-    outcome counts, and nothing can be accepted.
+    ``partial``: tests of the suite that were deselected. ``gates``: those of which at least one test was reported; with none only
+    pytest's own outcome counts, and nothing can be accepted.
     """
     run = session.folder
     obstacles = list(run.header.cannot_accept)
     required = session.required
     if partial:
         obstacles.append(f"only a part of the suite was selected ({len(partial)} tests were left out)")
-        seen = {v.gate for v in run.view().verdicts}
-        required = tuple(g for g in required if g in seen)
+    absent = [g for g in required if g.value not in gates]
+    if absent and gates and not interrupted:
+        # a part was asked for: what was not asked for does not make that part red, but nothing can be accepted by it
+        obstacles.append("these gates were not selected: " + ", ".join(g.value for g in absent))
+        required = tuple(g for g in required if g not in absent)
     if interrupted:
         obstacles.append("the run was interrupted")
-    if not suite:
+    if not gates:
         obstacles.append("no test of the acceptance suite ran")
     run.describe(required=required, cannot_accept=tuple(dict.fromkeys(obstacles)))
     run.fingerprint(fingerprint(session))

@@ -60,9 +60,9 @@ class Reporting:
             self.run.add(outcome.setup_error)
 
     @property
-    def suite_ran(self) -> bool:
-        """True when at least one test that belongs to a gate was reported."""
-        return any(o.gate for o in self.outcomes)
+    def gates(self) -> set[str]:
+        """The gates of which at least one test was reported."""
+        return {o.gate for o in self.outcomes if o.gate}
 
     def pytest_terminal_summary(self, terminalreporter: Any) -> None:
         """One line per gate, worst first, and the path of the report last."""

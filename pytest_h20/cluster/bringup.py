@@ -173,7 +173,7 @@ class BringUp:
         for line in lines:
             for pattern in rule.voided_by:
                 if re.search(pattern, line):
-                    raise self._failure(f"the server did not get its port: {line.strip()}")
+                    raise self._failure(f"the ready line is worthless: {line.strip()[:200]}")
             if self._seen_ready < len(rule.patterns) and re.search(rule.patterns[self._seen_ready], line):
                 self._seen_ready += 1
 
