@@ -282,9 +282,7 @@ def _connect_and_ping(
         if isinstance(there, net.Listening):
             wanted += [(target.name, asked, target.spec.engine_ip, port) for asked, port in there.bound]
             reach += [
-                Reach(
-                    view.name, target.name, asked, Missing(f"port {asked} on {target.name} could not be listened on: {words}")
-                )
+                Reach(view.name, target.name, asked, Missing(f"port {asked} on {target.name} could not be listened on: {words}"))
                 for asked, words in there.errors
             ]
         else:

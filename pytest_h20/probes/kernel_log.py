@@ -77,9 +77,7 @@ def _event(line: str) -> Iterable[KernelEvent]:
         yield KernelEvent("xid", when, line, int(m[2]), m[1].lower())
     elif m := _SXID.search(line):
         yield KernelEvent("sxid", when, line, int(m[2]), m[1].lower())
-    elif re.search(
-        r"mce: .*(Hardware Error|machine check)|EDAC .*(UE|uncorrect)|Uncorrected hardware memory error", line, re.I
-    ):
+    elif re.search(r"mce: .*(Hardware Error|machine check)|EDAC .*(UE|uncorrect)|Uncorrected hardware memory error", line, re.I):
         yield KernelEvent("mce", when, line)
     elif "Out of memory" in line or "oom-kill" in line:
         yield KernelEvent("oom", when, line)

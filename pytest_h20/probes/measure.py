@@ -91,9 +91,7 @@ def write_bandwidth(
     except H20Error as error:
         lost = Missing(str(error))
     after = (_snapshot(source), _snapshot(target))
-    evidence = (
-        (record(f"fabric/ib_write_bw-{rail.view.name}-{rail.rail.hca}.txt", "\n".join(texts)),) if record and texts else ()
-    )
+    evidence = (record(f"fabric/ib_write_bw-{rail.view.name}-{rail.rail.hca}.txt", "\n".join(texts)),) if record and texts else ()
     return RailBandwidth(
         rail.view.name,
         peer.view.name,

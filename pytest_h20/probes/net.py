@@ -196,8 +196,7 @@ class Ping:
 def parse_pings(text: str) -> tuple[Ping, ...]:
     """``ping<TAB>INTERFACE<TAB>PEER<TAB>SIZE<TAB>SENT<TAB>RECEIVED<TAB>RTT_MS<TAB>ROUTE_DEVICE<TAB>MESSAGE`` per target."""
     return tuple(
-        Ping(r[0], r[1], int(r[2]), integer(r[3]) or 0, integer(r[4]) or 0, number(r[5]), r[7], r[6])
-        for r in rows(text, "ping", 8)
+        Ping(r[0], r[1], int(r[2]), integer(r[3]) or 0, integer(r[4]) or 0, number(r[5]), r[7], r[6]) for r in rows(text, "ping", 8)
     )
 
 

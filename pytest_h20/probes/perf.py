@@ -67,9 +67,7 @@ def parse_ib_write_bw(text: str) -> WriteBandwidth:
     info = data.get("test_info") if isinstance(data, Mapping) else None
     index = info.get("GID_index") if isinstance(info, Mapping) else None
     size = results.get("MsgSize")
-    return WriteBandwidth(
-        average, peak or average, size if isinstance(size, int) else 0, index if isinstance(index, int) else None
-    )
+    return WriteBandwidth(average, peak or average, size if isinstance(size, int) else 0, index if isinstance(index, int) else None)
 
 
 def parse_ib_write_bw_table(text: str) -> WriteBandwidth:

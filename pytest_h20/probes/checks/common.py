@@ -161,9 +161,7 @@ class RailCheck(Check[RailView]):
     def __call__(self, rail: RailView) -> list[Verdict]:
         """The verdicts about this rail."""
         view = rail.view
-        evidence = view.evidence(*self.probes) + tuple(
-            p for n in self.probes if (p := view.all.evidence.get(f"{view.name}/{n}"))
-        )
+        evidence = view.evidence(*self.probes) + tuple(p for n in self.probes if (p := view.all.evidence.get(f"{view.name}/{n}")))
         return self._verdicts(Say(self.id, self.title, rail.subject, evidence, self.action, view.expect.unmeasured_ok), rail)
 
 
@@ -174,9 +172,7 @@ class ClusterCheck(Check[Facts]):
         """The verdicts about the cluster."""
         evidence = tuple(p for v in facts.views for p in v.evidence(*self.probes))
         subject = "cluster"
-        return self._verdicts(
-            Say(self.id, self.title, subject, evidence, self.action, facts.inventory.expect.unmeasured_ok), facts
-        )
+        return self._verdicts(Say(self.id, self.title, subject, evidence, self.action, facts.inventory.expect.unmeasured_ok), facts)
 
 
 NODE_CHECKS: dict[str, NodeCheck] = {}

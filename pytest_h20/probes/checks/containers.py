@@ -153,9 +153,7 @@ def image_versions(say: Say, view: View) -> Iterable[Verdict]:
         "cuda_runtime": v.cuda,
     }
     if not wanted:
-        return [
-            say.unexpected("engine_version", ", ".join(f"{k.split('_')[0]} {x}" for k, x in found.items() if x), dict(found))
-        ]
+        return [say.unexpected("engine_version", ", ".join(f"{k.split('_')[0]} {x}" for k, x in found.items() if x), dict(found))]
     return [say.about(f"{view.name} {f.split('_')[0]}").begins(f, x, found[f]) for f, x in pairs.items() if x is not None]
 
 
@@ -356,7 +354,5 @@ def model_path(say: Say, view: View) -> Iterable[Verdict]:
     reason = f"{c.path} is not there" if not c.exists else f"{c.path}/config.json cannot be read"
     return [
         *told,
-        inside.judge(
-            c.exists and c.config_readable, Limit(kind="equal", value=True, origin=there), reason=reason, details=details
-        ),
+        inside.judge(c.exists and c.config_readable, Limit(kind="equal", value=True, origin=there), reason=reason, details=details),
     ]

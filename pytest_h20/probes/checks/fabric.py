@@ -48,9 +48,7 @@ def hcas(say: Say, view: View) -> Verdict:
         return say.missing(rdma)
     have = {f"{p.device}:{p.port}" for p in rdma.ports}
     absent: list[JsonValue] = [w for w in wanted if w not in have]
-    limit = Limit(
-        kind="max", value=0, unit="missing devices", origin=Origin(kind="inventory", detail=f"nodes[{view.name}].rails")
-    )
+    limit = Limit(kind="max", value=0, unit="missing devices", origin=Origin(kind="inventory", detail=f"nodes[{view.name}].rails"))
     return say.judge(len(absent), limit, reason=f"missing: {absent}; there are {sorted(have)}", details={"missing": absent})
 
 
@@ -213,9 +211,7 @@ def gid_table(say: Say, rail: RailView) -> Verdict:
         listed = {g.index: g for g in tool if (g.device, g.port) == (r.hca, r.port)}
         other: list[JsonValue] = [g.index for g in gids if g.index not in listed or not _same(g, listed[g.index])]
         if other:
-            limit = Limit(
-                kind="max", value=0, unit="differing slots", origin=builtin("sysfs and show_gids read the same table")
-            )
+            limit = Limit(kind="max", value=0, unit="differing slots", origin=builtin("sysfs and show_gids read the same table"))
             return say.judge(len(other), limit, reason=f"slots {other} differ from show_gids", details={"gids": table})
     routable = sum(g.version == "v2" and not g.link_local for g in gids)
     limit = Limit(
@@ -248,9 +244,7 @@ def gid_index(say: Say, rail: RailView) -> Verdict:
     used = next((g for g in gids if g.index == index), None)
     details: dict[str, JsonValue] = {"configured": describe(used), "right_index": right.index, "right": describe(right)}
     details["scores"] = {str(g.index): score(g) for g in gids}
-    origin = Origin(
-        kind="derived", detail="GID score: RoCE v2, then IPv4-mapped, then global IPv6, then link-local; lowest index"
-    )
+    origin = Origin(kind="derived", detail="GID score: RoCE v2, then IPv4-mapped, then global IPv6, then link-local; lowest index")
     if used is not None and used.gid == right.gid and used.version == right.version:
         return say.judge(index, Limit(kind="equal", value=index, origin=origin), details=details)
     return say.judge(
@@ -534,9 +528,7 @@ def acs(say: Say, view: View) -> Verdict:
         limit = Limit(kind="max", value=0, unit="redirecting bridges", origin=inventory("acs_off"))
         return say.judge(h.acs_enabled, limit, reason=f"{h.acs_enabled} of {h.acs_bridges} bridges", details=details)
     if h.acs_enabled:
-        return say.warn(
-            h.acs_enabled, f"{h.acs_enabled} of {h.acs_bridges} bridges redirect peer traffic (ACS)", details=details
-        )
+        return say.warn(h.acs_enabled, f"{h.acs_enabled} of {h.acs_bridges} bridges redirect peer traffic (ACS)", details=details)
     if h.iommu_groups and not h.passthrough:
         return say.warn(h.iommu_groups, "the IOMMU is on without iommu=pt: GPUDirect may be slow", details=details)
     return say.judge(
@@ -560,11 +552,13 @@ def peermem_and_nccl(say: Say, view: View) -> Verdict:
     if isinstance(d, Missing) or isinstance(v, Missing) or not v.nccl or not view.spec.rails:
         return say.skip("driver modules or the image's NCCL are not known, or there are no rails")
     numbers = tuple(int(x) for x in v.nccl.split(".")[:3] if x.isdigit())
-    if d.peermem == "nvidia_peermem" and numbers <= (2, 22, 3):
+    recognised = d.peermem != "nvidia_peermem" or numbers > (2, 22, 3)
+    if not recognised:
         return say.warn(
             v.nccl, f"NCCL {v.nccl} may not recognise nvidia_peermem: GPUDirect can be off although the module is loaded"
         )
-    return say.judge(v.nccl, Limit(kind="equal", value=v.nccl, origin=builtin("NCCL >= 2.23, or another GPUDirect module")))
+    limit = Limit(kind="equal", value=True, origin=builtin("NCCL >= 2.23, or another GPUDirect module"))
+    return say.judge(recognised, limit, details={"nccl": v.nccl, "module": d.peermem})
 
 
 @node_check(
@@ -585,9 +579,7 @@ def qos(say: Say, view: View) -> Iterable[Verdict]:
     rails = {r.rail.interface: dict(q[r.rail.interface].settings) if r.rail.interface in q else {} for r in view.rails}
     keys = sorted({k for s in rails.values() for k in s})
     if not keys:
-        return [
-            say.missing(Missing("no setting could be read", "install mlnx-tools (mlnx_qos) or iproute2's dcb"), wanted=wanted)
-        ]
+        return [say.missing(Missing("no setting could be read", "install mlnx-tools (mlnx_qos) or iproute2's dcb"), wanted=wanted)]
     told = []
     for key in keys:
         values = {i: s.get(key, "") for i, s in rails.items()}
@@ -595,9 +587,7 @@ def qos(say: Say, view: View) -> Iterable[Verdict]:
         limit = Limit(
             kind="equal", value=1, unit="different values", origin=builtin("rails with different flow control share one switch")
         )
-        told.append(
-            say.about(f"{view.name} {key}").judge(len(kinds), limit, reason=f"{values}", details={"values": dict(values)})
-        )
+        told.append(say.about(f"{view.name} {key}").judge(len(kinds), limit, reason=f"{values}", details={"values": dict(values)}))
     for field, key, value in (("qos_trust", "trust", e.qos_trust), ("pfc", "pfc", e.pfc)):
         if value is not None:
             for i, s in rails.items():
@@ -692,7 +682,8 @@ def judge_all_reduce(facts: Facts, measured: AllReduce | Missing) -> list[Verdic
     if len(facts.views) < 2:
         return [say.skip("one node only")]
     if isinstance(measured, Missing):
-        return [say.missing(measured, wanted=e.all_reduce is True)]
+        absent = any(words in measured.reason for words in ("No module named", "not found", "no image to run it in"))
+        return [say.missing(measured, wanted=e.all_reduce is True or not absent)]
     point = measured.largest
     if point is None:
         return [say.unknown("no size was measured")]
@@ -706,9 +697,7 @@ def judge_all_reduce(facts: Facts, measured: AllReduce | Missing) -> list[Verdic
         limit = Limit(kind="min", value=e.all_reduce_busbw_min, unit="GB/s", origin=inventory("all_reduce_busbw_min"))
         told = say.judge(round(point.busbw, 3), limit, details=details)
     elif not known or len(known) != len(rates):
-        told = say.unknown(
-            "the rates of the rails are not known, so no floor can be derived", "give rails[].rate_gbps", details
-        )
+        told = say.unknown("the rates of the rails are not known, so no floor can be derived", "give rails[].rate_gbps", details)
     else:
         floor, derivation = busbw_floor(known)
         # The derived figure is what a tuned fabric reaches; 80 % of it is the floor, a recorded baseline should replace it.

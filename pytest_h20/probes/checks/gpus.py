@@ -118,9 +118,7 @@ def driver_fits_image(say: Say, view: View) -> Verdict:
     )
 
 
-@node_check(
-    "environment.gpu_count", "Number of GPUs", "gpus", action="nvidia-smi, lspci | grep -i nvidia: is a GPU lost (Xid 79)?"
-)
+@node_check("environment.gpu_count", "Number of GPUs", "gpus", action="nvidia-smi, lspci | grep -i nvidia: is a GPU lost (Xid 79)?")
 def gpu_count(say: Say, view: View) -> Verdict:
     """nvidia-smi lists as many GPUs as expected."""
     g, wanted = view.node.gpus, view.expect.gpu_count
@@ -213,9 +211,7 @@ def gpu_remap(say: Say, view: View) -> Verdict:
         known = [v for v in (x.remap_pending, x.remap_failure, x.retired_pending) if v is not None]
         return any(known) if known else None
 
-    return _none_of(
-        say, g, state, lambda x: bool(state(x)), "row remap pending or failed", "a pending remap is not yet in effect"
-    )
+    return _none_of(say, g, state, lambda x: bool(state(x)), "row remap pending or failed", "a pending remap is not yet in effect")
 
 
 @node_check(
@@ -240,9 +236,7 @@ def gpu_throttle(say: Say, view: View) -> Verdict:
     return say.judge(len(reasons) if g.gpus else None, limit, reason=f"throttled: {reasons}", details={"reasons": reasons})
 
 
-@node_check(
-    "environment.gpu_clocks", "Application clocks", "gpus", action="nvidia-smi -rac, or nvidia-smi -ac MEM,SM as agreed"
-)
+@node_check("environment.gpu_clocks", "Application clocks", "gpus", action="nvidia-smi -rac, or nvidia-smi -ac MEM,SM as agreed")
 def gpu_clocks(say: Say, view: View) -> Verdict:
     """Application clocks are the card's maximum, or ``expect.gpu_clock_mhz``; a lower setting caps every figure."""
     g, wanted = view.node.gpus, view.expect.gpu_clock_mhz
@@ -297,9 +291,7 @@ def gpu_power_limit(say: Say, view: View) -> Verdict:
     low = _offenders(g.gpus, lambda x: (x.power_limit or 0) < (x.power_limit_default or 0) - 1)
     if low:
         return say.warn(least, f"power limit below the card's default: {', '.join(map(str, low))}", details=details)
-    return say.judge(
-        0, Limit(kind="max", value=0, unit="GPUs", origin=builtin("the card's own default limit")), details=details
-    )
+    return say.judge(0, Limit(kind="max", value=0, unit="GPUs", origin=builtin("the card's own default limit")), details=details)
 
 
 @node_check("environment.gpu_temperature", "GPU temperature", "gpus", action="check fans and air flow of the node")
@@ -447,9 +439,7 @@ def gpu_pcie(say: Say, view: View) -> Verdict:
         return say.missing(Missing("the driver does not tell PCIe widths"), wanted=wanted)
     narrow = _offenders(g.gpus, lambda x: (x.pcie_width or 0) < (e.gpu_pcie_width or x.pcie_width_max or 0))
     slow = _offenders(g.gpus, lambda x: e.gpu_pcie_gen is not None and (x.pcie_gen_max or 0) < e.gpu_pcie_gen)
-    slow += _offenders(
-        g.gpus, lambda x: x.pstate == "P0" and (x.pcie_gen or 0) < min(x.pcie_gen_max or 0, e.gpu_pcie_gen or 99)
-    )
+    slow += _offenders(g.gpus, lambda x: x.pstate == "P0" and (x.pcie_gen or 0) < min(x.pcie_gen_max or 0, e.gpu_pcie_gen or 99))
     wrong = list(dict.fromkeys([*narrow, *slow]))
     origin = inventory("gpu_pcie_gen/gpu_pcie_width") if wanted else builtin("the card's own maximum width")
     details: dict[str, JsonValue] = {"gen": [x.pcie_gen for x in g.gpus], "width": [x.pcie_width for x in g.gpus]}

@@ -28,9 +28,7 @@ def reachable(say: Say, view: View) -> Verdict:
 def os_name(say: Say, view: View) -> Verdict:
     """The operating system's name begins with ``expect.os``."""
     s = view.node.system
-    return (
-        say.missing(s, wanted=view.expect.os is not None) if isinstance(s, Missing) else say.begins("os", view.expect.os, s.os)
-    )
+    return say.missing(s, wanted=view.expect.os is not None) if isinstance(s, Missing) else say.begins("os", view.expect.os, s.os)
 
 
 @node_check("environment.kernel", "Kernel release", "system", action="boot the kernel that the other nodes run")
@@ -42,9 +40,7 @@ def kernel(say: Say, view: View) -> Verdict:
     return say.begins("kernel", view.expect.kernel, s.kernel)
 
 
-@node_check(
-    "environment.uptime", "Time since boot", "system", action="find out why the node rebooted (last -x, ipmitool sel list)"
-)
+@node_check("environment.uptime", "Time since boot", "system", action="find out why the node rebooted (last -x, ipmitool sel list)")
 def uptime(say: Say, view: View) -> Verdict:
     """The node runs for at least ``expect.uptime_min_hours``."""
     s, wanted = view.node.system, view.expect.uptime_min_hours
@@ -135,9 +131,7 @@ def clock_to_us(say: Say, view: View) -> Verdict:
         "synchronised": c.synchronised,
     }
     if c.error > most:
-        return say.unknown(
-            f"the round trip took {2 * c.error:.1f} s: the clock cannot be told within {most} s", details=details
-        )
+        return say.unknown(f"the round trip took {2 * c.error:.1f} s: the clock cannot be told within {most} s", details=details)
     limit = Limit(kind="max", value=most, unit="s", origin=inventory("clock_to_us_max_s"))
     reason = f"its clock is {c.offset:+.3f} s from ours, known within {c.error:.3f} s"
     return say.judge(round(max(abs(c.offset) - c.error, 0.0), 6), limit, reason=reason, details=details)

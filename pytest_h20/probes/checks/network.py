@@ -93,9 +93,7 @@ def reach(say: Say, view: View) -> Iterable[Verdict]:
     for r in mine:
         port = "an ephemeral port" if r.asked == 0 else f"port {r.asked}"
         evidence = tuple(p for k in (f"{r.source}/connect", f"{r.target}/listen") if (p := view.all.evidence.get(k)))
-        here = Say(
-            say.check, say.title, f"{r.source} -> {view.name} {port}", evidence or say.evidence, say.action, say.optional
-        )
+        here = Say(say.check, say.title, f"{r.source} -> {view.name} {port}", evidence or say.evidence, say.action, say.optional)
         if isinstance(r.result, Missing):
             busy = "could not be listened on" in r.result.reason
             told.append(here.skip(f"{r.result} (see environment.ports)") if busy and r.asked else here.missing(r.result))
@@ -133,9 +131,7 @@ def hostname(say: Say, view: View) -> Verdict:
         return say.warn(
             n.hostname, f"{n.hostname} resolves to {told}: only GLOO_SOCKET_IFNAME keeps Gloo off the loopback", details=details
         )
-    return say.judge(
-        True, Limit(kind="equal", value=True, origin=builtin("Gloo and Ray resolve their own name")), details=details
-    )
+    return say.judge(True, Limit(kind="equal", value=True, origin=builtin("Gloo and Ray resolve their own name")), details=details)
 
 
 def _covered(no_proxy: str, address: str) -> bool:
@@ -163,9 +159,7 @@ def proxy(say: Say, view: View) -> Verdict:
     """The container has no proxy variable that would catch requests between the nodes. On the host alone it is a warning."""
     outside, inside = view.node.proxies, view.node.image_proxies
     if view.expect.proxy:
-        return say.skip(
-            "expect.proxy says that proxies are intended", "" if isinstance(inside, Missing) else dict(inside.active)
-        )
+        return say.skip("expect.proxy says that proxies are intended", "" if isinstance(inside, Missing) else dict(inside.active))
     known = inside if not isinstance(inside, Missing) else outside
     if view.all.profile is not None and isinstance(inside, Missing):
         return say.missing(inside)
