@@ -236,7 +236,8 @@ def _foreign(
     outcomes = {"ok": complete}
     if failed:
         outcomes["failed"] = failed
-    errors = [str(error) for error in row.get("errors") or [] if error]
+    told = row.get("errors")
+    errors = [str(error) for error in told if error] if isinstance(told, list) else []
     lens = row.get("output_lens")
     wrong_output = sum(1 for n in lens if n != cell.output_len) if isinstance(lens, list) else (
         0 if output == complete * cell.output_len else complete

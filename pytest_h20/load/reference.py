@@ -25,6 +25,7 @@ number of running requests has changed:
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import hashlib
 import heapq
@@ -288,6 +289,8 @@ class ReferenceServer:
         self.host, self.port = host, int(self._listener.getsockname()[1])
         self._poller = Poller()
         self._poller.register(self._listener.fileno(), READ)
+        self._wake_reader, self._wake_writer = os.pipe()
+        self._poller.register(self._wake_reader, READ)
         self._connections: dict[int, _Connection] = {}
         self._accepted = 0
         self._heap: list[tuple[float, int, Any]] = []
@@ -461,12 +464,10 @@ class ReferenceServer:
             return
         connection.closed = True
         self._connections.pop(connection.fd, None)
-        try:
+        with contextlib.suppress(OSError):
             self._poller.unregister(connection.fd)
             if reset:  # linger 0: close sends RST
                 connection.sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
-        except OSError:
-            pass
         connection.sock.close()
         stream = connection.stream
         if stream is not None:
@@ -878,8 +879,10 @@ class ReferenceServer:
 
     # ---- loop ----------------------------------------------------------------------------------------------------
     def stop(self) -> None:
-        """End `serve_forever` within half a second. Safe in a signal handler and from another thread."""
+        """End `serve_forever`. Safe in a signal handler and from another thread."""
         self._alive = False
+        with contextlib.suppress(OSError):  # it may have ended already
+            os.write(self._wake_writer, b"x")
 
     def serve_forever(self) -> None:
         """Serve until `stop`; closes every socket on the way out."""
@@ -892,6 +895,9 @@ class ReferenceServer:
             self._connections.clear()
             self._listener.close()
             self._poller.close()
+            reader, writer, self._wake_writer = self._wake_reader, self._wake_writer, -1
+            os.close(reader)
+            os.close(writer)
 
     def _loop(self) -> None:
         heap, eager, listener = self._heap, self._eager, self._listener.fileno()

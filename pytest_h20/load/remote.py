@@ -116,9 +116,9 @@ def main() -> int:
     try:
         try:
             document = json.loads(sys.stdin.readline())
-        except ValueError as error:
-            raise UsageError(f"job on standard input: {error}") from None
-        given = Job.from_json(document["job"])
+            given = Job.from_json(document["job"])
+        except (ValueError, KeyError, TypeError) as error:
+            raise UsageError(f"job on standard input: {type(error).__name__}: {error}") from None
         plan = given.plan
         if document.get("selfcheck"):
             plan = replace(plan, selfcheck=self_check(given.cell.concurrency, given.target.dialect, plan))

@@ -33,7 +33,7 @@ def build() -> dict[str, Any]:
     return {
         "$schema": "https://json-schema.org/draft/2020-12/schema",
         "title": "Result of one throughput cell",
-        "description": "Latencies in ms, rates per second, all in model time (wall time x time_scale); definitions in docs/metrics.md",
+        "description": "Latencies in ms, rates per second, in model time (wall time x time_scale); see docs/metrics.md",
         **root,
         "$defs": dict(sorted(definitions.items())),
     }

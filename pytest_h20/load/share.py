@@ -62,7 +62,7 @@ class Job:
         return requests_for(self.cell, plan.recipe) * turns
 
     def to_json(self) -> dict[str, Any]:
-        document = asdict(replace(self, plan=replace(self.plan, prompts=replace(self.plan.prompts, prompts=()))))
+        document = asdict(self)
         document["plan"]["prompts"]["prompts"] = [prompt.to_json() for prompt in self.plan.prompts.prompts]
         vocabulary = self.target.vocabulary
         document["target"]["vocabulary"] = (
@@ -319,7 +319,10 @@ def main() -> int:
         sys.stdout.flush()
 
     try:
-        job = Job.from_json(json.loads(sys.stdin.readline())["job"])
+        try:
+            job = Job.from_json(json.loads(sys.stdin.readline())["job"])
+        except (ValueError, KeyError, TypeError) as error:
+            raise UsageError(f"job on standard input: {type(error).__name__}: {error}") from None
         put({"ready": True})
         start = json.loads(sys.stdin.readline() or "{}").get("start_at")
         job = replace(job, start_at=start)

@@ -234,7 +234,11 @@ def _unchunk(pieces: list[bytes]) -> list[bytes]:
     bodies: list[bytes] = []
     carry = b""  # an unfinished size line or chunk end
     left = 0  # bytes of the current chunk still to come, its CRLF included
+    over = False
     for piece in pieces:
+        if over:  # what follows the last chunk: trailers and the empty line
+            bodies.append(b"")
+            continue
         if not left and not carry:
             # the common case: the piece is exactly one chunk
             line_end = piece.find(b"\r\n")
@@ -263,6 +267,7 @@ def _unchunk(pieces: list[bytes]) -> list[bytes]:
             size = _chunk_size(data[position:line_end])
             position = line_end + 2
             if size == 0:
+                over = True
                 break
             left = size + 2
         bodies.append(b"".join(body))
@@ -273,7 +278,7 @@ def _payloads(bodies: list[bytes], times: list[float]) -> list[tuple[float, byte
     """(arrival of the event's last byte, payload) of each event with data."""
     out: list[tuple[float, bytes]] = []
     rest = b""
-    carriage = any(b"\r" in body for body in bodies[:4])
+    carriage = any(b"\r" in body for body in bodies)
     for at, body in enumerate(bodies):
         if not body:
             continue
@@ -386,9 +391,9 @@ def _read_openai(answer: Answer, payloads: list[tuple[float, bytes]], want_text:
         document = _load(last_token)  # the finish reason and continuous usage can sit on a token
         _take_choice(answer, document)
         usage = document.get("usage")
-        if isinstance(usage, dict) and answer.output_tokens is None:
-            _take_usage(answer, usage)
         if isinstance(usage, dict):
+            if (_count(usage.get("completion_tokens")) or 0) > (answer.output_tokens or 0):
+                _take_usage(answer, usage)
             _count_per_event(answer, payloads)
     if want_text:
         _collect_text(answer, payloads)

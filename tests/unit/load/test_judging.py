@@ -1,0 +1,218 @@
+"""Roofline, server metrics, sanity rules, results: what is made of the figures."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import jsonschema
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+import pytest_h20.load.schema as schema_module
+from pytest_h20.errors import UsageError
+from pytest_h20.load import Cell, CellResult, SelfCheck
+from pytest_h20.load.metrics import Rates, Summary
+from pytest_h20.load.result import ClientView, Flight, RequestCounts, TokenCounts, write_json
+from pytest_h20.load.roofline import H20, H20_3E, Fabric, decode_bound, gpu_by_name, ttft_floor
+from pytest_h20.load.sanity import check, judged
+from pytest_h20.load.server_metrics import MetricsSample, ServerView, body_of, parse_metrics, view
+
+# Research note on engines, section 4.3: batch, experts, GB per GPU, TPOT_hw ms, TPOT_lb ms (8 x 200G, 20 us),
+# tokens/s by hardware, tokens/s with communication.
+TABLE = [
+    (1, 8, 3.43, 0.86, 3.3, 1165, 301), (2, 16, 4.68, 1.17, 3.6, 1708, 551), (4, 31, 7.07, 1.77, 4.2, 2263, 946),
+    (8, 57, 11.4, 2.85, 5.3, 2802, 1505), (16, 102, 18.6, 4.66, 7.1, 3433, 2247),
+    (32, 163, 28.7, 7.16, 9.6, 4467, 3325), (64, 222, 38.5, 9.63, 12.1, 6645, 5293),
+    (100, 245, 42.7, 10.7, 13.1, 9376, 7619), (128, 252, 44.1, 11.0, 13.5, 11624, 9502),
+    (200, 256, 45.7, 11.4, 14.7, 17525, 13588), (256, 256, 46.5, 11.6, 15.9, 22039, 16154),
+    (512, 256, 49.9, 12.5, 21.0, 41018, 24443), (1024, 256, 56.8, 17.3, 34.2, 59360, 29960),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("row", TABLE, ids=lambda row: f"B{row[0]}")
+def test_the_research_table_is_reproduced(row: tuple[float, ...]) -> None:
+    batch, experts, gigabytes, hardware, bound, rate_hw, rate = row
+    out = decode_bound(int(batch), 192, fabric=Fabric())
+    assert out.experts == pytest.approx(experts, abs=0.5)
+    assert out.bytes_per_gpu / 1e9 == pytest.approx(gigabytes, rel=0.003)
+    assert 1e3 * out.tpot_hw_s == pytest.approx(hardware, rel=0.005)
+    assert 1e3 * out.tpot_lb_s == pytest.approx(bound, abs=0.06)
+    assert out.tokens_per_s_hw == pytest.approx(rate_hw, rel=0.001)
+    assert out.tokens_per_s_lb == pytest.approx(rate, rel=0.002)
+    assert out.compute_bound == (batch == 1024)
+
+
+def test_roofline_edges() -> None:
+    assert decode_bound(4).tpot_lb_s == decode_bound(4).tpot_hw_s
+    assert ttft_floor(1024, 128) == pytest.approx(2.03, abs=0.01)  # "2.0 s" in the note
+    assert gpu_by_name("NVIDIA H20") is H20
+    assert gpu_by_name("NVIDIA H20-3e") is H20_3E
+    assert gpu_by_name("NVIDIA L20") is None
+    assert gpu_by_name("NVIDIA H200") is not H20
+    with pytest.raises(UsageError, match="roofline"):
+        decode_bound(0)
+
+
+# ---- /metrics ----------------------------------------------------------------------------------------------------
+def test_metrics_of_both_engines_as_recorded(transcripts: Path) -> None:
+    vllm = parse_metrics((transcripts / "vllm-0.24.0-h200/api/get-metrics-after.txt").read_text())
+    assert vllm == MetricsSample(0, 0, 965, 4443, 943, 496)
+    sglang = parse_metrics((transcripts / "sglang-0.5.16-h200/api/get-metrics-after.txt").read_text())
+    assert sglang == MetricsSample(0, 0, 1201, 5401, 1201, 904, 0)
+
+
+def test_old_names_ranks_and_engines() -> None:
+    old = 'vllm:gpu_prefix_cache_hit_rate{model_name="m"} 0.25\nvllm:num_requests_running{engine="0"} 3.0\n'
+    assert parse_metrics(old + 'vllm:num_requests_running{engine="1"} 4\n') == MetricsSample(running=7, cache_rate=0.25)
+    ranks = 'sglang:num_running_reqs{tp_rank="0"} 5\nsglang:num_running_reqs{tp_rank="1"} 5\n'
+    assert parse_metrics(ranks).running == 5
+    between = "vllm:gpu_prefix_cache_queries_total 10\nvllm:gpu_prefix_cache_hits_total 5\nsglang:token_usage NaN\n"
+    assert parse_metrics(between) == MetricsSample(cache_queries=10, cache_hits=5)
+    assert parse_metrics("") == MetricsSample()
+
+
+@given(st.text(max_size=200))
+def test_foreign_metrics_say_nothing(text: str) -> None:
+    assert parse_metrics("# " + text.replace("\n", " ")) == MetricsSample()
+    parse_metrics(text)
+
+
+def test_a_view_is_of_the_cell_not_of_the_servers_life() -> None:
+    before = MetricsSample(0, 0, 1000, 500, 1000, 900)
+    after = MetricsSample(0, 0, 1500, 900, 1500, 905)
+    during = [MetricsSample(running=3, waiting=1), MetricsSample(running=8, waiting=0)]
+    assert view(before, during, after) == ServerView(2, 8, 1, 500, 400, 0.9, 0.01)
+    restarted = view(before, [], MetricsSample(0, 0, 5, 5, 5, 0))
+    assert restarted is not None
+    assert restarted.generation_tokens is None
+    assert view(None, [], None) is None
+    assert view(MetricsSample(), [MetricsSample()], None) is None
+    gauge = view(MetricsSample(cache_rate=0.5), [MetricsSample(cache_rate=0.1)], MetricsSample(cache_rate=0.0))
+    assert gauge is not None
+    assert (gauge.cache_hit_rate_before, gauge.cache_hit_rate) == (0.5, 0.1)
+
+
+def test_metrics_bodies_chunked_and_not() -> None:
+    assert body_of(b"HTTP/1.1 200 OK\r\nContent-Length: 3\r\n\r\nabc") == "abc"
+    assert body_of(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nab\r\n1\r\nc\r\n0\r\n\r\n") == "abc"
+    assert body_of(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nab") == ""
+    assert body_of(b"nothing") == ""
+
+
+# ---- sanity ------------------------------------------------------------------------------------------------------
+GOOD = CellResult(
+    cell=Cell(128, 128, 64), generator="pytest-h20", url="http://h:1", dialect="sglang", model="m",
+    started_at="2026-01-01T00:00:00Z", recipe="steady", arrivals="closed", prompts="random", seed=1,
+    requests=RequestCounts(192, 192, 192, 0, {"ok": 192}),
+    tokens=TokenCounts(24576, 24576, 24576, 24576, cached=0),
+    ttft=Summary(192, 1000.0, 1000.0, 0.0, 1000.0, 1000.0, 1000.0, 1000.0, 1000.0),
+    tpot=Summary(192, 200.0), itl=Summary(24384, 200.0), e2e=Summary(192, 26400.0), connect=Summary(64, 1.0),
+    whole=Rates(79.2, 310.3, 310.3, 620.6, 2.424), steady=Rates(79.0, 310.0, 310.0, 620.0, 2.42),
+    flight=Flight(64.0, 64.0, 64), server=ServerView(50, 64, 0, 24576, 24576, 0.0, 0.0),
+    client=ClientView(1, 0.2, 0.008, 0.05, 0.001, 0, 0.0, 0),
+    selfcheck=SelfCheck(64, 0.0001, 0.0, 0.0, 3000.0, 0.01),
+)  # fmt: skip
+
+
+def with_part(part: str, **changes: Any) -> CellResult:
+    return replace(GOOD, **{part: replace(getattr(GOOD, part), **changes)})
+
+
+def findings(result: CellResult, floor: float | None = 9.6) -> dict[str, str]:
+    return {finding.rule: finding.status for finding in check(result, floor)}
+
+
+def test_a_sound_cell_passes_every_rule() -> None:
+    assert set(findings(GOOD).values()) == {"ok"}
+    assert judged(GOOD, 9.6).trustworthy
+    assert not GOOD.trustworthy  # nobody looked
+
+
+BROKEN: list[tuple[str, str, CellResult]] = [
+    ("finished", "failed", with_part("requests", complete=191, failed=1, outcomes={"ok": 191, "timeout": 1})),
+    ("finished", "failed", replace(with_part("requests", sent=64, complete=64, failed=128,
+                                             outcomes={"ok": 64, "not_sent": 128}), stopped="server_gone")),
+    ("finished", "failed", with_part("requests", complete=0, failed=192, outcomes={"refused": 192})),
+    ("usage", "failed", with_part("tokens", wrong_output=3, output=24500)),
+    ("usage", "failed", with_part("tokens", wrong_input=1)),
+    ("usage", "failed", with_part("requests", outcomes={"ok": 191, "uncounted": 1})),
+    ("littles_law", "failed", with_part("flight", mean=60.0)),
+    ("littles_law", "failed", with_part("flight", steady_mean=50.0)),
+    ("littles_law", "unknown", replace(GOOD, whole=None)),
+    ("steady_part", "unknown", with_part("steady", seconds=10.0)),
+    ("steady_part", "unknown", replace(GOOD, steady=None)),
+    ("tpot_floor", "failed", with_part("tpot", mean=9.0)),
+    ("server_running", "failed", with_part("server", running_max=48)),
+    ("server_running", "unknown", with_part("server", running_max=48, samples=2)),
+    ("server_running", "unknown", replace(GOOD, server=None)),
+    ("server_tokens", "failed", with_part("server", generation_tokens=50000)),
+    ("server_tokens", "failed", with_part("server", generation_tokens=12000)),
+    ("prefix_cache", "failed", with_part("server", cache_hit_rate=0.5)),
+    ("prefix_cache", "failed", replace(with_part("tokens", cached=20000), server=None)),
+    ("clock", "failed", with_part("client", clock_backwards=1)),
+    ("clock", "failed", with_part("client", clock_drift_s=-3600.0)),
+    ("clock", "failed", with_part("client", clock_steps=1)),
+    ("client", "failed", with_part("selfcheck", ttft_error=0.021)),
+    ("client", "unknown", with_part("selfcheck", ttft_error=None)),
+    ("client", "unknown", with_part("selfcheck", concurrency=32)),
+    ("client", "unknown", replace(GOOD, selfcheck=None)),
+    ("schedule", "failed", replace(GOOD, arrivals="poisson", lag=replace(GOOD.ttft, p99=900.0))),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("rule", "status", "broken"), BROKEN, ids=[f"{r}-{i}" for i, (r, _, _) in enumerate(BROKEN)])
+def test_each_rule_has_its_fault(rule: str, status: str, broken: CellResult) -> None:
+    found = findings(broken)
+    assert found[rule] == status
+    blocking = {f.rule for f in judged(broken, 9.6).blockers}
+    if status == "failed" or rule in ("littles_law", "client"):
+        assert rule in blocking
+        assert not judged(broken, 9.6).trustworthy
+
+
+def test_rules_know_what_they_cannot_know() -> None:
+    assert findings(GOOD, floor=None)["tpot_floor"] == "unknown"
+    assert findings(replace(GOOD, cell=Cell(128, 1, 64), tpot=Summary(0)))["tpot_floor"] == "ok"
+    assert findings(replace(GOOD, recipe="blog", steady=Rates(1.0, 1, 1, 2, 1)))["steady_part"] == "ok"
+    assert findings(replace(with_part("server", cache_hit_rate=0.6), prompts="multi-turn, 3 turns"))["prefix_cache"] == "ok"
+    lost = with_part("requests", complete=190, failed=2, outcomes={"ok": 190, "cut": 2})
+    assert findings(lost)["server_tokens"] == "unknown"
+    assert findings(replace(GOOD, client=None))["clock"] == "unknown"
+
+
+# ---- results -----------------------------------------------------------------------------------------------------
+def test_results_survive_json_and_follow_the_schema() -> None:
+    result = judged(GOOD, 9.6)
+    document = json.loads(json.dumps(result.to_json()))
+    assert CellResult.from_json(document) == result
+    stored = json.loads((Path(schema_module.__file__).parent / "schema.json").read_text())
+    assert stored == schema_module.build(), "run python -m pytest_h20.load.schema > pytest_h20/load/schema.json"
+    jsonschema.Draft202012Validator.check_schema(stored)
+    validator = jsonschema.Draft202012Validator(stored)
+    validator.validate(document)
+    for field, value in (("seed", "x"), ("cell_id", "c1"), ("more", 1)):
+        assert not validator.is_valid({**document, field: value})
+
+
+@pytest.mark.parametrize(
+    ("change", "word"),
+    [({"schema": 99}, "schema 99"), ({"seed": "x"}, "seed"), ({"more": 1}, "unknown fields more"),
+     ({"ttft": 3}, "ttft: an object"), ({"notes": "x"}, "notes: a list"), ({"cell": {"input_len": 1}}, "cell")],
+)  # fmt: skip
+def test_wrong_results_are_refused_by_field(change: dict[str, Any], word: str) -> None:
+    with pytest.raises(UsageError, match=word):
+        CellResult.from_json({**GOOD.to_json(), **change})
+
+
+def test_files_are_written_whole_or_not_at_all(tmp_path: Path) -> None:
+    path = tmp_path / "a.json"
+    write_json(str(path), {"a": 1})
+    with pytest.raises(ValueError, match="JSON"):
+        write_json(str(path), {"a": float("nan")})
+    assert json.loads(path.read_text()) == {"a": 1}
+    with pytest.raises(UsageError, match="cannot write"):
+        write_json(str(tmp_path / "no" / "a.json"), {})

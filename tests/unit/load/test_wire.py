@@ -1,0 +1,228 @@
+from __future__ import annotations
+
+import contextlib
+import itertools
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from pytest_h20.load.wire import CRLF2, Answer, Framing, ProtocolError, read_answer
+
+HEAD = b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\nTransfer-Encoding: chunked\r\n\r\n"
+
+
+def chunked(*parts: bytes) -> bytes:
+    return b"".join(b"%x\r\n%s\r\n" % (len(part), part) for part in parts) + b"0\r\n\r\n"
+
+
+def event(document: Any, end: bytes = b"\n\n") -> bytes:
+    return b"data: " + json.dumps(document).encode() + end
+
+
+def chat(delta: dict[str, Any], finish: str | None = None, **more: Any) -> dict[str, Any]:
+    return {"choices": [{"index": 0, "delta": delta, "finish_reason": finish}], **more}
+
+
+def text(value: str, finish: str | None = None, **more: Any) -> dict[str, Any]:
+    return {"choices": [{"index": 0, "text": value, "finish_reason": finish}], **more}
+
+
+USAGE = {"choices": [], "usage": {"prompt_tokens": 7, "completion_tokens": 4, "total_tokens": 11, "reasoning_tokens": 2}}
+CHAT = (
+    event(chat({"role": "assistant", "content": ""})),
+    event(chat({"reasoning_content": "Hm"})),
+    event(chat({"reasoning": '"content": "no"', "content": None})),
+    event(chat({"content": "\n\n9.8"})),
+    event(chat({"content": ""}, "stop")),
+    event(USAGE),
+    b"data: [DONE]\n\n",
+)
+
+
+def read(kind: str, raw: bytes, cuts: tuple[int, ...] = ()) -> Answer:
+    edges = [0, *sorted(set(cuts) & set(range(1, len(raw)))), len(raw)]
+    parts = [raw[a:b] for a, b in itertools.pairwise(edges)]
+    return read_answer(kind, [float(i + 1) for i in range(len(parts))], parts)
+
+
+def stamps_of(raw: bytes, needle: bytes, cuts: tuple[int, ...]) -> float:
+    """Stamp of the piece that brings the end of the first event containing `needle`."""
+    end = raw.index(b"\n\n", raw.index(needle)) + 2
+    edges = [*sorted(set(cuts) & set(range(1, len(raw)))), len(raw)]
+    return float(next(i + 1 for i, edge in enumerate(edges) if edge >= end))
+
+
+def test_tokens_are_the_servers_count_and_the_first_may_be_reasoning() -> None:
+    raw = HEAD + chunked(*CHAT)
+    answer = read("chat", raw, tuple(raw.index(part) + len(part) + 2 for part in CHAT))
+    assert answer.output_tokens == 4
+    assert answer.prompt_tokens == 7
+    assert answer.reasoning_tokens == 2
+    assert answer.finish == "stop"
+    assert answer.done
+    assert answer.first == stamps_of(raw, b"Hm", tuple(raw.index(part) + len(part) + 2 for part in CHAT))
+    assert [count for _, count in answer.events] == [1, 2, 3]
+    assert answer.last is not None
+    assert answer.last > answer.events[-1][0]  # the finish reason brings the end-of-text token, which has no text
+
+
+@given(st.lists(st.integers(1, 900), max_size=12))
+def test_where_the_bytes_are_cut_changes_no_count_and_stamps_follow_the_last_byte(cuts: list[int]) -> None:
+    raw = HEAD + chunked(*CHAT[:3], CHAT[3] + CHAT[4], *CHAT[5:])
+    answer = read("chat", raw, tuple(cuts))
+    whole = read("chat", raw)
+    same = ("status", "prompt_tokens", "output_tokens", "finish", "done", "error")
+    assert all(getattr(answer, name) == getattr(whole, name) for name in same)
+    assert len(answer.events) == 3
+    assert answer.first == stamps_of(raw, b"Hm", tuple(cuts))
+
+
+@given(st.lists(st.integers(1, 700), max_size=10), st.sampled_from(["lf", "crlf"]))
+def test_framing_sees_the_end_exactly_once_and_only_where_the_quick_test_lets_it(cuts: list[int], newline: str) -> None:
+    parts = CHAT if newline == "lf" else tuple(part.replace(b"\n", b"\r\n") for part in CHAT)
+    parts = (*parts[:2], b": ping 0\r\n\r\n" if newline == "crlf" else b": ping\n\n", *parts[2:])
+    raw = HEAD + chunked(*parts)
+    edges = [0, *sorted({c for c in cuts if c < len(raw)}), len(raw)]
+    framing, held, ends = Framing(), b"", []
+    for start, end in itertools.pairwise(edges):
+        piece = raw[start:end]
+        held += piece
+        if framing.quick and piece[-4:] != CRLF2 and len(piece) > 3:
+            continue  # what the load loop does
+        if framing.feed(held):
+            ends.append(end)
+        held = b""
+    assert ends == [len(raw)]
+    assert framing.status == 200
+    assert framing.keep_alive
+
+
+def test_crlf_events_comments_and_several_data_lines() -> None:
+    body = b": hello\r\n\r\n" + event(text("a"), b"\r\n\r\n") + b'event: x\r\ndata: {"choices": [{"text": "b",\r\n'
+    body += b'data: "finish_reason": "length"}]}\r\n\r\n' + event(USAGE, b"\r\n\r\n") + b"data: [DONE]\r\n\r\n"
+    for size in (1, 2, 3, 7, 1000):
+        raw = HEAD + chunked(*(body[i : i + size] for i in range(0, len(body), size)))
+        answer = read("completions", raw, tuple(range(0, len(raw), 5)))
+        assert (len(answer.events), answer.finish, answer.output_tokens, answer.done) == (2, "length", 4, True)
+
+
+def test_generate_counts_by_meta_info_also_where_the_text_is_empty() -> None:
+    def step(shown: str, count: int, finish: Any = None) -> bytes:
+        meta = {"finish_reason": finish, "prompt_tokens": 11, "completion_tokens": count, "cached_tokens": 10}
+        return event({"text": shown, "output_ids": [1] * count, "meta_info": meta})
+
+    tricky = 'say "completion_tokens": 99'
+    parts = (step("", 1), step(tricky, 3), step(tricky + ".", 4, {"type": "length", "length": 4}), b"data: [DONE]\n\n")
+    raw = HEAD + chunked(*parts)
+    answer = read("generate", raw, tuple(raw.index(part) for part in parts))
+    assert [count for _, count in answer.events] == [1, 3, 4]
+    assert (answer.counted, answer.output_tokens, answer.cached_tokens, answer.finish) == (True, 4, 10, "length")
+    assert answer.first == 2.0
+
+
+def test_continuous_usage_counts_tokens_without_text() -> None:
+    def usage(count: int) -> dict[str, Any]:
+        return {"usage": {"prompt_tokens": 3, "completion_tokens": count}}
+
+    parts = (event(text("", **usage(1))), event(text("a", **usage(3))), event(text("b", "length", **usage(4))))
+    raw = HEAD + chunked(*parts, b"data: [DONE]\n\n")
+    answer = read("completions", raw, tuple(raw.index(part) for part in parts))
+    assert answer.counted
+    assert answer.events == [(2.0, 1), (3.0, 3), (4.0, 4)]
+    assert answer.first == 2.0
+    assert answer.output_tokens == 4
+
+
+def test_an_empty_text_is_no_token_and_is_counted_as_such() -> None:
+    raw = HEAD + chunked(event(text("")), event(text("a")), event(text("", "length")), event(USAGE))
+    answer = read("completions", raw)
+    assert answer.empty_before_first == 1
+    assert len(answer.events) == 1
+
+
+@pytest.mark.parametrize(
+    ("raw", "status", "error"),
+    [
+        (b'HTTP/1.1 400 Bad\r\ncontent-length: 46\r\n\r\n{"object":"error","message":"bad","code":400}\n', 400, "bad"),
+        (b'HTTP/1.1 404 No\r\ncontent-length: 29\r\n\r\n{"error": {"message": "none"}}', 404, "none"),
+        (b'HTTP/1.1 422 No\r\n\r\n{"detail": [{"msg": "field"}]}', 422, "[{'msg': 'field'}]"),
+        (b"HTTP/1.1 500 Oh\r\ncontent-length: 21\r\n\r\nInternal Server Error", 500, "Internal Server Error"),
+        (HEAD + chunked(event({"error": {"message": "too long", "code": 400}}), b"data: [DONE]\n\n"), 200, "too long"),
+    ],
+)
+def test_errors_of_both_engines_in_every_shape(raw: bytes, status: int, error: str) -> None:
+    for kind in ("generate", "chat", "completions"):
+        answer = read(kind, raw)
+        assert (answer.status, answer.error) == (status, error)
+        assert answer.first is None
+
+
+def test_an_aborted_generate_is_an_error() -> None:
+    meta = {"finish_reason": {"type": "abort", "message": "out of memory"}, "completion_tokens": 2, "prompt_tokens": 1}
+    answer = read("generate", HEAD + chunked(event({"text": "a", "meta_info": meta})))
+    assert answer.error == "out of memory"
+
+
+def test_a_whole_document_is_read_too() -> None:
+    body = json.dumps({"choices": [{"message": {"content": "x", "reasoning": "y"}, "finish_reason": "stop"}],
+                       "usage": {"prompt_tokens": 1, "completion_tokens": 2}}).encode()  # fmt: skip
+    answer = read("chat", b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n%s" % (len(body), body))
+    assert (answer.output_tokens, answer.text, answer.reasoning_text, answer.done) == (2, "x", "y", True)
+
+
+def test_interim_answers_are_passed_over() -> None:
+    raw = b"HTTP/1.1 100 Continue\r\n\r\n" + HEAD + chunked(*CHAT)
+    framing = Framing()
+    assert framing.feed(raw)
+    assert framing.status == 200
+    assert read("chat", raw).output_tokens == 4
+
+
+@given(st.binary(max_size=200), st.sampled_from(["chat", "completions", "generate"]), st.booleans())
+def test_foreign_bytes_raise_nothing_but_protocol_errors(data: bytes, kind: str, headed: bool) -> None:
+    raw = HEAD + data if headed else data
+    with contextlib.suppress(ProtocolError):
+        Framing().feed(raw)
+    with contextlib.suppress(ProtocolError):
+        answer = read(kind, raw, (3, 50))
+        assert answer.output_tokens is None or answer.output_tokens >= 0
+
+
+@given(st.binary(max_size=120), st.sampled_from(["chat", "completions", "generate"]))
+def test_foreign_events_raise_nothing_but_protocol_errors(data: bytes, kind: str) -> None:
+    raw = HEAD + chunked(b"data: " + data + b"\n\n", *CHAT)
+    with contextlib.suppress(ProtocolError):
+        assert read(kind, raw).status == 200
+
+
+def test_recorded_streams_of_both_engines(transcripts: Path) -> None:
+    """Counts and text agree with what each server put into its usage, in every recorded stream."""
+    seen = 0
+    for path in sorted(transcripts.glob("*/api/*.sse")):
+        described = json.loads(path.with_suffix(".json").read_text())
+        route, body = described["request"]["path"], described["request"].get("body")
+        kinds = {"/generate": "generate", "/v1/completions": "completions", "/v1/chat/completions": "chat"}
+        if route not in kinds or not isinstance(body, dict) or body.get("n", 1) != 1:
+            continue
+        data = path.read_bytes()
+        raw = HEAD + chunked(*(data[i : i + 300] for i in range(0, len(data), 300)))
+        answer = read_answer(kinds[route], [1.0], [raw], want_text=True)
+        if b'"error"' in data:
+            assert answer.error, path.name
+            continue
+        if "disconnect" in path.name:
+            assert answer.finish is None
+            continue
+        seen += 1
+        assert answer.done, path.name
+        assert answer.finish in ("stop", "length"), path.name
+        if answer.output_tokens is not None:
+            assert 0 < len(answer.events) <= answer.output_tokens, path.name
+            if (body.get("ignore_eos") or body.get("sampling_params", {}).get("ignore_eos")) and kinds[route] != "chat":
+                asked = body.get("max_tokens") or body["sampling_params"]["max_new_tokens"]
+                assert answer.output_tokens == asked, path.name
+    assert seen >= 15
