@@ -57,7 +57,8 @@ def _text(name: str, diagnosis: Diagnosis) -> str:
 
 
 def main(argv: Sequence[str]) -> int:
-    """Judge each log. Exit status: 0 when none failed, 1 when one did, 2 when a log cannot be read."""
+    """Judge each log. Exit status: 0; 1 when a start failed (not with ``--json``: there the objects say it, and the
+    status says that every log could be read); 2 when a log cannot be read (the others are judged all the same)."""
     parser = argparse.ArgumentParser(
         prog="python -m pytest_h20 diagnose",
         description="Judge engine logs (vLLM, SGLang): ready, waiting, failed or undetermined, and why.",
@@ -66,14 +67,18 @@ def main(argv: Sequence[str]) -> int:
     parser.add_argument("--json", action="store_true", help="one JSON object per file")
     args = parser.parse_args(argv)
     judged: dict[str, Diagnosis] = {}
+    unread = False
     for name in args.log:
         try:
             judged[name] = diagnose(_read(name))
         except UsageError as error:
             print(error, file=sys.stderr)
-            return 2
+            unread = True
+            continue
         print(_json(name, judged[name]) if args.json else _text(name, judged[name]))
     worst = primary(judged)
     if worst is not None and len(judged) > 1 and not args.json:
         print(f"primary cause of all: {worst[1].cause or 'unknown'} in {worst[0]}")
-    return 1 if worst is not None else 0
+    if unread:
+        return 2
+    return 1 if worst is not None and not args.json else 0

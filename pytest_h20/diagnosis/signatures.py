@@ -241,7 +241,7 @@ ARGUMENTS = (
 
 FILES = (
     _cause(
-        "model_path_not_found",
+        "model_not_found",
         r"Repo id must be in the form|Repository Not Found"
         r"|is not a local folder and is not a valid model identifier|Incorrect path_or_model_id"
         r"|model path .* does not exist|Can't load the configuration of"
@@ -396,7 +396,7 @@ MEMORY = (
         stage="kv-cache",
     ),
     _cause(
-        "memory_unbalanced",
+        "memory_capacity_unbalanced",
         r"The memory capacity is unbalanced",
         "one GPU has less free memory than the others: something occupies it",
         "nvidia-smi on every node",
@@ -938,6 +938,15 @@ CUDA = (
         "F57; sgl#3547",
         rank=20,
         stage="graphs",
+    ),
+    _cause(
+        "triton_error",
+        r"Triton Error \[CUDA\]|PassManager::run failed|Failures have been detected while processing an MLIR pass",
+        "a Triton kernel could not be compiled or loaded for this GPU",
+        "an image whose Triton knows this GPU; another attention backend; clear the Triton cache",
+        "public logs (0.11.0)",
+        rank=28,
+        fatal=False,
     ),
     _cause(
         "cublas_failure",

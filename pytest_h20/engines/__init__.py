@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from pytest_h20.engines.base import (
-    VERSION_COMMAND,
+    VERSION_COMMANDS,
     Dialect,
     EngineName,
     ImageVersions,
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from pytest_h20.engines.vllm import VllmDialect
 
 __all__ = [
-    "VERSION_COMMAND",
+    "VERSION_COMMANDS",
     "Dialect",
     "EngineName",
     "ImageVersions",

@@ -190,9 +190,7 @@ def vllm_shape(v: Version) -> ApiShape:
             "R 0.24, 0.32",
         ),
         Surprise("unknown_role_accepted", "a message with an unknown role is accepted", "R 0.24, 0.32"),
-        Surprise(
-            "finish_reason_on_text_chunk", "finish_reason can sit on a chunk that carries text or reasoning", "R 0.24, 0.32"
-        ),
+        Surprise("finish_reason_on_text_chunk", "finish_reason can sit on a chunk that carries text or reasoning", "R 0.24, 0.32"),
         Surprise(
             "dead_engine_exits_zero",
             "with its engine killed the stream in flight ends with HTTP 200, an error event and [DONE]; the process exits 0",
@@ -273,8 +271,7 @@ def sglang_shape(v: Version) -> ApiShape:
         ),
         Surprise(
             "peer_dummy_health",
-            "nodes of rank 1 and higher answer /health with 200 before rank 0 is ready and after it "
-            "died; /v1/models is 404 there",
+            "nodes of rank 1 and higher answer /health with 200 before rank 0 is ready and after it died; /v1/models is 404 there",
             "S; R 0.5.16; F68",
         ),
         Surprise(
@@ -284,9 +281,7 @@ def sglang_shape(v: Version) -> ApiShape:
             else "a missing shard is refused from 0.5.17 on",
             "R 0.5.16; S; F46",
         ),
-        Surprise(
-            "any_model_accepted", "any model name in a POST is served and echoed; only GET /v1/models/X is 404", "R 0.5.16"
-        ),
+        Surprise("any_model_accepted", "any model name in a POST is served and echoed; only GET /v1/models/X is 404", "R 0.5.16"),
         Surprise(
             "no_sampling_checks",
             "accepts temperature 5, max_tokens 0, top_logprobs 100 or without logprobs, stream_options "

@@ -1,7 +1,7 @@
 """What every engine dialect speaks about: versions, what to launch, what to wait for, what to refuse. Plain data, no I/O.
 
 The rest of the house builds a :class:`Profile` from the inventory and :class:`NodePlan` from what it knows of the nodes,
-asks the image for its real version (:data:`VERSION_COMMAND`) and gets a dialect from
+asks the image for its real version (:data:`VERSION_COMMANDS`) and gets a dialect from
 :func:`pytest_h20.engines.dialect_for`.
 """
 
@@ -426,7 +426,7 @@ if out["cuda"]:
 print("H20VERSIONS " + json.dumps(out))
 """
 
-VERSION_COMMAND: tuple[str, ...] = (
+VERSION_COMMANDS: tuple[str, ...] = (
     "/bin/sh",
     "-c",
     'for p in python3 python; do command -v "$p" >/dev/null 2>&1 && exec "$p" -c "$0"; done; '
@@ -437,7 +437,7 @@ VERSION_COMMAND: tuple[str, ...] = (
 
 
 def parse_versions(text: str) -> ImageVersions:
-    """Read the output of :data:`VERSION_COMMAND`.
+    """Read the output of :data:`VERSION_COMMANDS`.
 
     Raises:
         UsageError: the line is missing or broken; the text says what was printed instead.

@@ -184,8 +184,7 @@ class SglangDialect:
             found.append(
                 Refusal(
                     "dist_port_is_http_port",
-                    f"HTTP port {profile.http_port} is also used for the rendezvous (--dist-init-addr port "
-                    f"{profile.dist_port})",
+                    f"HTTP port {profile.http_port} is also used for the rendezvous (--dist-init-addr port {profile.dist_port})",
                     "give them different numbers: the HTTP bind would fail only after the whole load",
                     "F11; engines §2.2",
                     flag="dist-init-addr",

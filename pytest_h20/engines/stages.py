@@ -32,9 +32,7 @@ def _rule(name: StageName, pattern: str, unit: str = "") -> StageRule:
 # The first rule that matches decides: the particular stand before the general.
 _COMMON: tuple[StageRule, ...] = (
     StageRule("loading", SHARDS, "shards"),
-    _rule(
-        "compile", r"Entering DeepGEMM JIT Pre-Compile session|DeepGEMM warmup|\[aiter\] (?:start build" r"|waiting for baton)"
-    ),
+    _rule("compile", r"Entering DeepGEMM JIT Pre-Compile session|DeepGEMM warmup|\[aiter\] (?:start build" r"|waiting for baton)"),
     _rule("compile", r"waiting for baton release at|Try DeepGEMM JIT Compiling|\bninja: |Building extension module"),
     _rule("nccl", r"NCCL version \d|NCCL INFO (?:Bootstrap|NCCL version|comm 0x)|ncclCommInitRank\w* comm"),
 )
@@ -63,9 +61,7 @@ _VLLM: tuple[StageRule, ...] = (
     _rule("loaded", r"Loading model weights took|Model loading took|Loading weights took"),
     _rule("loading", r"Starting to load model|Loading model weights|Time spent downloading weights"),
     _rule("nccl", r"vLLM is using nccl==(?P<detail>\S+)|Found nccl from library"),
-    _rule(
-        "dist-init", r"world_size=(?P<detail>\d+) rank=\d+|rank \d+ in world size \d+ is assigned" r"|distributed_init_method="
-    ),
+    _rule("dist-init", r"world_size=(?P<detail>\d+) rank=\d+|rank \d+ in world size \d+ is assigned" r"|distributed_init_method="),
     _rule("placement", r"Waiting for creating a placement group of specs for (?P<done>\d+) seconds", "seconds"),
     _rule("placement", r"Waiting for removing a placement group|No current placement group found" r"|use_ray_spmd_worker"),
     _rule("joining", r"Connect(?:ed|ing) to (?:existing )?Ray cluster|Initializing Ray|Ray runtime started|Local node IP:"),
@@ -81,9 +77,7 @@ _VLLM: tuple[StageRule, ...] = (
 
 _SGLANG: tuple[StageRule, ...] = (
     _rule("ready", r"The server is fired up and ready to roll!"),
-    _rule(
-        "warmup", r"Uvicorn running on (?P<detail>\S+)|Application startup complete\." r"|Start of (?:disaggregation )?warmup"
-    ),
+    _rule("warmup", r"Uvicorn running on (?P<detail>\S+)|Application startup complete\." r"|Start of (?:disaggregation )?warmup"),
     _rule("serving", r"Started server process|Waiting for application startup|Dummy health check server started"),
     _rule("graphs", r"Capturing (?:batches|num tokens)[^|]*\|[^|]*\| (?P<done>\d+)/(?P<total>\d+)", "graphs"),
     _rule("graphs", r"Capture (?P<detail>[\w ]*graph)s? (?:begin|end)"),

@@ -108,7 +108,7 @@ class VllmDialect:
             ready=self._ready(ordered, mode),
             http_port=profile.http_port,
             ports_needed=self._ports(profile, ordered, mode),
-            warnings=(*self._version_warnings(), *warnings),
+            warnings=(*self._version_warnings(), *self._ray_warnings(mode), *warnings),
         )
 
     def _version_warnings(self) -> tuple[str, ...]:
@@ -116,6 +116,14 @@ class VllmDialect:
             return (f"vLLM {self.version} is older than {OLDEST}, the oldest release whose behaviour is known here",)
         if not self.version.below(f"{NEWEST}.post99"):
             return (f"vLLM {self.version} is newer than {NEWEST}; treated like it",)
+        return ()
+
+    def _ray_warnings(self, mode: str) -> tuple[str, ...]:
+        if mode == "ray" and self.version.within("0.21.0", "0.33.0"):
+            return (
+                "RayExecutorV2 (default since 0.21) was seen to hang over two nodes (F17, F18; vllm#43420, #50835): prefer "
+                "mode: native, or set VLLM_USE_RAY_V2_EXECUTOR_BACKEND=0",
+            )
         return ()
 
     def _flags(self, profile: Profile) -> tuple[dict[str, object], list[str]]:
@@ -350,9 +358,7 @@ class VllmDialect:
 
     def _env_refusals(self, profile: Profile, nodes: tuple[NodePlan, ...]) -> list[Refusal]:
         """0.17.1–0.20 copy the head's NCCL_* over the worker's own, so they must not differ (engine facts §1.7)."""
-        envs = {
-            node.name: {k: v for k, v in node_env(profile, node, "vllm").items() if k.startswith("NCCL_")} for node in nodes
-        }
+        envs = {node.name: {k: v for k, v in node_env(profile, node, "vllm").items() if k.startswith("NCCL_")} for node in nodes}
         head, *rest = envs.values()
         differing = sorted({key for env in rest for key in head.keys() | env.keys() if head.get(key) != env.get(key)})
         if not differing:

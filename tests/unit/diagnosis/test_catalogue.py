@@ -273,7 +273,7 @@ FAILURES = [
     (
         "F55",
         sglang("ValueError: The memory capacity is unbalanced. Some GPUs may be occupied by other processes."),
-        "memory_unbalanced",
+        "memory_capacity_unbalanced",
     ),
     (
         "F56",

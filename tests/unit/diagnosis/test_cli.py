@@ -15,7 +15,7 @@ def test_json_gives_one_object_per_file(tmp_path: Path, capsys: pytest.CaptureFi
     busy, ready = tmp_path / "busy.log", tmp_path / "ready.log"
     busy.write_text(BUSY)
     ready.write_text(READY)
-    assert main([str(busy), str(ready), "--json"]) == 1
+    assert main([str(busy), str(ready), "--json"]) == 0
     first, second = (json.loads(line) for line in capsys.readouterr().out.splitlines())
     assert (first["file"], first["outcome"], first["cause"]) == (str(busy), "failed", "port_in_use")
     assert first["decisive_line"] == "OSError: [Errno 98] Address already in use"

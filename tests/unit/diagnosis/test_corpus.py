@@ -44,7 +44,7 @@ TRANSCRIPTS = {
         "context-length": "context_length_too_large",
         "cuda-graph-capture-fails": "cublas_failure",
         "dist-init-unresolvable": "hostname_unresolvable",
-        "model-path": "model_path_not_found",
+        "model-path": "model_not_found",
         "no-config": "missing_config",
         "no-tokenizer": "missing_tokenizer",
         "no-visible-gpu": "no_gpu_visible",

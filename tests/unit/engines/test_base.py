@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pytest_h20.engines import VERSION_COMMAND, ImageVersions, Version, dialect_for, parse_versions
+from pytest_h20.engines import VERSION_COMMANDS, ImageVersions, Version, dialect_for, parse_versions
 from pytest_h20.errors import UsageError
 
 ORDER = [
@@ -60,7 +60,7 @@ def test_foreign_text_gives_a_version_or_a_usage_error(text: str) -> None:
 
 
 def test_version_command_runs_without_engine_and_is_read_back() -> None:
-    done = subprocess.run(VERSION_COMMAND, capture_output=True, text=True, timeout=60, check=True)
+    done = subprocess.run(VERSION_COMMANDS, capture_output=True, text=True, timeout=60, check=True)
     versions = parse_versions("noise from an entrypoint\n" + done.stdout)
     assert versions.python is not None
     assert versions.engine("vllm") == versions.vllm

@@ -211,6 +211,12 @@ def test_versions_outside_the_known_band_are_told() -> None:
     assert dialect_for("vllm", "0.33.0").plan(VLLM_WRITE_UP, nodes()).warnings == ()
 
 
+def test_ray_s_second_executor_is_warned_about_where_it_hangs() -> None:
+    profile = replace(VLLM_WRITE_UP, mode="ray")
+    told = {v: dialect_for("vllm", v).plan(profile, nodes()).warnings for v in ("0.20.2", "0.24.0", "0.33.0")}
+    assert [any("RayExecutorV2" in w for w in warnings) for warnings in told.values()] == [False, True, False]
+
+
 def test_the_ready_rule_waits_for_uvicorn_not_for_the_announcement() -> None:
     rule = dialect_for("vllm", "0.24.0").ready(nodes())
     assert rule.node == "node01"
