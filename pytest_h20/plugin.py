@@ -6,6 +6,9 @@ Installed beside another project's tests the plugin adds options and fixtures, a
 
 from __future__ import annotations
 
+import argparse
+import contextlib
+from collections.abc import Generator
 from pathlib import Path
 from typing import Any, Literal
 
@@ -22,25 +25,32 @@ MARKERS = (
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    """Canonical ``--h20-*`` options with an ini of the same name; the short aliases only where no other plugin owns them."""
+    """The canonical ``--h20-*`` options, each with an ini of the same name."""
     group = parser.getgroup("h20", "H20 cluster acceptance")
     for option in OPTIONS:
-        _add(parser, group, option)
+        group.addoption(f"--{option.name}", **_keywords(option))
+        kind: Literal["args", "string"] = "args" if option.kind == "list" else "string"
+        parser.addini(option.dest, option.help, type=kind, default=None)
 
 
-def _add(parser: pytest.Parser, group: pytest.OptionGroup, option: Option) -> None:
+@pytest.hookimpl(wrapper=True)
+def pytest_load_initial_conftests(parser: pytest.Parser) -> Generator[None, None, None]:
+    """The short names ``--engine`` and ``--nodes`` come last: whoever else wants them, plugin or conftest, has them then."""
+    yield
+    group = parser.getgroup("h20")
+    for option in OPTIONS:
+        if option.alias:
+            with contextlib.suppress(ValueError, argparse.ArgumentError):
+                group.addoption(option.alias, **{**_keywords(option), "help": f"Short for --{option.name}"})
+
+
+def _keywords(option: Option) -> dict[str, Any]:
     action = {"flag": "store_true", "list": "append", "text": "store"}[option.kind]
     keywords: dict[str, Any] = {"dest": option.dest, "action": action, "help": option.help}
     if option.kind != "flag":
         keywords["default"] = None
         keywords |= {k: v for k, v in (("metavar", option.metavar), ("choices", option.choices)) if v}
-    names = [f"--{option.name}"]
-    try:
-        group.addoption(*names, *([option.alias] if option.alias else []), **keywords)
-    except ValueError:  # another plugin owns the short name; ours stays reachable by its canonical one
-        group.addoption(*names, **keywords)
-    kind: Literal["args", "string"] = "args" if option.kind == "list" else "string"
-    parser.addini(option.dest, option.help, type=kind, default=None)
+    return keywords
 
 
 def pytest_addhooks(pluginmanager: pytest.PytestPluginManager) -> None:

@@ -1,0 +1,70 @@
+"""Wrong input: one line with file, field, value, and what is accepted; exit status 4; no traceback."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+
+def _usage_error(pytester: pytest.Pytester, *args: str) -> str:
+    result = pytester.runpytest_subprocess(*args)
+    assert result.ret == pytest.ExitCode.USAGE_ERROR, result.stdout.str() + result.stderr.str()
+    text = result.stderr.str()
+    assert "Traceback" not in text
+    assert "INTERNALERROR" not in text + result.stdout.str()
+    return text
+
+
+def test_no_such_inventory(pytester: pytest.Pytester) -> None:
+    assert "nowhere.yaml: no such inventory file" in _usage_error(pytester, "--nodes=nowhere.yaml")
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        ("control_interface: xgbe0", "contrl_interface: xgbe0", "nodes[0].contrl_interface = \"xgbe0\": unknown field; accepted here:"),
+        ("gid_index: 3 ", "gid_index: three ", "nodes[0].gid_index = \"three\": input should be a valid integer"),
+        ("address: 10.63.65.208\n    host_ip: 10.63.65.208", "address: 10.63.65.207", "nodes[1].address: '10.63.65.207' is already that"),
+        ("      - {hca: mlx5_8, interface: xgbe8, address: 33.2.163.144}\n", "", "nodes[1].rails: 7 rails where another node has 8"),
+        ("dist_port: 30000", "dist_port: 8000", "dist_port and http_port are both 8000"),
+        ("name: h20-2node", "name: h20-2node\nname: again", "key 'name' is given twice"),
+        ("nodes:", "nodes: [", "not valid YAML"),
+    ],
+)
+def test_inventory_errors_name_the_place(
+    pytester: pytest.Pytester, inventory_file: Path, old: str, new: str, message: str
+) -> None:
+    text = inventory_file.read_text(encoding="utf-8")
+    assert old in text
+    inventory_file.write_text(text.replace(old, new, 1), encoding="utf-8")
+    error = _usage_error(pytester, "--engine=sglang", f"--nodes={inventory_file.name}")
+    assert message in error
+    assert "cluster.yaml" in error
+
+
+def test_engine_is_missing(pytester: pytest.Pytester, inventory_file: Path) -> None:
+    assert "--engine is missing: the inventory has sglang, vllm" in _usage_error(pytester, "--nodes=cluster.yaml")
+
+
+def test_unknown_engine_and_profile(pytester: pytest.Pytester, inventory_file: Path) -> None:
+    assert "no engine 'trt'; it has sglang, vllm" in _usage_error(pytester, "--nodes=cluster.yaml", "--engine=trt")
+    text = _usage_error(pytester, "--nodes=cluster.yaml", "--engine=sglang:fast")
+    assert "no profile 'fast'; it has default, dp-attention, torch-compile, tuned" in text
+
+
+def test_faults_are_for_the_rehearsal_only(pytester: pytest.Pytester, inventory_file: Path) -> None:
+    text = _usage_error(pytester, "--nodes=cluster.yaml", "--engine=sglang", "--h20-fault=rail-down")
+    assert "faults can only be injected into the rehearsal" in text
+
+
+def test_attach_to_nothing(pytester: pytest.Pytester) -> None:
+    text = _usage_error(pytester, "--h20-attach=http://127.0.0.1:9", "--engine=vllm")
+    assert "http://127.0.0.1:9/v1/models" in text
+    assert "is the engine up" in text
+
+
+def test_a_gate_that_does_not_exist(pytester: pytest.Pytester, inventory_file: Path) -> None:
+    pytester.makepyfile("import pytest\n@pytest.mark.h20_gate('speed')\ndef test_it(): pass")
+    text = _usage_error(pytester, "--nodes=cluster.yaml", "--engine=sglang", "test_a_gate_that_does_not_exist.py")
+    assert "h20_gate('speed'): gates are environment, fabric" in text
