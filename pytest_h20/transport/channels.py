@@ -28,7 +28,7 @@ class Transport(paramiko.Transport):
         except paramiko.ChannelException:
             raise
         except paramiko.SSHException as error:
-            if self.active and "Unable to open channel" in str(error):
+            if self.is_active() and "Unable to open channel" in str(error):
                 raise paramiko.ChannelException(2, "refused") from error
             raise
 
