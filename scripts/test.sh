@@ -1,0 +1,36 @@
+#!/usr/bin/env bash
+# Everything that must hold, on a fresh Debian 12 machine as root: installs what it needs into .venv and with apt-get, then lints,
+# type-checks, and runs the unit, plugin, integration and end-to-end tests (real sshd, real dockerd, real vLLM on CPU).
+#   scripts/test.sh            all of it (about 20 minutes on 2 cores)
+#   scripts/test.sh fast       without the lab: no root, no engine
+set -euo pipefail
+cd "$(dirname "$0")/.."
+what=${1:-all}
+
+step() { printf '\n=== %s (%s s)\n' "$*" "$SECONDS"; }
+
+step "Python environment"
+if ! python3 -c 'import ensurepip, venv' 2>/dev/null; then
+  apt-get update -q && apt-get install -qy --no-install-recommends python3-venv python3-pip
+fi
+[ -x .venv/bin/python ] || python3 -m venv .venv
+.venv/bin/python -m pip install -q --disable-pip-version-check -e '.[dev,store]'
+export PATH="$PWD/.venv/bin:$PATH"
+
+step "Lint and types"
+ruff check .
+mypy
+
+step "Unit and plugin tests"
+pytest -q -n 2 --dist worksteal tests/unit tests/plugin
+
+if [ "$what" = all ]; then
+  step "The lab: two nodes with real sshd, dockerd and vLLM"
+  python -m tests.lab setup
+  trap 'python -m tests.lab down' EXIT
+  step "Integration tests"
+  pytest -q tests/integration
+  step "End to end on the lab"
+  pytest -q tests/e2e
+fi
+step "done"
