@@ -62,10 +62,14 @@ class _Facts:
         return [e for e in self.errors if e.severity == "fatal"]
 
 
-def judge_job(evidences: Sequence[LogEvidence], expected: Expected | None = None) -> Job:
-    """Judge the logs of one job together. Pass the logs of **all** nodes: one node's half is never proof."""
+def judge_job(evidences: Sequence[LogEvidence], expected: Expected | None = None, nodes: Mapping[str, str] | None = None) -> Job:
+    """Judge the logs of one job together. Pass the logs of **all** nodes: one node's half is never proof.
+
+    ``nodes`` maps a log's ``source`` to the node it came from. Give it when you know: containers on two nodes may share one
+    host name.
+    """
     expected = expected or Expected()
-    placed = place(evidences)
+    placed = place(evidences, nodes)
     errors = _sorted_errors(evidences)
     providers = {p for e in evidences for proc in e.processes for p in proc.providers}
     effective = {c: _effective(c, providers) for c in placed.channels if c.kind == "net"}
@@ -74,7 +78,7 @@ def judge_job(evidences: Sequence[LogEvidence], expected: Expected | None = None
     processes = tuple(p for e in evidences for p in e.processes if p.host or p.pid)
     node_of = placed.node_of
     main = _main(placed.communicators)
-    nodes = tuple(sorted({n for c in placed.communicators for n in c.rank_to_node.values() if n} | {
+    names = tuple(sorted({n for c in placed.communicators for n in c.rank_to_node.values() if n} | {
         n for (_, host, _), n in node_of.items() if host
     }))  # fmt: skip
     by_node = _by_node(evidences, node_of)
@@ -83,7 +87,7 @@ def judge_job(evidences: Sequence[LogEvidence], expected: Expected | None = None
         verdict=finding.verdict, reason=finding.reason, missing=tuple(dict.fromkeys(finding.missing)),
         advice=tuple(dict.fromkeys(finding.advice)), deciding=tuple(dict.fromkeys(finding.deciding)),
         gdr=_gdr([c for c in net if c.inter_node] or net),
-        communicators=placed.communicators, channels=placed.channels, nodes=nodes,
+        communicators=placed.communicators, channels=placed.channels, nodes=names,
         nranks=main.nranks if main else None, nnodes=main.nnodes if main else None,
         hcas_used=_hcas_used(net, effective), unresolved_devices=placed.unresolved,
         nccl_versions=_versions(evidences), oob=_addresses(by_node, "oob"), bootstrap=_addresses(by_node, "bootstrap"),
@@ -174,7 +178,7 @@ def _rdma(f: _Facts, rdma: list[Channel]) -> _Finding:
     networks = {n for e in f.evidences for _, n, _ in e.network_lines}
     others = sorted(n for n in networks if family_of(n) == "socket")
     if others:
-        missing.append(f"a reason why another process says \"Using network {others[0]}\"")
+        missing.append(f'a reason why another process says "Using network {others[0]}"')
     if f.expected.nnodes and not any(groups[k].nnodes == f.expected.nnodes for k in judged):
         missing.append(f"a communicator over the expected {f.expected.nnodes} nodes")
     fatal = f.fatal
@@ -220,18 +224,17 @@ def _group_gaps(f: _Facts, group: Communicator, links: list[Channel]) -> list[st
         gaps.append(f"the logs of {group.nnodes - len(nodes)} of {group.nnodes} nodes")
     for node in sorted(nodes):
         seen = {c.direction for c in links if c.node == node}
-        for direction in ("send", "receive"):
-            if direction not in seen:
-                gaps.append(f"{direction} channels between nodes as {node or 'the node without a name'} prints them")
+        who = node or "the node without a name"
+        gaps += [f"{d} channels between nodes as {who} prints them" for d in ("send", "receive") if d not in seen]
     if group.nranks is not None:
         if group.open_ranks:
-            gaps.append(f"\"Init COMPLETE\" of rank {min(group.open_ranks)}")
+            gaps.append(f'"Init COMPLETE" of rank {min(group.open_ranks)}')
         silent = nodes - {group.rank_to_node[r] for r in group.completed_ranks if r in group.rank_to_node}
         if silent:
-            gaps.append(f"\"Init COMPLETE\" of any rank on {min(silent)}")
+            gaps.append(f'"Init COMPLETE" of any rank on {min(silent)}')
         if f.expected.nranks == group.nranks and len(group.completed_ranks) < group.nranks:
             absent = min(set(range(group.nranks)) - group.completed_ranks)
-            gaps.append(f"\"Init COMPLETE\" of rank {absent}")
+            gaps.append(f'"Init COMPLETE" of rank {absent}')
     return gaps
 
 
@@ -271,11 +274,11 @@ def _no_network_channels(f: _Facts, net: list[Channel]) -> _Finding:
         return _Finding("undetermined", f"\"Using network {next(iter(networks))}\" on more than one node is probable RDMA, but no "
                         "channel line proves it", missing=['channel lines ("via NET/…")'], advice=ask, deciding=chosen)  # fmt: skip
     if any(c.nranks == 1 for c in f.placed.communicators) and not comms:
-        return _Finding("undetermined", "the communicator has one rank: nothing is transported", 
+        return _Finding("undetermined", "the communicator has one rank: nothing is transported",
                         missing=["a job with several ranks"], advice=ask, deciding=chosen)  # fmt: skip
     if not any(e.processes or e.channels for e in f.evidences):
         return _Finding("undetermined", "no NCCL line at all", missing=["NCCL log lines"], advice=ask)
-    said = f"\"Using network {next(iter(networks))}\" names what would be used" if networks else "the network chosen is not shown"
+    said = f'"Using network {next(iter(networks))}" names what would be used' if networks else "the network chosen is not shown"
     return _Finding("undetermined", f"no channel line (\"via NET/…\"): {said}, not what carries data between nodes",
                     missing=['channel lines ("via NET/…")'], advice=ask, deciding=chosen + _causes(f)[:2])  # fmt: skip
 
@@ -356,7 +359,7 @@ def _causes(f: _Facts) -> list[tuple[str, Where]]:
 
 def _cause_advice(f: _Facts) -> list[str]:
     return [action for _, action, _ in _cause_notes(f)] or [
-        "look for the reason with NCCL_DEBUG_SUBSYS=INIT,ENV,NET: NCCL_IB_DISABLE, NCCL_NET, \"No device found\", libibverbs"
+        'look for the reason with NCCL_DEBUG_SUBSYS=INIT,ENV,NET: NCCL_IB_DISABLE, NCCL_NET, "No device found", libibverbs'
     ]
 
 

@@ -49,10 +49,10 @@ class Placed:
     unresolved: tuple[str, ...]
 
 
-def place(evidences: Sequence[LogEvidence]) -> Placed:
-    """Put the logs of one job together."""
+def place(evidences: Sequence[LogEvidence], names: Mapping[str, str] | None = None) -> Placed:
+    """Put the logs of one job together. ``names``: source -> node, where the caller knows from which node a file came."""
     groups = _groups(evidences)
-    node_of = _nodes(evidences, groups)
+    node_of = _nodes(evidences, groups, names or {})
     for group in groups:
         for key, entry in group.entries:
             if group.rank_to_node.setdefault(entry.rank, _entry_node(node_of, key, entry)) != _entry_node(node_of, key, entry):
@@ -108,17 +108,19 @@ def _groups(evidences: Sequence[LogEvidence]) -> list[Group]:
     return [*by_id.values(), *by_size.values()]
 
 
-def _nodes(evidences: Sequence[LogEvidence], groups: Iterable[Group]) -> dict[ProcessKey, str]:
+def _nodes(evidences: Sequence[LogEvidence], groups: Iterable[Group], names: Mapping[str, str]) -> dict[ProcessKey, str]:
     node_of: dict[ProcessKey, str] = {}
     for evidence in evidences:
+        told = names.get(evidence.source)
         for process in evidence.processes:
-            node_of[(evidence.source, process.host, process.pid)] = process.host
+            node_of[(evidence.source, process.host, process.pid)] = told or process.host
         for channel in evidence.channels:
-            node_of.setdefault((evidence.source, channel.host, channel.pid), channel.host)
+            node_of.setdefault((evidence.source, channel.host, channel.pid), told or channel.host)
     for group in groups:
         by_host: dict[str, list[tuple[ProcessKey, RankInit]]] = defaultdict(list)
         for key, entry in group.entries:
-            by_host[key[1]].append((key, entry))
+            if key[0] not in names:
+                by_host[key[1]].append((key, entry))
         stated = group.nnodes_stated
         for host, entries in by_host.items():
             if stated == 1 or not _shares_name(entries):

@@ -32,9 +32,7 @@ _CHANNEL = re.compile(
     r"^(?P<word>Channel|Ring) (?P<ch>\d+)(?:/(?P<conn>\d+))? : (?P<a>\d+)(?:\[[^\]]*\])? -> (?P<b>\d+)(?:\[[^\]]*\])?"
     r"(?: \[(?P<dir>send|receive)\])? via (?P<via>.+)$"
 )
-_NET = re.compile(
-    r"^NET/(?P<net>[^/\n]+)/(?P<dev>\d+)(?:\((?P<pxn>\d+)\))?(?P<gdr>/GDRDMA(?:\(PCI\))?)?(?P<shared>/Shared)?$"
-)
+_NET = re.compile(r"^NET/(?P<net>[^/\n]+)/(?P<dev>\d+)(?:\((?P<pxn>\d+)\))?(?P<gdr>/GDRDMA(?:\(PCI\))?)?(?P<shared>/Shared)?$")
 _NET_NAME = re.compile(r"^NET/(?P<net>[^/\n]+)/")
 # P2P/IPC[/read], P2P/CUMEM[/read], P2P/MNNVL, P2P/direct pointer[/read], P2P/indirect/3[..]; SHM/direct/direct, SHM/CE/direct ...
 _LOCAL = re.compile(
@@ -427,8 +425,8 @@ class Reader:
                 self.overflow = True
                 return None
             entry = _Rank(comm, rank, nranks, self._where(record), comm_id)
-            new = (*base, comm_id, rank, nranks)
-            self.ranks[new] = self.latest[(*base, rank, nranks)] = entry
+            named, unnamed = (*base, comm_id, rank, nranks), (*base, rank, nranks)
+            self.ranks[named] = self.latest[unnamed] = entry
         if comm_id and entry.comm_id is None:
             entry.comm_id = comm_id
         return entry
@@ -747,8 +745,8 @@ def parse_log(chunks: Iterable[bytes] | bytes | str, source: str = "") -> LogEvi
     """
     if isinstance(chunks, str):
         chunks = chunks.encode("utf-8", "surrogateescape")
-    if isinstance(chunks, (bytes, bytearray)):
-        chunks = (bytes(chunks),)
+    if isinstance(chunks, bytes):
+        chunks = (chunks,)
     reader = Reader(source)
     reader.read(chunks)
     return reader.evidence()

@@ -1,0 +1,266 @@
+"""What must hold for a job that is meant to run over RDMA. Pure: a :class:`Job` and plain arguments in, findings out.
+
+``ok`` is True, False, or None when the logs do not show it; None is never a pass. Node names in arguments are compared with the
+job's node names without case and domain (``node01.example`` = ``NODE01``); pass ``nodes=`` to :func:`judge_job` to use your own.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from pytest_h20.nccl.model import Channel, Job, Process, Where, to_json
+
+SHOW = 5  # evidence lines per finding
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One check on one subject. ``evidence_lines`` are ``file:line text``."""
+
+    check: str
+    ok: bool | None
+    subject: str
+    measured: str
+    expected: str
+    reason: str = ""
+    action: str = ""
+    evidence_lines: tuple[str, ...] = ()
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON-safe form."""
+        return to_json(self)  # type: ignore[no-any-return]
+
+
+def inter_node_gdr(job: Job) -> list[Finding]:
+    """Every channel between nodes is ``NET/IB…/GDRDMA``, per node and direction, and nothing is left open about them."""
+    wanted = "every channel between nodes via NET/IB…/GDRDMA"
+    links = [c for c in job.channels if c.kind == "net" and c.inter_node is not False]
+    if not links:
+        return [Finding("channels_gdr", None, "job", "no channel between nodes", wanted, job.reason, _advice(job))]
+    out = []
+    for node in sorted({c.node for c in links} | set(_expected_nodes(job))):
+        mine = [c for c in links if c.node == node]
+        bad = [c for c in mine if c.family != "ib" or c.gdr is False]
+        open_ = [c for c in mine if c.inter_node is None or c.gdr is None or not c.intact]
+        silent = [d for d in ("send", "receive") if d not in {c.direction for c in mine}]
+        ok: bool | None = True
+        reason = action = ""
+        if bad:
+            ok = False
+            slow = [c for c in bad if c.family == "ib"]
+            reason = f"{len(bad)} of {len(mine)} channel lines are not: {bad[0].text()}"
+            action = (
+                "load nvidia_peermem (or use DMA-BUF), check NCCL_NET_GDR_LEVEL, ACS and that GPU and HCA share a PCIe switch"
+                if len(slow) == len(bad)
+                else "find out why this node uses TCP: NCCL_IB_DISABLE, NCCL_NET, /dev/infiniband in the container, NCCL_IB_HCA"
+            )
+        elif silent or open_:
+            ok = None
+            reason = f"no {' and no '.join(silent)} line" if silent else f"{len(open_)} channel lines are cut or cannot be placed"
+            action = _advice(job)
+        out.append(
+            Finding("channels_gdr", ok, node or "job", _count(mine), wanted, reason, action, _lines(bad or open_ or mine))
+        )  # fmt: skip
+    if all(f.ok for f in out) and job.verdict != "rdma_proven":
+        out.append(Finding("channels_gdr", None, "job", job.verdict, "rdma_proven", job.reason, _advice(job), _deciding(job)))
+    return out
+
+
+def hcas_used(job: Job, expected: Mapping[str, Iterable[str]]) -> list[Finding]:
+    """On each node every HCA of the list carries a channel between nodes, and no other does."""
+    out = []
+    for name, wanted_names in expected.items():
+        wanted = sorted({w.split(":")[0] for w in wanted_names})
+        node = _find(job, name)
+        used = list(job.hcas_used.get(node, ())) if node is not None else []
+        subject, expects = name, ", ".join(wanted)
+        unresolved = [u for u in job.unresolved_devices if node is not None and u.startswith(f"{node} ")]
+        if node is None or not used:
+            reason = f"no channel line of {name} names a device (nodes in the logs: {', '.join(job.nodes) or 'none'})"
+            out.append(Finding("hcas_used", None, subject, "nothing", expects, reason, _advice(job)))
+            continue
+        absent, extra = sorted(set(wanted) - set(used)), sorted(set(used) - set(wanted))
+        mine = [c for c in job.channels if c.node == node and c.kind == "net" and c.inter_node is not False]
+        if extra or (absent and not unresolved):
+            parts = [f"not used: {', '.join(absent)}"] * bool(absent) + [f"not in the list: {', '.join(extra)}"] * bool(extra)
+            odd = [c for c in mine if c.hca and set(_names(c)) & set(extra)]
+            out.append(
+                Finding("hcas_used", False, subject, ", ".join(used), expects, "; ".join(parts),
+                        "check link and GID of the unused ports; set NCCL_IB_HCA to exactly this list", _lines(odd or mine))
+            )  # fmt: skip
+        elif unresolved:
+            out.append(
+                Finding("hcas_used", None, subject, ", ".join(used), expects,
+                        f"{len(unresolved)} devices have no name because the \"NET/IB : Using\" list is missing or cut: "
+                        f"{unresolved[0]}", "let every process write its own NCCL_DEBUG_FILE", _lines(mine))
+            )  # fmt: skip
+        else:
+            out.append(Finding("hcas_used", True, subject, ", ".join(used), expects, evidence_lines=_lines(mine)))
+    return out
+
+
+def gid_index(job: Job, expected: Mapping[str, int]) -> list[Finding]:
+    """The GID index in use on each node, from ``GID n`` of the connection lines or NCCL_IB_GID_INDEX of the environment."""
+    out = []
+    for name, index in expected.items():
+        node = _find(job, name)
+        seen = dict(job.gid_indexes.get(node, {})) if node is not None else {}
+        in_use = {k: v for k, v in seen.items() if k != "environment"}
+        judged = in_use or seen
+        values = {i for indexes in judged.values() for i in indexes}
+        lines = _env_lines(job, node, "NCCL_IB_GID_INDEX")
+        if not values:
+            out.append(
+                Finding("gid_index", None, name, "not shown", str(index),
+                        "neither NCCL_IB_GID_INDEX nor a GID of a connection is in the logs (from 2.21 NCCL chooses it itself)",
+                        "set NCCL_DEBUG_SUBSYS=INIT,ENV,NET")
+            )  # fmt: skip
+            continue
+        ok = values == {index}
+        shown = "; ".join(f"{k}: {', '.join(map(str, v))}" for k, v in sorted(seen.items()))
+        reason = "" if ok else f"another GID index than the inventory's {index} is used"
+        action = "" if ok else "set NCCL_IB_GID_INDEX to the RoCE v2 IPv4 GID of that node (show_gids), or correct the inventory"
+        out.append(Finding("gid_index", ok, name, shown, str(index), reason, action, lines))
+    return out
+
+
+def control_interface(job: Job, expected: Mapping[str, str]) -> list[Finding]:
+    """Bootstrap and OOB of every process of a node run on its control interface."""
+    out = []
+    for name, interface in expected.items():
+        node = _find(job, name)
+        seen = {
+            a.interface: a for table in (job.oob, job.bootstrap) for a in (table.get(node, ()) if node is not None else ())
+        }  # fmt: skip
+        if not seen:
+            out.append(
+                Finding("control_interface", None, name, "not shown", interface, "no Bootstrap or OOB line of this node",
+                        "set NCCL_DEBUG=INFO and NCCL_DEBUG_SUBSYS=INIT,BOOTSTRAP,ENV,NET")
+            )  # fmt: skip
+            continue
+        ok = set(seen) == {interface}
+        reason = "" if ok else "the processes found another interface first: bootstrap traffic leaves the control network"
+        action = "" if ok else f"set NCCL_SOCKET_IFNAME=={interface} (with two equal signs: exactly this one) on that node"
+        lines = tuple(f"{a.where} {a.interface}:{a.address or '?'}" for a in seen.values())
+        out.append(Finding("control_interface", ok, name, ", ".join(sorted(seen)), interface, reason, action, lines[:SHOW]))
+    return out
+
+
+def no_sockets(job: Job) -> Finding:
+    """No channel between ranks runs over sockets."""
+    net = [c for c in job.channels if c.kind == "net"]
+    bad = [c for c in net if c.family == "socket" and c.inter_node is not False]
+    if bad or job.verdict in ("sockets", "mixed"):
+        return Finding("no_sockets", False, "job", f"{len(bad)} channel lines over sockets", "none", job.reason, _advice(job),
+                       _lines(bad) or _deciding(job))  # fmt: skip
+    doubt = [c for c in net if c.inter_node is not False and c.family not in ("ib", "ofi")]
+    if not any(c.inter_node for c in net) or doubt or job.damaged or job.one_sided:
+        return Finding(
+            "no_sockets", None, "job", f"{len(net)} network channel lines", "none over sockets", job.reason, _advice(job)
+        )
+    return Finding("no_sockets", True, "job", f"{len(net)} network channel lines, none over sockets", "none over sockets",
+                   evidence_lines=_lines(net))  # fmt: skip
+
+
+def one_version(job: Job, nranks: int | None = None) -> Finding:
+    """All processes run one NCCL version. From NCCL 2.22 every process prints it; before, only rank 0 does: not measurable."""
+    versions = sorted(set(job.nccl_versions.values()))
+    own = [p for p in job.processes if p.nccl_version]
+    measured = ", ".join(f"{v} ({sum(x == v for x in job.nccl_versions.values())} processes)" for v in versions) or "not shown"
+    if len(versions) > 1:
+        return Finding("one_version", False, "job", measured, "one version", "the ranks run different NCCL versions",
+                       "use one image on all nodes")  # fmt: skip
+    ranked = {(p.source, p.host, p.pid) for p in job.processes if p.networks or p.devices or p.connected or p.bootstrap}
+    told = {(p.source, p.host, p.pid) for p in own}
+    if not versions or ranked - told or (nranks is not None and len(own) < nranks):
+        return Finding("one_version", None, "job", measured, "one version, told by every process",
+                       f"{len(own)} of {nranks or len(ranked) or 'all'} processes tell their version (NCCL before 2.22: only rank 0)",
+                       "compare the NCCL version inside both containers")  # fmt: skip
+    return Finding("one_version", True, "job", measured, "one version")
+
+
+def no_failures(job: Job) -> list[Finding]:
+    """No fatal line and no retry. One finding per failure, primary first; one passing finding when there is none."""
+    bad = [e for e in job.errors if e.severity in ("fatal", "retry")]
+    if bad:
+        return [
+            Finding("no_failures", False, f"{e.host or 'unknown host'} pid {e.pid}", e.label or e.meaning, "no failure",
+                    ("" if e.primary else "follow-up of another failure: ") + e.meaning, e.action, (f"{e.where} {e.text[:200]}",))
+            for e in bad
+        ]  # fmt: skip
+    if not any(p.networks or p.bootstrap or p.connected for p in job.processes) and not job.channels:
+        return [Finding("no_failures", None, "job", "no NCCL line", "no failure", job.reason, _advice(job))]
+    return [Finding("no_failures", True, "job", "none", "no failure")]
+
+
+def log_complete(job: Job, nranks: int | None = None) -> Finding:
+    """The logs reach from start-up to the first collective on all ranks, and nothing in them is damaged."""
+    main = max(job.communicators, key=lambda c: (c.spans_nodes, c.nranks or 0), default=None)
+    wanted = f"Init COMPLETE of {nranks or 'all'} ranks, then a collective"
+    if main is None or main.nranks is None:
+        return Finding("log_complete", None, "job", "no communicator line", wanted, "the logs hold no communicator", _advice(job))
+    size = nranks or main.nranks
+    measured = f"{len(main.completed_ranks)} of {size} ranks complete, collective {'reached' if job.collective else 'not seen'}"
+    if main.nranks != size:
+        return Finding("log_complete", False, "job", f"a communicator of {main.nranks} ranks", wanted,
+                       "the job has another number of ranks", "check the launch arguments on all nodes")  # fmt: skip
+    if len(main.completed_ranks) < size or not job.collective or job.damaged:
+        absent = sorted(set(range(size)) - main.completed_ranks)
+        reason = (
+            f"no Init COMPLETE of rank {absent[0]}" if absent
+            else "no collective was reached: channels are made at the first use" if not job.collective
+            else f"{job.damaged} damaged records"
+        )  # fmt: skip
+        return Finding("log_complete", None, "job", measured, wanted, reason, "send one request, then collect all nodes' files")
+    return Finding("log_complete", True, "job", measured, wanted)
+
+
+def _find(job: Job, name: str) -> str | None:
+    if name in job.nodes:
+        return name
+    short = name.split(".")[0].lower()
+    same = [n for n in job.nodes if n.split("@")[0].split(".")[0].lower() == short]
+    return same[0] if len(same) == 1 else None
+
+
+def _expected_nodes(job: Job) -> Sequence[str]:
+    main = max((c for c in job.communicators if c.spans_nodes), key=lambda c: c.nranks or 0, default=None)
+    return sorted(set(main.rank_to_node.values())) if main else ()
+
+
+def _names(channel: Channel) -> list[str]:
+    return [part.split(":")[0] for part in (channel.hca or "").split("+")]
+
+
+def _lines(channels: Sequence[Channel]) -> tuple[str, ...]:
+    return tuple(f"{c.where} channel {c.channel}: {c.text()}" for c in channels[:SHOW])
+
+
+def _deciding(job: Job) -> tuple[str, ...]:
+    return tuple(f"{where} {text}" for text, where in job.deciding[:SHOW])
+
+
+def _count(channels: Sequence[Channel]) -> str:
+    kinds: dict[str, int] = {}
+    for c in channels:
+        name = f"NET/{c.network}" + ("/GDRDMA" if c.gdr else "")
+        kinds[name] = kinds.get(name, 0) + 1
+    return ", ".join(f"{n} x {k}" for k, n in sorted(kinds.items())) or "no channel line"
+
+
+def _advice(job: Job) -> str:
+    return job.advice[0] if job.advice else ""
+
+
+def _env_lines(job: Job, node: str | None, key: str) -> tuple[str, ...]:
+    out: list[tuple[str, Where]] = []
+    for p in job.processes:
+        if node is not None and _node_of(job, p) == node:
+            out += [(text, where) for text, where in p.notes if text.startswith(key)]
+    return tuple(f"{where} {text}" for text, where in out[:SHOW])
+
+
+def _node_of(job: Job, process: Process) -> str:
+    return job.node_of_process.get(f"{process.source}|{process.host}|{process.pid}", process.host)
