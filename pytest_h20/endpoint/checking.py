@@ -144,7 +144,7 @@ def with_evidence(api: Api, say: Say, body: Body) -> list[Verdict]:
             verdicts = [say.unknown(str(error), action="see the engine's log: a request was not answered")]
         except (ProtocolError, UnexpectedAnswer) as error:
             verdicts = [say.fail(str(error))]
-    path = say.ctx.evidence(f"endpoint/{say.check}.txt", transcript(log)) if log else ""
+    path = say.ctx.evidence(f"{say.check}.txt", transcript(log)) if log else ""
     if not path:
         return verdicts
     return [v.model_copy(update={"evidence": (*v.evidence, path)}) for v in verdicts]

@@ -12,6 +12,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from pydantic import JsonValue
+
 from pytest_h20.endpoint.checking import CheckList, Say, differs
 from pytest_h20.endpoint.checks_generation import COLOURS, TOOL, structured
 from pytest_h20.endpoint.checks_serving import known_question
@@ -39,9 +41,7 @@ def tag_problems(choice: Choice) -> list[str]:
     """Tags in fields of an answer that ended by itself. Pure."""
     problems = []
     for name, text in (("content", choice.content), ("reasoning", choice.reasoning)):
-        for tag in (START, END):
-            if tag in (text or ""):
-                problems.append(f"{tag} in the {name}: {text!r:.100}")
+        problems += [f"{tag} in the {name}: {text!r:.100}" for tag in (START, END) if tag in (text or "")]
     return problems
 
 
@@ -74,7 +74,7 @@ def check_split(api: Api, say: Say) -> Verdict:
         if unfinished:
             return unfinished
         problems.append("no content")
-    return say.problems(problems, fields=sorted(reply.seen.reasoning_fields))
+    return say.problems(problems, fields=list[JsonValue](sorted(reply.seen.reasoning_fields)))
 
 
 @CHECKS.add("reasoning.split_stream", "A streamed answer has its reasoning apart", action=ACTION, needs=["reasoning"])
@@ -87,7 +87,7 @@ def check_split_stream(api: Api, say: Say) -> Verdict:
         if unfinished:
             return unfinished
         problems.append("no chunk brings content")
-    return say.problems(problems, fields=sorted(reply.seen.reasoning_fields))
+    return say.problems(problems, fields=list[JsonValue](sorted(reply.seen.reasoning_fields)))
 
 
 @CHECKS.add("reasoning.order", "Reasoning comes first, then the answer", action=ACTION, needs=["reasoning"])
@@ -110,7 +110,8 @@ def check_no_tags(api: Api, say: Say) -> Verdict:
 @CHECKS.add("reasoning.stream_equals_message", "The chunks add up to the message", action=ACTION, needs=["reasoning"])
 def check_stream_equals_message(api: Api, say: Say) -> Verdict:
     """Reasoning and content of the stream, joined, are those of the plain answer; repeated when greedy answers differ anyway."""
-    plain, streamed = [], []
+    plain: list[tuple[str, str]] = []
+    streamed: list[tuple[str, str]] = []
     for _ in range(3):
         for kind, stream in ((plain, False), (streamed, True)):
             choice = ask(api, stream=stream).choice

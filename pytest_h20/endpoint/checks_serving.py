@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from collections.abc import Sequence
 from typing import Any
@@ -9,6 +10,7 @@ from typing import Any
 from pytest_h20.endpoint.answers import shipped
 from pytest_h20.endpoint.checking import CheckList, Say, differs
 from pytest_h20.endpoint.client import CHAT, Api
+from pytest_h20.endpoint.context import EndpointContext
 from pytest_h20.endpoint.reply import SeenShape, UnexpectedAnswer, read_error
 from pytest_h20.endpoint.wire import Wire
 from pytest_h20.engines.base import Version
@@ -111,6 +113,22 @@ def served_version(api: Api) -> str | None:
         if isinstance(found, str):
             return found
     return None
+
+
+def with_served_version(ctx: EndpointContext) -> EndpointContext:
+    """The context with the version the server tells, where the caller does not know it ("" or "0", an attached endpoint).
+
+    Raises UsageError when nobody knows: without a version there is no dialect to hold the answers against.
+    """
+    if ctx.version not in ("", "0"):
+        return ctx
+    told = served_version(Api(dataclasses.replace(ctx, version="0")))
+    if told is None:
+        raise UsageError(
+            f"{ctx.base_url} tells no version; name the engine version in the inventory (engines: profiles: version), for "
+            "what an answer must look like depends on it"
+        )
+    return dataclasses.replace(ctx, version=told)
 
 
 @CHECKS.add(

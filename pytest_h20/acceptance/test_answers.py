@@ -1,0 +1,82 @@
+"""Gate ``answers``: the answers are right. The shipped graded set, a user's own (``--h20-accuracy``), a needle, two engines."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import pytest
+
+from pytest_h20.endpoint.answers import Score, load_dataset
+from pytest_h20.endpoint.catalog import ANSWERS
+from pytest_h20.endpoint.checking import Listed
+from pytest_h20.endpoint.checks_answers import check_accuracy, check_dataset, compare_verdict
+from pytest_h20.endpoint.checks_serving import with_served_version
+from pytest_h20.endpoint.client import Api
+from pytest_h20.fixtures import Judge
+from pytest_h20.verdicts import Verdict
+
+if TYPE_CHECKING:
+    from pytest_h20.serving import Endpoint
+
+pytestmark = pytest.mark.h20_gate("answers")
+
+Graded = tuple[Sequence[Verdict], Score]
+
+
+@pytest.fixture(scope="session")
+def api(endpoint: Endpoint) -> Api:
+    """The client of the checks."""
+    return Api(with_served_version(endpoint.ctx))
+
+
+def _key(name: str, label: str) -> str:
+    return f"score-{name}-{''.join(c if c.isalnum() else '-' for c in label)}"
+
+
+def _graded(endpoint: Endpoint, api: Api, name: str, path: str | None) -> Graded:
+    """Asked once per engine and run, whichever worker comes first."""
+
+    def ask() -> Graded:
+        return check_accuracy(api) if path is None else check_dataset(api, path, load_dataset(path))
+
+    return endpoint.session.shared.once(_key(name, endpoint.label), ask)
+
+
+def _user_file(endpoint: Endpoint) -> str:
+    path = endpoint.session.settings["h20-accuracy"].value
+    if not path:
+        pytest.skip("no data set of the user's: --h20-accuracy=FILE.jsonl grades one")
+    return str(path)
+
+
+def test_accuracy(endpoint: Endpoint, api: Api, judge: Judge) -> None:
+    """The shipped questions; the gate is on the lower end of the Wilson interval."""
+    judge(*_graded(endpoint, api, "shipped", None)[0])
+
+
+def test_dataset(endpoint: Endpoint, api: Api, judge: Judge) -> None:
+    """The user's questions, graded the same way."""
+    judge(*_graded(endpoint, api, "dataset", _user_file(endpoint))[0])
+
+
+@pytest.mark.parametrize("check", ANSWERS, ids=lambda check: check.name)
+def test_property(check: Listed, api: Api, judge: Judge) -> None:
+    """Other properties of the answers."""
+    judge(*check.run(api))
+
+
+def test_compare(endpoint: Endpoint, api: Api, judge: Judge) -> None:
+    """With --engine given twice: the second engine against the first, on the same questions."""
+    verdicts = []
+    for name, path in (("shipped", None), ("dataset", endpoint.session.settings["h20-accuracy"].value)):
+        if name == "dataset" and not path:
+            continue
+        mine = _graded(endpoint, api, name, path)[1]
+        for other in endpoint.session.labels:
+            known = endpoint.session.shared.published(_key(name, other)) if other != endpoint.label else None
+            if known is not None and known[0]:
+                verdicts.append(compare_verdict(api, other, endpoint.label, known[1][1], mine, f"{name} questions"))
+    if not verdicts:
+        pytest.skip("only one engine has been asked so far: --engine given twice compares two")
+    judge(*verdicts)

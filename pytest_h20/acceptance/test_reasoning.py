@@ -1,0 +1,30 @@
+"""Gate ``reasoning``: reasoning is split from the answer. One test per property; docs/checks-endpoint.md lists them."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+
+from pytest_h20.endpoint.catalog import REASONING
+from pytest_h20.endpoint.checking import Listed
+from pytest_h20.endpoint.checks_serving import with_served_version
+from pytest_h20.endpoint.client import Api
+from pytest_h20.fixtures import Judge
+
+if TYPE_CHECKING:
+    from pytest_h20.serving import Endpoint
+
+pytestmark = pytest.mark.h20_gate("reasoning")
+
+
+@pytest.fixture(scope="session")
+def api(endpoint: Endpoint) -> Api:
+    """The client of the checks."""
+    return Api(with_served_version(endpoint.ctx))
+
+
+@pytest.mark.parametrize("check", REASONING, ids=lambda check: check.name)
+def test_property(check: Listed, api: Api, judge: Judge) -> None:
+    """One property of the split."""
+    judge(*check.run(api))
