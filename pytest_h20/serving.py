@@ -164,19 +164,18 @@ def nccl_job(session: Session, label: str, endpoint: Endpoint) -> Job:
 def _nccl_job(session: Session, label: str, endpoint: Endpoint) -> Job:
     target = endpoint.target
     endpoint.one_request(16, 8, max(endpoint.ctx.seconds(2), 60.0))
-    evidence = []
+    evidence, where = [], {}
     for node in target.nodes:
         for name, data in nccl_files(session, endpoint.cluster, node.name):
             kept = session.folder.evidence(f"nccl/{key(label)}/{node.name}/{name}", data)
-            evidence.append(parse_log(data, source=kept, node=node.name))
-    return judge_job(
-        evidence,
-        Expected(
-            ranks=target.profile.tensor_parallel,
-            nodes=len(target.nodes),
-            hcas={n.name: tuple(r.device_port for r in n.rails) for n in target.nodes},
-        ),
+            evidence.append(parse_log(data, source=kept))
+            where[kept] = node.name
+    expected = Expected(
+        nranks=target.profile.tensor_parallel,
+        nnodes=len(target.nodes),
+        hcas={n.name: tuple(r.hca for r in n.rails) for n in target.nodes},
     )
+    return judge_job(evidence, expected, nodes=where)
 
 
 def nccl_files(session: Session, cluster: ClusterState, node: str) -> list[tuple[str, bytes]]:

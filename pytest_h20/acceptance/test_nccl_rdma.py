@@ -12,6 +12,7 @@ import pytest
 from pytest_h20 import traffic as counters
 from pytest_h20.cluster.launch import Target
 from pytest_h20.fixtures import Judge
+from pytest_h20.gathering import GatheredFacts
 from pytest_h20.nccl import Job
 from pytest_h20.parameters import RailRef
 from pytest_h20.rdma import NcclVerdicts
@@ -21,10 +22,19 @@ from pytest_h20.traffic import Traffic
 pytestmark = pytest.mark.h20_gate("rdma")
 
 
+@pytest.fixture(autouse=True)
+def _something_to_prove(target: Target) -> None:
+    """Skipped with the reason where there is no RDMA between nodes to be proved."""
+    if len(target.nodes) < 2:
+        pytest.skip("one node: nothing crosses the network")
+    if not target.has_rdma:
+        pytest.skip("the inventory says that RDMA is stood in, or names no rails")
+
+
 @pytest.fixture(scope="module")
-def proof(nccl_logs: Job, target: Target) -> NcclVerdicts:
+def proof(nccl_logs: Job, target: Target, facts: GatheredFacts) -> NcclVerdicts:
     """The job's log, held against the inventory."""
-    return NcclVerdicts(nccl_logs, target)
+    return NcclVerdicts(nccl_logs, target, {name: v.nccl or "" for name, v in facts.images.versions.items()})
 
 
 @pytest.fixture(scope="session")
