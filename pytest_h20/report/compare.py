@@ -210,12 +210,20 @@ def _overall(rows: Sequence[CellChange], spread: float, dof: int) -> Iterator[Ov
             yield Overall(metric, len(logs), change(one, other, higher_is_better=True, run_spread=spread, dof=dof))
 
 
-def words(seen: Change) -> str:
-    """``5.2 % worse (-7.9 … -2.4 %)`` or ``no change beyond noise (+0.4 %: -3.1 … +4.0 %)``."""
-    span = f"{100 * (seen.low - 1):+.1f} … {100 * (seen.high - 1):+.1f} %"
+def of_figure(seen: Change, metric: str) -> tuple[float, float, float]:
+    """The change of the figure itself in percent, with its interval: a time that is 9 % shorter is -9, and that is better."""
+    values = (seen.factor, seen.low, seen.high) if higher_is_better(metric) else (1 / seen.factor, 1 / seen.high, 1 / seen.low)
+    change_, low, high = (100 * (value - 1) for value in values)
+    return change_, low, high
+
+
+def words(seen: Change, metric: str) -> str:
+    """``5.2 % lower, worse (-7.9 … -2.4 %)`` or ``no change beyond noise (+0.4 %: -3.1 … +4.0 %)``."""
+    percent, low, high = of_figure(seen, metric)
+    span = f"{low:+.1f} … {high:+.1f} %"
     if not seen.significant:
-        return f"no change beyond noise ({seen.percent:+.1f} %: {span})"
-    return f"{abs(seen.percent):.1f} % {'better' if seen.factor > 1 else 'worse'} ({span})"
+        return f"no change beyond noise ({percent:+.1f} %: {span})"
+    return f"{abs(percent):.1f} % {'higher' if percent > 0 else 'lower'}, {'better' if seen.factor > 1 else 'worse'} ({span})"
 
 
 def spread_words(result: Comparison) -> str:
@@ -229,7 +237,7 @@ def spread_words(result: Comparison) -> str:
 def text(result: Comparison) -> list[str]:
     """Plain lines for a terminal."""
     lines = [f"old: {result.old.label} [{_state(result.old)}]", f"new: {result.new.label} [{_state(result.new)}]", ""]
-    lines += [f"{METRICS[o.metric][0]:<18} {words(o.change)}, over {o.cells} cells" for o in result.overall]
+    lines += [f"{METRICS[o.metric][0]:<18} {words(o.change, o.metric)}, over {o.cells} cells" for o in result.overall]
     if not result.overall:
         lines.append("no cell was measured on both sides: figures cannot be compared")
     lines += _figures(result)
@@ -253,7 +261,7 @@ def _figures(result: Comparison) -> Iterable[str]:
         yield f"{'cell':<22} {'old tok/s':>10} {'new tok/s':>10}  change"
     for row in rows:
         if row.change:
-            yield f"{row.cell:<22} {row.old or 0:>10.1f} {row.new or 0:>10.1f}  {words(row.change)}"
+            yield f"{row.cell:<22} {row.old or 0:>10.1f} {row.new or 0:>10.1f}  {words(row.change, row.metric)}"
 
 
 def _state(one: Side) -> str:

@@ -25,17 +25,23 @@ def calibration(cells: Sequence[Cell]) -> Html | None:
     names = ("Cell", "Figure", "Mean", "Spread", "95 % interval", "Repeats")
     head = tag("tr", *(tag("th", n, scope="col") for n in names))
     rows = [row for who, group in repeated.items() for row in _rows(who, group)]
+    noisy = [row for row, too_noisy in rows if too_noisy]
     return join(
         tag(
             "p",
             "Each cell was measured several times. The spread is the noise from run to run: up to ",
             f"{100 * STEADY:g} % one later run tells a drop of 10 % from none; above that, repeat cells or lengthen them.",
         ),
-        tag("table", tag("caption", "Repeats"), tag("thead", head), tag("tbody", rows), class_="h20-stack"),
+        _table(f"{len(noisy)} figures are noisier than that", head, noisy) if noisy else tag("p", "No judged figure is noisier."),
+        tag("details", tag("summary", f"All {len(rows)} figures"), _table("Repeats", head, [row for row, _ in rows])),
     )
 
 
-def _rows(who: tuple[str, str], group: Sequence[Cell]) -> list[Html]:
+def _table(caption: str, head: Html, rows: Sequence[Html]) -> Html:
+    return tag("table", tag("caption", caption), tag("thead", head), tag("tbody", rows), class_="h20-stack")
+
+
+def _rows(who: tuple[str, str], group: Sequence[Cell]) -> list[tuple[Html, bool]]:
     found = []
     for metric in METRICS:
         values = [v for c in group if (v := c.figure(metric)) is not None and v > 0]
@@ -56,5 +62,5 @@ def _rows(who: tuple[str, str], group: Sequence[Cell]) -> list[Html]:
             ("95 % interval", f"{number(low)} … {number(high)}"),
             ("Repeats", str(figure.n)),
         )
-        found.append(tag("tr", *(tag("td", value, data_label=label) for label, value in cells)))
+        found.append((tag("tr", *(tag("td", value, data_label=label) for label, value in cells)), noisy))
     return found

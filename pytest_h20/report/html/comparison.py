@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
-from pytest_h20.report.compare import CellChange, Comparison, spread_words, words
+from pytest_h20.report.compare import CellChange, Comparison, of_figure, spread_words, words
 from pytest_h20.report.html.charts import figures
 from pytest_h20.report.html.tags import Child, Html, join, tag
 from pytest_h20.report.html.words import chip, number
@@ -19,14 +19,7 @@ SHOWN = 5
 def comparison(result: Comparison, *, charts: bool = True) -> Html:
     """What changed, where, and what may explain it."""
     return join(
-        tag(
-            "dl",
-            tag("dt", "Old"),
-            tag("dd", result.old.label),
-            tag("dt", "New"),
-            tag("dd", result.new.label),
-            class_="h20-facts",
-        ),
+        tag("p", tag("b", result.new.label), " (new) held against ", tag("b", result.old.label), " (old)."),
         _headline(result),
         figures(_both(result)) if charts else None,
         _cells(result),
@@ -40,12 +33,18 @@ def _headline(result: Comparison) -> Html:
     if not result.overall:
         return tag("p", tag("strong", "No cell was measured on both sides: figures cannot be compared."), class_="h20-standin")
     items = [
-        tag("li", _direction(o.change), " ", tag("strong", METRICS[o.metric][0]), f": {words(o.change)}, over {o.cells} cells")
+        tag(
+            "li",
+            _direction(o.change),
+            " ",
+            tag("strong", METRICS[o.metric][0]),
+            f": {words(o.change, o.metric)}, over {o.cells} cells",
+        )
         for o in result.overall
     ]
     return join(
         tag("ul", items, class_="h20-headline"),
-        tag("p", f"New against old. Intervals are 95 %; {spread_words(result)}.", class_="h20-muted"),
+        tag("p", f"Intervals are 95 %; {spread_words(result)}.", class_="h20-muted"),
     )
 
 
@@ -97,7 +96,7 @@ def _row(row: CellChange, seen: Change) -> Html:
         ("Figure", title),
         ("Old", f"{number(row.old)} {unit}"),
         ("New", f"{number(row.new)} {unit}"),
-        ("Change", join(_bar(seen), _direction(seen), f" {seen.percent:+.1f} %")),
+        ("Change", join(_bar(seen), _direction(seen), f" {of_figure(seen, row.metric)[0]:+.1f} %")),
     )
     return tag("tr", *(tag("td", value, data_label=label) for label, value in cells))
 

@@ -20,21 +20,20 @@ from pytest_h20.report.html.tags import Child, Html, join, script, stylesheet, t
 from pytest_h20.report.model import RunView
 
 VIEWPORT = tag("meta", name="viewport", content="width=device-width, initial-scale=1")
-# pytest-html's template has no language, no viewport and no landmark. The script only helps; nothing is shown by it.
-_HELP = "document.documentElement.lang='en';"
 
 
 @cache
-def _css() -> str:
-    return Path(__file__).with_name("style.css").read_text(encoding="utf-8")
+def _file(name: str) -> str:
+    return Path(__file__).with_name(name).read_text(encoding="utf-8")
 
 
 def summary_html(view: RunView) -> str:
     """The whole report of a run, to be put into ``prefix`` of ``pytest_html_results_summary``.
 
-    Brings its stylesheet along, which also mends pytest-html's own page for phones, dark screens and print.
+    Brings its stylesheet along, which also mends pytest-html's own page for phones, dark screens and print, and a small
+    script that gives that page what screen readers need. Nothing is shown by the script.
     """
-    return str(join(VIEWPORT, stylesheet(_css()), script(_HELP), tag("div", run_parts(view), class_="h20")))
+    return str(join(VIEWPORT, stylesheet(_file("style.css")), script(_file("guest.js")), tag("div", run_parts(view), class_="h20")))
 
 
 def title(view: RunView) -> str:
@@ -54,7 +53,7 @@ def comparison_page(result: Comparison) -> str:
 
 def page(heading: str, *body: Child) -> str:
     """A complete HTML document."""
-    head = tag("head", tag("meta", charset="utf-8"), VIEWPORT, tag("title", heading), stylesheet(_css()))
+    head = tag("head", tag("meta", charset="utf-8"), VIEWPORT, tag("title", heading), stylesheet(_file("style.css")))
     main = tag("main", tag("h1", heading), tag("div", *body, class_="h20"))
     return "<!DOCTYPE html>\n" + str(tag("html", head, tag("body", main), lang="en")) + "\n"
 

@@ -14,10 +14,12 @@ from pytest_h20.verdicts import Verdict
 COLUMN_AT = 2
 """Where our cells go: after Result and Test. ``cells[COLUMN_AT:COLUMN_AT] = row_cells(verdicts)``, the same for the header."""
 
+COLUMNS = ("Measured", "Wanted", "Limit from")
+
 
 def header_cells() -> list[str]:
     """Headers for ``pytest_html_results_table_header``."""
-    return [str(tag("th", name, class_="h20-col")) for name in ("Measured", "Wanted", "Limit from")]
+    return [str(tag("th", name, class_="h20-col")) for name in COLUMNS]
 
 
 def row_cells(verdicts: Sequence[Verdict]) -> list[str]:
@@ -32,7 +34,10 @@ def row_cells(verdicts: Sequence[Verdict]) -> list[str]:
         [limit_words(v.limit) if v.limit else "–" for v in shown],
         [str(v.limit.origin) if v.limit else "–" for v in shown],
     )
-    return [str(tag("td", [tag("div", line) for line in lines], class_="h20-col")) for lines in columns]
+    return [
+        str(tag("td", [tag("div", line) for line in lines], class_="h20-col", data_label=name))
+        for name, lines in zip(COLUMNS, columns, strict=True)
+    ]
 
 
 def setup_failure_html(error: SetupError, tails: Sequence[LogTail] = ()) -> Html:
