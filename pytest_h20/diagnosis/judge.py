@@ -74,7 +74,14 @@ _PREFIX = re.compile(
     )*""",
     re.VERBOSE,
 )
-_LEVEL = re.compile(r"\b(INFO|WARNING|DEBUG)\b(?: \d\d-\d\d \d\d:\d\d:\d\d|:| +\S+\.py:\d+)")
+_MILD = re.compile(
+    r"\b(?:INFO|WARNING|DEBUG)\b(?: \d\d-\d\d \d\d:\d\d:\d\d|:| +\S+\.py:\d+)"  # levels of vLLM, uvicorn, other loggers
+    r"|\[W\d{4} \d\d:|(?:User|Future|Deprecation|Runtime|Import)Warning: "  # torch's C++ side, Python's warnings
+    r"|ERROR \d\d-\d\d \d\d:\d\d:\d\d \[?__init__\.py"  # vLLM's plugin loader logs a failure and goes on
+)
+_LOUD = re.compile(
+    r"\bERROR\b|\berror: |Value error, |Error: |Exception: |^Error\b|core dumped|^Segmentation fault|NCCL WARN|No such option"
+)
 _CLOCK = re.compile(r"(?<!\d)(?:20\d\d-)?(\d\d)-(\d\d)[ T](\d\d):(\d\d):(\d\d)")
 _ECHO = re.compile(
     r"server_args=(?:ServerArgs\(|\{)|args: Namespace\(|non-default args:|[Rr]eceived request "
@@ -148,6 +155,9 @@ _WAIT_ORDER = (
 )
 _WAIT_WINDOW = 50
 """Lines back from the newest waiting line among which the furthest stage is taken: ranks interleave."""
+
+_SAID_ALOUD = 33
+"""Causes up to this rank must stand in an error line to end a wait: engines probe, warn and retry while they start."""
 
 _TAIL_LINES = 4
 """The tracker's warning is two lines, a blank may follow."""
@@ -307,8 +317,8 @@ class _Server:
         is_exception = bool(_EXCEPTION.match(body))
         if _TRACEBACK.search(body):
             self.traceback_at = index
-        level = _LEVEL.search(text[:160])
-        mild = level is not None
+        mild = _MILD.search(text[:200]) is not None
+        loud = is_exception or _LOUD.search(text) is not None
         if is_exception and not mild and self.traceback_at is not None:
             self.exception = (index, line)
             self.first_exception = self.first_exception or self.exception
@@ -325,8 +335,8 @@ class _Server:
                 continue
             if signature.pattern.search(body) is None:
                 continue
-            # A warning about something is not the end, unless it reports a death.
-            fatal = signature.fatal and (not mild or signature.rank >= 40)
+            # What is only mentioned, or warned about, is not the end; a reported death or timeout is, however it is said.
+            fatal = signature.fatal and (signature.kind == "symptom" or signature.rank > _SAID_ALOUD or (loud and not mild))
             found.append(_Match(index, line, signature, is_exception, fatal))
         self.matches += found
         return found

@@ -438,7 +438,7 @@ PORTS = (
     _cause(
         "port_in_use",
         r"\[Errno 98\]|EADDRINUSE|Errno 48\]|[Aa]ddress already in use|port \d+ is (?:already in use"
-        r"|not available|occupied)|Port \d+ .*(?:in use|not available)"
+        r"|not available|occupied)|Port \d+ .*(?:in use|not available)|port at \d+ is not available"
         r"|failed to listen on any local network address",
         "a port the engine needs is taken by another process",
         "find its owner (ss -ltnp); SGLang: HTTP port and --dist-init-addr port must differ",

@@ -165,14 +165,31 @@ def test_a_retry_is_not_the_end() -> None:
     assert watch.diagnosis().outcome == "waiting"
 
 
-def test_warnings_are_not_the_end() -> None:
-    text = log(
-        VLLM,
-        "WARNING 04-18 14:09:00 [system_utils.py:299] This can cause fd limit errors like `OSError: "
-        "[Errno 24] Too many open files`.",
+@pytest.mark.parametrize(
+    "line",
+    [
+        "WARNING 04-18 14:09:00 [system_utils.py:299] This can cause errors like `OSError: [Errno 24] Too many open files`.",
         "WARNING 04-18 14:09:00 [x.py:1] ModuleNotFoundError: No module named 'flashinfer', falling back",
-    )
-    assert diagnose(text).outcome == "waiting"
+        "ERROR 04-18 14:09:00 [__init__.py:44] ImportError: cannot import name 'x' from 'some_plugin'",
+        "[2025-04-05 10:00:01] port 29500 is in use. Waiting for 1 seconds for port 29500 to be available.",
+        "[2025-04-05 10:00:01] Ignore import error when loading sglang.srt.models.x: No module named 'helion'",
+        "[W1123 17:24:23.006 socket.cpp:460] [c10d] The server socket has failed to bind to [::]:29500 "
+        "(errno: 98 - Address already in use).",
+        "/x/torch/cuda/__init__.py:129: UserWarning: CUDA initialization: The NVIDIA driver on your system is too old",
+        "node01:1:1 [0] NCCL INFO Failed to open libibverbs.so[.1]",
+        "(Worker pid=1) WARNING 11-23 18:04:24 [symm_mem.py:98] SymmMemCommunicator: CUDA error: operation not supported",
+        "WARNING 05-12 09:33:18 [ray_utils.py:199] tensor_parallel_size=16 is bigger than a reserved number of GPUs (8 GPUs)",
+        "[2025-04-05 10:00:01 TP0] Using default MoE config. Performance might be sub-optimal! Config file not found at /x/H20.json",
+        "This command will now block forever until terminated by a signal.",
+        "Subprocesses exit with SIGTERM will be treated as graceful, thus NOT reported.",
+        "[rank0]:[W1123 17:29:47.74 ProcessGroupNCCL.cpp:1575] Warning: WARNING: destroy_process_group() was not called",
+    ],
+)
+def test_what_engines_say_on_a_good_start_is_not_the_end(line: str) -> None:
+    for first in (VLLM, SGLANG):
+        watch = FatalWatch()
+        assert [watch.feed(first), watch.feed(line), watch.settle()] == [None, None, None]
+        assert diagnose(log(first, line)).outcome == "waiting"
 
 
 def test_nothing_to_read_is_undetermined() -> None:
