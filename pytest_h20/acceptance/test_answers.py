@@ -44,7 +44,7 @@ def _graded(endpoint: Endpoint, api: Api, name: str, path: str | None) -> Graded
 
 
 def _user_file(endpoint: Endpoint) -> str:
-    path = endpoint.session.settings["h20-accuracy"].value
+    path = endpoint.session.settings["h20_accuracy"].value
     if not path:
         pytest.skip("no data set of the user's: --h20-accuracy=FILE.jsonl grades one")
     return str(path)
@@ -69,7 +69,7 @@ def test_property(check: Listed, api: Api, judge: Judge) -> None:
 def test_compare(endpoint: Endpoint, api: Api, judge: Judge) -> None:
     """With --engine given twice: the second engine against the first, on the same questions."""
     verdicts = []
-    for name, path in (("shipped", None), ("dataset", endpoint.session.settings["h20-accuracy"].value)):
+    for name, path in (("shipped", None), ("dataset", endpoint.session.settings["h20_accuracy"].value)):
         if name == "dataset" and not path:
             continue
         mine = _graded(endpoint, api, name, path)[1]
