@@ -251,7 +251,7 @@ def text(result: Comparison) -> list[str]:
     lines += [f"  {d.fact}: {d.old or '(not known)'} -> {d.new or '(not known)'}" for d in result.differences] or [
         "  nothing that was recorded"
     ]
-    return [*lines, "", f"intervals are 95 %; {spread_words(result)}"]
+    return [*lines, "", f"intervals are 95 % (of single cells: 95 % for all of them together); {spread_words(result)}"]
 
 
 def _figures(result: Comparison) -> Iterable[str]:

@@ -44,7 +44,9 @@ def _headline(result: Comparison) -> Html:
     ]
     return join(
         tag("ul", items, class_="h20-headline"),
-        tag("p", f"Intervals are 95 %; {spread_words(result)}.", class_="h20-muted"),
+        tag(
+            "p", f"Intervals are 95 % (of single cells: 95 % for all of them together); {spread_words(result)}.", class_="h20-muted"
+        ),
     )
 
 
