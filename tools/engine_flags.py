@@ -35,9 +35,7 @@ _TAGS = ("manylinux_2_17", "manylinux2014", "manylinux_2_28", "manylinux_2_31", 
 PLATFORMS = (*(f"{tag}_{m}" for m in ("aarch64", "x86_64") for tag in _TAGS), "manylinux1_x86_64", "any")
 
 SOURCES = {
-    "vllm": re.compile(
-        r"^vllm/(?:engine/arg_utils|entrypoints/(?:openai|common|launchers)/cli_args|entrypoints/cli/serve)\.py$"
-    ),
+    "vllm": re.compile(r"^vllm/(?:engine/arg_utils|entrypoints/(?:openai|common|launchers)/cli_args|entrypoints/cli/serve)\.py$"),
     "sglang": re.compile(r"^sglang/srt/(?:server_args|arg_groups/fields/\w+)\.py$"),
 }
 CONFIGS = re.compile(r"^vllm/(?:config(?:/\w+)?|engine/arg_utils|entrypoints/(?:openai|common" r"|launchers)/cli_args)\.py$")
@@ -86,9 +84,7 @@ def _class_fields(trees: list[ast.Module]) -> dict[str, dict[str, ast.AST]]:
         for node in ast.walk(tree):
             if isinstance(node, ast.ClassDef):
                 classes[node.name] = {
-                    s.target.id: s.annotation
-                    for s in node.body
-                    if isinstance(s, ast.AnnAssign) and isinstance(s.target, ast.Name)
+                    s.target.id: s.annotation for s in node.body if isinstance(s, ast.AnnAssign) and isinstance(s.target, ast.Name)
                 }
                 bases[node.name] = [b.id for b in node.bases if isinstance(b, ast.Name)]
     for name in classes:
@@ -158,11 +154,7 @@ def _annotated(call_fields: list[ast.AnnAssign]) -> Iterator[tuple[list[str], st
             elif keyword.arg == "action":
                 action = ast.unparse(keyword.value)
                 kind = (
-                    "negatable"
-                    if "BooleanOptional" in action
-                    else "switch"
-                    if "store_" in action or "NoValue" in action
-                    else kind
+                    "negatable" if "BooleanOptional" in action else "switch" if "store_" in action or "NoValue" in action else kind
                 )
         if not skip:
             yield [name, *aliases], kind

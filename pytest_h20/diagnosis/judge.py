@@ -89,6 +89,9 @@ _ECHO = re.compile(
     r"|(?:Receive|Finish): obj=|^usage: |^\s+\[-|\[-h\]|\[--[\w-]+|Command: |with command"
     r"|Warning: The argument|prompt: '"
 )
+_ROUTINE = re.compile(r'HTTP/1\.[01]" \d{3}|(?:Prefill|Decode) batch[,.] #|Avg prompt throughput|GET /health')
+"""Lines of a serving engine, the bulk of a long log: none is evidence of anything but serving."""
+_BAR = re.compile(r"\d%\||% Completed \|")
 _CODE = re.compile(r"^\s{4,}(?:raise|return|if|elif|for|while|with|assert|await|yield|self\.|logger\.|except|try:|\w+ = )")
 _IGNORED = re.compile(r"Exception ignored in|Ignore import error")
 _EXCEPTION = re.compile(r"^(?:[A-Za-z_][\w.]*\.)?[A-Z]\w*(?:Error|Exception|Timeout|Failure|NotFound" r"|Interrupt)(?:: .*)?$")
@@ -257,10 +260,12 @@ class _Server:
             self.bound = True
         if not self.dummy_line and _DUMMY.search(body):
             self.dummy_line = line
+        if _ROUTINE.search(body):
+            if self.served is None and _SERVED.search(body):
+                self.served = (index, line)
+            return []
         if _SHUTDOWN.search(body):
             self.shutdown = True
-        if self.served is None and _SERVED.search(body):
-            self.served = (index, line)
         if _TRACKER.search(body):
             self.tracker = (index, line)
         for engine in (self.engine,) if self.engine else ("vllm", "sglang"):
@@ -274,10 +279,11 @@ class _Server:
         return self._match(index, line, text, body)
 
     def _identify(self, text: str) -> None:
-        for engine, pattern in _START:
-            if pattern.search(text):
-                self.engine, self.marked = engine, True
-        if self.engine is None or not self.marked:
+        if not self.marked:
+            for engine, pattern in _START:
+                if pattern.search(text):
+                    self.engine, self.marked = engine, True
+        if not self.marked:
             for engine, pattern in _ENGINE_STRONG:
                 if pattern.search(text):
                     self.engine_votes[engine] += 10
@@ -322,7 +328,7 @@ class _Server:
         if is_exception and not mild and self.traceback_at is not None:
             self.exception = (index, line)
             self.first_exception = self.first_exception or self.exception
-        if _ECHO.search(body):
+        if _BAR.search(body) or _ECHO.search(body):
             candidates: tuple[Signature, ...] = _WAITS
         elif "NCCL INFO" in body:
             candidates = _NCCL_INFO + _WAITS

@@ -112,11 +112,9 @@ def recognise(engine: EngineName, line: str) -> Stage | None:
                 return stage
         return None
     for rule in TABLES[engine]:
-        last = None
-        for last in rule.pattern.finditer(line):  # noqa: B007 - the last bar on the line is the newest
-            pass
-        if last is None:
+        if rule.pattern.search(line) is None:
             continue
+        *_, last = rule.pattern.finditer(line)  # the last bar on the line is the newest
         groups = last.groupdict()
         done, total = groups.get("done"), groups.get("total")
         return Stage(
