@@ -47,6 +47,8 @@ ENVIRONMENT = {
     # No compiler in the image: what PyTorch would compile at the first request runs as it is.
     "TORCHDYNAMO_DISABLE": "1",
 }
+# SGLang's CPU images set it, too: it chooses the platform at import.
+ENGINE_ENVIRONMENT = {"sglang": {"SGLANG_USE_CPU_ENGINE": "1"}}
 
 
 def image_name(engine: str, version: str) -> str:
@@ -150,7 +152,8 @@ def build(engines: Mapping[str, str]) -> list[Path]:
     images_dir().mkdir(parents=True, exist_ok=True)
     written = []
     for engine, version in engines.items():
-        data = archive(image_name(engine, version), root, {**ENVIRONMENT, TREE_VARIABLE: engine})
+        environment = {**ENVIRONMENT, **ENGINE_ENVIRONMENT.get(engine, {}), TREE_VARIABLE: engine}
+        data = archive(image_name(engine, version), root, environment)
         path = images_dir() / f"{engine}.tar"
         partial = path.with_suffix(".partial")
         partial.write_bytes(data)

@@ -50,7 +50,66 @@ VLLM = Recipe(
     remove=("torchvision", "torchaudio", "torchcodec", "triton"),
     steps=("name_vllm_distribution", "let_ray_place_cpu_ranks"),
 )
-RECIPES = {recipe.engine: recipe for recipe in (VLLM,)}
+# What SGLang imports on the CPU, less what needs CUDA (its kernels, flashinfer, flash-attn, DeepGEMM, cutlass, tilelang ...).
+SGLANG = Recipe(
+    engine="sglang",
+    version="0.5.16",
+    torch="2.13.0+cpu",
+    requirements=(
+        "torch==2.13.0",
+        "transformers==5.12.1",
+        "aiohttp",
+        "anthropic",
+        "blobfile==3.0.0",
+        "compressed-tensors",
+        "datasets",
+        "distro",
+        "easydict",
+        "einops",
+        "fastapi",
+        "gguf",
+        "interegular",
+        "IPython",
+        "llguidance",
+        "mistral_common>=1.11.5",
+        "modelscope",
+        "msgspec",
+        "ninja",
+        "numba==0.65.1",
+        "numpy",
+        "nvidia-ml-py",
+        "openai==2.6.1",
+        "openai-harmony==0.0.4",
+        "orjson",
+        "outlines==0.1.11",
+        "packaging",
+        "partial_json_parser",
+        "pillow",
+        "prometheus-client",
+        "psutil",
+        "py-spy",
+        "pybase64",
+        "pydantic",
+        "python-multipart",
+        "pyzmq>=25.1.2",
+        "requests",
+        "scipy",
+        "sentencepiece",
+        "setproctitle",
+        "soundfile==0.13.1",
+        "tiktoken",
+        "torchao==0.17.0",
+        "tqdm",
+        "uvicorn",
+        "uvloop",
+        "watchfiles",
+        "xgrammar==0.2.1",
+        "zstandard",
+    ),
+    no_dependencies=("sglang==0.5.16", "torchvision==0.28.0"),
+    steps=("torchvision_without_its_library", "name_sglang_kernels"),
+)
+RECIPES = {recipe.engine: recipe for recipe in (VLLM, SGLANG)}
 
 
 def python_of(engine: str) -> Path:
@@ -191,6 +250,53 @@ def let_ray_place_cpu_ranks(recipe: Recipe, packages: Path) -> None:
     (info / "entry_points.txt").write_text("[vllm.platform_plugins]\nh20_lab = h20_lab_platform:activate\n")
 
 
+TORCHVISION_ANCHOR = "import torchvision.extension  # noqa: F401\n"
+TORCHVISION_OPERATORS = '''
+if not torchvision.extension._has_ops():  # added by the pytest-h20 lab
+    for _name in ("nms", "qnms"):
+        torch.library.define(f"torchvision::{_name}", "(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
+'''
+
+
+def torchvision_without_its_library(recipe: Recipe, packages: Path) -> None:
+    """SGLang and transformers import torchvision at their start. PyPI's build is for CUDA: its library does not load
+    here, and then two operators are missing whose shapes it registers unasked. They are declared; nothing calls them."""
+    file = packages / "torchvision/_meta_registrations.py"
+    text = file.read_text()
+    if TORCHVISION_ANCHOR not in text:
+        raise LabError(f"{file}: not as expected; this torchvision is not the one the recipe was made for")
+    file.write_text(text.replace(TORCHVISION_ANCHOR, TORCHVISION_ANCHOR + TORCHVISION_OPERATORS, 1))
+
+
+SGL_KERNEL = '''"""Stand-in of the pytest-h20 lab: SGLang's kernels are for GPUs. Their names can be imported, not called."""
+
+__version__ = "0.4.5"
+
+
+def __getattr__(name):
+    if name.startswith("__"):
+        raise AttributeError(name)
+
+    def no_kernel(*_, **__):
+        raise NotImplementedError(f"sgl_kernel.{name} needs a GPU; this is the pytest-h20 lab's stand-in")
+
+    return no_kernel
+'''
+
+
+def name_sglang_kernels(recipe: Recipe, packages: Path) -> None:
+    """SGLang imports names of its kernel package (1.2 GB of CUDA code) even where it then uses PyTorch's own."""
+    folder = packages / "sgl_kernel"
+    folder.mkdir()
+    (folder / "__init__.py").write_text(SGL_KERNEL)
+
+
 STEPS: dict[str, Callable[[Recipe, Path], None]] = {
-    step.__name__: step for step in (name_vllm_distribution, let_ray_place_cpu_ranks)
+    step.__name__: step
+    for step in (
+        name_vllm_distribution,
+        let_ray_place_cpu_ranks,
+        torchvision_without_its_library,
+        name_sglang_kernels,
+    )
 }
