@@ -16,6 +16,7 @@ import socket
 import ssl
 import struct
 import sys
+import time
 from collections import deque
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -53,8 +54,8 @@ _KEPT_IDLE_S = 1.0
 class Exchange:
     """One request and the recorded answer. Stamps are the clock of `clock.now`; 0.0 = did not happen."""
 
-    __slots__ = ("asked", "connect_s", "deadline", "detail", "due", "end", "followup", "input_len", "number", "outcome",
-                 "parts", "payload", "retried", "sent", "stamps", "status")  # fmt: skip
+    __slots__ = ("asked", "connect_s", "deadline", "detail", "due", "end", "followup", "input_len", "kernel_stamps",
+                 "number", "outcome", "parts", "payload", "retried", "sent", "stamps", "status")  # fmt: skip
 
     def __init__(self, number: int, payload: bytes, asked: int, input_len: int,
                  followup: Callable[[Exchange], Exchange | None] | None = None) -> None:  # fmt: skip
@@ -66,7 +67,18 @@ class Exchange:
         self.status = 0
         self.retried = False
         self.stamps: list[float] = []
+        self.kernel_stamps: list[bytes] = []
+        """With kernel stamps the loop only keeps the raw `struct timespec` of each piece; see `resolve`."""
         self.parts: list[bytes] = []
+
+    def resolve(self, offset: float) -> None:
+        """Turn kernel stamps (CLOCK_REALTIME) into stamps of `clock.now`; `offset` as `realtime_offset`."""
+        if self.kernel_stamps:
+            whole = int(offset)  # in two steps: seconds since 1970 leave a float no room for microseconds
+            part = offset - whole
+            raw = b"".join(self.kernel_stamps)
+            self.stamps = [(s - whole) + (ns * 1e-9 - part) for s, ns in _TIMESPEC.iter_unpack(raw)]
+            self.kernel_stamps = []
 
 
 class Slot:
@@ -151,6 +163,8 @@ class LoopOutcome:
     busy_loop_s: float = 0.0
     """The longest time the loop spent between two looks at the sockets."""
     cpu_s: float = 0.0
+    offset: float = 0.0
+    """See `Exchange.resolve`."""
     clock_steps: int = 0
     """How often the wall clock was found set, more than 1 ms against the monotonic one. Kernel stamps follow it."""
     metrics: list[tuple[float, bytes]] = field(default_factory=list)
@@ -193,7 +207,7 @@ class LoadLoop:
         self._metrics_slot: Slot | None = None
         self._metrics_due = 0.0
         self._metrics_parts: list[bytes] = []
-        self._offset = 0.0
+        self._offset, self._whole_offset = 0.0, 0
         if address.tls:
             self._tls = _tls_context(settings)
 
@@ -428,7 +442,9 @@ class LoadLoop:
     def _settle(self, slot: Slot, exchange: Exchange, outcome: str, detail: str) -> None:
         """The exchange is over; the slot takes the next one."""
         stamp = now()
-        exchange.end = exchange.stamps[-1] if exchange.stamps and not outcome else stamp
+        exchange.end = 0.0 if outcome else self._last_arrival(exchange)
+        if not exchange.end:
+            exchange.end = stamp
         exchange.outcome, exchange.detail = outcome, detail
         exchange.status = slot.framing.status
         exchange.payload = b""
@@ -461,6 +477,16 @@ class LoadLoop:
             self._again.append(slot)  # from the main loop: an answer that is refused at once must not recurse
         else:
             self._take_next(slot)
+
+    def _last_arrival(self, exchange: Exchange) -> float:
+        if exchange.kernel_stamps:
+            seconds, nanoseconds = _TIMESPEC.unpack(exchange.kernel_stamps[-1])
+            return float(seconds - self._whole_offset + (nanoseconds * 1e-9 - (self._offset - self._whole_offset)))
+        return exchange.stamps[-1] if exchange.stamps else 0.0
+
+    def _set_offset(self, offset: float) -> None:
+        self._offset, self._whole_offset = offset, int(offset)
+        self.outcome.offset = offset
 
     def _take_next(self, slot: Slot) -> None:
         upcoming = None if self._sending_over else self._next()
@@ -580,7 +606,7 @@ class LoadLoop:
         """Send everything and wait for it. KeyboardInterrupt passes through with `outcome` complete up to then."""
         settings, outcome = self._settings, self.outcome
         if settings.kernel_stamps:
-            self._offset = realtime_offset()
+            self._set_offset(realtime_offset())
         self._stock_up(settings.concurrency if settings.offsets is None else 64)
         if settings.start_at is not None:
             _wait_until(settings.start_at)
@@ -723,13 +749,7 @@ class LoadLoop:
                         continue
                 try:
                     if kernel:
-                        data, ancillary, _, _ = slot.sock.recvmsg(_RECEIVE, 64)
-                        stamp = now()
-                        if ancillary:
-                            seconds, nanoseconds = _TIMESPEC.unpack(ancillary[0][2][:16])
-                            received = seconds + nanoseconds * 1e-9 - self._offset
-                            if 0.0 <= stamp - received < 10.0:
-                                stamp = received
+                        data, ancillary, _, _ = slot.sock.recvmsg(_RECEIVE, 32)
                     else:
                         data = slot.sock.recv(_RECEIVE)
                         stamp = now()
@@ -745,7 +765,10 @@ class LoadLoop:
                     else:
                         self._broken(slot, None)
                     continue
-                exchange.stamps.append(stamp)
+                if kernel:
+                    exchange.kernel_stamps.append(ancillary[0][2] if ancillary else _timespec(time.time()))
+                else:
+                    exchange.stamps.append(stamp)
                 exchange.parts.append(data)
                 if not slot.quick or data[-4:] == CRLF2 or len(data) < 4:
                     self._read(slot)
@@ -810,7 +833,7 @@ class LoadLoop:
             offset = realtime_offset(5)
             if abs(offset - self._offset) > 1e-3:
                 outcome.clock_steps += 1
-                self._offset = offset
+                self._set_offset(offset)
         for slot in list(self._slots.values()):
             if slot is self._metrics_slot:
                 continue
@@ -839,9 +862,11 @@ def _os_text(error: OSError) -> str:
     return error.strerror or str(error) or type(error).__name__
 
 
-def _wait_until(at: float) -> None:
-    import time
+def _timespec(seconds: float) -> bytes:
+    return _TIMESPEC.pack(int(seconds), int(seconds % 1 * 1e9))
 
+
+def _wait_until(at: float) -> None:
     while True:
         left = at - now()
         if left <= 0:

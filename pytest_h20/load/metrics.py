@@ -135,7 +135,7 @@ class Tally:
     steady_output: float = 0.0
     steady_input: float = 0.0
     clock_backwards: int = 0
-    """Pieces stamped before the piece they follow."""
+    """Answers with a piece that is stamped before the piece it follows."""
 
 
 def outcome_of(exchange: Exchange, answer: Answer) -> tuple[str, str]:
@@ -165,22 +165,24 @@ def tally(
     started: float,
     scale: float,
     steady: tuple[float, float] | None,
+    offset: float = 0.0,
 ) -> Tally:
-    """Read every recorded answer. `steady` and `started` are stamps, `scale` turns wall into model seconds.
+    """Read every recorded answer. `steady` and `started` are stamps, `scale` turns wall into model seconds, `offset`
+    kernel stamps into ours.
 
     The recorded bytes of each exchange are dropped as it is read.
     """
     out = Tally()
     for exchange in exchanges:
+        exchange.resolve(offset)
         try:
             answer = read_answer(kind, exchange.stamps, exchange.parts)
         except ProtocolError as error:
             answer = Answer(status=exchange.status)
             exchange.outcome = exchange.outcome or "protocol"
             exchange.detail = exchange.detail or str(error)
-        out.clock_backwards += sum(
-            1 for i in range(1, len(exchange.stamps)) if exchange.stamps[i] < exchange.stamps[i - 1]
-        )
+        if exchange.stamps != sorted(exchange.stamps):
+            out.clock_backwards += 1
         exchange.parts, exchange.stamps = [], []
         outcome, detail = outcome_of(exchange, answer)
         record = _record(exchange, answer, outcome, detail, started, scale)

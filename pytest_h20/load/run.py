@@ -105,6 +105,7 @@ def one_request(target: Target, plan: LoadPlan, prompt: Prompt) -> tuple[Answer 
     try:
         loop.open()
         loop.run()
+        exchange.resolve(loop.outcome.offset)
         answer = read_answer(encoder.kind, exchange.stamps, exchange.parts, want_text=True)
     except MeasurementError as error:
         return None, "refused", str(error)

@@ -200,8 +200,8 @@ def clock(result: CellResult) -> Finding:
         return Finding("clock", "unknown", "not told by this generator", required=False)
     drift = client_view.clock_drift_s
     if client_view.clock_backwards:
-        text = f"{client_view.clock_backwards} stamps lie before the one they follow"
-        return Finding("clock", "failed", text, float(client_view.clock_backwards), 0, "stamps")
+        text = f"{client_view.clock_backwards} answers have a stamp before the one it follows"
+        return Finding("clock", "failed", text, float(client_view.clock_backwards), 0, "answers")
     if client_view.clock_steps:
         text = f"the wall clock was set {client_view.clock_steps} times during the run"
         return Finding("clock", "failed", text, float(client_view.clock_steps), 0, "steps")

@@ -245,7 +245,8 @@ def make_exchange(prompt: Prompt, number: int, source: PromptSource, encoder: Re
 
         def followup(done: Exchange) -> Exchange | None:
             try:
-                answer = read_answer(encoder.kind, done.stamps, done.parts, want_text=encoder.kind == "chat")
+                # only the text is wanted here; the stamps are read when the run is over
+                answer = read_answer(encoder.kind, [0.0] * len(done.parts), done.parts, want_text=encoder.kind == "chat")
             except ProtocolError:
                 return None
             if answer.error or answer.finish is None:
@@ -278,7 +279,7 @@ def _share(job: Job, outcome: LoopOutcome, called: float) -> Share:
     if outcome.all_busy is not None and outcome.first_idle is not None and outcome.first_idle > outcome.all_busy:
         window = (outcome.all_busy, outcome.first_idle)
     cpu_before = time.process_time()
-    counted = tally(outcome.exchanges, _kind(job.target), origin, scale, window)
+    counted = tally(outcome.exchanges, _kind(job.target), origin, scale, window, outcome.offset)
     parse_cpu = time.process_time() - cpu_before
     samples = [parse_metrics(body_of(raw)) for _, raw in outcome.metrics]
     return Share(
