@@ -382,6 +382,6 @@ def verdict_schema() -> dict[str, Any]:
     """The JSON Schema of ``verdict.json``; checked in as ``verdict.schema.json`` beside this module."""
     schema = RunDocument.model_json_schema(mode="serialization")
     schema["$schema"] = "https://json-schema.org/draft/2020-12/schema"
-    schema["$id"] = f"pytest-h20/verdict.schema.json#v{SCHEMA_VERSION}"
+    schema["$id"] = f"urn:pytest-h20:verdict:{SCHEMA_VERSION}"
     schema["title"] = "pytest-h20 verdict"
     return schema

@@ -417,7 +417,7 @@ def aborted(base: Path) -> RunView:
     tail = "\n".join(
         [
             "Loading safetensors checkpoint shards:   7% Completed | 12/163 [00:31<06:29,  2.58s/it]",
-            '  File "/sgl-workspace/sglang/python/sglang/srt/model_loader/weight_utils.py", line 441, in safetensors_weights_iterator',
+            '  File "/sgl-workspace/sglang/srt/model_loader/weight_utils.py", line 441, in safetensors_weights_iterator',
             '    with safe_open(st_file, framework="pt") as f:',
             "safetensors_rust.SafetensorError: Error while deserializing header: MetadataIncompleteBuffer",
             "[2025-04-05 10:12:44] Rank 1 scheduler died with exit code -3",
@@ -438,7 +438,7 @@ def aborted(base: Path) -> RunView:
             test_id="test_bringup.py::test_ready",
             title="The engine did not start on node02",
             cause="model-00013-of-000163.safetensors is cut short on node02 (diagnosis F47: MetadataIncompleteBuffer)",
-            fix="copy the file again: rsync node01:/ssd1/models/DeepSeek-R1/model-00013-of-000163.safetensors /ssd1/models/DeepSeek-R1/",
+            fix="copy it again: rsync node01:/ssd1/models/DeepSeek-R1/model-00013-of-000163.safetensors /ssd1/models/DeepSeek-R1/",
             text=tail,
             evidence=(log,),
         )

@@ -1,0 +1,135 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from pytest_h20.errors import UsageError
+from pytest_h20.report.compare import compare, of_figure, side, text, words
+from pytest_h20.report.compare_cli import main
+from pytest_h20.report.stats import Change
+from tests.unit.report import samples
+from tests.unit.report.conftest import Sample
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
+    """Accepted, not accepted, and a tenth slower, in this order of time."""
+    base = tmp_path_factory.mktemp("runs")
+    first = samples.clean(base, seed=31)
+    second = samples.faulty(base)
+    third = samples.clean(base, level=0.95, seed=32)
+    return [first.path, second.path, third.path]
+
+
+def test_a_run_against_itself_shows_nothing(sample: Sample) -> None:
+    one = side(sample("clean"))
+    result = compare(one, one)
+    assert result.slower == result.faster == ()
+    assert result.differences == ()
+    assert all(not o.change.significant for o in result.overall)
+
+
+def test_a_tenth_less_is_seen_in_every_figure(runs: list[Path], sample: Sample) -> None:
+    from pytest_h20.report.run import load_run
+
+    result = compare(side(load_run(runs[0])), side(load_run(runs[2])), run_spread=0.01)
+    assert all(o.change.high < 1 for o in result.overall)
+    assert result.slower
+    assert result.faster == ()
+    assert "lower, worse" in "\n".join(text(result))
+
+
+def test_an_assumed_spread_is_told(sample: Sample) -> None:
+    one = side(sample("clean"))
+    assert "ASSUMED" in text(compare(one, one))[-1]
+    assert "ASSUMED" not in text(compare(one, one, run_spread=0.01))[-1]
+
+
+def test_a_shorter_time_is_lower_and_better() -> None:
+    seen = Change(1.25, 1.2, 1.3)
+    assert of_figure(seen, "mean_tpot_ms")[0] == pytest.approx(-20.0)
+    assert words(seen, "mean_tpot_ms").startswith("20.0 % lower, better")
+    assert words(seen, "output_throughput").startswith("25.0 % higher, better")
+
+
+def test_engines_of_one_run_differ_by_what_they_are(sample: Sample) -> None:
+    view = sample("two_engines")
+    result = compare(side(view, "sglang"), side(view, "vllm"))
+    facts = {d.fact: (d.old, d.new) for d in result.differences}
+    assert facts["engine"] == ("sglang", "vllm")
+    assert facts["engine version"] == ("0.4.4", "0.8.2")
+    assert len(result.cells) == 78
+
+
+def test_an_engine_must_be_named_when_there_are_several(sample: Sample) -> None:
+    with pytest.raises(UsageError, match="@sglang"):
+        side(sample("two_engines"))
+    with pytest.raises(UsageError, match="'trtllm' is not in this run"):
+        side(sample("two_engines"), "trtllm")
+
+
+def test_figures_missing_on_one_side_are_left_out_not_guessed(sample: Sample) -> None:
+    result = compare(side(sample("clean")), side(sample("faulty")))
+    missing = [c for c in result.cells if c.change is None]
+    assert {c.cell for c in missing} == {"in128-out128-c32"}
+    assert ("weights", "pass") not in [(g, a) for g, a, b in result.gates if a != b]
+
+
+def test_nothing_in_common_is_said(sample: Sample) -> None:
+    result = compare(side(sample("clean")), side(sample("aborted")))
+    assert any("cannot be compared" in line for line in text(result))
+
+
+# ---------------------------------------------------------------- the command
+
+
+def test_two_runs(runs: list[Path], capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    page = tmp_path / "out" / "page.html"
+    assert main([str(runs[0]), str(runs[2]), "--spread", "1", "--html", str(page)]) == 0
+    assert "Output throughput" in capsys.readouterr().out
+    assert "<svg" in page.read_text()
+
+
+def test_a_drop_can_fail_a_job(runs: list[Path]) -> None:
+    assert main([str(runs[0]), str(runs[2]), "--spread", "1", "--fail-on-drop"]) == 1
+    assert main([str(runs[0]), str(runs[0]), "--fail-on-drop"]) == 0
+
+
+def test_nothing_to_compare_is_no_pass(sample: Sample) -> None:
+    clean, aborted = str(sample("clean").path), str(sample("aborted").path)
+    assert main([clean, aborted]) == 0
+    assert main([clean, aborted, "--fail-on-drop"]) == 1
+
+
+def test_the_last_accepted_run_is_found(runs: list[Path], capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["last-accepted", str(runs[2])]) == 0
+    assert f"old: {runs[0].name}" in capsys.readouterr().out
+
+
+def test_two_engines_of_one_run(sample: Sample, capsys: pytest.CaptureFixture[str]) -> None:
+    path = sample("two_engines").path
+    assert main([str(path)]) == 0
+    assert "engine: sglang -> vllm" in capsys.readouterr().out
+    assert main([f"{path}@vllm", f"{path}@sglang"]) == 0
+
+
+@pytest.mark.parametrize(
+    ("argv", "said"),
+    [
+        (["nowhere", "there"], "nowhere: no run here"),
+        (["{clean}"], "two engines; it has sglang"),
+        (["last-accepted", "{clean}"], "no accepted run before"),
+        (["{clean}", "{clean}", "--spread", "-1"], "--spread -1"),
+        (["{clean}", "{clean}", "--html", "{clean}/verdict.json/x.html"], "cannot be written"),
+        (["{two}", "{clean}"], "say which one"),
+    ],
+)
+def test_wrong_input_is_one_line_and_status_2(
+    sample: Sample, capsys: pytest.CaptureFixture[str], argv: list[str], said: str
+) -> None:
+    paths = {"clean": sample("clean").path, "two": sample("two_engines").path}
+    assert main([a.format(**paths) for a in argv]) == 2
+    error = capsys.readouterr().err
+    assert said in error
+    assert len(error.splitlines()) == 1

@@ -1,0 +1,117 @@
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+
+from pytest_h20.limits import parse_limits
+from pytest_h20.report.model import Cell, Mode
+from pytest_h20.report.replay import derive, recompute, rejudge_run
+from pytest_h20.report.run import RunFolder, load_run
+from pytest_h20.verdicts import GateName, Status, decide
+from tests.unit.report import samples
+from tests.unit.report.conftest import Sample
+
+HARD = """
+name: hard
+origin: {kind: file, detail: twice the write-up}
+metrics: {output_throughput: {kind: min, unit: tok/s}}
+cells: [{input: 128, output: 128, concurrency: 1, output_throughput: 40}]
+"""
+
+
+@pytest.mark.parametrize("name", ["clean", "faulty", "aborted", "two_engines", "rehearsal"])
+def test_a_replay_gives_the_same_verdicts(sample: Sample, name: str) -> None:
+    view = sample(name)
+    again = rejudge_run(view)
+    assert [(t, v.check, v.subject, v.status) for t, v in again] == [(c.test_id, c.check, c.subject, c.status) for c in view.checks]
+
+
+def test_other_limits_give_other_verdicts(sample: Sample) -> None:
+    view = sample("clean")
+    judged = {(v.check, v.subject): v for _, v in rejudge_run(view, parse_limits(HARD, "hard.yaml"))}
+    first = judged[("throughput.output_throughput", "sglang in128-out128-c1")]
+    assert first.status is Status.FAIL
+    assert first.limit is not None
+    assert "twice the write-up" in str(first.limit.origin)
+    assert judged[("throughput.limit", "in128-out128-c2")].status is Status.UNKNOWN, "a cell the new file leaves out proves nothing"
+    assert not decide([v for _, v in rejudge_run(view, parse_limits(HARD, "h.yaml"))], tuple(GateName)).green
+
+
+def test_other_limits_of_checks_apply_too(sample: Sample) -> None:
+    text = "{name: x, origin: {kind: file}, checks: {bringup.ready: {kind: max, value: 60, unit: s}}}"
+    judged = {v.check: v for _, v in rejudge_run(sample("clean"), parse_limits(text, "x.yaml"))}
+    assert judged["bringup.ready"].status is Status.FAIL
+
+
+def test_a_killed_run_replays_to_no_pass(sample: Sample) -> None:
+    last = rejudge_run(sample("killed"))[-1][1]
+    assert last.status is Status.UNKNOWN
+    assert "did not finish" in last.reason
+
+
+def test_changed_evidence_blocks(sample: Sample, tmp_path: Path) -> None:
+    shutil.copytree(sample("clean").path, tmp_path / "run")
+    (tmp_path / "run/evidence/node01/nvidia-smi.txt").write_text("Driver Version: 999")
+    last = rejudge_run(load_run(tmp_path / "run"))[-1][1]
+    assert last.status is Status.UNKNOWN
+    assert "evidence/node01/nvidia-smi.txt: changed" in last.reason
+
+
+def with_requests(base: Path, recorded_tpot: float) -> tuple[Cell, Path]:
+    run = samples.start(base, mode=Mode.FULL)
+    (run.path / "load").mkdir()
+    data = {"ttfts": [0.2, 0.4], "output_lens": [11, 11], "latencies": [0.7, 0.9]}
+    (run.path / "load/c1.json").write_text(json.dumps(data))
+    cell = Cell(
+        engine="sglang",
+        input_len=1,
+        output_len=11,
+        concurrency=1,
+        mean_ttft_ms=300.0,
+        mean_tpot_ms=recorded_tpot,
+        file="load/c1.json",
+    )
+    return cell, run.path
+
+
+def test_figures_are_derived_from_the_requests(tmp_path: Path) -> None:
+    cell, problem = recompute(*with_requests(tmp_path, 50.01))
+    assert problem == ""
+    assert cell.mean_tpot_ms == pytest.approx(50.0)
+    assert cell.mean_ttft_ms == pytest.approx(300.0)
+
+
+def test_a_figure_its_own_requests_contradict_is_no_figure(tmp_path: Path) -> None:
+    _, problem = recompute(*with_requests(tmp_path, 40.0))
+    assert "mean_tpot_ms is 50 by its requests but 40 was recorded" in problem
+
+
+def test_a_lost_request_file_is_told(tmp_path: Path) -> None:
+    cell, path = with_requests(tmp_path, 50.0)
+    (path / cell.file).unlink()
+    assert "missing" in recompute(cell, path)[1]
+
+
+def test_inter_token_gaps_do_as_well_as_latencies() -> None:
+    found = derive({"ttfts": [0.2], "output_lens": [3], "itls": [[0.05, 0.07]]})
+    assert found["mean_tpot_ms"] == pytest.approx(60.0)
+
+
+@pytest.mark.parametrize(
+    "data", [{}, {"ttfts": "x"}, {"ttfts": [None]}, {"ttfts": [1.0], "latencies": [2.0, 3.0], "output_lens": [5]}]
+)
+def test_other_files_derive_nothing_wrong(data: dict[str, object]) -> None:
+    assert "mean_tpot_ms" not in derive(data)
+
+
+def test_replaying_into_a_new_folder_is_never_an_acceptance(sample: Sample, tmp_path: Path) -> None:
+    view = sample("clean")
+    run = RunFolder.create(tmp_path, view.header.engines, view.header.name, Mode.REPLAY, replay_of=view.header.run)
+    for test_id, verdict in rejudge_run(view):
+        run.record(verdict, test_id)
+    again = run.finish()
+    assert again.decision.green
+    assert not again.decision.accepted

@@ -1,0 +1,39 @@
+from __future__ import annotations
+
+import pytest
+
+from pytest_h20.report.terminal import terminal_lines, worst_first
+from tests.unit.report.conftest import Sample
+
+
+def test_gates_are_worst_first(sample: Sample) -> None:
+    ranks = [g.status.rank for g in worst_first(sample("faulty"))]
+    assert ranks == sorted(ranks, reverse=True)
+
+
+def test_the_report_is_the_last_line(sample: Sample) -> None:
+    lines = terminal_lines(sample("clean"), "report.html")
+    assert lines[-1].text == "report: report.html"
+    assert lines[-2].text.startswith("run folder: ")
+    assert len([line for line in lines if line.text.split()[0] in {"environment", "rdma", "throughput"}]) == 3
+
+
+@pytest.mark.parametrize(
+    ("name", "said", "colour"),
+    [
+        ("clean", "ACCEPTED", "green"),
+        ("faulty", "NOT ACCEPTED", "red"),
+        ("rehearsal", "THIS IS A REHEARSAL RUN: NOT AN ACCEPTANCE", "yellow"),
+        ("calibration", "THIS RUN CANNOT BE AN ACCEPTANCE: calibration", "yellow"),
+        ("killed", "NOT FINISHED", "red"),
+    ],
+)
+def test_the_answer_and_its_colour(sample: Sample, name: str, said: str, colour: str) -> None:
+    line = terminal_lines(sample(name))[-2]
+    assert said in line.text
+    assert line.markup[colour]
+
+
+def test_set_up_errors_and_damage_are_lines_of_their_own(sample: Sample) -> None:
+    assert any("set-up error: The engine did not start on node02" in line.text for line in terminal_lines(sample("aborted")))
+    assert any("left out" in line.text for line in terminal_lines(sample("killed")))
