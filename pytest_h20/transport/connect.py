@@ -32,7 +32,8 @@ if TYPE_CHECKING:
 
 DOCKER_SOCKET = "/var/run/docker.sock"
 LOG_CHANNEL = "pytest_h20.ssh"
-logging.getLogger(LOG_CHANNEL).addHandler(logging.NullHandler())  # paramiko's own log would go to stderr otherwise
+# paramiko logs as errors what we handle (a refused channel) or say better; set the level lower to see it
+logging.getLogger(LOG_CHANNEL).setLevel(logging.CRITICAL)
 
 
 @dataclass(frozen=True)

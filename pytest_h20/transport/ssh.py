@@ -266,6 +266,7 @@ class SshNode:
                 return transport.open_session(timeout=_START_TIMEOUT)
             except paramiko.ChannelException as error:
                 if attempt > 1 and self._slots.refused(max(timeout, _START_TIMEOUT)):
+                    hurry = time.monotonic() + _LAG_S  # the slot was another's until now
                     continue
                 if time.monotonic() > hurry:
                     raise TransportError(
@@ -805,9 +806,3 @@ def _sftp_get(sftp: paramiko.SFTPClient, path: str, offset: int, limit: int | No
             parts.append(rest)
             got += len(rest)
         return b"".join(parts)
-
-
-def login_hint(node: SshNode) -> str:
-    """The ssh command by which a person gets to the same place."""
-    target = node._connection.target
-    return f"ssh -p {target.port} {shlex.quote(f'{target.user}@{target.host}')}"
