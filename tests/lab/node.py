@@ -78,6 +78,12 @@ def stand_in_drivers(node: NodePlan, root: Path) -> None:
     sysfs.write_modules(own / "module")
     for name in ("class", "module"):
         mount("-t", "overlay", "-o", f"lowerdir={own / name}:{root}/sys/{name}", "overlay", root / "sys" / name)
+    if (root / "proc/driver").is_dir():
+        mount("-t", "tmpfs", "-o", "mode=755", "tmpfs", root / "proc/driver")
+        sysfs.write_proc_driver(root / "proc/driver")
+    if (root / "proc/modules").exists():  # a kernel without loadable modules has none, and nothing can be put there
+        (own / "modules").write_text(sysfs.proc_modules((root / "proc/modules").read_text()))
+        mount("--bind", own / "modules", root / "proc/modules")
     # The numbers of the real devices; no driver is behind them, opening one is ENXIO.
     devices = root / "dev/infiniband"
     devices.mkdir(exist_ok=True)

@@ -109,6 +109,19 @@ def write_modules(top: Path) -> None:
     _write(top / "nvidia", {"version": DRIVER})
 
 
+def write_proc_driver(top: Path) -> None:
+    """Write what the NVIDIA kernel module shows under ``/proc/driver``."""
+    (top / "nvidia").mkdir(parents=True)
+    kernel = f"NVRM version: NVIDIA UNIX x86_64 Kernel Module  {DRIVER}  Tue Oct 22 18:00:06 UTC 2024"
+    _write(top / "nvidia", {"version": f"{kernel}\nGCC version:  gcc version 12.2.0 (pytest-h20 lab: stand-in)"})
+
+
+def proc_modules(real: str) -> str:
+    """``/proc/modules`` of this machine with the stood-in drivers added."""
+    here = {line.split(" ", 1)[0] for line in real.splitlines()}
+    return real + "".join(f"{name} 16384 1 - Live 0x0000000000000000\n" for name in MODULES if name not in here)
+
+
 def _write(folder: Path, files: Mapping[str, str]) -> None:
     for name, text in files.items():
         (folder / name).write_text(text + "\n")

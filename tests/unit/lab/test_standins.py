@@ -142,3 +142,24 @@ def test_topology_is_a_matrix() -> None:
     row = dict(zip(heads, lines[6].split("\t"), strict=False))
     assert row[""] == "GPU5"
     assert (row["GPU0"], row["GPU5"].strip(), row["NIC6"], row["NIC5"], row["NIC1"]) == ("NV18", "X", "PIX", "NODE", "SYS")
+
+
+def test_xml_report_is_what_the_suites_probe_reads(tmp_path: Path) -> None:
+    from pytest_h20.probes.gpu import parse_gpus
+
+    settings = tmp_path / "gpu.env"
+    settings.write_text("GPU_SET_3_ecc_errors_uncorrected_volatile_dram=2\nGPU_SET_5_remapped_rows_pending=Yes\n")
+    found = parse_gpus(smi("-q", "-x", H20_LAB_GPU_ENV=str(settings)))
+    assert (found.driver, found.cuda, len(found.gpus)) == ("535.216.03", "12.2", 8)
+    assert [gpu.ecc_uncorrectable for gpu in found.gpus] == [0, 0, 0, 2, 0, 0, 0, 0]
+    assert [gpu.remap_pending for gpu in found.gpus] == [False] * 5 + [True] + [False] * 2
+    assert {gpu.memory_mib for gpu in found.gpus} == {97871}
+
+
+def test_proc_files_of_the_drivers(tmp_path: Path) -> None:
+    sysfs.write_proc_driver(tmp_path)
+    assert "Kernel Module  535.216.03  " in (tmp_path / "nvidia/version").read_text()
+    text = sysfs.proc_modules("nvidia 1 1 - Live 0x0\nloop 1 0 - Live 0x0\n")
+    names = [line.split()[0] for line in text.splitlines()]
+    assert names.count("nvidia") == 1
+    assert {"loop", "nvidia_peermem", "mlx5_ib"} <= set(names)
