@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections import Counter
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 from ..errors import UsageError
@@ -33,6 +34,25 @@ class Histogram:
         self.count += times
         self.total += seconds * times
         self.least, self.most = min(self.least, seconds), max(self.most, seconds)
+
+    def add_many(self, durations: Sequence[float]) -> None:
+        """Count each of them once; several times faster than one by one."""
+        if not durations:
+            return
+        least, most = min(durations), max(durations)
+        if not (least >= 0 and most < math.inf):
+            raise ValueError(f"durations from {least} to {most} s cannot be counted")
+        units = [value / UNIT_S for value in durations]
+        offset = 2 * SUBBUCKETS - 1  # the same numbers as `_bucket`, in one expression
+        buckets = [
+            exponent * SUBBUCKETS + int(fraction * 2 * SUBBUCKETS) - offset if exponent > 0 else 0
+            for fraction, exponent in map(math.frexp, units)
+        ]
+        for bucket, times in Counter(buckets).items():
+            self.counts[bucket] = self.counts.get(bucket, 0) + times
+        self.count += len(durations)
+        self.total += math.fsum(durations)
+        self.least, self.most = min(self.least, least), max(self.most, most)
 
     @staticmethod
     def _bucket(seconds: float) -> int:
@@ -107,6 +127,5 @@ class Histogram:
     @classmethod
     def of(cls, values: Iterable[float]) -> Histogram:
         out = cls()
-        for value in values:
-            out.add(value)
+        out.add_many(list(values))
         return out

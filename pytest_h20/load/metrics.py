@@ -192,10 +192,8 @@ def tally(
             continue
         if not answer.counted:
             out.itl_counted = False
-        gaps = _gaps(events, answer.counted)
         if record.complete:
-            for gap, times in gaps:
-                out.itl.add(gap * scale, times)
+            out.itl.add_many(_gaps(events, answer.counted, scale))
         if steady is not None and outcome not in ("http_error", "stream_error", "protocol"):
             inside_output, inside_input = _inside(answer, steady)
             out.steady_output += inside_output
@@ -233,13 +231,17 @@ def _record(exchange: Exchange, answer: Answer, outcome: str, detail: str, start
     )
 
 
-def _gaps(events: list[tuple[float, int]], counted: bool) -> list[tuple[float, int]]:
-    """(length of one token's gap, number of tokens that came with it), wall seconds; stamps that run backwards give 0."""
+def _gaps(events: list[tuple[float, int]], counted: bool, scale: float) -> list[float]:
+    """The gap before each token but the first, model seconds; stamps that run backwards give 0."""
     gaps = []
     before, tokens = events[0]
     for stamp, so_far in events[1:]:
-        brought = so_far - tokens if counted else 1
-        gaps.append((max(0.0, stamp - before) / brought, brought))
+        gap = (stamp - before) * scale if stamp > before else 0.0
+        if counted and so_far - tokens != 1:
+            brought = so_far - tokens
+            gaps += [gap / brought] * brought
+        else:
+            gaps.append(gap)
         before, tokens = stamp, so_far
     return gaps
 

@@ -184,31 +184,29 @@ def read_answer(kind: str, stamps: list[float], parts: list[bytes], want_text: b
     `kind` is generate, completions or chat. Incomplete responses are read as far as they go.
     """
     answer = Answer()
-    status, chunked, head_end, head_piece = _read_head(parts)
+    status, chunked, events, head_end, head_piece = _read_head(parts)
     if status is None:
         return answer
     answer.status = status
-    pieces, first_piece = parts, head_piece
     pieces = [head_end, *parts[head_piece + 1 :]]
-    times = stamps[first_piece:]
-    if chunked:
-        bodies = _unchunk(pieces)
-    else:
-        bodies = pieces
-    start = b"".join(bodies[:3]).lstrip()[:5]
-    if start.startswith((b"data:", b"event", b":", b"id:", b"retry")):
-        payloads = _payloads(bodies, times)
+    times = stamps[head_piece:]
+    if events:
+        payloads = _Events(chunked).read(pieces, times)
         if kind == "generate":
             _read_generate(answer, payloads, want_text)
         else:
             _read_openai(answer, payloads, want_text)
     else:
-        _read_document(answer, b"".join(bodies), times[-1] if times else 0.0)
+        body = b"".join(pieces)
+        if chunked:
+            body = _Events(True)._body(body)
+        _read_document(answer, body, times[-1] if times else 0.0)
     return answer
 
 
-def _read_head(parts: list[bytes]) -> tuple[int | None, bool, bytes, int]:
-    """(status, chunked, what follows the head in its last piece, number of that piece); status None: no complete head."""
+def _read_head(parts: list[bytes]) -> tuple[int | None, bool, bool, bytes, int]:
+    """(status, chunked, events, what follows the head in its last piece, number of that piece); status None: no whole
+    head."""
     collected = b""
     for number, part in enumerate(parts):
         collected += part
@@ -223,82 +221,88 @@ def _read_head(parts: list[bytes]) -> tuple[int | None, bool, bytes, int]:
             status = int(match.group(1))
             if status >= 200:
                 lowered = head.lower()
-                at = lowered.find(b"\r\ntransfer-encoding:")
-                chunked = at >= 0 and b"chunked" in lowered[at + 2 :].split(b"\r\n", 1)[0]
-                return status, chunked, collected, number
-    return None, False, b"", 0
+                chunked = b"chunked" in _header(lowered, b"transfer-encoding")
+                events = b"text/event-stream" in _header(lowered, b"content-type")
+                return status, chunked, events, collected, number
+    return None, False, False, b"", 0
 
 
-def _unchunk(pieces: list[bytes]) -> list[bytes]:
-    """The body bytes that each piece brought."""
-    bodies: list[bytes] = []
-    carry = b""  # an unfinished size line or chunk end
-    left = 0  # bytes of the current chunk still to come, its CRLF included
-    over = False
-    for piece in pieces:
-        if over:  # what follows the last chunk: trailers and the empty line
-            bodies.append(b"")
-            continue
-        if not left and not carry:
-            # the common case: the piece is exactly one chunk
-            line_end = piece.find(b"\r\n")
-            if line_end > 0:
-                size = _chunk_size(piece[:line_end])
-                if size and len(piece) == line_end + 4 + size:
-                    bodies.append(piece[line_end + 2 : -2])
+def _header(lowered: bytes, name: bytes) -> bytes:
+    """A header's value in a lowered head, empty when it is not there."""
+    at = lowered.find(b"\r\n" + name + b":")
+    return lowered[at + 3 + len(name) :].split(b"\r\n", 1)[0] if at >= 0 else b""
+
+
+class _Events:
+    """Takes the pieces of a body apart: HTTP chunks (if chunked), then events. `payloads`: (arrival, data) of each event."""
+
+    __slots__ = ("_carry", "_chunked", "_held", "_left", "_over", "_rest", "payloads")
+
+    def __init__(self, chunked: bool) -> None:
+        self.payloads: list[tuple[float, bytes]] = []
+        self._chunked = chunked
+        self._carry = b""  # an unfinished size line
+        self._left = 0  # bytes of the current chunk still to come, its CRLF included
+        self._over = False  # the last chunk was seen; trailers and the empty line follow
+        self._rest = b""  # an unfinished event
+        self._held = b""  # a CR that may be the first half of CRLF
+
+    def read(self, pieces: list[bytes], stamps: list[float]) -> list[tuple[float, bytes]]:
+        """Nearly every piece is one chunk with one event; that case is told apart cheaply and exactly."""
+        out, feed = self.payloads, self._feed
+        clean = self._chunked
+        for number, piece in enumerate(pieces):
+            if clean and piece[-4:] == b"\n\n\r\n":
+                line = piece.find(b"\r\n", 0, 10)
+                if (
+                    line > 0
+                    and piece.startswith(b"data: ", line + 2)
+                    and piece.find(b"\n") == line + 1
+                    and piece.find(b"\n", line + 2) == len(piece) - 4
+                    and b"\r" not in piece[line + 2 : -2]
+                    and _chunk_size(piece[:line]) == len(piece) - line - 4
+                ):
+                    out.append((stamps[number], piece[line + 8 : -4]))
                     continue
-        data = carry + piece if carry else piece
-        carry = b""
+            feed(piece, stamps[number])
+            clean = self._chunked and not (self._left or self._carry or self._rest or self._held or self._over)
+        return out
+
+    def _feed(self, piece: bytes, stamp: float) -> None:
+        data = self._held + (self._body(piece) if self._chunked else piece)
+        self._held = b""
+        if b"\r" in data:
+            if data.endswith(b"\r"):
+                data, self._held = data[:-1], b"\r"
+            data = data.replace(b"\r\n", b"\n").replace(b"\r", b"\n")
+        *events, self._rest = (self._rest + data).split(b"\n\n")
+        for event in events:
+            payload = _general_event(event)
+            if payload is not None:
+                self.payloads.append((stamp, payload))
+
+    def _body(self, piece: bytes) -> bytes:
+        """The body bytes that a piece brings."""
+        data, self._carry = self._carry + piece, b""
         body: list[bytes] = []
         position = 0
-        while position < len(data):
-            if left:
-                take = data[position : position + left]
+        while position < len(data) and not self._over:
+            if self._left:
+                take = data[position : position + self._left]
                 position += len(take)
-                keep = left - 2  # without the CRLF
-                if keep > 0:
-                    body.append(take[:keep])
-                left -= len(take)
+                if self._left > 2:  # the last two are the CRLF
+                    body.append(take[: self._left - 2])
+                self._left -= len(take)
                 continue
-            line_end = data.find(b"\r\n", position)
-            if line_end < 0:
-                carry = data[position:]
+            line = data.find(b"\r\n", position)
+            if line < 0:
+                self._carry = data[position:]
                 break
-            size = _chunk_size(data[position:line_end])
-            position = line_end + 2
-            if size == 0:
-                over = True
-                break
-            left = size + 2
-        bodies.append(b"".join(body))
-    return bodies
-
-
-def _payloads(bodies: list[bytes], times: list[float]) -> list[tuple[float, bytes]]:
-    """(arrival of the event's last byte, payload) of each event with data."""
-    out: list[tuple[float, bytes]] = []
-    rest = b""
-    carriage = any(b"\r" in body for body in bodies)
-    for at, body in enumerate(bodies):
-        if not body:
-            continue
-        data = rest + body if rest else body
-        if carriage:
-            held = b"\r" if data.endswith(b"\r") else b""
-            data = data[: len(data) - len(held)].replace(b"\r\n", b"\n").replace(b"\r", b"\n")
-            *events, rest = data.split(b"\n\n")
-            rest += held
-        else:
-            *events, rest = data.split(b"\n\n")
-        stamp = times[at]
-        for event in events:
-            if event.startswith(b"data: ") and b"\n" not in event:
-                out.append((stamp, event[6:]))
-            else:
-                payload = _general_event(event)
-                if payload is not None:
-                    out.append((stamp, payload))
-    return out
+            size = _chunk_size(data[position:line])
+            position = line + 2
+            self._left = size + 2 if size else 0
+            self._over = size == 0
+        return b"".join(body)
 
 
 def _general_event(event: bytes) -> bytes | None:

@@ -49,3 +49,16 @@ def test_empty_and_wrong_input() -> None:
     for document in ({}, {"counts": {"1": 2}, "count": 3, "total": 1, "least": 0, "most": 1}, {"counts": 3}):
         with pytest.raises(UsageError, match="not a histogram"):
             Histogram.from_json(document)
+
+
+@given(st.lists(st.floats(0, 5e3), max_size=40))
+def test_many_at_once_are_counted_as_one_by_one(values: list[float]) -> None:
+    single = Histogram()
+    for value in values:
+        single.add(value)
+    together = Histogram()
+    together.add_many(values)
+    assert together.counts == single.counts
+    assert (together.count, together.least, together.most) == (single.count, single.least, single.most)
+    with pytest.raises(ValueError, match="cannot be counted"):
+        together.add_many([1.0, math.inf])
