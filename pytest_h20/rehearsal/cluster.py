@@ -1,0 +1,54 @@
+"""``--nodes=rehearsal``: the stand-in cluster as a run's inventory and nodes."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from pytest_h20.inventory import Inventory
+from pytest_h20.rehearsal.faults import inject
+from pytest_h20.rehearsal.node import StandInNode
+from pytest_h20.rehearsal.scenario import Scenario, scenario_named
+from pytest_h20.rehearsal.state import State
+from pytest_h20.rehearsal.world import World
+
+
+@dataclass
+class Rehearsal:
+    """One rehearsal as one process sees it. All its processes build the same world and share a folder."""
+
+    scenario: Scenario
+    world: World
+    state_dir: Path | None = None
+    _state: State | None = field(default=None, repr=False)
+
+    @classmethod
+    def load(cls, scenario: str, faults: Sequence[str], state_dir: Path | None = None) -> Rehearsal:
+        """Build the world of a scenario with its faults. Raises ``UsageError`` for a name that does not exist."""
+        chosen = scenario_named(scenario)
+        world = chosen.world()
+        inject(world, faults)
+        return cls(chosen, world, state_dir)
+
+    @property
+    def inventory(self) -> Inventory:
+        """The write-up's cluster, as a rehearsal."""
+        return self.world.inventory
+
+    @property
+    def time_scale(self) -> float:
+        """Model seconds per wall second."""
+        return self.scenario.time_scale
+
+    def use(self, state_dir: Path) -> None:
+        """Keep what the processes share in this folder."""
+        self.state_dir = state_dir
+        self._state = None
+
+    def nodes(self) -> dict[str, StandInNode]:
+        """The stand-in nodes by name."""
+        if self._state is None:
+            self._state = State(self.state_dir or Path(tempfile.mkdtemp(prefix="h20-rehearsal-")))
+        return {n.name: StandInNode(n.name, self.world, self._state, self.time_scale) for n in self.inventory.nodes}

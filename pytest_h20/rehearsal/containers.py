@@ -1,0 +1,241 @@
+"""The stand-in's container engine: images from the truth, containers as real child processes, their state on disk."""
+
+from __future__ import annotations
+
+import json
+import os
+import secrets
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, replace
+
+from pytest_h20.cluster.launch import MOUNT_POINT
+from pytest_h20.errors import H20Error, TransportError
+from pytest_h20.probes import standin
+from pytest_h20.probes.script import requests
+from pytest_h20.rehearsal.state import Held, State, alive
+from pytest_h20.rehearsal.world import ImageTruth, World
+from pytest_h20.transport import CommandResult, ContainerInfo, ContainerSpec, DaemonInfo, ImageInfo
+
+
+class StandInContainers:
+    """Containers of one node. Implements ``transport.Containers``."""
+
+    def __init__(self, node: str, world: World, state: State, time_scale: float) -> None:
+        self._node = node
+        self._world = world
+        self._state = state
+        self._scale = time_scale
+
+    # ------------------------------------------------------------------ questions
+    def daemon(self) -> DaemonInfo:
+        """The write-up tells only that docker and nvidia-container-runtime are there."""
+        if self._node in self._world.daemon_down:
+            raise TransportError(f"{self._node}: {self._world.daemon_down[self._node]}")
+        return DaemonInfo("20.10.24", "1.41", "overlay2", ("nvidia", "runc"), "/var/lib/docker")
+
+    def image(self, reference: str) -> ImageInfo | None:
+        """The image unless it is absent on this node."""
+        truth = self._image(reference)
+        if truth is None or self._node in truth.absent_on:
+            return None
+        identity = self._world.image_ids.get((self._node, reference), truth.id)
+        return ImageInfo(reference, identity, (), 19_327_352_832, "2025-03-25T03:12:44Z")
+
+    def run(self, spec: ContainerSpec, timeout: float = 120.0) -> CommandResult:
+        """Only probe scripts are run in short-lived containers."""
+        text = spec.argv[-1]
+        truth = self._image(spec.image)
+        if not requests(text) or truth is None:
+            raise H20Error(f"the rehearsal's image on {self._node} does not know {text[:120]!r}")
+        machine = replace(
+            self._world.machines[self._node], packages=dict(truth.packages), image_cuda=truth.cuda, nccl=truth.nccl
+        )
+        return CommandResult(self._node, "docker run", 0, standin.answer(machine, text, now=time.time(), inside=True), "", 0.0)
+
+    def exec(
+        self, container_id: str, argv: Sequence[str], env: Mapping[str, str] | None = None, timeout: float = 60.0
+    ) -> CommandResult:
+        """Who listens on a port, what Ray counts: the two questions a bring-up asks inside."""
+        text = " ".join(argv)
+        if "h20-ask: listeners" in text:
+            port = int(text.split("h20-ask: listeners", 1)[1].split()[0])
+            return CommandResult(self._node, "docker exec", 0, self._listeners(container_id, port), "", 0.0)
+        if "H20RAY" in text:
+            return CommandResult(self._node, "docker exec", 0, self._ray(), "", 0.0)
+        raise H20Error(f"the rehearsal's container on {self._node} does not know {text[:120]!r}")
+
+    def logs(self, container_id: str, tail: int | None = None) -> str:
+        """Containers of this suite write to files; docker only has the line that says so."""
+        return "pytest-h20: output goes to a file\n"
+
+    # ------------------------------------------------------------------ life
+    def start(self, spec: ContainerSpec) -> ContainerInfo:
+        """Spawn the actor that plays this role."""
+        if self._node in self._world.start_refused:
+            raise H20Error(f"{self._node}: docker refused to start {spec.name}: {self._world.start_refused[self._node]}")
+        if self._image(spec.image) is None:
+            raise H20Error(f"{self._node}: no such image: {spec.image}")
+        held = Held(
+            id=secrets.token_hex(32),
+            name=spec.name,
+            image=spec.image,
+            node=self._node,
+            labels=dict(spec.labels),
+            created=time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+            env=dict(spec.env),
+        )
+        with self._state.locked():
+            self._state.save(held)
+            held = self._state.add_pid(held, self._spawn(held, spec.argv))
+        return self._info(held)
+
+    def exec_detached(self, container_id: str, argv: Sequence[str], env: Mapping[str, str] | None = None) -> None:
+        """Spawn an actor inside a container that is up."""
+        with self._state.locked():
+            held = self._state.load(container_id)
+            if held is None:
+                raise H20Error(f"{self._node}: no such container: {container_id[:12]}")
+            pid = self._spawn(replace(held, env={**held.env, **dict(env or {})}), argv)
+            self._state.save(replace(held, pids=(*held.pids, pid)))
+
+    def _spawn(self, held: Held, argv: Sequence[str]) -> int:
+        """The actor's argv is the engine's own, after our shell wrapper's words."""
+        log = next(w for w in argv if w.startswith(MOUNT_POINT + "/") and w.endswith(".log"))
+        words = list(argv[argv.index(log) + 1 :])
+        wrapped_main = words[:1] and words[0].endswith(".log")
+        words = words[1:] if wrapped_main else words
+        run_dir = next(v for k, v in held.labels.items() if k.endswith(".run-dir"))
+        spec = {
+            "node": self._node,
+            "container": held.id,
+            "state": str(self._state.folder),
+            "log": f"{run_dir}/{log.rsplit('/', 1)[1]}",
+            "run_dir": run_dir,
+            "argv": words,
+            "env": held.env,
+            "exec": not wrapped_main,
+            "scale": self._scale,
+            "image": asdict(self._image(held.image) or ImageTruth({}, "", "", "")) | {"absent_on": []},
+            "nccl": _plain(self._world.nccl),
+            "engine": _plain(self._world.engine),
+            "inventory": self._world.inventory.model_dump(mode="json"),
+            "parent": os.getppid() if os.environ.get("PYTEST_XDIST_WORKER") else os.getpid(),
+        }
+        path = self._state.folder / f"actor-{secrets.token_hex(6)}.json"
+        path.write_text(json.dumps(spec))
+        out = (self._state.folder / "actors.log").open("ab")
+        process = subprocess.Popen(
+            [sys.executable, "-m", "pytest_h20.rehearsal.actor", str(path)],
+            stdin=subprocess.DEVNULL,
+            stdout=out,
+            stderr=out,
+            start_new_session=True,
+        )
+        out.close()
+        _CHILDREN[process.pid] = process
+        return process.pid
+
+    def find(self, labels: Mapping[str, str]) -> list[ContainerInfo]:
+        """By labels, as docker does it."""
+        if self._node in self._world.daemon_down:
+            raise TransportError(f"{self._node}: {self._world.daemon_down[self._node]}")
+        mine = [h for h in self._state.all() if h.node == self._node]
+        return [self._info(h) for h in mine if all(k in h.labels and v in ("", h.labels[k]) for k, v in labels.items())]
+
+    def inspect(self, container_id: str) -> ContainerInfo | None:
+        """The container as it is now."""
+        held = self._state.load(container_id)
+        return self._info(held) if held is not None else None
+
+    def stop(self, container_id: str, timeout: float = 10.0) -> None:
+        """SIGTERM to the main process, SIGKILL to everything after the time."""
+        held = self._state.load(container_id)
+        if held is None:
+            return
+        for pid in held.pids[:1]:
+            _signal(pid, signal.SIGTERM)
+        deadline = time.monotonic() + timeout
+        while time.monotonic() < deadline and alive(held.pids[0] if held.pids else 0):
+            _reap(held.pids)
+            time.sleep(0.02)
+        self._kill(held)
+
+    def remove(self, container_id: str) -> None:
+        """Kill what runs and forget the container."""
+        held = self._state.load(container_id)
+        if held is not None:
+            self._kill(held)
+            self._state.forget(container_id)
+
+    def _kill(self, held: Held) -> None:
+        for pid in held.pids:
+            if alive(pid):
+                _signal(pid, signal.SIGKILL)
+        _reap(held.pids)
+
+    # ------------------------------------------------------------------ helpers
+    def _image(self, reference: str) -> ImageTruth | None:
+        return self._world.images.get(reference)
+
+    def _info(self, held: Held) -> ContainerInfo:
+        _reap(held.pids)
+        main = held.pids[0] if held.pids else 0
+        running = alive(main)
+        left = self._state.exit_status(main) or {}
+        return ContainerInfo(
+            id=held.id,
+            name=held.name,
+            image=held.image,
+            status="running" if running else "exited",
+            exit_code=None if running else int(left.get("code", 137)),
+            oom_killed=bool(left.get("oom", False)),
+            labels=held.labels,
+            created=held.created,
+        )
+
+    def _listeners(self, container_id: str, port: int) -> str:
+        served = self._state.ports(self._node).get(port)
+        lines = []
+        if served is not None:
+            lines.append("inode 424242")
+            if served["container"] == container_id:
+                lines.append(f"owner 424242 {served['pid']} python3 -m server")
+        foreign = self._world.machines[self._node].listeners.get(port)
+        if foreign is not None or self._world.engine.port_taken:
+            lines = ["inode 171717"]
+        return "\n".join([*lines, "end"]) + "\n"
+
+    def _ray(self) -> str:
+        nodes = []
+        for spec in self._world.inventory.nodes:
+            up = any(h.node == spec.name and h.pids and alive(h.pids[0]) for h in self._state.all())
+            gpus = self._world.engine.ray_gpus.get(spec.name, 8.0)
+            if up and gpus >= 0:
+                nodes.append({"ip": spec.engine_ip, "alive": True, "gpus": gpus})
+        return "H20RAY " + json.dumps(nodes) + "\n"
+
+
+_CHILDREN: dict[int, subprocess.Popen[bytes]] = {}
+
+
+def _reap(pids: Sequence[int]) -> None:
+    for pid in pids:
+        child = _CHILDREN.get(pid)
+        if child is not None and child.poll() is not None:
+            _CHILDREN.pop(pid, None)
+
+
+def _signal(pid: int, number: int) -> None:
+    try:
+        os.kill(pid, number)
+    except ProcessLookupError:
+        return
+
+
+def _plain(value: object) -> dict[str, object]:
+    data = asdict(value)  # type: ignore[call-overload]
+    return {k: sorted(v) if isinstance(v, set) else v for k, v in data.items()}

@@ -1,0 +1,28 @@
+"""Rail counters of the stand-in: they advance with the tokens that its engine has processed, by the volume TP16 moves."""
+
+from __future__ import annotations
+
+from pytest_h20.probes.counters import expected_volume
+from pytest_h20.rehearsal.world import World
+
+WORD = 4
+"""``port_xmit_data`` counts 4-byte words."""
+
+
+def counters_of(world: World, node: str, tokens: int, base: dict[tuple[str, str], int]) -> dict[tuple[str, str], int]:
+    """Counters of every device of a node after this many tokens: (device, counter) → value."""
+    spec = next(n for n in world.inventory.nodes if n.name == node)
+    rails = [r.hca for r in spec.rails]
+    each = expected_volume(tokens, len(rails), 8 * len(world.inventory.nodes), len(world.inventory.nodes)).bytes_per_rail
+    found = dict(base)
+    for hca in rails:
+        moved = int(each * world.traffic.share.get((node, hca), 1.0)) // WORD
+        for name in ("port_xmit_data", "port_rcv_data"):
+            found[(hca, name)] = found.get((hca, name), 0) + moved
+        for name, per_thousand in world.traffic.errors.get((node, hca), {}).items():
+            found[(hca, name)] = found.get((hca, name), 0) + per_thousand * tokens // 1000
+    for other in spec.other_hcas:
+        moved = int(each * world.traffic.management_share) // WORD
+        for name in ("port_xmit_data", "port_rcv_data"):
+            found[(other.hca, name)] = found.get((other.hca, name), 0) + moved
+    return found

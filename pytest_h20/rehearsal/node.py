@@ -1,0 +1,124 @@
+"""A stand-in node: answers the suite's probe scripts from its truth, and its few plain commands on a sandbox folder."""
+
+from __future__ import annotations
+
+import glob
+import os
+import shlex
+import shutil
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from pytest_h20.errors import H20Error, TransportError
+from pytest_h20.probes import standin
+from pytest_h20.probes.script import requests
+from pytest_h20.rehearsal.containers import StandInContainers
+from pytest_h20.rehearsal.counters import counters_of
+from pytest_h20.rehearsal.state import State
+from pytest_h20.rehearsal.world import World
+from pytest_h20.transport import CommandResult, quote
+
+
+class StandInNode:
+    """One node of the rehearsal. Implements ``transport.Node``."""
+
+    tunnel_only = True
+
+    def __init__(self, name: str, world: World, state: State, time_scale: float) -> None:
+        self._name = name
+        self._world = world
+        self._state = state
+        self.containers = StandInContainers(name, world, state, time_scale)
+
+    @property
+    def name(self) -> str:
+        """Its name in the inventory."""
+        return self._name
+
+    def run(self, command: str, *args: object, timeout: float = 60.0, stdin: bytes | None = None) -> CommandResult:
+        """Answer a command. Raises ``H20Error`` for one the stand-in does not know: the suite must ask nothing else."""
+        text = quote(command, *args)
+        began = time.monotonic()
+        if self._name in self._world.unreachable:
+            raise TransportError(f"{self._name}: {self._world.unreachable[self._name]}")
+        rc, out = (0, self._probes(text)) if requests(text) else self._plain(text, stdin)
+        return CommandResult(self._name, text, rc, out, "", time.monotonic() - began)
+
+    def stream(self, command: str, *args: object, on_line: Callable[[str], None], timeout: float = 3600.0) -> CommandResult:
+        """As ``run``; the lines come at once."""
+        result = self.run(command, *args, timeout=timeout)
+        for line in result.stdout.splitlines():
+            on_line(line)
+        return result
+
+    def put(self, data: bytes, path: str, mode: int = 0o644) -> None:
+        """Write into the sandbox."""
+        target = self._state.path(self._name, path)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        target.write_bytes(data)
+        target.chmod(mode)
+
+    def get(self, path: str, offset: int = 0, limit: int | None = None) -> bytes:
+        """Read from the sandbox."""
+        with self._state.path(self._name, path).open("rb") as file:
+            file.seek(offset)
+            return file.read() if limit is None else file.read(limit)
+
+    def forward(self, host: str, port: int) -> tuple[str, int]:
+        """Where the stand-in's server really listens. A port nobody serves leads to a closed one."""
+        owner = next((n for n in self._world.inventory.nodes if n.engine_ip == host), None)
+        name = owner.name if owner is not None else self._name
+        served = self._state.ports(name).get(port)
+        return ("127.0.0.1", int(served["real_port"])) if served else ("127.0.0.1", 1)
+
+    def close(self) -> None:
+        """Nothing is held."""
+
+    # ------------------------------------------------------------------ answers
+    def _probes(self, text: str) -> str:
+        machine = self._world.machines[self._name]
+        served = self._state.ports(self._name)
+        now = replace(
+            machine,
+            listeners={**machine.listeners, **{p: f'users:(("python3",pid={d["pid"]},fd=21))' for p, d in served.items()}},
+            counters=counters_of(self._world, self._name, self._state.tokens(), dict(machine.counters)),
+        )
+        return standin.answer(now, text, now=time.time())
+
+    def _plain(self, text: str, stdin: bytes | None) -> tuple[int, str]:
+        rc, out = 0, ""
+        for part in text.replace(" 2>/dev/null || true", "").split(" && "):
+            rc, more = self._one(shlex.split(part), part)
+            out += more
+            if rc:
+                break
+        return rc, out
+
+    def _one(self, words: Sequence[str], text: str) -> tuple[int, str]:
+        name, *rest = words
+        paths = [self._state.path(self._name, w) for w in rest if w.startswith("/")]
+        if name == "mkdir":
+            for path in paths:
+                path.mkdir(parents=True, exist_ok=True)
+            return 0, ""
+        if name == "chmod":
+            return 0, ""
+        if name == "rm":
+            for path in paths:
+                shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
+            return 0, ""
+        if name == "test":
+            return (0 if paths and paths[0].exists() else 1), ""
+        if name == "ls":
+            return 0, self._list(rest, paths)
+        raise H20Error(f"the rehearsal's {self._name} does not know the command {text!r}; teach pytest_h20/rehearsal/node.py")
+
+    def _list(self, words: Sequence[str], paths: Sequence[Path]) -> str:
+        root = self._state.path(self._name, "/")
+        if "-1d" in words:
+            found = [p for path in paths for p in glob.glob(str(path))]
+            return "".join(f"/{os.path.relpath(p, root)}\n" for p in sorted(found))
+        names = [p.name for path in paths if path.is_dir() for p in path.iterdir()]
+        return "".join(f"{n}\n" for n in sorted(names))

@@ -1,0 +1,116 @@
+"""What the processes of a rehearsal share: containers, their processes, files of the nodes, tokens served. A folder on disk."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import json
+import os
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+
+@dataclass(frozen=True)
+class Held:
+    """A container as it is kept on disk. ``pids``: its main process and those exec'd into it."""
+
+    id: str
+    name: str
+    image: str
+    node: str
+    labels: dict[str, str]
+    created: str
+    pids: tuple[int, ...] = ()
+    exit_code: int | None = None
+    oom_killed: bool = False
+    env: dict[str, str] = field(default_factory=dict)
+
+
+class State:
+    """The shared folder."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        for name in ("containers", "nodes", "ports"):
+            (folder / name).mkdir(parents=True, exist_ok=True)
+
+    def path(self, node: str, path: str) -> Path:
+        """A file of a node in its sandbox; a path can never leave it."""
+        root = self.folder / "nodes" / node
+        clean = os.path.normpath("/" + path).lstrip("/")
+        return root / clean
+
+    @contextlib.contextmanager
+    def locked(self) -> Iterator[None]:
+        """One process at a time changes containers."""
+        with (self.folder / "lock").open("w") as handle:
+            fcntl.flock(handle, fcntl.LOCK_EX)
+            yield
+
+    def save(self, held: Held) -> None:
+        """Write a container down."""
+        target = self.folder / "containers" / f"{held.id}.json"
+        partial = target.with_suffix(f".{os.getpid()}.{id(held)}")
+        partial.write_text(json.dumps(asdict(held)))
+        partial.replace(target)
+
+    def load(self, container_id: str) -> Held | None:
+        """Read a container, its state as its process tells it."""
+        try:
+            data: dict[str, Any] = json.loads((self.folder / "containers" / f"{container_id}.json").read_text())
+        except FileNotFoundError:
+            return None
+        return Held(**{**data, "pids": tuple(data["pids"])})
+
+    def all(self) -> list[Held]:
+        """Every container of every node."""
+        found = [self.load(p.stem) for p in sorted((self.folder / "containers").glob("*.json"))]
+        return [h for h in found if h is not None]
+
+    def forget(self, container_id: str) -> None:
+        """Remove a container."""
+        (self.folder / "containers" / f"{container_id}.json").unlink(missing_ok=True)
+
+    def add_pid(self, held: Held, pid: int) -> Held:
+        """A further process in a container."""
+        changed = replace(held, pids=(*held.pids, pid))
+        self.save(changed)
+        return changed
+
+    # ------------------------------------------------------------------ what actors leave
+    def exit_status(self, pid: int) -> dict[str, Any] | None:
+        """What an actor wrote when it ended: code, oom. None while it lives."""
+        try:
+            found: dict[str, Any] = json.loads((self.folder / "ports" / f"exit-{pid}.json").read_text())
+        except (FileNotFoundError, ValueError):
+            return None
+        return found
+
+    def ports(self, node: str) -> dict[int, dict[str, Any]]:
+        """Ports of a node that something serves: number → where it really listens, which container."""
+        found = {}
+        for path in (self.folder / "ports").glob(f"{node}-*.json"):
+            with contextlib.suppress(ValueError, OSError):
+                data = json.loads(path.read_text())
+                if alive(int(data["pid"])):
+                    found[int(data["port"])] = data
+        return found
+
+    def tokens(self) -> int:
+        """Tokens that all engines of this rehearsal have processed."""
+        total = 0
+        for path in self.folder.glob("tokens-*"):
+            with contextlib.suppress(ValueError, OSError):
+                total += int(path.read_text() or 0)
+        return total
+
+
+def alive(pid: int) -> bool:
+    """True while the process runs (a zombie does not)."""
+    try:
+        text = Path(f"/proc/{pid}/stat").read_text()
+    except OSError:
+        return False
+    return text.rpartition(")")[2].split()[0] not in "ZX"
