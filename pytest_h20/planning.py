@@ -38,17 +38,19 @@ def render(target: Target, label: str) -> str:
     lines += [f"# REFUSED before launch: {refusal}" for refusal in refusals]
     lines += [f"# note: {warning}" for warning in plan.warnings]
     for node, needs in plan.ports_needed.items():
-        lines.append(f"# {node}: must be free: " + ", ".join(f"{n.port} ({n.purpose})" for n in needs))
+        if needs:
+            lines.append(f"# {node}: must be free: " + ", ".join(f"{n.port} ({n.purpose})" for n in needs))
     for number, (node, command) in enumerate(plan_text(target, plan), 1):
-        lines += ["", f"# {number}. on {node}" + _waits(plan.steps[number - 1].wait_for), command]
+        lines += ["", f"# {number}. on {node}", command, *_waits(plan.steps[number - 1].wait_for)]
     lines += ["", f"# ready: {' then '.join(plan.ready.patterns)} in the output of {plan.ready.role} on {plan.ready.node},"]
     seconds = f"{target.profile.first_completion_timeout:g} s"
     lines.append(f"#   GET {plan.ready.health_path} = 200, the socket is our container's, one token within {seconds}")
     return "\n".join(lines)
 
 
-def _waits(wait_for: str) -> str:
-    return {"ray-joined": ", once Ray counts every node", "started": ", once the container runs"}.get(wait_for, "")
+def _waits(wait_for: str) -> list[str]:
+    words = {"ray-joined": "# then wait until Ray counts every node", "started": "# then wait until the container runs"}
+    return [words[wait_for]] if wait_for in words else []
 
 
 def main(settings: Mapping[str, Setting]) -> int:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import getpass
 import os
+import shlex
 import socket
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from pytest_h20.cluster import labels
@@ -176,40 +177,30 @@ def start_step(target: Target, step: Step, run_id: str, node: Node, containers: 
 
 
 def docker_run_text(spec: ContainerSpec) -> str:
-    """The container as the ``docker run`` line a person would type, for plans and reports."""
-    import shlex
+    """The container as the ``docker run`` command a person would type, for plans and reports."""
+    groups = [["docker", "run", "-d", "--name", spec.name, "--entrypoint", spec.argv[0]]]
+    groups += [["--gpus", spec.gpus]] if spec.gpus else []
+    groups.append(["--network", spec.network, *(["--ipc", spec.ipc] if spec.ipc else [])])
+    groups[-1] += (["--shm-size", spec.shm_size] if spec.shm_size else []) + (["--privileged"] if spec.privileged else [])
+    limits = [f"{name}={soft}" if soft == hard else f"{name}={soft}:{hard}" for name, (soft, hard) in spec.ulimits.items()]
+    groups += [[word for limit in limits for word in ("--ulimit", limit)]]
+    groups += [[word for cap in spec.cap_add for word in ("--cap-add", cap)]]
+    groups += [[word for option in spec.security_opt for word in ("--security-opt", option)]]
+    groups += [[word for device in spec.devices for word in ("--device", device)]]
+    groups += [["-v", f"{m.source}:{m.target}" + (":ro" if m.read_only else "")] for m in spec.mounts]
+    groups += [["--label", f"{k}={v}"] for k, v in spec.labels.items()]
+    groups += [["-e", f"{k}={v}"] for k, v in spec.env.items()]
+    groups += [[spec.image, *spec.argv[1:]]]
+    return _lines(groups)
 
-    words = ["docker", "run", "-d", "--name", spec.name, "--entrypoint", spec.argv[0]]
-    if spec.gpus:
-        words += ["--gpus", spec.gpus]
-    words += ["--network", spec.network]
-    if spec.ipc:
-        words += ["--ipc", spec.ipc]
-    if spec.shm_size:
-        words += ["--shm-size", spec.shm_size]
-    if spec.privileged:
-        words += ["--privileged"]
-    for name, (soft, hard) in spec.ulimits.items():
-        words += ["--ulimit", f"{name}={soft}" if soft == hard else f"{name}={soft}:{hard}"]
-    for cap in spec.cap_add:
-        words += ["--cap-add", cap]
-    for option in spec.security_opt:
-        words += ["--security-opt", option]
-    for device in spec.devices:
-        words += ["--device", device]
-    for mount in spec.mounts:
-        words += ["-v", f"{mount.source}:{mount.target}" + (":ro" if mount.read_only else "")]
-    for key, value in spec.labels.items():
-        words += ["--label", f"{key}={value}"]
-    for key, value in spec.env.items():
-        words += ["-e", f"{key}={value}"]
-    return " ".join(shlex.quote(w) for w in [*words, spec.image, *spec.argv[1:]])
+
+def _lines(groups: Sequence[Sequence[str]]) -> str:
+    """One shell command over several lines, each group of words on its own."""
+    return " \\\n  ".join(shlex.join(group) for group in groups if group)
 
 
 def plan_text(target: Target, plan: LaunchPlan, run_id: str = "RUN") -> list[tuple[str, str]]:
     """(node, command line) for every step, in order: what ``--h20-plan`` prints and the report repeats."""
-    import shlex
-
     lines = []
     for step in plan.steps:
         spec = next(n for n in target.nodes if n.name == step.node)
@@ -217,10 +208,7 @@ def plan_text(target: Target, plan: LaunchPlan, run_id: str = "RUN") -> list[tup
             text = docker_run_text(container_spec(target, step, run_id, spec))
         else:
             host = next(s for s in plan.steps if s.node == step.node and s.kind == "container")
-            words = ["docker", "exec", "-d"]
-            for key, value in step.env.items():
-                words += ["-e", f"{key}={value}"]
-            words += [container_name(run_id, host.role), *exec_argv(step)]
-            text = " ".join(shlex.quote(w) for w in words)
+            env = [["-e", f"{key}={value}"] for key, value in step.env.items()]
+            text = _lines([["docker", "exec", "-d"], *env, [container_name(run_id, host.role), *exec_argv(step)]])
         lines.append((step.node, text))
     return lines
