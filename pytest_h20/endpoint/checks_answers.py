@@ -22,6 +22,7 @@ from pytest_h20.endpoint.answers import (
 )
 from pytest_h20.endpoint.checking import CheckList, Say, with_evidence
 from pytest_h20.endpoint.client import Api
+from pytest_h20.endpoint.reply import prompt_tokens
 from pytest_h20.errors import H20Error
 from pytest_h20.verdicts import Limit, Origin, Verdict
 
@@ -131,9 +132,11 @@ def check_needle(api: Api, say: Say) -> Sequence[Verdict] | Verdict:
         return say.skip(f"a context of {api.max_len} tokens is too short to hide something in (from {NEEDLE_MIN_CONTEXT} on)")
     most = api.budget(api.ctx.answer_tokens)
     room = min(api.max_len - most, NEEDLE_MAX_PROMPT)
+    few, many = (prompt_tokens(api.chat(needle_prompt(lines, 0.5), max_tokens=1)) for lines in (10, 60))
+    lines = int(0.9 * (room - few) / max(1.0, (many - few) / 50))
     depths = (0.1, 0.5, 0.9)
     replies = api.together(
-        lambda depth: api.chat(needle_prompt(room, depth), max_tokens=most, how={"deadline_s": api.ctx.seconds(10)}), depths
+        lambda depth: api.chat(needle_prompt(lines, depth), max_tokens=most, how={"deadline_s": api.ctx.seconds(10)}), depths
     )
     verdicts = []
     for depth, reply in zip(depths, replies, strict=True):
@@ -152,14 +155,14 @@ def needle_number(depth: float) -> int:
     return random.Random(f"needle {depth}").randrange(10_000, 99_999)
 
 
-def needle_prompt(tokens: int, depth: float) -> str:
-    """About ``tokens`` × 0.9 tokens of numbered filler with one line to find. A line of it is about 24 tokens for R1."""
-    lines = [
+def needle_prompt(lines: int, depth: float) -> str:
+    """Numbered filler of so many lines with one line to find. Pure."""
+    filler = [
         f"Entry {k}: rack {k % 42} reports a temperature of {20 + k * 7 % 13} degrees and a load of {k * 31 % 100} percent."
-        for k in range(max(8, int(tokens * 0.9 / 30)))
+        for k in range(lines)
     ]
-    lines.insert(int(len(lines) * depth), f"Entry X: the secret number is {needle_number(depth)}.")
-    return "Read this log.\n\n" + "\n".join(lines) + "\n\nWhat is the secret number in the log? Reply with the number only."
+    filler.insert(int(lines * depth), f"Entry X: the secret number is {needle_number(depth)}.")
+    return "Read this log.\n\n" + "\n".join(filler) + "\n\nWhat is the secret number in the log? Reply with the number only."
 
 
 def compare_verdict(api: Api, first: str, second: str, one: Score, two: Score, subject: str) -> Verdict:

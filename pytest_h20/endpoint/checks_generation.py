@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import json
 import math
+import random
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -20,6 +21,17 @@ FINISH = ("stop", "length", "tool_calls", "content_filter", "abort")
 MIN_REPEAT_SHARE = 0.5
 """Share of repeats that must equal the first answer. Built in: on real kernels the batch's shape and a cached prefix change the
 rounding and may flip a near-tie, so single differences happen; a wrong cache or a wrong seed changes every repeat."""
+
+
+def copying_prompt(salt: int, lines: int = 30) -> str:
+    """A list of numbers and the first half of the same list again. Pure.
+
+    What a model says next depends on the whole list, and is no near-tie for a model that can copy: greedy answers then differ
+    only when the engine is at fault, not by rounding.
+    """
+    draw = random.Random(salt)
+    rows = [f"{number}: {draw.randrange(1000, 9999)}" for number in range(1, lines + 1)]
+    return "A list:\n" + "\n".join(rows) + "\n\nThe same list again:\n" + "\n".join(rows[: lines // 2]) + "\n"
 
 
 def _both(choice: Choice) -> tuple[str, str]:
@@ -86,9 +98,7 @@ def _stream_equals(api: Api, say: Say, ask: Callable[[bool], Reply]) -> Verdict:
 @CHECKS.add("endpoint.stream_equals_completion", "A streamed completion equals the plain one")
 def check_stream_equals_completion(api: Api, say: Say) -> Verdict:
     """At temperature 0 the concatenated stream is the plain text."""
-    return _stream_equals(
-        api, say, lambda stream: api.complete(list(SMALL_IDS[40:60]), max_tokens=32, ignore_eos=True, stream=stream)
-    )
+    return _stream_equals(api, say, lambda stream: api.complete(copying_prompt(1), max_tokens=32, ignore_eos=True, stream=stream))
 
 
 @CHECKS.add("endpoint.stream_equals_chat", "A streamed chat equals the plain one")
@@ -156,22 +166,26 @@ def check_stop(api: Api, say: Say) -> Verdict:
 
     Plain and streamed. The stop text must never show, not even in parts.
     """
-    prompt = list(SMALL_IDS[100:112])
-    for _ in range(3):
-        full = api.complete(prompt, max_tokens=48, ignore_eos=True).choice.said
+    fulls, strays = [], []
+    for salt in (11, 12, 13):
+        full = api.complete(copying_prompt(salt), max_tokens=48, ignore_eos=True).choice.said
         word = stop_word(full)
         if word is None:
-            prompt = prompt[1:]
             continue
         wanted = full[: full.find(word)]
-        problems = []
+        problems, strayed = [], []
         for name, stream in (("plain", None), ("streamed", True)):
-            choice = api.complete(prompt, max_tokens=48, ignore_eos=True, stop=[word], stream=stream).choice
-            if choice.said != wanted and choice.finish == "length" and word not in choice.said:
-                break  # it went another way this time: the stop string was never due
-            problems += differs(f"{name}: text", choice.said, wanted) + differs(f"{name}: finish_reason", choice.finish, "stop")
-        else:
+            choice = api.complete(copying_prompt(salt), max_tokens=48, ignore_eos=True, stop=[word], stream=stream).choice
+            if choice.said == wanted or word in choice.said:
+                problems += differs(f"{name}: text", choice.said, wanted) + differs(f"{name}: finish_reason", choice.finish, "stop")
+            else:
+                strayed.append(f"{name}, stop {word!r}: {choice.said!r:.80} instead of {wanted!r:.80}")
+        if problems or not strayed:
             return say.problems(problems, stop=word)
+        strays += strayed
+        fulls.append(full == api.complete(copying_prompt(salt), max_tokens=48, ignore_eos=True).choice.said)
+    if fulls and all(fulls):
+        return say.problems(strays)  # without a stop string the text repeats, with one it never does
     return say.unknown("no repeatable text to take a stop string from", action="see endpoint.determinism")
 
 
@@ -244,8 +258,7 @@ def check_determinism(api: Api, say: Say) -> Verdict:
 @CHECKS.add("endpoint.prefix_reuse", "A cached prefix gives the answer of an uncached one")
 def check_prefix_reuse(api: Api, say: Say) -> Verdict:
     """A fresh prompt, then the same four times: the answers from the prefix cache equal the first."""
-    start = int(api.ctx.nonce, 16) % 300
-    prompt = [SMALL_IDS[(start + 37 * k * k) % len(SMALL_IDS)] for k in range(min(400, api.max_len // 4))]
+    prompt = copying_prompt(random.getrandbits(60), lines=40)
     texts, cached = [], []
     for _ in range(5):
         reply = api.complete(prompt, max_tokens=12, ignore_eos=True)

@@ -34,7 +34,7 @@ def check_max_tokens(api: Api, say: Say) -> Verdict:
     return say.problems(problems)
 
 
-@CHECKS.add("endpoint.max_completion_tokens", "max_completion_tokens means the same as max_tokens")
+@CHECKS.add("endpoint.max_completion_tokens", "max_completion_tokens means the same as max_tokens", needs=["max_completion_tokens"])
 def check_max_completion_tokens(api: Api, say: Say) -> Verdict:
     """The newer name of the field, which the openai client uses for reasoning models."""
     reply = api.chat(known_question(), max_completion_tokens=5, ignore_eos=True)

@@ -103,7 +103,7 @@ def check_unicode_output(api: Api, say: Say) -> Verdict:
 def check_long_line(api: Api, say: Say) -> Verdict:
     """Thousands of characters without a line break, echoed: the answer is one line of more than any usual buffer."""
     unit = f"{known_question()} "
-    text = (unit * 4000)[: min(api.max_len, 24_000)]
+    text = (unit * 4000)[: min(api.max_len - 64, 24_000)]  # a token is a character at least
     problems = []
     for kind, stream in (("plain", None), ("streamed", True)):
         said = api.complete(text, max_tokens=1, echo=True, stream=stream).choice.said

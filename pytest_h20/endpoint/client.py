@@ -148,16 +148,18 @@ class Api:
         return metric_sum(exchange.body.decode("utf-8", "replace"), names) if exchange.status == 200 else None
 
     def running(self) -> float | None:
-        """Requests that the engine is generating for, by its own gauge; SGLang without metrics tells its load instead."""
-        gauge = self.metric(self.ctx.shape.metrics.running)
-        if gauge is not None or self.ctx.engine != "sglang":
-            return gauge
-        for path in ("/v1/loads", "/get_load"):
-            with contextlib.suppress(H20Error):
-                found = load_sum(self.document(path))
-                if found is not None:
-                    return found
-        return None
+        """Requests that the engine is generating for.
+
+        vLLM: its gauge in ``/metrics``. SGLang renews that gauge only every 40 decode steps, so its load route (``/v1/loads``,
+        before ``/get_load``) is asked first, and the gauge where there is none.
+        """
+        if self.ctx.engine == "sglang":
+            for path in ("/v1/loads", "/get_load"):
+                with contextlib.suppress(UnexpectedAnswer):
+                    found = load_sum(self.document(path))
+                    if found is not None:
+                        return found
+        return self.metric(self.ctx.shape.metrics.running)
 
     # ---------------------------------------------------------------- tokens
 

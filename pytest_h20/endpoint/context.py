@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -81,11 +80,6 @@ class EndpointContext:
     def who(self) -> str:
         """``sglang 0.5.16``"""
         return f"{self.engine} {self.version}"
-
-    @property
-    def nonce(self) -> str:
-        """Short and stable for one endpoint object: makes prompts that no earlier run has left in a prefix cache."""
-        return hashlib.blake2s(str(id(self)).encode(), digest_size=4).hexdigest()
 
     def seconds(self, factor: float = 1.0) -> float:
         """A deadline: ``factor`` times the ordinary one."""
