@@ -176,7 +176,7 @@ def one_version(job: Job, nranks: int | None = None) -> Finding:
     told = {(p.source, p.host, p.pid) for p in own}
     if not versions or ranked - told or (nranks is not None and len(own) < nranks):
         return Finding("one_version", None, "job", measured, "one version, told by every process",
-                       f"{len(own)} of {nranks or len(ranked) or 'all'} processes tell their version (NCCL before 2.22: only rank 0)",
+                       f"{len(own)} of {nranks or len(ranked) or 'all'} processes tell it (before NCCL 2.22 only rank 0 does)",
                        "compare the NCCL version inside both containers")  # fmt: skip
     return Finding("one_version", True, "job", measured, "one version")
 

@@ -175,6 +175,10 @@ def _rdma(f: _Facts, rdma: list[Channel]) -> _Finding:
             missing.append(f"{e.source} shows more channels or processes than this tool keeps")
         for text, where in e.unclear_warnings[:2]:
             missing.append(f"the meaning of an NCCL warning that this tool does not know ({where}: {text[:100]})")
+    versions = sorted({v.split("+")[0] for v in _versions(f.evidences).values()})
+    if len(versions) > 1:
+        missing.append(f"one NCCL version: the logs show {', '.join(versions)}, so several runs or images")
+        advice.append("give the logs of one run only; use one image on all nodes")
     networks = {n for e in f.evidences for _, n, _ in e.network_lines}
     others = sorted(n for n in networks if family_of(n) == "socket")
     if others:
@@ -196,7 +200,8 @@ def _rdma(f: _Facts, rdma: list[Channel]) -> _Finding:
             return _Finding("intra_node_only", f"channels use {network}, but all ranks are on one node",
                             deciding=_examples(rdma, 3))  # fmt: skip
         return _Finding(
-            "undetermined", f"every visible channel between ranks uses {network}, but this is not yet proof: missing is {missing[0]}",
+            "undetermined",
+            f"every visible channel between ranks uses {network}, but this is not yet proof: missing is {missing[0]}",
             missing=missing, advice=advice, deciding=_examples(rdma, 4),
         )  # fmt: skip
     gdr = _gdr(rdma)
@@ -267,8 +272,8 @@ def _no_network_channels(f: _Facts, net: list[Channel]) -> _Finding:
                         missing=["a run without a fatal error", "channel lines"], advice=[a for a in (first.action,) if a] + ask,
                         deciding=[(first.text, first.where), *chosen])  # fmt: skip
     if two_nodes and families == {"socket"}:
-        return _Finding("sockets", f"\"Using network {next(iter(networks))}\" in a job over more than one node: NCCL has no later way "
-                        "to InfiniBand (no channel line confirms it)", deciding=chosen + _causes(f),
+        return _Finding("sockets", f"\"Using network {next(iter(networks))}\" in a job over more than one node: NCCL has no "
+                        "later way to InfiniBand (no channel line confirms it)", deciding=chosen + _causes(f),
                         advice=_cause_advice(f))  # fmt: skip
     if two_nodes and families and families <= {"ib", "ofi"}:
         return _Finding("undetermined", f"\"Using network {next(iter(networks))}\" on more than one node is probable RDMA, but no "

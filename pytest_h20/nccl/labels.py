@@ -54,10 +54,12 @@ def count_nodes(evidence: LogEvidence, job: Job, nranks: int | None) -> int | No
     """NCCL's own count; failing that a count of hosts that nothing in the file contradicts; None when it stays open."""
     if evidence.nnodes_seen:
         return max(evidence.nnodes_seen)
-    comms = [c for c in job.communicators if not c.ambiguous]
-    known = [c.nnodes for c in comms if c.nnodes and (c.nnodes > 1 or _settled(c, evidence))]
-    if known:
+    comms = [c for c in job.communicators if (c.nranks or 2) > 1]
+    known = [c.nnodes for c in comms if c.nnodes and not c.ambiguous and (c.nnodes > 1 or _settled(c, evidence))]
+    if known and (len(known) == len(comms) or max(known) > 1):
         return max(known)
+    if nranks == 2 and _other_rank_is_away(evidence, job):
+        return 2
     hosts = evidence.hosts
     linked = any((c.nranks or 0) > 1 for c in job.communicators) or any(c.kind == "net" for c in evidence.channels)
     linked = linked or len(evidence.ring_ranks) > 1 or len(evidence.test_ranks) > 1
@@ -66,6 +68,15 @@ def count_nodes(evidence: LogEvidence, job: Job, nranks: int | None) -> int | No
             return None
         return len(hosts)
     return None
+
+
+def _other_rank_is_away(evidence: LogEvidence, job: Job) -> bool:
+    """Two ranks, one of them silent and reached over NET: NCCL takes the network only where P2P and SHM cannot be used."""
+    disabled = {"NCCL_P2P_DISABLE", "NCCL_SHM_DISABLE", "NCCL_P2P_LEVEL"}
+    if any(disabled & set(p.env) for p in evidence.processes):
+        return False
+    placed = {rank for c in job.communicators for rank in c.rank_to_node}
+    return len(placed) == 1 and any(c.kind == "net" for c in evidence.channels)
 
 
 def _settled(comm: Communicator, evidence: LogEvidence) -> bool:

@@ -92,7 +92,8 @@ def _groups(evidences: Sequence[LogEvidence]) -> list[Group]:
     by_size: dict[int, Group] = {}
     for key, entry in rest:
         same = [g for g in by_id.values() if g.nranks == entry.nranks]
-        if len(same) == 1:
+        # Where NCCL has commIds, only the "nNodes" line lacks one: an Init line without commId is another NCCL, another job.
+        if len(same) == 1 and not entry.started and not entry.completed:
             same[0].entries.append((key, entry))
         else:
             size = by_size.setdefault(entry.nranks, Group(f"{entry.nranks} ranks, no commId", None, entry.nranks))

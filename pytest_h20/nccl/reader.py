@@ -21,7 +21,7 @@ from pytest_h20.nccl.model import (
     RankInit,
     Where,
 )
-from pytest_h20.nccl.records import Lines, Record, Splitter, test_rank
+from pytest_h20.nccl.records import Lines, Record, Splitter, header_rank, plain
 
 MAX_CHANNELS = 100_000
 MAX_PROCESSES = 8_192
@@ -50,7 +50,7 @@ _NNODES = re.compile(r"^nNodes (\d+) localRanks (\d+) localRank (\d+)(?: MNNVL (
 _CUDADEV = re.compile(r"cudaDev (\d+) ")
 _BUSID = re.compile(r"busId ([0-9a-fA-F]+) ")
 _COMMID = re.compile(r"commId (0x[0-9a-f]+) ")
-_STATE = re.compile(r"- ?(Init START|Init COMPLETE|Destroy COMPLETE|Abort COMPLETE)$")
+_STATE = re.compile(r"- ?([A-Z]\w+ (?:START|COMPLETE))$")
 _TIMINGS = re.compile(r"^Init timings - ncclComm\w+: rank (\d+) nranks (\d+) total ")
 _OLD_RANKS = re.compile(r"^rank (\d+) nranks (\d+)$")
 _USING_IB = re.compile(r"^NET/IB\w* ?: Using (?!interface)(?P<list>.*)$")
@@ -204,6 +204,7 @@ class Reader:
                 self._line(number, line, ended)
 
     def _line(self, number: int, line: bytes, ended: bool, joined: bool = False) -> None:
+        raw, line = line, plain(line)
         if b"NCCL version" in line and b"NCCL INFO" not in line:
             found = _VERSION.search(line.decode("utf-8", "replace"))
             if found:
@@ -213,7 +214,7 @@ class Reader:
             if engine:
                 self.engine_versions.setdefault(engine[1].decode())
         if b"Rank" in line:
-            test = test_rank(line, number)
+            test = header_rank(line, number)
             if test:
                 self.tests[test.rank] = test.host
                 return
@@ -221,14 +222,14 @@ class Reader:
         for record in records:
             self._record(record)
         if records and not joined and self._wants_more(records[-1]):
-            self._lines.open.add(line)
+            self._lines.open.add(raw)
 
     def _continuation(self, number: int, line: bytes, previous: bytes, ended: bool) -> None:
         """A fragment without a head right behind a record that was not finished."""
         if not line.strip():
             return
         gap = b" " if previous.rstrip().endswith((b"NCCL INFO", b"NCCL WARN")) else b""
-        joined = self._splitter.records(previous.rstrip(b"\r\n \t") + gap + line.lstrip(), number - 1, ended, True)
+        joined = self._splitter.records(plain(previous).rstrip(b"\r\n \t") + gap + plain(line).lstrip(), number - 1, ended, True)
         if not joined:
             return
         if self._record(joined[-1]):
@@ -383,7 +384,7 @@ class Reader:
         if rank >= nranks:
             self._damage(record)
             return False
-        if state and state[1].startswith(("Destroy", "Abort")):
+        if state and not state[1].startswith("Init"):
             self.nranks.add(nranks)
             return True
         comm_id = _COMMID.search(rest)

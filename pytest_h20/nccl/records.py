@@ -28,6 +28,7 @@ _BARE = re.compile(
     rb"Using network |Bootstrap ?: Using )"
 )
 _TESTS = re.compile(rb"^#\s+Rank\s+(\d+)\s+(?:Group\s+\d+\s+)?Pid\s+(\d+)\s+on\s+(\S+)\s+device\s+(\d+)")
+_LINK = re.compile(rb"\[([^\[\]]*)\]\((?:https?|mailto):[^)\s]*\)")
 _JUNK_LEFT = b"\"'`|*,;([{\\="
 _JUNK_RIGHT = b" \t\r\n\"'`|*\\,"
 
@@ -52,7 +53,7 @@ class Record:
 
 
 @dataclass(frozen=True)
-class TestRank:
+class HeaderRank:
     """A rank line of nccl-tests' header (``#  Rank  0 Group  0 Pid 1 on host device 0``)."""
 
     rank: int
@@ -236,10 +237,19 @@ def clean(raw: bytes) -> tuple[str, int, bool]:
     return raw.strip(_JUNK_RIGHT).decode("utf-8", "replace"), repeated, cut
 
 
-def test_rank(line: bytes, number: int) -> TestRank | None:
+def plain(line: bytes) -> bytes:
+    """A line as NCCL printed it, where a web page escaped it or turned names into Markdown links."""
+    if b"](" in line:
+        line = _LINK.sub(rb"\1", line)
+    if b"&" in line:
+        line = line.replace(b"&lt;", b"<").replace(b"&gt;", b">").replace(b"&#39;", b"'").replace(b"&amp;", b"&")
+    return line
+
+
+def header_rank(line: bytes, number: int) -> HeaderRank | None:
     """The rank line of nccl-tests' header, wherever a prefix puts it."""
     at = line.find(b"#")
     found = _TESTS.match(line[at:]) if at >= 0 else None
     if not found:
         return None
-    return TestRank(int(found[1]), found[3].decode("utf-8", "replace"), int(found[2]), number)
+    return HeaderRank(int(found[1]), found[3].decode("utf-8", "replace"), int(found[2]), number)

@@ -118,7 +118,9 @@ class Synthetic:
         lines += [f"Using network {network}"] if shape.minor >= 6 or shape.minor <= 3 else []
         start = [shape.comm(rank, self.nranks, self.per_node, "START")] if shape.minor >= 18 else []
         start += (
-            [f"comm 0x55aa{rank:02x}00 rank {rank} nRanks {self.nranks} nNodes 2 localRanks {self.per_node} localRank {gpu} MNNVL 0"]
+            [
+                f"comm 0x55aa{rank:02x}00 rank {rank} nRanks {self.nranks} nNodes 2 localRanks {self.per_node} localRank {gpu} MNNVL 0"
+            ]
             if shape.minor >= 20
             else []
         )

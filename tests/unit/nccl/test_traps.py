@@ -125,7 +125,9 @@ def test_pxn_device_counts_in_the_proxys_list() -> None:
 
 
 def test_ring_order_trees_and_topology_are_not_transport() -> None:
-    log = one("Channel 00/16 :    0   7   6   5", "Trees [0] 1/-1/-1->0->-1", "+ NET[12.5] - NET/0 (0/0/25.0)", "Ring 00 : 1 -> 0 -> 1")
+    log = one(
+        "Channel 00/16 :    0   7   6   5", "Trees [0] 1/-1/-1->0->-1", "+ NET[12.5] - NET/0 (0/0/25.0)", "Ring 00 : 1 -> 0 -> 1"
+    )
     evidence = parse_log(log)
     assert evidence.channels == ()
     assert evidence.damaged_channels == ()
@@ -322,7 +324,11 @@ def test_glued_head_is_found_and_the_record_before_it_is_not_trusted() -> None:
 
 
 def test_ray_dedup_is_reported_and_blocks() -> None:
-    log = Synthetic("2.21.5").all().replace(b"2[0] [send] via NET/IB/0/GDRDMA", b"2[0] [send] via NET/IB/0/GDRDMA [repeated 7x across cluster]")
+    log = (
+        Synthetic("2.21.5")
+        .all()
+        .replace(b"2[0] [send] via NET/IB/0/GDRDMA", b"2[0] [send] via NET/IB/0/GDRDMA [repeated 7x across cluster]")
+    )
     job = verdict(log)
     assert job.verdict == "undetermined"
     assert any("RAY_DEDUP_LOGS=0" in a for a in job.advice)
@@ -375,3 +381,23 @@ def test_chunking_does_not_matter() -> None:
     whole = parse_log(log, "x")
     for size in (1, 7, 64, 1000):
         assert parse_log([log[i : i + size] for i in range(0, len(log), size)], "x") == whole
+
+
+def test_web_pages_escape_and_link() -> None:
+    log = (
+        b"[n.lan:1:2](http://n.lan:1:2) [0] NCCL INFO NET/IB : Using [0]mlx5_0:1/RoCE [RO]; OOB e0:1.1.1.1&lt;0&gt;\n"
+        b"n.lan:1:2 [0] NCCL INFO Channel 00/0 : 0[0] -&gt; 8[0] [send] via NET/IB/0/GDRDMA\n"
+    )
+    evidence = parse_log(log)
+    got = labels(evidence)
+    assert evidence.hosts == {"n.lan"}
+    assert (got["hcas"], got["oob_address"], got["transport"]) == (["mlx5_0:1"], "1.1.1.1", "ib")
+
+
+def test_many_communicators_of_one_size_without_ids() -> None:
+    log = b"".join(
+        f"{host}:{pid}:{pid} [0] NCCL INFO comm 0x{pid} rank {rank} nranks 2 cudaDev 0 busId 1000 - Init COMPLETE\n".encode()
+        for host, pid, rank in (("a", 1, 0), ("a", 2, 1), ("b", 3, 0), ("b", 4, 1))
+    )
+    assert verdict(log).communicators[0].ambiguous
+    assert verdict(log).verdict == "undetermined"
