@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import math
 import socket
 import ssl
 import struct
@@ -46,7 +47,11 @@ OUTCOMES = {
 """Every request ends as exactly one of these."""
 
 SO_TIMESTAMPNS, _TIMESPEC = 35, struct.Struct("qq")
-_RECEIVE = 65536
+_RECEIVE = 16384
+_NAP_S, _NAP_STREAMS = 0.0005, 64
+"""With kernel stamps nothing is lost by reading half a millisecond later, and many pieces are read for one wake-up: a
+third of the CPU at 1,024 streams. A stream's next request leaves so much later, under 0.1 % of any request's duration.
+Not in an open loop, where requests have their time, and not with few streams, where there is nothing to save."""
 _KEPT_IDLE_S = 1.0
 """A connection idle for longer may have met the server's keep-alive limit (uvicorn: 5 s)."""
 
@@ -516,7 +521,8 @@ class LoadLoop:
     def _metrics_step(self, stamp: float) -> None:
         """Ask for /metrics on a connection of its own when it is time."""
         settings = self._settings
-        if settings.metrics is None or stamp < self._metrics_due:
+        if settings.metrics is None:
+            self._metrics_due = math.inf
             return
         self._metrics_due = stamp + settings.metrics_every_s
         slot = self._metrics_slot
@@ -672,6 +678,7 @@ class LoadLoop:
         metrics_slot = self._metrics_slot
         self._metrics_due = outcome.started + min(0.2, settings.metrics_every_s)
         tls = self._tls is not None
+        nap = kernel and not open_loop
         looked = now()
         while True:
             stamp = now()
@@ -716,8 +723,9 @@ class LoadLoop:
                 if stamp >= tick and self._on_tick is not None:
                     tick = stamp + 0.5
                     self._on_tick(outcome, self._done, self._failed, stamp)
-            self._metrics_step(stamp)
-            metrics_slot = self._metrics_slot
+            if stamp >= self._metrics_due:
+                self._metrics_step(stamp)
+                metrics_slot = self._metrics_slot
             # how long nothing is due
             wait = 0.1
             if open_loop and next_due is not None and not self._sending_over:
@@ -731,11 +739,31 @@ class LoadLoop:
                     looked = now()
                     continue
             else:
+                if nap and self._in_flight >= _NAP_STREAMS:
+                    time.sleep(_NAP_S)
                 found = poll(wait)
             looked = now()
             for fd, events in found:
                 slot = slots.get(fd)
                 if slot is None:
+                    continue
+                if kernel and slot.quick and events == READ:
+                    # nearly all pieces go this way: the answer has begun and, by the quick test, does not end here
+                    exchange = slot.exchange
+                    try:
+                        data, ancillary, _, _ = slot.sock.recvmsg(_RECEIVE, 32)
+                    except BlockingIOError:
+                        continue
+                    except OSError as error:
+                        self._broken(slot, error)
+                        continue
+                    if data and exchange is not None:
+                        exchange.kernel_stamps.append(ancillary[0][2] if ancillary else _timespec(time.time()))
+                        exchange.parts.append(data)
+                        if data[-4:] == CRLF2 or len(data) < 4:
+                            self._read(slot)
+                    else:
+                        self._broken(slot, None)
                     continue
                 if slot is metrics_slot:
                     self._metrics_event(slot, events)

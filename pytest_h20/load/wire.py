@@ -253,14 +253,13 @@ class _Events:
         clean = self._chunked
         for number, piece in enumerate(pieces):
             if clean and piece[-4:] == b"\n\n\r\n":
-                line = piece.find(b"\r\n", 0, 10)
+                line = piece.find(b"\r\ndata: ", 0, 18)
+                size = len(piece)
                 if (
                     line > 0
-                    and piece.startswith(b"data: ", line + 2)
-                    and piece.find(b"\n") == line + 1
-                    and piece.find(b"\n", line + 2) == len(piece) - 4
-                    and b"\r" not in piece[line + 2 : -2]
-                    and _chunk_size(piece[:line]) == len(piece) - line - 4
+                    and piece.find(b"\n", line + 2) == size - 4
+                    and piece.find(b"\r", line + 2) == size - 2
+                    and piece[:line] == b"%x" % (size - line - 4)
                 ):
                     out.append((stamps[number], piece[line + 8 : -4]))
                     continue
@@ -443,28 +442,28 @@ def _read_generate(answer: Answer, payloads: list[tuple[float, bytes]], want_tex
     it stands in meta_info after the text, which cannot contain it unescaped."""
     before = 0
     final = b""
+    events, count_at = answer.events, _COUNT.match
     for stamp, payload in payloads:
-        if payload == b"[DONE]":
-            answer.done = True
-            continue
         at = payload.rfind(b'"completion_tokens":')
-        match = _COUNT.match(payload, at) if at >= 0 else None
+        match = count_at(payload, at) if at >= 0 else None
         if match is None:
+            if payload == b"[DONE]":
+                answer.done = True
+                continue
             error = _error_text(_load(payload))
             if error is not None:
                 answer.error = error
             continue
         count = int(match.group(1))
         if count > before:
-            answer.events.append((stamp, count))
-            if not before:
-                answer.first = stamp
+            events.append((stamp, count))
             before = count
-            answer.last = stamp
         final = payload
-    answer.counted = bool(answer.events)
     if not final:
         return
+    answer.counted = True
+    if events:
+        answer.first, answer.last = events[0][0], events[-1][0]
     document = _load(final)
     _take_meta(answer, document.get("meta_info"))
     if answer.finish is not None:
