@@ -28,6 +28,7 @@ _BARE = re.compile(
     rb"Using network |Bootstrap ?: Using )"
 )
 _TESTS = re.compile(rb"^#\s+Rank\s+(\d+)\s+(?:Group\s+\d+\s+)?Pid\s+(\d+)\s+on\s+(\S+)\s+device\s+(\d+)")
+_HEADISH = re.compile(rb"[^\s:]*:\d+:\d+ ")
 _LINK = re.compile(rb"\[([^\[\]]*)\]\((?:https?|mailto):[^)\s]*\)")
 _JUNK_LEFT = b"\"'`|*,;([{\\="
 _JUNK_RIGHT = b" \t\r\n\"'`|*\\,"
@@ -114,7 +115,7 @@ class Lines:
             if b"NCCL" in line:
                 # A collector's time stamp makes every line new: what counts is the part from "host:pid:tid" on.
                 mark = line.find(b"] NCCL INFO ")
-                body = line if mark < 0 else line[line.rfind(b" ", 0, line.rfind(b":", 0, mark)) + 1 :]
+                body = _body(line) if mark < 0 else line[line.rfind(b" ", 0, line.rfind(b":", 0, mark)) + 1 :]
                 if body in seen:
                     continue
                 self._remember(body)
@@ -124,8 +125,11 @@ class Lines:
                 previous = before if i == 0 else lines[i - 1]
                 if line.strip():
                     yield self.count + i + 1, line, previous, ended or i < last
-            elif (line[:1] == b"#" and b"Rank" in line) or b" via " in line or b"Using " in line or b"nccl==" in line:
-                self._remember(line)
+            elif (b"Rank " in line and b"#" in line) or b" via " in line or b"Using " in line or b"nccl==" in line:
+                body = line[line.find(b"#") :] if b"Rank " in line else line
+                if body in seen:
+                    continue
+                self._remember(body)
                 yield self.count + i + 1, line, b"", ended or i < last
 
     def _remember(self, line: bytes) -> None:
@@ -135,6 +139,12 @@ class Lines:
             self.open.clear()
             self._seen_size = 0
         self._seen.add(line)
+
+
+def _body(line: bytes) -> bytes:
+    """The part of a WARN, version or headless line that does not change with a collector's prefix."""
+    head = _HEADISH.search(line)
+    return line[head.start() if head else max(line.find(b"NCCL "), 0) :]
 
 
 class Splitter:

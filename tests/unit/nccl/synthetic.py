@@ -119,7 +119,8 @@ class Synthetic:
         start = [shape.comm(rank, self.nranks, self.per_node, "START")] if shape.minor >= 18 else []
         start += (
             [
-                f"comm 0x55aa{rank:02x}00 rank {rank} nRanks {self.nranks} nNodes 2 localRanks {self.per_node} localRank {gpu} MNNVL 0"
+                f"comm 0x55aa{rank:02x}00 rank {rank} nRanks {self.nranks} nNodes 2 localRanks {self.per_node} "
+                f"localRank {gpu} MNNVL 0"
             ]
             if shape.minor >= 20
             else []

@@ -223,7 +223,8 @@ FATAL = [
      "ibv_reg_mr_iova2 failed: Cannot allocate memory", True),
     ("misc/ibvwrap.cc:1 NCCL WARN Call to ibv_create_qp failed", "ibv_create_qp failed", True),
     ("transport/net_ib.cc:80 NCCL WARN NET/IB : Got async event : port error", "async event: port error", True),
-    ("misc/socket.cc:1 NCCL WARN socketStartConnect: Connect to 10.0.0.1<5> failed : Connection refused", "connection refused", True),
+    ("misc/socket.cc:1 NCCL WARN socketStartConnect: Connect to 10.0.0.1<5> failed : Connection refused", "connection refused",
+     True),
     ("misc/socket.cc:1 NCCL WARN socketPollConnect: Connect to 10.0.0.1<5> returned 113(No route to host) errno 115(x)",
      "no route to host", True),
     ("bootstrap.cc:1 NCCL WARN Bootstrap Root : rank 1 of 4 ranks has already checked in", "rank already checked in", True),
@@ -263,6 +264,19 @@ def test_the_rest_of_a_fatal_warning_still_blocks() -> None:
     assert "warning" in " ".join(job.missing)
 
 
+def test_abort_and_destroy_lines_are_no_damage() -> None:
+    states = ("Abort START", "Abort COMPLETE", "Destroy COMPLETE")
+    evidence = parse_log(one(*(f"comm 0x3d rank 1 nRanks 2 cudaDev 0 busId 60 - {state}" for state in states)))
+    assert evidence.damaged == ()
+    assert evidence.ranks == ()
+
+
+def test_same_warning_of_two_hosts_is_kept_twice() -> None:
+    line = "net_ib.cc:1 NCCL WARN NET/IB : Got async event : port error\n"
+    evidence = parse_log(f"2026-01-01 a:1:1 [0] {line}2026-01-02 b:1:1 [0] {line}2026-01-03 a:1:1 [0] {line}")
+    assert sorted(e.host for e in evidence.errors) == ["a", "b"]
+
+
 def test_retry_is_told() -> None:
     job = verdict(Synthetic("2.21.5", last=("NCCL INFO Call to connect returned Connection refused, retrying",)).all())
     assert [e.severity for e in job.errors[:1]] == ["retry"]
@@ -298,7 +312,10 @@ def test_several_records_on_one_line() -> None:
 
 
 def test_record_split_over_lines() -> None:
-    log = b"node1:1:2 [0] NCCL INFO \nUsing network IBext       node1:1:2 [0] NCCL INFO NET/IB : Using [0]mlx5_0:1/Ro\nCE [RO]; OOB e0:1.1.1.1<0>\n"
+    log = (
+        b"node1:1:2 [0] NCCL INFO \nUsing network IBext       node1:1:2 [0] NCCL INFO NET/IB : Using [0]mlx5_0:1/Ro\n"
+        b"CE [RO]; OOB e0:1.1.1.1<0>\n"
+    )
     got = labels(parse_log(log))
     assert (got["network_selected"], got["hcas"], got["oob_interface"]) == ("IBext", ["mlx5_0:1"], "e0")
 
@@ -346,8 +363,9 @@ def test_cap_of_1024_bytes() -> None:
 
 def test_two_ranks_over_one_file() -> None:
     log = (
-        b"ljm:564:604 [1] NCCL INFO comm 0x94 rank 1 nranks ljm:563:603 [0] NCCL INFO comm 0x8f rank 0 nranks 2 cudaDev 0ljm:564:604 [1] "
-        b"NCCL INFO Setting affinity for GPU 1 toljm:563:80ljm:564:604 [1] NCCL INFO Channel 00 : 1[1] -> 0[0] via SHM/direct/direct\n"
+        b"ljm:564:604 [1] NCCL INFO comm 0x94 rank 1 nranks ljm:563:603 [0] NCCL INFO comm 0x8f rank 0 nranks 2 cudaDev 0"
+        b"ljm:564:604 [1] NCCL INFO Setting affinity for GPU 1 toljm:563:80"
+        b"ljm:564:604 [1] NCCL INFO Channel 00 : 1[1] -> 0[0] via SHM/direct/direct\n"
     )
     evidence = parse_log(b"ljm:564:604 [1] NCCL INFO Using network Socket\n" + log)
     assert evidence.hosts == {"ljm"}

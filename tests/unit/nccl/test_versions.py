@@ -9,8 +9,8 @@ from tests.unit.nccl.synthetic import Synthetic
 
 VERSIONS = [
     "2.4.8", "2.5.7", "2.6.4", "2.7.8", "2.8.4", "2.9.9", "2.10.3", "2.11.4", "2.12.12", "2.13.4", "2.14.3", "2.15.5", "2.16.5",
-    "2.17.1", "2.18.3", "2.19.3", "2.20.5", "2.21.5", "2.22.3", "2.23.4", "2.24.3", "2.25.1", "2.26.2", "2.27.5", "2.28.9", "2.29.7",
-    "2.30.4",
+    "2.17.1", "2.18.3", "2.19.3", "2.20.5", "2.21.5", "2.22.3", "2.23.4", "2.24.3", "2.25.1", "2.26.2", "2.27.5", "2.28.9",
+    "2.29.7", "2.30.4",
 ]  # fmt: skip
 
 
@@ -100,3 +100,31 @@ def test_libfabric_is_judged_by_its_provider(provider: str, verdict: str) -> Non
     log = line + Synthetic("2.19.3", network=lambda rank: "AWS Libfabric").all()
     log = log.replace(b"NET/IB : No device found.", b"NET/OFI Initializing aws-ofi-nccl")
     assert judge_job([parse_log(log)]).verdict == verdict
+
+
+@pytest.mark.parametrize("version", ["2.21.5", "2.27.5", "2.28.9"])
+def test_sixteen_ranks_with_the_communicators_of_a_serving_engine(version: str) -> None:
+    """World and TP group (16 ranks each), one group per node and single-rank groups, as vLLM and SGLang make them."""
+    base = Synthetic(version, per_node=8, channels=16, hcas=tuple(f"mlx5_{i}" for i in range(8)))
+    logs = []
+    for rank in range(16):
+        node, gpu = divmod(rank, 8)
+        head = f"h20-{'ab'[node]}:{1000 + gpu}:{1000 + gpu} [{gpu}] NCCL INFO "
+        where = f"cudaDev {gpu} nvmlDev {gpu} busId {gpu + 1}000"
+        more = []
+        for comm, mine, size, nodes, ident in (
+            ("0x7a", rank, 16, 2, "0x2222"), ("0x7b", gpu, 8, 1, f"0x33{node}"), ("0x7c", 0, 1, 1, f"0x44{rank:02x}"),
+        ):  # fmt: skip
+            more += [
+                f"ncclCommInitRank comm {comm} rank {mine} nranks {size} {where} commId {ident} - Init START",
+                f"comm {comm} rank {mine} nRanks {size} nNodes {nodes} localRanks {min(size, 8)} localRank {min(mine, gpu)} MNNVL 0",
+                f"ncclCommInitRank comm {comm} rank {mine} nranks {size} {where} commId {ident} - Init COMPLETE",
+            ]
+        more.append(f"Channel 00/0 : {gpu}[{gpu}] -> {(gpu + 1) % 8}[{(gpu + 1) % 8}] via P2P/CUMEM")
+        logs.append(base.rank(rank) + "".join(f"{head}{m}\n" for m in more).encode())
+    job = judge_job([parse_log(log, f"nccl.{i}") for i, log in enumerate(logs)], Expected(nranks=16, nnodes=2))
+    assert job.verdict == "rdma_proven", (job.reason, job.missing)
+    assert (job.nranks, job.nnodes) == (16, 2)
+    assert all(len(hcas) == 8 for hcas in job.hcas_used.values())
+    without = judge_job([parse_log(log, f"nccl.{i}") for i, log in enumerate(logs) if i != 15], Expected(nranks=16, nnodes=2))
+    assert without.verdict == "undetermined"
