@@ -115,6 +115,10 @@ class Expect(BaseModel):
         None, description="all-reduce bus bandwidth at the largest size, GB/s; default: 24 per 200 Gbit/s of rail, together"
     )
 
+    weights_full: bool | None = Field(
+        None, description="true: hash every file of the model (minutes once, then cached on the node); default: only the fast check"
+    )
+
     unmeasured_ok: tuple[str, ...] = Field(
         (),
         description="check ids (* as wildcard) that may stay unmeasured here: skipped instead of 'could not measure'",

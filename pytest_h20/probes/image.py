@@ -42,7 +42,7 @@ def parse_versions(text: str) -> Versions:
 VERSIONS = Probe(
     "image_versions",
     r"""
-p=; for c in python3 python; do command -v $c >/dev/null && { p=$c; break; }; done
+p=; for c in python3 python; do $c -c pass >/dev/null 2>&1 && { p=$c; break; }; done
 [ -n "$p" ] || { echo "no Python in the image" >&2; exit 127; }
 for f in /usr/local/cuda/compat /usr/local/cuda-*/compat; do [ -e $f/libcuda.so.1 ] && { echo "compat=$f"; break; }; done
 $p - <<'PY'
@@ -188,7 +188,7 @@ def parse_engine_addresses(text: str) -> tuple[EngineAddress, ...]:
 ENGINE_ADDRESS = Probe(
     "engine_address",
     r"""
-p=; for c in python3 python; do command -v $c >/dev/null && { p=$c; break; }; done
+p=; for c in python3 python; do $c -c pass >/dev/null 2>&1 && { p=$c; break; }; done
 [ -n "$p" ] || { echo "no Python in the image" >&2; exit 127; }
 $p - <<'PY'
 import fcntl, os, socket, struct

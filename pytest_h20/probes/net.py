@@ -248,7 +248,7 @@ def parse_listening(text: str) -> Listening:
 LISTEN = Probe(
     "listen",
     r"""
-p=; for c in python3 python2 python /usr/libexec/platform-python; do command -v $c >/dev/null && { p=$c; break; }; done
+p=; for c in python3 python2 python /usr/libexec/platform-python; do $c -c pass >/dev/null 2>&1 && { p=$c; break; }; done
 [ -n "$p" ] || { echo "no Python to listen with" >&2; exit 127; }
 f=`mktemp "${TMPDIR:-/tmp}/h20-listen.XXXXXX"` || exit 73
 cat >"$f.py" <<'PY'
@@ -316,7 +316,7 @@ def parse_connects(text: str) -> tuple[Connect, ...]:
 CONNECT = Probe(
     "connect",
     r"""
-p=; for c in python3 python2 python /usr/libexec/platform-python; do command -v $c >/dev/null && { p=$c; break; }; done
+p=; for c in python3 python2 python /usr/libexec/platform-python; do $c -c pass >/dev/null 2>&1 && { p=$c; break; }; done
 if [ -n "$p" ]; then
 $p - "$@" <<'PY'
 import errno, socket, sys, threading, time

@@ -332,7 +332,8 @@ def subnet(say: Say, rail: RailView) -> Verdict:
         if isinstance(n, Missing):
             return say.missing(n)
         i = n.interface(end.rail.interface)
-        own = next((x for x in (i.ipv4 if i else ()) if not end.rail.address or str(x.ip) == end.rail.address), None)
+        here = i.ipv4 if i else ()
+        own = next((x for x in here if str(x.ip) == end.rail.address), here[0] if here else None)
         if own is None:
             return say.unknown(f"{end.rail.interface} of {end.view.name} has no IPv4 address", "give the interface an address")
         networks.append(own.network)
@@ -576,7 +577,8 @@ def qos(say: Say, view: View) -> Iterable[Verdict]:
         return [say.skip("the inventory names no rail of this node")]
     if isinstance(q, Missing):
         return [say.missing(q, wanted=wanted)]
-    rails = {r.rail.interface: dict(q[r.rail.interface].settings) if r.rail.interface in q else {} for r in view.rails}
+    # A rail of which nothing could be read (its device is gone) is told by other checks, not as a difference here.
+    rails = {r.rail.interface: dict(q[r.rail.interface].settings) for r in view.rails if r.rail.interface in q}
     keys = sorted({k for s in rails.values() for k in s})
     if not keys:
         return [say.missing(Missing("no setting could be read", "install mlnx-tools (mlnx_qos) or iproute2's dcb"), wanted=wanted)]
@@ -608,16 +610,18 @@ def qos_equal(say: Say, facts: Facts) -> Verdict:
     for v in facts.views:
         if isinstance(v.node.qos, Missing):
             return say.missing(v.node.qos, wanted=False)
-        table[v.name] = [dict(v.node.qos[r.rail.interface].settings) if r.rail.interface in v.node.qos else {} for r in v.rails]
+        q = v.node.qos
+        table[v.name] = [dict(q[r.rail.interface].settings) if r.rail.interface in q else {} for r in v.rails]
     if not any(s for rails in table.values() for s in rails):
         return say.skip("no setting could be read on any node (mlnx_qos, dcb and ethtool are missing)")
     first = facts.views[0].name
     other: list[JsonValue] = [
-        f"{name} rail {i} {key}: {rails[i].get(key, 'unread')!r}, {first}: {table[first][i].get(key, 'unread')!r}"
+        f"{name} rail {i} {key}: {mine.get(key, 'unread')!r}, {first}: {theirs.get(key, 'unread')!r}"
         for name, rails in table.items()
-        for i in range(min(len(rails), len(table[first])))
-        for key in sorted({*rails[i], *table[first][i]})
-        if rails[i].get(key) != table[first][i].get(key)
+        for i, (mine, theirs) in enumerate(zip(rails, table[first], strict=False))
+        if mine and theirs
+        for key in sorted({*mine, *theirs})
+        if mine.get(key) != theirs.get(key)
     ]
     limit = Limit(kind="max", value=0, unit="differences", origin=builtin("both ends of a lossless path must agree (F41)"))
     return say.judge(len(other), limit, reason="; ".join(map(str, other[:4])), details={"differences": other})

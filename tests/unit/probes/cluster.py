@@ -26,12 +26,13 @@ class FakeContainers:
     image_id: str = "sha256:" + "a" * 64
     daemon_error: str = ""
     no_image: bool = False
+    runtimes: tuple[str, ...] = ("nvidia", "runc")
     specs: list[ContainerSpec] = field(default_factory=list)
 
     def daemon(self) -> DaemonInfo:
         if self.daemon_error:
             raise TransportError(self.daemon_error)
-        return DaemonInfo("20.10.24", "1.41", "overlay2", ("nvidia", "runc"), "/var/lib/docker")
+        return DaemonInfo("20.10.24", "1.41", "overlay2", self.runtimes, "/var/lib/docker")
 
     def image(self, reference: str) -> ImageInfo | None:
         return None if self.no_image else ImageInfo(reference, self.image_id, (), 10**10, "2025-03-20T00:00:00Z")
@@ -44,7 +45,7 @@ class FakeContainers:
     def start(self, spec: ContainerSpec) -> ContainerInfo:
         raise AssertionError("probes start nothing that stays")
 
-    exec = exec_detached = find = inspect = logs = stop = remove = start  # type: ignore[assignment]
+    exec = exec_detached = find = inspect = logs = stop = remove = start
 
 
 @dataclass
@@ -55,7 +56,6 @@ class FakeNode:
     down: str = ""
     delay: float = 0.0
     asked: list[list[str]] = field(default_factory=list)
-    change: Callable[[str], str] = staticmethod(lambda text: text)
 
     def __post_init__(self) -> None:
         self.containers = FakeContainers(self.machine)
@@ -71,7 +71,7 @@ class FakeNode:
         names = [n for n, _ in requests(command)]
         assert names, f"not a probe script: {command[:80]}"
         self.asked.append(names)
-        return CommandResult(self.name, command, 0, self.change(standin.answer(self.machine, command, now=time.time())), "", self.delay)
+        return CommandResult(self.name, command, 0, standin.answer(self.machine, command, now=time.time()), "", self.delay)
 
     stream = put = get = forward = None
 

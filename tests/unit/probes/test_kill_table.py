@@ -1,5 +1,6 @@
 """Every fault turns exactly the right checks red; a healthy cluster turns none red; every check can be turned."""
 
+# ruff: noqa: E501 - tables read better with one row a line
 from __future__ import annotations
 
 from collections.abc import Callable
@@ -100,6 +101,15 @@ def lost_address(c: Cluster) -> None:
     del gids[2], gids[3]
 
 
+def readdressed(c: Cluster) -> None:
+    c.other.machine.address = c.other.machine.rails[0].address = "10.63.65.99"
+
+
+def unresolved(c: Cluster) -> None:
+    c.expect(hostname_resolves=True)
+    c.other.machine.overrides["image/names"] = Section(0, "hostname=node02\nresolved=\nall=\n", "")
+
+
 def same_machine(c: Cluster) -> None:
     c.other.machine.hostname, c.other.machine.number = c.head.machine.hostname, c.head.machine.number
 
@@ -189,6 +199,8 @@ FAULTS = [
                          "environment.model_path", "environment.engine_ip", "environment.proxy", "environment.nodes_agree"), U)),
     Fault("docker old", expecting(docker_min="24.0"), {"environment.docker": F}),
     Fault("storage driver", expecting(storage_driver="devicemapper"), {"environment.docker": F}),
+    Fault("no container toolkit", lambda c: (containers(runtimes=("runc",))(c), c.other.machine.overrides.update(
+        tools=Section(0, "tool\tdocker\t/usr/bin/docker\n", ""))), {"environment.nvidia_runtime": F}, "toolkit"),
     Fault("image absent", containers(no_image=True),
           dict.fromkeys(("environment.image_equal", "environment.driver_fits_image",
                          "environment.gpus_in_container", "environment.rdma_in_container", "environment.memlock",
@@ -211,17 +223,15 @@ FAULTS = [
     Fault("model not there", setter(model_exists=False), {"environment.model_path": F}),
     Fault("own IPC namespace", lambda c: c.other.machine.overrides.update({"image/limits": Section(
         0, "memlock=unlimited\nnofile=120000\nstack=65536\nshm=134217728 134217728\nipc=ipc:[99]\n", "")}), {"environment.ipc": F}),
-    Fault("address of nobody", lambda c: setattr(c.other.machine, "address", "10.63.65.99") or setattr(
-        c.other.machine.rails[0], "address", "10.63.65.99"), {"environment.engine_ip": F}, "no interface"),
+    Fault("address of nobody", readdressed, {"environment.engine_ip": F}, "no interface"),
     Fault("engine computes IPv6", setter(engine_address="fd00::2"), {"environment.engine_ip": F}),
     Fault("IPv6 without the variables", setter(bare_address="fd00::2"), {"environment.engine_ip": W}, "VLLM_HOST_IP"),
     Fault("firewall drops", lambda c: setattr(c.head.machine, "unreachable", frozenset({"10.63.65.208"})),
-          {"environment.reach": F}, "ephemeral"),
+          {"environment.reach": F}, "random high ports"),
     Fault("nobody can listen", lost("listen"), {"environment.reach": U}, "Python"),
     Fault("name is loopback", lambda c: c.other.machine.overrides.update({"image/names": Section(
         0, "hostname=node02\nresolved=127.0.0.1\nall=\n", "")}), {"environment.hostname": W}, "GLOO_SOCKET_IFNAME"),
-    Fault("name must resolve", lambda c: (c.expect(hostname_resolves=True), c.other.machine.overrides.update({"image/names": Section(
-        0, "hostname=node02\nresolved=\nall=\n", "")})), {"environment.hostname": F}),
+    Fault("name must resolve", unresolved, {"environment.hostname": F}),
     Fault("proxy in the container", setter(image_proxies={"http_proxy": "http://proxy:3128", "no_proxy": "localhost"}),
           {"environment.proxy": F}, "no_proxy"),
     Fault("proxy on the host", setter(proxies={"https_proxy": "http://proxy:3128"}), {"environment.proxy": W}),
@@ -270,8 +280,7 @@ FAULTS = [
     Fault("PFC of one rail", rail(qos={"trust": "dscp", "pfc": "0 0 0 0 0 0 0 0", "tos": "106"}),
           {"fabric.qos": F, "fabric.qos_equal": F}, "pfc"),
     Fault("trust expected", expecting(qos_trust="pcp"), {"fabric.qos": F}),
-    Fault("node unreachable", lambda c: setattr(c.other, "down", "connection refused"), {
-        k: U for k in ("environment.reachable",)} | {"*": U}),
+    Fault("node unreachable", lambda c: setattr(c.other, "down", "connection refused"), dict.fromkeys(("environment.reachable",), U) | {"*": U}),
 ]  # fmt: skip
 
 

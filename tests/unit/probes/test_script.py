@@ -11,7 +11,20 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pytest_h20.errors import H20Error
-from pytest_h20.probes.script import Missing, Probe, ProbeError, Section, build, frame, integer, number, pairs, requests, rows, split
+from pytest_h20.probes.script import (
+    Missing,
+    Probe,
+    ProbeError,
+    Section,
+    build,
+    frame,
+    integer,
+    number,
+    pairs,
+    requests,
+    rows,
+    split,
+)
 
 SHELLS = [s for s in ("dash", "bash", "busybox sh", "sh") if shutil.which(s.split()[0])]
 ECHO = Probe("echo", "printf '%s\\n' \"$@\"", lambda text: text.splitlines())
