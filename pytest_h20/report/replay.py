@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import json
 import math
-import statistics
-from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any
 
+from pytest_h20.errors import MeasurementError
 from pytest_h20.limits import LimitFile
 from pytest_h20.report.judge import CHECK, judge_cell
 from pytest_h20.report.model import METRICS, Cell, RunView
+from pytest_h20.report.requests import figures, read_requests, requests_file
 from pytest_h20.report.run import verify_evidence
-from pytest_h20.verdicts import Status, Verdict, rejudge
+from pytest_h20.verdicts import Status, Verdict, rejudge, worst
 
 TOLERANCE = 0.005
 """A figure recomputed from the per-request file may differ by this fraction: rounding in the file, nothing more."""
@@ -97,56 +95,34 @@ def folder_verdicts(view: RunView) -> list[Verdict]:
 # ---------------------------------------------------------------- figures from per-request files
 
 
-def recompute(cell: Cell, folder: Path) -> tuple[Cell, str]:
-    """The cell with mean TTFT and TPOT derived from its per-request lists, and what is wrong with them ("" when nothing is).
+def replay_cells(view: RunView, limits: LimitFile | None = None) -> list[Cell]:
+    """The cells for the report of a replay: figures derived again, held against ``limits`` when given."""
+    found = []
+    for cell in view.cells:
+        derived, problem = recompute(cell, view.path)
+        if problem:
+            derived = derived.model_copy(update={"status": Status.UNKNOWN, "reason": problem})
+        elif limits is not None:
+            status = worst(v.status for v in judge_cell(derived, limits))
+            derived = derived.model_copy(update={"limits": limits.cell(cell.name), "status": status})
+        found.append(derived)
+    return found
 
-    Lists as in bench_serving's JSON: ``ttfts`` in seconds, ``output_lens``, and ``latencies`` (or ``itls``) in seconds. A cell
-    without a file, or a file without these lists, comes back as recorded.
+
+def recompute(cell: Cell, folder: Path) -> tuple[Cell, str]:
+    """The cell with its figures derived from its recorded requests, and what is wrong with them ("" when nothing is).
+
+    A cell without a file, or a file without requests, comes back as recorded.
     """
     if not cell.file:
         return cell, ""
-    path = folder / cell.file
     try:
-        data = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        return cell, f"{cell.file}: the cell's own record is missing"
-    except (OSError, ValueError) as error:
-        return cell, f"{cell.file}: the cell's own record cannot be read: {error}"
-    derived = derive(data) if isinstance(data, dict) else {}
+        requests = read_requests(requests_file(folder / cell.file))
+    except MeasurementError as error:
+        return cell, str(error)
+    derived = figures(requests)
     for metric, value in derived.items():
         recorded = cell.figure(metric)
         if recorded is not None and not math.isclose(recorded, value, rel_tol=TOLERANCE):
             return cell, f"{cell.file}: {metric} is {value:.4g} by its requests but {recorded:.4g} was recorded"
     return cell.model_copy(update=derived), ""
-
-
-def derive(data: dict[str, Any]) -> dict[str, float]:
-    """Mean TTFT and TPOT in ms of bench_serving-like lists (definitions of sglang's bench_serving 0.4.4 … 0.5.23).
-
-    TPOT = (latency - TTFT) / (output tokens - 1), mean over requests with more than one token.
-    """
-    ttfts = _numbers(data.get("ttfts"))
-    lengths = _numbers(data.get("output_lens"))
-    latencies = _numbers(data.get("latencies")) or _latencies(ttfts, data.get("itls"))
-    found = {}
-    if ttfts:
-        found["mean_ttft_ms"] = 1000 * statistics.fmean(ttfts)
-    if latencies and len(latencies) == len(ttfts) == len(lengths):
-        rows = zip(ttfts, latencies, lengths, strict=True)
-        per_token = [1000 * (latency - ttft) / (length - 1) for ttft, latency, length in rows if length > 1]
-        if per_token:
-            found["mean_tpot_ms"] = statistics.fmean(per_token)
-    return found
-
-
-def _numbers(values: object) -> list[float]:
-    if not isinstance(values, list) or not all(isinstance(v, (int, float)) and not isinstance(v, bool) for v in values):
-        return []
-    return [float(v) for v in values]
-
-
-def _latencies(ttfts: Sequence[float], itls: object) -> list[float]:
-    if not isinstance(itls, list) or len(itls) != len(ttfts):
-        return []
-    gaps: Iterable[list[float]] = (_numbers(row) for row in itls)
-    return [ttft + math.fsum(row) for ttft, row in zip(ttfts, gaps, strict=True)]

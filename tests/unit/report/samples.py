@@ -10,6 +10,7 @@ import sys
 from collections.abc import Iterable, Sequence
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
+from typing import Any
 
 from pytest_h20.limits import LimitFile, load_limits
 from pytest_h20.report.judge import judge_cell
@@ -134,7 +135,7 @@ def record_cells(run: RunFolder, cells: Iterable[Cell], limits: LimitFile) -> No
 
 
 def start(
-    base: Path, engines: Sequence[str] = ("sglang",), name: str = "h20-2node", mode: Mode = Mode.FULL, **fields: object
+    base: Path, engines: Sequence[str] = ("sglang",), name: str = "h20-2node", mode: Mode = Mode.FULL, **fields: Any
 ) -> RunFolder:
     """A run folder with a realistic header."""
     return RunFolder.create(
@@ -160,17 +161,17 @@ def start(
     )
 
 
-def passed(check: str, title: str, measured: object, limit: Limit, subject: str = "", evidence: tuple[str, ...] = ()) -> Verdict:
+def passed(check: str, title: str, measured: Any, limit: Limit, subject: str = "", evidence: tuple[str, ...] = ()) -> Verdict:
     """A verdict that is judged, not made up."""
-    return judge(check, title, measured, limit, subject=subject, evidence=evidence)  # type: ignore[arg-type]
+    return judge(check, title, measured, limit, subject=subject, evidence=evidence)
 
 
-def equal(value: object, origin: str = "environments/h20-2node.yaml") -> Limit:
-    return Limit(kind="equal", value=value, origin=Origin(kind="inventory", detail=origin))  # type: ignore[arg-type]
+def equal(value: Any, origin: str = "environments/h20-2node.yaml") -> Limit:
+    return Limit(kind="equal", value=value, origin=Origin(kind="inventory", detail=origin))
 
 
-def at_least(value: float, unit: str, kind: str = "derived", detail: str = "") -> Limit:
-    return Limit(kind="min", value=value, unit=unit, origin=Origin(kind=kind, detail=detail))  # type: ignore[arg-type]
+def at_least(value: float, unit: str, kind: Any = "derived", detail: str = "") -> Limit:
+    return Limit(kind="min", value=value, unit=unit, origin=Origin(kind=kind, detail=detail))
 
 
 def environment(run: RunFolder, *, driver2: str = "535.216.03") -> None:
@@ -334,7 +335,7 @@ def prints(run: RunFolder, engines: Sequence[str], **changes: str) -> None:
     )
 
 
-def clean(base: Path, mode: Mode = Mode.FULL, level: float = 1.06, seed: int = 1, **fields: object) -> RunView:
+def clean(base: Path, mode: Mode = Mode.FULL, level: float = 1.06, seed: int = 1, **fields: Any) -> RunView:
     """Everything holds."""
     run = start(base, mode=mode, **fields)
     environment(run)

@@ -8,7 +8,7 @@ import pytest
 
 from pytest_h20.limits import parse_limits
 from pytest_h20.report.model import Cell, Mode
-from pytest_h20.report.replay import derive, recompute, rejudge_run
+from pytest_h20.report.replay import recompute, rejudge_run, replay_cells
 from pytest_h20.report.run import RunFolder, load_run
 from pytest_h20.verdicts import GateName, Status, decide
 from tests.unit.report import samples
@@ -95,16 +95,12 @@ def test_a_lost_request_file_is_told(tmp_path: Path) -> None:
     assert "missing" in recompute(cell, path)[1]
 
 
-def test_inter_token_gaps_do_as_well_as_latencies() -> None:
-    found = derive({"ttfts": [0.2], "output_lens": [3], "itls": [[0.05, 0.07]]})
-    assert found["mean_tpot_ms"] == pytest.approx(60.0)
-
-
-@pytest.mark.parametrize(
-    "data", [{}, {"ttfts": "x"}, {"ttfts": [None]}, {"ttfts": [1.0], "latencies": [2.0, 3.0], "output_lens": [5]}]
-)
-def test_other_files_derive_nothing_wrong(data: dict[str, object]) -> None:
-    assert "mean_tpot_ms" not in derive(data)
+def test_replayed_cells_carry_the_new_limits(sample: Sample) -> None:
+    cells = {c.name: c for c in replay_cells(sample("clean"), parse_limits(HARD, "hard.yaml"))}
+    assert cells["in128-out128-c1"].status is Status.FAIL
+    assert cells["in128-out128-c1"].limits["output_throughput"].value == 40
+    assert cells["in128-out128-c2"].status is Status.UNKNOWN
+    assert [c.status for c in replay_cells(sample("clean"))] == [c.status for c in sample("clean").cells]
 
 
 def test_replaying_into_a_new_folder_is_never_an_acceptance(sample: Sample, tmp_path: Path) -> None:

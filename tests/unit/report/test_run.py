@@ -4,6 +4,7 @@ import csv
 import io
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -24,8 +25,8 @@ def driver(value: str = "535.216.03", subject: str = "node01") -> Verdict:
     return judge("environment.driver", "NVIDIA driver", value, limit, subject=subject)
 
 
-def make(base: Path, mode: Mode = Mode.FULL, **fields: object) -> RunFolder:
-    return RunFolder.create(base, "sglang", "h20 2node", mode, **{"required": ENVIRONMENT, **fields})  # type: ignore[arg-type]
+def make(base: Path, mode: Mode = Mode.FULL, **fields: Any) -> RunFolder:
+    return RunFolder.create(base, "sglang", "h20 2node", mode, **{"required": ENVIRONMENT, **fields})
 
 
 def test_the_folder_is_named_by_time_engine_and_name(tmp_path: Path) -> None:
@@ -77,7 +78,7 @@ def test_other_modes_are_never_accepted(tmp_path: Path, mode: Mode) -> None:
 @pytest.mark.parametrize(
     "fields", [{"stood_in": ("GPU",)}, {"time_scale": 50.0}, {"cannot_accept": ("limits were not judged",)}], ids=str
 )
-def test_obstacles_keep_a_full_run_from_acceptance(tmp_path: Path, fields: dict[str, object]) -> None:
+def test_obstacles_keep_a_full_run_from_acceptance(tmp_path: Path, fields: dict[str, Any]) -> None:
     run = make(tmp_path, **fields)
     run.record(driver())
     view = run.finish()

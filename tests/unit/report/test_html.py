@@ -1,0 +1,319 @@
+from __future__ import annotations
+
+import json
+import re
+from html.parser import HTMLParser
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from pytest_h20.report.compare import compare, side
+from pytest_h20.report.html.page import comparison_page, page, run_page, summary_html, title
+from pytest_h20.report.html.rails import links
+from pytest_h20.report.html.rows import COLUMN_AT, header_cells, row_cells, setup_failure_extras
+from pytest_h20.report.html.tags import Html, join, render, script, stylesheet, tag
+from pytest_h20.report.html.timeline import stretches
+from pytest_h20.report.html.words import duration, limit_words, measure, number
+from pytest_h20.report.model import Cell, LogTail, NodeFacts, RailTraffic, RunView, SetupError
+from pytest_h20.verdicts import Limit, Origin, Status, Verdict
+from tests.unit.report import samples
+from tests.unit.report.conftest import Sample
+
+HOSTILE = "<script>alert(1)</script>\"'&<img src=x onerror=alert(2)>"
+VOID = {"meta", "br", "hr", "line", "rect", "circle", "path", "polyline", "polygon"}
+ALL_RUNS = sorted(samples.ALL)
+
+
+class Page(HTMLParser):
+    """Checks nesting and collects what tests ask for."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__(convert_charrefs=True)
+        self.stack: list[str] = []
+        self.problems: list[str] = []
+        self.ids: list[str] = []
+        self.tags: list[tuple[str, dict[str, str | None]]] = []
+        self.words: list[str] = []
+        self.feed(text)
+        self.close()
+        self.problems += [f"<{name}> is never closed" for name in self.stack]
+
+    def handle_starttag(self, name: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append((name, dict(attrs)))
+        self.ids += [value for key, value in attrs if key == "id" and value]
+        if name not in VOID:
+            self.stack.append(name)
+
+    def handle_startendtag(self, name: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append((name, dict(attrs)))
+
+    def handle_endtag(self, name: str) -> None:
+        if not self.stack or self.stack.pop() != name:
+            self.problems.append(f"</{name}> closes nothing")
+
+    def handle_data(self, data: str) -> None:
+        if not self.stack or self.stack[-1] not in ("style", "script"):
+            self.words.append(data)
+
+    @property
+    def text(self) -> str:
+        return " ".join(" ".join(self.words).split())
+
+
+def read(view: RunView) -> Page:
+    return Page(run_page(view))
+
+
+@pytest.mark.parametrize("name", ALL_RUNS)
+def test_pages_are_well_formed_and_ids_are_unique(sample: Sample, name: str) -> None:
+    found = read(sample(name))
+    assert found.problems == []
+    assert len(found.ids) == len(set(found.ids))
+
+
+@pytest.mark.parametrize("name", ALL_RUNS)
+def test_pages_need_no_network_and_no_script(sample: Sample, name: str) -> None:
+    found = read(sample(name))
+    assert "script" not in {tag for tag, _ in found.tags}
+    assert not [attrs for _, attrs in found.tags if {"src", "href"} & attrs.keys()]
+    assert "@import" not in run_page(sample(name))
+    assert "url(" not in run_page(sample(name))
+
+
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        ("clean", "✓ Accepted"),
+        ("faulty", "✗ Not accepted"),
+        ("aborted", "✗ Not accepted"),
+        ("rehearsal", "Never an acceptance"),
+        ("killed", "✗ Not finished"),
+        ("calibration", "this is not an acceptance"),
+    ],
+)
+def test_the_first_words_answer(sample: Sample, name: str, said: str) -> None:
+    assert said in read(sample(name)).text[:700]
+
+
+def test_the_first_screen_says_on_what_and_since_when(sample: Sample) -> None:
+    start = read(sample("faulty")).text[:500]
+    for word in ("node01, node02", "sglang (lmsysorg/sglang:ea52b45be1a7)", "driver 535.216.03", "UTC"):
+        assert word in start
+
+
+def test_reasons_are_in_the_order_of_the_gates_and_grouped(sample: Sample) -> None:
+    text = read(sample("faulty")).text
+    places = [
+        text.index(w)
+        for w in ("NVIDIA driver version", "ib_write_bw per rail", "node01 mlx5_3, node02 mlx5_3", "begins with <think>")
+    ]
+    assert places == sorted(places)
+
+
+def test_gates_are_worst_first(sample: Sample) -> None:
+    text = read(sample("faulty")).text
+    text = text[text.index("Worst first") :]
+    assert text.index("It is fast enough") < text.index("The model weights are complete")
+
+
+def test_a_failed_start_shows_cause_fix_and_log_ends_at_once(sample: Sample) -> None:
+    found = read(sample("aborted"))
+    assert found.text.index("copy it again") < found.text.index("Gates")
+    assert found.text.index("node02: rank 1") < found.text.index("Worst first")
+
+
+def test_charts_have_words_for_who_does_not_see_them(sample: Sample) -> None:
+    found = read(sample("faulty"))
+    drawings = [attrs for name, attrs in found.tags if name == "svg" and attrs.get("role") == "img"]
+    assert len(drawings) == 7, "three metrics at two lengths, and the rail map"
+    for attrs in drawings:
+        assert all(word in found.ids for word in (attrs["aria-labelledby"] or "").split())
+    assert "Misses its limit at 128, 200, 256, 512, 1024" in found.text
+    assert "Could not be measured at 32" in found.text
+
+
+def test_every_chart_has_a_table(sample: Sample) -> None:
+    text = read(sample("clean")).text
+    assert "sglang default: figures of every cell" in text
+    assert text.count("at least 261.7 tok/s") >= 1
+
+
+def test_a_single_cell_can_be_drawn(sample: Sample) -> None:
+    view = sample("clean")
+    one = Cell(engine="e", input_len=1, output_len=1, concurrency=7, output_throughput=5.0, status=Status.PASS)
+    assert Page(run_page(view.model_copy(update={"cells": (one,)}))).problems == []
+
+
+def test_cells_without_any_figure_are_said(sample: Sample) -> None:
+    view = sample("clean")
+    none = Cell(engine="e", input_len=1, output_len=1, concurrency=1)
+    assert "No figure was measured" in Page(run_page(view.model_copy(update={"cells": (none,)}))).text
+
+
+def test_hostile_text_stays_text(sample: Sample) -> None:
+    view = sample("aborted")
+    header = view.header.model_copy(
+        update={
+            "name": HOSTILE,
+            "driver": HOSTILE,
+            "images": {"sglang": HOSTILE},
+            "settings": {HOSTILE: HOSTILE},
+            "command_line": HOSTILE,
+        }
+    )
+    check = view.checks[0].model_copy(
+        update={
+            "status": Status.FAIL,
+            "title": HOSTILE,
+            "subject": HOSTILE,
+            "measured": HOSTILE,
+            "reason": HOSTILE,
+            "evidence": (HOSTILE,),
+        }
+    )
+    update = {
+        "header": header,
+        "checks": (check,),
+        "setup_errors": (SetupError(test_id=HOSTILE, title=HOSTILE, cause=HOSTILE, fix=HOSTILE, text=HOSTILE),),
+        "logs": (LogTail(node=HOSTILE, source=HOSTILE, text=HOSTILE),),
+        "warnings": (HOSTILE,),
+        "facts": (NodeFacts(node=HOSTILE, facts={HOSTILE: HOSTILE}), NodeFacts(node="b", facts={HOSTILE: "x"})),
+        "rails": (RailTraffic(node=HOSTILE, hca=HOSTILE, reason=HOSTILE),),
+        "cells": (Cell(engine=HOSTILE, input_len=1, output_len=1, concurrency=1, output_throughput=1.0, reason=HOSTILE),),
+    }
+    text = run_page(view.model_copy(update=update))
+    found = Page(text)
+    assert found.problems == []
+    assert {"script", "img"}.isdisjoint(name for name, _ in found.tags)
+    assert text.count("&lt;script&gt;") > 20
+
+
+@given(st.text(), st.text())
+def test_any_text_is_data_in_content_and_attributes(content: str, value: str) -> None:
+    parsed = Page(str(tag("p", content, title=value)))
+    assert parsed.problems == []
+    assert len(parsed.tags) == 1
+    assert parsed.tags[0][1].keys() == {"title"}
+
+
+def test_markup_is_made_only_by_tag() -> None:
+    assert render("<b>") == "&lt;b&gt;"
+    assert render(tag("b", 1, None, ["x", Html("<i></i>")])) == "<b>1x<i></i></b>"
+    assert join() == ""
+    assert tag("details", open=True) == "<details open></details>"
+    assert tag("details", open=False, data_x=None) == "<details></details>"
+    with pytest.raises(ValueError, match="markup"):
+        stylesheet("</style>")
+    with pytest.raises(ValueError, match="markup"):
+        script("</script>")
+
+
+# ---------------------------------------------------------------- as pytest-html's guest
+
+
+def test_the_summary_brings_its_style_and_viewport(sample: Sample) -> None:
+    found = Page(summary_html(sample("clean")))
+    assert found.problems == []
+    assert [name for name, _ in found.tags][:3] == ["meta", "style", "script"]
+    assert title(sample("clean")) == "Accepted: sglang on h20-2node"
+
+
+def test_rows_have_as_many_cells_as_the_header(sample: Sample) -> None:
+    verdicts = sample("faulty").verdicts
+    for some in ((), verdicts[:1], verdicts[:9]):
+        assert len(row_cells(some)) == len(header_cells()) == 3
+    assert COLUMN_AT == 2
+    assert "and 6 more" in row_cells(verdicts[:9])[0]
+
+
+def test_cells_fit_pytest_htmls_own_reading_of_rows() -> None:
+    """pytest-html reads sortable columns by regular expressions; ours are not sortable and must not break its own."""
+    limit = Limit(kind="min", value=1.0, unit="GB", origin=Origin(kind="blog", detail=HOSTILE))
+    verdict = Verdict(check="rdma.x", status=Status.FAIL, title="x", measured=HOSTILE, limit=limit)
+    for cell in row_cells([verdict]):
+        assert re.fullmatch(r'<td class="h20-col" data-label="[A-Za-z ]+">.*</td>', cell)
+        assert "<script" not in cell
+    assert all("sortable" not in cell for cell in header_cells())
+
+
+def test_extras_of_a_failed_set_up_travel_between_processes(sample: Sample) -> None:
+    view = sample("aborted")
+    extras = setup_failure_extras(view.setup_errors[0], view.logs)
+    assert json.loads(json.dumps(extras)) == extras
+    assert extras[0].keys() == {"name", "format_type", "content", "mime_type", "extension"}
+    assert Page(str(extras[0]["content"])).problems == []
+    assert "MetadataIncompleteBuffer" in str(extras[0]["content"])
+
+
+# ---------------------------------------------------------------- parts
+
+
+def test_rails_pair_by_what_they_say_and_else_by_name() -> None:
+    def end(node: str, hca: str, peer: str = "", peer_hca: str = "") -> RailTraffic:
+        return RailTraffic(node=node, hca=hca, peer_node=peer, peer_hca=peer_hca, status=Status.PASS)
+
+    crossed = links([end("a", "mlx5_1", "b", "mlx5_9"), end("b", "mlx5_9", "a", "mlx5_1")])
+    assert [(link.left.hca, link.right and link.right.hca) for link in crossed] == [("mlx5_1", "mlx5_9")]
+    named = links([end("a", "mlx5_1"), end("a", "mlx5_2"), end("b", "mlx5_2"), end("b", "mlx5_1")])
+    assert [(link.left.hca, link.right and link.right.hca) for link in named] == [("mlx5_1", "mlx5_1"), ("mlx5_2", "mlx5_2")]
+    alone = links([end("a", "mlx5_1")])
+    assert alone[0].status is Status.UNKNOWN
+
+
+def test_the_timeline_of_a_broken_start_ends_where_it_broke(sample: Sample) -> None:
+    view = sample("aborted")
+    found = {s.state: s for s in stretches(view.timeline, view.header.ended)}
+    assert found["loading"].length == pytest.approx(31, abs=0.1)
+    assert found["broken"].length is None
+    assert "bring-up, 1 min 35 s in all" in read(view).text
+
+
+def test_more_nodes_than_columns_are_grouped_by_value(sample: Sample) -> None:
+    view = sample("clean")
+    nodes = tuple(NodeFacts(node=f"n{i}", facts={"driver": "535" if i else "550"}) for i in range(16))
+    text = Page(run_page(view.model_copy(update={"facts": nodes}))).text
+    assert "550 : n0" in text
+
+
+def test_two_engines_are_compared_in_their_own_report(sample: Sample) -> None:
+    text = read(sample("two_engines")).text
+    assert "Engine against engine" in text
+    assert "vllm (new) held against sglang (old)" in text
+
+
+def test_a_comparison_is_a_page(sample: Sample) -> None:
+    found = Page(comparison_page(compare(side(sample("clean")), side(sample("faulty")))))
+    assert found.problems == []
+    assert len(found.ids) == len(set(found.ids))
+    assert "Worse beyond noise" in found.text
+
+
+def test_a_page_has_language_viewport_and_main() -> None:
+    found = Page(page("x", tag("p", "y")))
+    assert ("html", {"lang": "en"}) in found.tags
+    assert {"main", "h1", "title"} <= {name for name, _ in found.tags}
+    assert any(attrs.get("name") == "viewport" for _, attrs in found.tags)
+
+
+@pytest.mark.parametrize(
+    ("seconds", "said"), [(0.02, "0.0 s"), (9.99, "10 s"), (59.4, "59 s"), (60, "1 min"), (185, "3 min 5 s"), (4320, "1 h 12 min")]
+)
+def test_durations(seconds: float, said: str) -> None:
+    assert duration(seconds) == said
+
+
+@pytest.mark.parametrize(
+    ("value", "said"), [(None, "–"), (1092.91, "1\u202f093"), (0.001234567, "0.001235"), (17.4, "17.4"), ("x", "x"), (163, "163")]
+)
+def test_numbers(value: object, said: str) -> None:
+    assert number(value) == said
+
+
+def test_values_and_limits_in_words() -> None:
+    origin = Origin(kind="builtin")
+    assert measure(True) == "yes"
+    assert measure(None, "GB") == "nothing"
+    assert limit_words(Limit(kind="equal", value=False, origin=origin)) == "no"
+    assert limit_words(Limit(kind="min", value=261.666, unit="tok/s", origin=origin)) == "at least 261.7 tok/s"
+    assert limit_words(Limit(kind="one_of", value=["a", "b"], origin=origin)) == "one of a, b"
