@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import shutil
 import subprocess
@@ -10,7 +11,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-from tests.lab import image, trees
+from tests.lab import image, model, questions, trees
 from tests.lab.cluster import REPOSITORY
 from tests.lab.node import PATH
 from tests.lab.places import MODEL_NAME, LabError, models_dir, trees_dir
@@ -104,15 +105,29 @@ def no_daemons_started() -> Iterator[None]:
         POLICY.unlink()
 
 
+def model_stamp() -> str:
+    """What the model is made from: changed code or questions need another model."""
+    sources = [Path(model.__file__), Path(questions.__file__), questions.SUITE_QUESTIONS]
+    digest = hashlib.sha256()
+    for path in sources:
+        digest.update(path.read_bytes() if path.exists() else b"")
+    return digest.hexdigest()
+
+
 def make_model(tell: Callable[[str], None]) -> None:
-    """Make the tiny model with the Python of the vLLM environment."""
+    """Make the tiny model with the Python of the vLLM environment, unless it is there, made from the same sources."""
     folder = models_dir() / MODEL_NAME
+    stamp = models_dir() / f"{MODEL_NAME}.made-from"
+    if folder.is_dir() and stamp.exists() and stamp.read_text() == model_stamp():
+        tell(f"{folder}: there already")
+        return
     models_dir().mkdir(parents=True, exist_ok=True)
     command = [str(trees.python_of("vllm")), "-s", "-m", "tests.lab.model", str(folder)]
     env = {**os.environ, "PYTHONPATH": str(REPOSITORY), "PYTHONDONTWRITEBYTECODE": "1", "HF_HUB_OFFLINE": "1"}
     done = subprocess.run(command, capture_output=True, text=True, env=env, cwd=REPOSITORY)
     if done.returncode:
         raise LabError(f"the model could not be made (exit status {done.returncode}):\n{(done.stdout + done.stderr)[-3000:]}")
+    stamp.write_text(model_stamp())
     tell(done.stdout.strip().splitlines()[-1])
 
 
