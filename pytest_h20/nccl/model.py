@@ -166,7 +166,8 @@ class NcclError:
     """One failure or warning, told once however often it is printed.
 
     ``label`` is the short word used in reports and in the corpus; empty for follow-ups that only repeat another failure.
-    ``count`` is how many different lines told it; repeats of one identical line count once. ``severity``: ``fatal`` ends the job, ``retry`` is trouble that NCCL tried to ride out, ``note`` is harmless.
+    ``count`` is how many different lines told it; repeats of one identical line count once.
+    ``severity``: ``fatal`` ends the job, ``retry`` is trouble that NCCL tried to ride out, ``note`` is harmless.
     """
 
     label: str

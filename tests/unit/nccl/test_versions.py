@@ -117,7 +117,8 @@ def test_sixteen_ranks_with_the_communicators_of_a_serving_engine(version: str) 
         ):  # fmt: skip
             more += [
                 f"ncclCommInitRank comm {comm} rank {mine} nranks {size} {where} commId {ident} - Init START",
-                f"comm {comm} rank {mine} nRanks {size} nNodes {nodes} localRanks {min(size, 8)} localRank {min(mine, gpu)} MNNVL 0",
+                f"comm {comm} rank {mine} nRanks {size} nNodes {nodes} localRanks {min(size, 8)} localRank {min(mine, gpu)} "
+                "MNNVL 0",
                 f"ncclCommInitRank comm {comm} rank {mine} nranks {size} {where} commId {ident} - Init COMPLETE",
             ]
         more.append(f"Channel 00/0 : {gpu}[{gpu}] -> {(gpu + 1) % 8}[{(gpu + 1) % 8}] via P2P/CUMEM")
