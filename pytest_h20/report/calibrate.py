@@ -69,6 +69,15 @@ def calibrate(
     return _render(rows, noisy, name, engine, profile, drop, source, when, len(runs))
 
 
+def repeats_of(cells: Iterable[Cell], engine: str) -> list[list[Cell]]:
+    """An engine's cells of a run by repeat, as :func:`calibrate` takes them. Cells measured once (repeat 0) are left out."""
+    groups: defaultdict[int, list[Cell]] = defaultdict(list)
+    for cell in cells:
+        if cell.engine == engine and cell.repeat > 0:
+            groups[cell.repeat].append(cell)
+    return [groups[number] for number in sorted(groups)]
+
+
 def merge_repeats(cells: Iterable[Cell]) -> list[Cell]:
     """Repeats of a cell as one: the means of their figures, with the interval the repeats give. Others come back unchanged.
 

@@ -6,11 +6,12 @@ import pytest
 
 from pytest_h20.errors import MeasurementError
 from pytest_h20.limits import coverage, parse_limits
-from pytest_h20.report.calibrate import calibrate, merge_repeats
+from pytest_h20.report.calibrate import calibrate, merge_repeats, repeats_of
 from pytest_h20.report.judge import judge_cell
 from pytest_h20.report.model import Cell
 from pytest_h20.verdicts import Status
 from tests.unit.report import samples
+from tests.unit.report.conftest import Sample
 
 
 def repeats(n: int = 5, noise: float = 0.01) -> list[list[Cell]]:
@@ -46,6 +47,13 @@ def test_the_same_cluster_passes_its_calibration_and_a_slower_one_does_not() -> 
 def test_noise_too_large_for_the_gate_is_told_in_the_file() -> None:
     assert "TOO NOISY" in calibrate(repeats(noise=0.05), name="mine")
     assert "TOO NOISY" not in calibrate(repeats(noise=0.002), name="mine")
+
+
+def test_a_recorded_calibration_gives_its_limits(sample: Sample) -> None:
+    runs = repeats_of(sample("calibration").cells, "sglang")
+    assert [len(run) for run in runs] == [26] * 5
+    assert len(parse_limits(calibrate(runs, name="mine"), "mine.yaml").cells) == 26
+    assert repeats_of(sample("clean").cells, "sglang") == []
 
 
 def test_two_repeats_are_not_enough() -> None:
