@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 
 from pytest_h20.cluster import labels
 from pytest_h20.cluster.bringup import BringUp
@@ -52,10 +52,7 @@ def _bring_up(session: Session, label: str, write: Write, terminal: bool) -> Clu
     if not session.value("h20_force"):
         red = [v for v in early_verdicts(session, facts) if v.status is Status.FAIL]
         if red:
-            raise BringUpError(
-                f"not brought up: {len(red)} check{'s' * (len(red) > 1)} before it failed; --h20-force brings it up all the same\n"
-                + "\n".join(f"  {v.check} [{v.subject}]: {v.title}" for v in red)
-            )
+            raise BringUpError(refusal_text(red))
     ready = prepare(target, facts.images, launch_facts(session, facts))
     bring = BringUp(target, nodes, run_id, session.folder, ready, session.clock, progress)
     session.shared.once(f"launched-{key(label)}", lambda: run_id)
@@ -65,6 +62,17 @@ def _bring_up(session: Session, label: str, write: Write, terminal: bool) -> Clu
         if not session.value("h20_keep"):
             _down_now(session, label, write)
         raise
+
+
+def refusal_text(red: Sequence[Verdict], most: int = 6) -> str:
+    """Why the engine is not brought up: the red checks with their reasons and next steps, the rest counted."""
+    first = f"{red[0].title}" + (f" on {red[0].subject}" if red[0].subject else "") + (f": {red[0].reason}" if red[0].reason else "")
+    head = f"not brought up: {first}" + (f" (and {len(red) - 1} more)" if len(red) > 1 else "")
+    lines = [line for v in red[:most] for line in v.text().splitlines()]
+    if len(red) > most:
+        lines.append(f"... and {len(red) - most} more; the report has them all")
+    lines.append("--h20-force brings the engine up all the same")
+    return "\n".join([head, *(f"  {line}" for line in lines)])
 
 
 def nodes_of(session: Session, target: Target) -> dict[str, Node]:

@@ -190,6 +190,8 @@ def rdma_in_container(say: Say, view: View) -> Verdict:
     d = view.node.image_devices
     if view.all.profile is None or not view.spec.rails:
         return say.skip("the inventory names no rail of this node, or no profile was chosen")
+    if "rdma" in {s.lower() for s in view.all.inventory.stood_in}:
+        return say.skip("the inventory says that RDMA is stood in")
     if isinstance(d, Missing):
         return say.missing(d)
     details: dict[str, JsonValue] = {"uverbs": d.uverbs, "libibverbs": d.libibverbs, "rdma_cm": d.rdma_cm}

@@ -95,6 +95,8 @@ def driver_fits_image(say: Say, view: View) -> Verdict:
     version = version or ("" if isinstance(d, Missing) else d.version)
     if isinstance(v, Missing):
         return say.missing(v)
+    if v.package("torch").endswith("+cpu"):
+        return say.skip(f"the image holds torch {v.package('torch')}: a build without CUDA needs no driver")
     if not v.cuda:
         return say.unknown("the image does not tell its CUDA version (no torch/version.py)")
     if not version:
