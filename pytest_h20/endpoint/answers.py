@@ -198,12 +198,13 @@ def grade(question: Question, answer: str | None, finish: str = "stop") -> Grade
     text = answer or ""
     if not text.strip():
         return Grade(question.id, False, "no answer" + (" (cut at the token limit)" if finish == "length" else ""), text, finish)
-    right, why = _RULES[question.rule](question.expected, _plain(text))
+    right, why = _RULES[question.rule](question.expected, text.strip())
     return Grade(question.id, right, why, text, finish)
 
 
 def _exact_number(expected: Any, text: str) -> tuple[bool, str]:
     """The last ``\\boxed{}``, else the number after the last ``####``, else the last number of the text."""
+    text = _plain(text)
     boxed = _BOXED.findall(text)
     where = boxed[-1] if boxed else text.rpartition("####")[2]
     said = _last_number(where)
@@ -212,6 +213,7 @@ def _exact_number(expected: Any, text: str) -> tuple[bool, str]:
 
 def _one_of(expected: Any, text: str) -> tuple[bool, str]:
     """The whole answer is one of the texts, case and closing punctuation aside."""
+    text = _plain(text)
     boxed = _BOXED.findall(text)
     said = _bare(_BOXED.sub(r"\1", boxed[-1]) if boxed else text)
     said = re.sub(r"^\\text\s*\{(.*)\}$", r"\1", said)
@@ -264,7 +266,8 @@ def _plain(text: str) -> str:
 
 
 def _strip(text: str) -> str:
-    return text.strip().strip("`$").strip()
+    """Markup around the whole answer away; nothing inside is touched (``x ** 2`` is no bold)."""
+    return text.strip().strip("`$*").strip()
 
 
 def _bare(text: str) -> str:

@@ -19,7 +19,8 @@ def wilson(right: int, n: int, z: float = Z95) -> tuple[float, float]:
     spread = 1 + z * z / n
     centre = (share + z * z / (2 * n)) / spread
     half = z / spread * math.sqrt(share * (1 - share) / n + z * z / (4 * n * n))
-    return max(0.0, centre - half), min(1.0, centre + half)
+    # Exactly 0 and 1 at the ends, where the formula is so up to rounding.
+    return (centre - half if right else 0.0), (centre + half if right < n else 1.0)
 
 
 def mcnemar(only_first: int, only_second: int) -> float:
