@@ -72,6 +72,8 @@ def parse_rdma(text: str) -> RdmaFacts:
     hcas = [Hca(r[0], r[1], r[2], r[3], r[4], r[5], integer(r[6])) for r in rows(text, "hca", 7)]
     ports = []
     for r in rows(text, "port", 6):
+        if not r[1].isdigit():
+            raise ProbeError(f"port line {r}: {r[1]!r} is not a port number")
         rate = re.match(r"([\d.]+)\s*Gb/sec(?:\s*\((\d+)X)?", r[5])
         ports.append(
             Port(

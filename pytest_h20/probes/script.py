@@ -31,8 +31,8 @@ _HEAD = re.compile(r"^@@h20 section (?P<name>[a-z][a-z0-9_]*) rc=(?P<rc>-?\d+) o
 
 _PROLOGUE = """\
 LC_ALL=C; export LC_ALL
-PATH="$PATH:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin:/usr/local/cuda/bin:/usr/mpi/gcc/openmpi/bin"; export
-PATH
+PATH="$PATH:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin:/usr/local/cuda/bin:/usr/mpi/gcc/openmpi/bin"
+export PATH
 d=`mktemp -d "${TMPDIR:-/tmp}/h20-probe.XXXXXX" 2>/dev/null || mktemp -d /dev/shm/h20-probe.XXXXXX` || exit 73
 trap 'rm -rf "$d"' EXIT
 trap 'exit 130' HUP INT TERM

@@ -13,7 +13,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pytest_h20.errors import UsageError
@@ -203,6 +203,7 @@ def test_the_command_to_fetch_again_follows_the_source(model: Path, original: Pa
     assert "--revision 56d4cbbb4d29f4355bab4b9a39ccb717a14ad5ad" in verdicts(model)["weights.names"].action
 
 
+@settings(deadline=None)
 @given(st.binary(max_size=200))
 def test_no_shard_makes_the_agent_fall(content: bytes) -> None:
     class Memory:

@@ -1,0 +1,174 @@
+"""An inventory out of facts: rails by subnet, GIDs by score, control by default route; and it is one the suite accepts."""
+
+from __future__ import annotations
+
+import pytest
+import yaml
+
+from pytest_h20.errors import UsageError
+from pytest_h20.inventory import Inventory
+from pytest_h20.probes import discover_cli, gpu, host, net, rdma, standin
+from pytest_h20.probes.checks import all_verdicts
+from pytest_h20.probes.discover import IMAGES, MODELS, Found, Proposal, check, propose, render
+from pytest_h20.probes.gather import gather
+from pytest_h20.probes.script import Missing, Section, build, split
+from pytest_h20.transport.base import CommandResult
+from tests.unit.probes.cluster import Cluster, blog_cluster
+
+PROBES = (host.SYSTEM, net.NETWORK, rdma.RDMA, gpu.GPUS, gpu.NVLINKS)
+
+
+def found(cluster: Cluster) -> list[Found]:
+    hosts = []
+    for node in cluster.nodes.values():
+        sections = split(standin.answer(node.machine, build(PROBES)))
+        facts = [p.read(sections) for p in PROBES]
+        models = ("/ssd1/models/DeepSeek-R1", "/ssd1/models/DeepSeek-R1-Distill-Qwen-32B")
+        images = ("lmsysorg/sglang:ea52b45be1a7", "busybox:latest")
+        hosts.append(Found(node.machine.address, *facts, models=models, images=images))  # type: ignore[arg-type,misc]
+    return hosts
+
+
+def test_the_write_ups_cluster_is_found_as_its_inventory_says() -> None:
+    cluster = blog_cluster()
+    proposal = propose(found(cluster))
+    inventory = check(proposal)
+    for mine, theirs in zip(inventory.nodes, cluster.inventory.nodes, strict=True):
+        assert (mine.name, mine.address, mine.host_ip, mine.control_interface, mine.gid_index) == (
+            theirs.name,
+            theirs.address,
+            theirs.host_ip,
+            theirs.control_interface,
+            theirs.gid_index,
+        )
+        assert [(r.hca, r.interface, r.address) for r in mine.rails] == [(r.hca, r.interface, r.address) for r in theirs.rails]
+        assert [h.hca for h in mine.other_hcas] == ["mlx5_0"]
+    assert inventory.kind == "hardware"
+    assert inventory.model.path == "/mnt/models/DeepSeek-R1"
+    assert inventory.engines["sglang"].profiles["default"].image == "lmsysorg/sglang:ea52b45be1a7"
+    assert inventory.engines["sglang"].profiles["default"].tensor_parallel == 16
+    assert inventory.expect.driver == "535.216.03"
+    assert any("no vllm image" in n for n in proposal.notes)
+
+
+def test_what_is_printed_can_be_read_back_and_judged_green() -> None:
+    cluster = blog_cluster()
+    text = render(propose(found(cluster)))
+    cluster.inventory = check(Proposal(yaml.safe_load(text)))
+    name, _, cluster.profile = cluster.inventory.engine_profile("sglang")
+    facts = gather(cluster.nodes, cluster.inventory, engine=name, profile=cluster.profile)  # type: ignore[arg-type]
+    assert [v.text() for v in all_verdicts(facts) if v.status.blocks] == []
+
+
+def shuffled(c: Cluster) -> None:
+    """On the second host mlx5_3 and mlx5_4 are cabled the other way round."""
+    a, b = c.other.machine.rails[3], c.other.machine.rails[4]
+    a.address, b.address, a.gids, b.gids = b.address, a.address, b.gids, a.gids
+
+
+def test_rails_are_paired_by_subnet_not_by_name() -> None:
+    cluster = blog_cluster()
+    shuffled(cluster)
+    nodes = check(propose(found(cluster))).nodes
+    assert [r.hca for r in nodes[0].rails][2:4] == ["mlx5_3", "mlx5_4"]
+    assert [r.hca for r in nodes[1].rails][2:4] == ["mlx5_4", "mlx5_3"]
+
+
+def moved_gid(c: Cluster) -> None:
+    gids = c.other.machine.rails[3].gids
+    gids[5] = gids.pop(3)
+
+
+def test_gid_indices_that_differ_are_given_per_rail() -> None:
+    cluster = blog_cluster()
+    moved_gid(cluster)
+    nodes = check(propose(found(cluster))).nodes
+    assert nodes[0].gid_index == 3
+    assert nodes[1].gid_index is None
+    assert [r.gid_index for r in nodes[1].rails] == [3, 3, 5, 3, 3, 3, 3, 3]
+
+
+def test_a_port_without_partner_is_told_and_left_out() -> None:
+    cluster = blog_cluster()
+    cluster.other.machine.rails[8].state = "1: DOWN"
+    proposal = propose(found(cluster))
+    nodes = check(proposal).nodes
+    assert [len(n.rails) for n in nodes] == [7, 7]
+    assert any("mlx5_8" in n and "no partner" in n for n in proposal.notes)
+
+
+def test_without_default_route_the_address_we_came_by_decides() -> None:
+    cluster = blog_cluster()
+    hosts = found(cluster)
+    n = hosts[0].network
+    assert isinstance(n, net.Network)
+    bare = Found(**{**hosts[0].__dict__, "network": net.Network(n.interfaces, None, None)})
+    assert propose([bare, hosts[1]]).data["nodes"][0]["control_interface"] == "xgbe0"
+    with pytest.raises(UsageError, match="no default route"):
+        propose([Found(**{**bare.__dict__, "address": "bastion"}), hosts[1]])
+
+
+def test_a_lab_says_that_it_is_one_and_what_may_stay_unmeasured() -> None:
+    cluster = blog_cluster()
+    for node in cluster.nodes.values():
+        node.machine.overrides["gpus"] = Section(127, "", "nvidia-smi is not installed")
+        for rail in node.machine.rails:
+            rail.pci = ""
+    inventory = check(propose(found(cluster)))
+    assert inventory.kind == "lab"
+    assert inventory.stood_in == ("GPU", "RDMA")
+    assert "environment.gpu*" in inventory.expect.unmeasured_ok
+
+
+def test_small_probes() -> None:
+    assert MODELS.parse("model\t/a/R1\nmodel\t/a/R1\n") == ("/a/R1",)
+    assert IMAGES.parse("image\tx:1\n") == ("x:1",)
+
+
+class Answering:
+    """A connected stand-in."""
+
+    def __init__(self, machine: standin.Machine) -> None:
+        self.machine = machine
+
+    def run(self, command: str, timeout: float = 60.0) -> CommandResult:
+        return CommandResult("x", command, 0, standin.answer(self.machine, command), "", 0.0)
+
+    def close(self) -> None:
+        return
+
+
+def test_the_command_prints_yaml_and_notes_apart(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    cluster = blog_cluster()
+    machines = [n.machine for n in cluster.nodes.values()]
+
+    def connect(inventory: Inventory, sink: object = None) -> dict[str, Answering]:
+        return {n.name: Answering(m) for n, m in zip(inventory.nodes, machines, strict=True)}
+
+    monkeypatch.setattr("pytest_h20.connect.connect_all", connect)
+    hosts = [f"root@{m.address}:2222" for m in machines]
+    assert discover_cli.main([*hosts, "--insecure"]) == 0
+    out, err = capsys.readouterr()
+    inventory = check(Proposal(yaml.safe_load(out)))
+    assert inventory.ssh.host_key_checking == "off"
+    assert inventory.nodes[0].ssh is not None
+    assert inventory.nodes[0].ssh.port == 2222
+    assert "discover: no model folder" in err
+
+
+@pytest.mark.parametrize(
+    ("argv", "words"),
+    [(["h:notaport"], "'notaport' is not a port"), (["root@"], "no address"), (["h", "--like", "/no/such"], "no such file")],
+)
+def test_wrong_use_is_one_line(argv: list[str], words: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert discover_cli.main(argv) == 2
+    err = capsys.readouterr().err
+    assert words in err
+    assert "Traceback" not in err
+
+
+def test_missing_network_is_told() -> None:
+    cluster = blog_cluster()
+    hosts = found(cluster)
+    with pytest.raises(UsageError, match="interfaces are not known"):
+        propose([Found(**{**hosts[0].__dict__, "network": Missing("no ip")})])
