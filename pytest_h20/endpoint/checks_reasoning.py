@@ -15,7 +15,7 @@ from typing import Any
 from pydantic import JsonValue
 
 from pytest_h20.endpoint.checking import CheckList, Say, differs
-from pytest_h20.endpoint.checks_generation import COLOURS, TOOL, structured
+from pytest_h20.endpoint.checks_generation import COLOURS, TOOL, stream_equals, structured
 from pytest_h20.endpoint.checks_serving import known_question
 from pytest_h20.endpoint.client import COMPLETIONS, SMALL_IDS, Api
 from pytest_h20.endpoint.reply import REASONING_FIELDS, Choice, Reply, prompt_tokens
@@ -35,6 +35,11 @@ def ask(api: Api, stream: bool = False, **fields: Any) -> Reply:
     """The known question, with room to end by itself."""
     given = {"max_tokens": api.budget(api.ctx.answer_tokens), **fields}
     return api.chat(known_question(), stream=stream or None, how={"deadline_s": api.ctx.seconds(5)}, **given).ok()
+
+
+def whole(api: Api, stream: bool = False) -> Reply:
+    """The known question's whole answer, asked once and looked at by several checks; its exchange is evidence of each."""
+    return api.once(f"whole answer, stream={stream}", lambda: ask(api, stream=stream))
 
 
 def tag_problems(choice: Choice) -> list[str]:
@@ -67,7 +72,7 @@ ACTION = "start the engine with the reasoning parser of its version (see the dia
 @CHECKS.add("reasoning.split", "A plain answer has its reasoning apart", action=ACTION, needs=["reasoning"])
 def check_split(api: Api, say: Say) -> Verdict:
     """Both fields hold text (F63: all in content; F66: the field has another name in this version)."""
-    reply = ask(api)
+    reply = whole(api)
     problems = [] if reply.choice.reasoning else ["no reasoning in any field"]
     if reply.choice.reasoning and not (reply.choice.content or "").strip():
         unfinished = _finished(say, reply)
@@ -80,7 +85,7 @@ def check_split(api: Api, say: Say) -> Verdict:
 @CHECKS.add("reasoning.split_stream", "A streamed answer has its reasoning apart", action=ACTION, needs=["reasoning"])
 def check_split_stream(api: Api, say: Say) -> Verdict:
     """Both kinds of chunk come."""
-    reply = ask(api, stream=True)
+    reply = whole(api, stream=True)
     problems = [] if any(d.reasoning for d in reply.deltas) else ["no chunk brings reasoning"]
     if not problems and not any((d.content or "").strip() for d in reply.deltas):
         unfinished = _finished(say, reply)
@@ -93,16 +98,16 @@ def check_split_stream(api: Api, say: Say) -> Verdict:
 @CHECKS.add("reasoning.order", "Reasoning comes first, then the answer", action=ACTION, needs=["reasoning"])
 def check_order(api: Api, say: Say) -> Verdict:
     """No reasoning after the first content."""
-    reply = ask(api, stream=True)
+    reply = whole(api, stream=True)
     return say.problems(order_problems(reply), chunks=len(reply.deltas))
 
 
 @CHECKS.add("reasoning.no_tags", "No tag reaches a client", action=ACTION, needs=["reasoning"])
 def check_no_tags(api: Api, say: Say) -> Verdict:
-    """``<think>`` and ``</think>`` in no field, plain and streamed, over several questions."""
+    """``<think>`` and ``</think>`` in no field, plain and streamed."""
     problems = []
     for name, stream in (("plain", False), ("streamed", True)):
-        reply = ask(api, stream=stream)
+        reply = whole(api, stream=stream)
         problems += [f"{name}: {problem}" for problem in tag_problems(reply.choice)]
     return say.problems(problems)
 
@@ -110,17 +115,7 @@ def check_no_tags(api: Api, say: Say) -> Verdict:
 @CHECKS.add("reasoning.stream_equals_message", "The chunks add up to the message", action=ACTION, needs=["reasoning"])
 def check_stream_equals_message(api: Api, say: Say) -> Verdict:
     """Reasoning and content of the stream, joined, are those of the plain answer; repeated when greedy answers differ anyway."""
-    plain: list[tuple[str, str]] = []
-    streamed: list[tuple[str, str]] = []
-    for _ in range(3):
-        for kind, stream in ((plain, False), (streamed, True)):
-            choice = ask(api, stream=stream).choice
-            kind.append((choice.reasoning or "", choice.content or ""))
-        if set(plain) & set(streamed):
-            return say.problems([])
-    if len(set(plain)) == len(set(streamed)) == 1:
-        return say.problems([f"message {plain[0]!r:.200}, stream {streamed[0]!r:.200}"])
-    return say.unknown("greedy answers differ anyway, so nothing can be compared", action="see endpoint.determinism")
+    return stream_equals(say, lambda stream: ask(api, stream=stream))
 
 
 @CHECKS.add("reasoning.cut", "Cut while reasoning, everything is reasoning", action=ACTION, needs=["reasoning"])
@@ -144,9 +139,9 @@ def check_cut_anywhere(api: Api, say: Say) -> Verdict:
 
     Content only when the reasoning is complete. Around the tag every single token is a cut where the answer is short.
     """
-    whole = ask(api)
-    total = whole.counts.completion or 0
-    reasoning, content = whole.choice.reasoning or "", whole.choice.content or ""
+    full = whole(api)
+    total = full.counts.completion or 0
+    reasoning, content = full.choice.reasoning or "", full.choice.content or ""
     if total < 4:
         return say.unknown(f"the whole answer has {total} tokens", action="see reasoning.split")
     cuts = sorted({max(1, total * part // 10) for part in range(1, 10)} | set(range(max(1, total - 6), total)))
@@ -161,9 +156,9 @@ def check_cut_anywhere(api: Api, say: Say) -> Verdict:
         if not reasoning.startswith(choice.reasoning or ""):
             strayed += 1  # the greedy text went another way: nothing to compare with
             continue
-        if choice.content and choice.reasoning != reasoning:
+        if choice.content and (choice.reasoning or "").strip() != reasoning.strip():
             problems.append(f"cut at {k}: content {choice.content!r:.40} beside unfinished reasoning")
-        if not content.startswith((choice.content or "").rstrip("\ufffd")):
+        if not content.strip().startswith((choice.content or "").strip().rstrip("\ufffd")):
             problems.append(f"cut at {k}: content {choice.content!r:.40} is no beginning of {content!r:.60}")
     return say.problems(problems, cuts=list(cuts), answers_that_strayed=strayed)
 
@@ -174,7 +169,7 @@ def check_lossless(api: Api, say: Say) -> Verdict:
     raw = _raw_text(api)
     if raw is None:
         return say.skip(f"{api.ctx.who} has no way to get the unsplit text of a chat")
-    choice = ask(api).choice
+    choice = whole(api).choice
     before, tag, after = raw.partition(END)
     if not tag:
         return say.unknown("the raw text has no </think> within the budget", action="raise answer_tokens")
@@ -360,9 +355,9 @@ def check_token_count(api: Api, say: Say) -> Verdict:
     problems = []
     for k in (1, 6):
         problems += differs(f"cut at {k}: reasoning tokens", ask(api, max_tokens=k).counts.reasoning, k)
-    whole = ask(api)
-    counted, total = whole.counts.reasoning, whole.counts.completion or 0
-    if whole.choice.finish != "length" and not (counted is not None and 0 < counted < total):
+    full = whole(api)
+    counted, total = full.counts.reasoning, full.counts.completion or 0
+    if full.choice.finish != "length" and not (counted is not None and 0 < counted < total):
         problems.append(f"whole answer: {counted} reasoning tokens of {total}")
     streamed = ask(api, stream=True, max_tokens=6, stream_options={"include_usage": True})
     problems += differs("streamed, cut at 6: reasoning tokens", streamed.counts.reasoning, 6)

@@ -34,6 +34,7 @@ class Api:
 
     ctx: EndpointContext
     seen: SeenShape = field(default_factory=SeenShape)
+    _kept: dict[str, Reply] = field(default_factory=dict, repr=False)
     _lock: threading.Lock = field(default_factory=threading.Lock, repr=False)
     _log: list[Exchange] | None = field(default=None, repr=False)
 
@@ -102,6 +103,16 @@ class Api:
     def _body(self, own: Mapping[str, Any], fields: Mapping[str, Any]) -> dict[str, Any]:
         body = {"model": self.ctx.model_id, **own, "temperature": 0, **fields}
         return {key: value for key, value in body.items() if value is not None}
+
+    def once(self, key: str, ask: Callable[[], Reply]) -> Reply:
+        """A reply that several checks look at; where it is taken again it is evidence again."""
+        if key not in self._kept:
+            self._kept[key] = ask()
+            return self._kept[key]
+        with self._lock:
+            if self._log is not None:
+                self._log.append(self._kept[key].exchange)
+        return self._kept[key]
 
     def together(self, work: Callable[[S], T], items: Sequence[S], workers: int | None = None) -> list[T]:
         """``work`` on all items at a time, results in order; the first error is raised after all have ended."""

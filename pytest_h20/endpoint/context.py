@@ -55,7 +55,7 @@ class EndpointContext:
     deadline_s: float = 60.0
     time_scale: float = 1.0
     answer_tokens: int = 4096
-    parallel: int = 16
+    parallel: int = 32
     evidence: Callable[[str, bytes], str] = no_evidence
     limits: Mapping[str, Limit] = field(default_factory=dict)
 
