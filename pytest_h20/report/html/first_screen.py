@@ -44,7 +44,7 @@ def _banner(view: RunView) -> Html:
     if not view.complete:
         why: Child = "The run was ended before it could decide. What it had recorded until then is below."
     elif view.decision.green:
-        why = "; ".join(view.header.obstacles) or "Every required gate holds."
+        why = "Every required gate holds." if view.decision.accepted or _is_stand_in(view) else "; ".join(view.header.obstacles)
     else:
         red = [g for g in view.decision.gates if g.status.blocks]
         why = f"{len(red)} of {len(view.decision.gates)} gates do not hold." if red else view.decision.reason
@@ -70,9 +70,14 @@ def _in_short(view: RunView) -> str:
 
 def _stand_in(view: RunView) -> Html | None:
     """A stand-in must be impossible to miss, also on a printed page or a cropped screenshot."""
-    if view.header.mode.can_accept and not view.header.stood_in and view.header.time_scale == 1.0:
+    if not _is_stand_in(view):
         return None
     return tag("p", "; ".join(view.header.obstacles), ". ", tag("strong", "Never an acceptance."), class_="h20-standin")
+
+
+def _is_stand_in(view: RunView) -> bool:
+    h = view.header
+    return not h.mode.can_accept or bool(h.stood_in) or h.time_scale != 1.0
 
 
 def _setup_errors(view: RunView) -> list[Html]:

@@ -6,8 +6,7 @@ from collections.abc import Mapping, Sequence
 
 from pytest_h20.report.history import Entry, Point
 from pytest_h20.report.html.tags import Html, join, svg, tag
-from pytest_h20.report.html.words import chip, number
-from pytest_h20.verdicts import Status
+from pytest_h20.report.html.words import number
 
 WIDTH, HEIGHT = 400.0, 130.0
 
@@ -26,25 +25,34 @@ def history_part(entries: Sequence[Entry], trends: Mapping[str, Sequence[Point]]
             tag("tbody", [_row(e) for e in entries]),
             class_="h20-stack",
         ),
-        join(tag("h2", "Output throughput over the runs"), tag("div", charts, class_="h20-charts")) if charts else None,
+        join(
+            tag("h2", "Output throughput over the runs"),
+            tag("p", "A red point is a run that was not accepted."),
+            tag("div", charts, class_="h20-charts"),
+        )
+        if charts
+        else None,
     )
 
 
 def _row(entry: Entry) -> Html:
     cells = (
-        ("Started", entry.started[:16].replace("T", " ")),
-        ("Result", join(chip(state(entry)), f" {entry.mode}" if entry.mode != "full" else "")),
+        ("Started", tag("span", entry.started[:16].replace("T", " "), class_="h20-nowrap")),
+        ("Result", join(_state(entry), f" {entry.mode}" if entry.mode != "full" else "")),
         ("Engine", ", ".join(entry.engines)),
         ("On", entry.name),
-        ("Run", tag("code", entry.run)),
+        ("Run", tag("code", entry.run, class_="h20-small")),
         ("Why", "" if entry.green else entry.reason),
     )
     return tag("tr", *(tag("td", value, data_label=label) for label, value in cells))
 
 
-def state(entry: Entry) -> Status:
-    """Accepted, green but no acceptance, or not."""
-    return Status.PASS if entry.accepted else Status.WARN if entry.green else Status.FAIL
+def _state(entry: Entry) -> Html:
+    if entry.accepted:
+        return tag("span", "✓ accepted", class_="h20-chip h20-pass")
+    if entry.green:
+        return tag("span", "! no acceptance", class_="h20-chip h20-warn")
+    return tag("span", "✗ not accepted", class_="h20-chip h20-fail")
 
 
 def _trend(name: str, points: Sequence[Point], index: int) -> Html:
