@@ -15,8 +15,11 @@ from dataclasses import asdict, replace
 from pytest_h20.cluster.launch import MOUNT_POINT
 from pytest_h20.errors import H20Error, TransportError
 from pytest_h20.probes import standin
+from pytest_h20.probes.perf import TORCH_ALL_REDUCE
 from pytest_h20.probes.script import requests
+from pytest_h20.rehearsal.all_reduce import printed
 from pytest_h20.rehearsal.state import Held, State, alive
+from pytest_h20.rehearsal.weights import sections
 from pytest_h20.rehearsal.world import ImageTruth, World
 from pytest_h20.transport import CommandResult, ContainerInfo, ContainerSpec, DaemonInfo, ImageInfo
 
@@ -35,7 +38,8 @@ class StandInContainers:
         """The write-up tells only that docker and nvidia-container-runtime are there."""
         if self._node in self._world.daemon_down:
             raise TransportError(f"{self._node}: {self._world.daemon_down[self._node]}")
-        return DaemonInfo("20.10.24", "1.41", "overlay2", ("nvidia", "runc"), "/var/lib/docker")
+        runtimes = self._world.runtimes.get(self._node, ("nvidia", "runc"))
+        return DaemonInfo("20.10.24", "1.41", "overlay2", runtimes, "/var/lib/docker")
 
     def image(self, reference: str) -> ImageInfo | None:
         """The image unless it is absent on this node."""
@@ -49,12 +53,30 @@ class StandInContainers:
         """Only probe scripts are run in short-lived containers."""
         text = spec.argv[-1]
         truth = self._image(spec.image)
+        if truth is not None and spec.env.get("H20_SCRIPT") == TORCH_ALL_REDUCE:
+            return self._all_reduce(spec, truth)
         if not requests(text) or truth is None:
             raise H20Error(f"the rehearsal's image on {self._node} does not know {text[:120]!r}")
+        machine = self._world.machines[self._node]
+        weights = {f"image/{k}": v for k, v in sections(self._world.weights[self._node], requests(text)).items()}
         machine = replace(
-            self._world.machines[self._node], packages=dict(truth.packages), image_cuda=truth.cuda, nccl=truth.nccl
+            machine,
+            packages=dict(truth.packages),
+            image_cuda=truth.cuda,
+            nccl=truth.nccl,
+            overrides={**weights, **machine.overrides},
         )
         return CommandResult(self._node, "docker run", 0, standin.answer(machine, text, now=time.time(), inside=True), "", 0.0)
+
+    def _all_reduce(self, spec: ContainerSpec, image: ImageTruth) -> CommandResult:
+        """One container of the all-reduce benchmark; rank 0 prints the figures."""
+        truth = self._world.all_reduce
+        if truth.error:
+            return CommandResult(self._node, "docker run", 1, "", truth.error + "\n", 0.0)
+        nodes, rank, gpus = (int(w) for w in spec.argv[-3:])
+        rails = len(self._world.inventory.nodes[0].rails)
+        out = printed(truth, nodes * gpus, rails, image.nccl) if rank == 0 else ""
+        return CommandResult(self._node, "docker run", 0, out, "", 0.0)
 
     def exec(
         self, container_id: str, argv: Sequence[str], env: Mapping[str, str] | None = None, timeout: float = 60.0

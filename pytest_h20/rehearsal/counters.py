@@ -9,8 +9,10 @@ WORD = 4
 """``port_xmit_data`` counts 4-byte words."""
 
 
-def counters_of(world: World, node: str, tokens: int, base: dict[tuple[str, str], int]) -> dict[tuple[str, str], int]:
-    """Counters of every device of a node after this many tokens: (device, counter) → value."""
+def counters_of(
+    world: World, node: str, tokens: int, base: dict[tuple[str, str], int], loads: int = 0
+) -> dict[tuple[str, str], int]:
+    """Counters of every device of a node after this many tokens and runs of ``ib_write_bw``: (device, counter) → value."""
     spec = next(n for n in world.inventory.nodes if n.name == node)
     rails = [r.hca for r in spec.rails]
     each = expected_volume(tokens, len(rails), 8 * len(world.inventory.nodes), len(world.inventory.nodes)).bytes_per_rail
@@ -21,6 +23,8 @@ def counters_of(world: World, node: str, tokens: int, base: dict[tuple[str, str]
             found[(hca, name)] = found.get((hca, name), 0) + moved
         for name, per_thousand in world.traffic.errors.get((node, hca), {}).items():
             found[(hca, name)] = found.get((hca, name), 0) + per_thousand * tokens // 1000
+        for name, each_run in world.traffic.under_load.get((node, hca), {}).items():
+            found[(hca, name)] = found.get((hca, name), 0) + each_run * loads
     for other in spec.other_hcas:
         moved = int(each * world.traffic.management_share) // WORD
         for name in ("port_xmit_data", "port_rcv_data"):

@@ -8,6 +8,8 @@ from typing import Any
 
 from pytest_h20.inventory import Inventory
 from pytest_h20.probes.standin import Machine, machine
+from pytest_h20.rehearsal.all_reduce import AllReduceTruth
+from pytest_h20.rehearsal.weights import WeightsTruth
 
 
 @dataclass
@@ -63,16 +65,31 @@ class EngineTruth:
 
 @dataclass
 class Traffic:
-    """How rail counters move with tokens served. ``share``: per (node, hca) the factor on the even share."""
+    """How rail counters move with tokens served. ``share``: per (node, hca) the factor on the even share; ``errors``: per
+    thousand tokens; ``under_load``: per run of ``ib_write_bw``."""
 
     share: dict[tuple[str, str], float] = field(default_factory=dict)
     errors: dict[tuple[str, str], dict[str, int]] = field(default_factory=dict)
+    under_load: dict[tuple[str, str], dict[str, int]] = field(default_factory=dict)
     management_share: float = 0.0
 
 
 @dataclass
+class AllReduceTruth:
+    """The all-reduce over all GPUs before the engine. ``share`` of what the rails can do; ``error``: it ends with these words."""
+
+    share: float = 1.0
+    wrong: int = 0
+    error: str = ""
+
+
+@dataclass
 class World:
-    """The stand-in cluster."""
+    """The stand-in cluster.
+
+    ``weights``: knobs of ``weights.py`` by node, ``"*"`` for all. ``error_steps``: (node, hca) → by how much each counter rises
+    every time the counters are read.
+    """
 
     inventory: Inventory
     machines: dict[str, Machine]
@@ -84,7 +101,9 @@ class World:
     daemon_down: dict[str, str] = field(default_factory=dict)
     image_ids: dict[tuple[str, str], str] = field(default_factory=dict)
     start_refused: dict[str, str] = field(default_factory=dict)
-    weights: dict[str, Any] = field(default_factory=dict)
+    runtimes: dict[str, tuple[str, ...]] = field(default_factory=dict)
+    weights: dict[str, WeightsTruth] = field(default_factory=dict)
+    all_reduce: AllReduceTruth = field(default_factory=AllReduceTruth)
     client_error: float = 0.0
 
     @property
@@ -100,4 +119,5 @@ class World:
 
 def healthy(inventory: Inventory, images: Mapping[str, ImageTruth]) -> World:
     """The world in which everything is as it must be."""
-    return World(inventory, {n.name: machine(inventory, n) for n in inventory.nodes}, dict(images))
+    machines = {n.name: machine(inventory, n) for n in inventory.nodes}
+    return World(inventory, machines, dict(images), weights={name: WeightsTruth() for name in machines})

@@ -1,0 +1,103 @@
+"""Faults of the rails: links, GIDs, addresses, MTU, flow control, what is measured before the engine starts."""
+
+# ruff: noqa: E501 - the table reads better with its texts on one line
+from __future__ import annotations
+
+from pytest_h20.rehearsal.faults.model import Change, Fault, expecting, ids, lost, machine, rail, says, together
+from pytest_h20.rehearsal.world import World
+
+_ALL_RAIL = "port_active rate netdev gid_table gid_index gid_address mtu subnet reachable ib_write_bw"
+
+
+def _hca_missing(world: World) -> None:
+    world.other.rails.pop(3)
+
+
+def _gid_is_v1(world: World) -> None:
+    """Index 3 holds the RoCE v1 GID, index 2 the v2 one: an older kernel's order."""
+    gids = world.other.rails[3].gids
+    gids[2], gids[3] = gids[3], gids[2]
+
+
+def _gid_link_local(world: World) -> None:
+    """The interface lost its IPv4 address when it came up: only link-local GIDs are left."""
+    gids = world.other.rails[3].gids
+    del gids[2], gids[3]
+
+
+def _gid_differs(world: World) -> None:
+    """The right GID is at 5 on one node and at 3 on the other."""
+    gids = world.other.rails[3].gids
+    gids[3], gids[5] = gids[1], gids[3]
+
+
+def _slow_write(world: World) -> None:
+    world.other.write_gbps = 92.0
+
+
+def _errors_under_load(world: World) -> None:
+    world.traffic.under_load[list(world.machines)[1], "mlx5_3"] = {"out_of_sequence": 7}
+
+
+def _nic_on_x8(world: World) -> None:
+    rows = [
+        f"pci\t{r.pci}\t0x15b3\t0x101b\t0x020000\tmlx5_core\t0\t16.0 GT/s PCIe\t16.0 GT/s PCIe\t{8 if r.hca == 'mlx5_3' else 16}\t16\t/x\n"
+        for r in world.other.rails
+    ]
+    says("pci", "".join(rows))(world)
+
+
+def _all_reduce(share: float = 1.0, wrong: int = 0, error: str = "") -> Change:
+    def change(world: World) -> None:
+        world.all_reduce.share, world.all_reduce.wrong, world.all_reduce.error = share, wrong, error
+
+    return change
+
+
+_FAR = "\tGPU0\tmlx5_3\nGPU0\t X \tSYS\nmlx5_3\tSYS\t X \n"
+_FLAPS = [f"[{t}] mlx5_core 0000:30:00.0 xgbe3: Link {w}" for t, w in (("1200000.5", "down"), ("1200003.5", "up"))]
+
+
+def _fault(name: str, sentence: str, source: str, change: Change, red: str, phrase: str) -> Fault:
+    return Fault(name, "fabric", sentence, source, change, ids("fabric", red), phrase, gates=("environment", "fabric"))
+
+
+FAULTS = (
+    _fault("hca-missing", "One HCA of a node is gone.", "F24", _hca_missing,
+           f"hcas {_ALL_RAIL} environment.nodes_agree", "mlx5_3"),
+    _fault("rail-down", "One rail's port is down.", "issue 3", rail(state="1: DOWN", phys="3: Disabled"), "port_active", "mlxlink"),
+    _fault("rail-polling", "One rail's link does not come up: the cable or the switch port.", "F70", rail(phys="2: Polling"), "port_active", "Polling"),
+    _fault("rail-slow", "One rail came up at half its rate.", "issue 3", rail(rate="100 Gb/sec (4X EDR)"), "rate environment.nodes_agree", "100"),
+    _fault("rail-two-lanes", "One rail uses two lanes of four.", "a dead lane in a cable", rail(rate="200 Gb/sec (2X NDR)"), "width", "lane"),
+    _fault("firmware-old", "One HCA has older firmware than its twins.", "F26, F31", rail(firmware="20.31.1014"), "firmware", "20.31.1014"),
+    _fault("interface-renamed", "The rail's net device has another name than in the inventory.", "udev rules after a driver update",
+           rail(interface="eth3"), "netdev gid_address mtu subnet reachable environment.nodes_agree", "eth3"),
+    _fault("gid-is-v1", "The configured GID index holds a RoCE v1 GID.", "F28, F29", _gid_is_v1, "gid_index", "gid_index: 2"),
+    _fault("gid-link-local", "The rail has link-local GIDs only.", "F29", _gid_link_local, "gid_index gid_table gid_address", "ip addr add"),
+    _fault("gid-differs-between-nodes", "The right GID has another index on one node.", "F29", _gid_differs, "gid_index gid_address", "gid_index: 5"),
+    _fault("show-gids-disagrees", "show_gids and sysfs tell different GIDs.", "a driver reload under way", says("show_gids", "DEV PORT INDEX\n"),
+           "gid_table", "show_gids"),
+    _fault("rail-address-wrong", "The rail has another address than the inventory gives.", "F30", rail(address="33.2.161.99"), "gid_address", "33.2.161.99"),
+    _fault("mtu-mismatch", "The two ends of a rail have different MTUs.", "F38", rail(mtu=1500), "mtu environment.nodes_agree", "1500"),
+    _fault("rails-on-different-subnets", "The two ends of a rail are in different networks.", "F29, F30", rail(prefix=29), "subnet", "network"),
+    _fault("rail-unreachable", "A rail is up, but its peer does not answer over it.", "F30: VLAN or switch port", machine(dead_rails=frozenset({"xgbe3"})),
+           "reachable", "xgbe3"),
+    _fault("path-mtu", "Full-size packets are lost on the way.", "F38", machine(small_path=frozenset({"xgbe3"})), "reachable", "too long"),
+    _fault("no-ping", "ping is not installed.", "could not measure is no pass", lost("ping"), "reachable", "iputils"),
+    _fault("link-flaps", "A rail's link went down and up in the last day.", "antgroup/sglang PR 4", machine(kernel_lines=_FLAPS), "link_flaps", "cable"),
+    _fault("nic-on-x8", "A rail's HCA runs on 8 PCIe lanes.", "F70", _nic_on_x8, "pcie", "8"),
+    _fault("rail-far-from-gpus", "A rail shares no PCIe switch with a GPU although it should.", "F31, F70",
+           together(expecting(rail_distance=("PIX", "NODE")), says("topology", _FAR)), "distance", "SYS"),
+    _fault("no-gpudirect", "nvidia_peermem is not loaded.", "F31", machine(modules=("nvidia", "nvidia_uvm")), "gpudirect environment.nodes_agree", "nvidia_peermem"),
+    _fault("acs-on", "PCIe access control redirects peer traffic.", "NCCL's troubleshooting guide",
+           together(expecting(acs_off=True), says("pcie_hints", "iommu_groups=9\ncmdline=\nacs_bridges=24\nacs_enabled=8\n")), "acs", "ACS"),
+    _fault("pfc-off", "Priority flow control is off on one rail.", "F41", rail(qos={"trust": "dscp", "pfc": "0 0 0 0 0 0 0 0", "tos": "106"}),
+           "qos qos_equal", "pfc"),
+    _fault("ib-write-slow", "A rail moves less than half of its line rate.", "F41, F70", _slow_write, "ib_write_bw", "ib_write_bw"),
+    _fault("ib-errors", "A rail repeats packets under load.", "F41", _errors_under_load, "ib_errors", "out_of_sequence"),
+    _fault("all-reduce-slow", "The all-reduce over all GPUs reaches a third of what the rails can do.", "F31, F70", _all_reduce(share=1 / 3),
+           "all_reduce", "GDRDMA"),
+    _fault("all-reduce-wrong", "The all-reduce gives wrong sums.", "a bad HCA or GPU memory", _all_reduce(wrong=3), "all_reduce_correct", "suspect memory or NIC"),
+    _fault("all-reduce-dies", "The all-reduce does not finish.", "F28", _all_reduce(error="RuntimeError: NCCL error: unhandled system error"),
+           "all_reduce", "unhandled system error"),
+)  # fmt: skip
