@@ -18,8 +18,7 @@ from pytest_h20.endpoint.checking import CheckList, Say, differs
 from pytest_h20.endpoint.checks_generation import COLOURS, TOOL, stream_equals, structured
 from pytest_h20.endpoint.checks_serving import known_question
 from pytest_h20.endpoint.client import COMPLETIONS, SMALL_IDS, Api
-from pytest_h20.endpoint.reply import REASONING_FIELDS, Choice, Reply, prompt_tokens
-from pytest_h20.errors import H20Error
+from pytest_h20.endpoint.reply import REASONING_FIELDS, Choice, Reply, UnexpectedAnswer, prompt_tokens
 from pytest_h20.verdicts import Origin, Verdict
 
 CHECKS = CheckList("reasoning")
@@ -212,7 +211,7 @@ def forcing(api: Api) -> Forcing:
         return Forcing(why=f"{api.ctx.who} does not tell the id of {END} (no tokenize route, or it is no single token)")
     try:
         said = api.complete(list(SMALL_IDS[:4]), max_tokens=2, logit_bias={str(end): FORCE}).choice.said
-    except H20Error as error:
+    except UnexpectedAnswer as error:
         return Forcing(why=f"logit_bias is not served: {error}")
     if said != END * 2:
         return Forcing(why=f"logit_bias did not force {END}: {said!r:.60}")

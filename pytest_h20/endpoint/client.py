@@ -15,7 +15,7 @@ from pytest_h20.endpoint.capabilities import Capability, Outcome, capability, sk
 from pytest_h20.endpoint.context import EndpointContext
 from pytest_h20.endpoint.reply import Reply, SeenShape, UnexpectedAnswer, read_reply
 from pytest_h20.endpoint.wire import Exchange, Pace, Wire
-from pytest_h20.errors import H20Error, TransportError
+from pytest_h20.errors import H20Error
 
 T = TypeVar("T")
 S = TypeVar("S")
@@ -134,7 +134,7 @@ class Api:
     @cached_property
     def max_len(self) -> int:
         """Context in tokens: the server's own figure, else the profile's, else 4096."""
-        with contextlib.suppress(H20Error, KeyError, TypeError, IndexError):
+        with contextlib.suppress(UnexpectedAnswer, KeyError, TypeError, IndexError, AttributeError):
             served = self.document("/v1/models")["data"][0].get("max_model_len")
             if isinstance(served, int) and served > 0:
                 return served
@@ -147,15 +147,12 @@ class Api:
     def metric(self, names: Sequence[str]) -> float | None:
         """Sum over the series of the first name that ``/metrics`` has; None where there is none."""
         url = self.ctx.head_metrics_url
-        try:
-            if url:
-                base, _, path = url.partition("/metrics")
-                wire = Wire(base, self.ctx.headers)
-                exchange = wire.exchange(wire.request("GET", "/metrics" + path), self.ctx.seconds())
-            else:
-                exchange = self.get("/metrics")
-        except TransportError:
-            return None
+        if url:
+            base, _, path = url.partition("/metrics")
+            wire = Wire(base, self.ctx.headers)
+            exchange = wire.exchange(wire.request("GET", "/metrics" + path), self.ctx.seconds())
+        else:
+            exchange = self.get("/metrics")
         return metric_sum(exchange.body.decode("utf-8", "replace"), names) if exchange.status == 200 else None
 
     def running(self) -> float | None:
@@ -223,10 +220,11 @@ class Api:
         return ids[0] if ids and len(ids) == 1 else None
 
     def _maybe(self, path: str, body: Mapping[str, Any]) -> Any:
+        """The JSON of a route that a version may lack; None when it has no good answer. No answer at all is an error as ever."""
+        exchange = self.post(path, body)
         try:
-            exchange = self.post(path, body)
             return json.loads(exchange.body) if exchange.status == 200 else None
-        except (H20Error, ValueError):
+        except ValueError:
             return None
 
     # ---------------------------------------------------------------- capabilities and evidence
