@@ -98,7 +98,7 @@ def _merged(group: Sequence[Cell]) -> Cell:
             figures[metric] = statistics.fmean(values)
             intervals[metric] = bootstrap_interval(values, block=1)
     doubt = next((c for c in group if c.status is Status.UNKNOWN), None)
-    update = {**dict.fromkeys(METRICS), **figures, "intervals": intervals, "windows": (), "repeat": 0}
+    update = {**dict.fromkeys(METRICS), **figures, "intervals": intervals, "windows": (), "repeat": 0, "file": ""}
     update["status"] = worst(c.status for c in group)
     update["reason"] = doubt.reason if doubt else ""
     return group[0].model_copy(update=update)

@@ -6,12 +6,13 @@ import math
 from pathlib import Path
 
 from pytest_h20.errors import MeasurementError
-from pytest_h20.limits import LimitFile
+from pytest_h20.limits import LimitFile, coverage
+from pytest_h20.report.calibrate import merge_repeats
 from pytest_h20.report.judge import CHECK, judge_cell
 from pytest_h20.report.model import METRICS, Cell, RunView
 from pytest_h20.report.requests import figures, read_requests, requests_file
 from pytest_h20.report.run import verify_evidence
-from pytest_h20.verdicts import Status, Verdict, rejudge, worst
+from pytest_h20.verdicts import Limit, Status, Verdict, rejudge, worst
 
 TOLERANCE = 0.005
 """A figure recomputed from the per-request file may differ by this fraction: rounding in the file, nothing more."""
@@ -26,25 +27,34 @@ def rejudge_run(view: RunView, limits: LimitFile | None = None) -> list[Judged]:
     file contradicts is "could not measure". With ``limits``, cells are judged by that file and other checks by its ``checks``
     where it has one; everything else keeps its recorded limit. An incomplete or changed folder adds a verdict that blocks.
     """
-    cells = {cell_key(cell): cell for cell in view.cells}
+    cells = {cell_key(cell): cell for cell in merge_repeats(view.cells)}
     judged: list[Judged] = []
-    done: set[tuple[str, str]] = set()
+    tests: dict[tuple[str, str], str] = {}
     for check in view.checks:
         verdict = check.bare()
         cell = cells.get(_verdict_key(verdict))
+        if cell is not None:
+            tests.setdefault(cell_key(cell), check.test_id)
+        if limits is not None and (cell is not None or verdict.check in WITHOUT_LIMIT):
+            continue  # judged below, by the new limits
         if cell is None:
-            judged.append((check.test_id, rejudge(verdict, limits.check(verdict.check) if limits else None)))
+            judged.append((check.test_id, again(verdict, limits.check(verdict.check) if limits else None)))
             continue
         cell, problem = recompute(cell, view.path)
         if problem:
             judged.append((check.test_id, verdict.model_copy(update={"status": Status.UNKNOWN, "reason": problem})))
-        elif limits is None:
-            judged.append((check.test_id, _again(verdict, cell)))
-        elif cell_key(cell) not in done:
-            done.add(cell_key(cell))
-            judged += [(check.test_id, again) for again in judge_cell(cell, limits, evidence=verdict.evidence)]
-    judged += [("replay", verdict) for verdict in folder_verdicts(view)]
-    return judged
+        else:
+            judged.append((check.test_id, again(_with_figure(verdict, cell))))
+    if limits is not None:
+        for cell in replay_cells(view, limits):
+            test = tests.get(cell_key(cell), f"replay[{' '.join(filter(None, cell_key(cell)))}]")
+            judged += [(test, found) for found in judge_cell(cell, limits)]
+        judged += [("replay", verdict) for verdict in _unmet(view, limits)]
+    return judged + [("replay", verdict) for verdict in folder_verdicts(view)]
+
+
+WITHOUT_LIMIT = frozenset({CHECK.format(metric="limit"), CHECK.format(metric="recorded")})
+"""Verdicts that say that a cell had no limit: with new limits they are replaced by what these say."""
 
 
 def cell_key(cell: Cell) -> tuple[str, str]:
@@ -54,19 +64,49 @@ def cell_key(cell: Cell) -> tuple[str, str]:
 
 def _verdict_key(verdict: Verdict) -> tuple[str, str]:
     """The cell a figure's verdict is about (only the figures themselves are judged again, not a cell's sanity checks)."""
-    metric = verdict.check.removeprefix(CHECK.format(metric=""))
-    details = verdict.details
-    if metric not in METRICS and metric != "limit":
+    if verdict.check.removeprefix(CHECK.format(metric="")) not in METRICS:
         return "", ""
-    return str(details.get("engine", "")), str(details.get("cell", ""))
+    return str(verdict.details.get("engine", "")), str(verdict.details.get("cell", ""))
 
 
-def _again(verdict: Verdict, cell: Cell) -> Verdict:
-    """The recorded limit on the derived figure. A verdict that took noise into account keeps its recorded outcome."""
-    if "noise" in verdict.details or verdict.limit is None or (cell.status is Status.UNKNOWN and cell.reason):
+def _unmet(view: RunView, limits: LimitFile) -> list[Verdict]:
+    """Limits whose cell was never measured: they hide a fault as well as a cell without a limit does."""
+    missing = coverage((cell.name for cell in view.cells), limits).without_cell
+    if not missing:
+        return []
+    return [
+        Verdict(
+            check=CHECK.format(metric="coverage"),
+            status=Status.UNKNOWN,
+            title="Every limit has a measured cell",
+            subject=limits.name,
+            measured=len(missing),
+            unit="limits without a cell",
+            reason=", ".join(missing),
+            action="run these cells, or take their rows out of the limits file",
+        )
+    ]
+
+
+def again(verdict: Verdict, limit: Limit | None = None) -> Verdict:
+    """Judge a recorded verdict by its own limit or another one, without undoing what the limit alone did not decide.
+
+    Sanity, noise and warnings are facts beyond the limit: where the recorded limit gives another outcome than was recorded, a
+    blocking outcome stays, and any other one can only become worse.
+    """
+    own = rejudge(verdict)
+    if own.status is verdict.status or verdict.limit is None:
+        return rejudge(verdict, limit)
+    if verdict.status.blocks or limit is None:
         return verdict
-    measured = cell.figure(verdict.check.removeprefix(CHECK.format(metric="")))
-    return rejudge(verdict.model_copy(update={"measured": measured}))
+    other = rejudge(verdict, limit)
+    return other if other.status.rank > verdict.status.rank else verdict.model_copy(update={"limit": limit})
+
+
+def _with_figure(verdict: Verdict, cell: Cell) -> Verdict:
+    """The verdict about the derived figure instead of the recorded one; they differ by rounding at most."""
+    value = cell.figure(verdict.check.removeprefix(CHECK.format(metric="")))
+    return verdict.model_copy(update={"measured": value}) if value is not None else verdict
 
 
 def folder_verdicts(view: RunView) -> list[Verdict]:
@@ -98,7 +138,7 @@ def folder_verdicts(view: RunView) -> list[Verdict]:
 def replay_cells(view: RunView, limits: LimitFile | None = None) -> list[Cell]:
     """The cells for the report of a replay: figures derived again, held against ``limits`` when given."""
     found = []
-    for cell in view.cells:
+    for cell in merge_repeats(view.cells):
         derived, problem = recompute(cell, view.path)
         if problem:
             derived = derived.model_copy(update={"status": Status.UNKNOWN, "reason": problem})

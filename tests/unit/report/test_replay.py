@@ -8,9 +8,9 @@ import pytest
 
 from pytest_h20.limits import parse_limits
 from pytest_h20.report.model import Cell, Mode
-from pytest_h20.report.replay import recompute, rejudge_run, replay_cells
+from pytest_h20.report.replay import again, recompute, rejudge_run, replay_cells
 from pytest_h20.report.run import RunFolder, load_run
-from pytest_h20.verdicts import GateName, Status, decide
+from pytest_h20.verdicts import GateName, Limit, Origin, Status, Verdict, decide
 from tests.unit.report import samples
 from tests.unit.report.conftest import Sample
 
@@ -44,6 +44,49 @@ def test_other_limits_of_checks_apply_too(sample: Sample) -> None:
     text = "{name: x, origin: {kind: file}, checks: {bringup.ready: {kind: max, value: 60, unit: s}}}"
     judged = {v.check: v for _, v in rejudge_run(sample("clean"), parse_limits(text, "x.yaml"))}
     assert judged["bringup.ready"].status is Status.FAIL
+
+
+def test_cells_that_were_only_recorded_are_judged_by_new_limits(sample: Sample) -> None:
+    judged = rejudge_run(sample("calibration"), samples.sglang_limits())
+    cells = [v for _, v in judged if v.check == "throughput.output_throughput"]
+    assert len(cells) == 26, "the mean of the repeats"
+    assert all(v.status is Status.PASS for v in cells)
+
+
+def test_a_limit_whose_cell_was_not_measured_blocks(sample: Sample) -> None:
+    judged = rejudge_run(sample("aborted"), samples.sglang_limits())
+    unmet = [v for _, v in judged if v.check == "throughput.coverage"]
+    assert [v.measured for v in unmet] == [26]
+    assert unmet[0].status is Status.UNKNOWN
+
+
+INFO = Limit(kind="info", origin=Origin(kind="builtin"))
+AT_LEAST = Limit(kind="min", value=10.0, origin=Origin(kind="file"))
+
+
+@pytest.mark.parametrize(
+    ("recorded", "own", "other", "now"),
+    [
+        (Status.UNKNOWN, INFO, None, Status.UNKNOWN),  # "no limit judged this": recording it again makes it no pass
+        (Status.FAIL, INFO, AT_LEAST, Status.FAIL),
+        (Status.UNKNOWN, AT_LEAST, AT_LEAST, Status.UNKNOWN),  # in doubt although its figure is good
+        (Status.WARN, AT_LEAST, None, Status.WARN),
+        (Status.WARN, INFO, AT_LEAST, Status.WARN),
+        (Status.PASS, INFO, AT_LEAST, Status.PASS),
+        (Status.SKIP, None, AT_LEAST, Status.SKIP),
+        (Status.PASS, None, None, Status.PASS),
+    ],
+)
+def test_replay_does_not_undo_what_the_limit_did_not_decide(
+    recorded: Status, own: Limit | None, other: Limit | None, now: Status
+) -> None:
+    verdict = Verdict(check="rdma.x", status=recorded, title="x", measured=12.0, limit=own)
+    assert again(verdict, other).status is now
+
+
+def test_a_harder_limit_fails_a_warning() -> None:
+    verdict = Verdict(check="rdma.x", status=Status.WARN, title="x", measured=9.0, limit=INFO)
+    assert again(verdict, AT_LEAST).status is Status.FAIL
 
 
 def test_a_killed_run_replays_to_no_pass(sample: Sample) -> None:
