@@ -14,12 +14,11 @@ from dataclasses import asdict, replace
 
 from pytest_h20.cluster.launch import MOUNT_POINT
 from pytest_h20.errors import H20Error, TransportError
-from pytest_h20.probes import standin
 from pytest_h20.probes.perf import TORCH_ALL_REDUCE
 from pytest_h20.probes.script import requests
 from pytest_h20.rehearsal.all_reduce import printed
+from pytest_h20.rehearsal.answers import answers
 from pytest_h20.rehearsal.state import Held, State, alive
-from pytest_h20.rehearsal.weights import sections
 from pytest_h20.rehearsal.world import ImageTruth, World
 from pytest_h20.transport import CommandResult, ContainerInfo, ContainerSpec, DaemonInfo, ImageInfo
 
@@ -58,15 +57,9 @@ class StandInContainers:
         if not requests(text) or truth is None:
             raise H20Error(f"the rehearsal's image on {self._node} does not know {text[:120]!r}")
         machine = self._world.machines[self._node]
-        weights = {f"image/{k}": v for k, v in sections(self._world.weights[self._node], requests(text)).items()}
-        machine = replace(
-            machine,
-            packages=dict(truth.packages),
-            image_cuda=truth.cuda,
-            nccl=truth.nccl,
-            overrides={**weights, **machine.overrides},
-        )
-        return CommandResult(self._node, "docker run", 0, standin.answer(machine, text, now=time.time(), inside=True), "", 0.0)
+        machine = replace(machine, packages=dict(truth.packages), image_cuda=truth.cuda, nccl=truth.nccl)
+        out = answers(self._world, self._node, machine, text, inside=True)
+        return CommandResult(self._node, "docker run", 0, out, "", 0.0)
 
     def _all_reduce(self, spec: ContainerSpec, image: ImageTruth) -> CommandResult:
         """One container of the all-reduce benchmark; rank 0 prints the figures."""

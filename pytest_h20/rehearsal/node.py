@@ -13,13 +13,11 @@ from pathlib import Path
 
 from pytest_h20.errors import H20Error, TransportError
 from pytest_h20.probes.script import requests
-from pytest_h20.probes.standin import Machine
 from pytest_h20.rehearsal import weights
 from pytest_h20.rehearsal.answers import answers
 from pytest_h20.rehearsal.containers import StandInContainers
 from pytest_h20.rehearsal.counters import counters_of
 from pytest_h20.rehearsal.state import State
-from pytest_h20.rehearsal.weights import full, sections
 from pytest_h20.rehearsal.world import World
 from pytest_h20.transport import CommandResult, quote
 
@@ -48,7 +46,7 @@ class StandInNode:
             raise TransportError(f"{self._name}: {self._world.unreachable[self._name]}")
         asked = requests(text)
         if asked and asked[0][0] == "weights_full":
-            rc, out = 0, weights.full(self._world.weights, self._name, asked[0][1][0])
+            rc, out = 0, weights.full(self._world.weights[self._name], asked[0][1][0])
         else:
             rc, out = (0, self._probes(text)) if asked else self._plain(text, stdin)
         return CommandResult(self._name, text, rc, out, "", time.monotonic() - began)
@@ -85,31 +83,15 @@ class StandInNode:
 
     # ------------------------------------------------------------------ answers
     def _probes(self, text: str) -> str:
-        asked = requests(text)
-        weights = self._world.weights[self._name]
-        if asked[0][0] == "weights_full":
-            return full(weights, asked[0][1][0])  # its lines are read while it runs: they have no frame
         machine = self._world.machines[self._name]
         served = self._state.ports(self._name)
-        loads = self._state.loads(self._name, more=any(name in ("ib_client", "ib_server") for name, _ in asked))
+        loads = self._state.loads(self._name, more=any(name in ("ib_client", "ib_server") for name, _ in requests(text)))
         now = replace(
             machine,
             listeners={**machine.listeners, **{p: f'users:(("python3",pid={d["pid"]},fd=21))' for p, d in served.items()}},
             counters=counters_of(self._world, self._name, self._state.tokens(), dict(machine.counters), loads),
-            overrides={**sections(weights, asked), **machine.overrides},
         )
         return answers(self._world, self._name, now, text)
-
-    def _counters(self, machine: Machine, text: str) -> dict[tuple[str, str], int]:
-        found = counters_of(self._world, self._name, self._state.tokens(), dict(machine.counters))
-        if not any(name == "counters" for name, _ in requests(text)):
-            return found
-        read = self._state.count(f"counters-{self._name}")
-        for (node, hca), steps in self._world.error_steps.items():
-            if node == self._name:
-                for name, step in steps.items():
-                    found[hca, name] = found.get((hca, name), 0) + read * step
-        return found
 
     def _plain(self, text: str, stdin: bytes | None) -> tuple[int, str]:
         rc, out = 0, ""

@@ -106,14 +106,6 @@ class State:
                 file.write(b".")
         return path.stat().st_size if path.exists() else 0
 
-    def count(self, name: str) -> int:
-        """How often this was called with this name, by any process."""
-        with self.locked():
-            path = self.folder / f"count-{name}"
-            value = int(path.read_text()) + 1 if path.exists() else 1
-            path.write_text(str(value))
-        return value
-
     def tokens(self) -> int:
         """Tokens that all engines of this rehearsal have processed."""
         total = 0

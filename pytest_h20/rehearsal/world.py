@@ -75,21 +75,8 @@ class Traffic:
 
 
 @dataclass
-class AllReduceTruth:
-    """The all-reduce over all GPUs before the engine. ``share`` of what the rails can do; ``error``: it ends with these words."""
-
-    share: float = 1.0
-    wrong: int = 0
-    error: str = ""
-
-
-@dataclass
 class World:
-    """The stand-in cluster.
-
-    ``weights``: knobs of ``weights.py`` by node, ``"*"`` for all. ``error_steps``: (node, hca) → by how much each counter rises
-    every time the counters are read.
-    """
+    """The stand-in cluster."""
 
     inventory: Inventory
     machines: dict[str, Machine]

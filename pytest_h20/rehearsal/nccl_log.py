@@ -1,0 +1,163 @@
+"""What NCCL writes on each serving rank of two nodes, in the wording of its version.
+
+Line shapes: the project's research note on NCCL logs (read in NCCL's sources 2.3 … 2.30, recorded for 2.28.9). One ring per
+channel: a channel leaves its node on one rail, so that channel ``c`` belongs to rail ``c`` modulo the number of rails.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+
+@dataclass(frozen=True)
+class NcclNode:
+    """One node as NCCL sees it. ``hcas`` with port: ``mlx5_1:1``."""
+
+    name: str
+    hcas: tuple[str, ...]
+    interface: str
+    address: str
+    first_pid: int
+    gids: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class NcclJob:
+    """A job of ``per_node`` ranks on each node. ``truth``: the fields of ``world.NcclTruth`` as a mapping."""
+
+    nodes: tuple[NcclNode, ...]
+    truth: Mapping[str, Any]
+    env: Mapping[str, str] = field(default_factory=dict)
+    per_node: int = 8
+
+    @property
+    def nranks(self) -> int:
+        """Ranks of the job."""
+        return self.per_node * len(self.nodes)
+
+    def version(self, node: NcclNode) -> str:
+        """NCCL's version on a node."""
+        return str(self.truth["versions_by_node"].get(node.name, self.truth["version"]))
+
+    def name(self, rank: int) -> str:
+        """``nccl.HOST.PID``, as NCCL_DEBUG_FILE with %h and %p."""
+        node = self.nodes[rank // self.per_node]
+        return f"nccl.{node.name}.{node.first_pid + rank % self.per_node}"
+
+    # ------------------------------------------------------------------ one rank
+    def log(self, rank: int) -> str:
+        """The whole log of one rank."""
+        at, gpu = divmod(rank, self.per_node)
+        node, truth = self.nodes[at], self.truth
+        minor = int(self.version(node).split(".")[1])
+        pid = node.first_pid + gpu
+        head = f"{node.name}:{pid}:{pid} [{gpu}] NCCL INFO "
+        late = f"{node.name}:{pid}:{pid + 400} [{gpu}] NCCL INFO "
+        early, start, links, done = self._early(node, minor), [], [], []
+        network = self._network(node)
+        call = "ncclCommInitRank " if minor >= 21 else ""
+        bus = f"{0x1B000 + 0x8000 * gpu:x}"
+        comm = f"comm 0x55d0c{rank:02x}000 rank {rank} nranks {self.nranks} cudaDev {gpu} nvmlDev {gpu} busId {bus}"
+        prefix = f"[Rank {rank}] " if minor >= 29 else ""
+        start.append(f"Using network {network}")
+        start.append(f"{prefix}{call}{comm} commId 0x6a1f3c9d27b5e840 - Init START")
+        if minor >= 20:
+            start.append(
+                f"comm 0x55d0c{rank:02x}000 rank {rank} nRanks {self.nranks} nNodes {len(self.nodes)} "
+                f"localRanks {self.per_node} localRank {gpu} MNNVL 0"
+            )
+        for line in truth["extra_lines"].get(node.name, []) + truth["extra_lines"].get("*", []):
+            start.append(line)
+        if not truth["no_channels"]:
+            links = self._channels(rank, node, minor)
+            ready = "Connected all rings" + (", use ring PXN 0 GDR " + str(int(truth["gdr"])) if minor >= 24 else "")
+            links.append(ready)
+        done.append(f"{call}{comm} commId 0x6a1f3c9d27b5e840 - Init COMPLETE")
+        lines = [f"{head}{line}" for line in early]
+        # Lazy connect: from 2.22 on channels come at the first collective.
+        order = [*start, *done, *links] if minor >= 22 else [*start, *links, *done]
+        if truth["cut_before_collective"]:
+            order = start
+        lines += [f"{late}{line}" for line in order]
+        if rank == 0 and minor < 22:
+            lines.insert(1, f"NCCL version {self.version(node)}+cuda12.4")
+        return "".join(f"{line}\n" for line in lines)
+
+    def _early(self, node: NcclNode, minor: int) -> list[str]:
+        truth = self.truth
+        interface = truth["oob_interface"] or node.interface
+        colon = "Bootstrap :" if minor < 24 else "Bootstrap:"
+        lines = [f"{colon} Using {interface}:{node.address}<0>"]
+        if minor >= 22:
+            lines.append(f"NCCL version {self.version(node)}+cuda{'13.0' if minor >= 28 else '12.4'}")
+        for key, value in sorted(self.env.items()):
+            if key.startswith("NCCL_") and key not in ("NCCL_DEBUG", "NCCL_DEBUG_SUBSYS", "NCCL_DEBUG_FILE"):
+                text = str(truth["gid_index"]) if key == "NCCL_IB_GID_INDEX" else value
+                lines.append(f"{key} set by environment to {text}.")
+        plugin = truth["plugin_line"]
+        lines += [plugin] if plugin else ["NET/Plugin: No plugin found (libnccl-net.so)", "NET/Plugin: Using internal network plugin."]
+        if truth["network"] == "IB":
+            suffix = ":0:1" if minor >= 30 else ""
+            listed = " ".join(f"[{i}]{h}{suffix}/RoCE" for i, h in enumerate(node.hcas))
+            relaxed = "[RO]; " if minor >= 12 else "; "
+            lines.append(f"NET/IB : Using {listed} {relaxed}OOB {interface}:{node.address}<0>")
+            on = "enabled" if truth["gdr"] else "disabled"
+            lines += [f"NET/IB : GPU Direct RDMA Enabled for HCA {i} '{h.split(':')[0]}'" for i, h in enumerate(node.hcas)][
+                : len(node.hcas) if on == "enabled" else 0
+            ]
+        else:
+            lines += ["NET/IB : No device found.", f"NET/Socket : Using [0]{interface}:{node.address}<0>"]
+        return lines
+
+    def _network(self, node: NcclNode) -> str:
+        return str(self.truth["network"])
+
+    def _ring(self, channel: int) -> list[int]:
+        """The ranks of a channel's ring: each node is entered at the GPU beside the channel's rail."""
+        turn = channel % self.per_node
+        return [n * self.per_node + (turn + k) % self.per_node for n in range(len(self.nodes)) for k in range(self.per_node)]
+
+    def rail_of(self, channel: int, node: NcclNode) -> int:
+        """Index of the HCA a channel uses: unused ones are passed over."""
+        usable = [i for i, h in enumerate(node.hcas) if h.split(":")[0] not in self.truth["unused_hcas"]]
+        return usable[channel % len(usable)] if usable else 0
+
+    def _channels(self, rank: int, node: NcclNode, minor: int) -> list[str]:
+        truth, lines = self.truth, []
+        channels = int(truth["channels"])
+        on_sockets = round(channels * float(truth["socket_share"]))
+
+        def who(r: int) -> str:
+            gpu = r % self.per_node
+            return f"{r}[{gpu}]" if minor >= 18 else f"{r}[{0x1B000 + 0x8000 * gpu:x}]"
+
+        for channel in range(channels):
+            ring = self._ring(channel)
+            at = ring.index(rank)
+            before, after = ring[at - 1], ring[(at + 1) % len(ring)]
+            name = f"Channel {channel:02d}/0 :"
+            dev = self.rail_of(channel, node)
+            socket = truth["network"] != "IB" or channel >= channels - on_sockets
+            gdr = "/GDRDMA" + ("(PCI)" if minor >= 26 else "") if truth["gdr"] else ""
+            via = "NET/Socket/0" if socket else f"NET/IB/{dev}{gdr}"
+            if before // self.per_node != rank // self.per_node:
+                lines.append(f"{name} {who(before)} -> {who(rank)} [receive] via {via}")
+            if after // self.per_node != rank // self.per_node:
+                lines.append(f"{name} {who(rank)} -> {who(after)} [send] via {via}")
+            else:
+                lines.append(f"{name} {who(rank)} -> {who(after)} via P2P/CUMEM/read" if minor >= 18 else f"{name} P2P/IPC")
+        return lines
+
+
+def job_of(inventory: Mapping[str, Any], node_names: Sequence[str], truth: Mapping[str, Any], env: Mapping[str, str]) -> NcclJob:
+    """The job of an inventory (its JSON form) on these nodes."""
+    nodes = []
+    for i, name in enumerate(node_names):
+        spec = next(n for n in inventory["nodes"] if n["name"] == name)
+        hcas = tuple(f"{r['hca']}:{r['port']}" for r in spec["rails"])
+        nodes.append(
+            NcclNode(name, hcas, spec["control_interface"], spec["host_ip"] or spec["address"], 9000 + 1000 * i + 100)
+        )
+    return NcclJob(tuple(nodes), truth, env)

@@ -1,0 +1,133 @@
+"""The named rehearsals: which engine versions the images hold, which cells are measured, how fast time runs."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from pytest_h20.errors import UsageError
+from pytest_h20.inventory import Inventory, load_inventory
+from pytest_h20.places import environments
+from pytest_h20.rehearsal.world import ImageTruth, World, healthy
+
+DEFAULT_SCALE = 30.0
+QUICK_SCALE = 60.0
+
+# Versions as the released images hold them (the project's engine facts, sections 1.8 and 2.8; 0.5.16 and 0.24.0 recorded).
+_IMAGES: Mapping[tuple[str, str], tuple[dict[str, str], str, str]] = {
+    ("sglang", "0.4.4"): ({"sglang": "0.4.4.post3", "torch": "2.5.1"}, "12.4", "2.21.5"),
+    ("sglang", "0.5.16"): ({"sglang": "0.5.16", "torch": "2.11.0"}, "13.0", "2.28.9"),
+    ("vllm", "0.8.2"): ({"vllm": "0.8.2", "torch": "2.6.0", "ray": "2.43.0"}, "12.4", "2.21.5"),
+    ("vllm", "0.24.0"): ({"vllm": "0.24.0", "torch": "2.11.0", "ray": "2.49.0"}, "13.0", "2.28.9"),
+    ("vllm", "0.32.0"): ({"vllm": "0.32.0", "torch": "2.11.0", "ray": "2.49.0"}, "13.0", "2.28.9"),
+}
+_NEW_DRIVER = {"driver": "580.159.04", "cuda": "13.0"}
+"""What CUDA 13 images need: R580 (NVIDIA's compatibility table)."""
+
+
+@dataclass(frozen=True)
+class Scenario:
+    """One rehearsal.
+
+    Attributes:
+        time_scale: model seconds per wall second.
+        versions: engine → version in its image, where it is not the write-up's.
+        mode: how vLLM spans the nodes.
+        concurrency: levels that are measured; None = the write-up's 13.
+        start_s: model seconds the engine takes until it is ready.
+    """
+
+    name: str
+    description: str
+    time_scale: float = DEFAULT_SCALE
+    versions: Mapping[str, str] = field(default_factory=dict)
+    mode: str = "ray"
+    concurrency: tuple[int, ...] | None = None
+    start_s: float = 180.0
+
+    def world(self) -> World:
+        """The healthy world of this scenario."""
+        inventory = load_inventory(environments() / "h20-2node.yaml")
+        held = {"sglang": "0.4.4", "vllm": "0.8.2", **self.versions}
+        new_driver = any(_IMAGES[engine, version][1] >= "13" for engine, version in held.items())
+        inventory = self._adapt(inventory, held, _NEW_DRIVER if new_driver else {})
+        images = {}
+        for engine, section in inventory.engines.items():
+            packages, cuda, nccl = _IMAGES[engine, held[engine]]
+            for profile in section.profiles.values():
+                identity = "sha256:" + f"{abs(hash_of(profile.image)):064x}"
+                images[profile.image] = ImageTruth(dict(packages), cuda, nccl, identity)
+        world = healthy(inventory, images)
+        world.engine.start_s = self.start_s
+        world.nccl.version = max((i.nccl for i in images.values()), key=lambda v: v if new_driver else "")
+        if new_driver:
+            for machine in world.machines.values():
+                machine.driver, machine.cuda = _NEW_DRIVER["driver"], _NEW_DRIVER["cuda"]
+        return world
+
+    def _adapt(self, inventory: Inventory, held: Mapping[str, str], expect: Mapping[str, str]) -> Inventory:
+        engines = {}
+        for engine, section in inventory.engines.items():
+            change: dict[str, Any] = {}
+            if engine in self.versions:
+                change = {"image": f"{_REPOSITORY[engine]}:v{held[engine]}", "version": held[engine]}
+            if engine == "vllm":
+                change["mode"] = self.mode
+                change["dist_port"] = 29501 if self.mode == "native" else None
+            profiles = {name: p.model_copy(update=change) for name, p in section.profiles.items()}
+            engines[engine] = section.model_copy(update={"profiles": profiles})
+        load = inventory.load.model_copy(update={"recipe": "blog"})
+        if self.concurrency is not None:
+            load = load.model_copy(update={"concurrency": self.concurrency, "lengths": ((128, 128),)})
+        return inventory.model_copy(
+            update={
+                "name": "rehearsal" + (f"-{self.name}" if self.name != "blog" else ""),
+                "kind": "rehearsal",
+                "description": self.description,
+                "engines": engines,
+                "load": load,
+                "expect": inventory.expect.model_copy(update=dict(expect)),
+                "endpoint": inventory.endpoint.model_copy(update={"deadline": 6.0}),
+            }
+        )
+
+
+_REPOSITORY = {"sglang": "lmsysorg/sglang", "vllm": "vllm/vllm-openai"}
+_FEW = (1, 8, 200)
+
+SCENARIOS: tuple[Scenario, ...] = (
+    Scenario("blog", "The write-up's cluster: SGLang 0.4.4 and vLLM 0.8.2 with Ray, all 26 cells"),
+    Scenario("quick", "The write-up's cluster, three cells", QUICK_SCALE, concurrency=_FEW, start_s=60.0),
+    Scenario("sglang-0.5.16", "SGLang 0.5.16, three cells", QUICK_SCALE, {"sglang": "0.5.16"}, concurrency=_FEW, start_s=60.0),
+    Scenario("vllm-0.24", "vLLM 0.24.0 with Ray, three cells", QUICK_SCALE, {"vllm": "0.24.0"}, concurrency=_FEW, start_s=60.0),
+    Scenario("vllm-0.32", "vLLM 0.32.0 with Ray, three cells", QUICK_SCALE, {"vllm": "0.32.0"}, concurrency=_FEW, start_s=60.0),
+    Scenario(
+        "vllm-native",
+        "vLLM 0.32.0 over two nodes without Ray, three cells",
+        QUICK_SCALE,
+        {"vllm": "0.32.0"},
+        mode="native",
+        concurrency=_FEW,
+        start_s=60.0,
+    ),
+)  # fmt: skip
+
+
+def scenario_named(text: str) -> Scenario:
+    """The scenario of this name; no name is the write-up's. Raises ``UsageError`` naming those that exist."""
+    for scenario in SCENARIOS:
+        if scenario.name == (text or "blog"):
+            return scenario
+    names = [s.name for s in SCENARIOS]
+    near = difflib.get_close_matches(text, names, 1)
+    hint = f"; did you mean rehearsal:{near[0]}?" if near else ""
+    raise UsageError(f"--nodes=rehearsal:{text}: no such scenario{hint} There are: {', '.join(names)}")
+
+
+def hash_of(text: str) -> int:
+    """A number of a text that is the same in every process."""
+    import hashlib
+
+    return int.from_bytes(hashlib.sha256(text.encode()).digest(), "big")
