@@ -6,6 +6,7 @@ import os
 import shlex
 import signal
 import sys
+import traceback
 from collections.abc import Callable, Generator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -13,15 +14,17 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import pytest
 
 from pytest_h20.cluster.bringup import new_run_id
-from pytest_h20.errors import H20Error
-from pytest_h20.inventory import Inventory
+from pytest_h20.cluster.shared import FailedElsewhere
+from pytest_h20.errors import H20Error, UsageError
+from pytest_h20.inventory import Inventory, with_limits
 from pytest_h20.options import Setting
 from pytest_h20.report.run import RunFolder
-from pytest_h20.reporting import VERDICTS_KEY, Reporting, first_line, gate_of
+from pytest_h20.reporting import VERDICTS_KEY, Reporting, first_line, gate_of, report_hook
 from pytest_h20.session import Session, build, create_run, redactor_of, with_run
-from pytest_h20.verdicts import GateName
+from pytest_h20.verdicts import Decision, GateName, Status, Verdict
 
 if TYPE_CHECKING:
+    from pytest_h20.cluster.state import ClusterState
     from pytest_h20.replaying import ReplayPlugin
 
 ACCEPTANCE = Path(__file__).parent / "acceptance"
@@ -41,7 +44,8 @@ def activate(config: pytest.Config, settings: Mapping[str, Setting]) -> ActivePl
         if not base.is_absolute():
             base = config.invocation_params.dir / base
         worker = workerinput["workerid"] if workerinput else ""
-        session = build(settings, worker, change=_inventory_hook(config), state_dir=state)
+        session = build(settings, worker, change=inventory_hooks(config), state_dir=state)
+        _refuse_two_engines_side_by_side(config, session)
         if state is not None:
             session = with_run(session, RunFolder.open(state, worker, redactor=redactor_of(session.inventory)), run_id)
         elif not collect_only:
@@ -71,13 +75,43 @@ def _replay(config: pytest.Config, settings: Mapping[str, Setting]) -> ReplayPlu
     return ReplayPlugin.load(config, settings)
 
 
-def _inventory_hook(config: pytest.Config) -> Callable[[Inventory], Inventory]:
+def inventory_hooks(config: pytest.Config) -> Callable[[Inventory], Inventory]:
+    """The hooks that change the inventory; limits and redaction become part of it, so that all processes use the same."""
+
     def change(inventory: Inventory) -> Inventory:
         for changed in config.hook.pytest_h20_inventory(inventory=inventory):
             inventory = changed if changed is not None else inventory
-        return inventory
+        patterns = tuple(p for more in config.hook.pytest_h20_redact() for p in more or ())
+        inventory = inventory.model_copy(update={"redact": (*inventory.redact, *patterns)})
+        return with_limits(inventory, limits_of)
+
+    def limits_of(inventory: Inventory, engine: str, profile: str) -> str | None:
+        path = config.hook.pytest_h20_limits(inventory=inventory, engine=engine, profile=profile)
+        return None if path is None else str(config.rootpath / path)
 
     return change
+
+
+def broken_hook(label: str, error: Exception) -> Verdict:
+    """Checks that could not be made are not green."""
+    where = traceback.extract_tb(error.__traceback__)[-1]
+    return Verdict(
+        check="bringup.pytest_h20_checks",
+        status=Status.UNKNOWN,
+        title="The checks of pytest_h20_checks could be made",
+        subject=label,
+        reason=f"{type(error).__name__}: {error} ({where.filename}:{where.lineno})",
+        action="mend the hook in your conftest.py or plugin",
+    )
+
+
+def _refuse_two_engines_side_by_side(config: pytest.Config, session: Session) -> None:
+    """Two engines do not fit on the GPUs at once, and xdist's workers would ask for both."""
+    if len(session.targets) > 1 and config.getoption("dist", "no") != "no":
+        raise UsageError(
+            f"--engine is given {len(session.targets)} times ({', '.join(session.labels)}) together with -n: engines are brought up one "
+            "after the other, and parallel workers would need both at once; leave -n out, or run pytest once per engine"
+        )
 
 
 class ActivePlugin:
@@ -184,6 +218,23 @@ class ActivePlugin:
         with shared.exclusive("traffic") if names & {"load", "alone"} else shared.together("traffic"):
             return (yield)
 
+    def checks_of_hooks(self, label: str, state: ClusterState) -> None:
+        """The checks of other repositories, made once per engine by whoever needs the cluster first."""
+
+        def make() -> bool:
+            calls = self.config.hook.pytest_h20_checks
+            for verdicts in calls(inventory=self.session.inventory, state=state):
+                for verdict in verdicts or ():
+                    self.session.folder.record(verdict, "pytest_h20_checks")
+            return True
+
+        try:
+            self.session.shared.once(f"checks-{_file(label)}", make)
+        except FailedElsewhere:
+            pass  # told by the test in which it broke
+        except Exception as error:
+            self.session.folder.record(broken_hook(label, error), "pytest_h20_checks")
+
     # ------------------------------------------------------------------ xdist
     @pytest.hookimpl(optionalhook=True)
     def pytest_configure_node(self, node: Any) -> None:
@@ -210,11 +261,15 @@ class ActivePlugin:
         decision = finish(self.session, self.partial, gates, interrupted=exitstatus not in (0, 1, 5))
         self.session.close()
         self.reporting.finished = True
-        if gates and not decision.green and exitstatus in (0, 5):
+        if exitstatus in (0, 5) and self._status_0_would_lie(decision):
             session.exitstatus = pytest.ExitCode.TESTS_FAILED
-        self.config.hook.pytest_h20_report(
-            run_dir=str(self.session.run.path), decision=decision.reason, accepted=decision.accepted
-        )
+        report_hook(self.config, self.session.run.path, decision)
+
+    def _status_0_would_lie(self, decision: Decision) -> bool:
+        """A gate that does not hold, a verdict of a hook or of the tear-down that is red, or nothing that passed at all."""
+        red = any(gate.counts.get(status.value) for gate in decision.gates for status in Status if status.blocks)
+        passed = any(outcome.outcome == "passed" for outcome in self.reporting.outcomes)
+        return red or not passed or (bool(self.reporting.gates) and not decision.green)
 
     def pytest_unconfigure(self) -> None:
         """Connections do not outlive the run; a session that never finished is taken down here."""

@@ -119,9 +119,7 @@ def cluster(request: pytest.FixtureRequest, h20_engine: str) -> ClusterState:
         broken = pytest.fail.Exception(str(error), pytrace=False)
         broken.h20_verdicts = [failed_verdict(h20_engine, error)]  # type: ignore[attr-defined]
         raise broken from None
-    for verdicts in request.config.hook.pytest_h20_checks(inventory=plugin.session.inventory, state=state):
-        for verdict in verdicts or ():
-            plugin.session.folder.record(verdict, "pytest_h20_checks")
+    plugin.checks_of_hooks(h20_engine, state)
     return state
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import ipaddress
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -416,20 +416,24 @@ def _resolve_paths(inventory: Inventory, base: Path) -> Inventory:
         fields = {f: absolute(getattr(settings, f)) for f in ("key", "known_hosts") if getattr(settings, f)}
         return settings.model_copy(update=fields)
 
-    engines = {
-        name: engine.model_copy(
-            update={
-                "profiles": {
-                    key: profile.model_copy(update={"limits": absolute(profile.limits)})
-                    for key, profile in engine.profiles.items()
-                }
-            }
-        )
-        for name, engine in inventory.engines.items()
-    }
     nodes = tuple(n.model_copy(update={"ssh": ssh(n.ssh)}) if n.ssh else n for n in inventory.nodes)
     model = inventory.model.model_copy(update={"sha256": absolute(inventory.model.sha256)})
-    return inventory.model_copy(update={"engines": engines, "nodes": nodes, "ssh": ssh(inventory.ssh), "model": model})
+    inventory = with_limits(inventory, lambda _, engine, profile: absolute(inventory.engines[engine].profiles[profile].limits))
+    return inventory.model_copy(update={"nodes": nodes, "ssh": ssh(inventory.ssh), "model": model})
+
+
+def with_limits(inventory: Inventory, limits_of: Callable[[Inventory, str, str], str | None]) -> Inventory:
+    """The inventory with the limits file that ``limits_of(inventory, engine, profile)`` names; None leaves the profile's own."""
+
+    def profile(engine: str, name: str, spec: Profile) -> Profile:
+        limits = limits_of(inventory, engine, name)
+        return spec if limits is None else spec.model_copy(update={"limits": limits})
+
+    engines = {
+        engine: section.model_copy(update={"profiles": {n: profile(engine, n, p) for n, p in section.profiles.items()}})
+        for engine, section in inventory.engines.items()
+    }
+    return inventory.model_copy(update={"engines": engines})
 
 
 def explain(error: ValidationError, source: str) -> list[str]:

@@ -19,6 +19,7 @@ from pytest_h20.load.selfcheck import self_check
 from pytest_h20.probes.script import Missing
 from pytest_h20.report.judge import judge_cell
 from pytest_h20.report.model import Cell as CellRecord
+from pytest_h20.report.requests import intervals, read_requests, windows
 from pytest_h20.serving import Endpoint, vocabulary_of
 from pytest_h20.session import Session
 from pytest_h20.verdicts import Limit, Origin, Status, Verdict
@@ -178,13 +179,15 @@ class Load:
         figures += f"TPOT {_figure(result.mean_tpot_ms)} ms"
         self.write(f"h20: cell {self.done} of {len(self.cells)} {cell.id}: {figures}\n")
 
-    def record(self, result: CellResult) -> CellRecord:
+    def record(self, result: CellResult, repeat: int = 1) -> CellRecord:
         """The cell as the report draws it."""
         cell = result.cell
+        path = Path(result.records_path) if result.records_path else None
+        requests = read_requests(path) if path is not None and path.exists() else ()
         limits = self.limits.cell(cell.id) if self.limits else {}
         floor = self.floor_ms(cell)
         blog = {}
-        if self.limits:
+        if self.limits is not None and self.limits.origin.kind == "blog":
             for metric in ("output_throughput", "mean_tpot_ms", "mean_ttft_ms"):
                 value = self.limits.written(cell.id, metric)
                 if value is not None:
@@ -202,7 +205,9 @@ class Load:
             mean_tpot_ms=result.mean_tpot_ms,
             requests=result.requests.complete,
             seconds=result.whole.seconds if result.whole else 0.0,
-            windows=steady_windows(result),
+            windows=windows(requests, cell.concurrency) if requests else (),
+            intervals=intervals(requests) if requests else {},
+            repeat=repeat,
             limits=limits,
             blog=blog,
             floor={} if floor is None else {"mean_tpot_ms": floor, "output_throughput": 1e3 * cell.concurrency / floor},
@@ -211,9 +216,9 @@ class Load:
             file=f"load/{key(self.label)}/{cell.id}.json",
         )
 
-    def judge(self, result: CellResult) -> list[Verdict]:
+    def judge(self, result: CellResult, repeat: int = 1) -> list[Verdict]:
         """Sanity first, then the limits. Records the cell for the report."""
-        record = self.record(result)
+        record = self.record(result, repeat)
         verdicts = [sanity_verdict(result, self.label, record.file)]
         if record.status is not Status.UNKNOWN:
             verdicts += self._limit_verdicts(record)
@@ -277,14 +282,7 @@ def sanity_verdict(result: CellResult, label: str, file: str) -> Verdict:
     )
 
 
-def steady_windows(result: CellResult) -> tuple[float, ...]:
-    """Output tokens per second in equal windows of the steady part, for the bootstrap."""
-    return tuple(getattr(result, "windows", ()) or ())
-
-
-def load_of(
-    session: Session, label: str, endpoint: Endpoint, write: Write, terminal: bool, hook_limits: str | None = None
-) -> Load:
+def load_of(session: Session, label: str, endpoint: Endpoint, write: Write, terminal: bool) -> Load:
     """The load generator of one engine. Raises ``UsageError`` when its limits cannot be read or do not fit its cells."""
     from pytest_h20.limits import require_coverage
     from pytest_h20.parameters import cells_of
@@ -292,8 +290,8 @@ def load_of(
     target = endpoint.target
     settings = session.inventory.load_of(target.profile)
     cells = cells_of(settings)
-    source = session.value("h20_limits") or hook_limits or target.profile.limits
-    limits = load_limits(Path(str(source))) if source else None
+    source = target.profile.limits
+    limits = load_limits(Path(source)) if source else None
     if limits is not None and settings.limit == "all" and not session.value("h20_calibrate"):
         require_coverage([c.id for c in cells], limits, str(source))
     return Load(session, label, endpoint, write, terminal, settings, limits, tuple(cells))

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import re
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 from pytest_h20.cluster.launch import Target, plan_text
 from pytest_h20.engines import dialect_for
 from pytest_h20.engines.base import LaunchFacts
 from pytest_h20.errors import H20Error, UsageError
+from pytest_h20.inventory import Inventory
 from pytest_h20.options import Setting
 from pytest_h20.session import build, label_of
 
@@ -53,12 +54,15 @@ def _waits(wait_for: str) -> list[str]:
     return [words[wait_for]] if wait_for in words else []
 
 
-def main(settings: Mapping[str, Setting]) -> int:
-    """Print the plans of all targets. 0, or 4 (pytest's usage error) with one line on standard error."""
+def main(settings: Mapping[str, Setting], change: Callable[[Inventory], Inventory]) -> int:
+    """Print the plans of all targets, with the inventory as ``change`` (the hooks) leaves it.
+
+    0, or 4 (pytest's usage error) with one line on standard error.
+    """
     try:
         if not settings["h20_nodes"]:
             raise UsageError("--h20-plan needs --nodes=INVENTORY")
-        session = build(settings)
+        session = build(settings, change=change)
         print("\n\n".join(render(t, label_of(t, session.targets)) for t in session.targets))
     except H20Error as error:
         print(f"ERROR: {error}", file=sys.stderr)

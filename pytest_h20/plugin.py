@@ -81,9 +81,11 @@ def pytest_cmdline_main(config: pytest.Config) -> int | None:
     plan = resolve(BY_DEST["h20_plan"], getattr(config.option, "h20_plan", None), config.getini)
     if not plan or config.option.help or config.option.version:
         return None
+    from pytest_h20.active import inventory_hooks
     from pytest_h20.planning import main
 
-    return main({o.dest: resolve(o, getattr(config.option, o.dest, None), config.getini) for o in OPTIONS})
+    settings = {o.dest: resolve(o, getattr(config.option, o.dest, None), config.getini) for o in OPTIONS}
+    return main(settings, inventory_hooks(config))
 
 
 @pytest.hookimpl(trylast=True)

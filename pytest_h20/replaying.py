@@ -12,10 +12,11 @@ import pytest
 from pytest_h20.errors import H20Error, UsageError
 from pytest_h20.limits import load_limits
 from pytest_h20.options import Setting
+from pytest_h20.redact import Redactor
 from pytest_h20.report.model import Mode, RunView
 from pytest_h20.report.replay import rejudge_run
 from pytest_h20.report.run import RunFolder, load_run
-from pytest_h20.reporting import VERDICTS_KEY, Reporting
+from pytest_h20.reporting import VERDICTS_KEY, Reporting, report_hook
 from pytest_h20.verdicts import Status, Verdict, worst
 
 
@@ -73,6 +74,7 @@ class ReplayPlugin:
                 view.header.engines,
                 view.header.name or "replay",
                 Mode.REPLAY,
+                redactor=Redactor(patterns=[p for more in config.hook.pytest_h20_redact() for p in more or ()]),
                 nodes=view.header.nodes,
                 images=view.header.images,
                 driver=view.header.driver,
@@ -124,3 +126,4 @@ class ReplayPlugin:
         self.reporting.finished = True
         if not decision.green and exitstatus in (0, 5):
             session.exitstatus = pytest.ExitCode.TESTS_FAILED
+        report_hook(self.config, self.run.path, decision)

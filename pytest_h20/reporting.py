@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Generator, Sequence
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from pytest_h20.outcome import Outcome, outcome_of
 from pytest_h20.report.run import RunFolder
-from pytest_h20.verdicts import GateName, Verdict
+from pytest_h20.verdicts import Decision, GateName, Verdict
 
 VERDICTS_KEY: pytest.StashKey[list[Verdict]] = pytest.StashKey()
 
@@ -120,6 +121,14 @@ def gate_of(item: pytest.Item) -> str | None:
             f'{item.nodeid}: h20_gate({name!r}): gates are {", ".join(g.value for g in GateName)}; write h20_gate("endpoint")'
         )
     return str(name)
+
+
+def report_hook(config: pytest.Config, run_dir: Path, decision: Decision) -> None:
+    """Call ``pytest_h20_report``. The run is decided and written by now: an upload that breaks is said, and changes nothing."""
+    try:
+        config.hook.pytest_h20_report(run_dir=str(run_dir), decision=decision.reason, accepted=decision.accepted)
+    except Exception as error:
+        config.get_terminal_writer().line(f"\nh20: WARNING: pytest_h20_report broke: {type(error).__name__}: {error}", yellow=True)
 
 
 def first_line(text: str) -> str:

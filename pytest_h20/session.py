@@ -14,7 +14,7 @@ from pytest_h20.cluster.launch import Target
 from pytest_h20.cluster.shared import Shared
 from pytest_h20.connect import connect_all
 from pytest_h20.errors import UsageError
-from pytest_h20.inventory import Inventory, load_inventory, parse_inventory
+from pytest_h20.inventory import Inventory, load_inventory, parse_inventory, with_limits
 from pytest_h20.options import Setting
 from pytest_h20.report.model import Mode, NodeBrief
 from pytest_h20.report.run import RunFolder
@@ -125,6 +125,9 @@ def build(
         inventory = attach_inventory(attach, settings["h20_engine"].value)
         cannot.append("attached without an inventory: machines, fabric, weights and RDMA were not looked at")
     inventory = change(inventory)
+    if settings["h20_limits"]:
+        limits = str(Path(settings["h20_limits"].value).resolve())
+        inventory = with_limits(inventory, lambda *_: limits)
     targets = select(inventory, settings["h20_engine"].value)
     if attach or inventory.attach:
         url = attach or (inventory.attach.url if inventory.attach else "")
