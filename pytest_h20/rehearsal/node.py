@@ -12,9 +12,9 @@ from dataclasses import replace
 from pathlib import Path
 
 from pytest_h20.errors import H20Error, TransportError
+from pytest_h20.probes import standin
 from pytest_h20.probes.script import requests
 from pytest_h20.rehearsal import weights
-from pytest_h20.rehearsal.answers import answers
 from pytest_h20.rehearsal.containers import StandInContainers
 from pytest_h20.rehearsal.counters import counters_of
 from pytest_h20.rehearsal.state import State
@@ -90,8 +90,9 @@ class StandInNode:
             machine,
             listeners={**machine.listeners, **{p: f'users:(("python3",pid={d["pid"]},fd=21))' for p, d in served.items()}},
             counters=counters_of(self._world, self._name, self._state.tokens(), dict(machine.counters), loads),
+            overrides={**weights.sections(self._world.weights[self._name], requests(text)), **machine.overrides},
         )
-        return answers(self._world, self._name, now, text)
+        return standin.answer(now, text, now=time.time())
 
     def _plain(self, text: str, stdin: bytes | None) -> tuple[int, str]:
         rc, out = 0, ""
