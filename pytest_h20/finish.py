@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Collection, Sequence
+from pathlib import Path
 
 from pytest_h20 import __version__
 from pytest_h20.cluster.state import ClusterState
+from pytest_h20.errors import H20Error
 from pytest_h20.lifecycle import key
-from pytest_h20.report.model import Fingerprint
+from pytest_h20.report.model import Fingerprint, RunView, Warning_
 from pytest_h20.session import Session, digest
 from pytest_h20.verdicts import Decision, decide
 
@@ -39,7 +41,45 @@ def finish(session: Session, partial: Sequence[str], gates: Collection[str], int
     decision = decide(verdicts, required, acceptance=not run.header.obstacles)
     if interrupted:
         decision = decision.model_copy(update={"green": False, "accepted": False, "reason": f"interrupted; {decision.reason}"})
-    return run.finish(decision).decision
+    view = run.finish(decision)
+    write_calibration(session, view)
+    remember(session, view)
+    return view.decision
+
+
+def write_calibration(session: Session, view: RunView) -> None:
+    """``--h20-calibrate FILE``: limits from the repeats of this run. One engine a file; what fails is told, nothing is lost."""
+    target = session.value("h20_calibrate")
+    if not target:
+        return
+    from pytest_h20.report.calibrate import calibrate, repeats_of
+
+    for label, chosen in zip(session.labels, session.targets, strict=True):
+        path = Path(target) if len(session.labels) == 1 else Path(target).with_stem(f"{Path(target).stem}-{key(label)}")
+        try:
+            text = calibrate(
+                repeats_of(view.cells, label),
+                name=f"{session.inventory.name}-{key(label)}",
+                engine=chosen.engine,
+                profile=chosen.profile_name,
+                source=f"{session.inventory.name}, run {view.header.run}",
+            )
+            path.write_text(text, encoding="utf-8")
+        except (H20Error, OSError) as error:
+            session.folder.add(Warning_(text=f"--h20-calibrate={path}: nothing was written: {error}"))
+
+
+def remember(session: Session, view: RunView) -> None:
+    """Keep the run in the history store. A store that cannot be reached costs a warning, never the run."""
+    where = session.value("h20_history") or session.folder.path.parent / "history.sqlite"
+    if str(where) == "none":
+        return
+    from pytest_h20.report.history import History
+
+    try:
+        History(where).add(view)
+    except H20Error as error:
+        session.folder.add(Warning_(text=f"--h20-history={where}: this run was not kept: {error}"))
 
 
 def states(session: Session) -> dict[str, ClusterState]:

@@ -44,7 +44,7 @@ def _bring_up(session: Session, label: str, write: Write, terminal: bool) -> Clu
         return attach(session, label)
     progress = Progress(write, terminal)
     progress.phase("preflight", f"{label}: profile {target.profile_name} on {', '.join(n.name for n in target.nodes)}")
-    session.folder.event("state", engine=target.engine, state="preflight")
+    session.folder.event("state", engine=label, state="preflight")
     nodes = nodes_of(session, target)
     run_id = run_id_of(session, label)
     refuse_leftovers(nodes, run_id, session.source)
@@ -54,7 +54,7 @@ def _bring_up(session: Session, label: str, write: Write, terminal: bool) -> Clu
         if red:
             raise BringUpError(refusal_text(red))
     ready = prepare(target, facts.images, launch_facts(session, facts))
-    bring = BringUp(target, nodes, run_id, session.folder, ready, session.clock, progress)
+    bring = BringUp(target, nodes, run_id, session.folder, ready, label, session.clock, progress)
     session.shared.once(f"launched-{key(label)}", lambda: run_id)
     try:
         return bring.up()
@@ -66,7 +66,9 @@ def _bring_up(session: Session, label: str, write: Write, terminal: bool) -> Clu
 
 def refusal_text(red: Sequence[Verdict], most: int = 6) -> str:
     """Why the engine is not brought up: the red checks with their reasons and next steps, the rest counted."""
-    first = f"{red[0].title}" + (f" on {red[0].subject}" if red[0].subject else "") + (f": {red[0].reason}" if red[0].reason else "")
+    first = (
+        f"{red[0].title}" + (f" on {red[0].subject}" if red[0].subject else "") + (f": {red[0].reason}" if red[0].reason else "")
+    )
     head = f"not brought up: {first}" + (f" (and {len(red) - 1} more)" if len(red) > 1 else "")
     lines = [line for v in red[:most] for line in v.text().splitlines()]
     if len(red) > most:
@@ -168,7 +170,7 @@ def _down(session: Session, label: str, write: Write) -> Down:
         session.clock.scale,
         tuple(n.name for n in target.nodes),
     )
-    session.folder.event("state", engine=target.engine, state="down")
+    session.folder.event("state", engine=label, state="down")
     return result
 
 

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from pytest_h20.errors import H20Error
+from pytest_h20.errors import H20Error, UsageError
 from pytest_h20.inventory import LoadSettings
 from pytest_h20.lifecycle import key
 from pytest_h20.limits import LimitFile, load_limits
@@ -46,23 +46,30 @@ class Load:
     done: int = 0
     _checks: dict[int, SelfCheck] = field(default_factory=dict)
 
-    def run(self, cell: Cell) -> CellResult:
+    @property
+    def repeats(self) -> tuple[int, ...]:
+        """How often each cell is measured: once (0), or 1 … N when calibrating."""
+        if not self.session.value("h20_calibrate"):
+            return (0,)
+        return tuple(range(1, repeats_asked(self.session) + 1))
+
+    def run(self, cell: Cell, repeat: int = 0) -> CellResult:
         """Measure one cell with everything recorded. A finished cell is kept whatever happens after it.
 
         Raises ``NotRun`` when the engine does not answer any more.
         """
         self._engine_lives(cell)
-        plan = self.plan(cell)
+        plan = self.plan(cell, repeat)
         try:
             result = self._measure(cell, plan)
         except CellInterrupted as stop:
-            self._keep(stop.result)
+            self._keep(stop.result, repeat)
             raise
         self.done += 1
-        self._keep(result)
+        self._keep(result, repeat)
         return result
 
-    def plan(self, cell: Cell) -> LoadPlan:
+    def plan(self, cell: Cell, repeat: int = 0) -> LoadPlan:
         """How a cell is run."""
         recipe = self.session.value("h20_load_recipe") or self.settings.recipe
         folder = self.folder
@@ -74,7 +81,7 @@ class Load:
             time_scale=self.session.clock.scale,
             slo=Slo(self.settings.slo_ttft_ms, self.settings.slo_tpot_ms),
             processes=0,
-            records_path=str(folder / f"{cell.id}.requests.jsonl"),
+            records_path=str(folder / f"{_stem(cell, repeat)}.requests.jsonl"),
             tpot_floor_ms=self.floor_ms(cell),
             selfcheck=self._selfcheck(cell),
         )
@@ -165,12 +172,12 @@ class Load:
             raise NotRun(f"cell {cell.id} was not run because the engine does not answer: {error}") from None
 
     # ------------------------------------------------------------------ keeping and judging
-    def _keep(self, result: CellResult) -> None:
+    def _keep(self, result: CellResult, repeat: int) -> None:
         from pytest_h20.load.bench_serving import read_records, write_file
 
         self.folder.mkdir(parents=True, exist_ok=True)
         cell = result.cell
-        (self.folder / f"{cell.id}.json").write_text(json.dumps(result.to_json(), indent=1) + "\n", encoding="utf-8")
+        (self.folder / f"{_stem(cell, repeat)}.json").write_text(json.dumps(result.to_json(), indent=1) + "\n", encoding="utf-8")
         records = read_records(result.records_path) if result.records_path and Path(result.records_path).exists() else []
         write_file(str(self.folder), result, records)
         if self.terminal:
@@ -179,7 +186,7 @@ class Load:
         figures += f"TPOT {_figure(result.mean_tpot_ms)} ms"
         self.write(f"h20: cell {self.done} of {len(self.cells)} {cell.id}: {figures}\n")
 
-    def record(self, result: CellResult, repeat: int = 1) -> CellRecord:
+    def record(self, result: CellResult, repeat: int = 0) -> CellRecord:
         """The cell as the report draws it."""
         cell = result.cell
         path = Path(result.records_path) if result.records_path else None
@@ -213,10 +220,10 @@ class Load:
             floor={} if floor is None else {"mean_tpot_ms": floor, "output_throughput": 1e3 * cell.concurrency / floor},
             status=Status.UNKNOWN if blockers or not result.sanity else Status.PASS,
             reason="; ".join(f"{f.rule}: {f.text}" for f in blockers),
-            file=f"load/{key(self.label)}/{cell.id}.json",
+            file=f"load/{key(self.label)}/{_stem(cell, repeat)}.json",
         )
 
-    def judge(self, result: CellResult, repeat: int = 1) -> list[Verdict]:
+    def judge(self, result: CellResult, repeat: int = 0) -> list[Verdict]:
         """Sanity first, then the limits. Records the cell for the report."""
         record = self.record(result, repeat)
         verdicts = [sanity_verdict(result, self.label, record.file)]
@@ -295,6 +302,18 @@ def load_of(session: Session, label: str, endpoint: Endpoint, write: Write, term
     if limits is not None and settings.limit == "all" and not session.value("h20_calibrate"):
         require_coverage([c.id for c in cells], limits, str(source))
     return Load(session, label, endpoint, write, terminal, settings, limits, tuple(cells))
+
+
+def repeats_asked(session: Session) -> int:
+    """``--h20-repeats``. Raises ``UsageError`` for what is no number from 3."""
+    text = str(session.value("h20_repeats") or 5)
+    if not text.isdigit() or int(text) < 3:
+        raise UsageError(f"--h20-repeats={text}: a whole number from 3 is needed, to know the spread")
+    return int(text)
+
+
+def _stem(cell: Cell, repeat: int) -> str:
+    return f"{cell.id}-r{repeat}" if repeat else cell.id
 
 
 def _figure(value: float | None) -> str:

@@ -10,6 +10,7 @@ from pytest_h20.nccl import Job, checks
 from pytest_h20.nccl.checks import Finding
 from pytest_h20.verdicts import Limit, Origin, Status, Verdict
 
+_ORIGIN = Origin(kind="inventory", detail="rails and control interface")
 _TITLES = {
     "job": "The job runs over RDMA between the nodes",
     "channels_gdr": "Every channel between the nodes is NET/IB with GPUDirect RDMA",
@@ -40,7 +41,7 @@ class NcclVerdicts:
             title=_TITLES[finding.check],
             subject=finding.subject if finding.subject != "job" else "",
             measured=finding.measured,
-            limit=Limit(kind="equal", value=finding.expected, origin=Origin(kind="inventory", detail="rails and control interface")),
+            limit=Limit(kind="equal", value=finding.expected, origin=_ORIGIN),
             reason="" if status is Status.PASS else finding.reason,
             action="" if status is Status.PASS else finding.action,
             evidence=tuple(dict.fromkeys(line.split(":", 1)[0] for line in finding.evidence_lines if ":" in line)),

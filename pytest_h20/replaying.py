@@ -14,7 +14,7 @@ from pytest_h20.limits import load_limits
 from pytest_h20.options import Setting
 from pytest_h20.redact import Redactor
 from pytest_h20.report.model import Mode, RunView
-from pytest_h20.report.replay import rejudge_run
+from pytest_h20.report.replay import rejudge_run, replay_cells
 from pytest_h20.report.run import RunFolder, load_run
 from pytest_h20.reporting import VERDICTS_KEY, Reporting, report_hook
 from pytest_h20.verdicts import Status, Verdict, worst
@@ -45,9 +45,7 @@ class ReplayItem(pytest.Item):
 class ReplayPlugin:
     """Collects the items and finishes the new run folder."""
 
-    def __init__(
-        self, config: pytest.Config, view: RunView, run: RunFolder | None, judged: Mapping[str, list[Verdict]]
-    ) -> None:
+    def __init__(self, config: pytest.Config, view: RunView, run: RunFolder | None, judged: Mapping[str, list[Verdict]]) -> None:
         self.config = config
         self.view = view
         self.run = run
@@ -87,7 +85,15 @@ class ReplayPlugin:
                 limits=str(settings["h20_limits"].value or view.header.limits),
                 command_line="pytest " + shlex.join(config.invocation_params.args),
             )
-            for record in (*view.cells, *view.rails, *view.facts, *view.commands, *view.logs):
+            for record in (
+                *replay_cells(view, limits),
+                *(t.change for t in view.timeline),
+                *view.setup_errors,
+                *view.rails,
+                *view.facts,
+                *view.commands,
+                *view.logs,
+            ):
                 run.add(record)
         return cls(config, view, run, grouped)
 

@@ -83,7 +83,12 @@ class Reporting:
     @pytest.hookimpl(optionalhook=True)
     def pytest_html_report_title(self, report: Any) -> None:
         """The title of the HTML report."""
-        report.title = self.title
+        if self.run is None or not self.finished:
+            report.title = self.title
+            return
+        from pytest_h20.report.html.page import title
+
+        report.title = title(self.run.view())
 
     @pytest.hookimpl(optionalhook=True)
     def pytest_html_results_summary(self, prefix: list[str], summary: list[str], postfix: list[str]) -> None:

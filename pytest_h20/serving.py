@@ -104,11 +104,11 @@ class Endpoint:
         usage = data.get("usage") or {}
         return int(usage.get("prompt_tokens") or 0) + int(usage.get("completion_tokens") or 0)
 
-    def counted_request(self) -> traffic.Traffic:
+    def counted_request(self, job: Job) -> traffic.Traffic:
         """Rail counters of all nodes around one request of fixed size; made once per run, alone on the endpoint."""
-        return self.session.shared.once(f"traffic-{key(self.label)}", self._counted_request)
+        return self.session.shared.once(f"traffic-{key(self.label)}", lambda: self._counted_request(job))
 
-    def _counted_request(self) -> traffic.Traffic:
+    def _counted_request(self, job: Job) -> traffic.Traffic:
         nodes = [n.name for n in self.target.nodes]
         rails = max(len(n.rails) for n in self.target.nodes)
         timeout = max(self.ctx.seconds(4), COUNTED_OUTPUT * 1.0)
@@ -119,7 +119,10 @@ class Endpoint:
             after = self._snapshots(nodes, "after")
         expected = traffic.plan(tokens, rails, self.target.profile.tensor_parallel, len(nodes))
         request = f"one request of {COUNTED_INPUT} + {COUNTED_OUTPUT} tokens ({tokens} counted by the server)"
-        return traffic.Traffic(before, after, tokens, expected, request)
+        moved = traffic.Traffic(before, after, tokens, expected, request)
+        for record in traffic.rails_of(moved, job, self.target.nodes, self.label):
+            self.session.folder.add(record)
+        return moved
 
     def _snapshots(self, nodes: Sequence[str], when: str) -> dict[str, CounterSnapshot | Missing]:
         def one(name: str) -> CounterSnapshot | Missing:

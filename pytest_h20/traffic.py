@@ -6,8 +6,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from pytest_h20.inventory import NodeSpec
+from pytest_h20.nccl import Job
 from pytest_h20.probes.counters import CounterDelta, CounterSnapshot, ExpectedVolume, delta, expected_volume
 from pytest_h20.probes.script import Missing
+from pytest_h20.report.model import RailTraffic
 from pytest_h20.verdicts import Limit, Origin, Status, Verdict, judge
 
 LEAST, MOST = 0.5, 3.0
@@ -105,9 +107,7 @@ def rail_volume(traffic: Traffic, node: str, hca: str, port: int = 1) -> Verdict
 
 def rail_errors(traffic: Traffic, node: str, hca: str, port: int = 1) -> Verdict:
     """No error counter of the rail rose during the request."""
-    return _risen(
-        traffic, node, hca, port, "rdma.rail_errors", "Error counters stood still during the request", congestion=False
-    )
+    return _risen(traffic, node, hca, port, "rdma.rail_errors", "Error counters stood still during the request", congestion=False)
 
 
 def rail_congestion(traffic: Traffic, node: str, hca: str, port: int = 1) -> Verdict:
@@ -126,9 +126,7 @@ def _risen(traffic: Traffic, node: str, hca: str, port: int, check: str, title: 
         origin=Origin(kind="protocol", detail="a lossless fabric drops and retries nothing (F41)"),
     )
     if isinstance(found, Missing):
-        return Verdict(
-            check=check, status=Status.UNKNOWN, title=title, subject=f"{node} {hca}", limit=limit, reason=found.reason
-        )
+        return Verdict(check=check, status=Status.UNKNOWN, title=title, subject=f"{node} {hca}", limit=limit, reason=found.reason)
     risen = found.congestion if congestion else found.errors
     told = ", ".join(f"{name} +{count}" for name, count in sorted(risen.items()))
     fix = (
@@ -174,3 +172,38 @@ def unused_hcas_quiet(traffic: Traffic, node: NodeSpec) -> Sequence[Verdict]:
             )
         )
     return verdicts
+
+
+def rails_of(traffic: Traffic, job: Job, nodes: Sequence[NodeSpec], engine: str) -> list[RailTraffic]:
+    """Every rail for the report's map: bytes of the counted request, and the channels NCCL put on it."""
+    records = []
+    for node, peer in zip(nodes, (*nodes[1:], nodes[0]), strict=True):
+        for number, rail in enumerate(node.rails):
+            moved = traffic.rail(node.name, rail.hca, rail.port)
+            channels = [
+                c
+                for c in job.channels
+                if c.node == node.name and c.inter_node and rail.hca in (c.hca or "").split(":")[0].split("+")
+            ]
+            verdict = rail_volume(traffic, node.name, rail.hca, rail.port)
+            gdr = None if not channels else all(c.gdr for c in channels)
+            bad = gdr is False or not channels
+            records.append(
+                RailTraffic(
+                    engine=engine,
+                    node=node.name,
+                    hca=rail.hca,
+                    port=rail.port,
+                    interface=rail.interface,
+                    peer_node=peer.name,
+                    peer_hca=peer.rails[number].hca if number < len(peer.rails) else "",
+                    gb_sent=None if isinstance(moved, Missing) or moved.sent is None else moved.sent / 1e9,
+                    gb_received=None if isinstance(moved, Missing) or moved.received is None else moved.received / 1e9,
+                    gb_expected=traffic.expected.bytes_per_rail / 1e9,
+                    channels=len(channels),
+                    gdr=gdr,
+                    status=Status.FAIL if bad and verdict.status is Status.PASS else verdict.status,
+                    reason=verdict.reason or ("" if not bad else "NCCL put no GDRDMA channel on it"),
+                )
+            )
+    return records

@@ -38,9 +38,9 @@ def proof(nccl_logs: Job, target: Target, facts: GatheredFacts) -> NcclVerdicts:
 
 
 @pytest.fixture(scope="session")
-def moved(endpoint: Endpoint) -> Traffic:
-    """Counters of all nodes around one request of fixed size."""
-    return endpoint.counted_request()
+def moved(endpoint: Endpoint, nccl_logs: Job) -> Traffic:
+    """Counters of all nodes around one request of fixed size; the rails go into the report's map."""
+    return endpoint.counted_request(nccl_logs)
 
 
 def test_job_runs_on_rdma(proof: NcclVerdicts, judge: Judge) -> None:

@@ -15,7 +15,7 @@ def test_throughput(load: Load, cell: Cell, judge: Judge) -> None:
     """Output tokens per second, TTFT and TPOT of one cell against its limits; sanity before judgement."""
     if cell not in load.cells:
         pytest.skip(f"{load.label} does not measure {cell.id} (its profile names other cells)")
-    judge(*load.judge(load.run(cell)))
+    judge(*(verdict for repeat in load.repeats for verdict in load.judge(load.run(cell, repeat), repeat)))
 
 
 def test_crosscheck(load: Load, judge: Judge) -> None:

@@ -39,6 +39,7 @@ class BringUp:
     run_id: str
     journal: Journal
     preflight: Preflight
+    label: str = ""
     clock: Clock = field(default_factory=Clock)
     progress: Progress = field(default_factory=lambda: Progress(lambda _: None))
     phase: Phase = Phase.OFF
@@ -75,7 +76,8 @@ class BringUp:
         self.phase = phase
         seconds = self.clock.now() - self._began
         self.timeline.append((phase.value, seconds))
-        self.journal.event("state", engine=self.target.engine, state=phase.value, note=f"{seconds:.1f} s {detail}".strip())
+        note = f"{seconds:.1f} s {detail}".strip()
+        self.journal.event("state", engine=self.label or self.target.engine, state=phase.value, note=note)
         self.progress.phase(phase.value, detail)
 
     def _make_folders(self) -> None:
@@ -163,7 +165,7 @@ class BringUp:
             seconds = self.clock.now() - self._began
             where = next(r.node for r in self.roles if r.role == role)
             note = f"{seconds:.1f} s"
-            self.journal.event("state", engine=self.target.engine, state=stage.name, node=where, note=note)
+            self.journal.event("state", engine=self.label or self.target.engine, state=stage.name, node=where, note=note)
         self._stages[role] = stage
 
     def _check_ready(self, lines: list[str]) -> None:

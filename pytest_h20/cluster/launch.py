@@ -21,7 +21,17 @@ MOUNT_POINT = "/h20"
 
 # The first process writes to a file: it survives a broken connection, is read by offset, and is the same for the main process
 # of a container and for one that was exec'd into it. `docker logs` then holds one line that says where the output is.
-_MAIN = 'echo "pytest-h20: output goes to $1 on this host"; shift; exec "$@" >>"$0" 2>&1'
+#
+# The engine is not process 1: that one gets no signal it has no handler for, and `ray start --block` has none, so `docker stop`
+# would wait its whole time. The shell passes SIGTERM on and ends with the engine's own exit status.
+_MAIN = """echo "pytest-h20: output goes to $1 on this host"
+shift
+"$@" >>"$0" 2>&1 &
+p=$!
+trap 'kill -TERM $p 2>/dev/null' TERM INT
+wait $p; s=$?
+while kill -0 $p 2>/dev/null; do wait $p; s=$?; done
+exit $s"""
 _EXEC = '"$@" >>"$0" 2>&1; echo $? >"$0.exit"'
 
 
