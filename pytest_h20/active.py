@@ -109,8 +109,8 @@ def _refuse_two_engines_side_by_side(config: pytest.Config, session: Session) ->
     """Two engines do not fit on the GPUs at once, and xdist's workers would ask for both."""
     if len(session.targets) > 1 and config.getoption("dist", "no") != "no":
         raise UsageError(
-            f"--engine is given {len(session.targets)} times ({', '.join(session.labels)}) together with -n: engines are brought up one "
-            "after the other, and parallel workers would need both at once; leave -n out, or run pytest once per engine"
+            f"--engine is given {len(session.targets)} times ({', '.join(session.labels)}) together with -n: engines are brought "
+            "up one after the other, and parallel workers would need both at once; leave -n out, or run pytest once per engine"
         )
 
 
