@@ -75,7 +75,7 @@ def test_compare(endpoint: Endpoint, api: Api, judge: Judge) -> None:
         mine = _graded(endpoint, api, name, path)[1]
         for other in endpoint.session.labels:
             known = endpoint.session.shared.published(_key(name, other)) if other != endpoint.label else None
-            if known is not None and known[0]:
+            if known is not None and known[0] and known[1][1].n and mine.n:
                 verdicts.append(compare_verdict(api, other, endpoint.label, known[1][1], mine, f"{name} questions"))
     if not verdicts:
         pytest.skip("only one engine has been asked so far: --engine given twice compares two")

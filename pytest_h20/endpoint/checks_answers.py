@@ -94,7 +94,7 @@ def _forgiven(score: Score) -> Sequence[Grade]:
 
 
 def accuracy(api: Api, questions: Sequence[Question], check: str, title: str, subject: str = "") -> tuple[list[Verdict], Score]:
-    """Ask, grade, judge, keep every answer as evidence. The score is kept apart for a comparison of engines."""
+    """Ask, grade, judge, keep every answer as evidence. The score, for a comparison of engines, is empty when nothing was asked."""
     say = Say(check, title, ACTION, api.ctx)
     scores: list[Score] = []
 
@@ -103,6 +103,8 @@ def accuracy(api: Api, questions: Sequence[Question], check: str, title: str, su
         return score_verdict(say, scores[0], questions, subject)
 
     verdicts = with_evidence(api, say, body)
+    if not scores:
+        return verdicts, Score(())
     lines = "".join(
         json.dumps({"id": g.id, "right": g.right, "finish": g.finish, "why": g.why, "answer": g.answer}, ensure_ascii=False) + "\n"
         for g in scores[0].grades

@@ -213,6 +213,12 @@ def test_engine_that_is_gone_is_unknown_everywhere() -> None:
             assert not any("does not tell the id" in r or "unsplit" in r for r in skipped), (check.id, skipped)
 
 
+def test_graded_set_without_a_server_is_unknown() -> None:
+    verdicts, score = check_accuracy(Api(EndpointContext("http://127.0.0.1:9", "vllm", "0.32.0", "m", deadline_s=2)))
+    assert [v.status for v in verdicts] == [Status.UNKNOWN]
+    assert score.n == 0
+
+
 def test_nothing_harmful_is_sent_to_sglang() -> None:
     """n > 1 and ids outside the vocabulary hurt SGLang 0.5.16: over all checks neither is ever sent."""
     with FakeEngine(engine="sglang", version="0.5.16") as fake:
