@@ -7,7 +7,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeVar
 
 from pytest_h20.errors import UsageError
 from pytest_h20.inventory import Inventory, parse_inventory
@@ -16,11 +16,30 @@ from pytest_h20.probes.gpu import Gpus, NvLinks
 from pytest_h20.probes.host import System
 from pytest_h20.probes.net import Interface, Network
 from pytest_h20.probes.rdma import RdmaFacts
-from pytest_h20.probes.script import Missing, Probe, rows
+from pytest_h20.probes.script import Missing, Probe, integer, rows
+
+C = TypeVar("C")
 
 
-def _models(text: str) -> tuple[str, ...]:
-    return tuple(sorted({r[0] for r in rows(text, "model", 1)}))
+@dataclass(frozen=True)
+class ModelFound:
+    """A model folder: its config's ``model_type``, how many shards lie there, its vocabulary."""
+
+    path: str
+    model_type: str
+    shards: int
+    vocab_size: int | None
+
+    @property
+    def r1(self) -> bool:
+        """The whole DeepSeek-R1 (or V3): by config and number of shards, not by the folder's name."""
+        return self.model_type == "deepseek_v3" and self.shards == 163
+
+
+def _models(text: str) -> tuple[ModelFound, ...]:
+    return tuple(
+        sorted((ModelFound(r[0], r[1], integer(r[2]) or 0, integer(r[3])) for r in rows(text, "model", 4)), key=lambda m: m.path)
+    )
 
 
 MODELS = Probe(
@@ -28,13 +47,18 @@ MODELS = Probe(
     r"""
 for d in /ssd* /nvme* /data* /mnt /models /raid* /share* /opt /home /root /srv /var/lib; do
   [ -d "$d" ] && find "$d" -maxdepth 4 -name model.safetensors.index.json 2>/dev/null
-done | while IFS= read -r f; do printf 'model\t%s\n' "${f%/*}"; done
+done | sort -u | while IFS= read -r f; do
+  p=${f%/*}; n=0; for s in "$p"/*.safetensors; do [ -e "$s" ] && n=$((n + 1)); done
+  t=`sed -n 's/.*"model_type" *: *"\([^"]*\)".*/\1/p' "$p/config.json" 2>/dev/null | head -n 1`
+  v=`sed -n 's/.*"vocab_size" *: *\([0-9]*\).*/\1/p' "$p/config.json" 2>/dev/null | head -n 1`
+  printf 'model\t%s\t%s\t%s\t%s\n' "$p" "$t" $n "$v"
+done
 true
 """,
     _models,
     seconds=30,
 )
-"""``models``: ``model<TAB>FOLDER`` per folder with a safetensors index, in the usual places."""
+"""``models``: ``model<TAB>FOLDER<TAB>MODEL_TYPE<TAB>SHARDS<TAB>VOCAB_SIZE`` per folder with a safetensors index, in the usual places."""
 
 
 def _images(text: str) -> tuple[str, ...]:
@@ -64,7 +88,7 @@ class Found:
     rdma: RdmaFacts | Missing
     gpus: Gpus | Missing
     nvlinks: NvLinks | Missing
-    models: tuple[str, ...] | Missing = ()
+    models: tuple[ModelFound, ...] | Missing = ()
     images: tuple[str, ...] | Missing = ()
 
 
@@ -244,24 +268,28 @@ def _node(
     return node
 
 
-def _common(lists: Sequence[Sequence[str]]) -> list[str]:
+def _common(lists: Sequence[Sequence[C]]) -> list[C]:
     return [x for x in lists[0] if all(x in other for other in lists[1:])] if lists else []
 
 
 def _model(hosts: Sequence[Found], notes: list[str]) -> dict[str, Any]:
     shared = _common([() if isinstance(h.models, Missing) else h.models for h in hosts])
-    shared.sort(key=lambda p: ("deepseek-r1" not in p.lower(), "deepseek" not in p.lower(), len(p)))
+    shared.sort(key=lambda m: (not m.r1, "deepseek-r1" not in m.path.lower(), len(m.path)))
     if not shared:
         notes.append("no model folder was found on all hosts: model is the write-up's, correct host_path and path")
         return dict(DEFAULTS["model"])
-    parent, _, folder = shared[0].rpartition("/")
-    r1 = "deepseek-r1" in folder.lower() and "distill" not in folder.lower()
+    chosen = shared[0]
+    parent, _, folder = chosen.path.rpartition("/")
     model: dict[str, Any] = {"host_path": parent or "/", "mount": "/mnt/models", "path": f"/mnt/models/{folder}"}
-    if r1:
-        model |= {"shards": 163, "total_bytes": 688574839360, "vocab_size": 129280}
-    model["kind"] = "deepseek-r1" if r1 else "other"
+    if chosen.shards:
+        model["shards"] = chosen.shards
+    if chosen.r1:
+        model["total_bytes"] = DEFAULTS["model"]["total_bytes"]
+    if chosen.vocab_size and chosen.vocab_size >= 16:
+        model["vocab_size"] = chosen.vocab_size
+    model["kind"] = "deepseek-r1" if chosen.r1 else "other"
     if len(shared) > 1:
-        notes.append(f"other models on all hosts: {', '.join(shared[1:6])}")
+        notes.append(f"other models on all hosts: {', '.join(m.path for m in shared[1:6])}")
     return model
 
 
@@ -315,7 +343,7 @@ def _expect(hosts: Sequence[Found], rails: Sequence[Sequence[Candidate]], real: 
     if len(rates) == 1:
         expect["rail_rate_gbps"] = rates.pop()
     if not real:
-        expect["memlock_unlimited"] = False
+        expect |= {"memlock_unlimited": False, "all_reduce": False}
         allowed += ["fabric.gpudirect", "environment.driver_fits_image", "fabric.ib_*", "fabric.all_reduce*"]
     if allowed:
         expect["unmeasured_ok"] = sorted(set(allowed))

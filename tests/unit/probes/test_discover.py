@@ -9,7 +9,7 @@ from pytest_h20.errors import UsageError
 from pytest_h20.inventory import Inventory
 from pytest_h20.probes import discover_cli, gpu, host, net, rdma, standin
 from pytest_h20.probes.checks import all_verdicts
-from pytest_h20.probes.discover import IMAGES, MODELS, Found, Proposal, check, propose, render
+from pytest_h20.probes.discover import IMAGES, MODELS, Found, ModelFound, Proposal, check, propose, render
 from pytest_h20.probes.gather import gather
 from pytest_h20.probes.script import Missing, Section, build, split
 from pytest_h20.transport.base import CommandResult
@@ -23,7 +23,10 @@ def found(cluster: Cluster) -> list[Found]:
     for node in cluster.nodes.values():
         sections = split(standin.answer(node.machine, build(PROBES)))
         facts = [p.read(sections) for p in PROBES]
-        models = ("/ssd1/models/DeepSeek-R1", "/ssd1/models/DeepSeek-R1-Distill-Qwen-32B")
+        models = (
+            ModelFound("/ssd1/models/DeepSeek-R1", "deepseek_v3", 163, 129280),
+            ModelFound("/ssd1/models/R1-Distill", "qwen2", 8, 152064),
+        )
         images = ("lmsysorg/sglang:ea52b45be1a7", "busybox:latest")
         hosts.append(Found(node.machine.address, *facts, models=models, images=images))  # type: ignore[arg-type,misc]
     return hosts
@@ -121,7 +124,8 @@ def test_a_lab_says_that_it_is_one_and_what_may_stay_unmeasured() -> None:
 
 
 def test_small_probes() -> None:
-    assert MODELS.parse("model\t/a/R1\nmodel\t/a/R1\n") == ("/a/R1",)
+    (found_model,) = MODELS.parse("model\t/a/R1\tdeepseek_v3\t158\t129280\n")
+    assert (found_model.path, found_model.shards, found_model.r1) == ("/a/R1", 158, False)
     assert IMAGES.parse("image\tx:1\n") == ("x:1",)
 
 
