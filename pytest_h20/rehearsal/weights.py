@@ -22,12 +22,14 @@ class WeightsTruth:
 
     ``absent``: files that are not there. ``sizes``: other sizes than the right ones, bytes. ``content``: first bytes of a file
     instead of the right ones (whole content of small files). ``flipped``: shards with a wrong byte in their payload.
+    ``unreadable``: why nothing can be examined.
     """
 
     absent: set[str] = field(default_factory=set)
     sizes: dict[str, int] = field(default_factory=dict)
     content: dict[str, bytes] = field(default_factory=dict)
     flipped: set[str] = field(default_factory=set)
+    unreadable: str = ""
 
 
 def shard(number: int, total: int = 163) -> str:
@@ -90,11 +92,16 @@ def sections(truth: WeightsTruth, asked: Sequence[tuple[str, tuple[str, ...]]]) 
     """The answers of the weights' own probes among those asked for."""
     found = {}
     for name, arguments in asked:
-        if name == "weights_fast":
+        if truth.unreadable and name.startswith("weights_"):
+            found[name] = Section(1, "", truth.unreadable + "\n")
+        elif name == "weights_fast":
             folder = StandInFolder(truth, arguments[0])
             found[name] = Section(0, json.dumps(agent.fast(folder, int(arguments[1]))) + "\n", "")
         elif name == "weights_tensors":
-            found[name] = Section(0, _tensors(truth, StandInFolder(truth, arguments[0]), arguments[1]), "")
+            try:
+                found[name] = Section(0, _tensors(truth, StandInFolder(truth, arguments[0]), arguments[1]), "")
+            except ValueError as error:  # as the agent on a real node: it ends with a traceback
+                found[name] = Section(1, "", f"ValueError: {error}\n")
     return found
 
 

@@ -58,13 +58,7 @@ def _docker_down(world: World) -> None:
 
 def _no_toolkit(world: World) -> None:
     world.runtimes[list(world.machines)[1]] = ("runc",)
-    world.other.overrides["tools"] = _section("tool\tdocker\t/usr/bin/docker\n")
-
-
-def _section(text: str):  # type: ignore[no-untyped-def]
-    from pytest_h20.probes.script import Section
-
-    return Section(0, text, "")
+    says("tools", "tool\tdocker\t/usr/bin/docker\n")(world)
 
 
 def _port_busy(world: World) -> None:
@@ -99,7 +93,7 @@ FAULTS = (
     _fault("powersave", "The CPU governor is powersave although performance is expected.", "F41: slower than published",
            together(expecting(cpu_governor="performance"), machine(governor="powersave")), "governor", "performance"),
     _fault("hugepages-never", "Transparent huge pages are off although madvise is expected.", "tuning notes of the engines",
-           together(expecting(transparent_hugepages=("madvise",)), machine(thp="always madvise [never]")), "hugepages", "never"),
+           together(expecting(transparent_hugepages=("madvise",)), machine(thp="always madvise [never]")), "hugepages", "madvise"),
     _fault("swapping", "A node has 4 GiB in swap.", "F50: slow loads", machine(swap_used_kib=4 * 2**20), "swap", "swap"),
     _fault("time-zone", "The nodes' time zones differ from the expected one.", "logs of two ranks cannot be laid side by side",
            together(expecting(timezone="+0800"), machine(utc_offset="+0000")), "timezone", "timedatectl"),

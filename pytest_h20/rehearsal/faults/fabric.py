@@ -6,7 +6,7 @@ from __future__ import annotations
 from pytest_h20.rehearsal.faults.model import Change, Fault, expecting, ids, lost, machine, rail, says, together
 from pytest_h20.rehearsal.world import World
 
-_ALL_RAIL = "port_active rate netdev gid_table gid_index gid_address mtu subnet reachable ib_write_bw"
+_ALL_RAIL = "port_active rate netdev gid_table gid_index gid_address mtu subnet reachable ib_write_bw ib_errors"
 
 
 def _hca_missing(world: World) -> None:
@@ -66,7 +66,7 @@ FAULTS = (
     _fault("hca-missing", "One HCA of a node is gone.", "F24", _hca_missing,
            f"hcas {_ALL_RAIL} environment.nodes_agree", "mlx5_3"),
     _fault("rail-down", "One rail's port is down.", "issue 3", rail(state="1: DOWN", phys="3: Disabled"), "port_active", "mlxlink"),
-    _fault("rail-polling", "One rail's link does not come up: the cable or the switch port.", "F70", rail(phys="2: Polling"), "port_active", "Polling"),
+    _fault("rail-polling", "One rail's link does not come up: the cable or the switch port.", "F70", rail(phys="2: Polling"), "port_active", "switch port"),
     _fault("rail-slow", "One rail came up at half its rate.", "issue 3", rail(rate="100 Gb/sec (4X EDR)"), "rate environment.nodes_agree", "100"),
     _fault("rail-two-lanes", "One rail uses two lanes of four.", "a dead lane in a cable", rail(rate="200 Gb/sec (2X NDR)"), "width", "lane"),
     _fault("firmware-old", "One HCA has older firmware than its twins.", "F26, F31", rail(firmware="20.31.1014"), "firmware", "20.31.1014"),
@@ -79,9 +79,9 @@ FAULTS = (
            "gid_table", "show_gids"),
     _fault("rail-address-wrong", "The rail has another address than the inventory gives.", "F30", rail(address="33.2.161.99"), "gid_address", "33.2.161.99"),
     _fault("mtu-mismatch", "The two ends of a rail have different MTUs.", "F38", rail(mtu=1500), "mtu environment.nodes_agree", "1500"),
-    _fault("rails-on-different-subnets", "The two ends of a rail are in different networks.", "F29, F30", rail(prefix=29), "subnet", "network"),
+    _fault("rails-on-different-subnets", "The two ends of a rail are in different networks.", "F29, F30", rail(prefix=29), "subnet", "33.2.161.16/29"),
     _fault("rail-unreachable", "A rail is up, but its peer does not answer over it.", "F30: VLAN or switch port", machine(dead_rails=frozenset({"xgbe3"})),
-           "reachable", "xgbe3"),
+           "reachable", "0 of 3 replies"),
     _fault("path-mtu", "Full-size packets are lost on the way.", "F38", machine(small_path=frozenset({"xgbe3"})), "reachable", "too long"),
     _fault("no-ping", "ping is not installed.", "could not measure is no pass", lost("ping"), "reachable", "iputils"),
     _fault("link-flaps", "A rail's link went down and up in the last day.", "antgroup/sglang PR 4", machine(kernel_lines=_FLAPS), "link_flaps", "cable"),

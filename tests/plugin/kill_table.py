@@ -1,0 +1,108 @@
+"""Runs one fault of the rehearsal as a user would: a pytest of its own, and reads what it wrote down."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import pytest_h20.acceptance
+from pytest_h20.verdicts import Verdict
+
+ACCEPTANCE = Path(pytest_h20.acceptance.__file__).parent
+MODULES = {"rdma": "test_nccl_rdma.py"}
+RED = ("fail", "unknown")
+ALL_GATES = ("environment", "fabric", "weights", "bringup", "rdma", "endpoint", "reasoning", "answers", "throughput")
+
+# What a run of the suite does not need; each of these costs start-up time in every one of some hundred runs.
+_QUICK = ("no:cacheprovider", "no:html", "no:metadata", "no:hypothesispytest", "no:anyio", "no:randomly", "no:xdist")
+
+
+@dataclass(frozen=True)
+class Ended:
+    """A run that ended. ``left``: processes of its rehearsal that are still there."""
+
+    status: int
+    output: str
+    run: Path
+    left: tuple[str, ...]
+
+    @cached_property
+    def verdict(self) -> dict[str, Any]:
+        """``verdict.json``."""
+        data: dict[str, Any] = json.loads((self.run / "verdict.json").read_text(encoding="utf-8"))
+        return data
+
+    @property
+    def checks(self) -> list[dict[str, Any]]:
+        """Every check of the run."""
+        return list(self.verdict["checks"])
+
+    @property
+    def red(self) -> set[str]:
+        """Ids of the checks that are FAIL or UNKNOWN."""
+        return {c["check"] for c in self.checks if c["status"] in RED}
+
+    def said(self) -> str:
+        """What a person reads of everything red: what, measured against what, why, and what to do next."""
+        red = [Verdict.model_validate({k: v for k, v in c.items() if k in Verdict.model_fields}) for c in self.checks]
+        return "\n".join(v.text() for v in red if v.status.blocks)
+
+    def difference(self, red: Collection[str]) -> str:
+        """In which checks this run differs from what was announced. Empty: it does not."""
+        quiet, loud = sorted(set(red) - self.red), sorted(self.red - set(red))
+        parts = (f"not red: {', '.join(quiet)}" if quiet else "", f"red all the same: {', '.join(loud)}" if loud else "")
+        return "; ".join(filter(None, parts))
+
+    def recorded(self) -> set[str]:
+        """Ids of every check that passed, warned or failed: not those that were skipped."""
+        return {c["check"] for c in self.checks if c["status"] != "skip"}
+
+
+def paths_of(gates: Sequence[str]) -> list[str]:
+    """The acceptance modules of these gates."""
+    return [str(ACCEPTANCE / MODULES.get(gate, f"test_{gate}.py")) for gate in gates]
+
+
+def run(
+    folder: Path,
+    *,
+    engine: str = "sglang",
+    scenario: str = "quick",
+    faults: Sequence[str] = (),
+    gates: Sequence[str] = (),
+    timeout: float = 300.0,
+) -> Ended:
+    """One run of the suite (of these gates, by default all) against the rehearsal, in a process of its own."""
+    argv = [sys.executable, "-m", "pytest", "-q", "--assert=plain", "--rootdir", str(folder)]
+    argv += [word for name in _QUICK for word in ("-p", name)]
+    argv += [f"--engine={engine}", f"--nodes=rehearsal:{scenario}", f"--h20-run-dir={folder / 'runs'}", "--h20-history=none"]
+    argv += [f"--h20-fault={name}" for name in faults]
+    argv += paths_of(gates)
+    # Byte code is shared by all runs of a table: compiling the suite again would take longer than running it.
+    env = {k: v for k, v in os.environ.items() if not k.startswith(("PYTEST_", "COV_")) and k != "PYTHONDONTWRITEBYTECODE"}
+    env["PYTHONPYCACHEPREFIX"] = str(Path(os.environ.get("TMPDIR", "/tmp")) / f"pytest-h20-pyc-{os.getuid()}")
+    done = subprocess.run(argv, cwd=folder, env=env, capture_output=True, text=True, timeout=timeout, check=False)
+    runs = sorted((folder / "runs").glob("2*")) if (folder / "runs").exists() else []
+    output = done.stdout + done.stderr
+    assert len(runs) == 1, f"no run folder; exit status {done.returncode}\n{output}"
+    return Ended(done.returncode, output, runs[0], left_over(folder))
+
+
+def left_over(folder: Path) -> tuple[str, ...]:
+    """Command lines of processes that name this folder: actors that outlived their run."""
+    found = []
+    for entry in Path("/proc").glob("[0-9]*"):
+        try:
+            text = (entry / "cmdline").read_bytes().replace(b"\0", b" ").decode("utf-8", "replace")
+        except OSError:
+            continue
+        if str(folder) in text and "rehearsal" in text and int(entry.name) != os.getpid():
+            found.append(f"{entry.name} {text}")
+    return tuple(found)
