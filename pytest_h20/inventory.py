@@ -37,8 +37,8 @@ Seconds = Annotated[float, Field(gt=0)]
 class Ssh(_Model):
     """How to log in. Unset fields come from ``~/.ssh/config`` (when ``use_config``) and then from OpenSSH's defaults."""
 
-    user: str | None = None
-    port: Port | None = None
+    user: str | None = Field(None, description="log in as; default: ~/.ssh/config, then your own name")
+    port: Port | None = Field(None, description="default: ~/.ssh/config, then 22")
     key: str | None = Field(None, description="private key file; ~ is expanded")
     jump: str | None = Field(
         None,
@@ -47,18 +47,18 @@ class Ssh(_Model):
     )
     known_hosts: str | None = Field(None, description="known_hosts file; default ~/.ssh/known_hosts")
     host_key_checking: Literal["strict", "off"] = Field("strict", description="'off' is reported in every header and report")
-    use_agent: bool = True
-    use_config: bool = True
-    connect_timeout: Seconds = 15.0
-    keepalive: Seconds = 15.0
-    docker_socket: str = "/var/run/docker.sock"
+    use_agent: bool = Field(True, description="offer the keys of the SSH agent")
+    use_config: bool = Field(True, description="read ~/.ssh/config")
+    connect_timeout: Seconds = Field(15.0, description="seconds until a host that does not answer is given up")
+    keepalive: Seconds = Field(15.0, description="seconds between keep-alive packets")
+    docker_socket: str = Field("/var/run/docker.sock", description="the Docker daemon's socket on the node")
 
 
 class Rail(_Model):
     """One RDMA port that carries collectives. Per node: names, ports and GID indices differ in real life."""
 
     hca: str = Field(description="RDMA device as ibv_devices names it, for example mlx5_1")
-    port: Annotated[int, Field(ge=1)] = 1
+    port: Annotated[int, Field(ge=1)] = Field(1, description="port of the device")
     interface: str = Field(description="its net device, for example xgbe1")
     gid_index: int | None = Field(None, ge=0, description="overrides the node's gid_index")
     address: str | None = Field(None, description="IPv4 address of the interface; read from the node when not given")
@@ -74,26 +74,26 @@ class Rail(_Model):
 class ManagementHca(_Model):
     """An RDMA device that must exist but must not carry collectives (the write-up's mlx5_0 on xgbe0)."""
 
-    hca: str
-    port: Annotated[int, Field(ge=1)] = 1
-    interface: str
-    address: str | None = None
-    gid: str | None = None
+    hca: str = Field(description="RDMA device, for example mlx5_0")
+    port: Annotated[int, Field(ge=1)] = Field(1, description="port of the device")
+    interface: str = Field(description="its net device, for example xgbe0")
+    address: str | None = Field(None, description="IPv4 address of the interface")
+    gid: str | None = Field(None, description="the GID expected on it")
 
 
 class NodeSpec(_Model):
     """One machine."""
 
-    name: Name
+    name: Name = Field(description="how reports call the machine")
     address: str = Field(description="where SSH (or the local transport) reaches it")
-    transport: Literal["ssh", "local"] = "ssh"
-    ssh: Ssh | None = None
+    transport: Literal["ssh", "local"] = Field("ssh", description="'local': the node is this machine")
+    ssh: Ssh | None = Field(None, description="what differs from the common `ssh`")
     host_ip: str | None = Field(None, description="address the engine must use (IPv4 on dual-stack hosts); default: address")
     control_interface: str = Field(description="net device of host_ip: NCCL/Gloo bootstrap")
     gid_index: int | None = Field(None, ge=0, description="NCCL_IB_GID_INDEX of this node's rails")
-    rails: tuple[Rail, ...] = ()
-    other_hcas: tuple[ManagementHca, ...] = ()
-    expect: Expect = Field(default_factory=Expect)
+    rails: tuple[Rail, ...] = Field((), description="the rails in order: rail 0 of one node faces rail 0 of the other")
+    other_hcas: tuple[ManagementHca, ...] = Field((), description="RDMA devices that must not carry collectives")
+    expect: Expect = Field(default_factory=Expect, description="what differs from the common `expect`")
     env: dict[str, str] = Field(default_factory=dict, description="added to every container on this node")
 
     @property
@@ -113,14 +113,16 @@ class Model(_Model):
     mount: str = Field(description="where that folder appears in the container, for example /mnt/models")
     path: str = Field(description="the model inside the container, for example /mnt/models/DeepSeek-R1")
     served_name: str | None = Field(None, description="default: path, as both engines do")
-    shards: Annotated[int, Field(ge=1)] | None = None
+    shards: Annotated[int, Field(ge=1)] | None = Field(None, description="number of *.safetensors files; DeepSeek-R1 has 163")
     total_bytes: Annotated[int, Field(ge=1)] | None = Field(None, description="sum of tensor bytes over all shards")
     sha256: str | None = Field(None, description="file with 'sha256  name' lines to hold the full check against")
-    vocab_size: Annotated[int, Field(ge=16)] = 129280
+    vocab_size: Annotated[int, Field(ge=16)] = Field(129280, description="as in config.json")
     special_ids_from: Annotated[int, Field(ge=1)] | None = Field(
         None, description="prompts draw ids below this one; default: vocab_size less 5 %"
     )
-    kind: Literal["deepseek-r1", "other"] = "deepseek-r1"
+    kind: Literal["deepseek-r1", "other"] = Field(
+        "deepseek-r1", description="'deepseek-r1' also checks its code files and knows the hardware floor of its TPOT"
+    )
 
     @property
     def on_host(self) -> str:
@@ -137,17 +139,19 @@ def _blog_ulimits() -> dict[str, int | tuple[int, int]]:
 class ContainerOptions(_Model):
     """Options of every engine container; the write-up's are the defaults."""
 
-    gpus: Annotated[str | None, BeforeValidator(_gpus_text)] = "all"
-    network: str = "host"
-    ipc: str | None = "host"
-    shm_size: str | None = "128g"
-    privileged: bool = True
-    ulimits: dict[str, int | tuple[int, int]] = Field(default_factory=_blog_ulimits)
-    cap_add: tuple[str, ...] = ("SYS_PTRACE",)
-    security_opt: tuple[str, ...] = ("seccomp=unconfined",)
-    devices: tuple[str, ...] = ()
+    gpus: Annotated[str | None, BeforeValidator(_gpus_text)] = Field("all", description="docker's --gpus; null: none")
+    network: str = Field("host", description="docker's --network")
+    ipc: str | None = Field("host", description="docker's --ipc")
+    shm_size: str | None = Field("128g", description="docker's --shm-size; has no effect with ipc: host")
+    privileged: bool = Field(True, description="docker's --privileged")
+    ulimits: dict[str, int | tuple[int, int]] = Field(
+        default_factory=_blog_ulimits, description="name: limit, or name: [soft, hard]; -1: unlimited"
+    )
+    cap_add: tuple[str, ...] = Field(("SYS_PTRACE",), description="docker's --cap-add")
+    security_opt: tuple[str, ...] = Field(("seccomp=unconfined",), description="docker's --security-opt")
+    devices: tuple[str, ...] = Field((), description="docker's --device, for example /dev/infiniband")
     volumes: dict[str, str] = Field(default_factory=dict, description="host path: container path, ':ro' may follow")
-    runtime: str | None = None
+    runtime: str | None = Field(None, description="docker's --runtime, for example nvidia")
 
 
 class LoadSettings(_Model):
@@ -158,39 +162,41 @@ class LoadSettings(_Model):
         None, description="pairs of input and output length; default: the write-up's 128/128 and 256/256"
     )
     recipe: Literal["steady", "blog"] = Field("steady", description="'blog': as many requests as streams, one wave")
-    seed: int = 20250405
-    min_requests: Annotated[int, Field(ge=1)] | None = None
-    min_seconds: Annotated[float, Field(ge=0)] | None = None
+    seed: int = Field(20250405, description="of the random prompts")
+    min_requests: Annotated[int, Field(ge=1)] | None = Field(None, description="requests per cell, at least; default: by recipe")
+    min_seconds: Annotated[float, Field(ge=0)] | None = Field(None, description="seconds per cell, at least")
     limit: Literal["all", "none"] = Field("all", description="'none' records without judging; such a run cannot be accepted")
     dataset: str | None = Field(None, description="ShareGPT file inside the container, for the engine's own benchmark")
-    slo_ttft_ms: float | None = Field(None, gt=0)
-    slo_tpot_ms: float | None = Field(None, gt=0)
+    slo_ttft_ms: float | None = Field(None, gt=0, description="goodput counts requests with at most this TTFT, ms")
+    slo_tpot_ms: float | None = Field(None, gt=0, description="goodput counts requests with at most this TPOT, ms")
 
 
 class Profile(_Model):
     """One way to launch an engine."""
 
-    image: str
+    image: str = Field(description="image with tag or digest; it must be on the nodes already")
     version: str | None = Field(
         None, description="engine version the image is believed to hold, for --h20-plan; a run asks the image itself"
     )
     mode: Literal["ray", "native"] | None = Field(None, description="vLLM only: Ray or --nnodes; default by version")
-    flags: dict[str, JsonValue] = Field(default_factory=dict)
-    env: dict[str, str] = Field(default_factory=dict)
-    container: ContainerOptions = Field(default_factory=ContainerOptions)
+    flags: dict[str, JsonValue] = Field(
+        default_factory=dict, description="the engine's options without '--'; true: a switch that is on; false: off, in the words of the version"
+    )
+    env: dict[str, str] = Field(default_factory=dict, description="added to every container; wins over what the suite sets")
+    container: ContainerOptions = Field(default_factory=ContainerOptions, description="Docker options of the containers")
     nodes: tuple[str, ...] | None = Field(None, description="names of the nodes to use, head first; default: all")
-    tensor_parallel: Annotated[int, Field(ge=1)] = 16
-    http_port: Port = 8000
+    tensor_parallel: Annotated[int, Field(ge=1)] = Field(16, description="ranks over all nodes")
+    http_port: Port = Field(8000, description="where the API listens, on the head")
     dist_port: Port | None = Field(None, description="SGLang --dist-init-addr (30000) or vLLM --master-port (29501)")
-    ray_port: Port = 8379
-    ready_timeout: Seconds = 1800.0
-    first_completion_timeout: Seconds = 120.0
+    ray_port: Port = Field(8379, description="vLLM with Ray: the head's port")
+    ready_timeout: Seconds = Field(1800.0, description="seconds from the first container to the ready line")
+    first_completion_timeout: Seconds = Field(120.0, description="seconds the first completion may take after that")
     reasoning_parser: str | None = Field(None, description="the parser asked for in flags, when responses must be split")
-    tool_parser: str | None = None
+    tool_parser: str | None = Field(None, description="the tool-call parser asked for in flags, when tool calls must be parsed")
     max_model_len: Annotated[int, Field(ge=1)] | None = Field(None, description="what /v1/models must say, when it says it")
     limits: str | None = Field(None, description="limits file (relative to the inventory) for the throughput gate")
-    load: LoadSettings | None = None
-    description: str = ""
+    load: LoadSettings | None = Field(None, description="what differs from the common `load`")
+    description: str = Field("", description="for people")
 
     @model_validator(mode="after")
     def _ports_differ(self) -> Profile:
@@ -206,7 +212,7 @@ class Engine(_Model):
     """An engine and its profiles."""
 
     default: str = Field(description="the profile taken when none is named: --engine=sglang means this one")
-    profiles: dict[Name, Profile] = Field(min_length=1)
+    profiles: dict[Name, Profile] = Field(min_length=1, description="name: profile")
 
     @model_validator(mode="after")
     def _default_exists(self) -> Engine:
@@ -225,7 +231,7 @@ class EndpointSettings(_Model):
 class Attach(_Model):
     """A running endpoint to test instead of starting one."""
 
-    url: str = Field(pattern=r"^https?://")
+    url: str = Field(pattern=r"^https?://", description="for example http://10.63.65.207:8000")
     api_key_env: str | None = Field(None, description="name of the environment variable that holds the API key")
     nccl_logs: dict[str, str] = Field(default_factory=dict, description="node: glob of the NCCL log files on it")
 
@@ -233,22 +239,22 @@ class Attach(_Model):
 class Inventory(_Model):
     """The whole file."""
 
-    schema_version: Literal[1] = 1
-    name: Name
-    description: str = ""
+    schema_version: Literal[1] = Field(1, description="version of this format")
+    name: Name = Field(description="appears in reports and run folders")
+    description: str = Field("", description="for people")
     kind: Literal["hardware", "lab", "rehearsal"] = Field(
         "hardware", description="only 'hardware' can be accepted; the others say so in every report"
     )
     stood_in: tuple[str, ...] = Field((), description="what is stood in (GPU, RDMA ...), told in every report")
-    ssh: Ssh = Field(default_factory=Ssh)
-    nodes: tuple[NodeSpec, ...] = Field(min_length=1)
-    model: Model
-    engines: dict[Literal["vllm", "sglang"] | Name, Engine] = Field(min_length=1)
-    expect: Expect = Field(default_factory=Expect)
-    load: LoadSettings = Field(default_factory=LoadSettings)
-    endpoint: EndpointSettings = Field(default_factory=EndpointSettings)
+    ssh: Ssh = Field(default_factory=Ssh, description="how to log in, for all nodes")
+    nodes: tuple[NodeSpec, ...] = Field(min_length=1, description="the machines, head first")
+    model: Model = Field(description="the weights")
+    engines: dict[Literal["vllm", "sglang"] | Name, Engine] = Field(min_length=1, description="vllm and sglang: their profiles")
+    expect: Expect = Field(default_factory=Expect, description="what the machines must be; see checks-environment.md")
+    load: LoadSettings = Field(default_factory=LoadSettings, description="what the throughput gate sends")
+    endpoint: EndpointSettings = Field(default_factory=EndpointSettings, description="how patient the endpoint's checks are")
     gates: tuple[str, ...] | None = Field(None, description="gates that must pass; default: all")
-    attach: Attach | None = None
+    attach: Attach | None = Field(None, description="test this running endpoint instead of starting one")
     run_dir_on_node: str = Field("/var/tmp/pytest-h20", description="logs of a run live in a folder below this on each node")
     redact: tuple[str, ...] = Field((), description="extra regular expressions whose matches never reach a report")
 
