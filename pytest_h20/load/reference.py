@@ -387,6 +387,10 @@ class ReferenceServer:
         """
         return Schedule(self.config.ttft, self.config.tpot)
 
+    def stream_head(self, stream: Stream) -> bytes:
+        """Status line and headers of a streamed answer."""
+        return STREAM_HEAD
+
     def metrics_text(self) -> str:
         """/metrics in the flavour's names (vLLM >= 0.9.2, SGLang 0.4.4 and later)."""
         config = self.config
@@ -652,7 +656,7 @@ class ReferenceServer:
         stream.start_base = base
         if generation.stream:
             # The headers leave at once, as those of a Starlette StreamingResponse do.
-            head = STREAM_HEAD
+            head = self.stream_head(stream)
             if generation.kind == "chat" and config.role_chunk == "early":
                 head += chunk(sse(self._chat_event(stream, {"role": "assistant", "content": ""})))
             self._send(connection, head)

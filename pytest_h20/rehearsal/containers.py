@@ -19,6 +19,7 @@ from pytest_h20.probes.script import requests
 from pytest_h20.rehearsal.all_reduce import printed
 from pytest_h20.rehearsal.answers import answers
 from pytest_h20.rehearsal.state import Held, State, alive
+from pytest_h20.rehearsal.timing import rows_of
 from pytest_h20.rehearsal.world import ImageTruth, World
 from pytest_h20.transport import CommandResult, ContainerInfo, ContainerSpec, DaemonInfo, ImageInfo
 
@@ -138,6 +139,7 @@ class StandInContainers:
             "nccl": _plain(self._world.nccl),
             "engine": _plain(self._world.engine),
             "inventory": self._world.inventory.model_dump(mode="json"),
+            "timing": self._timing(held.image, words),
             "parent": os.getppid() if os.environ.get("PYTEST_XDIST_WORKER") else os.getpid(),
         }
         path = self._state.folder / f"actor-{secrets.token_hex(6)}.json"
@@ -153,6 +155,10 @@ class StandInContainers:
         out.close()
         _CHILDREN[process.pid] = process
         return process.pid
+
+    def _timing(self, image: str, words: Sequence[str]) -> list[list[float]]:
+        engine = "sglang" if "sglang.launch_server" in words else "vllm"
+        return rows_of(self._world.inventory, engine, image) if words[:1] != ["ray"] else []
 
     def find(self, labels: Mapping[str, str]) -> list[ContainerInfo]:
         """By labels, as docker does it."""

@@ -1,0 +1,290 @@
+"""The HTTP side of the stand-in's engine: the reference server of the load generator with a model, both dialects, and faults.
+
+Load (token ids, streamed, exact length) goes the reference server's own fast way; everything else is answered by ``replies.py``,
+token by token at the same speed. Knobs beside those of ``replies.py``:
+
+``slow_from`` + ``slow_factor``   slower from so many requests at a time on
+``cell_factor``                   {``in128-out128-c8``: 1.12}: so much slower while that cell runs
+``stall_every``                   every so many-th request of a load goes silent half-way
+``short``                         load gets only this part of the tokens it asked for (early end)
+``double_count``                  usage of a load says twice the tokens
+``cache_hit_rate``                part of the prompts that /metrics and usage say came from the prefix cache
+``running_cap``                   /metrics never tells more running requests than this
+``batch``                         requests beyond so many wait
+``fail_rate`` + ``fail_kind``     as ``load.reference.ReferenceConfig``
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from pytest_h20.load.clock import allow_files
+from pytest_h20.load.reference import STREAM_HEAD, Generation, ReferenceConfig, ReferenceServer, Reply, Request, Schedule, Stream
+from pytest_h20.rehearsal.language import encode
+from pytest_h20.rehearsal.replies import Answer, Refused, Replies
+from pytest_h20.rehearsal.timing import Timing
+
+LOAD_TOKENS = 64
+"""A streamed request for at least so many tokens of exact length is load."""
+
+NEVER_S = 1e6
+
+
+@dataclass(frozen=True)
+class Scripted(Generation):
+    """A generation whose every byte was made beforehand."""
+
+    answer: Answer | None = None
+
+
+def config_of(knobs: Mapping[str, Any], engine: str, model: str, max_len: int, metrics: bool) -> ReferenceConfig:
+    """The reference server's own knobs."""
+    config = ReferenceConfig(
+        flavour="vllm" if engine == "vllm" else "sglang",
+        model=model,
+        model_path=model,
+        max_model_len=max_len,
+        metrics=metrics and not knobs.get("no_metrics"),
+        cache_hit_rate=float(knobs.get("cache_hit_rate", 0.0)),
+        running_cap=int(knobs.get("running_cap", 0)),
+        batch=int(knobs.get("batch", 0)),
+        short=float(knobs.get("short", 1.0)),
+        fail_rate=float(knobs.get("fail_rate", 0.0)),
+        fail_kind=str(knobs.get("fail_kind", "http500")),
+    )
+    if knobs.get("stall_every"):
+        config.fail_rate, config.fail_kind = 1.0 / int(knobs["stall_every"]), "stall"
+    return config
+
+
+class EngineServer(ReferenceServer):
+    """Rank 0 (or the API server). ``tokens_file``: where the tokens processed so far are written, before a client can know.
+
+    ``log``: takes access-log lines. ``on_completion``: called when a generation begins.
+    """
+
+    def __init__(
+        self,
+        replies: Replies,
+        timing: Timing,
+        config: ReferenceConfig,
+        tokens_file: Path,
+        log: Callable[[str], None],
+        on_completion: Callable[[], None] = lambda: None,
+    ) -> None:
+        allow_files(8192)
+        super().__init__(config)
+        self.replies = replies
+        self.knobs = replies.knobs
+        self.dead = False
+        self._timing = timing
+        self._log = log
+        self._on_completion = on_completion
+        self._tokens = os.open(tokens_file, os.O_RDWR | os.O_CREAT, 0o600)
+        self._leaked = 0
+
+    # ------------------------------------------------------------------ routes
+    def handle(self, request: Request) -> Reply | Generation | None:
+        """Everything the suite asks of an engine."""
+        reply = self._hanging(request) or self._handled(request)
+        if not isinstance(reply, Generation):
+            status = 404 if reply is None else reply.status
+            self._log(f'INFO:     127.0.0.1:{40000 + request.connection % 20000} - "{request.method} {request.path} HTTP/1.1" {status}\n')
+        return Reply({"detail": "Not Found"}, 404) if reply is None else reply
+
+    def _hanging(self, request: Request) -> Reply | None:
+        text = self.knobs.get("hang_on")
+        hangs = bool(text) and str(text).encode() in request.body
+        posts = request.method == "POST" and request.path in _GENERATE
+        return Reply(b"", delay_s=NEVER_S) if hangs or (self.dead and posts) else None
+
+    def _handled(self, request: Request) -> Reply | Generation | None:
+        try:
+            return self._get(request) if request.method == "GET" else self._post(request)
+        except Refused as refused:
+            if self.replies.has("dies_of_errors"):
+                self.dead = True
+            if self.replies.has("accepts_errors"):
+                return Reply({"choices": []})
+            if self.replies.has("errors_are_500") or refused.status == 500:
+                return Reply(b"Internal Server Error", 500, "text/plain; charset=utf-8")
+            return Reply(self.replies.error(refused.status, refused.message), refused.status)
+
+    def _get(self, request: Request) -> Reply | None:
+        replies, path = self.replies, request.path
+        shape = replies.shape
+        if path in ("/health", "/health_generate", "/ping"):
+            alive = not replies.has("unhealthy") and not (self.dead and shape.health != "constant")
+            return Reply(b"", 200 if alive else shape.dead_engine_health[0] if not replies.has("unhealthy") else 503)
+        if path == "/v1/models":
+            return Reply({"object": "list", "data": [self._card()]})
+        if path in (shape.version_route, "/version" if replies.vllm else "/get_server_info"):
+            version = "0.1.0" if replies.has("other_version") else replies.version
+            return Reply({shape.version_key: version} | ({} if replies.vllm else {"model_path": replies.model}))
+        if path in shape.model_info_routes:
+            return Reply({"model_path": replies.model, "tokenizer_path": replies.model, "is_generation": True})
+        if path == "/metrics":
+            return Reply(self.metrics_text(), content_type="text/plain; version=0.0.4") if self.config.metrics else None
+        if path == "/get_load" and not replies.vllm:
+            return Reply([{"dp_rank": 0, "num_reqs": self.running, "num_waiting_reqs": 0, "num_tokens": 0}])
+        if path.startswith("/v1/models/") and not replies.vllm:
+            return Reply({"error": {"message": "The model does not exist", "code": "model_not_found"}}, 404)
+        if path in _GENERATE:
+            return Reply({"detail": "Method Not Allowed"}, 200 if replies.has("get_allowed") else 405)
+        return Reply({}) if replies.has("every_path") else None
+
+    def _card(self) -> dict[str, Any]:
+        replies = self.replies
+        name = "someone-else" if replies.has("other_model") else replies.model
+        card: dict[str, Any] = {"id": name, "object": "model", "created": 1743811200, "owned_by": replies.shape.owned_by}
+        card["root"] = replies.model
+        if replies.shape.models_has_max_model_len:
+            card["max_model_len"] = replies.max_len // (2 if replies.has("other_context") else 1)
+        return card
+
+    def _post(self, request: Request) -> Reply | Generation | None:
+        replies, path = self.replies, request.path
+        if path in ("/flush_cache", "/reset_prefix_cache"):
+            return Reply(b"")
+        if path not in (*_GENERATE, "/tokenize", "/v1/tokenize", "/separate_reasoning"):
+            return None
+        body = replies.body(request.body, request.headers.get("content-type", ""))
+        if path in (replies.shape.tokenize_route, "/tokenize" if replies.vllm else ""):
+            ids = replies.language.template(body["messages"]) if "messages" in body else encode(str(body["prompt"]))
+            return Reply({"count": len(ids), "max_model_len": replies.max_len, "tokens": ids})
+        if path == "/separate_reasoning" and not replies.vllm:
+            text = str(body["text"]).removeprefix("<think>")
+            before, _, after = text.rpartition("</think>") if replies.has("parser_last_tag") else text.partition("</think>")
+            return Reply({"reasoning_text": before, "text": after})
+        if path == "/generate" and not replies.vllm and body.get("return_logprob"):
+            rows = [[None, i, None] for i in encode(str(body["text"]))]
+            return Reply({"text": "", "meta_info": {"input_token_logprobs": rows}})
+        if path not in _GENERATE or (path == "/generate" and replies.vllm):
+            return None
+        self._on_completion()
+        if self._is_load(path, body):
+            return self._load(request, body)
+        if path == "/generate":
+            return self.generation(request)
+        try:
+            answer = replies.generate(body, path == "/v1/chat/completions")
+        except (TypeError, KeyError, AttributeError, ValueError) as error:
+            raise Refused(400, f"Input should be valid: {error}") from None
+        return Scripted(
+            kind="scripted",
+            prompt_tokens=answer.prompt,
+            output_tokens=len(answer.events),
+            asked_tokens=len(answer.events),
+            stream=answer.stream,
+            answer=answer,
+        )
+
+    def _is_load(self, path: str, body: Mapping[str, Any]) -> bool:
+        if path == "/generate":
+            return bool(body.get("stream"))
+        exact = body.get("ignore_eos") and body.get("stream") and isinstance(body.get("prompt"), list)
+        plain = not any(body.get(k) for k in ("logprobs", "echo", "stop", "logit_bias", "n"))
+        return bool(exact and plain and int(body.get("max_tokens") or 0) >= LOAD_TOKENS and len(body["prompt"]) >= LOAD_TOKENS)
+
+    def _load(self, request: Request, body: Mapping[str, Any]) -> Generation:
+        if request.path != "/generate" and self.replies.vllm and body.get("model", self.replies.model) != self.replies.model:
+            raise Refused(404, f"The model `{body.get('model')}` does not exist.")
+        return self.generation(request)
+
+    # ------------------------------------------------------------------ speed
+    def timing(self, request: Request, running: int) -> Schedule:
+        """The write-up's speed at this load."""
+        tokens = self._sizes.get(request.connection, 256)
+        return Schedule(*self._timing.seconds(tokens, running))
+
+    @property
+    def _sizes(self) -> dict[int, int]:
+        return self.__dict__.setdefault("_size_by_connection", {})  # type: ignore[no-any-return]
+
+    def _start(self, connection: Any, request: Request, generation: Generation) -> None:
+        # One request at a time per connection: its number tells the size without parsing the body again.
+        self._sizes[request.connection] = generation.prompt_tokens + generation.asked_tokens
+        super()._start(connection, request, generation)
+
+    # ------------------------------------------------------------------ scripted answers
+    def stream_head(self, stream: Stream) -> bytes:
+        """The headers of a stream."""
+        if self.replies.has("stream_content_type"):
+            return STREAM_HEAD.replace(b"text/event-stream", b"text/plain")
+        return STREAM_HEAD
+
+    def _prepare(self, stream: Stream) -> None:
+        if not isinstance(stream.generation, Scripted):
+            super()._prepare(stream)
+
+    def _event(self, stream: Stream, count: int) -> bytes:
+        generation = stream.generation
+        if isinstance(generation, Scripted) and generation.answer is not None:
+            return b"".join(generation.answer.events[stream.sent : count])
+        return super()._event(stream, count)
+
+    def _tail(self, stream: Stream) -> bytes:
+        generation = stream.generation
+        if isinstance(generation, Scripted) and generation.answer is not None:
+            self._count(stream.sent)
+            return generation.answer.tail
+        self._count(stream.sent)
+        return super()._tail(stream)
+
+    def _usage(self, generation: Generation, count: int, final: bool) -> dict[str, Any]:
+        usage = super()._usage(generation, count, final)
+        if self.knobs.get("double_count"):
+            usage["completion_tokens"] *= 2
+            usage["total_tokens"] = usage["prompt_tokens"] + usage["completion_tokens"]
+        if generation.kind == "completions" and self.config.cache_hit_rate:
+            usage["prompt_tokens_details"] = {"cached_tokens": int(generation.prompt_tokens * self.config.cache_hit_rate)}
+        return usage
+
+    def _whole(self, stream: Stream, connection: Any) -> None:
+        generation = stream.generation
+        if not isinstance(generation, Scripted) or generation.answer is None:
+            self._count(generation.output_tokens)
+            super()._whole(stream, connection)
+            return
+        stream.first = stream.last = time.monotonic()
+        stream.sent = generation.output_tokens
+        self.generation_tokens_total += generation.answer.completion
+        self._count(0)
+        self._reply(connection, Reply(json.dumps(generation.answer.body, ensure_ascii=False).encode()))
+
+    def _count(self, more: int) -> None:
+        """Write down the tokens: the rails' counters follow them. ``more``: of the stream that is about to end."""
+        total = self.prompt_tokens_total + self.generation_tokens_total + more
+        os.pwrite(self._tokens, b"%020d" % total, 0)
+
+    # ------------------------------------------------------------------ slots
+    def _free_slot(self, stream: Stream) -> None:
+        if stream.started and stream.fault == "client_gone" and self.replies.has("slot_leaks"):
+            stream.started = False  # the engine goes on for nobody
+            return
+        super()._free_slot(stream)
+
+
+_GENERATE: Sequence[str] = ("/v1/completions", "/v1/chat/completions", "/generate")
+
+
+class WorkerServer(ReferenceServer):
+    """SGLang on a node of rank 1 and higher: a health route that says nothing, and no model."""
+
+    def __init__(self, model: str, knobs: Mapping[str, Any]) -> None:
+        super().__init__(ReferenceConfig(flavour="sglang", model=model))
+        self._lists = bool(knobs.get("worker_answers_models"))
+
+    def handle(self, request: Request) -> Reply | Generation | None:
+        """``/health`` is 200 whatever happens (F68)."""
+        if request.path in ("/health", "/health_generate", "/ping"):
+            return Reply(b"")
+        if request.path == "/v1/models" and self._lists:
+            return Reply({"object": "list", "data": [{"id": self.config.model, "object": "model", "owned_by": "sglang"}]})
+        return Reply({"detail": "Not Found"}, 404)
