@@ -20,8 +20,8 @@ AGREEMENT = 0.03
 CROSSCHECK_CONCURRENCY = 16
 
 
-def run_in_container(load: Load, cell: Cell, generator: str) -> CellResult:
-    """One cell by ``sglang-bench`` or ``vllm-bench`` inside the head's container, as the write-up did.
+def run_in_container(load: Load, cell: Cell, generator: str, requests: int | None = None) -> CellResult:
+    """One cell by ``sglang-bench`` or ``vllm-bench`` inside the head's container, as the write-up did (one wave by default).
 
     Raises:
         MeasurementError: the benchmark failed or wrote no result; its last words are in the text.
@@ -32,11 +32,11 @@ def run_in_container(load: Load, cell: Cell, generator: str) -> CellResult:
     port = target.profile.http_port
     if generator == "sglang-bench":
         argv = bench_serving.sglang_argv(
-            cell, target.inventory.model.path, load.settings.dataset or "", output, port=port, requests=cell.concurrency
+            cell, target.inventory.model.path, load.settings.dataset or "", output, port=port, requests=requests or cell.concurrency
         )
     else:
         argv = bench_serving.vllm_argv(
-            cell, load.endpoint.model, output, port=port, requests=cell.concurrency, tokenizer=target.inventory.model.path
+            cell, load.endpoint.model, output, port=port, requests=requests or cell.concurrency, tokenizer=target.inventory.model.path
         )
     node = load.session.nodes[role.node]
     seconds = 600.0 + cell.concurrency * (cell.input_len + cell.output_len) * 0.05
@@ -83,7 +83,7 @@ def crosscheck(load: Load) -> list[Verdict]:
     generator = "sglang-bench" if load.endpoint.target.engine == "sglang" else "vllm-bench"
     title = f"{generator} agrees with our load generator"
     try:
-        theirs = run_in_container(load, cell, generator)
+        theirs = run_in_container(load, cell, generator, own.requests.sent)
     except MeasurementError as error:
         return [
             Verdict(
@@ -97,12 +97,12 @@ def crosscheck(load: Load) -> list[Verdict]:
         ]
     rows = bench_serving.compare(own, theirs)
     by_name = {name: (mine, other, difference) for name, mine, other, difference in rows}
-    rate = next((v for name, v in by_name.items() if "output" in name and "throughput" in name), (None, None, None))
+    difference = by_name["output tokens/s"][2]
     return [
         judge(
             "throughput.crosscheck",
             title,
-            None if rate[2] is None else round(100 * abs(rate[2]), 2),
+            None if difference is None else round(100 * abs(difference), 2),
             Limit(
                 kind="max",
                 value=100 * AGREEMENT,
@@ -110,9 +110,7 @@ def crosscheck(load: Load) -> list[Verdict]:
                 origin=Origin(kind="builtin", detail="two honest clients at 16 streams"),
             ),
             subject=cell.id,
-            reason=(
-                "their TTFT holds connection set-up and the event loop's queue, their throughput a call of /server_info"
-            ),
+            reason=bench_serving.why_different(own, theirs),
             details={name: [mine, other, difference] for name, (mine, other, difference) in by_name.items()},
         )
     ]

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 from pytest_h20.cluster import labels
 from pytest_h20.cluster.journal import Journal
+from pytest_h20.cluster.launch import STOP_EXECS
 from pytest_h20.errors import H20Error, TransportError
 from pytest_h20.transport import ContainerInfo, Node
 from pytest_h20.transport.recording import unrecorded
@@ -48,8 +49,9 @@ def down(
 ) -> Down:
     """Collect every log, stop and remove every container of this run on every node, remove the run's folder.
 
-    The head is stopped first: SGLang's rank 0 hangs when rank 1 leaves before it (recorded with 0.5.16). A node that does not
-    answer does not keep the others from being cleaned; what could not be removed is in ``left``.
+    The head is stopped first: SGLang's rank 0 hangs when rank 1 leaves before it (recorded with 0.5.16). With Ray the head goes
+    last: a worker whose head is gone drains for 30 s (seen with 2.60). A node that does not answer does not keep the others from
+    being cleaned; what could not be removed is in ``left``.
     """
     left: list[str] = []
     collected: list[str] = []
@@ -64,9 +66,17 @@ def down(
             collected += collect(node, node_dir, journal)
         except H20Error as error:
             left.append(f"{name}: logs in {node_dir} could not be read: {error}")
+    if any(path.endswith(".pid") for path in collected):
+        for name, info in found:
+            try:
+                nodes[name].containers.exec(info.id, ("/bin/sh", "-c", STOP_EXECS), timeout=20.0)
+            except H20Error as error:
+                journal.event("note", text=f"{name}: what was started inside {info.name} was not ended first: {error}")
     stopped: list[Stopped] = []
     head = [f for f in found if order and f[0] == order[0]]
-    for group in (head, [f for f in found if f not in head]):
+    others = [f for f in found if f not in head]
+    ray = any(info.labels.get(labels.ROLE, "").startswith("ray-") for _, info in found)
+    for group in (others, head) if ray else (head, others):
         with ThreadPoolExecutor(max_workers=max(1, len(group))) as pool:
             for result in pool.map(lambda f: _stop(nodes[f[0]], f[0], f[1], scale), group):
                 if isinstance(result, Stopped):
