@@ -139,7 +139,7 @@ class StandInContainers:
             "nccl": _plain(self._world.nccl),
             "engine": _plain(self._world.engine),
             "inventory": self._world.inventory.model_dump(mode="json"),
-            "timing": self._timing(held.image, words),
+            "timing": self._timing(words),
             "parent": os.getppid() if os.environ.get("PYTEST_XDIST_WORKER") else os.getpid(),
         }
         path = self._state.folder / f"actor-{secrets.token_hex(6)}.json"
@@ -156,9 +156,9 @@ class StandInContainers:
         _CHILDREN[process.pid] = process
         return process.pid
 
-    def _timing(self, image: str, words: Sequence[str]) -> list[list[float]]:
+    def _timing(self, words: Sequence[str]) -> list[list[float]]:
         engine = "sglang" if "sglang.launch_server" in words else "vllm"
-        return rows_of(self._world.inventory, engine, image) if words[:1] != ["ray"] else []
+        return rows_of(self._world.inventory, engine) if words[:1] != ["ray"] else []
 
     def find(self, labels: Mapping[str, str]) -> list[ContainerInfo]:
         """By labels, as docker does it."""

@@ -76,6 +76,8 @@ class Scenario:
             if engine == "vllm":
                 change["mode"] = self.mode
                 change["dist_port"] = 29501 if self.mode == "native" else None
+            if self.concurrency is not None:
+                change["limits"] = str(environments() / "thresholds" / f"rehearsal-quick-{engine}.yaml")
             profiles = {name: p.model_copy(update=change) for name, p in section.profiles.items()}
             engines[engine] = section.model_copy(update={"profiles": profiles})
         load = inventory.load.model_copy(update={"recipe": "blog"})

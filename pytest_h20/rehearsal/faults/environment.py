@@ -9,6 +9,11 @@ from pytest_h20.rehearsal.world import World
 _IN_CONTAINER = (
     "driver_fits_image gpus_in_container rdma_in_container memlock nofile stack shm ipc model_path engine_ip proxy nodes_agree"
 )
+_ON_NODE = (
+    "clock_skew clock_to_us control_interface cuda disk_errors distinct_machines docker_disk driver fabric_manager gpu_count gpu_ecc "
+    "gpu_idle gpu_memory gpu_mode gpu_model gpu_remap gpu_throttle kernel kernel_log memory_errors nvlink nvidia_runtime os ports reach "
+    "reachable run_disk swap sxid xid"
+)
 _GPU_PROBE = "gpu_count gpu_model gpu_memory gpu_ecc gpu_remap gpu_throttle gpu_idle gpu_mode cuda nodes_agree"
 
 
@@ -66,7 +71,8 @@ def _port_busy(world: World) -> None:
 
 
 def _unreachable(world: World) -> None:
-    world.unreachable[list(world.machines)[1]] = "SSH to 10.63.65.208:22: connection refused"
+    name = list(world.machines)[1]
+    world.unreachable[name] = world.daemon_down[name] = "SSH to 10.63.65.208:22: connection refused"
 
 
 def _no_way_in(world: World) -> None:
@@ -106,7 +112,7 @@ FAULTS = (
     _fault("disk-full", "A node has 1 GiB of disk left.", "docker pull and logs of a run fail half way",
            machine(free_kib=2**20), "run_disk docker_disk", "GiB"),
     _fault("node-unreachable", "A node does not answer at all.", "could not measure is no pass", _unreachable,
-           "*", "connection refused"),
+           f"docker image image_equal {_IN_CONTAINER} {_ON_NODE}", "connection refused"),
     # kernel log
     _fault("xid-79", "A GPU has fallen off the bus (Xid 79).", "NVIDIA Xid catalog", _xid(79), "xid", "power-cycle"),
     _fault("sxid-fatal", "An NVSwitch reports a fatal error.", "NVIDIA fabric manager guide, SXid 20034",
@@ -143,7 +149,7 @@ FAULTS = (
     _fault("power-limit", "The power limit is not the expected one.", "slower than published (F41)",
            expecting(gpu_power_limit_w=400.0), "gpu_power_limit", "400"),
     _fault("temperature", "A GPU is far hotter than the others before the run.", "cooling of one slot",
-           together(expecting(gpu_temperature_spread_c=10), gpu(temperature=50)), "gpu_temperature", "50"),
+           together(expecting(gpu_temperature_spread_c=10), gpu(temperature=50)), "gpu_temperature", "fans"),
     _fault("gpu-in-use", "A left-over process holds GPU memory.", "F54, F55", gpu(processes=((4711, "python3", 90000),), used_mib=90000),
            "gpu_idle", "4711"),
     _fault("gpu-mig", "MIG is on for one GPU.", "vLLM and SGLang need whole GPUs", gpu(mig="Enabled"), "gpu_mode", "MIG"),
@@ -151,7 +157,7 @@ FAULTS = (
            "nvlink nodes_agree", "17"),
     _fault("fabric-manager-dead", "Fabric manager is not active.", "F33",
            says("fabric_manager", "nvswitches=4\nstate=failed\nversion=\n"), "fabric_manager", "fabric"),
-    _fault("gpu-pcie-x8", "One GPU runs on 8 PCIe lanes.", "GPUDirect at half speed", gpu(pcie_width=8), "gpu_pcie", "8"),
+    _fault("gpu-pcie-x8", "One GPU runs on 8 PCIe lanes.", "GPUDirect at half speed", gpu(pcie_width=8), "gpu_pcie", "GPU 3"),
     _fault("nvidia-smi-gone", "nvidia-smi does not run on a node.", "could not measure is no pass", lost("gpus"), _GPU_PROBE, "nvidia-smi"),
     # containers
     _fault("docker-down", "The docker daemon of a node does not answer.", "could not measure is no pass", _docker_down,

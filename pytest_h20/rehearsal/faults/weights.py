@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from pytest_h20.rehearsal.faults.model import Change, Fault, expecting, ids, together
+from pytest_h20.rehearsal.faults.model import Change, Fault, ids
 from pytest_h20.rehearsal.weights import INDEX, WeightsTruth, index_without, r1, shard
 from pytest_h20.rehearsal.world import World
 
@@ -71,21 +71,21 @@ def _fault(name: str, sentence: str, source: str, change: Change, red: str, phra
 
 FAULTS = (
     _fault("shard-missing", "158 of 163 shards are on one node; SGLang 0.5.16 starts all the same and answers garbage.", "F46, sgl#3434",
-           _on(_five_missing), "names index total equal", shard(159)),
+           _on(_five_missing), "names index total equal sha256", shard(159)),
     _fault("shard-missing-everywhere", "The same five shards are missing on both nodes: comparing the nodes cannot tell.", "F46",
            _on(_five_missing, BOTH), "names index total", shard(159)),
-    _fault("shard-truncated", "One shard is a megabyte short.", "F47, F48", _on(_truncated), "sizes equal", "1000000 bytes short"),
-    _fault("shard-is-a-pointer", "One shard is a Git-LFS pointer: its content was never fetched.", "F47", _on(_pointer), "headers index total equal",
+    _fault("shard-truncated", "One shard is a megabyte short.", "F47, F48", _on(_truncated), "sizes equal sha256", "1000000 bytes short"),
+    _fault("shard-is-a-pointer", "One shard is a Git-LFS pointer: its content was never fetched.", "F47", _on(_pointer), "headers total equal sha256",
            "git"),
-    _fault("shard-header-damaged", "The header of one shard is not readable.", "F47", _on(_header_damaged), "headers index total equal", "not JSON"),
+    _fault("shard-header-damaged", "The header of one shard is not readable.", "F47", _on(_header_damaged), "headers total equal sha256", "not JSON"),
     _fault("shard-flipped-byte", "One byte of one shard is wrong, its size is right. Found by the full check only.", "sgl#3206: a bad disk or copy",
-           together(expecting(weights_full=True), _on(lambda t: t.flipped.add(shard(77)))), "sha256", "first bad tensor"),
+           _on(lambda t: t.flipped.add(shard(77))), "sha256", "first bad tensor"),
     _fault("other-revision", "One shard has another number format than config.json implies.", "F48: wrong revision", _on(_dtype_changed, BOTH), "shapes",
            "F8_E5M2"),
     _fault("config-of-another-model", "config.json has one layer less than the shards.", "F48: wrong revision", _on(_other_config, BOTH), "shapes",
            "model.layers.61"),
     _fault("nodes-differ", "One node has another tokenizer than the other.", "F09: rsync forgotten",
-           _on(lambda t: t.content.update({"tokenizer.json": b'{"version": "1.1"}\n'})), "equal", "tokenizer.json"),
+           _on(lambda t: t.content.update({"tokenizer.json": b'{"version": "1.1"}\n'})), "equal sha256", "tokenizer.json"),
     _fault("index-incomplete", "The index leaves out the tensors of one shard.", "vllm before 0.26 and SGLang before 0.5.17 do not notice",
            _on(lambda t: t.content.update({INDEX: index_without(30)}), BOTH), "index", "not in the index"),
     _fault("index-missing", "There is no index.", "engines load by it", _on(lambda t: t.absent.add(INDEX), BOTH), "index", "not there"),
