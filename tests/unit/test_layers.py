@@ -211,7 +211,7 @@ def test_start_up_loads_nothing_heavy() -> None:
     """The same, as it really happens."""
     names = ", ".join(f"pytest_h20.{name}" for name in STARTUP)
     heavy = (*HEAVY, "pydantic", "asyncio", "ssl", "pytest_h20.active", "pytest_h20.inventory")
-    code = f"import sys, pytest; before = set(sys.modules); import {names}; print(sorted(set({heavy!r}) & (set(sys.modules) - before)))"
+    code = f"import sys, pytest; old = set(sys.modules); import {names}; print(sorted(set({heavy!r}) & set(sys.modules) - old))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60)
     assert done.stdout.strip() == "[]"
 
