@@ -42,6 +42,8 @@ class Actor:
         path.parent.mkdir(parents=True, exist_ok=True)
         self.log_path = path
         self.log = path.open("ab", buffering=0)
+        if spec["exec"]:
+            Path(f"{path}.pid").write_text(f"{os.getpid()}\n")
 
     # ------------------------------------------------------------------ words of the command line
     def option(self, *names: str, default: str = "") -> str:

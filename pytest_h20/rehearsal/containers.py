@@ -12,7 +12,7 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
 
-from pytest_h20.cluster.launch import MOUNT_POINT
+from pytest_h20.cluster.launch import MOUNT_POINT, STOP_EXECS
 from pytest_h20.errors import H20Error, TransportError
 from pytest_h20.probes.perf import TORCH_ALL_REDUCE
 from pytest_h20.probes.script import requests
@@ -80,9 +80,23 @@ class StandInContainers:
         if "h20-ask: listeners" in text:
             port = int(text.split("h20-ask: listeners", 1)[1].split()[0])
             return CommandResult(self._node, "docker exec", 0, self._listeners(container_id, port), "", 0.0)
+        if STOP_EXECS in argv:
+            self._stop_execs(container_id)
+            return CommandResult(self._node, "docker exec", 0, "", "", 0.0)
         if "H20RAY" in text:
             return CommandResult(self._node, "docker exec", 0, self._ray(), "", 0.0)
         raise H20Error(f"the rehearsal's container on {self._node} does not know {text[:120]!r}")
+
+    def _stop_execs(self, container_id: str) -> None:
+        """SIGTERM to what was exec'd into the container, and a moment for it to go."""
+        held = self._state.load(container_id)
+        pids = held.pids[1:] if held is not None else ()
+        for pid in pids:
+            _signal(pid, signal.SIGTERM)
+        deadline = time.monotonic() + 5.0
+        while any(alive(pid) for pid in pids) and time.monotonic() < deadline:
+            _reap(pids)
+            time.sleep(0.02)
 
     def logs(self, container_id: str, tail: int | None = None) -> str:
         """Containers of this suite write to files; docker only has the line that says so."""

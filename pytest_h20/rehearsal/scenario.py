@@ -78,7 +78,11 @@ class Scenario:
                 change["dist_port"] = 29501 if self.mode == "native" else None
             if self.concurrency is not None:
                 change["limits"] = str(environments() / "thresholds" / f"rehearsal-quick-{engine}.yaml")
-            profiles = {name: p.model_copy(update=change) for name, p in section.profiles.items()}
+            gone = _GONE if engine == "vllm" and "vllm" in self.versions else ()
+            profiles = {
+                name: p.model_copy(update={**change, "flags": {k: v for k, v in p.flags.items() if k not in gone}})
+                for name, p in section.profiles.items()
+            }
             engines[engine] = section.model_copy(update={"profiles": profiles})
         load = inventory.load.model_copy(update={"recipe": "blog"})
         if self.concurrency is not None:
@@ -95,6 +99,9 @@ class Scenario:
             }
         )
 
+
+_GONE = ("max-seq-len-to-capture", "enable-reasoning")
+"""The write-up's options that vLLM 0.10 and 0.11 took away (engine facts, section 1.1)."""
 
 _REPOSITORY = {"sglang": "lmsysorg/sglang", "vllm": "vllm/vllm-openai"}
 _FEW = (1, 8, 200)

@@ -23,7 +23,7 @@ class Fault:
     ``sentence``: what is wrong, for the catalogue. ``source``: where it happened in real life (F-number of the failure catalogue,
     a thread, a manual). ``red``: exactly the checks that must be FAIL or UNKNOWN, no others. ``phrase``: words that the reason
     or the next step of a red verdict must contain, so that a person learns the cause. ``gates``: the gates a run needs to show it;
-    by default its own.
+    by default its own. ``options``: further ones of the command line.
     """
 
     name: str
@@ -36,6 +36,7 @@ class Fault:
     engine: str = "sglang"
     scenario: str = "quick"
     gates: tuple[str, ...] = field(default=())
+    options: tuple[str, ...] = field(default=())
 
     @property
     def modules(self) -> tuple[str, ...]:
@@ -101,6 +102,19 @@ def expecting(**fields: Any) -> Change:
     def change(world: World) -> None:
         expect = world.inventory.expect.model_copy(update=fields)
         world.inventory = world.inventory.model_copy(update={"expect": expect})
+
+    return change
+
+
+def profile(**fields: Any) -> Change:
+    """Other values of every engine profile of the inventory."""
+
+    def change(world: World) -> None:
+        engines = {}
+        for name, held in world.inventory.engines.items():
+            profiles = {key: p.model_copy(update=fields) for key, p in held.profiles.items()}
+            engines[name] = held.model_copy(update={"profiles": profiles})
+        world.inventory = world.inventory.model_copy(update={"engines": engines})
 
     return change
 
