@@ -1,0 +1,41 @@
+"""Requirements of our gateway. With ``h20_gate`` they count for a gate: a failure here makes the whole run not accepted."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+from openai import BadRequestError, NotFoundError, OpenAI
+
+from pytest_h20 import verdicts
+from pytest_h20.fixtures import Judge
+from pytest_h20.report.run import RunFolder
+from pytest_h20.serving import Endpoint
+from pytest_h20.verdicts import Limit, Origin
+
+pytestmark = pytest.mark.h20_gate("endpoint")
+
+GATEWAY = Origin(kind="file", detail="gateway requirements, section 3")
+
+
+def test_one_model_is_listed(client: OpenAI, endpoint: Endpoint, run: RunFolder, judge: Judge) -> None:
+    """A verdict says what was measured, what was wanted and why, and what to do; the report shows all of it."""
+    models = [model.id for model in client.models.list()]
+    evidence = run.evidence("gateway/models.json", json.dumps({"asked by": "tenant-0badcafe", "models": models}))
+    judge(
+        verdicts.judge(
+            "endpoint.one_model",
+            "The gateway sees exactly one model",
+            len(models),
+            Limit(kind="equal", value=1, origin=GATEWAY),
+            action="serve without LoRA adapters and aliases",
+            evidence=[evidence],
+        )
+    )
+
+
+def test_an_unknown_parameter_value_is_a_clean_error(client: OpenAI, endpoint: Endpoint) -> None:
+    """Plain asserts do as well: passed is a check that holds, anything else is not green."""
+    with pytest.raises((BadRequestError, NotFoundError)) as refused:
+        client.chat.completions.create(model=endpoint.model, messages=[{"role": "user", "content": "x"}], max_tokens=-1)
+    assert "Traceback" not in str(refused.value)
