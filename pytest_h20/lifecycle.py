@@ -134,15 +134,16 @@ def running_version(url: str, headers: Mapping[str, str]) -> str:
 
 def failed_verdict(label: str, error: H20Error) -> Verdict:
     """A bring-up that failed. A node that could not be reached is "could not measure", not the engine's fault."""
-    lines = str(error).splitlines() or [type(error).__name__]
-    fix = next((line.strip().removeprefix("fix: ") for line in lines if line.strip().startswith("fix: ")), "")
+    # Up to the log tails: the cause, and the line or the refusals that show it. What to do next has a place of its own.
+    told = [line.strip() for line in str(error).split("\n--- ")[0].splitlines() if line.strip()] or [type(error).__name__]
+    fix = next((line for line in told if line.startswith(("fix: ", "--h20-force "))), "")
     return Verdict(
         check="bringup.ready",
         status=Status.UNKNOWN if isinstance(error, TransportError) else Status.FAIL,
         title="The engine became ready in time",
         subject=label,
-        reason=lines[0],
-        action=fix or "read the log tails in the report, or: python -m pytest_h20 diagnose EVIDENCE/LOG",
+        reason="; ".join(line.rstrip(":") for line in told if line != fix)[:1000],
+        action=fix.removeprefix("fix: ") or "read the log tails in the report, or: python -m pytest_h20 diagnose EVIDENCE/LOG",
     )
 
 

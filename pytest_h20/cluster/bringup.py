@@ -50,6 +50,7 @@ class BringUp:
     _stages: dict[str, Stage | None] = field(default_factory=dict)
     _began: float = 0.0
     _seen_ready: int = 0
+    _moment: str = "before the engine was ready"
 
     @property
     def plan(self) -> LaunchPlan:
@@ -186,7 +187,7 @@ class BringUp:
                 raise self._failure(f"{role.node}: container {role.container_name} is gone; somebody removed it")
             if not info.running:
                 how = "killed for memory" if info.oom_killed else f"exit code {info.exit_code}"
-                raise self._failure(f"{role.node}: {role.role} ended ({how}) before the engine was ready")
+                raise self._failure(f"{role.node}: {role.role} ended ({how}) {self._moment}")
             if role.log_path.endswith(f"/{role.role}.log") and role.role not in role.container_name:
                 self._check_exec_alive(role)
 
@@ -195,7 +196,7 @@ class BringUp:
             code = unrecorded(self.nodes[role.node]).get(role.log_path + ".exit").decode().strip()
         except FileNotFoundError:
             return
-        raise self._failure(f"{role.node}: {role.role} ended (exit code {code}) before the engine was ready")
+        raise self._failure(f"{role.node}: {role.role} ended (exit code {code}) {self._moment}")
 
     def _wait_for_ready_line(self) -> None:
         profile = self.target.profile
@@ -230,6 +231,7 @@ class BringUp:
         if last is not None:
             raise self._failure(f"the ready line is there, but the server does not answer: {last}")
         proof = self._owner(role, here)
+        self._moment = "when it was asked for its first completion"
         ok, seen = readiness.first_completion(here, target.served_model, self.clock.wall(profile.first_completion_timeout))
         if not ok:
             self._look()

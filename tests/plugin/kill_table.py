@@ -77,6 +77,7 @@ def run(
     scenario: str = "quick",
     faults: Sequence[str] = (),
     gates: Sequence[str] = (),
+    options: Sequence[str] = (),
     timeout: float = 300.0,
 ) -> Ended:
     """One run of the suite (of these gates, by default all) against the rehearsal, in a process of its own."""
@@ -84,7 +85,7 @@ def run(
     argv += [word for name in _QUICK for word in ("-p", name)]
     argv += [f"--engine={engine}", f"--nodes=rehearsal:{scenario}", f"--h20-run-dir={folder / 'runs'}", "--h20-history=none"]
     argv += [f"--h20-fault={name}" for name in faults]
-    argv += paths_of(gates)
+    argv += [*options, *paths_of(gates)]
     # Byte code is shared by all runs of a table: compiling the suite again would take longer than running it.
     env = {k: v for k, v in os.environ.items() if not k.startswith(("PYTEST_", "COV_")) and k != "PYTHONDONTWRITEBYTECODE"}
     env["PYTHONPYCACHEPREFIX"] = str(Path(os.environ.get("TMPDIR", "/tmp")) / f"pytest-h20-pyc-{os.getuid()}")

@@ -16,7 +16,9 @@ from tests.plugin.kill_table import run
 @pytest.mark.parametrize("fault", CATALOGUE.values(), ids=lambda fault: f"{fault.gate}-{fault.name}")
 def test_fault(fault: Fault, tmp_path: Path) -> None:
     """Exactly the named checks are red, one of them says why, and the run fails."""
-    ended = run(tmp_path, engine=fault.engine, scenario=fault.scenario, faults=[fault.name], gates=fault.modules)
+    ended = run(
+        tmp_path, engine=fault.engine, scenario=fault.scenario, faults=[fault.name], gates=fault.modules, options=fault.options
+    )
     assert not ended.difference(fault.red), f"{ended.difference(fault.red)}\n{ended.said()}"
     assert fault.phrase in ended.said()
     assert ended.status != 0

@@ -31,7 +31,7 @@ def _no_engine_in_image(world: World) -> None:
         image.packages.pop("sglang", None)
 
 
-_OTHER_TORCH = "python=3.12.3\ncuda=12.4\nnccl=2.21.5\npackage\tsglang\t0.4.4.post3\npackage\ttorch\t2.6.0\n"
+_OTHER_PYTHON = "python=3.11.9\ncuda=12.4\nnccl=2.21.5\npackage\tsglang\t0.4.4.post3\npackage\ttorch\t2.5.1\n"
 
 
 def _fault(
@@ -76,7 +76,7 @@ FAULTS = (
            together(engine(port_taken=True), http("port_shared_silently")), "is not held by our container"),
     _fault("ready-but-dead", "The ready line and /health are there; no completion ever comes back.", "F69", engine(dead_after_ready=True), "first completion failed"),
     _fault("head-dead-worker-healthy", "The head's /health is 503 while the worker's dummy says 200.", "F68", http("unhealthy"), "answers 503"),
-    _fault("first-completion-kills", "The first completion kills the engine.", "F40", http("first_completion_kills"), "illegal memory access"),
+    _fault("first-completion-kills", "The first completion kills the engine.", "F40", http("first_completion_kills"), "when it was asked for its first completion"),
     _fault("exits-with-0", "The engine ends with status 0 before it serves.", "vLLM ends with 0 after a fatal error of its core (recorded)",
            engine(exits_zero=True), "exit code 0"),
     _fault("sigterm-ignored", "The engine does not end on SIGTERM.", "SGLang 0.5.16 after a request with n > 1 (recorded)", engine(ignores_sigterm=True),
@@ -84,8 +84,8 @@ FAULTS = (
     _fault("docker-refuses", "Docker of one node refuses to start the container.", "NVIDIA container toolkit missing or broken", _docker_refuses,
            "could not select device driver"),
     _fault("image-without-engine", "The image holds another engine.", "wrong tag", _no_engine_in_image, "holds no sglang"),
-    _fault("forced-with-other-torch", "One node's image holds another torch, and the start is forced.", "F09", says("image/image_versions", _OTHER_TORCH),
-           "2.6.0", red="same_versions", options=("--h20-force",)),
+    _fault("forced-with-other-python", "One node's image holds another Python, and the start is forced.", "F09", says("image/image_versions", _OTHER_PYTHON),
+           "3.11.9", red="same_versions", options=("--h20-force",)),
     _fault("early-gate-red", "A red early gate keeps the engine from being started.", "one failure, told once", expecting(gpu_count=9),
            "--h20-force brings the engine up"),
 )  # fmt: skip
