@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
-from pytest_h20.probes.script import Probe, ProbeError, integer, rows
+from pytest_h20.probes.script import Probe, ProbeError, integer, number, rows
 
 # Word counters of /sys/class/infiniband/*/ports/*/counters; everything else counts events.
 _WORDS = ("port_xmit_data", "port_rcv_data")
@@ -44,6 +44,16 @@ ERRORS = (
     "rx_crc_errors_phy",
     "rx_discards_phy",
     "tx_discards_phy",
+    # rxe (drivers/infiniband/sw/rxe/rxe_hw_counters.c)
+    "duplicate_request",
+    "out_of_seq_request",
+    "rcvd_seq_err",
+    "rcvd_rnr_err",
+    "send_rnr_err",
+    "completer_retry_err",
+    "retry_exceeded_err",
+    "retry_rnr_exceeded_err",
+    "send_err",
 )
 
 # Counters that rise when the network is congested: not an error of a rail, but throughput is being throttled.
@@ -94,15 +104,16 @@ def parse_counters(text: str) -> CounterSnapshot:
     """``at<TAB>UPTIME_SECONDS`` and ``counter<TAB>DEVICE<TAB>PORT<TAB>NAME<TAB>VALUE`` per counter (counters, hw_counters, and
     pause, discard and CRC counters of ``ethtool -S``). Words of ``port_*_data`` become bytes here."""
     at = [r[0] for r in rows(text, "at", 1)]
-    if not at:
-        raise ProbeError("no at line")
+    uptime = number(at[0]) if at else None
+    if uptime is None:
+        raise ProbeError("no at line with the uptime in seconds")
     found: dict[tuple[str, int], dict[str, int]] = {}
     for device, port, name, value in rows(text, "counter", 4):
         n = integer(value)
         if n is None or not port.isdigit():
             raise ProbeError(f"counter {device}/{port} {name} = {value!r}")
         found.setdefault((device, int(port)), {})[name] = n * 4 if name in _WORDS else n
-    return CounterSnapshot(float(at[0]), tuple(PortCounters(d, p, v) for (d, p), v in sorted(found.items())))
+    return CounterSnapshot(uptime, tuple(PortCounters(d, p, v) for (d, p), v in sorted(found.items())))
 
 
 COUNTERS = Probe(
