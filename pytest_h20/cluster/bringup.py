@@ -77,8 +77,7 @@ class BringUp:
         self.phase = phase
         seconds = self.clock.now() - self._began
         self.timeline.append((phase.value, seconds))
-        note = f"{seconds:.1f} s {detail}".strip()
-        self.journal.event("state", engine=self.label or self.target.engine, state=phase.value, note=note)
+        self.journal.event("state", engine=self.label or self.target.engine, state=phase.value, note=detail)
         self.progress.phase(phase.value, detail)
 
     def _make_folders(self) -> None:
@@ -163,9 +162,8 @@ class BringUp:
     def _note(self, role: str, stage: Stage) -> None:
         before = self._stages.get(role)
         if before is None or before.name != stage.name:
-            seconds = self.clock.now() - self._began
             where = next(r.node for r in self.roles if r.role == role)
-            note = f"{seconds:.1f} s"
+            note = f"{stage.done}/{stage.total} {stage.unit}".strip() if stage.total else stage.detail
             self.journal.event("state", engine=self.label or self.target.engine, state=stage.name, node=where, note=note)
         self._stages[role] = stage
 

@@ -70,7 +70,7 @@ def run_parts(view: RunView) -> Html:
         _calibration(view),
         _section("Throughput and latency", charts.figures(view.cells)) if view.cells else None,
         _section("Proof of RDMA", rails.rail_map(view.rails)) if view.rails else None,
-        _section("Bring-up", timeline.timeline_part(view.timeline, view.header.ended)) if view.timeline else None,
+        _section("Bring-up", timeline.timeline_part(view.timeline, view.header.ended, view.header.time_scale)) if view.timeline else None,
         _section("The nodes against each other", tables.environment(view.facts)) if view.facts else None,
         _section("Not measured", tables.not_measured(view.not_measured)) if view.not_measured else None,
         _section("Commands used", tables.commands(view.commands)) if view.commands else None,

@@ -27,25 +27,31 @@ class Stretch:
     length: float | None
 
 
-def stretches(timeline: Sequence[Timed], ended: datetime | None) -> list[Stretch]:
-    """Turn state changes into stretches. The last state of a run that was cut short ends with the run, when that is known."""
+def stretches(timeline: Sequence[Timed], ended: datetime | None, scale: float = 1.0) -> list[Stretch]:
+    """Turn state changes into stretches, in model seconds (``scale`` of them pass in one).
+
+    A node's last stage ends when the cluster is ready or broken; that of a run that was cut short ends with the run, when that is
+    known.
+    """
     lanes: defaultdict[tuple[str, str], list[Timed]] = defaultdict(list)
     for item in timeline:
         lanes[(item.change.engine, item.change.node)].append(item)
     found = []
     for (engine, node), items in lanes.items():
         zero = min(i.time for i in timeline if i.change.engine == engine)
+        whole = lanes[(engine, "")] if (engine, "") in lanes else []
+        settled = next((i.time for i in whole if i.change.state in ("ready", "broken")), ended)
         for item, after in zip(items, [*items[1:], None], strict=True):
-            end = after.time if after else (None if item.change.state in RESTING else ended)
-            length = (end - item.time).total_seconds() if end else None
-            start = (item.time - zero).total_seconds()
+            end = after.time if after else (None if item.change.state in RESTING else settled)
+            length = max(0.0, (end - item.time).total_seconds()) * scale if end else None
+            start = (item.time - zero).total_seconds() * scale
             found.append(Stretch(engine, node, item.change.state, item.change.note, start, length))
     return found
 
 
-def timeline_part(timeline: Sequence[Timed], ended: datetime | None) -> Html:
+def timeline_part(timeline: Sequence[Timed], ended: datetime | None, scale: float = 1.0) -> Html:
     """One table with bars per engine; nothing when nothing was started."""
-    found = stretches(timeline, ended)
+    found = stretches(timeline, ended, scale)
     engines = dict.fromkeys(s.engine for s in found)
     return join(*(_engine(engine, [s for s in found if s.engine == engine]) for engine in engines))
 
