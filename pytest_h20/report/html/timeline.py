@@ -39,7 +39,7 @@ def stretches(timeline: Sequence[Timed], ended: datetime | None, scale: float = 
     found = []
     for (engine, node), items in lanes.items():
         zero = min(i.time for i in timeline if i.change.engine == engine)
-        whole = lanes[(engine, "")] if (engine, "") in lanes else []
+        whole = lanes.get((engine, ""), [])
         settled = next((i.time for i in whole if i.change.state in ("ready", "broken")), ended)
         for item, after in zip(items, [*items[1:], None], strict=True):
             end = after.time if after else (None if item.change.state in RESTING else settled)
