@@ -72,9 +72,7 @@ class StandInContainers:
         out = printed(truth, nodes * gpus, rails, image.nccl) if rank == 0 else ""
         return CommandResult(self._node, "docker run", 0, out, "", 0.0)
 
-    def exec(
-        self, container_id: str, argv: Sequence[str], env: Mapping[str, str] | None = None, timeout: float = 60.0
-    ) -> CommandResult:
+    def exec(self, container_id: str, argv: Sequence[str], env: Mapping[str, str] | None = None, timeout: float = 60.0) -> CommandResult:
         """Who listens on a port, what Ray counts: the two questions a bring-up asks inside."""
         text = " ".join(argv)
         if "h20-ask: listeners" in text:

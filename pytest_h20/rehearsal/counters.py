@@ -9,9 +9,7 @@ WORD = 4
 """``port_xmit_data`` counts 4-byte words."""
 
 
-def counters_of(
-    world: World, node: str, tokens: int, base: dict[tuple[str, str], int], loads: int = 0
-) -> dict[tuple[str, str], int]:
+def counters_of(world: World, node: str, tokens: int, base: dict[tuple[str, str], int], loads: int = 0) -> dict[tuple[str, str], int]:
     """Counters of every device of a node after this many tokens and runs of ``ib_write_bw``: (device, counter) → value."""
     spec = next(n for n in world.inventory.nodes if n.name == node)
     rails = [r.hca for r in spec.rails]

@@ -67,7 +67,6 @@ def sglang(s: Setting) -> list[Moment]:
     def ranks(text: str) -> str:
         return "".join(line(text, first + i) for i in range(s.per_node))
 
-    args = " ".join(s.argv)
     moments = [
         Moment(0.01, line(f"server_args=ServerArgs(model_path='{s.model}', tokenizer_path='{s.model}', tp_size={s.tp}, nnodes={s.nodes}, node_rank={s.rank}, port={s.port}, dist_init_addr='{s.address}')"), "arguments"),
         *[Moment(0.02, f"{text}\n") for text in s.extra],
@@ -88,16 +87,21 @@ def sglang(s: Setting) -> list[Moment]:
         Moment(0.86, line("max_total_num_tokens=409726, chunked_prefill_size=8192, max_prefill_tokens=16384, max_running_requests=2049, context_len=163840", first), "kv-cache"),
     ]  # fmt: skip
     if s.rank > 0:
-        moments.append(Moment(0.87, line(f"Dummy health check server started in background thread at 0.0.0.0:{s.port}"), "serving", "serve"))
+        moments.append(
+            Moment(0.87, line(f"Dummy health check server started in background thread at 0.0.0.0:{s.port}"), "serving", "serve")
+        )
         return sorted(moments, key=lambda m: m.at)
     moments += [
         Moment(0.88, f"INFO:     Started server process [{7000 + s.rank}]\nINFO:     Waiting for application startup.\n", "serving"),
         Moment(0.90, "", "serving", "serve"),
-        Moment(0.91, f"INFO:     Application startup complete.\nINFO:     Uvicorn running on http://0.0.0.0:{s.port} (Press CTRL+C to quit)\n", "warmup"),
+        Moment(
+            0.91,
+            f"INFO:     Application startup complete.\nINFO:     Uvicorn running on http://0.0.0.0:{s.port} (Press CTRL+C to quit)\n",
+            "warmup",
+        ),
         Moment(0.97, 'INFO:     127.0.0.1:40518 - "POST /generate HTTP/1.1" 200 OK\n', "warmup"),
         Moment(1.00, line("The server is fired up and ready to roll!"), "ready", "ready"),
     ]
-    assert args is not None
     return sorted(moments, key=lambda m: m.at)
 
 
@@ -123,7 +127,15 @@ def vllm_server(s: Setting) -> list[Moment]:
             Moment(0.07, line("No current placement group found. Creating a new placement group.", "ray_utils.py:328"), "placement"),
         ]  # fmt: skip
     elif headless:
-        moments.append(Moment(0.06, line(f"Launching vLLM (v{s.version}) headless multiproc executor, with head node address {s.address} for torch.distributed process group."), "joining"))
+        moments.append(
+            Moment(
+                0.06,
+                line(
+                    f"Launching vLLM (v{s.version}) headless multiproc executor, with head node address {s.address} for torch.distributed process group."
+                ),
+                "joining",
+            )
+        )
     moments += [
         Moment(0.09, "".join(line(f"world_size={s.tp} rank={first + i} local_rank={i} distributed_init_method=tcp://{s.address}:29501 backend=nccl", "parallel_state.py:957") for i in range(s.per_node)), "dist-init"),
         Moment(0.10, line(f"vLLM is using nccl=={s.nccl}", "pynccl.py:69") if first == 0 else "", "nccl", "nccl"),
@@ -131,8 +143,7 @@ def vllm_server(s: Setting) -> list[Moment]:
         Moment(0.17, line(f"Starting to load model {s.model}...", "gpu_model_runner.py:1110"), "loading"),
     ]  # fmt: skip
     moments += [
-        Moment(0.19 + 0.55 * i / SHARDS, bar, "loading")
-        for i, bar in enumerate(_bars("Loading safetensors checkpoint shards", SHARDS))
+        Moment(0.19 + 0.55 * i / SHARDS, bar, "loading") for i, bar in enumerate(_bars("Loading safetensors checkpoint shards", SHARDS))
     ]
     moments += [
         Moment(0.76, "\n" + line("Model loading took 41.6975 GiB and 102.412070 seconds", "gpu_model_runner.py:1122"), "loaded"),
@@ -142,7 +153,12 @@ def vllm_server(s: Setting) -> list[Moment]:
     if headless:
         return sorted(moments, key=lambda m: m.at)
     moments += [
-        Moment(0.95, line(f"Starting vLLM API server on http://0.0.0.0:{s.port}", "api_server.py:1081") + line("Available routes are:", "launcher.py:26"), "serving"),
+        Moment(
+            0.95,
+            line(f"Starting vLLM API server on http://0.0.0.0:{s.port}", "api_server.py:1081")
+            + line("Available routes are:", "launcher.py:26"),
+            "serving",
+        ),
         Moment(0.97, "INFO:     Started server process [9931]\nINFO:     Waiting for application startup.\n", "serving", "serve"),
         Moment(1.00, "INFO:     Application startup complete.\n", "ready", "ready"),
     ]

@@ -18,6 +18,7 @@ END, NEWLINE, EOS, OFFSET = 7, 10, 1, 200_000
 """Ids: of ``</think>``, of a newline, of the end, and of the character with code 0. Below OFFSET are ids without own text."""
 
 THINK = "<think>\n"
+_OWN = {END: "</think>", NEWLINE: "\n", EOS: ""}
 
 
 def encode(text: str) -> list[int]:
@@ -36,7 +37,7 @@ def decode(ids: Sequence[int]) -> str:
 def _character(token: int) -> str:
     if token >= OFFSET:
         return chr(token - OFFSET) if token < OFFSET + 0x110000 else "?"
-    return {END: "</think>", NEWLINE: "\n", EOS: ""}.get(token) if token in (END, NEWLINE, EOS) else chr(97 + token % 26)  # type: ignore[return-value]
+    return _OWN[token] if token in _OWN else chr(97 + token % 26)
 
 
 class Language:

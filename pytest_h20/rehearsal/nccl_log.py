@@ -68,8 +68,7 @@ class NcclJob:
                 f"comm 0x55d0c{rank:02x}000 rank {rank} nRanks {self.nranks} nNodes {len(self.nodes)} "
                 f"localRanks {self.per_node} localRank {gpu} MNNVL 0"
             )
-        for line in truth["extra_lines"].get(node.name, []) + truth["extra_lines"].get("*", []):
-            start.append(line)
+        start += [*truth["extra_lines"].get(node.name, []), *truth["extra_lines"].get("*", [])]
         if not truth["no_channels"]:
             links = self._channels(rank, node, minor)
             ready = "Connected all rings" + (", use ring PXN 0 GDR " + str(int(truth["gdr"])) if minor >= 24 else "")
@@ -97,16 +96,15 @@ class NcclJob:
                 text = str(truth["gid_index"]) if key == "NCCL_IB_GID_INDEX" else value
                 lines.append(f"{key} set by environment to {text}.")
         plugin = truth["plugin_line"]
-        lines += [plugin] if plugin else ["NET/Plugin: No plugin found (libnccl-net.so)", "NET/Plugin: Using internal network plugin."]
+        internal = ["NET/Plugin: No plugin found (libnccl-net.so)", "NET/Plugin: Using internal network plugin."]
+        lines += [plugin] if plugin else internal
         if truth["network"] == "IB":
             suffix = ":0:1" if minor >= 30 else ""
             listed = " ".join(f"[{i}]{h}{suffix}/RoCE" for i, h in enumerate(node.hcas))
             relaxed = "[RO]; " if minor >= 12 else "; "
             lines.append(f"NET/IB : Using {listed} {relaxed}OOB {interface}:{node.address}<0>")
-            on = "enabled" if truth["gdr"] else "disabled"
-            lines += [f"NET/IB : GPU Direct RDMA Enabled for HCA {i} '{h.split(':')[0]}'" for i, h in enumerate(node.hcas)][
-                : len(node.hcas) if on == "enabled" else 0
-            ]
+            on = "Enabled" if truth["gdr"] else "Disabled"
+            lines += [f"NET/IB : GPU Direct RDMA {on} for HCA {i} '{h.split(':')[0]}'" for i, h in enumerate(node.hcas)]
         else:
             lines += ["NET/IB : No device found.", f"NET/Socket : Using [0]{interface}:{node.address}<0>"]
         return lines
@@ -157,7 +155,5 @@ def job_of(inventory: Mapping[str, Any], node_names: Sequence[str], truth: Mappi
     for i, name in enumerate(node_names):
         spec = next(n for n in inventory["nodes"] if n["name"] == name)
         hcas = tuple(f"{r['hca']}:{r['port']}" for r in spec["rails"])
-        nodes.append(
-            NcclNode(name, hcas, spec["control_interface"], spec["host_ip"] or spec["address"], 9000 + 1000 * i + 100)
-        )
+        nodes.append(NcclNode(name, hcas, spec["control_interface"], spec["host_ip"] or spec["address"], 9000 + 1000 * i + 100))
     return NcclJob(tuple(nodes), truth, env)

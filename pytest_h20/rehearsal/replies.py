@@ -214,7 +214,9 @@ class Replies:
             return self._streamed(body, chat, prompt, runs)
         return self._plain(body, chat, prompt, runs)
 
-    def _run(self, body: Mapping[str, Any], prompt: list[int], limit: int, known: str | None, enum: Any) -> Iterator[tuple[int, str | None]]:
+    def _run(
+        self, body: Mapping[str, Any], prompt: list[int], limit: int, known: str | None, enum: Any
+    ) -> Iterator[tuple[int, str | None]]:
         for count, token in enumerate(self.language.tokens(prompt, body, known, enum), 1):
             if token == EOS and not body.get("ignore_eos"):
                 yield token, "length" if self.has("finish_always_length") else "stop"
@@ -281,9 +283,10 @@ class Replies:
     @property
     def fields(self) -> tuple[str, ...]:
         """The names of the reasoning field."""
+        names = self.shape.reasoning_fields
         if not self.has("field_renamed"):
-            return self.shape.reasoning_fields
-        return tuple({"reasoning": "reasoning_content", "reasoning_content": "reasoning"}[n] for n in self.shape.reasoning_fields[:1])
+            return names
+        return ("reasoning_content" if names[0] == "reasoning" else "reasoning",)
 
     def usage(self, prompt: int, ids: Sequence[int], reasoning: int) -> dict[str, Any]:
         """Counts as this version tells them."""
@@ -472,7 +475,7 @@ class Replies:
         choice: dict[str, Any] = {"index": index, "logprobs": None, "finish_reason": None if apart else finish}
         if not chat:
             choice["text"] = content + reasoning
-            last = {"index": index, "logprobs": None, "text": "", "finish_reason": finish}
+            last: dict[str, Any] = {"index": index, "logprobs": None, "text": "", "finish_reason": finish}
         else:
             delta: dict[str, Any] = {}
             if reasoning:
@@ -480,6 +483,7 @@ class Replies:
             if content or not reasoning:
                 delta["content"] = content
             choice["delta"] = delta
-            last = {"index": index, "logprobs": None, "delta": dict.fromkeys(self.fields) if self.parser else {}, "finish_reason": finish}
+            empty = dict.fromkeys(self.fields) if self.parser else {}
+            last = {"index": index, "logprobs": None, "delta": empty, "finish_reason": finish}
         data: bytes = event(choice, usage)
         return data + event(last, usage) if apart else data
