@@ -18,6 +18,7 @@ from pytest_h20.cluster.shared import FailedElsewhere
 from pytest_h20.errors import H20Error, UsageError
 from pytest_h20.inventory import Inventory, with_limits
 from pytest_h20.options import Setting
+from pytest_h20.outcome import not_measured
 from pytest_h20.report.run import RunFolder
 from pytest_h20.reporting import VERDICTS_KEY, Reporting, first_line, gate_of, report_hook
 from pytest_h20.session import Session, build, create_run, redactor_of, with_run
@@ -177,7 +178,11 @@ class ActivePlugin:
 
     @pytest.hookimpl(trylast=True)
     def pytest_collection_modifyitems(self, items: list[pytest.Item]) -> None:
-        """The suite in the order of its gates: cheap and telling first, the load last."""
+        """The suite in the order of its gates: cheap and telling first, the load last. Gates left out say why."""
+        for item in items if self.session.left_out else ():
+            reason = self.session.left_out.get(GateName(gate)) if (gate := gate_of(item)) else None
+            if reason:
+                item.add_marker(pytest.mark.skip(reason=reason))
         order = {name.value: index for index, name in enumerate(GateName)}
 
         def key(item: pytest.Item) -> tuple[int, int]:
@@ -213,10 +218,10 @@ class ActivePlugin:
         """A measurement is alone on the endpoint; everything else that talks to it may go on side by side."""
         names = set(getattr(item, "fixturenames", ()))
         if self.session.run is None or not names & {"endpoint", "client", "load", "alone", "cluster"}:
-            return (yield)
+            return (yield from _told_plainly(item))
         shared = self.session.shared
         with shared.exclusive("traffic") if names & {"load", "alone"} else shared.together("traffic"):
-            return (yield)
+            return (yield from _told_plainly(item))
 
     def checks_of_hooks(self, label: str, state: ClusterState) -> None:
         """The checks of other repositories, made once per engine by whoever needs the cluster first."""
@@ -296,6 +301,19 @@ class ActivePlugin:
                 sys.stderr.flush()
 
         return write
+
+
+def _told_plainly(item: pytest.Item) -> Generator[None, object, object]:
+    """An error of ours in a test of a gate is a check that could not be made, in words: a traceback would only hide them."""
+    try:
+        return (yield)
+    except H20Error as error:
+        gate = gate_of(item)
+        if gate is None:
+            raise
+        broken = pytest.fail.Exception(str(error), pytrace=False)
+        broken.h20_verdicts = [not_measured(item.nodeid, gate, error)]  # type: ignore[attr-defined]
+        raise broken from None
 
 
 def _file(label: str) -> str:

@@ -69,8 +69,18 @@ def inventory(request: pytest.FixtureRequest) -> Inventory:
 
 @pytest.fixture(scope="session")
 def h20_engine(request: pytest.FixtureRequest) -> str:
-    """Label of the engine under test."""
-    label: str = getattr(request, "param", None) or _session(request).labels[0]
+    """Label of the engine under test. The engine before it is taken down first: even its ports would be in the way."""
+    from pytest_h20.cluster.shared import FailedElsewhere
+    from pytest_h20.errors import H20Error
+    from pytest_h20.lifecycle import previous_engine_down
+
+    plugin = _active(request)
+    label: str = getattr(request, "param", None) or plugin.session.labels[0]
+    if plugin.session.run is not None:
+        try:
+            previous_engine_down(plugin.session, label, plugin.line_writer())
+        except (FailedElsewhere, H20Error) as error:
+            pytest.fail(f"the engine before {label} could not be taken down: {error}", pytrace=False)
     return label
 
 
@@ -105,10 +115,9 @@ def cluster(request: pytest.FixtureRequest, h20_engine: str) -> ClusterState:
     """The cluster, up and proved ready. The first test that asks brings it up; a failure is told there, once."""
     from pytest_h20.cluster.shared import FailedElsewhere
     from pytest_h20.errors import H20Error
-    from pytest_h20.lifecycle import bring_up, previous_engine_down
+    from pytest_h20.lifecycle import bring_up
 
     plugin = _active(request)
-    previous_engine_down(plugin.session, h20_engine, plugin.line_writer())
     try:
         state = bring_up(plugin.session, h20_engine, plugin.line_writer(), _is_terminal(request))
     except FailedElsewhere as error:

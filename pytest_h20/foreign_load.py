@@ -26,7 +26,7 @@ def run_in_container(load: Load, cell: Cell, generator: str, requests: int | Non
     Raises:
         MeasurementError: the benchmark failed or wrote no result; its last words are in the text.
     """
-    role = _head_role(load)
+    role = _head_role(load, generator)
     target = load.endpoint.target
     output = f"{MOUNT_POINT}/{generator}-{cell.id}.json"
     port = target.profile.http_port
@@ -36,7 +36,12 @@ def run_in_container(load: Load, cell: Cell, generator: str, requests: int | Non
         )
     else:
         argv = bench_serving.vllm_argv(
-            cell, load.endpoint.model, output, port=port, requests=requests or cell.concurrency, tokenizer=target.inventory.model.path
+            cell,
+            load.endpoint.model,
+            output,
+            port=port,
+            requests=requests or cell.concurrency,
+            tokenizer=target.inventory.model.path,
         )
     node = load.session.nodes[role.node]
     seconds = 600.0 + cell.concurrency * (cell.input_len + cell.output_len) * 0.05
@@ -116,10 +121,8 @@ def crosscheck(load: Load) -> list[Verdict]:
     ]
 
 
-def _head_role(load: Load) -> RoleRef:
+def _head_role(load: Load, generator: str) -> RoleRef:
     roles = [r for r in load.endpoint.cluster.roles if r.node == load.endpoint.cluster.head]
     if not roles:
-        raise UsageError(
-            f"--h20-load={load.session.value('h20_load')}: an attached endpoint has no container of ours to run the benchmark in"
-        )
+        raise MeasurementError(f"{generator} runs in a container of ours, and there is none: the endpoint was attached to")
     return roles[-1]

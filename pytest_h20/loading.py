@@ -7,7 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from pytest_h20.errors import H20Error, UsageError
+from pytest_h20.errors import H20Error
 from pytest_h20.inventory import LoadSettings
 from pytest_h20.lifecycle import key
 from pytest_h20.limits import LimitFile, load_limits
@@ -21,10 +21,13 @@ from pytest_h20.report.judge import judge_cell
 from pytest_h20.report.model import Cell as CellRecord
 from pytest_h20.report.requests import intervals, read_requests, windows
 from pytest_h20.serving import Endpoint, vocabulary_of
-from pytest_h20.session import Session
+from pytest_h20.session import Session, repeats_asked
 from pytest_h20.verdicts import Limit, Origin, Status, Verdict
 
 Write = Callable[[str], None]
+
+SELFCHECK_LEVELS = (1, 4, 16, 64, 256, 1024)
+"""Streams at which the client checks itself: a client that is right at more streams than a cell has is right at the cell's."""
 
 
 class NotRun(H20Error):
@@ -51,7 +54,7 @@ class Load:
         """How often each cell is measured: once (0), or 1 … N when calibrating."""
         if not self.session.value("h20_calibrate"):
             return (0,)
-        return tuple(range(1, repeats_asked(self.session) + 1))
+        return tuple(range(1, repeats_asked(self.session.value("h20_repeats")) + 1))
 
     def run(self, cell: Cell, repeat: int = 0) -> CellResult:
         """Measure one cell with everything recorded. A finished cell is kept whatever happens after it.
@@ -119,10 +122,11 @@ class Load:
         return bound.tpot_hw_s * 1e3
 
     def _selfcheck(self, cell: Cell) -> SelfCheck:
-        """This client's own error at the cell's concurrency, measured once per level in this process."""
-        if cell.concurrency not in self._checks:
-            self._checks[cell.concurrency] = self_check(cell.concurrency, self.dialect, LoadPlan(processes=0))
-        return self._checks[cell.concurrency]
+        """This client's own error at the cell's concurrency or the next level above it, measured once per level in this process."""
+        level = next((known for known in SELFCHECK_LEVELS if known >= cell.concurrency), cell.concurrency)
+        if level not in self._checks:
+            self._checks[level] = self_check(level, self.dialect, LoadPlan(processes=0))
+        return self._checks[level]
 
     @property
     def dialect(self) -> str:
@@ -290,8 +294,7 @@ def sanity_verdict(result: CellResult, label: str, file: str) -> Verdict:
 
 
 def load_of(session: Session, label: str, endpoint: Endpoint, write: Write, terminal: bool) -> Load:
-    """The load generator of one engine. Raises ``UsageError`` when its limits cannot be read or do not fit its cells."""
-    from pytest_h20.limits import require_coverage
+    """The load generator of one engine. That its limits fit its cells was seen before anything was started."""
     from pytest_h20.parameters import cells_of
 
     target = endpoint.target
@@ -299,17 +302,7 @@ def load_of(session: Session, label: str, endpoint: Endpoint, write: Write, term
     cells = cells_of(settings)
     source = target.profile.limits
     limits = load_limits(Path(source)) if source else None
-    if limits is not None and settings.limit == "all" and not session.value("h20_calibrate"):
-        require_coverage([c.id for c in cells], limits, str(source))
     return Load(session, label, endpoint, write, terminal, settings, limits, tuple(cells))
-
-
-def repeats_asked(session: Session) -> int:
-    """``--h20-repeats``. Raises ``UsageError`` for what is no number from 3."""
-    text = str(session.value("h20_repeats") or 5)
-    if not text.isdigit() or int(text) < 3:
-        raise UsageError(f"--h20-repeats={text}: a whole number from 3 is needed, to know the spread")
-    return int(text)
 
 
 def _stem(cell: Cell, repeat: int) -> str:

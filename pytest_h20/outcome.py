@@ -73,6 +73,13 @@ def outcome_of(
     return Outcome(test_id, gate, tuple(told), outcome, reason if outcome != "passed" else "", broke, duration, when)
 
 
+def not_measured(test_id: str, gate: str, error: Exception) -> Verdict:
+    """The verdict of a check that an error of ours kept from being made."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()] or [type(error).__name__]
+    check = f"{gate}.{check_name(test_id)}"
+    return _verdict(check, Status.UNKNOWN, "Could not be measured", _parameters(test_id), lines[0], "mend that, and run it again")
+
+
 def check_name(test_id: str) -> str:
     """``tests/test_x.py::TestA::test_some_thing[p]`` -> ``some_thing``."""
     name = test_id.split("[", 1)[0].rsplit("::", 1)[-1].removeprefix("test_")

@@ -15,7 +15,7 @@ from pytest_h20.cluster.shared import Shared
 from pytest_h20.connect import connect_all
 from pytest_h20.errors import UsageError
 from pytest_h20.inventory import Inventory, load_inventory, parse_inventory, with_limits
-from pytest_h20.options import Setting
+from pytest_h20.options import BY_DEST, Setting
 from pytest_h20.report.model import Mode, NodeBrief
 from pytest_h20.report.run import RunFolder
 from pytest_h20.transport import Node
@@ -26,11 +26,15 @@ if TYPE_CHECKING:
 
 ATTACH_GATES = (GateName.ENDPOINT, GateName.REASONING, GateName.ANSWERS, GateName.THROUGHPUT)
 """What can be judged of a bare URL."""
+NO_INVENTORY = "attached without an inventory: there is no machine to look at; give --nodes=INVENTORY as well"
 
 
 @dataclass
 class Session:
-    """Everything a run knows. Built the same way in the controller and in every xdist worker."""
+    """Everything a run knows. Built the same way in the controller and in every xdist worker.
+
+    ``left_out``: gates this run does not look at, with the reason; their tests are skipped with it.
+    """
 
     settings: Mapping[str, Setting]
     inventory: Inventory
@@ -39,6 +43,7 @@ class Session:
     mode: Mode
     required: tuple[GateName, ...]
     cannot_accept: tuple[str, ...] = ()
+    left_out: Mapping[GateName, str] = field(default_factory=dict)
     clock: Clock = field(default_factory=Clock)
     rehearsal: Rehearsal | None = None
     worker: str = ""
@@ -107,6 +112,7 @@ def build(
 
     ``state_dir``: where a rehearsal keeps what its processes share.
     """
+    _known_words(settings)
     nodes = settings["h20_nodes"].value
     attach = settings["h20_attach"].value
     rehearsal = None
@@ -133,14 +139,23 @@ def build(
         url = attach or (inventory.attach.url if inventory.attach else "")
         if len(targets) > 1:
             raise UsageError(f"--h20-attach={url}: one endpoint is one engine; give --engine once")
+    if settings["h20_weights"].value in ("fast", "full"):
+        inventory = with_weights_full(inventory, settings["h20_weights"].value == "full")
+        targets = tuple(replace(t, inventory=inventory) for t in targets)
+    _numbers_that_fit(settings, targets)
+    left_out = dict.fromkeys([g for g in GateName if g not in ATTACH_GATES], NO_INVENTORY) if not nodes else {}
     required = _required(inventory, bare=not nodes)
+    if settings["h20_weights"].value == "skip":
+        left_out.setdefault(GateName.WEIGHTS, "not looked at: --h20-weights=skip")
+        required = tuple(g for g in required if g is not GateName.WEIGHTS)
+        cannot.append("the weights were not looked at (--h20-weights=skip)")
     mode = {"rehearsal": Mode.REHEARSAL, "lab": Mode.LAB}.get(inventory.kind, Mode.ATTACH if attach else Mode.FULL)
     if any(inventory.load_of(t.profile).limit == "none" for t in targets):
         cannot.append("throughput was recorded without limits (load.limit: none)")
     if settings["h20_calibrate"]:
         cannot.append("this run calibrated limits instead of judging by them")
-    if set(required) != set(GateName) and nodes:
-        cannot.append("the inventory requires only the gates " + ", ".join(g.value for g in required))
+    if inventory.gates is not None and set(inventory.gates) != {g.value for g in GateName}:
+        cannot.append("the inventory requires only the gates " + ", ".join(inventory.gates))
     return Session(
         settings=settings,
         inventory=inventory,
@@ -149,10 +164,72 @@ def build(
         mode=mode,
         required=required,
         cannot_accept=tuple(cannot),
+        left_out=left_out,
         clock=clock,
         rehearsal=rehearsal,
         worker=worker,
     )
+
+
+def _known_words(settings: Mapping[str, Setting]) -> None:
+    """The command line checks its choices itself; an ini file does not."""
+    for name, setting in settings.items():
+        choices = BY_DEST[name].choices if name in BY_DEST else None
+        if choices and setting and setting.value not in choices:
+            raise UsageError(f"{name} = {setting.value} (from {setting.origin}): choose from {', '.join(choices)}")
+
+
+def with_weights_full(inventory: Inventory, full: bool) -> Inventory:
+    """The inventory with ``expect.weights_full`` set for every node: ``--h20-weights=full`` and ``fast`` win over the file."""
+    change = {"weights_full": full}
+    nodes = tuple(
+        n if n.expect is None else n.model_copy(update={"expect": n.expect.model_copy(update=change)}) for n in inventory.nodes
+    )
+    return inventory.model_copy(update={"expect": inventory.expect.model_copy(update=change), "nodes": nodes})
+
+
+def _numbers_that_fit(settings: Mapping[str, Setting], targets: Sequence[Target]) -> None:
+    """What would only be found wrong after hours: limits that do not fit the cells, a number of repeats, a node's name, a file."""
+    from pytest_h20.limits import load_limits, require_coverage
+    from pytest_h20.parameters import cells_of
+
+    for target in targets:
+        source, load = target.profile.limits, target.inventory.load_of(target.profile)
+        limits = load_limits(Path(source)) if source else None
+        if limits is not None and load.limit == "all" and not settings["h20_calibrate"]:
+            require_coverage([c.id for c in cells_of(load)], limits, str(source))
+    if settings["h20_calibrate"]:
+        repeats_asked(settings["h20_repeats"].value)
+        folder = Path(settings["h20_calibrate"].value).resolve().parent
+        if not folder.is_dir():
+            raise UsageError(f"--h20-calibrate={settings['h20_calibrate'].value}: there is no folder {folder}")
+    elif settings["h20_repeats"]:
+        raise UsageError("--h20-repeats: only with --h20-calibrate=FILE; a run that judges measures every cell once")
+    where = settings["h20_load_from"].value
+    if where and not settings["h20_nodes"]:
+        raise UsageError(f"--h20-load-from={where}: needs --nodes=INVENTORY, to know the node")
+    for target in targets if where else ():
+        if where not in [n.name for n in target.nodes]:
+            raise UsageError(f"--h20-load-from={where}: no such node; nodes are {', '.join(n.name for n in target.nodes)}")
+    generator = settings["h20_load"].value or "own"
+    for target in targets if generator != "own" else ():
+        if generator.partition("-")[0] != target.engine:
+            raise UsageError(
+                f"--h20-load={generator}: it runs in the container of {target.engine}, which has "
+                f"{target.engine}-bench; give --h20-load={target.engine}-bench or --h20-load=own"
+            )
+    if settings["h20_accuracy"]:
+        from pytest_h20.endpoint.answers import load_dataset
+
+        load_dataset(settings["h20_accuracy"].value)
+
+
+def repeats_asked(value: object) -> int:
+    """``--h20-repeats``, default 5. Raises ``UsageError`` for what is no whole number from 3."""
+    text = str(value or 5)
+    if not text.isdigit() or int(text) < 3:
+        raise UsageError(f"--h20-repeats={text}: a whole number from 3 is needed, to know the spread")
+    return int(text)
 
 
 def _required(inventory: Inventory, bare: bool) -> tuple[GateName, ...]:
