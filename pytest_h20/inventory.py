@@ -180,7 +180,8 @@ class Profile(_Model):
     )
     mode: Literal["ray", "native"] | None = Field(None, description="vLLM only: Ray or --nnodes; default by version")
     flags: dict[str, JsonValue] = Field(
-        default_factory=dict, description="the engine's options without '--'; true: a switch that is on; false: off, in the words of the version"
+        default_factory=dict,
+        description="the engine's options without '--'; true: a switch that is on; false: off, in the words of the version",
     )
     env: dict[str, str] = Field(default_factory=dict, description="added to every container; wins over what the suite sets")
     container: ContainerOptions = Field(default_factory=ContainerOptions, description="Docker options of the containers")

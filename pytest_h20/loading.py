@@ -56,6 +56,11 @@ class Load:
             return (0,)
         return tuple(range(1, repeats_asked(self.session.value("h20_repeats")) + 1))
 
+    @property
+    def total(self) -> int:
+        """How many measurements a whole run makes."""
+        return len(self.cells) * len(self.repeats) + bool(self.session.value("h20_load_crosscheck"))
+
     def run(self, cell: Cell, repeat: int = 0) -> CellResult:
         """Measure one cell with everything recorded. A finished cell is kept whatever happens after it.
 
@@ -125,7 +130,9 @@ class Load:
         """This client's own error at the cell's concurrency or the next level above it, measured once per level in this process."""
         level = next((known for known in SELFCHECK_LEVELS if known >= cell.concurrency), cell.concurrency)
         if level not in self._checks:
-            self._checks[level] = self_check(level, self.dialect, LoadPlan(processes=0))
+            found = self_check(level, self.dialect, LoadPlan(processes=0))
+            rehearsal = self.session.rehearsal
+            self._checks[level] = rehearsal.client_check(found) if rehearsal is not None else found
         return self._checks[level]
 
     @property
@@ -162,7 +169,7 @@ class Load:
         left = "" if progress.left_s is None else f", {progress.left_s:.0f} s left"
         total = progress.total or "?"
         self.write(
-            f"\r\x1b[2Kh20: cell {self.done + 1} of {len(self.cells)} {progress.cell}: {progress.done}/{total} requests, "
+            f"\r\x1b[2Kh20: cell {self.done + 1} of {self.total} {progress.cell}: {progress.done}/{total} requests, "
             f"{progress.tokens_per_s:.0f} tok/s{left}"
         )
 
@@ -188,7 +195,7 @@ class Load:
             self.write("\r\x1b[2K")
         figures = f"{_figure(result.output_throughput)} tok/s, TTFT {_figure(result.mean_ttft_ms)} ms, "
         figures += f"TPOT {_figure(result.mean_tpot_ms)} ms"
-        self.write(f"h20: cell {self.done} of {len(self.cells)} {cell.id}: {figures}\n")
+        self.write(f"h20: cell {self.done} of {self.total} {cell.id}: {figures}\n")
 
     def record(self, result: CellResult, repeat: int = 0) -> CellRecord:
         """The cell as the report draws it."""

@@ -1,7 +1,7 @@
 """From what is found on hosts to an inventory: rails paired by subnet, GID index scored, control interface by default route.
 Pure."""
 
-# ruff: noqa: E501 - shell text stays on its own lines
+
 from __future__ import annotations
 
 import re

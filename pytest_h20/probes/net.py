@@ -1,6 +1,6 @@
 """TCP/IP: interfaces, routes, firewall, ports in use, ping at full size, and TCP connections between the nodes."""
 
-# ruff: noqa: E501 - shell and foreign text stay on their own lines
+
 from __future__ import annotations
 
 import ipaddress

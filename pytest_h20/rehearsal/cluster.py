@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import importlib
 import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from pytest_h20.inventory import Inventory
 from pytest_h20.rehearsal.faults import inject
@@ -51,23 +50,13 @@ class Rehearsal:
         """Keep what the processes share in this folder."""
         self.state_dir = state_dir
         self._state = None
-        if self.world.client_error:
-            _slow_client(self.world.client_error)
+
+    def client_check(self, found: SelfCheck) -> SelfCheck:
+        """The load generator's self-check as a fault of the sending machine would leave it."""
+        return replace(found, tpot_error=self.world.client_error) if self.world.client_error else found
 
     def nodes(self) -> dict[str, StandInNode]:
         """The stand-in nodes by name."""
         if self._state is None:
             self._state = State(self.state_dir or Path(tempfile.mkdtemp(prefix="h20-rehearsal-")))
         return {n.name: StandInNode(n.name, self.world, self._state, self.time_scale) for n in self.inventory.nodes}
-
-
-def _slow_client(error: float) -> None:
-    """A fault of the machine that sends the load: its self-check finds this relative error of TPOT."""
-    loading: Any = importlib.import_module("pytest_h20.loading")
-    check = loading.self_check
-
-    def slowed(*args: Any, **kwargs: Any) -> SelfCheck:
-        found: SelfCheck = check(*args, **kwargs)
-        return replace(found, tpot_error=error)
-
-    loading.self_check = slowed

@@ -1,6 +1,6 @@
 """Run the agent where the data is: in the container, else on the node, else only the headers are read over the connection."""
 
-# ruff: noqa: E501 - shell text stays on its own lines
+
 from __future__ import annotations
 
 import importlib

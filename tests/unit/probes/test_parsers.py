@@ -1,6 +1,6 @@
 """Parsers on recorded output: a real H100 under R580, the write-up's show_gids, public listings; hypothesis for the rest."""
 
-# ruff: noqa: E501 - foreign text stays on its own lines
+
 from __future__ import annotations
 
 import json

@@ -1,6 +1,6 @@
 """The agent on real folders (small models, real payload), its judgement, damage of every kind, caching, and no Python at all."""
 
-# ruff: noqa: E501 - tables read better with one row a line
+
 from __future__ import annotations
 
 import io
