@@ -9,13 +9,33 @@ import difflib
 from collections.abc import Mapping, Sequence
 
 from pytest_h20.errors import UsageError
-from pytest_h20.rehearsal.faults import bringup, environment, fabric, nccl, weights
+from pytest_h20.rehearsal.faults import (
+    answers,
+    bringup,
+    endpoint,
+    environment,
+    fabric,
+    nccl,
+    reasoning,
+    throughput,
+    weights,
+)
 from pytest_h20.rehearsal.faults.model import Fault, catalogue
 from pytest_h20.rehearsal.world import World
 
 __all__ = ["CATALOGUE", "Fault", "inject"]
 
-CATALOGUE: Mapping[str, Fault] = catalogue(environment.FAULTS, fabric.FAULTS, weights.FAULTS, bringup.FAULTS, nccl.FAULTS)
+CATALOGUE: Mapping[str, Fault] = catalogue(
+    environment.FAULTS,
+    fabric.FAULTS,
+    weights.FAULTS,
+    bringup.FAULTS,
+    nccl.FAULTS,
+    endpoint.FAULTS,
+    reasoning.FAULTS,
+    answers.FAULTS,
+    throughput.FAULTS,
+)
 """Fault by name, in the order of the gates."""
 
 

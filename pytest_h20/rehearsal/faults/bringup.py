@@ -65,7 +65,7 @@ FAULTS = (
     _fault("not-enough-memory", "No memory is left for the KV cache.", "F52",
            _dies("rank0", 40.0, 1, "RuntimeError: Not enough memory. Please try to increase --mem-fraction-static."), "--mem-fraction-static"),
     _fault("shard-unreadable", "A rank cannot read a shard.", "F47",
-           _dies("rank1", 25.0, 1, "safetensors_rust.SafetensorError: Error while deserializing header: MetadataIncompleteBuffer"), "shard"),
+           _dies("rank1", 25.0, 1, "safetensors_rust.SafetensorError: Error while deserializing header: MetadataIncompleteBuffer"), "weight file"),
     _fault("gloo-cannot-connect", "Gloo picked an address that the other node cannot reach.", "F01",
            _dies("rank0", 8.0, 1, "RuntimeError: Gloo connectFullMesh failed with [../third_party/gloo/gloo/transport/tcp/pair.cc:144] no error"), "GLOO_SOCKET_IFNAME"),
     _fault("rendezvous-times-out", "The other rank never arrives at the rendezvous.", "F14",
