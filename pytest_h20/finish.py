@@ -12,7 +12,7 @@ from pytest_h20.errors import H20Error
 from pytest_h20.lifecycle import key
 from pytest_h20.report.model import Fingerprint, RunView, Warning_
 from pytest_h20.session import Session, digest
-from pytest_h20.verdicts import Decision, decide
+from pytest_h20.verdicts import Decision, Status, Verdict, decide
 
 
 def finish(session: Session, partial: Sequence[str], gates: Collection[str], interrupted: bool) -> Decision:
@@ -37,28 +37,33 @@ def finish(session: Session, partial: Sequence[str], gates: Collection[str], int
         obstacles.append("no test of the acceptance suite ran")
     run.describe(required=required, cannot_accept=tuple(dict.fromkeys(obstacles)))
     run.fingerprint(fingerprint(session))
+    calibrated = write_calibration(session, run.view()) if not interrupted else []
+    for verdict in calibrated:
+        run.record(verdict, "session::calibration")
     verdicts = run.view().verdicts
     decision = decide(verdicts, required, acceptance=not run.header.obstacles)
     if interrupted:
         decision = decision.model_copy(update={"green": False, "accepted": False, "reason": f"interrupted; {decision.reason}"})
     view = run.finish(decision)
-    write_calibration(session, view)
     remember(session, view)
     return view.decision
 
 
-def write_calibration(session: Session, view: RunView) -> None:
-    """``--h20-calibrate FILE``: limits from the repeats of this run. One engine a file; what fails is told, nothing is lost."""
+def write_calibration(session: Session, view: RunView) -> list[Verdict]:
+    """``--h20-calibrate FILE``: limits from the repeats of this run. One engine a file; a file that was not written is red."""
     target = session.value("h20_calibrate")
     if not target:
-        return
-    from pytest_h20.report.calibrate import calibrate, repeats_of
+        return []
+    from pytest_h20.report.calibrate import calibrate, repeats_of, too_noisy
 
+    verdicts = []
     for label, chosen in zip(session.labels, session.targets, strict=True):
         path = Path(target) if len(session.labels) == 1 else Path(target).with_stem(f"{Path(target).stem}-{key(label)}")
+        repeats = repeats_of(view.cells, label)
+        status, reason, action = Status.PASS, "", f"judge by it: --h20-limits={path}"
         try:
             text = calibrate(
-                repeats_of(view.cells, label),
+                repeats,
                 name=f"{session.inventory.name}-{key(label)}",
                 engine=chosen.engine,
                 profile=chosen.profile_name,
@@ -66,7 +71,24 @@ def write_calibration(session: Session, view: RunView) -> None:
             )
             path.write_text(text, encoding="utf-8")
         except (H20Error, OSError) as error:
-            session.folder.add(Warning_(text=f"--h20-calibrate={path}: nothing was written: {error}"))
+            status, reason, action = Status.UNKNOWN, f"nothing was written: {error}", "mend that, and calibrate again"
+        else:
+            if noisy := too_noisy(repeats):
+                status, reason = Status.WARN, f"too noisy to tell a drop of 10 % from none: {', '.join(noisy)}"
+                action = "repeat more (--h20-repeats), with longer cells, on a quiet machine"
+        verdicts.append(
+            Verdict(
+                check="throughput.calibrated",
+                status=status,
+                title="Limits were written from the repeats",
+                subject=label,
+                measured=str(path),
+                reason=reason,
+                action=action,
+            )
+        )
+        session.folder.add(Warning_(text=f"--h20-calibrate={path}: {reason or 'written'}"))
+    return verdicts
 
 
 def remember(session: Session, view: RunView) -> None:

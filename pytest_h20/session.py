@@ -135,6 +135,8 @@ def build(
         limits = str(Path(settings["h20_limits"].value).resolve())
         inventory = with_limits(inventory, lambda *_: limits)
     targets = select(inventory, settings["h20_engine"].value)
+    if attach and not attach.startswith(("http://", "https://")):
+        raise UsageError(f"--h20-attach={attach}: give a URL such as http://10.63.65.207:8000")
     if attach or inventory.attach:
         url = attach or (inventory.attach.url if inventory.attach else "")
         if len(targets) > 1:
@@ -200,9 +202,9 @@ def _numbers_that_fit(settings: Mapping[str, Setting], targets: Sequence[Target]
             require_coverage([c.id for c in cells_of(load)], limits, str(source))
     if settings["h20_calibrate"]:
         repeats_asked(settings["h20_repeats"].value)
-        folder = Path(settings["h20_calibrate"].value).resolve().parent
-        if not folder.is_dir():
-            raise UsageError(f"--h20-calibrate={settings['h20_calibrate'].value}: there is no folder {folder}")
+        path = Path(settings["h20_calibrate"].value).resolve()
+        if not path.parent.is_dir() or path.is_dir():
+            raise UsageError(f"--h20-calibrate={settings['h20_calibrate'].value}: a file in a folder that exists is needed")
     elif settings["h20_repeats"]:
         raise UsageError("--h20-repeats: only with --h20-calibrate=FILE; a run that judges measures every cell once")
     where = settings["h20_load_from"].value
@@ -212,12 +214,25 @@ def _numbers_that_fit(settings: Mapping[str, Setting], targets: Sequence[Target]
         if where not in [n.name for n in target.nodes]:
             raise UsageError(f"--h20-load-from={where}: no such node; nodes are {', '.join(n.name for n in target.nodes)}")
     generator = settings["h20_load"].value or "own"
+    inside = [name for name, on in (
+        (f"--h20-load-from={where}", where), (f"--h20-load={generator}", generator != "own"),
+        ("--h20-load-crosscheck", settings["h20_load_crosscheck"]),
+    ) if on]  # fmt: skip
+    if inside and any(t.inventory.kind == "rehearsal" for t in targets):
+        raise UsageError(f"{inside[0]}: runs a program in the engine's container, and the rehearsal's containers hold none")
     for target in targets if generator != "own" else ():
         if generator.partition("-")[0] != target.engine:
             raise UsageError(
                 f"--h20-load={generator}: it runs in the container of {target.engine}, which has "
                 f"{target.engine}-bench; give --h20-load={target.engine}-bench or --h20-load=own"
             )
+    history = str(settings["h20_history"].value or "none")
+    if history != "none":
+        from pytest_h20.report.history import History
+
+        if "://" not in history and Path(history).is_dir():
+            raise UsageError(f"--h20-history={history}: is a folder; give a file for SQLite, a SQLAlchemy URL, or none")
+        History(history)  # refuses a URL it cannot use; connects to nothing
     if settings["h20_accuracy"]:
         from pytest_h20.endpoint.answers import load_dataset
 

@@ -61,12 +61,18 @@ def calibrate(
         )
     cells = _collect(runs)
     when = when or datetime.now(timezone.utc)
-    rows, noisy = [], []
-    for cell, figures in sorted(cells.items()):
-        row = {metric: summarise(values) for metric, values in figures.items()}
-        rows.append((cell, row))
-        noisy += [f"{_name(cell)} {m}" for m, c in row.items() if m in JUDGED and not _tells(c, drop)]
-    return _render(rows, noisy, name, engine, profile, drop, source, when, len(runs))
+    rows = [(cell, {metric: summarise(values) for metric, values in figures.items()}) for cell, figures in sorted(cells.items())]
+    return _render(rows, too_noisy(runs, drop), name, engine, profile, drop, source, when, len(runs))
+
+
+def too_noisy(runs: Sequence[Iterable[Cell]], drop: float = 0.10) -> list[str]:
+    """Judged figures, ``cell metric``, whose spread over the repeats would hide ``drop`` from a later run."""
+    return [
+        f"{_name(cell)} {metric}"
+        for cell, figures in sorted(_collect(runs).items())
+        for metric, values in figures.items()
+        if metric in JUDGED and not _tells(summarise(values), drop)
+    ]
 
 
 def repeats_of(cells: Iterable[Cell], engine: str) -> list[list[Cell]]:
