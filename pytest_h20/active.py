@@ -126,8 +126,7 @@ class ActivePlugin:
         title = f"Acceptance of {session.inventory.name}"
         self.reporting = Reporting(config, session.run, self.controller, title)
         config.pluginmanager.register(self.reporting, "h20-reporting")
-        if self.controller:
-            self._take_suite()
+        self._take_suite()
         self._old_sigterm = _sigterm_as_interrupt()
 
     def _take_suite(self) -> None:
