@@ -343,8 +343,10 @@ def _expect(hosts: Sequence[Found], rails: Sequence[Sequence[Candidate]], real: 
     if len(rates) == 1:
         expect["rail_rate_gbps"] = rates.pop()
     if not real:
-        expect |= {"memlock_unlimited": False, "all_reduce": False}
+        expect |= {"memlock_unlimited": False, "gpudirect": False, "all_reduce": False}
         allowed += ["fabric.gpudirect", "environment.driver_fits_image", "fabric.ib_*", "fabric.all_reduce*"]
+    if any(rails) and not all(_on_pcie(h, r) for h, r in zip(hosts, rails, strict=True)):
+        expect["ib_write_bw_min"] = 0.001  # software RDMA tells a rate that nothing carries: measured, hardly judged
     if allowed:
         expect["unmeasured_ok"] = sorted(set(allowed))
     return expect

@@ -207,7 +207,7 @@ PING = Probe(
     r"""
 command -v ping >/dev/null || { echo "ping is not installed" >&2; exit 127; }
 one() {
-  o=`ping -n -c 3 -i 0.2 -W 2 -M do -s $3 -I $1 $2 2>&1`
+  o=`ping -n -c 3 -i 0.2 -W 5 -M do -s $3 -I $1 $2 2>&1`
   s=`printf '%s\n' "$o" | sed -n 's/^\([0-9]*\) packets transmitted.*/\1/p'`
   r=`printf '%s\n' "$o" | sed -n 's/.* \([0-9]*\) \(packets \)*received.*/\1/p'`
   t=`printf '%s\n' "$o" | sed -n 's#^r[a-z-]*t[a-z-]* .*= [0-9.]*/\([0-9.]*\)/.*#\1#p'`

@@ -1,0 +1,74 @@
+"""What soft RoCE and Debian's perftest print, recorded on the machines of tests/lab/vm (kernel 6.1, perftest 4.5-0.17)."""
+
+from __future__ import annotations
+
+import pytest
+
+from pytest_h20.probes import perf
+from pytest_h20.probes.counters import delta, parse_counters
+from pytest_h20.probes.script import ProbeError
+
+PERFTEST = """{
+test_info: {
+test: RDMA_Write_BW_Test,
+Dual_port: OFF,
+Device: "mlx5_0",
+Number_of_qps: 1,
+Transport_type: IB,
+Connection_type: RC,
+Using_SRQ: OFF,
+PCIe_relax_order: ON,
+ibv_wr_API: OFF,
+TX_depth : 128,
+CQ_Moderation: 1,
+Mtu: 4096,
+Link_type: Ethernet,
+GID_index: 1,
+Max_inline_data: 0,
+rdma_cm_QPs: OFF,
+Data_ex_method: Ethernet,
+},
+results: {
+MsgSize: 65536,
+n_iterations: 499,
+BW_peak: 0.000000,
+BW_average: 0.084254,
+MsgRate: 0.000161,
+},
+}
+"""
+COUNTERS = "ack_deferred completer_retry_err duplicate_request link_downed out_of_seq_request rcvd_pkts rcvd_seq_err sent_pkts"
+
+
+def test_the_json_of_debians_perftest_is_read() -> None:
+    # With -D there is no peak: the average stands for it.
+    assert perf.parse_ib_write_bw(PERFTEST) == perf.WriteBandwidth(0.084254, 0.084254, 65536, 1)
+
+
+@pytest.mark.parametrize("cut", range(0, len(PERFTEST) - 4, 7))
+def test_a_cut_report_is_never_a_figure(cut: int) -> None:
+    with pytest.raises(ProbeError):
+        perf.parse_ib_write_bw(PERFTEST[:cut])
+
+
+@pytest.mark.parametrize("figure", ["nan", "inf", "0.000000", "-1", "fast"])
+def test_what_is_no_bandwidth_is_refused(figure: str) -> None:
+    with pytest.raises(ProbeError, match="BW_average"):
+        perf.parse_ib_write_bw(PERFTEST.replace("0.084254", figure))
+
+
+def snapshot(at: float, **risen: int) -> str:
+    """A counters section of one rxe port."""
+    values = dict.fromkeys(COUNTERS.split(), 0) | risen
+    return f"at\t{at}\n" + "".join(f"counter\tmlx5_0\t1\t{name}\t{value}\n" for name, value in values.items())
+
+
+def test_traffic_is_no_error_and_rxe_has_no_byte_counters() -> None:
+    [change] = delta(parse_counters(snapshot(10.0)), parse_counters(snapshot(20.0, sent_pkts=28578, rcvd_pkts=24768, ack_deferred=3)))
+    assert (change.errors, change.congestion, change.sent) == ({}, {}, None)
+
+
+@pytest.mark.parametrize("name", ["rcvd_seq_err", "out_of_seq_request", "duplicate_request", "completer_retry_err", "link_downed"])
+def test_what_rxe_counts_when_packets_are_lost_is_an_error(name: str) -> None:
+    [change] = delta(parse_counters(snapshot(10.0)), parse_counters(snapshot(20.0, **{name: 2})))
+    assert change.errors == {name: 2}
