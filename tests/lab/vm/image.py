@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
 from tests.lab.cluster import run
+from tests.lab.image import archive
 from tests.lab.node import PATH
 from tests.lab.places import LabError
 from tests.lab.vm import places
@@ -49,21 +50,23 @@ PACKAGES = (
     "rdmacm-utils",
 )
 BOOT_MODULES = ("virtio_pci", "virtio_blk", "ext4", "crc32c_generic")
-# crc32_generic: without it rxe says "failed to init crc32 algorithm" and `rdma link add` "No such file or directory".
 MODULES = (
-    "virtio_net",
-    "virtio_rng",
-    "overlay",
-    "rdma_rxe",
-    "crc32_generic",
+    "bridge",
+    "crc32_generic",  # without it rxe says "failed to init crc32 algorithm" and `rdma link add` "No such file or directory"
     "crc32_pclmul",
     "ib_uverbs",
+    "nf_tables",  # so that the firewall can be read
+    "nft_compat",
+    "overlay",
+    "rdma_rxe",
     "rdma_ucm",
+    "sch_netem",  # so that a rail can be made to lose packets
     "veth",
-    "bridge",
+    "virtio_net",
+    "virtio_rng",
 )
 CONTAINER_PROGRAMS = ("ibv_devinfo", "ibv_devices", "ibv_rc_pingpong", "rping", "ib_write_bw", "ib_send_lat", "ib_send_bw")
-DISK_SIZE = "4G"
+DISK_SIZE = "8G"  # sparse
 INITTAB = "::sysinit:/lab/rc\n::respawn:/bin/busybox sleep 2147483647\n::ctrlaltdel:/bin/busybox poweroff\n"
 SSHD = (
     "PermitRootLogin prohibit-password\nPasswordAuthentication no\nUsePAM no\nUseDNS no\nHostKey /run/sshd/hostkey\n"
@@ -237,7 +240,6 @@ def guest_files(root: Path) -> None:
     """What makes the Debian root one of our machines: start-up, keys, sshd's settings, stand-ins."""
     (root / "lab").mkdir(exist_ok=True)
     place(GUEST / "rc", root / "lab/rc")
-    (root / "lab/image-name").write_text(places.IMAGE_NAME + "\n")
     (root / "etc/inittab").write_text(INITTAB)
     (root / "sbin/init").unlink(missing_ok=True)
     (root / "sbin/init").symlink_to("/bin/busybox")
@@ -271,7 +273,7 @@ def known_hosts(machines: Iterable[Machine]) -> str:
 
 
 def container_archive(root: Path) -> None:
-    """A root file system of busybox, libibverbs and perftest for ``docker import``."""
+    """A root file system of busybox, libibverbs and perftest as a container image, the same on every machine."""
     inside = ["chroot", str(root)]
     libraries = [p for pattern in ("usr/lib/x86_64-linux-gnu/libibverbs/*.so", "etc/libibverbs.d/*") for p in root.glob(pattern)]
     wanted = {"/bin/busybox", "/etc/passwd", "/etc/group", *(f"/{p.relative_to(root)}" for p in libraries)}
@@ -292,5 +294,8 @@ def container_archive(root: Path) -> None:
     for applet in run([*inside, "/bin/busybox", "--list"]).split():
         if applet != "busybox":
             (stage / "bin" / applet).symlink_to("busybox")
-    run(["tar", "-C", str(stage), "--owner=0", "--group=0", "-cf", str(root / "lab/rdma-tools.tar"), "."])
+    layer = places.vm_dir() / "layer.tar"
+    run(["tar", "-C", str(stage), "--owner=0", "--group=0", "-cf", str(layer), "."])
     shutil.rmtree(stage)
+    (root / "lab/rdma-tools.tar").write_bytes(archive(places.IMAGE_NAME, layer.read_bytes(), {"PATH": "/bin:/usr/bin"}))
+    layer.unlink()

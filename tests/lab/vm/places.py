@@ -7,7 +7,7 @@ from pathlib import Path
 from tests.lab.places import lab_dir
 
 IMAGE_NAME = "h20-lab/rdma-tools:1"
-"""The container image that every machine imports: a shell, the verbs library, perftest."""
+"""The container image that every machine loads: a shell, the verbs library, perftest."""
 
 
 def vm_dir() -> Path:
