@@ -199,7 +199,10 @@ class EngineServer(ReferenceServer):
     def _load(self, request: Request, body: Mapping[str, Any]) -> Generation:
         if request.path != "/generate" and self.replies.vllm and body.get("model", self.replies.model) != self.replies.model:
             raise Refused(404, f"The model `{body.get('model')}` does not exist.")
-        return self.generation(request)
+        generation = self.generation(request)
+        if self.knobs.get("double_count"):
+            self.config.completion_skew = generation.output_tokens
+        return generation
 
     # ------------------------------------------------------------------ speed
     def timing(self, request: Request, running: int) -> Schedule:
@@ -251,9 +254,6 @@ class EngineServer(ReferenceServer):
 
     def _usage(self, generation: Generation, count: int, final: bool) -> dict[str, Any]:
         usage = super()._usage(generation, count, final)
-        if self.knobs.get("double_count"):
-            usage["completion_tokens"] *= 2
-            usage["total_tokens"] = usage["prompt_tokens"] + usage["completion_tokens"]
         if generation.kind == "completions" and self.config.cache_hit_rate:
             usage["prompt_tokens_details"] = {"cached_tokens": int(generation.prompt_tokens * self.config.cache_hit_rate)}
         return usage
