@@ -20,7 +20,14 @@ class CommandTimeout(TransportError):
 
 
 class BringUpError(H20Error):
-    """The cluster did not become ready. Carries the cause, the log tails and the fix in its text."""
+    """The cluster did not become ready. Carries the cause, the log tails and the fix in its text.
+
+    ``check``: the check of the bring-up gate that it answers with "no".
+    """
+
+    def __init__(self, text: str, check: str = "bringup.ready") -> None:
+        super().__init__(text)
+        self.check = check
 
 
 class MeasurementError(H20Error):

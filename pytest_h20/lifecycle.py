@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from urllib.parse import urlsplit
 
 from pytest_h20.cluster import labels
 from pytest_h20.cluster.bringup import BringUp
+from pytest_h20.cluster.checks import TITLES as BRINGUP_TITLES
 from pytest_h20.cluster.http import ask
+from pytest_h20.cluster.kept import Kept, kept
 from pytest_h20.cluster.launch import Target
 from pytest_h20.cluster.preflight import prepare, refuse_leftovers
 from pytest_h20.cluster.progress import Progress
@@ -95,6 +98,11 @@ def attach(session: Session, label: str) -> ClusterState:
         raise BringUpError(f"--h20-attach: {error}; is the engine up, and is this its address?") from None
     except (KeyError, IndexError, TypeError):
         raise BringUpError(f"{url}/v1/models does not list a model; is this an OpenAI-compatible server?") from None
+    ours = Kept()
+    if session.value("h20_nodes"):
+        port = urlsplit(url).port or target.profile.http_port
+        ours = kept(nodes_of(session, target), target.head.name, port)
+        session.folder.event("note", text=f"--h20-attach={url}: {ours.proof or 'no container of ours holds the port'}")
     return ClusterState(
         run_id=run_id_of(session, label),
         engine=target.engine,
@@ -103,7 +111,11 @@ def attach(session: Session, label: str) -> ClusterState:
         url=url,
         model=model,
         versions=Versions(engine=running_version(url, headers)),
+        roles=ours.roles,
+        node_dirs=dict(ours.node_dirs),
         attached=True,
+        worker_health_urls={n.name: f"http://{n.engine_ip}:{target.profile.http_port}" for n in target.nodes[1:] if ours.roles},
+        proof=ours.proof,
     )
 
 
@@ -136,11 +148,12 @@ def failed_verdict(label: str, error: H20Error) -> Verdict:
     """A bring-up that failed. A node that could not be reached is "could not measure", not the engine's fault."""
     # Up to the log tails: the cause, and the line or the refusals that show it. What to do next has a place of its own.
     told = [line.strip() for line in str(error).split("\n--- ")[0].splitlines() if line.strip()] or [type(error).__name__]
+    check = error.check if isinstance(error, BringUpError) else "bringup.ready"
     fix = next((line for line in told if line.startswith(("fix: ", "--h20-force "))), "")
     return Verdict(
-        check="bringup.ready",
+        check=check,
         status=Status.UNKNOWN if isinstance(error, TransportError) else Status.FAIL,
-        title="The engine became ready in time",
+        title=BRINGUP_TITLES[check],
         subject=label,
         reason="; ".join(line.rstrip(":") for line in told if line != fix)[:1000],
         action=fix.removeprefix("fix: ") or "read the log tails in the report, or: python -m pytest_h20 diagnose EVIDENCE/LOG",

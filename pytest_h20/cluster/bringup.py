@@ -182,10 +182,10 @@ class BringUp:
         for role in self.roles:
             info = unrecorded(self.nodes[role.node]).containers.inspect(role.container_id)
             if info is None:
-                raise self._failure(f"{role.node}: container {role.container_name} is gone; somebody removed it")
+                raise self._failure(f"{role.node}: container {role.container_name} is gone; somebody removed it", "bringup.every_rank_runs")
             if not info.running:
                 how = "killed for memory" if info.oom_killed else f"exit code {info.exit_code}"
-                raise self._failure(f"{role.node}: {role.role} ended ({how}) {self._moment}")
+                raise self._failure(f"{role.node}: {role.role} ended ({how}) {self._moment}", "bringup.every_rank_runs")
             if role.log_path.endswith(f"/{role.role}.log") and role.role not in role.container_name:
                 self._check_exec_alive(role)
 
@@ -194,7 +194,7 @@ class BringUp:
             code = unrecorded(self.nodes[role.node]).get(role.log_path + ".exit").decode().strip()
         except FileNotFoundError:
             return
-        raise self._failure(f"{role.node}: {role.role} ended (exit code {code}) {self._moment}")
+        raise self._failure(f"{role.node}: {role.role} ended (exit code {code}) {self._moment}", "bringup.every_rank_runs")
 
     def _wait_for_ready_line(self) -> None:
         profile = self.target.profile
@@ -234,7 +234,8 @@ class BringUp:
         if not ok:
             self._look()
             raise self._failure(
-                f"ready line and {self.plan.ready.health_path} are there, but the first completion failed: {seen}"
+                f"ready line and {self.plan.ready.health_path} are there, but the first completion failed: {seen}",
+                "bringup.first_completion",
             )
         seconds = (time.monotonic() - began) * self.clock.scale
         self._look()
@@ -265,7 +266,8 @@ class BringUp:
         if found is not None and found.sockets:
             raise self._failure(
                 f"{role.node}: port {port} answers, but the socket is not held by our container {role.container_name}: another "
-                f"server owns the port; find it with `ss -ltnp 'sport = :{port}'` and stop it, or change http_port"
+                f"server owns the port; find it with `ss -ltnp 'sport = :{port}'` and stop it, or change http_port",
+                "bringup.ours",
             )
         # /proc could not be read (hidepid, no shell): fall back to a request that only our server's access log can show.
         nonce = secrets.token_hex(8)
@@ -279,11 +281,12 @@ class BringUp:
                 return "a request with a secret path appeared in our server's own access log"
             self.clock.sleep(0.5)
         raise self._failure(
-            f"{role.node}: something answers on port {port}, but neither its socket nor its access log is our container's"
+            f"{role.node}: something answers on port {port}, but neither its socket nor its access log is our container's",
+            "bringup.ours",
         )
 
     # ------------------------------------------------------------------ failure
-    def _failure(self, what: str) -> BringUpError:
+    def _failure(self, what: str, check: str = "bringup.ready") -> BringUpError:
         """One error: the cause, its fix, and the end of every role's log."""
         for follower in self._followers.values():
             follower.rest()
@@ -295,6 +298,7 @@ class BringUp:
         lines = []
         if found is not None and found[1].cause is not None and found[1].outcome == "failed":
             role, verdict = found
+            check = "bringup.ready"  # a known cause says more than which process it ended first
             lines.append(f"{verdict.cause}: {verdict.explanation}" + (f" ({what})" if what else ""))
             lines.append(f"  {role}: {verdict.decisive_line.strip()[:300]}")
             lines.append(f"  fix: {verdict.fix} [{verdict.source}]")
@@ -304,7 +308,7 @@ class BringUp:
             where = follower.role
             lines.append(f"--- {role} on {where.node} (rank {where.rank}), end of its log:")
             lines.append(follower.tail() or "(no output)")
-        return BringUpError("\n".join(lines))
+        return BringUpError("\n".join(lines), check)
 
 
 def _bracket(host: str) -> str:

@@ -12,6 +12,14 @@ from pytest_h20.verdicts import Limit, Origin, Status, Verdict, judge
 if TYPE_CHECKING:
     from pytest_h20.gathering import GatheredFacts
 
+TITLES = {
+    "bringup.ready": "The engine became ready in time",
+    "bringup.ours": "The server that answers is the one that was started",
+    "bringup.first_completion": "The first completion came back in time",
+    "bringup.every_rank_runs": "The engine's process still runs",
+    "bringup.same_versions": "Every node runs the same engine, torch and NCCL",
+}
+
 
 def _attached(check: str, title: str, cluster: ClusterState) -> Verdict:
     return Verdict(
@@ -25,7 +33,7 @@ def _attached(check: str, title: str, cluster: ClusterState) -> Verdict:
 
 def ready_in_time(cluster: ClusterState, limit_s: float) -> Verdict:
     """Seconds from the first container to ready, against the profile's limit."""
-    title = "The engine became ready in time"
+    title = TITLES["bringup.ready"]
     if cluster.attached:
         return _attached("bringup.ready", title, cluster)
     seconds = dict(cluster.timeline).get(Phase.READY.value)
@@ -42,7 +50,7 @@ def ready_in_time(cluster: ClusterState, limit_s: float) -> Verdict:
 
 def ours(cluster: ClusterState) -> Verdict:
     """Proof that the answering server is the one we started (SGLang prints its ready line with its port taken, too)."""
-    title = "The server that answers is the one that was started"
+    title = TITLES["bringup.ours"]
     if cluster.attached:
         return _attached("bringup.ours", title, cluster)
     return Verdict(
@@ -56,7 +64,7 @@ def ours(cluster: ClusterState) -> Verdict:
 
 def first_completion(cluster: ClusterState, limit_s: float) -> Verdict:
     """Seconds from the ready line to the first completed request."""
-    title = "The first completion came back in time"
+    title = TITLES["bringup.first_completion"]
     if cluster.attached:
         return _attached("bringup.first_completion", title, cluster)
     seconds = cluster.first_completion_s
@@ -77,7 +85,7 @@ def first_completion(cluster: ClusterState, limit_s: float) -> Verdict:
 
 def alive(cluster: ClusterState, nodes: Mapping[str, Node]) -> list[Verdict]:
     """One verdict per process of the engine: its container still runs."""
-    title = "The engine's process still runs"
+    title = TITLES["bringup.every_rank_runs"]
     if cluster.attached:
         return [_attached("bringup.every_rank_runs", title, cluster)]
     verdicts = []
@@ -102,7 +110,7 @@ def alive(cluster: ClusterState, nodes: Mapping[str, Node]) -> list[Verdict]:
 
 def same_versions(facts: GatheredFacts, cluster: ClusterState) -> Verdict:
     """The image holds the same engine, torch, NCCL and Ray on every node (F09)."""
-    title = "Every node runs the same engine, torch and NCCL"
+    title = TITLES["bringup.same_versions"]
     if cluster.attached:
         return _attached("bringup.same_versions", title, cluster)
     found = {

@@ -60,9 +60,9 @@ def prepare(target: Target, images: ImageFacts, launch: LaunchFacts) -> Prefligh
         dialect = dialect_for(target.engine, text, target.profile.mode)
         refusals = tuple(dialect.refuse(target.engine_profile(), target.node_plans(), launch))
         if refusals:
-            raise BringUpError(
-                f"{target.engine} {text} cannot be launched like this:\n" + "\n".join(f"  {refusal}" for refusal in refusals)
-            )
+            told = f"{target.engine} {text} cannot be launched like this:\n" + "\n".join(f"  {refusal}" for refusal in refusals)
+            only_versions = all(refusal.id == "images_differ" for refusal in refusals)
+            raise BringUpError(told, "bringup.same_versions" if only_versions else "bringup.ready")
         plan = dialect.plan(target.engine_profile(), target.node_plans())
     except UsageError as error:
         raise BringUpError(f"profile {target.engine}:{target.profile_name}: {error}") from None

@@ -38,6 +38,7 @@ class Actor:
         self.role = spec["log"].rsplit("/", 1)[1].removesuffix(".log")
         self.kind = "sglang" if "sglang.launch_server" in self.argv else "ray" if self.argv[:1] == ["ray"] else "vllm"
         self.server: ReferenceServer | None = None
+        self.completions = 0
         path = self.state / "nodes" / spec["node"] / spec["log"].lstrip("/")
         path.parent.mkdir(parents=True, exist_ok=True)
         self.log_path = path
@@ -186,12 +187,21 @@ class Actor:
         job = job_of(self.spec["inventory"], self.names, self.spec["nccl"], self.spec["env"])
         # Ray's workers write on their own nodes, told by nobody but the driver here.
         everywhere = self.kind == "vllm" and "ray" in self.argv
+        if not everywhere:
+            self._meet()
         for rank in range(job.nranks):
             node = self.names[rank // job.per_node]
             if everywhere or node == self.spec["node"]:
                 run_dir = self.state / "nodes" / node / self.spec["run_dir"].lstrip("/")
                 run_dir.mkdir(parents=True, exist_ok=True)
                 (run_dir / job.name(rank)).write_text(job.log(rank))
+
+    def _meet(self) -> None:
+        """Communicators need everybody: whoever comes first waits for the others, as in real life."""
+        marks = {name: self.state / "ports" / f"met-{name}-{self.spec['run_dir'].rsplit('/', 1)[1]}" for name in self.names}
+        marks[self.spec["node"]].touch()
+        while not all(mark.exists() for mark in marks.values()):
+            time.sleep(0.02)
 
     # ------------------------------------------------------------------ HTTP
     def _serve(self) -> None:
@@ -233,11 +243,14 @@ class Actor:
             config_of(self.http, self.kind, self.served, max_len, metrics),
             self.state / f"tokens-{os.getpid()}",
             self.print,
-            self._first_completion if self.http.get("first_completion_kills") else lambda: None,
+            self._completion if self.http.get("completion_kills") else lambda: None,
         )
 
-    def _first_completion(self) -> NoReturn:
-        self.die(1, ("RuntimeError: CUDA error: an illegal memory access was encountered",))
+    def _completion(self) -> None:
+        """The so many-th request for a generation kills the engine."""
+        self.completions += 1
+        if self.completions >= int(self.http["completion_kills"]):
+            self.die(1, ("RuntimeError: CUDA error: an illegal memory access was encountered",))
 
 
 def main(argv: Sequence[str]) -> NoReturn:

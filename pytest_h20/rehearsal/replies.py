@@ -6,7 +6,7 @@
                     ``every_path``, ``no_metrics``, ``worker_answers_models`` (rank ≥ 1 lists the model, too)
 *errors*            ``accepts_errors`` (200 for bad input), ``errors_are_500``, ``error_shape``, ``error_silent``,
                     ``dies_of_errors``, ``small_bodies_only``, ``hang_on`` (text: a request that holds it is never answered),
-                    ``first_completion_kills``, ``truncates``, ``truncates_quietly``
+                    ``completion_kills`` (the so many-th generation), ``truncates``, ``truncates_quietly``
 *counts*            ``prompt_count_off``, ``completion_count_off``, ``sum_off``, ``stream_count_off``, ``stream_usage_missing``,
                     ``continuous_missing``, ``continuous_falls``, ``reasoning_uncounted``, ``max_tokens_short``,
                     ``max_completion_tokens_ignored``

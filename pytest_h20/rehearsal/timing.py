@@ -36,7 +36,7 @@ class Row:
 
 
 class Timing:
-    """TTFT and TPOT of a request while so many run. ``knobs``: see ``server.py`` (slow_from, slow_factor, cell_factor)."""
+    """TTFT and TPOT of a request while so many run. ``knobs``: see ``server.py`` (slow_from, slow_factor, cell_factor, ttft_factor)."""
 
     def __init__(self, rows: Sequence[Row], scale: float, knobs: Mapping[str, Any]) -> None:
         if not rows:
@@ -68,6 +68,7 @@ class Timing:
             ttft = low.ttft_ms + part * (high.ttft_ms - low.ttft_ms)
             tpot = low.tpot_ms + part * (high.tpot_ms - low.tpot_ms)
         factor = BETTER * self._factor(rows, running)
+        ttft *= float(self._knobs.get("ttft_factor", 1.0))
         return ttft * factor / 1e3 / self._scale, tpot * factor / 1e3 / self._scale
 
     def _factor(self, rows: Sequence[Row], running: int) -> float:
