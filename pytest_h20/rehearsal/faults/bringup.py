@@ -31,6 +31,7 @@ def _no_engine_in_image(world: World) -> None:
         image.packages.pop("sglang", None)
 
 
+_OTHER_CUDA = "python=3.12.3\ncuda=12.6\nnccl=2.21.5\npackage\tsglang\t0.4.4.post3\npackage\ttorch\t2.5.1\n"
 _OTHER_PYTHON = "python=3.11.9\ncuda=12.4\nnccl=2.21.5\npackage\tsglang\t0.4.4.post3\npackage\ttorch\t2.5.1\n"
 
 
@@ -53,13 +54,13 @@ FAULTS = (
     _fault("rank1-dies", "Rank 1 dies while it loads: out of GPU memory.", "F54",
            _dies("rank1", 30.0, 1, "torch.OutOfMemoryError: CUDA out of memory. Tried to allocate 7.00 GiB. GPU 3 has a total capacity of 95.58 GiB of which 1.20 GiB is free."),
            "rank1"),
-    _fault("rank1-disappears", "Rank 1 ends without a word.", "a killed process tells nothing", _dies("rank1", 30.0, 139), "rank1 ended (exit code 139)"),
+    _fault("rank1-disappears", "Rank 1 ends without a word.", "a killed process tells nothing", _dies("rank1", 30.0, 139), "rank1 ended (exit code 139)", red="every_rank_runs"),
     _fault("hang-while-loading", "The engine prints nothing more while it loads.", "F03, F51, F59", together(profile(ready_timeout=_QUICK_LIMIT_S), engine(hangs_at="loading")),
            "not ready after 240 s"),
     _fault("hang-at-nccl", "The ranks wait for each other for ever.", "F14, F16", together(profile(ready_timeout=_QUICK_LIMIT_S), engine(hangs_at="dist-init")),
            "not ready after 240 s"),
     _fault("too-slow", "The engine is ready, but later than its profile allows.", "F50", together(profile(ready_timeout=40.0)), "not ready after 40 s"),
-    _fault("oom-killed", "The kernel kills the head for memory.", "host memory runs out while 163 shards are read", engine(oom=True), "killed for memory"),
+    _fault("oom-killed", "The kernel kills the head for memory.", "host memory runs out while 163 shards are read", engine(oom=True), "killed for memory", red="every_rank_runs"),
     _fault("unknown-argument", "The engine does not know one of its arguments.", "F22",
            _dies("rank0", 3.0, 2, "launch_server.py: error: unrecognized arguments: --enable-reasoning"), "unrecognized arguments"),
     _fault("not-enough-memory", "No memory is left for the KV cache.", "F52",
@@ -73,19 +74,21 @@ FAULTS = (
     _fault("ready-but-port-taken", "The ready line is there, but the port was taken and another server answers.", "F11; recorded with SGLang 0.5.16",
            engine(port_taken=True), "address already in use"),
     _fault("port-shared-silently", "Another server shares the port: no complaint, and the socket is not ours.", "vLLM 0.24 binds with SO_REUSEPORT (recorded)",
-           together(engine(port_taken=True), http("port_shared_silently")), "is not held by our container"),
-    _fault("ready-but-dead", "The ready line and /health are there; no completion ever comes back.", "F69", engine(dead_after_ready=True), "first completion failed"),
+           together(engine(port_taken=True), http("port_shared_silently")), "is not held by our container", red="ours"),
+    _fault("ready-but-dead", "The ready line and /health are there; no completion ever comes back.", "F69", engine(dead_after_ready=True), "first completion failed", red="first_completion"),
     _fault("head-dead-worker-healthy", "The head's /health is 503 while the worker's dummy says 200.", "F68", http("unhealthy"), "answers 503"),
-    _fault("first-completion-kills", "The first completion kills the engine.", "F40", http("first_completion_kills"), "when it was asked for its first completion"),
+    _fault("first-completion-kills", "The first completion kills the engine.", "F40", http(completion_kills=1), "when it was asked for its first completion", red="every_rank_runs"),
     _fault("exits-with-0", "The engine ends with status 0 before it serves.", "vLLM ends with 0 after a fatal error of its core (recorded)",
-           engine(exits_zero=True), "exit code 0"),
+           engine(exits_zero=True), "exit code 0", red="every_rank_runs"),
     _fault("sigterm-ignored", "The engine does not end on SIGTERM.", "SGLang 0.5.16 after a request with n > 1 (recorded)", engine(ignores_sigterm=True),
            "ignored SIGTERM", red="stops"),
     _fault("docker-refuses", "Docker of one node refuses to start the container.", "NVIDIA container toolkit missing or broken", _docker_refuses,
            "could not select device driver"),
     _fault("image-without-engine", "The image holds another engine.", "wrong tag", _no_engine_in_image, "holds no sglang"),
-    _fault("forced-with-other-python", "One node's image holds another Python, and the start is forced.", "F09", says("image/image_versions", _OTHER_PYTHON),
-           "3.11.9", red="same_versions", options=("--h20-force",)),
+    _fault("python-differs", "One node's image holds another Python.", "F09: Ray refuses", says("image/image_versions", _OTHER_PYTHON),
+           "node02 3.11.9", red="same_versions", options=("--h20-force",)),
+    _fault("forced-with-other-cuda", "One node's image was built for another CUDA, and the start is forced.", "F09", says("image/image_versions", _OTHER_CUDA),
+           "12.6", red="same_versions", options=("--h20-force",)),
     _fault("early-gate-red", "A red early gate keeps the engine from being started.", "one failure, told once", expecting(gpu_count=9),
            "--h20-force brings the engine up"),
 )  # fmt: skip
