@@ -182,11 +182,10 @@ def _nccl_job(session: Session, label: str, endpoint: Endpoint) -> Job:
 
 
 def nccl_files(session: Session, cluster: ClusterState, node: str) -> list[tuple[str, bytes]]:
-    """NCCL's files of one node: from our run folder, or, attached, from where the inventory says."""
-    pattern = ""
-    if cluster.attached:
-        pattern = session.inventory.attach.nccl_logs.get(node, "") if session.inventory.attach else ""
-    elif node in cluster.node_dirs:
+    """NCCL's files of one node: from where the inventory says (``attach.nccl_logs``), else from the folder of the run that
+    started the engine, this one or one that was kept."""
+    pattern = session.inventory.attach.nccl_logs.get(node, "") if session.inventory.attach else ""
+    if not pattern and node in cluster.node_dirs:
         pattern = f"{cluster.node_dirs[node]}/nccl.*"
     if not pattern:
         return []

@@ -14,7 +14,7 @@ from pytest_h20.cluster.launch import Target
 from pytest_h20.cluster.shared import Shared
 from pytest_h20.connect import connect_all
 from pytest_h20.errors import UsageError
-from pytest_h20.inventory import Inventory, load_inventory, parse_inventory, with_limits
+from pytest_h20.inventory import Attach, Inventory, load_inventory, parse_inventory, with_limits
 from pytest_h20.options import BY_DEST, Setting
 from pytest_h20.report.model import Mode, NodeBrief
 from pytest_h20.report.run import RunFolder
@@ -137,6 +137,14 @@ def build(
     targets = select(inventory, settings["h20_engine"].value)
     if attach and not attach.startswith(("http://", "https://")):
         raise UsageError(f"--h20-attach={attach}: give a URL such as http://10.63.65.207:8000")
+    if rehearsal is not None and (attach or settings["h20_keep"]):
+        raise UsageError(
+            f"--h20-{'attach' if attach else 'keep'}: the rehearsal's cluster lives and ends with its run; give the inventory of machines"
+        )
+    if attach:
+        known = inventory.attach or Attach(url=attach)
+        inventory = inventory.model_copy(update={"attach": known.model_copy(update={"url": attach})})
+        targets = tuple(replace(t, inventory=inventory) for t in targets)
     if attach or inventory.attach:
         url = attach or (inventory.attach.url if inventory.attach else "")
         if len(targets) > 1:
@@ -145,13 +153,17 @@ def build(
         inventory = with_weights_full(inventory, settings["h20_weights"].value == "full")
         targets = tuple(replace(t, inventory=inventory) for t in targets)
     _numbers_that_fit(settings, targets)
-    left_out = dict.fromkeys([g for g in GateName if g not in ATTACH_GATES], NO_INVENTORY) if not nodes else {}
+    left_out: dict[GateName, str] = dict.fromkeys([g for g in GateName if g not in ATTACH_GATES], NO_INVENTORY) if not nodes else {}
     required = _required(inventory, bare=not nodes)
     if settings["h20_weights"].value == "skip":
         left_out.setdefault(GateName.WEIGHTS, "not looked at: --h20-weights=skip")
         required = tuple(g for g in required if g is not GateName.WEIGHTS)
         cannot.append("the weights were not looked at (--h20-weights=skip)")
-    mode = {"rehearsal": Mode.REHEARSAL, "lab": Mode.LAB}.get(inventory.kind, Mode.ATTACH if attach else Mode.FULL)
+    mode = {"rehearsal": Mode.REHEARSAL, "lab": Mode.LAB}.get(inventory.kind, Mode.ATTACH if inventory.attach else Mode.FULL)
+    if nodes and inventory.attach:
+        # The start of an engine that somebody else started was not seen; what can be seen of it is judged all the same.
+        required = tuple(g for g in required if g is not GateName.BRINGUP)
+        cannot.append("attached to an engine that ran already: its bring-up was not seen")
     if any(inventory.load_of(t.profile).limit == "none" for t in targets):
         cannot.append("throughput was recorded without limits (load.limit: none)")
     if settings["h20_calibrate"]:

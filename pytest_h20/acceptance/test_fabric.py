@@ -8,6 +8,7 @@ import pytest
 
 from pytest_h20.fixtures import Judge
 from pytest_h20.gathering import GatheredFacts
+from pytest_h20.inventory import Inventory
 from pytest_h20.parameters import RailRef
 from pytest_h20.probes.checks import fabric
 from pytest_h20.probes.measure import all_reduce, write_bandwidth
@@ -16,6 +17,13 @@ from pytest_h20.report.run import RunFolder
 from pytest_h20.transport import Node
 
 pytestmark = pytest.mark.h20_gate("fabric")
+
+
+@pytest.fixture
+def idle(inventory: Inventory, alone: None) -> None:
+    """For what loads rails and GPUs: before an engine starts, never beside one that serves somebody."""
+    if inventory.attach is not None:
+        pytest.skip("attached: it would disturb the engine that runs, and be disturbed by it")
 
 
 def test_hcas(facts: GatheredFacts, node_name: str, judge: Judge) -> None:
@@ -134,7 +142,7 @@ def test_qos_equal(facts: GatheredFacts, judge: Judge) -> None:
 
 
 def test_ib_write_bw(
-    facts: GatheredFacts, nodes: Mapping[str, Node], rail: RailRef, run: RunFolder, alone: None, judge: Judge
+    facts: GatheredFacts, nodes: Mapping[str, Node], rail: RailRef, run: RunFolder, idle: None, judge: Judge
 ) -> None:
     """``ib_write_bw`` from this rail to its peer reaches the expected part of the line rate (best of 3), and no error counter
     of either end rises meanwhile. The other direction is the peer rail's own test."""
@@ -144,7 +152,7 @@ def test_ib_write_bw(
     judge(*fabric.judge_write_bandwidth(here, measured))
 
 
-def test_all_reduce(facts: GatheredFacts, nodes: Mapping[str, Node], run: RunFolder, alone: None, judge: Judge) -> None:
+def test_all_reduce(facts: GatheredFacts, nodes: Mapping[str, Node], run: RunFolder, idle: None, judge: Judge) -> None:
     """An all-reduce over all GPUs of all nodes is right and reaches the bus bandwidth that follows from the rails; what it costs
     per output token is recorded beside it."""
     wanted = facts.probes.inventory.expect.all_reduce is not False

@@ -51,7 +51,7 @@ def ready_in_time(cluster: ClusterState, limit_s: float) -> Verdict:
 def ours(cluster: ClusterState) -> Verdict:
     """Proof that the answering server is the one we started (SGLang prints its ready line with its port taken, too)."""
     title = TITLES["bringup.ours"]
-    if cluster.attached:
+    if cluster.attached and not cluster.proof:
         return _attached("bringup.ours", title, cluster)
     return Verdict(
         check="bringup.ours",
@@ -86,7 +86,7 @@ def first_completion(cluster: ClusterState, limit_s: float) -> Verdict:
 def alive(cluster: ClusterState, nodes: Mapping[str, Node]) -> list[Verdict]:
     """One verdict per process of the engine: its container still runs."""
     title = TITLES["bringup.every_rank_runs"]
-    if cluster.attached:
+    if cluster.attached and not cluster.roles:
         return [_attached("bringup.every_rank_runs", title, cluster)]
     verdicts = []
     for role in cluster.roles:
@@ -111,7 +111,7 @@ def alive(cluster: ClusterState, nodes: Mapping[str, Node]) -> list[Verdict]:
 def same_versions(facts: GatheredFacts, cluster: ClusterState) -> Verdict:
     """The image holds the same engine, torch, NCCL and Ray on every node (F09)."""
     title = TITLES["bringup.same_versions"]
-    if cluster.attached:
+    if cluster.attached and not cluster.roles:
         return _attached("bringup.same_versions", title, cluster)
     found = {
         node: {k: v for k, v in versions.__dict__.items() if isinstance(v, str)}

@@ -314,6 +314,8 @@ def ports(say: Say, view: View) -> Iterable[Verdict]:
     x, wanted = view.node.listeners, engine_ports(view.all.profile, view.all.engine, view.head)
     if not wanted:
         return [say.skip("no engine profile was chosen")]
+    if view.all.inventory.attach is not None:
+        return [say.skip("attached: the engine that is tested holds its ports")]
     if isinstance(x, Missing):
         return [say.missing(x)]
     told = []

@@ -326,6 +326,8 @@ def gpu_temperature(say: Say, view: View) -> list[Verdict]:
 )
 def gpu_idle(say: Say, view: View) -> Verdict:
     """No process is on the GPUs and their memory is free (F54, F55). The owner is named; nothing is ended."""
+    if view.all.inventory.attach is not None:
+        return say.skip("attached: the engine that is tested is on the GPUs")
     g = view.node.gpus
     if isinstance(g, Missing):
         return say.missing(g)
