@@ -47,6 +47,7 @@ class Load:
     limits: LimitFile | None
     cells: tuple[Cell, ...]
     done: int = 0
+    subfolder: str = ""
     _checks: dict[int, SelfCheck] = field(default_factory=dict)
 
     @property
@@ -58,8 +59,11 @@ class Load:
 
     @property
     def total(self) -> int:
-        """How many measurements a whole run makes."""
-        return len(self.cells) * len(self.repeats) + bool(self.session.value("h20_load_crosscheck"))
+        """How many measurements of ours a whole run makes."""
+        from pytest_h20.foreign_load import crosscheck_cells
+
+        again = 2 * len(crosscheck_cells(self)) if self.session.value("h20_load_crosscheck") else 0
+        return len(self.cells) * len(self.repeats) + again
 
     def run(self, cell: Cell, repeat: int = 0) -> CellResult:
         """Measure one cell with everything recorded. A finished cell is kept whatever happens after it.
@@ -97,7 +101,7 @@ class Load:
     @property
     def folder(self) -> Path:
         """Where this engine's cells are kept."""
-        return self.session.folder.path / "load" / key(self.label)
+        return self.session.folder.path / "load" / key(self.label) / self.subfolder
 
     def floor_ms(self, cell: Cell) -> float | None:
         """The hardware's lower bound of TPOT, when GPU and model are known; None otherwise (lab, unknown GPU)."""

@@ -59,7 +59,7 @@ OPTIONS: tuple[Option, ...] = (
     ),
     Option("h20-load-recipe", "Requests per cell: steady (default), or blog (as many as streams)", choices=("steady", "blog")),
     Option("h20-load-from", "Send the load from inside this node's container instead of from here", metavar="NODE"),
-    Option("h20-load-crosscheck", "Run the engine's own benchmark on one cell too and report the difference", kind="flag"),
+    Option("h20-load-crosscheck", "Run the engine's own benchmark too, at 1 and 16 streams, and report the difference", kind="flag"),
     Option("h20-accuracy", "JSONL file of questions and answers (GSM8K style) to grade in addition", metavar="FILE"),
     Option("h20-calibrate", "Measure every cell several times and write limits with their spread to FILE", metavar="FILE"),
     Option("h20-repeats", "Repeats of each cell when calibrating (default: 5)", metavar="N"),

@@ -134,6 +134,8 @@ def build(
     if settings["h20_limits"]:
         limits = str(Path(settings["h20_limits"].value).resolve())
         inventory = with_limits(inventory, lambda *_: limits)
+        if not nodes:
+            inventory = cells_from_limits(inventory, limits)
     targets = select(inventory, settings["h20_engine"].value)
     if attach and not attach.startswith(("http://", "https://")):
         raise UsageError(f"--h20-attach={attach}: give a URL such as http://10.63.65.207:8000")
@@ -155,6 +157,9 @@ def build(
     _numbers_that_fit(settings, targets)
     left_out: dict[GateName, str] = dict.fromkeys([g for g in GateName if g not in ATTACH_GATES], NO_INVENTORY) if not nodes else {}
     required = _required(inventory, bare=not nodes)
+    if not nodes and not any(t.profile.reasoning_parser for t in targets):
+        left_out[GateName.REASONING] = "this server does not split reasoning, and its model's name is not DeepSeek-R1's"
+        required = tuple(g for g in required if g is not GateName.REASONING)
     if settings["h20_weights"].value == "skip":
         left_out.setdefault(GateName.WEIGHTS, "not looked at: --h20-weights=skip")
         required = tuple(g for g in required if g is not GateName.WEIGHTS)
@@ -299,8 +304,14 @@ def attach_inventory(url: str, engines: Sequence[str]) -> Inventory:
     if not engines:
         raise UsageError("--h20-attach: --engine=vllm or --engine=sglang is needed, to know which API dialect is spoken")
     try:
-        models = ask(url, "/v1/models", timeout=10.0).json()
-        model = models["data"][0]["id"]  # type: ignore[index]
+        answer = ask(url, "/v1/models", timeout=10.0)
+        if answer.status in (401, 403):
+            raise UsageError(
+                f"--h20-attach={url}: answers {answer.status}; name the variable that holds its key in an inventory "
+                "(attach: {url: ..., api_key_env: NAME}) and give it with --nodes"
+            )
+        card = answer.json()["data"][0]  # type: ignore[index]
+        model = str(card["id"])
     except TransportError as error:
         raise UsageError(f"--h20-attach: {error}; is the engine up, and is this its address?") from None
     except (KeyError, IndexError, TypeError):
@@ -308,7 +319,12 @@ def attach_inventory(url: str, engines: Sequence[str]) -> Inventory:
             f"--h20-attach={url}: /v1/models does not list a model; is this an OpenAI-compatible server?"
         ) from None
     engine = engines[0].partition(":")[0]
-    profile = {"image": "unknown", "http_port": parts.port or (443 if parts.scheme == "https" else 80), "tensor_parallel": 1}
+    port = parts.port or (443 if parts.scheme == "https" else 80)
+    profile: dict[str, object] = {"image": "unknown", "http_port": port, "tensor_parallel": 1}
+    if isinstance(card.get("max_model_len"), int):
+        profile["max_model_len"] = card["max_model_len"]
+    if "deepseek-r1" in model.lower() or splits_reasoning(url, model):
+        profile["reasoning_parser"] = "as served"
     return parse_inventory(
         {
             "name": "attached",
@@ -319,6 +335,33 @@ def attach_inventory(url: str, engines: Sequence[str]) -> Inventory:
         },
         f"--h20-attach={url}",
     )
+
+
+def splits_reasoning(url: str, model: str) -> bool:
+    """Whether a short answer of the server has its reasoning apart: then somebody has asked for a reasoning parser."""
+    from pytest_h20.cluster.http import ask
+    from pytest_h20.errors import TransportError
+
+    body = {"model": model, "messages": [{"role": "user", "content": "What is 6 times 7?"}], "max_tokens": 64, "temperature": 0}
+    try:
+        message = ask(url, "/v1/chat/completions", body=body, timeout=60.0).json()["choices"][0]["message"]  # type: ignore[index]
+        return bool(message.get("reasoning_content") or message.get("reasoning"))
+    except (TransportError, KeyError, IndexError, TypeError, AttributeError):
+        return False
+
+
+def cells_from_limits(inventory: Inventory, path: str) -> Inventory:
+    """A bare endpoint has no ``load:`` of its own: what is judged is what is measured."""
+    from pytest_h20.limits import load_limits
+
+    rows = load_limits(Path(path)).cells
+    if not rows:
+        return inventory
+    cells = {
+        "concurrency": tuple(dict.fromkeys(r.concurrency for r in rows)),
+        "lengths": tuple(dict.fromkeys((r.input, r.output) for r in rows)),
+    }
+    return inventory.model_copy(update={"load": inventory.load.model_copy(update=cells)})
 
 
 def create_run(session: Session, base: Path, command_line: str) -> RunFolder:
