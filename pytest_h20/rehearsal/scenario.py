@@ -12,8 +12,8 @@ from pytest_h20.inventory import Inventory, load_inventory
 from pytest_h20.places import environments
 from pytest_h20.rehearsal.world import ImageTruth, World, healthy
 
-DEFAULT_SCALE = 60.0
-QUICK_SCALE = 60.0
+DEFAULT_SCALE = 50.0
+QUICK_SCALE = 30.0
 
 # Versions as the released images hold them (the project's engine facts, sections 1.8 and 2.8; 0.5.16 and 0.24.0 recorded).
 _IMAGES: Mapping[tuple[str, str], tuple[dict[str, str], str, str]] = {
@@ -108,10 +108,10 @@ _FEW = (1, 8, 200)
 
 SCENARIOS: tuple[Scenario, ...] = (
     Scenario("blog", "The write-up's cluster: SGLang 0.4.4 and vLLM 0.8.2 with Ray, all 26 cells"),
-    Scenario("quick", "The write-up's cluster, three cells", QUICK_SCALE, concurrency=_FEW, start_s=60.0),
-    Scenario("sglang-0.5.16", "SGLang 0.5.16, three cells", QUICK_SCALE, {"sglang": "0.5.16"}, concurrency=_FEW, start_s=60.0),
-    Scenario("vllm-0.24", "vLLM 0.24.0 with Ray, three cells", QUICK_SCALE, {"vllm": "0.24.0"}, concurrency=_FEW, start_s=60.0),
-    Scenario("vllm-0.32", "vLLM 0.32.0 with Ray, three cells", QUICK_SCALE, {"vllm": "0.32.0"}, concurrency=_FEW, start_s=60.0),
+    Scenario("quick", "The write-up's cluster, three cells", QUICK_SCALE, concurrency=_FEW, start_s=20.0),
+    Scenario("sglang-0.5.16", "SGLang 0.5.16, three cells", QUICK_SCALE, {"sglang": "0.5.16"}, concurrency=_FEW, start_s=20.0),
+    Scenario("vllm-0.24", "vLLM 0.24.0 with Ray, three cells", QUICK_SCALE, {"vllm": "0.24.0"}, concurrency=_FEW, start_s=20.0),
+    Scenario("vllm-0.32", "vLLM 0.32.0 with Ray, three cells", QUICK_SCALE, {"vllm": "0.32.0"}, concurrency=_FEW, start_s=20.0),
     Scenario(
         "vllm-native",
         "vLLM 0.32.0 over two nodes without Ray, three cells",
@@ -119,7 +119,7 @@ SCENARIOS: tuple[Scenario, ...] = (
         {"vllm": "0.32.0"},
         mode="native",
         concurrency=_FEW,
-        start_s=60.0,
+        start_s=20.0,
     ),
 )  # fmt: skip
 

@@ -3,8 +3,9 @@
 Load (token ids, streamed, exact length) goes the reference server's own fast way; everything else is answered by ``replies.py``,
 token by token at the same speed. Knobs beside those of ``replies.py``:
 
-``slow_from`` + ``slow_factor``   slower from so many requests at a time on
-``cell_factor``                   {``in128-out128-c8``: 1.12}: so much slower while that cell runs
+``slow_from`` + ``slow_factor``   so many times the write-up's time from so many requests at a time on
+``ttft_factor``                   so much longer to every first token
+``cell_factor``                   {``in128-out128-c8``: 1.12}: so many times the write-up's time while that cell runs
 ``stall_every``                   every so many-th request of a load goes silent half-way
 ``short``                         load gets only this part of the tokens it asked for (early end)
 ``double_count``                  usage of a load says twice the tokens

@@ -1,7 +1,7 @@
 """How fast the stand-in's engine is: the write-up's table, and between its rows on straight lines in log(streams).
 
 The rows are those of the limits file of the profile that runs. ``BETTER`` leaves a healthy rehearsal room below its limits on a
-machine that does other things as well.
+machine that does other things as well: between two tokens lie milliseconds of a compressed minute.
 """
 
 from __future__ import annotations
@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from pytest_h20.inventory import Inventory
 
-BETTER = 0.95
-"""Part of the write-up's times that the stand-in takes."""
+BETTER = 0.85
+"""Part of the write-up's times that a healthy stand-in takes. A factor of a fault counts from the write-up's own time."""
 
 VLLM_ABOVE_FLOOR = 1.25
 """vLLM has floors only, which were derived loosely: the stand-in is this much above them."""
@@ -67,18 +67,18 @@ class Timing:
             part = math.log(running / low.streams) / math.log(high.streams / low.streams)
             ttft = low.ttft_ms + part * (high.ttft_ms - low.ttft_ms)
             tpot = low.tpot_ms + part * (high.tpot_ms - low.tpot_ms)
-        factor = BETTER * self._factor(rows, running)
+        factor = self._factor(rows, running)
         ttft *= float(self._knobs.get("ttft_factor", 1.0))
         return ttft * factor / 1e3 / self._scale, tpot * factor / 1e3 / self._scale
 
     def _factor(self, rows: Sequence[Row], running: int) -> float:
-        knobs, factor = self._knobs, 1.0
-        if knobs.get("slow_from") and running >= int(knobs["slow_from"]):
-            factor *= float(knobs.get("slow_factor", 2.0))
+        knobs = self._knobs
         for cell, times in (knobs.get("cell_factor") or {}).items():
             if cell == f"in{rows[0].input_len}-out{rows[0].output_len}-c{running}":
-                factor *= float(times)
-        return factor
+                return float(times)
+        if knobs.get("slow_from") and running >= int(knobs["slow_from"]):
+            return float(knobs.get("slow_factor", 2.0))
+        return BETTER
 
 
 TABLES = {"sglang": "sglang-default.yaml", "vllm": "vllm-blog.yaml"}

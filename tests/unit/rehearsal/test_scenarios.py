@@ -1,0 +1,71 @@
+"""The named worlds: they exist, they are the same in every process, and a healthy one has nothing that would be refused."""
+
+from __future__ import annotations
+
+import pytest
+
+from pytest_h20.cluster.launch import Target
+from pytest_h20.engines import dialect_for
+from pytest_h20.engines.base import LaunchFacts
+from pytest_h20.errors import UsageError
+from pytest_h20.limits import load_limits, require_coverage
+from pytest_h20.parameters import cells_of
+from pytest_h20.places import environments
+from pytest_h20.rehearsal import Rehearsal
+from pytest_h20.rehearsal.faults import inject
+from pytest_h20.rehearsal.scenario import SCENARIOS, Scenario, scenario_named
+
+EVERY = pytest.mark.parametrize("scenario", SCENARIOS, ids=lambda s: s.name)
+
+
+@EVERY
+def test_a_world_is_built_alike_in_every_process(scenario: Scenario) -> None:
+    one, two = scenario.world(), scenario.world()
+    assert one == two
+    assert one.inventory.kind == "rehearsal"
+    assert [n.name for n in one.inventory.nodes] == list(one.machines)
+
+
+@EVERY
+@pytest.mark.parametrize("engine", ["sglang", "vllm"])
+def test_every_engine_of_a_scenario_can_be_launched(scenario: Scenario, engine: str) -> None:
+    world = scenario.world()
+    target = Target(world.inventory, *world.inventory.engine_profile(engine))
+    packages = world.images[target.profile.image].packages
+    dialect = dialect_for(engine, packages[engine], target.profile.mode)
+    drivers = {name: m.driver for name, m in world.machines.items()}
+    assert dialect.refuse(target.engine_profile(), target.node_plans(), LaunchFacts(drivers=drivers)) == []
+    assert dialect.plan(target.engine_profile(), target.node_plans()).steps
+
+
+@EVERY
+@pytest.mark.parametrize("engine", ["sglang", "vllm"])
+def test_every_cell_has_a_limit_and_every_limit_a_cell(scenario: Scenario, engine: str) -> None:
+    inventory = scenario.world().inventory
+    profile = inventory.engine_profile(engine)[2]
+    limits = load_limits(environments() / str(profile.limits))
+    require_coverage([c.id for c in cells_of(inventory.load_of(profile))], limits, str(profile.limits))
+
+
+@pytest.mark.parametrize(("engine", "table"), [("sglang", "sglang-default"), ("vllm", "vllm-blog")])
+def test_the_quick_limits_are_rows_of_the_table(engine: str, table: str) -> None:
+    folder = environments() / "thresholds"
+    quick, whole = load_limits(folder / f"rehearsal-quick-{engine}.yaml"), load_limits(folder / f"{table}.yaml")
+    for cell in ("in128-out128-c1", "in128-out128-c8", "in128-out128-c200"):
+        assert quick.cell(cell) == whole.cell(cell)
+
+
+def test_a_wrong_scenario_names_those_that_exist() -> None:
+    with pytest.raises(UsageError, match=r"no such scenario.*rehearsal:quick.*sglang-0\.5\.16"):
+        scenario_named("quik")
+
+
+def test_a_wrong_fault_names_the_near_ones() -> None:
+    with pytest.raises(UsageError, match="no fault is called 'driver-to-old'"):
+        Rehearsal.load("quick", ["driver-to-old"])
+
+
+def test_no_fault_leaves_the_world_as_it_is() -> None:
+    world = scenario_named("quick").world()
+    inject(world, [])
+    assert world == scenario_named("quick").world()
