@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import secrets
+import shlex
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -33,9 +35,17 @@ def run_in_container(load: Load, cell: Cell, generator: str, requests: int | Non
     target = load.endpoint.target
     output = f"{MOUNT_POINT}/{generator}-{cell.id}.json"
     port = target.profile.http_port
+    # Another seed every time: the same prompts again would come out of the prefix cache.
+    seed = secrets.randbelow(1 << 31)
     if generator == "sglang-bench":
         argv = bench_serving.sglang_argv(
-            cell, target.inventory.model.path, load.settings.dataset or "", output, port=port, requests=requests or cell.concurrency
+            cell,
+            target.inventory.model.path,
+            load.settings.dataset or "",
+            output,
+            port=port,
+            requests=requests or cell.concurrency,
+            seed=seed,
         )
     else:
         argv = bench_serving.vllm_argv(
@@ -45,11 +55,12 @@ def run_in_container(load: Load, cell: Cell, generator: str, requests: int | Non
             port=port,
             requests=requests or cell.concurrency,
             tokenizer=target.inventory.model.path,
+            seed=seed,
         )
     node = load.session.nodes[role.node]
     seconds = 600.0 + cell.concurrency * (cell.input_len + cell.output_len) * 0.05
     result = node.containers.exec(role.container_id, argv, timeout=seconds)
-    log = load.session.folder.evidence(f"load/{generator}-{cell.id}.log", result.stdout + result.stderr)
+    log = load.session.folder.evidence(f"load/{generator}-{cell.id}.log", f"$ {shlex.join(argv)}\n{result.stdout}{result.stderr}")
     host_path = role.log_path.rsplit("/", 1)[0] + output.removeprefix(MOUNT_POINT)
     try:
         text = node.get(host_path).decode("utf-8", "replace")

@@ -329,7 +329,16 @@ def attach_inventory(url: str, engines: Sequence[str]) -> Inventory:
         {
             "name": "attached",
             "nodes": [{"name": "endpoint", "address": parts.hostname, "transport": "local", "control_interface": "unknown"}],
-            "model": {"host_path": "/unknown", "mount": "/unknown", "path": model, "served_name": model, "kind": "other"},
+            "model": {
+                "host_path": "/unknown",
+                "mount": "/unknown",
+                "path": model,
+                "served_name": model,
+                "kind": "other",
+                # Nobody tells the size of the vocabulary, and an id outside of it ends SGLang: these every tokenizer has.
+                "vocab_size": 2000,
+                "special_ids_from": 2000,
+            },
             "engines": {engine: {"default": "attached", "profiles": {"attached": profile}}},
             "attach": {"url": url},
         },

@@ -111,18 +111,20 @@ def summary_csv(results: Sequence[CellResult]) -> str:
 # ---- other generators ------------------------------------------------------------------------------------------
 def sglang_argv(
     cell: Cell, model_path: str, dataset_path: str, output_file: str, host: str = "127.0.0.1", port: int = 8000,
-    requests: int | None = None, python: str = "python3",
+    requests: int | None = None, python: str = "python3", seed: int = 1,
 ) -> list[str]:  # fmt: skip
     """The write-up's command line (it says `--random-input`, which argparse completes; the full names are given here).
 
     `requests` None = the concurrency, as the write-up. `--flush-cache` is not given: 0.4.4 flushes always and does not
-    know the flag, newer releases do so only with it.
+    know the flag, newer releases do so only with it. Without a dataset `random-ids` is asked for (0.5.16 has it; 0.4.4
+    refuses it in its usage text): `random` would fetch ShareGPT from the network.
     """
-    return [python, "-m", "sglang.bench_serving", "--backend", "sglang", "--dataset-name", "random",
-            "--dataset-path", dataset_path, "--model", model_path, "--random-input-len", str(cell.input_len),
-            "--random-output-len", str(cell.output_len), "--random-range-ratio", "1.0",
-            "--num-prompts", str(requests or cell.concurrency), "--host", host, "--port", str(port),
-            "--output-file", output_file, "--max-concurrency", str(cell.concurrency)]  # fmt: skip
+    dataset = ["random", "--dataset-path", dataset_path] if dataset_path else ["random-ids"]
+    return [python, "-m", "sglang.bench_serving", "--backend", "sglang", "--dataset-name", *dataset, "--model", model_path,
+            "--random-input-len", str(cell.input_len), "--random-output-len", str(cell.output_len),
+            "--random-range-ratio", "1.0", "--num-prompts", str(requests or cell.concurrency), "--host", host,
+            "--port", str(port), "--output-file", output_file, "--max-concurrency", str(cell.concurrency),
+            "--seed", str(seed)]  # fmt: skip
 
 
 def vllm_argv(

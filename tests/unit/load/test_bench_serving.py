@@ -139,6 +139,8 @@ def test_command_lines_ask_for_exact_lengths() -> None:
     pairs = dict(zip(argv[3::2], argv[4::2], strict=False))
     assert (pairs["--random-input-len"], pairs["--random-output-len"], pairs["--num-prompts"]) == ("128", "256", "64")
     assert pairs["--random-range-ratio"] == "1.0"
+    assert pairs["--dataset-path"] == "/d.json"
+    assert "random-ids" in sglang_argv(Cell(128, 256, 64), "/m", "", "/o.json")  # nothing is fetched from the network
     vllm = vllm_argv(Cell(128, 256, 64), "m", "/out/o.json", requests=9, tokenizer="/t")
     assert vllm[vllm.index("--random-range-ratio") + 1] == "0.0"  # vLLM's ratio is a spread around the length
     assert vllm[vllm.index("--result-dir") + 1] == "/out"
