@@ -8,6 +8,6 @@ setup(
         "pytest_h20.environments": "environments",
         "pytest_h20.environments.thresholds": "environments/thresholds",
     },
-    package_data={"": ["py.typed", "*.json", "*.jsonl", "*.yaml", "*.css", "*.js", "*.txt", "*.xml"]},
+    package_data={"": ["py.typed", *(f"**/*.{kind}" for kind in ("json", "jsonl", "yaml", "css", "js", "txt", "xml"))]},
     include_package_data=False,
 )
