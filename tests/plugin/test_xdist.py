@@ -60,7 +60,7 @@ def test_the_cluster_came_up_and_went_down_once(together: Done) -> None:
 
 def test_a_failed_bring_up_is_told_once(tmp_path: Path) -> None:
     write(tmp_path, test_it=SUITE)
-    done = pytest_in(tmp_path, *REHEARSAL, "--h20-fault=rail-down", "-n", "2", "test_it.py")
+    done = pytest_in(tmp_path, *REHEARSAL, "--h20-fault=rail-down", "-n", "2", "-rs", "test_it.py")
     assert done.status == pytest.ExitCode.TESTS_FAILED
     assert done.counts.get("error", 0) + done.counts.get("errors", 0) == 1, done.output
     assert done.counts["skipped"] == 5
