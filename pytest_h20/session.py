@@ -171,6 +171,8 @@ def build(
         cannot.append("attached to an engine that ran already: its bring-up was not seen")
     if any(inventory.load_of(t.profile).limit == "none" for t in targets):
         cannot.append("throughput was recorded without limits (load.limit: none)")
+    if (settings["h20_load"].value or "own") != "own":
+        cannot.append(f"the load was sent by {settings['h20_load'].value}, whose own error is not known")
     if settings["h20_calibrate"]:
         cannot.append("this run calibrated limits instead of judging by them")
     if inventory.gates is not None and set(inventory.gates) != {g.value for g in GateName}:
