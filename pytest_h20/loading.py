@@ -13,8 +13,8 @@ from pytest_h20.lifecycle import key
 from pytest_h20.limits import LimitFile, load_limits
 from pytest_h20.load import Cell, CellResult, LoadPlan, Progress, SelfCheck, Slo
 from pytest_h20.load import Target as LoadTarget
-from pytest_h20.load.roofline import DEEPSEEK_R1, H20, Fabric, decode_bound, gpu_by_name
 from pytest_h20.load.result import Finding
+from pytest_h20.load.roofline import DEEPSEEK_R1, H20, Fabric, decode_bound, gpu_by_name
 from pytest_h20.load.run import CellInterrupted, run_cell
 from pytest_h20.load.selfcheck import self_check
 from pytest_h20.probes.script import Missing
