@@ -43,7 +43,10 @@ def finish(session: Session, partial: Sequence[str], gates: Collection[str], int
     verdicts = run.view().verdicts
     decision = decide(verdicts, required, acceptance=not run.header.obstacles)
     if interrupted:
-        decision = decision.model_copy(update={"green": False, "accepted": False, "reason": f"interrupted; {decision.reason}"})
+        before = ", ".join(g.name.value for g in decision.gates if g.required and not g.counts)
+        reasons = ["interrupted" + (f" before {before}" if before else "")]
+        reasons += [f"{g.name.value}: {g.reason}" for g in decision.gates if g.status.blocks and g.counts]
+        decision = decision.model_copy(update={"green": False, "accepted": False, "reason": "; ".join(reasons)})
     view = run.finish(decision)
     remember(session, view)
     return view.decision

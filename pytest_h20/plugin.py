@@ -68,6 +68,9 @@ def pytest_configure(config: pytest.Config) -> None:
 
     config.pluginmanager.register(fixtures, "h20-fixtures")
     settings = {o.dest: resolve(o, getattr(config.option, o.dest, None), config.getini) for o in OPTIONS}
+    empty = [o.alias or f"--{o.name}" for o in OPTIONS if settings[o.dest].origin == "option" and settings[o.dest].value == ""]
+    if empty:  # a variable of a script that is not set must not turn an acceptance into a run of something else
+        raise pytest.UsageError(f"{empty[0]}: is given without a value")
     asked = any(settings[name] for name in ("h20_nodes", "h20_attach", "h20_replay"))
     if asked and not config.option.help and not config.option.version:
         from pytest_h20.active import activate
