@@ -30,6 +30,9 @@ Write = Callable[[str], None]
 SELFCHECK_LEVELS = (1, 4, 16, 64, 256, 1024)
 """Streams at which the client checks itself: a client that is right at more streams than a cell has is right at the cell's."""
 
+SELFCHECK_TRIES = 3
+"""A self-check that something else on this machine disturbed is made again: one that is right proves what the client can do."""
+
 
 class NotRun(H20Error):
     """A cell was not measured because the engine is gone: that is no pass."""
@@ -136,6 +139,10 @@ class Load:
         level = next((known for known in SELFCHECK_LEVELS if known >= cell.concurrency), cell.concurrency)
         if level not in self._checks:
             found = self_check(level, self.dialect, LoadPlan(processes=0))
+            for _ in range(SELFCHECK_TRIES - 1):
+                if not found.saturated:
+                    break
+                found = self_check(level, self.dialect, LoadPlan(processes=0))
             rehearsal = self.session.rehearsal
             self._checks[level] = rehearsal.client_check(found) if rehearsal is not None else found
         return self._checks[level]
