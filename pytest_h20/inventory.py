@@ -164,7 +164,6 @@ class LoadSettings(_Model):
     recipe: Literal["steady", "blog"] = Field("steady", description="'blog': as many requests as streams, one wave")
     seed: int = Field(20250405, description="of the random prompts")
     min_requests: Annotated[int, Field(ge=1)] | None = Field(None, description="requests per cell, at least; default: by recipe")
-    min_seconds: Annotated[float, Field(ge=0)] | None = Field(None, description="seconds per cell, at least")
     limit: Literal["all", "none"] = Field("all", description="'none' records without judging; such a run cannot be accepted")
     dataset: str | None = Field(None, description="ShareGPT file inside the container, for the engine's own benchmark")
     slo_ttft_ms: float | None = Field(None, gt=0, description="goodput counts requests with at most this TTFT, ms")

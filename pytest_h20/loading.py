@@ -181,7 +181,7 @@ class Load:
         left = "" if progress.left_s is None else f", {progress.left_s:.0f} s left"
         total = progress.total or "?"
         self.write(
-            f"\r\x1b[2Kh20: cell {self.done + 1} of {self.total} {progress.cell}: {progress.done}/{total} requests, "
+            f"\r\x1b[2Kh20: cell {self.done + 1} of {max(self.total, self.done + 1)} {progress.cell}: {progress.done}/{total} requests, "
             f"{progress.tokens_per_s:.0f} tok/s{left}"
         )
 
@@ -207,7 +207,7 @@ class Load:
             self.write("\r\x1b[2K")
         figures = f"{_figure(result.output_throughput)} tok/s, TTFT {_figure(result.mean_ttft_ms)} ms, "
         figures += f"TPOT {_figure(result.mean_tpot_ms)} ms"
-        self.write(f"h20: cell {self.done} of {self.total} {cell.id}: {figures}\n")
+        self.write(f"h20: cell {self.done} of {max(self.total, self.done)} {cell.id}: {figures}\n")
 
     def record(self, result: CellResult, repeat: int = 0) -> CellRecord:
         """The cell as the report draws it."""

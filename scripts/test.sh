@@ -26,7 +26,11 @@ pytest -q -n 2 --dist worksteal tests/unit
 
 # Rehearsals measure, and two of them side by side disturb each other on two cores: what fails here gets one more try alone.
 step "Plugin tests: rehearsals, and every fault of the kill table"
-pytest -q -n 2 --dist worksteal tests/plugin || { step "once more, alone"; pytest -q --last-failed --last-failed-no-failures none tests/plugin; }
+rehearse() {
+  pytest -q -n 2 "$@" || { step "once more, alone"; pytest -q --last-failed --last-failed-no-failures none "${@: -1}"; }
+}
+rehearse --dist loadfile --ignore tests/plugin/test_kill_table.py tests/plugin
+rehearse --dist worksteal tests/plugin/test_kill_table.py
 
 if [ "$what" = all ]; then
   step "The lab: two nodes with real sshd, dockerd and vLLM"
