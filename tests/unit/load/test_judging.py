@@ -184,6 +184,12 @@ def test_rules_know_what_they_cannot_know() -> None:
     assert findings(replace(GOOD, client=None))["clock"] == "unknown"
 
 
+def test_one_token_of_a_short_prompt_may_be_found_again() -> None:
+    short = Cell(32, 32, 4)
+    assert findings(replace(with_part("server", cache_hit_rate=1 / 32), cell=short))["prefix_cache"] == "ok"
+    assert findings(replace(with_part("server", cache_hit_rate=2 / 32), cell=short))["prefix_cache"] == "failed"
+
+
 # ---- results -----------------------------------------------------------------------------------------------------
 def test_results_survive_json_and_follow_the_schema() -> None:
     result = judged(GOOD, 9.6)
