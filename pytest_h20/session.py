@@ -253,9 +253,24 @@ def _numbers_that_fit(settings: Mapping[str, Setting], targets: Sequence[Target]
             raise UsageError(f"--h20-history={history}: is a folder; give a file for SQLite, a SQLAlchemy URL, or none")
         History(history)  # refuses a URL it cannot use; connects to nothing
     if settings["h20_accuracy"]:
-        from pytest_h20.endpoint.answers import load_dataset
+        _dataset_that_can_tell(settings["h20_accuracy"].value, any(t.inventory.kind == "rehearsal" for t in targets))
 
-        load_dataset(settings["h20_accuracy"].value)
+
+def _dataset_that_can_tell(path: str, rehearsed: bool) -> None:
+    """A set so small that even all answers right miss the limit would be red whatever the engine says."""
+    from pytest_h20.endpoint.answers import DEFAULT_LOWER_BOUND, load_dataset, shipped
+    from pytest_h20.endpoint.stats import wilson
+
+    questions = load_dataset(path)
+    n = len(questions)
+    if wilson(n, n)[0] < DEFAULT_LOWER_BOUND:
+        least = next(k for k in range(n, 1000) if wilson(k, k)[0] >= DEFAULT_LOWER_BOUND)
+        raise UsageError(
+            f"--h20-accuracy={path}: {n} questions are too few: all of them right shows {wilson(n, n)[0]:.0%} at least, and "
+            f"{DEFAULT_LOWER_BOUND:.0%} is wanted; give {least} or more"
+        )
+    if rehearsed and {q.question for q in questions} - {q.question for q in shipped()}:
+        raise UsageError(f"--h20-accuracy={path}: the rehearsal can only answer the questions of pytest_h20/endpoint/data/answers.jsonl")
 
 
 def repeats_asked(value: object) -> int:

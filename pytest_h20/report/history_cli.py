@@ -16,6 +16,8 @@ def main(argv: Sequence[str]) -> int:
     args = _parser().parse_args(list(argv))
     runs = Path(args.runs)
     try:
+        if not runs.is_dir() and args.store and "://" not in args.store and not Path(args.store).is_file():
+            raise UsageError(f"{args.store}: no such store, and no folder {runs} to fill it from; give --runs")
         history = History(args.store or runs / DEFAULT_FILE)
         if runs.is_dir():
             _, problems = add_folder(history, runs)
