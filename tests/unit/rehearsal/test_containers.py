@@ -113,7 +113,7 @@ def test_sigterm_ignored_ends_in_sigkill(rehearsal: Rehearsal) -> None:
 
 
 def test_a_process_that_dies_tells_how(rehearsal: Rehearsal) -> None:
-    dies = {"rank0": (1.0, 3, ("last words",))}
+    dies: dict[str, tuple[float, int, tuple[str, ...]]] = {"rank0": (1.0, 3, ("last words",))}
     rehearsal.world.engine = replace(rehearsal.world.engine, dies=dies)
     node, info = started(rehearsal)
 
