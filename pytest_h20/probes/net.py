@@ -92,6 +92,7 @@ done
 true
 """,
     parse_network,
+    seconds=60,
     hint="yum install iproute / apt install iproute2",
 )
 
