@@ -127,9 +127,7 @@ def test_missing_programs_are_told_as_packages(own_folder: Path, monkeypatch: py
         (["up", "--restore"], "no machines are saved"),
     ],
 )
-def test_what_is_missing_is_told_in_one_line(
-    own_folder: Path, verb: list[str], words: str, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_what_is_missing_is_told_in_one_line(own_folder: Path, verb: list[str], words: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(verb) == 2
     said = capsys.readouterr().err
     assert words in said
