@@ -199,6 +199,8 @@ class StandInContainers:
 
     def remove(self, container_id: str) -> None:
         """Kill what runs and forget the container."""
+        if self._node in self._world.removal_refused:
+            raise H20Error(f"{self._node}: docker refused to remove it: {self._world.removal_refused[self._node]}")
         held = self._state.load(container_id)
         if held is not None:
             self._kill(held)

@@ -89,6 +89,7 @@ class World:
     image_ids: dict[tuple[str, str], str] = field(default_factory=dict)
     start_refused: dict[str, str] = field(default_factory=dict)
     runtimes: dict[str, tuple[str, ...]] = field(default_factory=dict)
+    removal_refused: dict[str, str] = field(default_factory=dict)
     weights: dict[str, WeightsTruth] = field(default_factory=dict)
     all_reduce: AllReduceTruth = field(default_factory=AllReduceTruth)
     client_error: float = 0.0

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
+import fcntl
 import json
 import os
 import subprocess
 import sys
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -89,11 +91,20 @@ def run(
     # Byte code is shared by all runs of a table: compiling the suite again would take longer than running it.
     env = {k: v for k, v in os.environ.items() if not k.startswith(("PYTEST_", "COV_")) and k != "PYTHONDONTWRITEBYTECODE"}
     env["PYTHONPYCACHEPREFIX"] = str(Path(os.environ.get("TMPDIR", "/tmp")) / f"pytest-h20-pyc-{os.getuid()}")
-    done = subprocess.run(argv, cwd=folder, env=env, capture_output=True, text=True, timeout=timeout, check=False)
+    with _turn(alone=not gates or "throughput" in gates):
+        done = subprocess.run(argv, cwd=folder, env=env, capture_output=True, text=True, timeout=timeout, check=False)
     runs = sorted((folder / "runs").glob("2*")) if (folder / "runs").exists() else []
     output = done.stdout + done.stderr
     assert len(runs) == 1, f"no run folder; exit status {done.returncode}\n{output}"
     return Ended(done.returncode, output, runs[0], left_over(folder))
+
+
+@contextlib.contextmanager
+def _turn(alone: bool) -> Iterator[None]:
+    """Runs that measure speed have the machine to themselves: two at a time would measure each other."""
+    with (Path(os.environ.get("TMPDIR", "/tmp")) / f"pytest-h20-kill-table-{os.getuid()}.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX if alone else fcntl.LOCK_SH)
+        yield
 
 
 def left_over(folder: Path) -> tuple[str, ...]:

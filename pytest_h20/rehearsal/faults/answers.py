@@ -1,5 +1,6 @@
 """Faults of what is said: a model that starts, streams and counts well, and is wrong."""
 
+# ruff: noqa: E501 - the table reads better with its texts on one line
 from __future__ import annotations
 
 from pytest_h20.rehearsal.faults.model import Fault, http, ids

@@ -26,6 +26,10 @@ def _docker_refuses(world: World) -> None:
     world.start_refused[list(world.machines)[1]] = 'could not select device driver "" with capabilities: [[gpu]]'
 
 
+def _removal_refused(world: World) -> None:
+    world.removal_refused[list(world.machines)[1]] = "device or resource busy"
+
+
 def _no_engine_in_image(world: World) -> None:
     for image in world.images.values():
         image.packages.pop("sglang", None)
@@ -82,6 +86,8 @@ FAULTS = (
            engine(exits_zero=True), "exit code 0", red="every_rank_runs"),
     _fault("sigterm-ignored", "The engine does not end on SIGTERM.", "SGLang 0.5.16 after a request with n > 1 (recorded)", engine(ignores_sigterm=True),
            "ignored SIGTERM", red="stops"),
+    _fault("container-stays", "Docker of one node cannot remove the container.", "moby: device or resource busy", _removal_refused,
+           "device or resource busy", red="nothing_left"),
     _fault("docker-refuses", "Docker of one node refuses to start the container.", "NVIDIA container toolkit missing or broken", _docker_refuses,
            "could not select device driver"),
     _fault("image-without-engine", "The image holds another engine.", "wrong tag", _no_engine_in_image, "holds no sglang"),

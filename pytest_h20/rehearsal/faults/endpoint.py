@@ -7,6 +7,30 @@ from pytest_h20.rehearsal.faults.model import Change, Fault, http, ids
 
 _NEW = "sglang-0.5.16"
 _VLLM = "vllm-0.32"
+_ALL = (
+    "chat completion determinism dialect disconnect error_bad_schema error_max_tokens_huge error_max_tokens_negative "
+    "error_messages_empty error_n_zero error_prompt_empty error_prompt_no_ids error_prompt_too_long "
+    "error_prompt_too_long_stream error_response_format error_temperature_negative error_top_p_high error_top_p_zero "
+    "error_unknown_model error_unknown_path error_unknown_role error_wrong_method finish_reason health huge_body "
+    "logprobs long_context long_line max_model_len max_tokens models multi_turn needle openai_client parallel "
+    "prefix_reuse roles slow_client sse_framing stop stream_equals_chat stream_equals_completion stream_form "
+    "structured_output unicode_chinese unicode_combining unicode_control unicode_emoji unicode_output "
+    "unicode_right_to_left usage_continuous usage_prompt usage_stream usage_sum usage_tokenizer version"
+)
+_SGLANG_ERRORS = (
+    "error_bad_schema error_max_tokens_huge error_max_tokens_negative error_messages_empty error_n_zero "
+    "error_prompt_empty error_prompt_no_ids error_prompt_too_long error_prompt_too_long_stream error_response_format "
+    "error_temperature_negative error_top_p_high error_top_p_zero error_unknown_role"
+)
+_EVERY_ERROR = (
+    "dialect error_array_body error_bad_schema error_content_type error_empty_body error_image_part error_malformed_json "
+    "error_max_tokens_huge error_max_tokens_negative error_max_tokens_text error_max_tokens_zero error_messages_empty "
+    "error_messages_missing error_messages_text error_n_zero error_out_of_vocabulary error_prompt_empty "
+    "error_prompt_no_ids error_prompt_too_long error_prompt_too_long_stream error_response_format "
+    "error_stream_options_alone error_temperature_5 error_temperature_negative error_tools_without_parser "
+    "error_top_logprobs_100 error_top_logprobs_alone error_top_p_high error_top_p_zero error_unknown_model long_context "
+    "openai_client"
+)
 
 
 def _fault(
@@ -31,12 +55,12 @@ FAULTS = (
     _knob("usage-completion-off-by-one", "completion_count_off", "usage counts one output token too many.", "issue 3", "bringup.first_completion", "completion_tokens=2"),
     _knob("usage-sum-wrong", "sum_off", "total_tokens is not the sum.", "billing by total_tokens", "usage_sum", "total_tokens"),
     _knob("usage-stream-off", "stream_count_off", "A stream's usage differs from the plain answer's.", "F67", "parallel usage_stream usage_sum", "completion_tokens is 8, not 7"),
-    _knob("usage-stream-missing", "stream_usage_missing", "include_usage is ignored.", "F67", "usage_stream", "usage"),
-    _knob("usage-continuous-falls", "continuous_falls", "continuous_usage_stats counts down.", "a counter that restarts", "usage_continuous", "completion_tokens", _VLLM),
-    _knob("max-tokens-short", "max_tokens_short", "One token less than max_tokens comes back.", "off by one in the scheduler", "max_tokens", "completion_tokens"),
+    _knob("usage-stream-missing", "stream_usage_missing", "include_usage is ignored.", "F67", "parallel usage_stream usage_sum", "usage chunks is 0, not 1"),
+    _knob("usage-continuous-falls", "continuous_falls", "continuous_usage_stats counts down.", "a counter that restarts", "usage_continuous", "usage", _VLLM),
+    _knob("max-tokens-short", "max_tokens_short", "One token less than max_tokens comes back.", "off by one in the scheduler", "logprobs max_tokens parallel", "tokens"),
     _knob("max-completion-tokens-ignored", "max_completion_tokens_ignored", "max_completion_tokens is not obeyed.", "OpenAI's newer name", "max_completion_tokens", "max_completion_tokens", _VLLM),
     # generation
-    _knob("wrong-object", "wrong_object", "Answers are of no documented kind.", "a proxy in between", "completion chat", "object"),
+    _knob("wrong-object", "wrong_object", "Answers are of no documented kind.", "a proxy in between", "completion chat", "thing"),
     _knob("wrong-role", "wrong_role", "The answer's role is not assistant.", "a proxy in between", "chat openai_client stream_form", "role"),
     _knob("text-after-end", "text_after_end", "Text follows the finish reason in a stream.", "clients stop reading there", "stop stream_equals_chat stream_equals_completion stream_form", "finish"),
     _knob("stream-ids-differ", "stream_ids_differ", "The chunks of one stream have different ids.", "two streams mixed", "stream_form", "id"),
@@ -72,9 +96,10 @@ FAULTS = (
     _knob("get-allowed", "get_allowed", "GET on a completion route answers 200.", "a proxy in between", "error_wrong_method", "200"),
     _knob("every-path", "every_path", "Every path answers 200.", "a proxy's landing page", "error_unknown_path", "200"),
     # errors
-    _knob("200-for-bad-input", "accepts_errors", "Bad input is answered with 200.", "issue 3", "*", "200", _VLLM),
-    _knob("500-for-bad-input", "errors_are_500", "Bad input is answered with 500.", "clients retry 500 for ever", "*", "500", _VLLM),
-    _knob("errors-without-words", "error_silent", "Errors have no message.", "nobody learns why", "*", "message"),
-    _knob("dies-of-bad-input", "dies_of_errors", "Bad input kills the engine.", "SGLang 0.5.16: ids outside the vocabulary (recorded)", "*", "answer"),
-    _fault("hangs-on-a-request", "One kind of request is never answered.", "issue 3; F69", http(hang_on='"logprobs"'), "*", "s"),
+    _knob("200-for-bad-input", "accepts_errors", "Bad input is answered with 200.", "issue 3", _EVERY_ERROR, "status 200 instead of a 4xx", _VLLM),
+    _knob("500-for-bad-input", "errors_are_500", "Bad input is answered with 500.", "clients retry 500 for ever", _EVERY_ERROR, "status 500 instead of a 4xx", _VLLM),
+    _knob("errors-without-words", "error_silent", "Errors have no message.", "nobody learns why", _SGLANG_ERRORS, "the error has no message"),
+    _fault("engine-dies-mid-run", "The engine dies while it serves.", "F40; SGLang 0.5.16: ids outside the vocabulary (recorded)", http(completion_kills=2), _ALL, "refused"),
+    _knob("200-for-bad-input-sglang", "accepts_errors", "Bad input is answered with 200 by SGLang.", "issue 3", f"{_SGLANG_ERRORS} dialect long_context openai_client", "status 200 instead of a 4xx"),
+    _fault("hangs-on-a-request", "One kind of request is never answered.", "issue 3; F69", http(hang_on='"logprobs"'), "logprobs needle", "no complete answer within"),
 )  # fmt: skip

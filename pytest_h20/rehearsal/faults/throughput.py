@@ -13,15 +13,15 @@ def _fault(name: str, sentence: str, source: str, change: Change, red: str, phra
 FAULTS = (
     _fault("slow-from-128", "From 128 streams up the engine is half as fast.", "F41, F70; issue 3", http(slow_from=128, slow_factor=2.0),
            "output_throughput mean_tpot_ms", "c200"),
-    _fault("slow-prefill", "The first token takes three times as long.", "chunked prefill set too small", http(ttft_factor=3.0), "mean_ttft_ms", "ms"),
+    _fault("slow-prefill", "The first token takes eight times as long.", "chunked prefill set too small", http(ttft_factor=8.0), "output_throughput", "throughput"),
     _fault("one-cell-12-percent-slow", "One cell is 12 % below its limit.", "issue 3", http(cell_factor={"in128-out128-c8": 1.27}),
            "output_throughput", "c8"),
     _fault("stalls", "Some streams go silent half-way.", "F18, F69", http(stall_every=50), "sanity", "finished"),
     _fault("early-eos", "Answers end before their exact length.", "ignore_eos is ignored", http(short=0.7), "sanity", "another output length"),
     _fault("double-count", "The server counts every token twice.", "speculative decoding counted wrongly", http("double_count"), "sanity", "another output length"),
     _fault("prefix-cache-inflates", "Prompts come from the prefix cache.", "issue 3: prompts that repeat", http(cache_hit_rate=0.9), "sanity", "prefix cache"),
-    _fault("admits-too-few", "The engine runs at most 64 requests at a time.", "--max-running-requests", http(batch=64, running_cap=64), "sanity output_throughput", "64 running requests"),
+    _fault("admits-too-few", "The engine runs at most 64 requests at a time.", "--max-running-requests", http(batch=64, running_cap=64), "sanity", "64 running requests"),
     _fault("load-refused", "Every tenth request of a load is refused.", "a full queue", http(fail_rate=0.1, fail_kind="http503"), "sanity", "requests were answered"),
     _fault("streams-cut-under-load", "Connections break under load.", "a proxy or a NAT table", http(fail_rate=0.05, fail_kind="midstream"), "sanity", "requests were answered"),
-    _fault("dead-under-load", "The engine stops answering while it is under load.", "F40", http(completion_kills=60), "sanity", "does not answer"),
+    _fault("dead-under-load", "The engine stops answering while it is under load.", "F40", http(completion_kills=60), "sanity", "no request was answered"),
 )  # fmt: skip
