@@ -102,7 +102,7 @@ def attach(session: Session, label: str) -> ClusterState:
     if session.value("h20_nodes"):
         port = urlsplit(url).port or target.profile.http_port
         ours = kept(nodes_of(session, target), target.head.name, port)
-        session.folder.event("note", text=f"--h20-attach={url}: {ours.proof or 'no container of ours holds the port'}")
+        session.folder.event("note", text=f"--h20-attach={url}: {ours.proof or ours.unseen or 'no container of ours holds the port'}")
     return ClusterState(
         run_id=run_id_of(session, label),
         engine=target.engine,

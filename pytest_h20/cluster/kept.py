@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from pytest_h20.cluster import labels
 from pytest_h20.cluster.ready import listeners_command, parse_listeners
 from pytest_h20.cluster.state import RoleRef
+from pytest_h20.errors import TransportError
 from pytest_h20.transport import ContainerInfo, Node
 from pytest_h20.transport.recording import unrecorded
 
@@ -19,14 +20,19 @@ class Kept:
     roles: tuple[RoleRef, ...] = ()
     node_dirs: Mapping[str, str] = field(default_factory=dict)
     proof: str = ""
+    unseen: str = ""
 
 
 def kept(nodes: Mapping[str, Node], head: str, port: int) -> Kept:
     """The run of ours whose container on ``head`` holds ``port``. ``nodes``: head first. Looks, changes nothing.
 
     A port is traced to the socket's owner, as after a bring-up: another server beside our leftovers must not be taken for them.
+    An attached engine needs no containers at all, so a daemon that cannot be asked is said in ``unseen`` and is no error.
     """
-    running = {name: [c for c in node.containers.find({labels.OWNER: ""}) if c.running] for name, node in nodes.items()}
+    try:
+        running = {name: [c for c in node.containers.find({labels.OWNER: ""}) if c.running] for name, node in nodes.items()}
+    except TransportError as error:
+        return Kept(unseen=f"no container was looked at: {error}")
     for info in running.get(head, []):
         run_id = info.labels.get(labels.RUN)
         seen = nodes[head].containers.exec(info.id, listeners_command(port), timeout=60.0)

@@ -91,6 +91,9 @@ class PromptSource:
                  template_tokens: int = 0) -> None:  # fmt: skip
         self.recipe, self.cell, self.dialect, self.seed = recipe, cell, dialect, seed
         self.template_tokens = template_tokens
+        # Cells of one run share the seed: without the cell in it, a later one would find the prompts of an earlier one
+        # in the prefix cache (seen on SGLang 0.5.16).
+        self._mixed = ((seed * 8191 + cell.input_len) * 8191 + cell.output_len) * 8191 + cell.concurrency
         self._pool: Sequence[int] = ()
         if dialect != "chat" and recipe.kind in ("random", "multi-turn"):
             if vocabulary is None:
@@ -110,7 +113,7 @@ class PromptSource:
         if recipe.kind in ("sharegpt", "jsonl"):
             return recipe.prompts[number % len(recipe.prompts)]
         turns = recipe.turns if recipe.kind == "multi-turn" else 1
-        rng = random.Random(self.seed * 1_000_003 + number)
+        rng = random.Random(self._mixed * 1_000_003 + number)
         if self.dialect == "chat":
             text = self._words(rng, number, cell.input_len - self.template_tokens)
             return Prompt(cell.input_len, cell.output_len, messages=(("user", text),), turns=turns)
@@ -139,7 +142,7 @@ class PromptSource:
         """
         if prompt.turn + 1 >= prompt.turns:
             return None
-        rng = random.Random((self.seed * 1_000_003 + number) * 31 + prompt.turn + 1)
+        rng = random.Random((self._mixed * 1_000_003 + number) * 31 + prompt.turn + 1)
         cell, turn = self.cell, prompt.turn + 1
         if prompt.messages is not None:
             new = " ".join(rng.choices(WORDS, k=cell.input_len))

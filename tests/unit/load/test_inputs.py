@@ -149,6 +149,12 @@ def test_no_two_prompts_begin_alike_and_the_seed_decides() -> None:
     assert made.prompt(3) != source(Cell(4, 4, 1), seed=2).prompt(3)
 
 
+def test_cells_with_one_seed_share_no_prompt() -> None:
+    cells = [Cell(16, 16, 1), Cell(16, 16, 4), Cell(16, 32, 4), Cell(17, 16, 1)]
+    heads = [prompt.ids[:8] for cell in cells for i in range(200) if (prompt := source(cell).prompt(i)).ids]
+    assert len(set(heads)) == len(heads)
+
+
 def test_special_ids_are_never_drawn() -> None:
     small = Vocabulary(0, 50, frozenset(range(0, 50, 2)))
     made = PromptSource(PromptRecipe(), Cell(200, 1, 1), "sglang", small, 0)

@@ -1,0 +1,22 @@
+"""An attached engine needs no container daemon (seen with SGLang started by hand on a machine without Docker)."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+from typing import Any, cast
+
+from pytest_h20.cluster.kept import kept
+from pytest_h20.errors import TransportError
+from pytest_h20.transport import Node
+
+
+class NoDaemon:
+    def find(self, labels: Any) -> Any:
+        raise TransportError("gpu: the container daemon cannot be reached")
+
+
+def test_without_a_daemon_nothing_is_kept_and_nothing_is_proved() -> None:
+    found = kept({"gpu": cast("Node", SimpleNamespace(containers=NoDaemon()))}, "gpu", 30000)
+    assert found.roles == ()
+    assert found.proof == "", "a proof would pass the check that the server is ours"
+    assert "cannot be reached" in found.unseen
