@@ -73,7 +73,8 @@ def _summary(view: RunView) -> Iterator[str]:
         yield "|---|---|---|---|---|"
         for check in blocking[:30]:
             wanted = f"{check.limit} ({check.limit.origin})" if check.limit else ""
-            measured = "" if check.measured is None else f"{check.measured} {check.unit}"
+            figure = f"{check.measured:.6g}" if isinstance(check.measured, float) else check.measured
+            measured = "" if figure is None else f"{figure} {check.unit}".rstrip()
             cells = (check.subject, measured, wanted, check.action or check.reason)
             yield f"| `{check.check}` | " + " | ".join(map(_md, cells)) + " |"
         if len(blocking) > 30:
