@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+from pathlib import Path
+
 import pytest
 
-from pytest_h20.probes import perf
+from pytest_h20.probes import net, perf
 from pytest_h20.probes.counters import delta, parse_counters
-from pytest_h20.probes.script import ProbeError
+from pytest_h20.probes.script import ProbeError, build, split
 
 PERFTEST = """{
 test_info: {
@@ -72,3 +76,33 @@ def test_traffic_is_no_error_and_rxe_has_no_byte_counters() -> None:
 def test_what_rxe_counts_when_packets_are_lost_is_an_error(name: str) -> None:
     [change] = delta(parse_counters(snapshot(10.0)), parse_counters(snapshot(20.0, **{name: 2})))
     assert change.errors == {name: 2}
+
+
+PING = """#!/bin/sh
+for w in "$@"; do [ "$last" = -c ] && n=$w; last=$w; done
+case $n in 3) r={first};; *) r={second};; esac
+echo "$n packets transmitted, $r received, time 400ms"
+echo "rtt min/avg/max/mdev = 1.0/2.5/4.0/1.0 ms"
+"""
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "told"),
+    [
+        (3, 0, (3, 3)),  # all at once: not asked again
+        (2, 5, (5, 5)),  # a late reply: ping stops to wait soon after the first one
+        (2, 4, (5, 4)),  # a lost one
+        (0, 5, (3, 0)),  # nothing at all: not asked again
+    ],
+)
+def test_a_late_ping_reply_is_no_lost_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, first: int, second: int, told: tuple[int, int]
+) -> None:
+    fake = tmp_path / "ping"
+    fake.write_text(PING.replace("{first}", str(first)).replace("{second}", str(second)))
+    fake.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+    script = build([net.PING.with_args("eth1", "10.97.1.2", 8972)])
+    done = subprocess.run(["sh", "-c", script], capture_output=True, text=True, check=True, timeout=30)
+    [ping] = net.parse_pings(split(done.stdout)["ping"].out)
+    assert (ping.sent, ping.received) == told
