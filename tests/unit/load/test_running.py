@@ -304,8 +304,12 @@ def test_sigint_in_a_cell_keeps_what_was_finished(serve: Serve, tmp_path: Path) 
             signal.raise_signal(signal.SIGINT)
 
     plan = LoadPlan(requests=400, warmup=0, records_path=str(tmp_path / "r.jsonl"))
-    with pytest.raises(CellInterrupted) as caught:
-        run_cell(target(server), CELL, plan, stop)
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)  # a background job inherits SIGINT ignored
+    try:
+        with pytest.raises(CellInterrupted) as caught:
+            run_cell(target(server), CELL, plan, stop)
+    finally:
+        signal.signal(signal.SIGINT, before)
     result = caught.value.result
     assert result.stopped == "interrupted"
     assert result.requests.complete >= 2
