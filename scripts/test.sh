@@ -22,12 +22,12 @@ ruff check .
 mypy
 
 step "Unit tests"
-pytest -q -n 2 --dist worksteal tests/unit
+timeout 20m pytest -q -n 2 --dist worksteal tests/unit
 
 # Rehearsals measure, and two of them side by side disturb each other on two cores: what fails here gets one more try alone.
 step "Plugin tests: rehearsals, and every fault of the kill table"
 rehearse() {
-  pytest -q -n 2 "$@" || { step "once more, alone"; pytest -q --last-failed --last-failed-no-failures none "${@: -1}"; }
+  timeout 30m pytest -q -n 2 "$@" || { step "once more, alone"; timeout 15m pytest -q --last-failed --last-failed-no-failures none "${@: -1}"; }
 }
 rehearse --dist loadfile --ignore tests/plugin/test_kill_table.py tests/plugin
 rehearse --dist worksteal tests/plugin/test_kill_table.py
@@ -37,8 +37,8 @@ if [ "$what" = all ]; then
   python -m tests.lab setup
   trap 'python -m tests.lab down' EXIT
   step "Integration tests"
-  pytest -q tests/integration
+  timeout 10m pytest -q tests/integration
   step "End to end on the lab"
-  pytest -q tests/e2e
+  timeout 20m pytest -q tests/e2e
 fi
 step "done"
