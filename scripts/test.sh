@@ -37,7 +37,7 @@ if [ "$what" = all ]; then
   python -m tests.lab setup
   trap 'python -m tests.lab down' EXIT
   step "Integration tests"
-  timeout 10m pytest -q tests/integration
+  H20_SOFT_ROCE="${H20_SOFT_ROCE:-0}" timeout 15m pytest -q tests/integration
   step "End to end on the lab"
   timeout 20m pytest -q tests/e2e
 fi
