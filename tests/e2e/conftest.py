@@ -60,7 +60,7 @@ class Lab:
             timeout=timeout,
             check=False,
         )
-        folders = sorted(runs.iterdir()) if runs.is_dir() else []
+        folders = sorted(p for p in runs.iterdir() if p.is_dir()) if runs.is_dir() else []
         return Run(done.returncode, done.stdout + done.stderr, folders[-1] if folders else None)
 
     def changed(self, name: str, change: Any) -> Path:
