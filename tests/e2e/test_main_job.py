@@ -22,7 +22,8 @@ def test_vllm_on_two_nodes(lab: Lab, tmp_path: Path) -> None:
     assert "LAB" in run.output
     for node in ("node01", "node02"):
         assert [c for c in lab.containers(node) if c.startswith("h20-")] == []
-        assert lab.ssh(node, "ls", "/var/tmp/pytest-h20").split() == []
+        left = lab.ssh(node, "ls", "/var/tmp/pytest-h20").split()
+        assert set(left) <= {"weights-sha256.jsonl"}, "only the cache of the full weights check may stay on a node"
     html = report.read_text(encoding="utf-8")
     assert "NOT AN ACCEPTANCE" in html.upper()
     assert "rank0" in html
