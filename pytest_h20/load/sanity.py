@@ -15,6 +15,8 @@ CACHE_LIMIT = 0.02
 """Share of prompt tokens from the prefix cache above which the prompts were not fresh. Chat templates and BOS are
 shared by all prompts: at 128 tokens a handful of them, which engines cache in blocks of 16 or more (vLLM)."""
 RUNNING_SHARE = 0.95
+SGLANG_REFRESH_STEPS = 40
+"""Decode steps between two values of SGLang's gauges: the default of its --decode-log-interval (0.5.16)."""
 COUNTER_LIMIT = 0.01
 """The server's own token counter against the sum of its usages."""
 CLOCK_STEP_S = 0.5
@@ -151,6 +153,9 @@ def server_running(result: CellResult) -> Finding:
         return Finding("server_running", "ok", text, seen, wanted, "requests", False)
     if server.samples < 3:
         return Finding("server_running", "unknown", f"{text}: too few looks", seen, wanted, "requests", False)
+    if result.dialect == "sglang" and result.cell.output_len < SGLANG_REFRESH_STEPS:
+        text += f"; SGLang refreshes that number every {SGLANG_REFRESH_STEPS} steps, an answer here has {result.cell.output_len}"
+        return Finding("server_running", "unknown", text, seen, wanted, "requests", False)
     waiting = f", {server.waiting_max:g} waiting" if server.waiting_max else ""
     return Finding("server_running", "failed", text + waiting, seen, wanted, "requests", False)
 

@@ -184,6 +184,13 @@ def test_rules_know_what_they_cannot_know() -> None:
     assert findings(replace(GOOD, client=None))["clock"] == "unknown"
 
 
+def test_sglang_does_not_show_short_answers_running() -> None:
+    """Seen on SGLang 0.5.16: a gauge that is refreshed every 40 steps stayed at 0 while 32 tokens at a time were made."""
+    idle = replace(with_part("server", running_max=0.0, samples=4), dialect="sglang")
+    assert findings(replace(idle, cell=Cell(32, 32, 64)))["server_running"] == "unknown"
+    assert findings(idle)["server_running"] == "failed"
+
+
 def test_one_token_of_a_short_prompt_may_be_found_again() -> None:
     short = Cell(32, 32, 4)
     assert findings(replace(with_part("server", cache_hit_rate=1 / 32), cell=short))["prefix_cache"] == "ok"
