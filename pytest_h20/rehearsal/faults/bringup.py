@@ -10,8 +10,18 @@ _QUICK_LIMIT_S = 240.0
 """The profiles wait half an hour of model time; a fault that runs into the limit need not."""
 
 
-def _dies(role: str, at: float, code: int, *lines: str) -> Change:
-    return engine(dies={role: (at, code, tuple(lines))})
+def _dies(role: str, part: float, code: int, *lines: str) -> Change:
+    """A process ends on this part of its way to ready, with these last words."""
+
+    def change(world: World) -> None:
+        world.engine.dies[role] = (part * world.engine.start_s, code, lines)
+
+    return change
+
+
+def _too_slow(world: World) -> None:
+    world.engine.start_s = 240.0
+    profile(ready_timeout=120.0)(world)
 
 
 def _ray_alone(world: World) -> None:
@@ -56,25 +66,25 @@ FAULTS = (
     _fault("ray-sees-8-gpus", "The worker never joins Ray: 8 GPUs instead of 16.", "F06, F08", _ray_alone, "Ray did not join", engine="vllm"),
     _fault("ray-node-without-gpus", "The worker joined Ray without its GPUs.", "F08", _ray_without_gpus, "Ray did not join", engine="vllm"),
     _fault("rank1-dies", "Rank 1 dies while it loads: out of GPU memory.", "F54",
-           _dies("rank1", 30.0, 1, "torch.OutOfMemoryError: CUDA out of memory. Tried to allocate 7.00 GiB. GPU 3 has a total capacity of 95.58 GiB of which 1.20 GiB is free."),
+           _dies("rank1", 0.5, 1, "torch.OutOfMemoryError: CUDA out of memory. Tried to allocate 7.00 GiB. GPU 3 has a total capacity of 95.58 GiB of which 1.20 GiB is free."),
            "rank1"),
-    _fault("rank1-disappears", "Rank 1 ends without a word.", "a killed process tells nothing", _dies("rank1", 30.0, 139), "rank1 ended (exit code 139)", red="every_rank_runs"),
+    _fault("rank1-disappears", "Rank 1 ends without a word.", "a killed process tells nothing", _dies("rank1", 0.5, 139), "rank1 ended (exit code 139)", red="every_rank_runs"),
     _fault("hang-while-loading", "The engine prints nothing more while it loads.", "F03, F51, F59", together(profile(ready_timeout=_QUICK_LIMIT_S), engine(hangs_at="loading")),
            "not ready after 240 s"),
     _fault("hang-at-nccl", "The ranks wait for each other for ever.", "F14, F16", together(profile(ready_timeout=_QUICK_LIMIT_S), engine(hangs_at="dist-init")),
            "not ready after 240 s"),
-    _fault("too-slow", "The engine is ready, but later than its profile allows.", "F50", together(profile(ready_timeout=40.0)), "not ready after 40 s"),
+    _fault("too-slow", "The engine is ready, but later than its profile allows.", "F50", _too_slow, "not ready after 120 s"),
     _fault("oom-killed", "The kernel kills the head for memory.", "host memory runs out while 163 shards are read", engine(oom=True), "killed for memory", red="every_rank_runs"),
     _fault("unknown-argument", "The engine does not know one of its arguments.", "F22",
-           _dies("rank0", 3.0, 2, "launch_server.py: error: unrecognized arguments: --enable-reasoning"), "unrecognized arguments"),
+           _dies("rank0", 0.05, 2, "launch_server.py: error: unrecognized arguments: --enable-reasoning"), "unrecognized arguments"),
     _fault("not-enough-memory", "No memory is left for the KV cache.", "F52",
-           _dies("rank0", 40.0, 1, "RuntimeError: Not enough memory. Please try to increase --mem-fraction-static."), "--mem-fraction-static"),
+           _dies("rank0", 0.7, 1, "RuntimeError: Not enough memory. Please try to increase --mem-fraction-static."), "--mem-fraction-static"),
     _fault("shard-unreadable", "A rank cannot read a shard.", "F47",
-           _dies("rank1", 25.0, 1, "safetensors_rust.SafetensorError: Error while deserializing header: MetadataIncompleteBuffer"), "weight file"),
+           _dies("rank1", 0.4, 1, "safetensors_rust.SafetensorError: Error while deserializing header: MetadataIncompleteBuffer"), "weight file"),
     _fault("gloo-cannot-connect", "Gloo picked an address that the other node cannot reach.", "F01",
-           _dies("rank0", 8.0, 1, "RuntimeError: Gloo connectFullMesh failed with [../third_party/gloo/gloo/transport/tcp/pair.cc:144] no error"), "GLOO_SOCKET_IFNAME"),
+           _dies("rank0", 0.09, 1, "RuntimeError: Gloo connectFullMesh failed with [../third_party/gloo/gloo/transport/tcp/pair.cc:144] no error"), "GLOO_SOCKET_IFNAME"),
     _fault("rendezvous-times-out", "The other rank never arrives at the rendezvous.", "F14",
-           _dies("rank0", 20.0, 1, "torch.distributed.DistStoreError: Timed out after 601 seconds waiting for clients. 1/2 clients joined."), "clients joined"),
+           _dies("rank0", 0.3, 1, "torch.distributed.DistStoreError: Timed out after 601 seconds waiting for clients. 1/2 clients joined."), "clients joined"),
     _fault("ready-but-port-taken", "The ready line is there, but the port was taken and another server answers.", "F11; recorded with SGLang 0.5.16",
            engine(port_taken=True), "address already in use"),
     _fault("port-shared-silently", "Another server shares the port: no complaint, and the socket is not ours.", "vLLM 0.24 binds with SO_REUSEPORT (recorded)",

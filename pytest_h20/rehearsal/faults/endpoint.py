@@ -67,7 +67,7 @@ FAULTS = (
     _knob("stream-not-equal", "stream_drops_text", "A streamed answer lacks a token that the plain one has.", "issue 3", "stream_equals_completion stream_equals_chat", "streamed"),
     _knob("system-dropped", "system_dropped", "The system prompt does not reach the model.", "a chat template that forgets it", "roles", "system"),
     _knob("history-dropped", "history_dropped", "Earlier turns do not reach the model.", "a chat template that forgets them", "multi_turn roles", "turn"),
-    _knob("finish-always-stop", "finish_always_stop", "A cut answer says stop.", "F65: clients cannot tell that it was cut", "disconnect finish_reason max_tokens", "length"),
+    _knob("finish-always-stop", "finish_always_stop", "A cut answer says stop.", "F65: clients cannot tell that it was cut", "finish_reason max_tokens", "length"),
     _knob("finish-always-length", "finish_always_length", "A complete answer says length.", "agents ask again for ever", "finish_reason", "stop"),
     _knob("stop-ignored", "stop_ignored", "Stop strings are ignored.", "agents run on", "stop", "stop"),
     _knob("stop-included", "stop_included", "The stop string is part of the answer.", "agents parse it", "stop", "stop"),
