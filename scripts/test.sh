@@ -29,8 +29,10 @@ step "Plugin tests: rehearsals, and every fault of the kill table"
 rehearse() {
   timeout 30m pytest -q -n 2 "$@" || { step "once more, alone"; timeout 15m pytest -q --last-failed --last-failed-no-failures none "${@: -1}"; }
 }
-rehearse --dist loadfile --ignore tests/plugin/test_kill_table.py tests/plugin
-rehearse --dist worksteal tests/plugin/test_kill_table.py
+rehearse --dist loadfile --ignore tests/plugin/test_kill_table.py --ignore tests/plugin/test_rehearsal.py tests/plugin
+# These gates' rows take seconds each. All rows, and every dialect without a fault:
+#   pytest -n 2 tests/plugin/test_kill_table.py tests/plugin/test_rehearsal.py
+rehearse --dist worksteal -k "environment- or fabric- or weights- or bringup-" tests/plugin/test_kill_table.py
 
 if [ "$what" = all ]; then
   step "The lab: two nodes with real sshd, dockerd and vLLM"
