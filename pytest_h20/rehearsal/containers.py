@@ -152,7 +152,7 @@ class StandInContainers:
             "engine": _plain(self._world.engine),
             "inventory": self._world.inventory.model_dump(mode="json"),
             "timing": self._timing(words),
-            "parent": os.getppid() if os.environ.get("PYTEST_XDIST_WORKER") else os.getpid(),
+            "parent": self._state.owner,
         }
         path = self._state.folder / f"actor-{secrets.token_hex(6)}.json"
         path.write_text(json.dumps(spec))

@@ -35,6 +35,17 @@ class State:
         self.folder = folder
         for name in ("containers", "nodes", "ports"):
             (folder / name).mkdir(parents=True, exist_ok=True)
+        self.owner = self._owner()
+
+    def _owner(self) -> int:
+        """The process with which everything here ends: the first that used the folder (xdist's controller, not its workers)."""
+        path = self.folder / "owner"
+        with self.locked():
+            known = int(path.read_text()) if path.exists() else 0
+            if not alive(known):
+                path.write_text(str(os.getpid()))
+                return os.getpid()
+        return known
 
     def path(self, node: str, path: str) -> Path:
         """A file of a node in its sandbox; a path can never leave it."""
