@@ -53,6 +53,7 @@ class Load:
     done: int = 0
     subfolder: str = ""
     _checks: dict[int, SelfCheck] = field(default_factory=dict)
+    _warm: set[tuple[int, int]] = field(default_factory=set)
 
     @property
     def repeats(self) -> tuple[int, ...]:
@@ -81,6 +82,7 @@ class Load:
         except CellInterrupted as stop:
             self._keep(stop.result, repeat)
             raise
+        self._warm.add(_shape(cell))
         self.done += 1
         self._keep(result, repeat)
         return result
@@ -96,6 +98,7 @@ class Load:
             seed=self.settings.seed + repeat,  # a repeat must not find its own prompts in the prefix cache
             time_scale=self.session.clock.scale,
             slo=Slo(self.settings.slo_ttft_ms, self.settings.slo_tpot_ms),
+            warmup=0 if _shape(cell) in self._warm else 1,
             processes=0,
             records_path=str(folder / f"{_stem(cell, repeat)}.requests.jsonl"),
             tpot_floor_ms=self.floor_ms(cell),
@@ -332,6 +335,11 @@ def load_of(session: Session, label: str, endpoint: Endpoint, write: Write, term
     source = target.profile.limits
     limits = load_limits(Path(source)) if source else None
     return Load(session, label, endpoint, write, terminal, settings, limits, tuple(cells))
+
+
+def _shape(cell: Cell) -> tuple[int, int]:
+    """What one warm-up request serves for: prompts and answers of these lengths, at any concurrency."""
+    return cell.input_len, cell.output_len
 
 
 def _stem(cell: Cell, repeat: int) -> str:

@@ -139,8 +139,8 @@ class LoopSettings:
     ca_file: str | None = None
     metrics: tuple[Address, bytes] | None = None
     metrics_every_s: float = 1.0
-    start_at: float | None = None
-    """Common start of several client processes, clock of `clock.now`."""
+    gate: Callable[[], float] | None = None
+    """Called when everything is ready to be sent; gives the common start of several client processes, clock of `clock.now`."""
 
 
 @dataclass
@@ -614,8 +614,8 @@ class LoadLoop:
         if settings.kernel_stamps:
             self._set_offset(realtime_offset())
         self._stock_up(settings.concurrency if settings.offsets is None else 64)
-        if settings.start_at is not None:
-            _wait_until(settings.start_at)
+        if settings.gate is not None:
+            _wait_until(settings.gate())
         cpu_before = cpu_seconds()
         outcome.started = self._flight_mark = now()
         try:

@@ -32,6 +32,8 @@ from .wire import Answer, ProtocolError, read_answer
 GENERATOR = "pytest-h20"
 STREAMS_PER_PROCESS = 512
 """Streams one process carries at 50 tokens/s each with half of a core to spare (benchmarks/load_fidelity.py)."""
+TOGETHER_S = 0.05
+"""From the moment the last process is ready to the common start: long enough for a line through a pipe to be read."""
 
 
 class CellInterrupted(KeyboardInterrupt):
@@ -159,13 +161,12 @@ def _run_shares(job: Job, progress: Callable[[Progress], None] | None) -> list[S
     try:
         for index, child in enumerate(children):
             _tell(child, {"job": replace(job, index=index, of=count).to_json()})
-        for child in children:
-            _hear(child, "ready")
-        # Encoding and connecting take a moment; all start together once they have had it.
-        start_at = now() + 0.2 + 0.001 * job.cell.concurrency
-        for child in children:
-            _tell(child, {"start_at": start_at})
-        return _collect(children, progress)
+        early = {number: Share.from_json(said["share"]) for number, child in enumerate(children) if "share" in (said := _hear(child))}
+        start_at = now() + TOGETHER_S
+        for number, child in enumerate(children):
+            if number not in early:
+                _tell(child, {"start_at": start_at})
+        return _collect(children, progress, early)
     finally:
         for child in children:
             if child.poll() is None:
@@ -189,27 +190,35 @@ def _tell(child: subprocess.Popen[str], document: dict[str, Any]) -> None:
         raise MeasurementError(f"a load process ended before its work (exit status {child.poll()})") from None
 
 
-def _hear(child: subprocess.Popen[str], key: str) -> Any:
+def _hear(child: subprocess.Popen[str]) -> dict[str, Any]:
+    """Its first line: ready to start, or already its share when nothing could be run."""
     assert child.stdout is not None
     line = child.stdout.readline()
     try:
-        document = json.loads(line)
+        document: dict[str, Any] = json.loads(line)
     except ValueError:
         raise MeasurementError(f"a load process said {line[:80]!r} (exit status {child.poll()})") from None
     if "error" in document:
         raise UsageError(str(document["error"]))
-    return document.get(key)
+    return document
 
 
-def _collect(children: Sequence[subprocess.Popen[str]], progress: Callable[[Progress], None] | None) -> list[Share]:
-    """Read all children as they speak. SIGINT reaches them too (same process group); their shares are kept."""
+def _collect(
+    children: Sequence[subprocess.Popen[str]], progress: Callable[[Progress], None] | None, early: dict[int, Share]
+) -> list[Share]:
+    """Read all children as they speak. SIGINT reaches them too (same process group); their shares are kept.
+
+    ``early``: the shares of those that had nothing to run.
+    """
     import selectors
 
-    shares: dict[int, Share] = {}
+    shares = dict(early)
     latest: dict[int, Progress] = {}
     interrupted = False
     with selectors.DefaultSelector() as selector:
         for number, child in enumerate(children):
+            if number in early:
+                continue
             assert child.stdout is not None
             selector.register(child.stdout, selectors.EVENT_READ, number)
         while selector.get_map():
@@ -229,7 +238,7 @@ def _collect(children: Sequence[subprocess.Popen[str]], progress: Callable[[Prog
                         raise MeasurementError(f"a load process failed: {document['error']}")
                     elif "progress" in document and progress is not None:
                         latest[key.data] = Progress(**document["progress"])
-                        if len(latest) == len(children):
+                        if len(latest) == len(children) - len(early):
                             progress(_together(list(latest.values())))
             except KeyboardInterrupt:
                 if interrupted:

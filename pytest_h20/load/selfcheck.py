@@ -25,13 +25,13 @@ def self_check(
     concurrency: int,
     dialect: str = "vllm",
     plan: LoadPlan | None = None,
-    output_len: int = 64,
+    output_len: int = 40,
     input_len: int = 128,
     ttft_s: float = 0.2,
     tpot_s: float = 0.02,
     limit: float = LIMIT,
 ) -> SelfCheck:
-    """Measure this client's error at `concurrency` streams; takes about ttft + output_len x tpot (1.5 s by default).
+    """Measure this client's error at `concurrency` streams; takes about ttft + output_len x tpot (1 s by default).
 
     The default speed, 50 tokens/s and stream, is above what the hardware in question gives from 8 streams on
     (`roofline.py`), so the check is harder than the cell. Times are wall-clock seconds. `plan`: processes and stamps
@@ -40,12 +40,12 @@ def self_check(
     base = plan or LoadPlan()
     own = LoadPlan(requests=concurrency, warmup=0, processes=base.processes, kernel_stamps=base.kernel_stamps,
                    seed=base.seed, request_timeout_s=60.0 + 10 * (ttft_s + output_len * tpot_s))  # fmt: skip
-    config = ReferenceConfig(ttft=ttft_s, tpot=tpot_s, metrics=False)
     try:
-        with ReferenceProcess(config) as server:
+        with ReferenceProcess(ReferenceConfig(ttft=0.0, tpot=0.0, metrics=False)) as server:
             # Chat prompts are calibrated first, and the first request of a connection path is never the fastest.
             target = Target(server.url, dialect, "reference", vocabulary=Vocabulary(1000, 30000), metrics_url="")
             run_cell(target, Cell(16, 2, 1), replace(own, requests=1))
+            server.configure(ttft=ttft_s, tpot=tpot_s)
             server.reset()
             result = run_cell(target, Cell(input_len, output_len, concurrency), own)
             truth = server.truth()

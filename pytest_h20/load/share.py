@@ -10,7 +10,7 @@ import json
 import sys
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from ..errors import H20Error, UsageError
@@ -41,7 +41,6 @@ class Job:
     index: int = 0
     of: int = 1
     template_tokens: int = 0
-    start_at: float | None = None
 
     @property
     def concurrency(self) -> int:
@@ -94,7 +93,6 @@ class Job:
                     selfcheck=None if check is None else SelfCheck(**check), **plan,
                 ),
                 index=document["index"], of=document["of"], template_tokens=document["template_tokens"],
-                start_at=document["start_at"],
             )  # fmt: skip
         except (KeyError, TypeError, ValueError, IndexError) as error:
             raise UsageError(f"load job: {type(error).__name__}: {error}") from None
@@ -174,9 +172,10 @@ class ShareInterrupted(KeyboardInterrupt):
         self.share = share
 
 
-def run_share(job: Job, report: Report | None = None) -> Share:
+def run_share(job: Job, report: Report | None = None, gate: Callable[[], float] | None = None) -> Share:
     """Run one part. Problems of the server are outcomes of requests; raises UsageError for input that cannot be used.
 
+    `gate` is called once everything is encoded and connected, and tells when to start (`LoopSettings.gate`).
     KeyboardInterrupt is passed on as ShareInterrupted with what is finished.
     """
     called = now()
@@ -202,7 +201,7 @@ def run_share(job: Job, report: Report | None = None) -> Share:
         verify_tls=target.verify_tls,
         ca_file=target.ca_file,
         metrics_every_s=plan.metrics_every_s,
-        start_at=job.start_at,
+        gate=gate,
     )
     address = target.metrics_address()
     if address is not None and job.index == 0:
@@ -313,7 +312,7 @@ def _kind(target: Target) -> str:
 def main() -> int:
     """The child process: {"job": ...} on the first line of stdin; {"progress": ...} lines and one {"share": ...} out.
 
-    The parent may send a job without `start_at` and then a second line {"start_at": seconds} after "ready".
+    Everything encoded and connected it says {"ready": true} and starts when a second line, {"start_at": seconds}, tells it to.
     """
     def put(document: dict[str, Any]) -> None:
         sys.stdout.write(json.dumps(document) + "\n")
@@ -324,11 +323,13 @@ def main() -> int:
             job = Job.from_json(json.loads(sys.stdin.readline())["job"])
         except (ValueError, KeyError, TypeError) as error:
             raise UsageError(f"job on standard input: {type(error).__name__}: {error}") from None
-        put({"ready": True})
-        start = json.loads(sys.stdin.readline() or "{}").get("start_at")
-        job = replace(job, start_at=start)
+
+        def gate() -> float:
+            put({"ready": True})
+            return float(json.loads(sys.stdin.readline() or "{}").get("start_at") or 0.0)
+
         try:
-            share = run_share(job, lambda progress: put({"progress": asdict(progress)}))
+            share = run_share(job, lambda progress: put({"progress": asdict(progress)}), gate)
         except ShareInterrupted as interrupted:
             share = interrupted.share
         put({"share": share.to_json()})

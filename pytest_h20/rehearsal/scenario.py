@@ -45,7 +45,7 @@ class Scenario:
     versions: Mapping[str, str] = field(default_factory=dict)
     mode: str = "ray"
     concurrency: tuple[int, ...] | None = None
-    start_s: float = 180.0
+    start_s: float = 120.0
 
     def world(self) -> World:
         """The healthy world of this scenario."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import struct
+import threading
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
@@ -95,14 +96,26 @@ def sections(truth: WeightsTruth, asked: Sequence[tuple[str, tuple[str, ...]]]) 
         if truth.unreadable and name.startswith("weights_"):
             found[name] = Section(1, "", truth.unreadable + "\n")
         elif name == "weights_fast":
-            folder = StandInFolder(truth, arguments[0])
-            found[name] = Section(0, json.dumps(agent.fast(folder, int(arguments[1]))) + "\n", "")
+            found[name] = Section(0, _fast(truth, arguments[0], int(arguments[1])), "")
         elif name == "weights_tensors":
             try:
                 found[name] = Section(0, _tensors(truth, StandInFolder(truth, arguments[0]), arguments[1]), "")
             except ValueError as error:  # as the agent on a real node: it ends with a traceback
                 found[name] = Section(1, "", f"ValueError: {error}\n")
     return found
+
+
+_EXAMINED: dict[str, str] = {}
+_EXAMINING = threading.Lock()
+
+
+def _fast(truth: WeightsTruth, path: str, shards: int) -> str:
+    """The agent's answer. Nodes with equal folders are examined once: each takes two seconds, one after the other here."""
+    key = repr((truth, path, shards))
+    with _EXAMINING:
+        if key not in _EXAMINED:
+            _EXAMINED[key] = json.dumps(agent.fast(StandInFolder(truth, path), shards)) + "\n"
+        return _EXAMINED[key]
 
 
 def _digest(*parts: object) -> str:

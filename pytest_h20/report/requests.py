@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from pytest_h20.errors import MeasurementError
-from pytest_h20.report.stats import bootstrap_interval
+from pytest_h20.report.stats import mean_interval
 
 COMPLETE = frozenset({"ok", "short", "long"})
 WINDOWS = 40
@@ -70,14 +70,14 @@ def figures(requests: Sequence[Request]) -> dict[str, float]:
 
 
 def intervals(requests: Sequence[Request]) -> dict[str, tuple[float, float]]:
-    """95 % bootstrap intervals of mean TTFT and TPOT in ms; requests are taken as independent."""
+    """95 % intervals of mean TTFT and TPOT in ms; requests are taken as independent."""
     found = {}
     for metric, values in (
         ("mean_ttft_ms", [1000 * r.ttft for r in requests]),
         ("mean_tpot_ms", [1000 * r.tpot for r in requests if r.tpot is not None]),
     ):
         if len(values) >= 8:
-            found[metric] = bootstrap_interval(values, block=1)
+            found[metric] = mean_interval(values)
     return found
 
 

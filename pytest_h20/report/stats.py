@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 
 CONFIDENCE = 0.95
 RESAMPLES = 1000
+MANY = 200
+"""So many independent values have a mean that is normal to within what an interval of 95 % shows."""
 
 
 @dataclass(frozen=True)
@@ -89,6 +91,15 @@ def bootstrap_interval(values: Sequence[float], confidence: float = CONFIDENCE, 
     low = means[min(len(means) - 1, math.floor(tail * len(means)))]
     high = means[min(len(means) - 1, math.ceil((1 - tail) * len(means)) - 1)]
     return low, high
+
+
+def mean_interval(values: Sequence[float], confidence: float = CONFIDENCE) -> tuple[float, float]:
+    """Interval of the mean of independent values: bootstrap, and from 200 values on the normal one, which it then has become."""
+    if len(values) < MANY:
+        return bootstrap_interval(values, confidence, block=1)
+    mean = statistics.fmean(values)
+    reach = statistics.NormalDist().inv_cdf(0.5 + confidence / 2) * statistics.stdev(values) / math.sqrt(len(values))
+    return mean - reach, mean + reach
 
 
 def estimate(value: float, windows: Sequence[float] = (), interval: tuple[float, float] | None = None) -> Estimate:

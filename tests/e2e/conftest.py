@@ -52,16 +52,16 @@ class Lab:
     def pytest(self, *args: str, inventory: Path | None = None, timeout: float = 400) -> Run:
         """Run the acceptance on the lab."""
         runs = self.tmp / f"runs-{len(list(self.tmp.iterdir()))}"
-        done = subprocess.run(
-            [*PYTEST, f"--nodes={inventory or self.inventory}", f"--h20-run-dir={runs}", *args],
-            cwd=REPOSITORY,
-            capture_output=True,
-            text=True,
-            timeout=timeout,
-            check=False,
-        )
+        words = [*PYTEST, f"--nodes={inventory or self.inventory}", f"--h20-run-dir={runs}", *args]
+        process = subprocess.Popen(words, cwd=REPOSITORY, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+        try:
+            out, err = process.communicate(timeout=timeout)
+        except subprocess.TimeoutExpired:
+            process.terminate()  # takes its cluster down, so that one slow run does not fail the tests after it
+            out, err = process.communicate(timeout=60)
+            pytest.fail(f"the run did not end within {timeout:g} s:\n{(out + err)[-3000:]}")
         folders = sorted(p for p in runs.iterdir() if p.is_dir()) if runs.is_dir() else []
-        return Run(done.returncode, done.stdout + done.stderr, folders[-1] if folders else None)
+        return Run(process.returncode, out + err, folders[-1] if folders else None)
 
     def changed(self, name: str, change: Any) -> Path:
         """A copy of the lab's inventory, changed by a function of its data."""

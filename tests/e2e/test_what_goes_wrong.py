@@ -28,10 +28,14 @@ def _refused(lab: Lab, run: Run, *phrases: str) -> None:
 
 
 def test_busy_port_names_its_owner(lab: Lab) -> None:
-    server = "import socket,time; s=socket.socket(); s.bind(('0.0.0.0', 8000)); s.listen(); time.sleep(120)"
+    # create_server reuses the address: the port may still be in TIME_WAIT from the run before.
+    server = "import socket,time; s=socket.create_server(('0.0.0.0', 8000)); time.sleep(120)"
     lab.ssh("node01", f'nohup python3 -c "{server}" >/dev/null 2>&1 & echo $! >/tmp/busy.pid')
-    time.sleep(1.0)
     try:
+        deadline = time.monotonic() + 10
+        while ":8000" not in (listening := lab.ssh("node01", "ss -Hltn")) and time.monotonic() < deadline:
+            time.sleep(0.1)
+        assert ":8000" in listening, "the test's own listener did not start"
         run = lab.pytest("--engine=vllm", BRINGUP, timeout=KNOWABLE)
         _refused(lab, run, "8000", "python3", "environment.ports")
         assert lab.ssh("node01", "kill -0 $(cat /tmp/busy.pid) && echo alive").strip() == "alive", (

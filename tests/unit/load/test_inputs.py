@@ -276,7 +276,7 @@ def test_jobs_survive_json() -> None:
     plan = LoadPlan(requests=3, arrivals=Arrivals("trace", times=(0.0, 1.0)), prompts=recipe, slo=Slo(ttft_ms=5),
                     selfcheck=SelfCheck(4, 0.1, None, 0.2, 1.0, 2.0), time_scale=20)  # fmt: skip
     target = Target("http://h", "vllm", "m", {"A": "b"}, Vocabulary(1, 50, frozenset({3})))
-    job = Job(target, Cell(1, 2, 7), plan, 1, 3, 4, 5.5)
+    job = Job(target, Cell(1, 2, 7), plan, 1, 3, 4)
     assert Job.from_json(json.loads(json.dumps(job.to_json()))) == job
     assert [Job(target, Cell(1, 1, 7), LoadPlan(), i, 3).concurrency for i in range(3)] == [3, 2, 2]
     for wrong in ({}, {"target": 1}, {**job.to_json(), "cell": {"input_len": 1}}):
