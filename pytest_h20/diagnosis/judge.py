@@ -14,10 +14,10 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
-from pytest_h20.diagnosis.signatures import BY_ID, FABRIC, SIGNATURES, Signature
+from pytest_h20.diagnosis.signatures import BY_ID, FABRIC, RAY, SIGNATURES, Signature
 from pytest_h20.engines.base import EngineName, Stage, Version
 from pytest_h20.engines.stages import recognise, strip_ansi
 from pytest_h20.errors import UsageError
@@ -66,7 +66,9 @@ class Diagnosis:
 
 _PREFIX = re.compile(
     r"""^(?:
-        \s*\([\w .:/-]*pid=\d+[^)]*\)[ ]?                                                    # (EngineCore_DP0 pid=41)
+        \s*\([\w .:/,-]*pid=\d+[^)]*\)[ ]?                                                   # (EngineCore_DP0 pid=41)
+      | [\w.-]+[ ]+\|[ ](?=\S)                                                            # vllm-1  | (docker compose)
+      | \w{3}[ ]+\d+[ ]\d\d:\d\d:\d\d[ ]\S+[ ][\w.@-]+\[\d+\]:[ ]                              # journald
       | (?:DEBUG|INFO|WARNING|ERROR|CRITICAL)[ ]\d\d-\d\d[ ]\d\d:\d\d:\d\d(?:\.\d+)?[ ]?(?:\[?[\w./-]+\.py:\d+\])?[ ]?
       | \[(?:20\d\d-)?\d\d-\d\d[ T]\d\d:\d\d:\d\d[^\]]*\][ ]?                                # [2026-01-04 02:23:49 TP0]
       | \[rank\d+\]:(?!\[)[ ]?
@@ -78,9 +80,11 @@ _MILD = re.compile(
     r"\b(?:INFO|WARNING|DEBUG)\b(?: \d\d-\d\d \d\d:\d\d:\d\d|:| +\S+\.py:\d+)"  # levels of vLLM, uvicorn, other loggers
     r"|\[W\d{4} \d\d:|(?:User|Future|Deprecation|Runtime|Import)Warning: "  # torch's C++ side, Python's warnings
     r"|ERROR \d\d-\d\d \d\d:\d\d:\d\d \[?__init__\.py"  # vLLM's plugin loader logs a failure and goes on
+    r"|Error retrieving (?:safetensors|file list): "  # vLLM asks the Hub about a local folder, and goes on without
 )
 _LOUD = re.compile(
     r"\bERROR\b|\berror: |Value error, |Error: |Exception: |^Error\b|core dumped|^Segmentation fault|NCCL WARN|No such option"
+    r"|^Failed: "
 )
 _CLOCK = re.compile(r"(?<!\d)(?:20\d\d-)?(\d\d)-(\d\d)[ T](\d\d):(\d\d):(\d\d)")
 _ECHO = re.compile(
@@ -94,7 +98,18 @@ _ROUTINE = re.compile(r'HTTP/1\.[01]" \d{3}|(?:Prefill|Decode) batch[,.] #|Avg p
 _BAR = re.compile(r"\d%\||% Completed \|")
 _CODE = re.compile(r"^\s{4,}(?:raise|return|if|elif|for|while|with|assert|await|yield|self\.|logger\.|except|try:|\w+ = )")
 _IGNORED = re.compile(r"Exception ignored in|Ignore import error")
-_EXCEPTION = re.compile(r"^(?:[A-Za-z_][\w.]*\.)?[A-Z]\w*(?:Error|Exception|Timeout|Failure|NotFound" r"|Interrupt)(?:: .*)?$")
+_EXCEPTION = re.compile(
+    r"^(?:[A-Za-z_][\w.]*\.)?[A-Z]\w*(?:Error|Exception|Timeout|Failure|NotFound|Interrupt)(?:: .*|\(['\"].*\))?$"
+)
+_TORCH_WARNING = re.compile(r"^(?:\[rank\d+\]:)?\[W\d{3,4} \d\d:")
+"""torch's C++ side warns and goes on, whatever it says (a peer's store that closed at the end of an ordered stop)."""
+_GUESSES = re.compile(r"There are some potential root causes")
+"""Ray lists what may have killed a worker: none of it was seen."""
+_CRASH = re.compile(
+    r"Scheduler hit an exception|encountered a fatal error|(?:EngineCore|WorkerProc) hit an exception"
+    r"|(?:EngineCore|WorkerProc) failed to start"
+)
+"""The next exception is what went wrong, known or not."""
 _TRACEBACK = re.compile(r"Traceback \(most recent call last\)")
 
 _START: tuple[tuple[EngineName, re.Pattern[str]], ...] = (
@@ -138,6 +153,11 @@ _SHUTDOWN = re.compile(
     r"INFO: +Shutting down$|Application shutdown complete|Gracefully exiting"
     r"|\[shutdown\] API server: |SIG(?:TERM|INT) received|[Rr]eceived signal"
 )
+_ORDERED = re.compile(
+    r"Shutting down FastAPI HTTP server|\[shutdown\] API server: shutdown triggered"
+    r"|\[shutdown\] EngineCore: trigger received signal"
+)
+"""vLLM's API server was told to stop. Its engine may go first: the EngineDeadError that follows is no reason."""
 _SERVED = re.compile(r"\"POST /(?:v1/(?:chat/)?completions|generate)\S* HTTP/1\.[01]\" 200")
 _TRACKER = re.compile(r"resource_tracker: There appear to be \d+ leaked")
 
@@ -149,6 +169,7 @@ _WAIT_ORDER = (
     "ray_placement_group_pending",
     "workers_starting",
     "distributed_init",
+    "model_downloading",
     "weights_loading",
     "kv_cache_allocation",
     "torch_compile",
@@ -156,6 +177,8 @@ _WAIT_ORDER = (
     "cuda_graph_capture",
     "warmup",
 )
+_INSIDE = frozenset({"model_downloading", "jit_kernel_build"})
+"""Happens within another stage: while it is the last thing said, it is what the start waits for."""
 _WAIT_WINDOW = 50
 """Lines back from the newest waiting line among which the furthest stage is taken: ranks interleave."""
 
@@ -188,6 +211,12 @@ _DEATHS = frozenset(
 )
 """What ends a server that was ready. Everything else after ready is a request's trouble."""
 
+_CONSEQUENCES = frozenset({"aborted", "engine_core_died", "worker_died", "child_process_crashed"})
+"""Says that a process is gone, not why: the exception it went with is the better line, even if nobody knows it."""
+
+_SELF_KILLS = frozenset({"killed", "scheduler_killed_oom"})
+"""Both engines end their own processes with SIGKILL once one has failed."""
+
 _NCCL_INFO = tuple(s for s in FABRIC if s.kind in ("cause", "hint"))
 _OTHERS = tuple(s for s in SIGNATURES)
 _WAITS = tuple(s for s in SIGNATURES if s.kind == "wait")
@@ -200,12 +229,19 @@ class _Match:
     signature: Signature
     exception: bool
     fatal: bool
+    said: bool
+    """Said as an error. What is only mentioned or warned about loses against everything that was."""
 
 
 def body_of(line: str) -> str:
     """A log line without colours, process tag, time stamp and level. Indentation is kept."""
     text = strip_ansi(line).rstrip()
     return text[_prefix_end(text) :]
+
+
+def _shape(line: str) -> str:
+    """What two ranks saying the same have in common."""
+    return re.sub(r"[\d.]+", "", body_of(line))[:60]
 
 
 def _prefix_end(text: str) -> int:
@@ -237,9 +273,13 @@ class _Server:
     traceback_at: int | None = None
     exception: tuple[int, str] | None = None
     first_exception: tuple[int, str] | None = None
+    bare_exception: tuple[int, str] | None = None
     shutdown: bool = False
     served: tuple[int, str] | None = None
     tracker: tuple[int, str] | None = None
+    ordered: tuple[int, str] | None = None
+    crash_at: int | None = None
+    crashes: list[tuple[int, str]] = field(default_factory=list)
     last_line: str = ""
 
     def add(self, line: str) -> list[_Match]:
@@ -266,6 +306,8 @@ class _Server:
             return []
         if _SHUTDOWN.search(body):
             self.shutdown = True
+        if self.ordered is None and _ORDERED.search(body):
+            self.ordered = (index, line)
         if _TRACKER.search(body):
             self.tracker = (index, line)
         for engine in (self.engine,) if self.engine else ("vllm", "sglang"):
@@ -324,14 +366,24 @@ class _Server:
         if _TRACEBACK.search(body):
             self.traceback_at = index
         mild = _MILD.search(text[:200]) is not None
+        warning = _TORCH_WARNING.match(body) is not None
         loud = is_exception or _LOUD.search(text) is not None
+        if _CRASH.search(body):
+            self.crash_at = index
+        elif self.crash_at is not None and is_exception:
+            self.crashes.append((index, line))
+            self.crash_at = None
         if is_exception and not mild and self.traceback_at is not None:
             self.exception = (index, line)
             self.first_exception = self.first_exception or self.exception
+        elif is_exception and not mild and self.bare_exception is None:
+            self.bare_exception = (index, line)  # the log begins in the middle of its traceback
         if _BAR.search(body) or _ECHO.search(body):
             candidates: tuple[Signature, ...] = _WAITS
         elif "NCCL INFO" in body:
             candidates = _NCCL_INFO + _WAITS
+        elif _GUESSES.search(body):
+            candidates = RAY
         elif _CODE.match(body) or body.lstrip().startswith(('File "', "^", "~")):
             candidates = ()
         else:
@@ -342,8 +394,9 @@ class _Server:
             if signature.pattern.search(body) is None:
                 continue
             # What is only mentioned, or warned about, is not the end; a reported death or timeout is, however it is said.
-            fatal = signature.fatal and (signature.kind == "symptom" or signature.rank > _SAID_ALOUD or (loud and not mild))
-            found.append(_Match(index, line, signature, is_exception, fatal))
+            said = not warning and (signature.rank > _SAID_ALOUD or (loud and not mild))
+            fatal = signature.fatal and (signature.kind == "symptom" or said)
+            found.append(_Match(index, line, signature, is_exception, fatal, said or signature in _NCCL_INFO))
         self.matches += found
         return found
 
@@ -362,19 +415,36 @@ class _Server:
             return None
         ready = self.ready_candidates.get(self.engine)
         if ready is None:
-            # The end of a long log: the start is cut off, but requests were answered.
-            return self.served if not self.marked else None
+            # The end of a long log: the start is cut off, but requests were answered (one that is cut short by the
+            # engine's death is answered too).
+            if self.served is None or self.marked or any(m.fatal and m.index < self.served[0] for m in self.matches):
+                return None
+            return self.served
         if self.engine == "sglang" and not self.bound:
             return None  # the port was never bound, or the part that would show it is missing
         return ready
 
     def best_cause(self, matches: Iterable[_Match]) -> _Match | None:
-        """The most primary cause; among its lines the first that has the form of an exception."""
-        causes = [m for m in matches if m.signature.kind == "cause" and self.holds(m)]
+        """The most primary cause; among its lines the first that has the form of an exception.
+
+        A mention ("nvcc not found, using the pre-built kernels") explains a failure only if no error was printed at all.
+        """
+        broken = min((m.index for m in self.matches if m.signature.kind == "symptom"), default=self.count)
+        causes = [
+            m
+            for m in matches
+            if m.signature.kind == "cause" and self.holds(m) and not (m.signature.id in _SELF_KILLS and m.index > broken)
+        ]
+        said = [m for m in causes if m.said]
+        if not said and self.first_exception is not None:
+            return None
+        causes = said or causes
         if not causes:
             return None
         top = min(causes, key=lambda m: (m.signature.rank, m.index))
         same = [m for m in causes if m.signature.id == top.signature.id]
+        if top.signature.id in _CONSEQUENCES:
+            return same[0]
         return next((m for m in same if m.exception), top)
 
     def judge(self) -> Diagnosis:
@@ -416,12 +486,17 @@ class _Server:
             )
         after = [m for m in self.matches if m.index > at]
         death = next((m for m in after if m.fatal and m.signature.id in _DEATHS and self.holds(m)), None)
+        if death is not None and self.ordered is not None and self.ordered[0] < death.index:
+            return self._ended("terminated_by_signal", self.ordered[1])
         if death is not None:
             runtime = [m for m in after if m.signature.stage not in ("arguments", "loading")]
             # "SIGTERM received" is the order to stop, not what went wrong afterwards.
-            return self._failed(self.best_cause(m for m in runtime if m.signature.id != "terminated_by_signal"), death)
+            return self._failed(self.best_cause(m for m in runtime if m.signature.id != "terminated_by_signal"), death, at)
         if self._vanished():
             return self._killed()
+        signal = next((m for m in after if m.signature.id == "terminated_by_signal"), None)
+        if signal is not None and not self.shutdown:
+            return self._ended("terminated_by_signal", signal.line)
         return self._plain("ready", None, line, "")
 
     def _vanished(self) -> bool:
@@ -429,39 +504,25 @@ class _Server:
         return self.tracker is not None and not self.shutdown and self.count - self.tracker[0] <= _TAIL_LINES
 
     def _killed(self) -> Diagnosis:
-        signature = BY_ID["killed"]
-        line = self.tracker[1] if self.tracker else self.last_line
-        return Diagnosis(
-            outcome="failed",
-            cause="killed",
-            decisive_line=line,
-            explanation=signature.cause,
-            fix=signature.fix,
-            source="recorded (0.5.16)",
-            engine=self.engine,
-            version=self.version,
-            stage=self.stage,
-            also=self._also("killed"),
-            rank=signature.rank,
-        )
+        return self._ended("killed", self.tracker[1] if self.tracker else self.last_line)
 
-    def _failed(self, cause: _Match | None, end: _Match | None) -> Diagnosis:
+    def _ended(self, id: str, line: str) -> Diagnosis:
+        """Somebody ended the server; ``line`` shows it."""
+        signature = BY_ID[id]
+        return replace(self._plain("failed", id, line, signature.cause, signature), rank=signature.rank)
+
+    def _failed(self, cause: _Match | None, end: _Match | None, since: int = -1) -> Diagnosis:
+        """Judge a failure; lines up to ``since`` (the ready line) had no part in it."""
+        crash = next((c for c in self.crashes if c[0] > since), None)
         if cause is not None:
             signature = cause.signature
-            return Diagnosis(
-                outcome="failed",
-                cause=signature.id,
-                decisive_line=cause.line,
-                explanation=signature.cause,
-                fix=signature.fix,
-                source=signature.source,
-                engine=self.engine,
-                version=self.version,
-                stage=self.stage,
-                also=self._also(signature.id),
-                rank=signature.rank,
-            )
-        line = self.first_exception[1] if self.first_exception else end.line if end else self.last_line
+            because = signature.id in _CONSEQUENCES and crash is not None and crash[0] < cause.index
+            line = crash[1] if crash is not None and because else cause.line
+            return replace(self._plain("failed", signature.id, line, signature.cause, signature), rank=signature.rank)
+        first = self.first_exception[1] if self.first_exception and self.first_exception[0] > since else None
+        if first is None and self.bare_exception and end and since < self.bare_exception[0] < end.index:
+            first = self.bare_exception[1]
+        line = (crash and crash[1]) or first or (end.line if end else self.last_line)
         return self._plain("failed", None, line, "no known signature in this log")
 
     def _waiting(self) -> Diagnosis:
@@ -472,7 +533,13 @@ class _Server:
             return self._plain("undetermined", None, self.last_line, "")
         newest = waits[-1].index
         recent = [m for m in waits if m.index > newest - _WAIT_WINDOW]
-        best = max(recent, key=lambda m: (_WAIT_ORDER.index(m.signature.id), m.index))
+        best = waits[-1]
+        if best.signature.id not in _INSIDE:
+            best = max(recent, key=lambda m: (_WAIT_ORDER.index(m.signature.id), m.index))
+        if not _BAR.search(best.line):
+            # Every rank says it: the first one tells since when. A progress bar is the other way round.
+            shape = _shape(best.line)
+            best = next(m for m in recent if m.signature.id == best.signature.id and _shape(m.line) == shape)
         return self._plain("waiting", best.signature.id, best.line, best.signature.cause, best.signature)
 
     def _plain(

@@ -172,7 +172,8 @@ ARGUMENTS = (
     _cause(
         "max_num_batched_tokens_too_small",
         r"max_num_batched_tokens \(\d+\) is smaller than max_model_len"
-        r"|max_num_batched_tokens .* must be (?:greater|at least)",
+        r"|max_num_batched_tokens .* must be (?:greater|at least)"
+        r"|max_tokens_per_mm_item \(\d+\) is larger than max_num_batched_tokens",
         "chunked prefill is off and one batch cannot hold the longest prompt",
         "raise --max-num-batched-tokens to --max-model-len, or leave chunked prefill on",
         "engines §1.1",
@@ -191,12 +192,21 @@ ARGUMENTS = (
     ),
     _cause(
         "unsupported_model_architecture",
-        r"Model architectures \[.*\] (?:are not supported|failed to be inspected)"
+        r"Model architectures \[.*\] are not supported"
         r"|does not recognize this architecture|Model architecture .* is not supported"
         r"|has no vLLM implementation|[Uu]nsupported architectures?:|Cannot find model module",
         "this engine version does not know the model's architecture",
         "use a newer image, or another model",
         "corpus (0.10.2)",
+        stage="arguments",
+    ),
+    _cause(
+        "model_inspection_failed",
+        r"Model architectures \[.*\] failed to be inspected",
+        "the engine knows the architecture, but could not import the code that implements it",
+        "the exception above it says which module or library is missing or broken",
+        "vllm#28199",
+        rank=32,
         stage="arguments",
     ),
     _cause(
@@ -213,7 +223,8 @@ ARGUMENTS = (
         r"[Qq]uantization method (?:specified in|\S+ is not supported)|Unknown quantization method"
         r"|is not supported for (?:the current GPU|quantization method)"
         r"|Quantization scheme is not supported"
-        r"|does not support (?:fp8|FP8) (?:on|for)|does not match the quantization (?:method|argument)",
+        r"|does not support (?:fp8|FP8) (?:on|for)|does not match the quantization (?:method|argument)"
+        r"|type fp8e4nv not supported in this architecture|Failed to find a kernel that can implement",
         "the quantisation does not fit the model, the GPU or the version",
         "drop --quantization (the checkpoint names its own), or use a GPU that has it",
         "vLLM/SGLang source",
@@ -274,11 +285,20 @@ FILES = (
         "missing_tokenizer",
         r"Couldn't instantiate the backend tokenizer|Can't load tokenizer for"
         r"|Unable to load vocabulary from file|does not appear to have a file named tokenizer"
-        r"|Failed to load the tokenizer",
+        r"|Failed to load the tokenizer|invalid tiktoken vocab file|Internal: could not parse ModelProto",
         "the tokenizer files are missing or broken",
         "copy tokenizer.json and tokenizer_config.json",
         "recorded (0.24, 0.32, 0.5.16)",
         stage="arguments",
+    ),
+    _cause(
+        "missing_tokenizer_vocabulary",
+        r"^TypeError: not a string$",
+        "sentencepiece was given no vocabulary file: tokenizer.model is not there",
+        "copy every tokenizer file of the model",
+        "public logs (0.16)",
+        stage="arguments",
+        context=r"SentencePieceProcessor_LoadFromFile",
     ),
     _cause(
         "corrupt_safetensors",
@@ -312,7 +332,7 @@ FILES = (
     _cause(
         "weight_shape_mismatch",
         r"size mismatch for|AssertionError: Attempted to load weight|KeyError: '(?:model\.)?layers\."
-        r"|shape mismatch.*weight|loaded_weight\.shape",
+        r"|shape mismatch.*weight|loaded_weight\.shape|start \(\d+\) \+ length \(\d+\) exceeds dimension size",
         "the weights do not fit the model's configuration (another revision, another quantisation)",
         "take config and shards from one revision; F48 asks the same",
         "F48; sgl#3206, #3340",
@@ -330,13 +350,15 @@ FILES = (
     ),
     _cause(
         "model_download_failed",
-        r"We couldn't connect to '?https://|LocalEntryNotFoundError|MaxRetryError"
+        r"We couldn't connect to '?https://|LocalEntryNotFoundError"
+        r"|(?:MaxRetryError|ReadTimeoutError): HTTPSConnectionPool|HTTPSConnectionPool\(host='[^']+', port=\d+\): Read timed out"
         r"|offline mode is enabled|Cannot reach https://"
-        r"|An error happened while trying to locate the file on the Hub|ReadTimeoutError|Read timed out",
+        r"|An error happened while trying to locate the file on the Hub"
+        r"|Failed to resolve '[^']*(?:huggingface|hf-mirror|modelscope)",
         "the engine tried to download from the Hub and could not",
         "mount a local copy and pass its path; HF_HUB_OFFLINE=1 makes it fail at once",
         "F51; sgl#5347",
-        rank=20,
+        rank=19,
         fatal=False,
         stage="arguments",
     ),
@@ -438,7 +460,8 @@ PORTS = (
     _cause(
         "port_in_use",
         r"\[Errno 98\]|EADDRINUSE|Errno 48\]|[Aa]ddress already in use|port \d+ is (?:already in use"
-        r"|not available|occupied)|Port \d+ .*(?:in use|not available)|port at \d+ is not available"
+        r"|not available|occupied)|Port \d+ .*(?:in use|not available)|port(?:_base)? at \d+ is not available"
+        r"|port is already allocated"
         r"|failed to listen on any local network address",
         "a port the engine needs is taken by another process",
         "find its owner (ss -ltnp); SGLang: HTTP port and --dist-init-addr port must differ",
@@ -644,6 +667,8 @@ RAY = (
     _cause(
         "ray_actor_died",
         r"RayActorError|ActorDiedError|The actor died (?:unexpectedly|because)|WorkerCrashedError"
+        r"|The actor is dead because its worker process has died"
+        r"|A worker died or was killed while executing a task by an unexpected system error"
         r"|Owner's node has crashed|ActorUnavailableError|NodeDiedError",
         "a Ray worker process died",
         "read that worker's log on its node (ray logs), and dmesg for an OOM kill",
@@ -850,11 +875,21 @@ FABRIC = (
     _cause(
         "collective_timeout",
         r"Watchdog caught collective operation timeout|watchdog timeout|Watchdog timeout"
+        r"|watchdog got stuck for \d+ seconds"
         r"|[Ww]atchdog .*(?:timed out|timeout) \(",
         "one rank was late at a collective operation, or the fabric lost it",
         "compare the last stage of every rank; --dist-timeout 3600 for slow loading",
         "F37; sgl#3606, #10216",
         rank=40,
+    ),
+    _cause(
+        "custom_all_reduce_failed",
+        r"^Failed: (?:Cuda|CUDA) error \S*custom_all_reduce",
+        "the engine's own all-reduce kernel could not share memory between the GPUs; it ends the process at once",
+        "--disable-custom-all-reduce; P2P between the GPUs (nvidia-smi topo -p2p r), IOMMU, expandable_segments off",
+        "vllm#5613, #9046, #49101",
+        rank=18,
+        stage="graphs",
     ),
     _cause(
         "nvshmem_failed",
@@ -873,7 +908,8 @@ CUDA = (
         r"No accelerator \(CUDA|No CUDA GPUs are available"
         r"|DP adjusted local rank \d+ is out of bounds|no CUDA-capable device|Found no NVIDIA driver"
         r"|Failed to infer device type|NVML(?:Error)?.*(?:not found|Not Found)"
-        r"|libcuda\.so\S*: cannot open|Device string must not be empty",
+        r"|libcuda\.so\S*: cannot open|Device string must not be empty"
+        r"|could not select device driver .*capabilities: \[\[gpu|nvml error: driver not loaded",
         "no GPU is visible in the container",
         "--gpus all; CUDA_VISIBLE_DEVICES; nvidia-smi in the container",
         "recorded (0.24, 0.5.16)",
@@ -891,7 +927,8 @@ CUDA = (
         "driver_too_old",
         r"The NVIDIA driver on your system is too old|CUDA driver version is insufficient|Error 35:"
         r"|forward compatibility was attempted|Error 804|unsupported PTX"
-        r"|provided PTX was compiled with an unsupported toolchain|cudaErrorInsufficientDriver",
+        r"|provided PTX was compiled with an unsupported toolchain|cudaErrorInsufficientDriver"
+        r"|requirement error: unsatisfied condition: cuda",
         "the driver is older than the image's CUDA needs",
         "R580 for CUDA 13; or an image built for CUDA 12 (vLLM below 0.20, SGLang below 0.5.11); or the matching cuda-compat",
         "F43, F45; vllm#30633, #4940",
@@ -959,7 +996,7 @@ CUDA = (
     _cause(
         "jit_compile_failed",
         r"No such file or directory: '(?:ninja|nvcc|gcc|g\+\+|cc|clang)'|Ninja is required"
-        r"|ninja: build stopped|Error building extension|nvcc (?:fatal|not found)"
+        r"|ninja: build stopped|Ninja build failed|Error building extension|nvcc fatal|\bnvcc: not found"
         r"|Could not find nvcc|CUDA_HOME environment variable is not set|NVCC compilation failed"
         r"|subprocess\.CalledProcessError.*(?:ninja|nvcc|gcc)|CompilationError"
         r"|fatal error: \S+\.h: No such file",
@@ -970,7 +1007,7 @@ CUDA = (
     ),
     _cause(
         "cuda_error",
-        r"(?:CUDA|HIP) error: |cudaError\w+|AcceleratorError",
+        r"(?:CUDA|HIP) error: |cudaError\w+|AcceleratorError|Check failed: \(status == cudaSuccess\)",
         "CUDA reported an error",
         "the line names it; dmesg for Xid",
         "CUDA",
@@ -1081,16 +1118,34 @@ PROCESS = (
         rank=30,
     ),
     _cause(
+        "bus_error",
+        r"Fatal Python error: Bus error|^Bus error\b|Bus error \(core dumped\)|exit code -7\b",
+        "memory that was promised is not there: most often /dev/shm of the container is too small",
+        "--ipc=host or --shm-size 128G; df /dev/shm; a weight file that is shorter than its size says",
+        "vllm#1771; JAX-Toolbox#183",
+        rank=30,
+    ),
+    _cause(
+        "warmup_failed",
+        r"AssertionError: res=<Response \[\d+\]>",
+        "SGLang's own first request failed",
+        "502/503: a proxy stands between the server and itself (no_proxy=localhost,127.0.0.1); else the scheduler's log",
+        "F15; sgl#16855, #4094",
+        rank=36,
+        stage="serving",
+        engine="sglang",
+    ),
+    _cause(
         "aborted",
         r"Fatal Python error: Aborted|terminate called after throwing|exit code -6\b|SIGABRT",
         "a native library aborted",
         "the message before the stack names it",
         "recorded (0.5.16)",
-        rank=34,
+        rank=45,
     ),
     _cause(
         "killed",
-        r"^Killed$|: \d+ Killed\b|\bKilled\s+(?:python|vllm|sglang)",
+        r"^(?:Killed|已杀死)$|: +\d+ Killed\b|\bKilled\s+(?:python|vllm|sglang)",
         "the process was killed with SIGKILL, most often by the host's out-of-memory killer",
         "dmesg -T | grep -i kill",
         "shell",
@@ -1101,7 +1156,7 @@ PROCESS = (
         r"KeyboardInterrupt: terminated|^(?:\[[^\]]*\] )?KeyboardInterrupt$|\) KeyboardInterrupt$"
         r"|SystemExit: (?:Terminated|15)|^Terminated$|Received signal (?:15|2|SIGTERM|SIGINT)"
         r"|received SIG(?:TERM|INT)|SIG(?:TERM|INT) received(?!.*[Dd]raining)|exit code -15\b"
-        r"|SignalException: .*got signal: (?:2|15)",
+        r"|SignalException: .*got signal: (?:2|15)|slurmstepd: error: \*\*\* \S+ \S+ ON \S+ CANCELLED",
         "somebody ended the process (SIGTERM or SIGINT) before it was ready",
         "find who: the launcher's limit, docker stop, a closed session (no nohup)",
         "corpus (0.10.0)",
@@ -1128,7 +1183,7 @@ SYMPTOMS = (
     _symptom("scheduler_exception", r"Scheduler hit an exception", "an SGLang scheduler failed", "F48", "sglang"),
     _symptom(
         "sigquit_from_child",
-        r"Received sigquit from a child process|SIGQUIT received\.",
+        r"Received sigquit from a child proces|SIGQUIT received\.",
         "a child of SGLang failed",
         "recorded (0.5.16)",
         "sglang",
@@ -1161,6 +1216,13 @@ SYMPTOMS = (
 
 WAITING = (
     _wait(
+        "model_downloading",
+        r"\.safetensors: +\d+%\||Fetching \d+ files: |Downloading shards: ",
+        "the weights are being downloaded",
+        "mount a local copy on every node instead",
+        "F51",
+    ),
+    _wait(
         "jit_kernel_build",
         r"waiting for baton release|start build \[|Entering DeepGEMM JIT Pre-Compile|DeepGEMM warmup"
         r"|Try DeepGEMM JIT|\bninja\b.*build|Building extension module|[Cc]ompiling .*kernels?\b"
@@ -1179,7 +1241,7 @@ WAITING = (
     ),
     _wait(
         "torch_compile",
-        r"torch\.compile takes|Dynamo bytecode transform|Compiling a graph"
+        r"torch\.compile (?:takes|took)|Dynamo bytecode transform|Compiling a graph|Cache the graph"
         r"|Using cache directory: .*torch_compile|enable_torch_compile=True",
         "torch.compile is at work",
         "20 minutes and more with --enable-torch-compile",

@@ -20,7 +20,7 @@ from pytest_h20.nccl.model import (
     Where,
 )
 from pytest_h20.nccl.placing import Placed, place
-from pytest_h20.nccl.reader import family_of
+from pytest_h20.nccl.reader import ambiguous, family_of
 
 # libfabric providers that are RDMA; "tcp" and "sockets" are not. Other names (cxi, psm3 ...) are not judged.
 RDMA_PROVIDERS = frozenset({"efa", "verbs", "verbs;ofi_rxm", "efa-direct"})
@@ -72,7 +72,8 @@ def judge_job(evidences: Sequence[LogEvidence], expected: Expected | None = None
     placed = place(evidences, nodes)
     errors = _sorted_errors(evidences)
     providers = {p for e in evidences for proc in e.processes for p in proc.providers}
-    effective = {c: _effective(c, providers) for c in placed.channels if c.kind == "net"}
+    plugins = {p for e in evidences for proc in e.processes for p in proc.plugins}
+    effective = {c: _effective(c, providers, plugins) for c in placed.channels if c.kind == "net"}
     facts = _Facts(evidences, placed, expected, errors, _one_sided(placed), effective)
     finding = _decide(facts)
     processes = tuple(p for e in evidences for p in e.processes if p.host or p.pid)
@@ -291,7 +292,10 @@ def _no_network_channels(f: _Facts, net: list[Channel]) -> _Finding:
 # -- parts -------------------------------------------------------------------------------------------------------------------
 
 
-def _effective(channel: Channel, providers: set[str]) -> str:
+def _effective(channel: Channel, providers: set[str], plugins: set[str]) -> str:
+    if ambiguous(channel.network):
+        verbs = any(p.startswith("IBext") for p in plugins) and not any(p.upper().startswith("UCX") for p in plugins)
+        return "ib" if verbs else "other"
     if channel.family != "ofi":
         return "other" if channel.family in ("local", "unknown") else channel.family
     if providers and providers <= RDMA_PROVIDERS:

@@ -62,12 +62,21 @@ def count_nodes(evidence: LogEvidence, job: Job, nranks: int | None) -> int | No
         return 2
     hosts = evidence.hosts
     linked = any((c.nranks or 0) > 1 for c in job.communicators) or any(c.kind == "net" for c in evidence.channels)
-    linked = linked or len(evidence.ring_ranks) > 1 or len(evidence.test_ranks) > 1
+    linked = linked or len(evidence.ring_ranks) > 1 or len(evidence.test_ranks) > 1 or _ranks_continue(evidence)
     if len(hosts) > 1 and linked and all(_fits(c, len(hosts)) for c in job.communicators):
         if nranks is not None and len(hosts) > nranks:
             return None
         return len(hosts)
     return None
+
+
+def _ranks_continue(evidence: LogEvidence) -> bool:
+    """Local channels of several hosts whose ranks do not overlap: one job, for separate ones would all count from 0."""
+    ranks: dict[str, set[int]] = {}
+    for c in evidence.channels:
+        if c.host and c.intact:
+            ranks.setdefault(c.host, set()).update((c.src, c.dst))
+    return len(ranks) > 1 and sum(map(len, ranks.values())) == len(set().union(*ranks.values()))
 
 
 def _other_rank_is_away(evidence: LogEvidence, job: Job) -> bool:
@@ -115,7 +124,7 @@ def _transport(evidence: LogEvidence, job: Job, nranks: int | None, nnodes: int 
     local = [c for c in evidence.channels if c.kind in ("p2p", "shm")]
     if local:
         return ("undetermined", False) if _more_nodes(evidence, job, nranks, nnodes) else ("p2p_shm_only", True)
-    if any("status" in e.details or e.label.startswith(("async ", "communicator fatal")) for e in evidence.errors):
+    if any("status" in e.details or e.label.startswith(("async", "communicator fatal")) for e in evidence.errors):
         return "ib", False  # NET/IB reports completions and device events of its own queue pairs: it was in use
     networks = {name for _, name, _ in evidence.network_lines}
     families = {family_of(n) for n in networks}

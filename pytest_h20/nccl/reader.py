@@ -22,17 +22,21 @@ from pytest_h20.nccl.model import (
     Where,
 )
 from pytest_h20.nccl.records import Lines, Record, Splitter, header_rank, plain
+from pytest_h20.nccl.verbs import Failure
 
 MAX_CHANNELS = 100_000
 MAX_PROCESSES = 8_192
 MAX_ERRORS = 4_000
+MAX_WRAPPED = 4_096  # a record that was wrapped is put together up to this length
 MAX_PLACES = 1_000  # how many damaged places, unclear warnings and the like are kept with their line
 
 _CHANNEL = re.compile(
     r"^(?P<word>Channel|Ring) (?P<ch>\d+)(?:/(?P<conn>\d+))? : (?P<a>\d+)(?:\[[^\]]*\])? -> (?P<b>\d+)(?:\[[^\]]*\])?"
-    r"(?: \[(?P<dir>send|receive)\])? via (?P<via>.+)$"
+    r"(?: \[(?P<dir>send|receive)\])? +via (?P<via>.+?)(?: comm 0x[0-9a-f.]+ n[rR]anks (?P<nranks>\d+))?$"  # the tail is RCCL's
 )
-_NET = re.compile(r"^NET/(?P<net>[^/\n]+)/(?P<dev>\d+)(?:\((?P<pxn>\d+)\))?(?P<gdr>/GDRDMA(?:\(PCI\))?)?(?P<shared>/Shared)?$")
+_NET = re.compile(
+    r"^NET/(?P<net>[^/\n]+)/(?P<dev>\d+)(?:\((?P<pxn>\d+)\))?(?P<gdr>/GDRDMA(?:\(PCI\))?)?(?P<shared>/Shared)?(?:/flush=\w+)?$"
+)
 _NET_NAME = re.compile(r"^NET/(?P<net>[^/\n]+)/")
 # P2P/IPC[/read], P2P/CUMEM[/read], P2P/MNNVL, P2P/direct pointer[/read], P2P/indirect/3[..]; SHM/direct/direct, SHM/CE/direct ...
 _LOCAL = re.compile(
@@ -53,19 +57,23 @@ _COMMID = re.compile(r"commId (0x[0-9a-f]+) ")
 _STATE = re.compile(r"- ?([A-Z]\w+ (?:START|COMPLETE))$")
 _TIMINGS = re.compile(r"^Init timings - ncclComm\w+: rank (\d+) nranks (\d+) total ")
 _OLD_RANKS = re.compile(r"^rank (\d+) nranks (\d+)$")
-_USING_IB = re.compile(r"^NET/IB\w* ?: Using (?!interface)(?P<list>.*)$")
+# "NET/IB : Using"; verbs plugins have their own name there ("NET/gIB : Using [0]mlx5_0:1/RoCE").
+_USING_IB = re.compile(
+    r"^NET/(?:IB\w* ?: Using (?!interface)|\w+ ?: Using (?=\[0\](?:=\{\[0\] ?)?[\w.+@-]+:\d+[^ ]*/(?:IB|RoCE)))(?P<list>.*)$"
+)
 _USING_SOCKET = re.compile(r"^NET/(?:Socket|FastSocket) ?: Using (?=\[)(?P<list>.*)$")
 _SOCKET_ITEM = re.compile(r"\[\d+\]([^\s:]+):\S*?<\d+>")
-_OOB = re.compile(r"; ?OOB (?P<if>[^\s:<>]+):(?P<rest>.*)$")
+_OOB = re.compile(r"; ?OOB (?P<if>[^\s:<>]+)(?:$|:(?P<rest>.*)$)")
 _ITEM = re.compile(r"\[(\d+)\](?:=\{([^}]*)\}|([^\s;\[\]{},]+))(?=[\s;,]|$)")
 _INNER = re.compile(r"\[\d+\] ?([^\s;,{}]+)")
 _PORT = re.compile(r"^(?P<name>[\w.+@-]+):(?P<port>\d+)(?::-?\d+){0,2}/(?P<link>IB|RoCE)(?:/\w+)*$")
+_OLD_DEVICE = re.compile(r"^NET/IB ?: \[\d+\] (?P<name>[\w.+@-]+):(?P<port>\d+)/(?P<link>IB|RoCE)\s*$")  # 2.3: one line per port
 _UVERBS = re.compile(r"^NET/IB ?: \[(\d+)\] ([\w.+-]+):[\w.-]+:(\d+)(?::-?\d+){0,2}/(IB|RoCE) provider=")
 _VIRTUAL = re.compile(r"^NET/IB ?: Made virtual device \[(\d+)\] name=(\S+) speed=\d+ ndevs=(\d+)")
 _BOOTSTRAP = re.compile(r"^Bootstrap ?: Using (?:\[0\])?(?P<if>[^\s:<>]+):(?P<rest>.*)$")
 _ADDRESS = re.compile(r"^\s*(?P<addr>\S.*?)?\s*<\d+>")
 _IPV4_WHOLE = re.compile(r"^(\d{1,3}(?:\.\d{1,3}){3})$")
-_NETWORK = re.compile(r"^Using network (?P<net>\S(?:.*\S)?)$")
+_NETWORK = re.compile(r"^Using (?:network|internal Network) (?P<net>\S(?:.*\S)?)$")
 _VERSION = re.compile(r"NCCL version (\d+\.\d+(?:\.\d+)?)(\+[\w.]+)?")
 _ENGINE = re.compile(rb"nccl==(\d+\.\d+(?:\.\d+)?)")
 _ENV = re.compile(r"^(?P<key>[A-Z][A-Z0-9_]{3,}) set by environment to (?P<value>.*)$")
@@ -73,12 +81,13 @@ _GDR_HCA = re.compile(r"GPU Direct RDMA (?:\(\w+\) )?(?P<on>[Ee]nabled|[Dd]isabl
 _GDR_PAIR = re.compile(r"GPU Direct RDMA (Enabled|Disabled) for GPU \S+ / HCA \S+")
 _PROVIDER = re.compile(r"[Ss]elected [Pp]rovider is (?P<name>[\w;+-]+)")
 _PLUGIN = re.compile(
-    r"^(?:P2P plugin (?P<p2p>\S+)|NET/Plugin ?: Loaded (?:net )?plugin (?P<loaded>.+)|Assigned NET plugin (?P<assigned>.+?) to comm"
+    r"^(?:P2P plugin (?:v\d+ )?(?P<p2p>\S+)|NET/Plugin ?: Loaded (?:net )?plugin (?P<loaded>.+)"
+    r"|Assigned NET plugin (?P<assigned>.+?) to comm"
     r"|(?:Successfully loaded|NET/Plugin ?: Successfully loaded) external plugin (?P<ext>\S+))"
 )
 _GID_USED = re.compile(r"^NET/IB ?: .*?\bGID (\d+) \(")
 _GID_DEV = re.compile(r"IbDev (\d+) ")
-_OPCOUNT = re.compile(r"^(?:AllReduce|AllGather|ReduceScatter|Broadcast|Reduce|Send|Recv|AlltoAll): opCount ")
+_OPCOUNT = re.compile(r"^(?:AllReduce|AllGather|ReduceScatter|Broadcast|Reduce|Send|Recv|AlltoAll): opCount (?:.* \[nranks=(\d+)\])?")
 _REPEAT_HINTS = ("Channel ", "Ring ", "comm ", "Using network", "NET/")
 _NOTES = re.compile(
     r"^(?:NET/IB ?: No device found|Failed to open libibverbs|Failed to initialize NET plugin|Net/IB: call to devices\(\) returned"
@@ -91,17 +100,23 @@ _NOTES = re.compile(
 def family_of(network: str) -> Family:
     """The kind of data path a network name stands for.
 
-    ``IB``, ``IBext*`` and Google's ``gIB`` are InfiniBand verbs; libfabric plugins depend on their provider; FasTrak and UCX
-    carry data over more than one kind of path, so their name alone proves nothing.
+    ``IB``, ``IBext*`` and Google's ``gIB`` are InfiniBand verbs, and so is HPC-X' "NCCL RDMA Plugin" as a rule (its other mode is
+    UCX: see :func:`ambiguous`); libfabric plugins depend on their provider; FasTrak and UCX carry data over more than one kind of
+    path, so their name alone proves nothing.
     """
     low = network.lower()
-    if network == "IB" or low.startswith(("ibext", "ib_", "gib")):
+    if network == "IB" or low.startswith(("ibext", "ib_", "gib")) or ambiguous(network):
         return "ib"
     if "socket" in low or "tcp" in low:
         return "socket"
     if "libfabric" in low or "ofi" in low:
         return "ofi"
     return "other"
+
+
+def ambiguous(network: str) -> bool:
+    """True for HPC-X' plugin under its own name: "P2P plugin IBext*" or "P2P plugin UCX*" says which of its two ways it goes."""
+    return network.lower().startswith("nccl rdma plugin")
 
 
 @dataclass
@@ -183,11 +198,14 @@ class Reader:
         self.ray: dict[int, None] = {}
         self.unclear: dict[str, Where] = {}
         self.overflow = False
+        self._wrapped: tuple[bytes, int] = (b"", 0)  # a record put together from several lines so far, and its first line ...
+        self._wrapped_end = b""  # ... and the last of these lines
         self._splitter = Splitter()
         self._lines = Lines()
         self._handlers: tuple[tuple[str, Callable[[Record, _Proc], bool]], ...] = (
             ("Channel ", self._channel), ("Ring ", self._channel), ("CollNet ", self._collnet),
-            ("Using network", self._network), ("NET/", self._net_line), ("Net/IB", self._note), ("Bootstrap", self._bootstrap),
+            ("Using network", self._network), ("Using internal Network", self._network), ("NET/", self._net_line),
+            ("Net/IB", self._note), ("Bootstrap", self._bootstrap),
             ("Connected ", self._connected), ("Failed to ", self._note), ("No network plugin", self._note),
             ("P2P plugin", self._plugin), ("Assigned NET", self._plugin), ("Successfully loaded", self._plugin),
             ("GPU Direct", self._gdr), ("NCCL version", self._version), ("Init timings", self._timings), ("rank ", self._timings),
@@ -199,7 +217,7 @@ class Reader:
         """Take in a whole log."""
         for number, line, previous, ended in self._lines.interesting(chunks):
             if previous:
-                self._continuation(number, self._splitter.fragment(line), previous, ended)
+                self._continuation(number, self._splitter.fragment(line), line, previous, ended)
             if not previous or b"NCCL" in line:
                 self._line(number, line, ended)
 
@@ -224,17 +242,24 @@ class Reader:
         if records and not joined and self._wants_more(records[-1]):
             self._lines.open.add(raw)
 
-    def _continuation(self, number: int, line: bytes, previous: bytes, ended: bool) -> None:
-        """A fragment without a head right behind a record that was not finished."""
-        if not line.strip():
+    def _continuation(self, number: int, fragment: bytes, line: bytes, previous: bytes, ended: bool) -> None:
+        """A fragment without a head right behind a record that was not finished (which may itself be put together already)."""
+        if not fragment.strip():
             return
-        gap = b" " if previous.rstrip().endswith((b"NCCL INFO", b"NCCL WARN")) else b""
-        joined = self._splitter.records(plain(previous).rstrip(b"\r\n \t") + gap + plain(line).lstrip(), number - 1, ended, True)
+        start, first = self._wrapped if self._wrapped[0] and self._wrapped_end == previous else (previous, number - 1)
+        # A terminal breaks inside words; an author who wraps a line by hand indents its rest.
+        by_hand = fragment[:1].isspace() and (b"NCCL WARN" in start or b"Using" in start)
+        gap = b" " if by_hand or start.rstrip().endswith((b"NCCL INFO", b"NCCL WARN")) else b""
+        text = plain(start).rstrip(b"\r\n \t") + gap + plain(fragment).lstrip()
+        joined = self._splitter.records(text, first, ended, True)
         if not joined:
             return
         if self._record(joined[-1]):
-            self.damaged.pop(number - 1, None)
-            self.damaged_channels.pop(number - 1, None)
+            self.damaged.pop(first, None)
+            self.damaged_channels.pop(first, None)
+        if b"NCCL" not in line and len(text) < MAX_WRAPPED and self._wants_more(joined[-1]):
+            self._wrapped, self._wrapped_end = (text, first), line
+            self._lines.open.add(line)
 
     @staticmethod
     def _wants_more(record: Record) -> bool:
@@ -243,8 +268,10 @@ class Reader:
             return True
         if message.startswith(("Channel ", "Ring ")):
             return "via" not in message or _incomplete_via(message)
-        if message.startswith("NET/IB") and "Using" in message:
-            return "OOB" not in message
+        if message.startswith("NET/IB"):
+            if "Using" in message:
+                return "OOB" not in message
+            return "Got completion" in message and not failures.classify(message, warn=True)
         return message in ("Using", "Using network") or ("comm 0x" in message and not _COMM.search(message))
 
     # -- one record ----------------------------------------------------------------------------------------------------------
@@ -262,13 +289,16 @@ class Reader:
         for start, handler in self._handlers:
             if message.startswith(start):
                 return handler(record, proc)
+        moved = _OPCOUNT.match(message) if "opCount" in message else None
+        if moved:
+            proc.collective = proc.collective or self._where(record)
+            if moved[1]:
+                self.nranks.add(int(moved[1]))
+            return True
         if "comm 0x" in message:
             return self._comm(record)
         if " set by environment to " in message:
             return self._env(record, proc)
-        if "opCount" in message and _OPCOUNT.match(message):
-            proc.collective = proc.collective or self._where(record)
-            return True
         if "GPU Direct RDMA" in message:
             return self._gdr(record, proc)
         if "retr" in message or "Got completion" in message or "Call to connect" in message:
@@ -323,6 +353,8 @@ class Reader:
         src, dst, via = int(found["a"]), int(found["b"]), found["via"]
         direction = found["dir"] or ""
         conn, channel = int(found["conn"] or 0), int(found["ch"])
+        if found["nranks"] and record.whole:
+            self.nranks.add(int(found["nranks"]))
         net = _NET.match(via)
         if net:
             intact = record.whole or bool(net["gdr"])
@@ -469,6 +501,15 @@ class Reader:
             index = int(virtual[1])
             proc.virtual[index] = Device(index, virtual[2], None, "", members if len(members) > 1 else ())
             return True
+        old = _OLD_DEVICE.match(message)
+        if old:
+            device = Device(len(proc.devices), old["name"], int(old["port"]), _link(old["link"]))
+            if len(proc.devices) < 64 and device.name not in {d.name for d in proc.devices if d.port == device.port}:
+                if self.first_devices == proc.devices:
+                    self.first_devices = (*proc.devices, device)
+                proc.devices = (*proc.devices, device)
+            self.links.add(old["link"])
+            return True
         uverbs = _UVERBS.match(message)
         if uverbs:
             self.links.add(uverbs[4])
@@ -512,12 +553,15 @@ class Reader:
         found = tuple(devices)
         if found and not self.first_devices:
             self.first_devices = found
-        if not proc.devices:
+        longer = record.joined and found[: len(proc.devices)] == proc.devices  # the same list with the rest of a wrapped line
+        if not proc.devices or longer:
+            if longer and self.first_devices == proc.devices:
+                self.first_devices = found
             proc.devices, proc.devices_complete = found, has_end and not record.capped
             proc.devices_where = self._where(record)
         oob = _OOB.search(text)
-        if oob:
-            address = self._address(oob["if"], oob["rest"], record)
+        if oob and (oob["rest"] is not None or (record.whole and not record.capped)):
+            address = self._address(oob["if"], oob["rest"] or "", record)
             if address:
                 proc.oob = proc.oob or address
                 self.first_oob = self.first_oob or address
@@ -601,10 +645,10 @@ class Reader:
             self._failure(failure, record, proc)
             return
         self._note(record, proc)
-        if failures.unclear(record.message) and len(self.unclear) < MAX_PLACES:
+        if failures.unclear(record.message, record.whole) and len(self.unclear) < MAX_PLACES:
             self.unclear.setdefault(record.message[:200], self._where(record))
 
-    def _failure(self, failure: failures.Failure, record: Record, proc: _Proc) -> None:
+    def _failure(self, failure: Failure, record: Record, proc: _Proc) -> None:
         if "local_gid" in failure.details and len(proc.local_gids) < 64:
             proc.local_gids.add(failure.details["local_gid"])
         if "gid_index" in failure.details:

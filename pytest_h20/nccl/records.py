@@ -19,8 +19,14 @@ SEEN_BYTES = 24 << 20
 
 ANSI = re.compile(rb"\x1b\[[0-9;?]*[A-Za-z]|\x1b[()][A-Z0-9]")
 _MARK = re.compile(rb"NCCL (INFO|WARN|TRACE|CALL|ABORT)(?: |(?=[\r\n\\]|$))")
-_HEAD = re.compile(rb"([^\s:]*):(\d{1,10}):(\d{1,10}) ?(?:\[(-?\d{1,3})\] ?)?(?:([\w./+-]+:\d+) )?$")
-_CUT_HEAD = re.compile(rb"(?:^|(?<=\D))(?:(\d{1,10}):)?(\d{1,10}) \[(\d{1,3})\] (?:[\w./+-]+:\d+ )?$")
+# Where a WARN was raised: "transport/net_ib.cc:100", from 2.30 with "(function)" behind it, or the function of a plugin.
+_PLACE = rb"(?:[\w./+-]+:\d+ (?:\([\w:~]+\) )?)?"
+# Posters mask pids ("XXXXXX"); such a process has pid 0.
+_HEAD = re.compile(rb"([^\s:]*):(\d{1,10}|[Xx*]{2,10}):(\d{1,10}|[Xx*]{2,10}) ?(?:\[(-?\d{1,3})\] ?)?" + _PLACE + rb"$")
+# A C++ plugin gives its whole signature as the place: "int f(type*, fid_cq*):46 NCCL WARN" (aws-ofi-nccl).
+_PLUGIN_HEAD = re.compile(rb"([^\s:]*):(\d{1,10}):(\d{1,10}) \[(-?\d{1,3})\] [\w :*&<>,~]+\([^()]{0,200}\)[\w ]*:\d+ $")
+_CUT_HEAD = re.compile(rb"(?:^|(?<=\D))(?:(\d{1,10}):)?(\d{1,10}) \[(\d{1,3})\] " + _PLACE + rb"$")
+_MASKED_HEAD = re.compile(rb"(?:^|(?<=\s))([^\s:\[\]()]+):[Xx*]{2,10} \[(\d{1,3})\] " + _PLACE + rb"$")
 _TAG = re.compile(rb"(?:^|[\s\]])\[(?:\d+,)?(\d+)\](?:<std\w+>)?:? ?$")
 _REPEATED = re.compile(rb" ?\[repeated (\d+)x.*$", re.S)
 _BARE = re.compile(
@@ -29,6 +35,7 @@ _BARE = re.compile(
 )
 _TESTS = re.compile(rb"^#\s+Rank\s+(\d+)\s+(?:Group\s+\d+\s+)?Pid\s+(\d+)\s+on\s+(\S+)\s+device\s+(\d+)")
 _HEADISH = re.compile(rb"[^\s:]*:\d+:\d+ ")
+_FRAME = re.compile(rb"(?:^|(?<=\s))\xe2\x94\x82(?=\s|$)")  # the border of a terminal interface; one that touches text has cut it
 _LINK = re.compile(rb"\[([^\[\]]*)\]\((?:https?|mailto):[^)\s]*\)")
 _JUNK_LEFT = b"\"'`|*,;([{\\="
 _JUNK_RIGHT = b" \t\r\n\"'`|*\\,"
@@ -189,8 +196,11 @@ class Splitter:
     def _head(self, line: bytes, floor: int, mark: re.Match[bytes]) -> tuple[int, bytes, int, int, int | None, int | None, bool]:
         window = max(floor, mark.start() - 400)
         before = line[window : mark.start()]
-        found = _HEAD.search(before)
+        found = _HEAD.search(before) or (_PLUGIN_HEAD.search(before) if before.endswith(b" ") and b")" in before else None)
         if not found:
+            masked = _MASKED_HEAD.search(before)
+            if masked:
+                return window + masked.start(), masked[1], 0, 0, int(masked[2]), None, True
             cut = _CUT_HEAD.search(before)
             if cut:
                 return window + cut.start(), b"", int(cut[1] or 0), int(cut[2]), int(cut[3]), None, True
@@ -204,7 +214,8 @@ class Splitter:
             self.hosts.add(host)
         tag = _TAG.search(before[:start])
         dev = int(found[4]) if found[4] is not None else None
-        return window + start, host, int(found[2]), int(found[3]), dev, int(tag[1]) if tag else None, False
+        pid, tid = (int(n) if n.isdigit() else 0 for n in (found[2], found[3]))
+        return window + start, host, pid, tid, dev, int(tag[1]) if tag else None, False
 
     def _host(self, raw: bytes, mid_line: bool) -> bytes:
         host = raw.lstrip(_JUNK_LEFT)
@@ -248,7 +259,9 @@ def clean(raw: bytes) -> tuple[str, int, bool]:
 
 
 def plain(line: bytes) -> bytes:
-    """A line as NCCL printed it, where a web page escaped it or turned names into Markdown links."""
+    """A line as NCCL printed it, where a screen framed it or a web page escaped it or turned names into Markdown links."""
+    if b"\xe2\x94\x82" in line:
+        line = _FRAME.sub(b" ", line)
     if b"](" in line:
         line = _LINK.sub(rb"\1", line)
     if b"&" in line:

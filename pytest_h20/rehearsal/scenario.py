@@ -12,7 +12,7 @@ from pytest_h20.inventory import Inventory, load_inventory
 from pytest_h20.places import environments
 from pytest_h20.rehearsal.world import ImageTruth, World, healthy
 
-DEFAULT_SCALE = 50.0
+DEFAULT_SCALE = 60.0
 QUICK_SCALE = 30.0
 
 # Versions as the released images hold them (the project's engine facts, sections 1.8 and 2.8; 0.5.16 and 0.24.0 recorded).

@@ -36,7 +36,7 @@ LOAD_TOKENS = 64
 
 NEVER_S = 1e6
 
-CROWDED, TOKENS_WHEN_CROWDED = 250, 4
+CROWDED, TOKENS_WHEN_CROWDED = 64, 4
 """From so many requests at a time on, so many tokens come in one event."""
 
 
