@@ -5,13 +5,14 @@ from __future__ import annotations
 import sys
 from collections.abc import Collection, Sequence
 from pathlib import Path
+from typing import Any
 
 from pytest_h20 import __version__
 from pytest_h20.cluster.state import ClusterState
 from pytest_h20.errors import H20Error
 from pytest_h20.lifecycle import key
-from pytest_h20.report.model import Fingerprint, RunView, Warning_
-from pytest_h20.session import Session, digest
+from pytest_h20.report.model import Fingerprint, Header, RunView, Warning_
+from pytest_h20.session import Session, digest, text_digest
 from pytest_h20.verdicts import Decision, Status, Verdict, decide
 
 
@@ -36,7 +37,9 @@ def finish(session: Session, partial: Sequence[str], gates: Collection[str], int
     if not gates:
         obstacles.append("no test of the acceptance suite ran")
     run.describe(required=required, cannot_accept=tuple(dict.fromkeys(obstacles)))
-    run.fingerprint(fingerprint(session))
+    known = fingerprint(session)
+    run.fingerprint(known)
+    run.describe(**learnt(run.header, known))
     calibrated = write_calibration(session, run.view()) if not interrupted else []
     for verdict in calibrated:
         run.record(verdict, "session::calibration")
@@ -117,6 +120,13 @@ def states(session: Session) -> dict[str, ClusterState]:
     return found
 
 
+def learnt(header: Header, known: Fingerprint) -> dict[str, Any]:
+    """What the first screen says and nobody knew at the start: GPUs of each node, and the driver (each one, where nodes differ)."""
+    drivers = dict.fromkeys(facts["driver"] for facts in known.nodes.values() if facts.get("driver"))
+    nodes = tuple(n.model_copy(update={"gpus": known.nodes.get(n.name, {}).get("gpu", "")}) for n in header.nodes)
+    return {"nodes": nodes, "driver": ", ".join(drivers)}
+
+
 def fingerprint(session: Session) -> Fingerprint:
     """What may explain a different figure in another run."""
     from pytest_h20.gathering import published_facts
@@ -142,6 +152,6 @@ def fingerprint(session: Session) -> Fingerprint:
         flags={label: dict(t.profile.flags) for label, t in zip(session.labels, session.targets, strict=True)},
         nodes=facts.fingerprint() if facts is not None else {},
         model={"path": session.inventory.model.path, "kind": session.inventory.model.kind},
-        inventory_sha256=digest(session.source),
+        inventory_sha256=digest(session.source) or text_digest(session.inventory.model_dump_json()),
         limits_sha256=",".join(limits),
     )

@@ -434,6 +434,11 @@ def digest(path: str) -> str:
         return ""
 
 
+def text_digest(text: str) -> str:
+    """SHA-256 of a text, for an inventory that is no file (the rehearsal's, an attached endpoint's)."""
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
 def with_run(session: Session, run: RunFolder, run_id: str) -> Session:
     """The session with its run folder."""
     return replace(session, run=run, run_id=run_id)

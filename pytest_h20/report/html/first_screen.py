@@ -64,8 +64,19 @@ def _in_short(view: RunView) -> str:
     nodes = ", ".join(n.name for n in h.nodes)
     driver = f"driver {h.driver}" if h.driver else ""
     since = moment(h.started) if h.started else ""
-    engines = ", ".join(f"{e} ({h.images[e]})" if e in h.images else e for e in h.engines)
+    engines = ", ".join(f"{_engine(view, e)} ({h.images[e]})" if e in h.images else _engine(view, e) for e in h.engines)
     return " · ".join(part for part in (nodes, engines, driver, since) if part)
+
+
+def _engine(view: RunView, label: str, more: bool = False) -> str:
+    """The engine with the version that really ran; ``more``: and its profile and NCCL."""
+    known = view.fingerprint.engines.get(label, {}) if view.fingerprint else {}
+    version = known.get("engine", "")
+    text = f"{label} {version}".strip()
+    if more:
+        profile = f"profile {known['profile']}" if known.get("profile") else ""
+        text += "".join(f", {part}" for part in (profile, f"NCCL {known['nccl']}" if known.get("nccl") else "") if part)
+    return text
 
 
 def _stand_in(view: RunView) -> Html | None:
@@ -155,7 +166,7 @@ def _warnings(view: RunView) -> Html | None:
 
 def _facts(view: RunView) -> Iterator[tuple[str, Child]]:
     h = view.header
-    yield "Engine", ", ".join(h.engines) or "none"
+    yield "Engine", ", ".join(_engine(view, e, more=True) for e in h.engines) or "none"
     for engine, image in h.images.items():
         yield f"Image ({engine})" if len(h.images) > 1 else "Image", tag("code", image)
     if h.nodes:
