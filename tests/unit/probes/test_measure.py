@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
 import pytest
 
@@ -140,3 +141,15 @@ def test_rails_without_a_common_index_leave_it_to_nccl() -> None:
     cluster = blog_cluster()
     facts = cluster.gather()
     assert nccl_env(facts, "node01")["NCCL_IB_HCA"].startswith("mlx5_1:1,mlx5_2:1")
+
+
+def test_all_reduce_recorded_on_two_h200() -> None:
+    """Our torch runner's own output, 2026-11-26, two H200 over NVLink, torch 2.11.0, NCCL 2.28.9: 43 us up to 7 MB."""
+    text = (Path(__file__).parent / "data" / "all_reduce-torch-2xh200.json").read_text(encoding="utf-8")
+    result = perf.parse_all_reduce(text)
+    assert (result.tool, result.ranks, result.nccl) == ("torch", 2, "2.28.9")
+    assert [p.size for p in result.points][::11] == [14336, 1 << 28]
+    assert all(p.wrong == 0 for p in result.points)
+    assert max(p.busbw for p in result.points) == pytest.approx(298.5, abs=0.1)
+    cost = perf.predicted_tpot_ms(result, batch=1)
+    assert cost == pytest.approx(123 * 0.0428, rel=0.01)
