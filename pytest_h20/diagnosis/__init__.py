@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from pytest_h20.diagnosis.judge import Diagnosis, FatalWatch, diagnose, primary
+from pytest_h20.diagnosis.judge import diagnose, primary
+from pytest_h20.diagnosis.result import Diagnosis
 from pytest_h20.diagnosis.signatures import BY_ID, SIGNATURES, Signature
+from pytest_h20.diagnosis.watch import FatalWatch
 
 __all__ = ["BY_ID", "SIGNATURES", "Diagnosis", "FatalWatch", "Signature", "diagnose", "primary"]

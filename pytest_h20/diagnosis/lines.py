@@ -1,0 +1,141 @@
+"""What a single line of a log is: its prefix, its level, whether it is evidence at all, and which event it reports."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+
+from pytest_h20.engines.base import EngineName
+from pytest_h20.engines.stages import strip_ansi
+
+PREFIX = re.compile(
+    r"""^(?:
+        \s*\([\w .:/,-]*pid=\d+[^)]*\)[ ]?                                                   # (EngineCore_DP0 pid=41)
+      | [\w.-]+[ ]+\|[ ]                                                                   # vllm-1  | (docker compose)
+      | \w{3}[ ]+\d+[ ]\d\d:\d\d:\d\d[ ]\S+[ ][\w.@-]+\[\d+\]:[ ]                              # journald
+      | (?:DEBUG|INFO|WARNING|ERROR|CRITICAL)[ ]\d\d-\d\d[ ]\d\d:\d\d:\d\d(?:\.\d+)?[ ]?(?:\[?[\w./-]+\.py:\d+\])?[ ]?
+      | \[(?:20\d\d-)?\d\d-\d\d[ T]\d\d:\d\d:\d\d[^\]]*\][ ]?                                # [2026-01-04 02:23:49 TP0]
+      | \[rank\d+\]:(?!\[)[ ]?
+      | 20\d\d-\d\d-\d\d[T ]\d\d:\d\d:\d\d[.,\d]*Z?(?:[+-]\d\d:?\d\d)?[ \t]+(?:std(?:out|err)[ ][FP][ ])?
+    )*""",
+    re.VERBOSE,
+)
+MILD = re.compile(
+    r"\b(?:INFO|WARNING|DEBUG)\b(?: \d\d-\d\d \d\d:\d\d:\d\d|:| +\S+\.py:\d+)"  # levels of vLLM, uvicorn, other loggers
+    r"|\[W\d{4} \d\d:|(?:User|Future|Deprecation|Runtime|Import)Warning: "  # torch's C++ side, Python's warnings
+    r"|ERROR \d\d-\d\d \d\d:\d\d:\d\d \[?__init__\.py"  # vLLM's plugin loader logs a failure and goes on
+    r"|Error retrieving (?:safetensors|file list): "  # vLLM asks the Hub about a local folder, and goes on without
+)
+LOUD = re.compile(
+    r"\bERROR\b|\berror: |Value error, |Error: |Exception: |^Error\b|core dumped|^Segmentation fault|NCCL WARN|No such option"
+    r"|^Failed: "
+)
+CLOCK = re.compile(r"(?<!\d)(?:20\d\d-)?(\d\d)-(\d\d)[ T](\d\d):(\d\d):(\d\d)")
+ECHO = re.compile(
+    r"server_args=(?:ServerArgs\(|\{)|args: Namespace\(|non-default args:|[Rr]eceived request "
+    r"|Initializing a V[01] LLM engine"
+    r"|(?:Receive|Finish): obj=|^usage: |^\s+\[-|\[-h\]|\[--[\w-]+|Command: |with command"
+    r"|Warning: The argument|prompt: '"
+)
+ROUTINE = re.compile(r'HTTP/1\.[01]" \d{3}|(?:Prefill|Decode) batch[,.] #|Avg prompt throughput|GET /health')
+"""Lines of a serving engine, the bulk of a long log: none is evidence of anything but serving."""
+BAR = re.compile(r"\d%\||% Completed \|")
+CODE = re.compile(r"^\s{4,}(?:raise|return|if|elif|for|while|with|assert|await|yield|self\.|logger\.|except|try:|\w+ = )")
+IGNORED = re.compile(r"Exception ignored in|Ignore import error|\bras/\w+\.cc:\d+ NCCL WARN")
+"""NCCL's RAS service wants one port per host: that a second process does not get it harms nobody."""
+EXCEPTION = re.compile(
+    r"^(?:[A-Za-z_][\w.]*\.)?[A-Z]\w*(?:Error|Exception|Timeout|Failure|NotFound|Interrupt)(?:: .*|\(['\"].*\))?$"
+)
+TORCH_WARNING = re.compile(r"^(?:\[rank\d+\]:)?\[W\d{3,4} \d\d:")
+"""torch's C++ side warns and goes on, whatever it says (a peer's store that closed at the end of an ordered stop)."""
+GUESSES = re.compile(r"There are some potential root causes")
+"""Ray lists what may have killed a worker: none of it was seen."""
+CRASH = re.compile(
+    r"Scheduler hit an exception|encountered a fatal error|(?:EngineCore|WorkerProc) hit an exception"
+    r"|(?:EngineCore|WorkerProc) failed to start"
+)
+"""The next exception is what went wrong, known or not."""
+TRACEBACK = re.compile(r"Traceback \(most recent call last\)")
+
+START: tuple[tuple[EngineName, re.Pattern[str]], ...] = (
+    ("vllm", re.compile(r"vLLM API server version|█ +version \S+|Launching vLLM \(v")),
+    ("sglang", re.compile(r"server_args=(?:ServerArgs\(|\{)")),
+)
+IS_VLLM = re.compile(
+    r"vLLM|\bvllm[/.\s]|VllmWorker|EngineCore|\b(?:INFO|WARNING" r"|ERROR) \d\d-\d\d \d\d:\d\d:\d\d \[?[\w./]+\.py:\d+\]"
+)
+IS_SGLANG = re.compile(
+    r"\bsglang\b|SGLang|(?:Prefill batch|Decode batch)[,.] #" r"|\[20\d\d-\d\d-\d\d \d\d:\d\d:\d\d[^\]]* (?:DP|TP|PP|EP)\d+"
+)
+ENGINE_STRONG: tuple[tuple[EngineName, re.Pattern[str]], ...] = (
+    (
+        "sglang",
+        re.compile(
+            r"/sglang/|sglang\.launch_server|launch_server\.py: error|sglang serve: error"
+            r"|The server is fired up|sglang is using nccl"
+        ),
+    ),
+    (
+        "vllm",
+        re.compile(
+            r"/vllm/|vllm\.entrypoints|vLLM is using nccl|\(EngineCore|\(APIServer|VllmWorker"
+            r"|api_server\.py: error|vllm serve: error"
+        ),
+    ),
+)
+VERSION_TEXT = re.compile(
+    r"vLLM API server version (\S+)|█ +version (\S+)|LLM engine \(v([^)\s]+)\)"
+    r"|Launching vLLM \(v([^)\s]+)\)|sglang(?:==| version:? )(\d[\w.]*)"
+)
+READY: dict[EngineName, re.Pattern[str]] = {
+    "vllm": re.compile(r"Application startup complete\."),
+    "sglang": re.compile(r"The server is fired up and ready to roll!"),
+}
+SGLANG_BOUND = re.compile(r"Uvicorn running on |\"(?:POST|GET) \S+ HTTP/1\.[01]\" 200|(?:Prefill|Decode) batch")
+NODE_RANK = re.compile(r"\bnode_rank'?[=:] ?(\d+)")
+DUMMY = re.compile(r"Dummy health check server started")
+SHUTDOWN = re.compile(
+    r"INFO: +Shutting down$|Application shutdown complete|Gracefully exiting"
+    r"|\[shutdown\] API server: |SIG(?:TERM|INT) received|[Rr]eceived signal"
+)
+ORDERED = re.compile(
+    r"Shutting down FastAPI HTTP server|\[shutdown\] API server: shutdown triggered"
+    r"|\[shutdown\] EngineCore: trigger received signal"
+)
+"""vLLM's API server was told to stop. Its engine may go first: the EngineDeadError that follows is no reason."""
+SERVED = re.compile(r"\"POST /(?:v1/(?:chat/)?completions|generate)\S* HTTP/1\.[01]\" 200")
+ANNOUNCED = re.compile(r"Starting vLLM (?:API )?server(?: \d+)? on http")
+ANSWERED = re.compile(r"\"(?:GET /v1/models|POST /v1/(?:chat/)?completions)\S* HTTP/1\.[01]\" 200")
+"""After the announcement this proves what uvicorn's line says, where somebody filtered that out."""
+TRACKER = re.compile(r"resource_tracker: There appear to be \d+ leaked")
+
+
+def body_of(line: str) -> str:
+    """A log line without colours, process tag, time stamp and level. Indentation is kept."""
+    text = strip_ansi(line).rstrip()
+    return text[prefix_end(text) :]
+
+
+def shape(line: str) -> str:
+    """What two ranks saying the same have in common."""
+    return re.sub(r"[\d.]+", "", body_of(line))[:60]
+
+
+def prefix_end(text: str) -> int:
+    """Where the message begins: behind everything that loggers, Ray, Docker and systemd put before it."""
+    match = PREFIX.match(text)
+    return match.end() if match else 0
+
+
+def split_lines(text: str) -> Iterator[str]:
+    """Lines as a terminal would have shown them: progress bars that overwrite each other are lines of their own."""
+    for line in text.split("\n"):
+        if "\r" in line:
+            yield from (piece for piece in line.split("\r") if piece)
+        else:
+            yield line
+
+
+def is_start(text: str) -> bool:
+    """A server announces itself: what follows is another log than what came before."""
+    return any(pattern.search(text) for _, pattern in START)

@@ -1,0 +1,433 @@
+"""What was gathered about one server, and the judgement of it. The rules stand in :mod:`.judge`."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field, replace
+
+from pytest_h20.diagnosis import lines
+from pytest_h20.diagnosis.result import Diagnosis, Outcome
+from pytest_h20.diagnosis.signatures import BY_ID, FABRIC, RAY, SIGNATURES, Signature
+from pytest_h20.engines.base import EngineName, Stage, Version
+from pytest_h20.engines.stages import recognise, strip_ansi
+from pytest_h20.errors import UsageError
+
+_BACKWARDS_S = 120
+"""A clock that jumps back by more than this within one server's log means two writers (the corpus' case: 37 minutes)."""
+
+_WAIT_ORDER = (
+    "engine_starting",
+    "ray_placement_group_pending",
+    "workers_starting",
+    "distributed_init",
+    "model_downloading",
+    "weights_loading",
+    "kv_cache_allocation",
+    "torch_compile",
+    "jit_kernel_build",
+    "cuda_graph_capture",
+    "warmup",
+)
+_INSIDE = frozenset({"model_downloading", "jit_kernel_build"})
+"""Happens within another stage: while it is the last thing said, it is what the start waits for."""
+_WAIT_WINDOW = 50
+"""Lines back from the newest waiting line among which the furthest stage is taken: ranks interleave."""
+
+_SAID_ALOUD = 33
+"""Causes up to this rank must stand in an error line to end a wait: engines probe, warn and retry while they start."""
+
+_MESSAGE_LINES = 6
+"""The message of an exception may go on for some lines; what they say was said as an error."""
+
+_TAIL_LINES = 4
+"""The tracker's warning is two lines, a blank may follow."""
+
+DEATHS = frozenset(
+    {
+        "engine_core_died",
+        "worker_died",
+        "child_process_crashed",
+        "child_terminated_sigterm_after_ready",
+        "scheduler_killed_oom",
+        "killed",
+        "segmentation_fault",
+        "aborted",
+        "bus_error",
+        "custom_all_reduce_failed",
+        "floating_point_exception",
+        "collective_timeout",
+        "peer_node_gone",
+        "execute_model_timeout",
+        "ray_actor_died",
+        "sigquit_from_child",
+        "scheduler_exception",
+        "engine_core_failed",
+        "port_in_use",
+    }
+)
+"""What ends a server that was ready. Everything else after ready is a request's trouble."""
+
+_CONSEQUENCES = frozenset({"aborted", "engine_core_died", "worker_died", "child_process_crashed"})
+"""Says that a process is gone, not why: the exception it went with is the better line, even if nobody knows it."""
+
+_SELF_KILLS = frozenset({"killed", "scheduler_killed_oom"})
+"""Both engines end their own processes with SIGKILL once one has failed."""
+
+_NCCL_INFO = tuple(s for s in FABRIC if s.kind in ("cause", "hint"))
+_OTHERS = tuple(s for s in SIGNATURES)
+_WAITS = tuple(s for s in SIGNATURES if s.kind == "wait")
+_CONTEXTUAL = tuple(s for s in SIGNATURES if s.context is not None)
+
+
+@dataclass(frozen=True)
+class Match:
+    """One signature found in one line."""
+
+    index: int
+    line: str
+    signature: Signature
+    exception: bool
+    fatal: bool
+    said: bool
+    """Said as an error. What is only mentioned or warned about loses against everything that was."""
+
+
+@dataclass
+class Server:
+    """What was gathered about one server's part of a log, line by line."""
+
+    engine: EngineName | None = None
+    engine_votes: dict[EngineName, int] = field(default_factory=lambda: {"vllm": 0, "sglang": 0})
+    version: Version | None = None
+    node_rank: int | None = None
+    marked: bool = False
+    count: int = 0
+    matches: list[Match] = field(default_factory=list)
+    contexts: dict[str, bool] = field(default_factory=dict)
+    stage: Stage | None = None
+    stage_index: int = -1
+    ready_at: int | None = None
+    ready_line: str = ""
+    ready_candidates: dict[EngineName, tuple[int, str]] = field(default_factory=dict)
+    bound: bool = False
+    dummy_line: str = ""
+    clock: int | None = None
+    clock_back_at: int | None = None
+    traceback_at: int | None = None
+    exception: tuple[int, str] | None = None
+    first_exception: tuple[int, str] | None = None
+    bare_exception: tuple[int, str] | None = None
+    shutdown: bool = False
+    served: tuple[int, str] | None = None
+    announced: bool = False
+    answered: tuple[int, str] | None = None
+    tracker: tuple[int, str] | None = None
+    ordered: tuple[int, str] | None = None
+    crash_at: int | None = None
+    message_until: int = -1
+    crashes: list[tuple[int, str]] = field(default_factory=list)
+    last_line: str = ""
+
+    def add(self, line: str) -> list[Match]:
+        """Take one line (no newline, no carriage return) and return what matched."""
+        index = self.count
+        self.count += 1
+        text = strip_ansi(line).rstrip()
+        if not text.strip():
+            return []
+        self.last_line = line
+        body = text[lines.prefix_end(text) :]
+        self._identify(text)
+        self._tick(text, index)
+        for engine, pattern in lines.READY.items():
+            if pattern.search(body):
+                self.ready_candidates[engine] = (index, line)
+        if not self.bound and lines.SGLANG_BOUND.search(body):
+            self.bound = True
+        if not self.dummy_line and lines.DUMMY.search(body):
+            self.dummy_line = line
+        if lines.ROUTINE.search(body):
+            if self.served is None and lines.SERVED.search(body):
+                self.served = (index, line)
+            if self.announced and self.answered is None and lines.ANSWERED.search(body):
+                self.answered = (index, line)
+            return []
+        if lines.SHUTDOWN.search(body):
+            self.shutdown = True
+        if not self.announced and lines.ANNOUNCED.search(body):
+            self.announced = True
+        if self.ordered is None and lines.ORDERED.search(body):
+            self.ordered = (index, line)
+        if lines.TRACKER.search(body):
+            self.tracker = (index, line)
+        for engine in (self.engine,) if self.engine else ("vllm", "sglang"):
+            stage = recognise(engine, text)
+            if stage is not None:
+                if self.stage is None or stage.order >= self.stage.order:
+                    self.stage = stage
+                self.stage_index = index
+                break
+        self._context(body)
+        return self._match(index, line, text, body)
+
+    def _identify(self, text: str) -> None:
+        if not self.marked:
+            for engine, pattern in lines.START:
+                if pattern.search(text):
+                    self.engine, self.marked = engine, True
+        if not self.marked:
+            for engine, pattern in lines.ENGINE_STRONG:
+                if pattern.search(text):
+                    self.engine_votes[engine] += 10
+            if lines.IS_VLLM.search(text):
+                self.engine_votes["vllm"] += 1
+            if lines.IS_SGLANG.search(text):
+                self.engine_votes["sglang"] += 1
+            best = max(self.engine_votes.items(), key=lambda item: item[1])
+            self.engine = best[0] if best[1] else None
+        if self.version is None and (match := lines.VERSION_TEXT.search(text)):
+            try:
+                self.version = Version.parse(next(group for group in match.groups() if group))
+            except UsageError:
+                self.version = None
+        if self.node_rank is None and "server_args=" in text and (match := lines.NODE_RANK.search(text)):
+            self.node_rank = int(match.group(1))
+
+    def _tick(self, text: str, index: int) -> None:
+        match = lines.CLOCK.search(text[:120])
+        if match is None:
+            return
+        month, day, hour, minute, second = map(int, match.groups())
+        now = (((month * 31 + day) * 24 + hour) * 60 + minute) * 60 + second
+        if self.clock is not None and now < self.clock - _BACKWARDS_S and month > 1:
+            self.clock_back_at = index
+        self.clock = now
+
+    def _context(self, body: str) -> None:
+        for signature in _CONTEXTUAL:
+            if signature.id not in self.contexts and signature.context and signature.context.search(body):
+                self.contexts[signature.id] = True
+
+    def _match(self, index: int, line: str, text: str, body: str) -> list[Match]:
+        found: list[Match] = []
+        if lines.IGNORED.search(body):
+            return found
+        is_exception = bool(lines.EXCEPTION.match(body))
+        if lines.TRACEBACK.search(body):
+            self.traceback_at = index
+        mild = lines.MILD.search(text[:200]) is not None
+        warning = lines.TORCH_WARNING.match(body) is not None
+        loud = is_exception or lines.LOUD.search(text) is not None
+        if is_exception and not mild:
+            self.message_until = index + _MESSAGE_LINES
+        elif mild:
+            self.message_until = -1
+        if lines.CRASH.search(body):
+            self.crash_at = index
+        elif self.crash_at is not None and is_exception:
+            self.crashes.append((index, line))
+            self.crash_at = None
+        if is_exception and not mild and self.traceback_at is not None:
+            self.exception = (index, line)
+            self.first_exception = self.first_exception or self.exception
+        elif is_exception and not mild and self.bare_exception is None:
+            self.bare_exception = (index, line)  # the log begins in the middle of its traceback
+        if lines.BAR.search(body) or lines.ECHO.search(body):
+            candidates: tuple[Signature, ...] = _WAITS
+        elif "NCCL INFO" in body:
+            candidates = _NCCL_INFO + _WAITS
+        elif lines.GUESSES.search(body):
+            candidates = RAY
+        elif lines.CODE.match(body) or body.lstrip().startswith(('File "', "^", "~")):
+            candidates = ()
+        else:
+            candidates = _OTHERS
+        for signature in candidates:
+            if signature.engine is not None and self.engine is not None and signature.engine != self.engine:
+                continue
+            if signature.pattern.search(body) is None:
+                continue
+            # What is only mentioned, or warned about, is not the end; a reported death or timeout is, however it is said.
+            said = not warning and (signature.rank > _SAID_ALOUD or (loud and not mild))
+            fatal = signature.fatal and (signature.kind == "symptom" or said)
+            told = said or index <= self.message_until or signature in _NCCL_INFO
+            found.append(Match(index, line, signature, is_exception, fatal, told))
+        self.matches += found
+        return found
+
+    # ------------------------------------------------------------------------------------------------------- judgement
+
+    def holds(self, match: Match) -> bool:
+        """A signature with a context counts only once that was seen; one with a version band only inside it."""
+        signature = match.signature
+        if signature.band is not None and self.version is not None and not self.version.within(*signature.band):
+            return False
+        return signature.context is None or self.contexts.get(signature.id, False)
+
+    def ready(self) -> tuple[int, str] | None:
+        """Index and text of the line that makes this server ready, before asking what came of it."""
+        if self.engine is None:
+            return None
+        ready = self.ready_candidates.get(self.engine)
+        if ready is None:
+            # The end of a long log: the start is cut off, but requests were answered (one that is cut short by the
+            # engine's death is answered too).
+            served = self.answered or (None if self.marked else self.served)
+            if served is None or any(m.fatal and m.index < served[0] for m in self.matches):
+                return None
+            return served
+        if self.engine == "sglang" and not self.bound:
+            return None  # the port was never bound, or the part that would show it is missing
+        return ready
+
+    def best_cause(self, matches: Iterable[Match]) -> Match | None:
+        """The most primary cause; among its lines the first that has the form of an exception.
+
+        A mention ("nvcc not found, using the pre-built kernels") explains a failure only if no error was printed at all.
+        """
+        broken = min((m.index for m in self.matches if m.signature.kind == "symptom"), default=self.count)
+        causes = [
+            m
+            for m in matches
+            if m.signature.kind == "cause" and self.holds(m) and not (m.signature.id in _SELF_KILLS and m.index > broken)
+        ]
+        said = [m for m in causes if m.said]
+        if not said and self.first_exception is not None:
+            return None
+        causes = said or causes
+        if not causes:
+            return None
+        top = min(causes, key=lambda m: (m.signature.rank, m.index))
+        same = [m for m in causes if m.signature.id == top.signature.id]
+        if top.signature.id in _CONSEQUENCES:
+            return same[0]
+        return next((m for m in same if m.exception), top)
+
+    def judge(self) -> Diagnosis:
+        """The judgement of this server's part of the log."""
+        ready = self.ready()
+        if ready is not None:
+            return self._after_ready(*ready)
+        ends = [m for m in self.matches if m.fatal and self.holds(m)]
+        if self._ordered_before(ends):
+            return self._ended("terminated_by_signal", self.ordered[1] if self.ordered else "")
+        if ends:
+            cause = self.best_cause(self.matches)
+            return self._failed(cause, ends[0])
+        if self._vanished():
+            return self._killed()
+        if self.exception is not None and self.stage_index < self.exception[0]:
+            cause = self.best_cause(self.matches)
+            return self._failed(cause, None)
+        if self.engine == "sglang" and self.node_rank and self.dummy_line:
+            return self._plain(
+                "undetermined",
+                "rank_without_ready_line",
+                self.dummy_line,
+                "a node of rank 1 or higher: it never prints the ready line, judge rank 0",
+            )
+        return self._waiting()
+
+    def _after_ready(self, at: int, line: str) -> Diagnosis:
+        before = [m for m in self.matches if m.index < at and m.fatal and self.holds(m)]
+        if self.engine == "sglang":
+            bind = next((m for m in self.matches if m.signature.id == "port_in_use" and m.fatal), None)
+            if bind is not None:
+                return self._failed(bind, bind)
+        if any(m.signature.kind == "symptom" for m in before) and (self.clock_back_at is not None or self.marked):
+            decisive = next(m for m in reversed(before) if m.signature.kind == "symptom")
+            return self._plain(
+                "undetermined",
+                "two_processes_in_one_log",
+                decisive.line,
+                "two servers wrote this log at the same time: one failed, one became ready",
+            )
+        after = [m for m in self.matches if m.index > at]
+        death = next((m for m in after if m.fatal and m.signature.id in DEATHS and self.holds(m)), None)
+        if death is not None and self.ordered is not None and self.ordered[0] < death.index:
+            return self._ended("terminated_by_signal", self.ordered[1])
+        if death is not None:
+            runtime = [m for m in after if m.signature.stage not in ("arguments", "loading")]
+            # "SIGTERM received" is the order to stop, not what went wrong afterwards.
+            return self._failed(self.best_cause(m for m in runtime if m.signature.id != "terminated_by_signal"), death, at)
+        if self._vanished():
+            return self._killed()
+        signal = next((m for m in after if m.signature.id == "terminated_by_signal"), None)
+        if signal is not None and not self.shutdown:
+            return self._ended("terminated_by_signal", signal.line)
+        return self._plain("ready", None, line, "")
+
+    def _ordered_before(self, ends: list[Match]) -> bool:
+        """The start was told to stop before anything had gone wrong. (A script that uses the engine without a server stops
+        it the same way when it has finished: it has no banner.)"""
+        if self.ordered is None or not self.marked or "[shutdown]" not in self.ordered[1]:
+            return False
+        return not ends or (self.ordered[0] < ends[0].index and not self.crashes and self.first_exception is None)
+
+    def _vanished(self) -> bool:
+        """A process killed with SIGKILL says nothing; its helper's complaint about what it left behind ends the log."""
+        return self.tracker is not None and not self.shutdown and self.count - self.tracker[0] <= _TAIL_LINES
+
+    def _killed(self) -> Diagnosis:
+        return self._ended("killed", self.tracker[1] if self.tracker else self.last_line)
+
+    def _ended(self, id: str, line: str) -> Diagnosis:
+        """Somebody ended the server; ``line`` shows it."""
+        signature = BY_ID[id]
+        return replace(self._plain("failed", id, line, signature.cause, signature), rank=signature.rank)
+
+    def _failed(self, cause: Match | None, end: Match | None, since: int = -1) -> Diagnosis:
+        """Judge a failure; lines up to ``since`` (the ready line) had no part in it."""
+        crash = next((c for c in self.crashes if c[0] > since), None)
+        if cause is not None:
+            signature = cause.signature
+            because = signature.id in _CONSEQUENCES and crash is not None and crash[0] < cause.index
+            line = crash[1] if crash is not None and because else cause.line
+            return replace(self._plain("failed", signature.id, line, signature.cause, signature), rank=signature.rank)
+        first = self.first_exception[1] if self.first_exception and self.first_exception[0] > since else None
+        if first is None and self.bare_exception and end and since < self.bare_exception[0] < end.index:
+            first = self.bare_exception[1]
+        line = (crash and crash[1]) or first or (end.line if end else self.last_line)
+        return self._plain("failed", None, line, "no known signature in this log")
+
+    def _waiting(self) -> Diagnosis:
+        waits = [m for m in self.matches if m.signature.kind == "wait"]
+        if not waits:
+            if self.stage is not None:
+                return self._plain("waiting", "engine_starting", self.last_line, "the engine is starting")
+            return self._plain("undetermined", None, self.last_line, "")
+        newest = waits[-1].index
+        recent = [m for m in waits if m.index > newest - _WAIT_WINDOW]
+        best = waits[-1]
+        if best.signature.id not in _INSIDE:
+            best = max(recent, key=lambda m: (_WAIT_ORDER.index(m.signature.id), m.index))
+        if not lines.BAR.search(best.line):
+            # Every rank says it: the first one tells since when. A progress bar is the other way round.
+            shape = lines.shape(best.line)
+            best = next(m for m in recent if m.signature.id == best.signature.id and lines.shape(m.line) == shape)
+        return self._plain("waiting", best.signature.id, best.line, best.signature.cause, best.signature)
+
+    def _plain(
+        self, outcome: Outcome, cause: str | None, line: str, explanation: str, signature: Signature | None = None
+    ) -> Diagnosis:
+        return Diagnosis(
+            outcome=outcome,
+            cause=cause,
+            decisive_line=line,
+            explanation=explanation,
+            fix=signature.fix if signature else "",
+            source=signature.source if signature else "",
+            engine=self.engine,
+            version=self.version,
+            stage=self.stage,
+            also=self._also(cause),
+        )
+
+    def _also(self, chosen: str | None) -> tuple[str, ...]:
+        order = {"cause": 0, "symptom": 1, "hint": 2}
+        seen: dict[str, tuple[int, int]] = {}
+        for match in self.matches:
+            kind = match.signature.kind
+            if kind in order and match.signature.id != chosen and self.holds(match):
+                seen.setdefault(match.signature.id, (order[kind], match.signature.rank))
+        return tuple(sorted(seen, key=lambda id: seen[id]))

@@ -1,0 +1,174 @@
+"""What was asked for: options, model and quantisation that this version, or this GPU, does not have."""
+
+from __future__ import annotations
+
+from pytest_h20.diagnosis.signatures.row import cause
+
+ARGUMENTS = (
+    cause(
+        "unrecognized_arguments",
+        r"error: unrecognized arguments: |No such option: -",
+        "the command line holds an option that this engine version does not have (removed, renamed, or the other engine's)",
+        "remove or rename the option for this version; the dialect tables say how",
+        "F22; sgl#4116; recorded (0.24, 0.32, 0.5.16)",
+        stage="arguments",
+    ),
+    cause(
+        "unknown_reasoning_parser",
+        r"argument --reasoning-parser: invalid choice|Reasoning parser '[^']*' not found"
+        r"|[Ii]nvalid reasoning parser|[Uu]nsupported reasoning parser",
+        "the reasoning parser's name is not known to this version",
+        "vLLM spells it deepseek_r1, SGLang deepseek-r1",
+        "engines §1.1/§2.1; recorded (0.24, 0.32, 0.5.16)",
+        stage="arguments",
+    ),
+    cause(
+        "boolean_flag_form",
+        r"error: argument .*: ignored explicit argument '(?:False|True|false|true)'",
+        "an option of the form --x=False was given to a version that has --x / --no-x",
+        "write --no-x (vLLM 0.8.5 and later)",
+        "F22",
+        stage="arguments",
+    ),
+    cause(
+        "invalid_argument_value",
+        r"error: argument [^:]+: (?:invalid|expected|not allowed|ignored)"
+        r"|error: the following arguments are required|error: ambiguous option"
+        r"|error: one of the arguments",
+        "an option has a value that this version does not accept",
+        "compare the value with the version's --help",
+        "argparse",
+        stage="arguments",
+    ),
+    cause(
+        "reasoning_parser_required",
+        r"--enable-reasoning requires --reasoning-parser",
+        "--enable-reasoning was given without a parser",
+        "add --reasoning-parser deepseek_r1",
+        "engines §1.1 (vLLM 0.7.2)",
+        stage="arguments",
+    ),
+    cause(
+        "tool_choice_conflicts_with_reasoning",
+        r"--enable-auto-tool-choice and --enable-reasoning cannot be enabled",
+        "0.7.x cannot combine tool choice and reasoning",
+        "drop one of them, or use vLLM 0.8 or later",
+        "F64; vllm#14429",
+        stage="arguments",
+    ),
+    cause(
+        "dist_init_addr_missing",
+        r"please provide --dist-init-addr|[Ii]nvalid dist_init_addr|dist_init_addr .*should be",
+        "the head's address is missing or not host:port (an IPv6 literal in an old parser)",
+        "give --dist-init-addr IPv4:port, the same on both nodes",
+        "F04; sgl#7478, #2892",
+        stage="arguments",
+    ),
+    cause(
+        "world_size_exceeds_gpus",
+        r"[Tt]ensor parallel size \(\d+\) cannot be larger than the number of available GPUs"
+        r"|World size \(\d+\) is larger than the number of available GPUs"
+        r"|please ensure that world_size \(\d+\) is less than than max local gpu count"
+        r"|nnodes.*must be divisible|tp_size must be divisible by number of nodes|world_size .* is larger than .* available GPUs",
+        "the tensor parallel size needs more GPUs than the node has, and nothing says how to span nodes",
+        "give --distributed-executor-backend ray, or --nnodes/--node-rank/--master-addr; on one node lower the size",
+        "F20; recorded (0.24)",
+        stage="arguments",
+    ),
+    cause(
+        "context_length_too_large",
+        r"User-specified (?:max_model_len|context_length) \(\d+\) is greater than the derived",
+        "the wanted context is longer than the model's",
+        "lower --max-model-len / --context-length",
+        "recorded (0.24, 0.32, 0.5.16)",
+        stage="arguments",
+    ),
+    cause(
+        "max_num_batched_tokens_too_small",
+        r"max_num_batched_tokens \(\d+\) is smaller than max_model_len"
+        r"|max_num_batched_tokens .* must be (?:greater|at least)"
+        r"|max_tokens_per_mm_item \(\d+\) is larger than max_num_batched_tokens",
+        "chunked prefill is off and one batch cannot hold the longest prompt",
+        "raise --max-num-batched-tokens to --max-model-len, or leave chunked prefill on",
+        "engines §1.1",
+        stage="arguments",
+    ),
+    cause(
+        "tensor_parallel_not_divisible",
+        r"is not divisible by weight quantization block_n"
+        r"|attention heads \(\d+\) must be divisible by tensor parallel size"
+        r"|is not divisible by (?:the )?(?:tensor parallel|tp)[_ ]size"
+        r"|must be divisible by (?:tensor parallel size|tp_size)|AssertionError: \d+ is not divisible by \d+",
+        "the model's shapes cannot be cut into this many parts",
+        "choose a tensor parallel size that divides the shapes (R1 block FP8: at most 16)",
+        "engines §1.8",
+        stage="loading",
+    ),
+    cause(
+        "unsupported_model_architecture",
+        r"Model architectures \[.*\] are not supported"
+        r"|does not recognize this architecture|Model architecture .* is not supported"
+        r"|has no vLLM implementation|[Uu]nsupported architectures?:|Cannot find model module",
+        "this engine version does not know the model's architecture",
+        "use a newer image, or another model",
+        "corpus (0.10.2)",
+        stage="arguments",
+    ),
+    cause(
+        "model_inspection_failed",
+        r"Model architectures \[.*\] failed to be inspected",
+        "the engine knows the architecture, but could not import the code that implements it",
+        "the exception above it says which module or library is missing or broken",
+        "vllm#28199",
+        rank=32,
+        stage="arguments",
+    ),
+    cause(
+        "trust_remote_code_required",
+        r"requires you to execute the (?:configuration|modeling|tokenizer) file"
+        r"|(?:set the option|pass the argument) `?trust_remote_code=True|contains custom code which must be executed",
+        "the model brings its own code, and running it was not allowed",
+        "add --trust-remote-code",
+        "transformers",
+        stage="arguments",
+    ),
+    cause(
+        "unsupported_quantization",
+        r"[Qq]uantization method (?:specified in|\S+ is not supported)|Unknown quantization method"
+        r"|is not supported for (?:the current GPU|quantization method)"
+        r"|Quantization scheme is not supported"
+        r"|does not support (?:fp8|FP8) (?:on|for)|does not match the quantization (?:method|argument)"
+        r"|type fp8e4nv not supported in this architecture|Failed to find a kernel that can implement",
+        "the quantisation does not fit the model, the GPU or the version",
+        "drop --quantization (the checkpoint names its own), or use a GPU that has it",
+        "vLLM/SGLang source",
+        stage="arguments",
+    ),
+    cause(
+        "unsupported_attention_backend",
+        r"Selected backend \S+ is not valid for this configuration|No valid attention backend found for"
+        r"|expects attention_backend to be one of|only supports \([^)]*\) attention backend",
+        "the attention backend does not fit the model, the KV cache's type or the GPU",
+        "leave the choice to the engine, or name a backend that the message lists",
+        "public logs (vLLM 0.21, SGLang 0.5.13)",
+        stage="arguments",
+    ),
+    cause(
+        "unsupported_dtype",
+        r"[Bb]float16 is only supported on GPUs with compute capability" r"|dtype .* is not supported for",
+        "the GPU lacks this data type",
+        "choose --dtype half, or another GPU",
+        "vLLM source",
+        stage="arguments",
+    ),
+    cause(
+        "compute_capability_too_low",
+        r"(?:requires|[Mm]inimum) (?:device |compute )?capability"
+        r"|no kernel image is available for execution"
+        r"|sm_\d+ is not compatible with the current PyTorch",
+        "the image's kernels do not cover this GPU",
+        "use an image built for this GPU's compute capability",
+        "CUDA",
+        rank=20,
+    ),
+)

@@ -1,0 +1,135 @@
+"""The driver, the GPUs and the kernels that run, or are compiled, on them."""
+
+from __future__ import annotations
+
+from pytest_h20.diagnosis.signatures.row import cause
+
+CUDA = (
+    cause(
+        "no_gpu_visible",
+        r"No accelerator \(CUDA|No CUDA GPUs are available"
+        r"|DP adjusted local rank \d+ is out of bounds|no CUDA-capable device|Found no NVIDIA driver"
+        r"|Failed to infer device type|NVML(?:Error)?.*(?:not found|Not Found)"
+        r"|libcuda\.so\S*: cannot open|Device string must not be empty"
+        r"|could not select device driver .*capabilities: \[\[gpu|nvml error: driver not loaded",
+        "no GPU is visible in the container",
+        "--gpus all; CUDA_VISIBLE_DEVICES; nvidia-smi in the container",
+        "recorded (0.24, 0.5.16)",
+        rank=12,
+    ),
+    cause(
+        "not_enough_gpus",
+        r"CUDA error: invalid device ordinal|local rank \d+ is out of bounds|invalid device ordinal",
+        "a rank wants a GPU number that the node does not have",
+        "TP per node must not exceed its GPUs",
+        "recorded (0.5.16)",
+        rank=12,
+    ),
+    cause(
+        "cuda_in_forked_process",
+        r"Cannot re-initialize CUDA in forked subprocess",
+        "CUDA was used before the workers were forked",
+        "VLLM_WORKER_MULTIPROC_METHOD=spawn",
+        "vLLM documentation (troubleshooting)",
+        rank=14,
+    ),
+    cause(
+        "driver_too_old",
+        r"The NVIDIA driver on your system is too old|CUDA driver version is insufficient|Error 35:"
+        r"|forward compatibility was attempted|Error 804|unsupported PTX"
+        r"|provided PTX was compiled with an unsupported toolchain|cudaErrorInsufficientDriver"
+        r"|requirement error: unsatisfied condition: cuda",
+        "the driver is older than the image's CUDA needs",
+        "R580 for CUDA 13; or an image built for CUDA 12 (vLLM below 0.20, SGLang below 0.5.11); or the matching cuda-compat",
+        "F43, F45; vllm#30633, #4940",
+        rank=12,
+    ),
+    cause(
+        "cuda_driver_mismatch",
+        r"Error 803|system has unsupported display driver / cuda driver combination",
+        "the image's compatibility library shadows a newer driver",
+        "LD_LIBRARY_PATH=/usr/local/nvidia/lib64:/usr/local/nvidia/lib",
+        "F44; vllm#33447, gpustack#4678",
+        rank=12,
+    ),
+    cause(
+        "floating_point_exception",
+        r"Floating point exception",
+        "an old cuBLAS on H20 divides by zero",
+        "nvidia-cublas-cu12 12.4.5.8 or newer",
+        "F42; vllm#4392",
+        rank=20,
+    ),
+    cause(
+        "illegal_memory_access",
+        r"illegal memory access was encountered",
+        "a GPU kernel accessed memory that is not its own",
+        "CUDA_LAUNCH_BLOCKING=1 finds the kernel; another attention or MoE backend; newer image",
+        "CUDA 700",
+        rank=30,
+    ),
+    cause(
+        "device_side_assert",
+        r"device-side assert triggered|Assertion `.*` failed\.$",
+        "a GPU kernel found its input out of range (for instance a token id outside the vocabulary)",
+        "the line above names the kernel; check token ids that clients send",
+        "recorded (0.5.16)",
+        rank=30,
+    ),
+    cause(
+        "cuda_graph_capture_failed",
+        r"Capture (?:cuda|CUDA) graph failed|[Cc]apture.*graph failed"
+        r"|operation not permitted when stream is capturing|cudaErrorStreamCapture",
+        "CUDA graphs could not be captured",
+        "--disable-cuda-graph / --enforce-eager to bisect; smaller graph batch",
+        "F57; sgl#3547",
+        rank=20,
+        stage="graphs",
+    ),
+    cause(
+        "triton_error",
+        r"Triton Error \[CUDA\]|PassManager::run failed|Failures have been detected while processing an MLIR pass",
+        "a Triton kernel could not be compiled or loaded for this GPU",
+        "an image whose Triton knows this GPU; another attention backend; clear the Triton cache",
+        "public logs (0.11.0)",
+        rank=28,
+        fatal=False,
+    ),
+    cause(
+        "kernel_rejected",
+        r"Error in function '\w*(?:Prefill|Decode)With\w*KVCache\w*' at |FlashInfer Internal Error"
+        r"|cutlass_gemm_caller, .*Error",
+        "a GPU kernel cannot work with this model's shapes or data types",
+        "another attention or GEMM backend; the default KV cache type; another image",
+        "public logs (vLLM 0.21–0.27, SGLang 0.5.13)",
+        rank=28,
+    ),
+    cause(
+        "cublas_failure",
+        r"CUBLAS_STATUS_(?!ALLOC)\w+",
+        "cuBLAS failed",
+        "matching cuBLAS and driver; look for an earlier illegal access",
+        "recorded (0.5.16)",
+        rank=30,
+    ),
+    cause(
+        "jit_compile_failed",
+        r"No such file or directory: '(?:ninja|nvcc|gcc|g\+\+|cc|clang)'|Ninja is required"
+        r"|ninja: build stopped|Ninja build failed|Error building extension|nvcc fatal|\bnvcc: not found"
+        r"|Could not find nvcc|CUDA_HOME environment variable is not set|NVCC compilation failed"
+        r"|subprocess\.CalledProcessError.*(?:ninja|nvcc|gcc)|CompilationError"
+        r"|fatal error: \S+\.h: No such file",
+        "kernels had to be compiled at start, and that failed",
+        "an image with a compiler and headers, or with pre-built kernels; free disk for the cache",
+        "FlashInfer/Triton/DeepGEMM JIT",
+        rank=20,
+    ),
+    cause(
+        "cuda_error",
+        r"(?:CUDA|HIP) error: |CUDA unknown error|cudaError\w+|AcceleratorError|Check failed: \(status == cudaSuccess\)",
+        "CUDA reported an error",
+        "the line names it; dmesg for Xid",
+        "CUDA",
+        rank=31,
+    ),
+)

@@ -1,0 +1,159 @@
+"""Processes: what they import, how they end, and who waited for them."""
+
+from __future__ import annotations
+
+from pytest_h20.diagnosis.signatures.row import cause
+
+PROCESS = (
+    cause(
+        "missing_python_module",
+        r"(?:ModuleNotFoundError|RaySystemError: System error): No module named '(?!ray')|^ImportError: (?!.*\.so)"
+        r"|\bImportError: cannot import name",
+        "a Python package that this configuration needs is not in the image",
+        "use the official image, or install the package",
+        "recorded (0.24)",
+        rank=16,
+    ),
+    cause(
+        "missing_shared_library",
+        r"ImportError: \S+\.so\S*:|Failed to load NCCL library|cannot open shared object file|undefined symbol" r"|OSError: lib\S+\.so",
+        "a shared library is missing or of another build (torch and engine must fit)",
+        "one image, nothing upgraded inside it",
+        "torch ABI",
+        rank=17,
+    ),
+    cause(
+        "engine_core_startup_timeout",
+        r"Timed out waiting for engine core processes to start|Timed out waiting for engines to send",
+        "the engine core needed longer than VLLM_ENGINE_READY_TIMEOUT_S (600 s)",
+        "raise it; put the weights on faster storage or read them once before",
+        "F50",
+        rank=40,
+        stage="loading",
+        engine="vllm",
+    ),
+    cause(
+        "startup_timeout",
+        r"Server failed to start within the timeout period|(?:server|Server|vLLM"
+        r"|SGLang)[^.]{0,40} (?:did not|failed to) (?:become ready|start|respond)[^.]{0,30}(?:within"
+        r"|in) \d+|Timeout(?:Error)?.*waiting for (?:the )?(?:vLLM |SGLang )?server",
+        "whoever started the server gave up waiting",
+        "the last stage in this log says where it stood; raise the limit if it still moved",
+        "corpus",
+        rank=44,
+    ),
+    cause(
+        "execute_model_timeout",
+        r"RPC call to \w+ timed out|RayChannelTimeoutError|TimeoutError: RPC call|execute_model timed out"
+        r"|Timed out waiting for .*execute_model",
+        "a worker did not answer the engine in time",
+        "a hung collective or a dead worker: last lines of every rank",
+        "F19; vllm#46611",
+        rank=43,
+    ),
+    cause(
+        "scheduler_killed_oom",
+        r"Exit code: -9\b|scheduler\w* \(pid=\d+\) crashed with exit code -9|[Ss]cheduler[^.]*(?:died"
+        r"|exited)[^.]*(?:-9|SIGKILL)|worker .* was killed by signal 9"
+        r"|exit(?:ed)?(?: with)?(?: code)?[: ]+-9\b",
+        "a process was killed with SIGKILL, most often by the host's out-of-memory killer",
+        "dmesg -T | grep -i kill; more host memory or a higher container limit",
+        "sgl#15235, gpustack#3848; recorded (0.5.16)",
+        rank=48,
+    ),
+    cause(
+        "child_terminated_sigterm_after_ready",
+        r"Subprocess \S+ \(pid=\d+\) crashed with exit code -15",
+        "a child was ended by SIGTERM while the server ran",
+        "find who sent it (a launcher, docker stop, a session's end)",
+        "corpus (SGLang)",
+        rank=50,
+        engine="sglang",
+    ),
+    cause(
+        "child_process_crashed",
+        r"Subprocess \S+ \(pid=\d+\) crashed with exit code|Rank \d+ scheduler is dead"
+        r"|[Ss]cheduler(?: process)? (?:died|is dead|exited)",
+        "a child process of SGLang ended",
+        "its exit code and the first exception above",
+        "sgl#15235",
+        rank=52,
+        engine="sglang",
+    ),
+    cause(
+        "worker_died",
+        r"Worker proc \S+ died unexpectedly|[Ww]orker process .*died|WorkerProc died" r"|Process \w+ exited unexpectedly",
+        "a vLLM worker process died",
+        "its exit code; dmesg for an OOM kill or an Xid; the other node's log",
+        "recorded (0.24, two nodes)",
+        rank=46,
+        engine="vllm",
+    ),
+    cause(
+        "engine_core_died",
+        r"engine core exited unexpectedly|[Ee]ngine core proc \S+ died unexpectedly"
+        r"|EngineCore_\S+ died unexpectedly|EngineDeadError|AsyncEngineDeadError|MQEngineDeadError"
+        r"|Engine loop has died|Engine process .*died",
+        "vLLM's engine process ended while the server ran",
+        "the first exception of EngineCore or Worker lines; dmesg for an OOM kill",
+        "recorded (0.24, 0.32)",
+        rank=47,
+        engine="vllm",
+    ),
+    cause(
+        "segmentation_fault",
+        r"Segmentation fault|SIGSEGV|Fatal Python error: Segmentation|signal 11\b|exit code -11\b"
+        r"|exit(?:ed with)? (?:code|status)[ :]+139\b",
+        "a native library crashed",
+        "core dump or the Python stack above; newer image",
+        "F40; vllm#13136",
+        rank=30,
+    ),
+    cause(
+        "bus_error",
+        r"Fatal Python error: Bus error|^Bus error\b|Bus error \(core dumped\)|exit code -7\b",
+        "memory that was promised is not there: most often /dev/shm of the container is too small",
+        "--ipc=host or --shm-size 128G; df /dev/shm; a weight file that is shorter than its size says",
+        "vllm#1771; JAX-Toolbox#183",
+        rank=30,
+    ),
+    cause(
+        "warmup_failed",
+        r"AssertionError: res=<Response \[\d+\]>",
+        "SGLang's own first request failed",
+        "502/503: a proxy stands between the server and itself (no_proxy=localhost,127.0.0.1); else the scheduler's log",
+        "F15; sgl#16855, #4094",
+        rank=36,
+        stage="serving",
+        engine="sglang",
+    ),
+    cause(
+        "aborted",
+        r"Fatal Python error: Aborted|terminate called after throwing|exit code -6\b|SIGABRT"
+        r"|^(?:free|malloc|munmap_chunk|realloc)\(\): |^double free or corruption|^corrupted (?:double-linked list|size)",
+        "a native library aborted",
+        "the message before the stack names it",
+        "recorded (0.5.16)",
+        rank=45,
+    ),
+    cause(
+        "killed",
+        r"exit(?:ed with)? (?:code|status)[ :]+137\b|\bOOMKilled\b|code=killed, status=9/KILL"
+        r"|^(?:Killed|已杀死)$|: +\d+ Killed\b|\bKilled\s+(?:python|vllm|sglang)",
+        "the process was killed with SIGKILL, most often by the host's out-of-memory killer",
+        "dmesg -T | grep -i kill",
+        "shell",
+        rank=48,
+    ),
+    cause(
+        "terminated_by_signal",
+        r"KeyboardInterrupt: terminated|^(?:\[[^\]]*\] )?KeyboardInterrupt$|\) KeyboardInterrupt$"
+        r"|SystemExit: (?:Terminated|15)|^Terminated$|Received signal (?:15|2|SIGTERM|SIGINT)"
+        r"|received SIG(?:TERM|INT)|SIG(?:TERM|INT) received(?!.*[Dd]raining)|exit code -15\b"
+        r"|SignalException: .*got signal: (?:2|15)|slurmstepd: error: \*\*\* \S+ \S+ ON \S+ CANCELLED",
+        "somebody ended the process (SIGTERM or SIGINT) before it was ready",
+        "find who: the launcher's limit, docker stop, a closed session (no nohup)",
+        "corpus (0.10.0)",
+        rank=50,
+    ),
+)

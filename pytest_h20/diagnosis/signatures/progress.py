@@ -1,0 +1,175 @@
+"""What names no cause: proofs of failure, stages of a start, remarks."""
+
+from __future__ import annotations
+
+from pytest_h20.diagnosis.signatures.row import hint, symptom, wait
+
+SYMPTOMS = (
+    symptom(
+        "engine_core_failed",
+        r"Engine core initialization failed|Failed core proc\(s\)|Engine process failed to start"
+        r"|EngineCore failed to start",
+        "vLLM's engine did not start",
+        "nccl-logs §8",
+        "vllm",
+    ),
+    symptom(
+        "worker_failed",
+        r"WorkerProc (?:initialization failed|failed to start)",
+        "a vLLM worker did not start",
+        "recorded (0.24)",
+        "vllm",
+    ),
+    symptom("scheduler_exception", r"Scheduler hit an exception", "an SGLang scheduler failed", "F48", "sglang"),
+    symptom(
+        "sigquit_from_child",
+        r"Received sigquit from a child proces|SIGQUIT received\.",
+        "a child of SGLang failed",
+        "recorded (0.5.16)",
+        "sglang",
+    ),
+    symptom(
+        "application_startup_failed", r"Application startup failed\. Exiting", "the HTTP application did not start", "uvicorn"
+    ),
+    symptom(
+        "process_tree_killed",
+        r"kill_process_tree called: .*include_parent=True",
+        "SGLang ends itself",
+        "recorded (0.5.16)",
+        "sglang",
+    ),
+    symptom(
+        "launcher_reports_exit",
+        r"(?:vLLM|SGLang|server|Server)(?: server| process)* (?:exited with (?:status|code"
+        r"|return code) [1-9-]|terminated unexpectedly|exited unexpectedly)",
+        "a wrapper saw the server end",
+        "corpus",
+    ),
+    symptom(
+        "initialization_failed",
+        r"Initialization failed\. (?:controller|detoken|warmup)|Initialization failed\b.*error",
+        "SGLang did not initialise",
+        "SGLang source",
+        "sglang",
+    ),
+)
+
+WAITING = (
+    wait(
+        "model_downloading",
+        r"\.safetensors: +\d+%\||Fetching \d+ files: |Downloading shards: ",
+        "the weights are being downloaded",
+        "mount a local copy on every node instead",
+        "F51",
+    ),
+    wait(
+        "jit_kernel_build",
+        r"waiting for baton release|start build \[|Entering DeepGEMM JIT Pre-Compile|DeepGEMM warmup"
+        r"|Try DeepGEMM JIT|\bninja\b.*build|Building extension module|[Cc]ompiling .*kernels?\b"
+        r"|flashinfer.*JIT|JIT compil(?!ations during)",
+        "kernels are being compiled; this can take 10–20 minutes",
+        "keep the kernel cache on a volume, on both nodes",
+        "F58; corpus (0.16)",
+    ),
+    wait(
+        "cuda_graph_capture",
+        r"Capture \S* ?(?:\w+ )*(?:cuda|CUDA) graph begin|Capturing (?:batches|num tokens|CUDA graph"
+        r"|cudagraph|the model)|Captur\w+ CUDA graph",
+        "CUDA graphs are being captured",
+        "wait; if it never moves see F57",
+        "F57; corpus",
+    ),
+    wait(
+        "torch_compile",
+        r"torch\.compile (?:takes|took)|Dynamo bytecode transform|Compiling a graph|Cache the graph"
+        r"|Using cache directory: .*torch_compile|enable_torch_compile=True",
+        "torch.compile is at work",
+        "20 minutes and more with --enable-torch-compile",
+        "F60; write-up",
+    ),
+    wait(
+        "ray_placement_group_pending",
+        r"Waiting for creating a placement group|No current placement group found" r"|Creating a new placement group",
+        "Ray has not yet given the GPUs",
+        "ray status; it gives up after 1800 s, seen at about 2557 s",
+        "F06; corpus",
+    ),
+    wait(
+        "workers_starting",
+        r"use_ray_spmd_worker|Started engine process|world_size=\d+ rank=|Launching vLLM .* headless"
+        r"|Worker ready; awaiting tasks|Reducing Torch parallelism",
+        "the worker processes are starting",
+        "wait",
+        "corpus (0.8)",
+    ),
+    wait(
+        "distributed_init",
+        r"Init torch distributed begin|distributed_init_method=|\[Gloo\] Rank|NCCL INFO"
+        r"|is using nccl==|c10d\] The (?:client|server) socket",
+        "the ranks are connecting",
+        "both nodes must be started; see F03, F14 if it lasts",
+        "F14",
+    ),
+    wait(
+        "weights_loading",
+        r"Load weight begin|Starting to load model|checkpoint shards:|loading shards:"
+        r"|Loading weights|Loading model weights",
+        "the weights are being read",
+        "watch k of n; F46 if n is not 163",
+        "F46",
+    ),
+    wait(
+        "kv_cache_allocation",
+        r"Load weight end|Model loading took|Loading model weights took|Memory profiling"
+        r"|KV Cache is allocated|Memory pool end|GPU KV cache size",
+        "memory is being measured and the KV cache laid out",
+        "wait",
+        "engines §1.3",
+    ),
+    wait(
+        "warmup",
+        r"init engine \(profile|Uvicorn running on|Application startup complete|Warming up" r"|max_total_num_tokens=",
+        "the server is warming up",
+        "wait; SGLang is ready only with its own ready line",
+        "engines §2.5",
+    ),
+    wait(
+        "engine_starting",
+        r"vLLM API server version|non-default args|server_args=ServerArgs"
+        r"|Automatically detected platform|Initializing a V[01] LLM engine|█  version",
+        "the engine has just started",
+        "wait",
+        "engines §1.3",
+    ),
+)
+
+HINTS = (
+    hint(
+        "default_moe_config",
+        r"Using default MoE config\. Performance might be sub-optimal",
+        "no tuned MoE kernel configuration for this GPU and shape",
+        "a newer engine, or a tuned JSON",
+        "F62",
+    ),
+    hint(
+        "shm_broadcast_waiting",
+        r"No available shared memory broadcast block found",
+        "a rank is slow (compile, load) or hung",
+        "harmless once; repeated, look at the slow rank",
+        "F19; vllm#46611",
+    ),
+    hint(
+        "no_unique_node_warning",
+        r"exceeds available GPUs|is bigger than a reserved number of GPUs",
+        "normal for TP16 over 8+8 GPUs",
+        "nothing",
+        "corpus; engines §1.3",
+    ),
+    hint(
+        "host_ip_ignored",
+        r"HOST_IP.*(?:ignored|deprecated|not be used)|Found HOST_IP",
+        "vLLM ignores HOST_IP",
+        "set VLLM_HOST_IP",
+        "engines §1.7",
+    ),
+)

@@ -1,0 +1,78 @@
+"""One row of the tables, and how rows are written."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from typing import Literal
+
+from pytest_h20.engines.base import EngineName
+
+Kind = Literal["cause", "symptom", "wait", "hint"]
+
+
+@dataclass(frozen=True)
+class Signature:
+    """One known line and its meaning."""
+
+    id: str
+    pattern: re.Pattern[str]
+    cause: str
+    fix: str
+    source: str
+    kind: Kind = "cause"
+    rank: int = 10
+    fatal: bool = False
+    stage: str = ""
+    engine: EngineName | None = None
+    context: re.Pattern[str] | None = None
+    """The signature counts only if this occurs somewhere in the same server's log."""
+    band: tuple[str, str] | None = None
+    """Versions [first, below) that can show it; a log that does not tell its version is given the benefit of the doubt."""
+
+
+def cause(
+    id: str,
+    pattern: str,
+    meaning: str,
+    fix: str,
+    source: str,
+    *,
+    rank: int = 10,
+    fatal: bool = True,
+    stage: str = "",
+    engine: EngineName | None = None,
+    context: str = "",
+    band: tuple[str, str] | None = None,
+) -> Signature:
+    """A root cause."""
+    return Signature(
+        id,
+        re.compile(pattern),
+        meaning,
+        fix,
+        source,
+        "cause",
+        rank,
+        fatal,
+        stage,
+        engine,
+        re.compile(context) if context else None,
+        band,
+    )
+
+
+def symptom(id: str, pattern: str, meaning: str, source: str, engine: EngineName | None = None) -> Signature:
+    """A proof of failure that names no cause."""
+    fix = "read the first exception above it, on every node"
+    return Signature(id, re.compile(pattern), meaning, fix, source, "symptom", 90, True, "", engine)
+
+
+def wait(id: str, pattern: str, meaning: str, fix: str, source: str) -> Signature:
+    """What a start is busy with."""
+    return Signature(id, re.compile(pattern), meaning, fix, source, "wait", 80, False)
+
+
+def hint(id: str, pattern: str, meaning: str, fix: str, source: str) -> Signature:
+    """Worth showing beside a cause."""
+    return Signature(id, re.compile(pattern), meaning, fix, source, "hint", 85, False)
