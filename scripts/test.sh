@@ -9,10 +9,19 @@ what=${1:-all}
 
 step() { printf '\n=== %s (%s s)\n' "$*" "$SECONDS"; }
 
-step "Python environment"
-if ! python3 -c 'import ensurepip, venv' 2>/dev/null; then
-  apt-get update -q && apt-get install -qy --no-install-recommends python3-venv python3-pip
+step "Debian packages"
+needed=()
+python3 -c 'import ensurepip, venv' 2>/dev/null || needed+=(python3-venv python3-pip)
+# Of these the tests make a container image, and ask every shell a node may have.
+[ "$what" = fast ] || for tool in busybox:busybox-static zsh:zsh tcsh:tcsh fish:fish; do
+  command -v "${tool%:*}" >/dev/null || needed+=("${tool#*:}")
+done
+if [ ${#needed[@]} -gt 0 ]; then
+  export DEBIAN_FRONTEND=noninteractive
+  apt-get update -q && apt-get install -qy --no-install-recommends "${needed[@]}"
 fi
+
+step "Python environment"
 [ -x .venv/bin/python ] || python3 -m venv .venv
 .venv/bin/python -m pip install -q --disable-pip-version-check -e '.[dev,store]'
 export PATH="$PWD/.venv/bin:$PATH"
