@@ -30,7 +30,7 @@ class Option:
 OPTIONS: tuple[Option, ...] = (
     Option(
         "h20-nodes",
-        "Inventory file (YAML), or 'rehearsal' for the embedded stand-in cluster, or 'rehearsal:SCENARIO'",
+        "Inventory file (YAML), or 'rehearsal' for the embedded stand-in cluster, or 'rehearsal:SCENARIO[@SPEED]'",
         alias="--nodes",
         metavar="INVENTORY",
     ),

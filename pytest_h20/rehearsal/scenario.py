@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from pytest_h20.errors import UsageError
@@ -14,6 +14,8 @@ from pytest_h20.rehearsal.world import ImageTruth, World, healthy
 
 DEFAULT_SCALE = 60.0
 QUICK_SCALE = 30.0
+MOST_SCALE = 1000
+"""Speeds up to which a rehearsal can be asked to run; from some 100 on its own machine is too slow to measure throughput."""
 
 # Versions as the released images hold them (the project's engine facts, sections 1.8 and 2.8; 0.5.16 and 0.24.0 recorded).
 _IMAGES: Mapping[tuple[str, str], tuple[dict[str, str], str, str]] = {
@@ -125,14 +127,24 @@ SCENARIOS: tuple[Scenario, ...] = (
 
 
 def scenario_named(text: str) -> Scenario:
-    """The scenario of this name; no name is the write-up's. Raises ``UsageError`` naming those that exist."""
+    """The scenario of this name; no name is the write-up's. ``NAME@SPEED`` runs it at another speed than its own.
+
+    Raises ``UsageError`` naming those that exist.
+    """
+    text, _, speed = text.partition("@")
     for scenario in SCENARIOS:
         if scenario.name == (text or "blog"):
-            return scenario
+            return replace(scenario, time_scale=_speed(speed)) if speed else scenario
     names = [s.name for s in SCENARIOS]
     near = difflib.get_close_matches(text, names, 1)
     hint = f"; did you mean rehearsal:{near[0]}?" if near else ""
     raise UsageError(f"--nodes=rehearsal:{text}: no such scenario{hint} There are: {', '.join(names)}")
+
+
+def _speed(text: str) -> float:
+    if not text.isdecimal() or not 1 <= int(text) <= MOST_SCALE:
+        raise UsageError(f"--nodes=rehearsal:…@{text}: the speed is a whole number from 1 (as in reality) to {MOST_SCALE}")
+    return float(text)
 
 
 def hash_of(text: str) -> int:

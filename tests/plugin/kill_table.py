@@ -2,13 +2,9 @@
 
 from __future__ import annotations
 
-import contextlib
-import fcntl
 import json
 import os
-import subprocess
-import sys
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -16,6 +12,7 @@ from typing import Any
 
 import pytest_h20.acceptance
 from pytest_h20.verdicts import Verdict
+from tests.plugin.warm import warm
 
 ACCEPTANCE = Path(pytest_h20.acceptance.__file__).parent
 MODULES = {"rdma": "test_nccl_rdma.py"}
@@ -83,28 +80,23 @@ def run(
     timeout: float = 300.0,
 ) -> Ended:
     """One run of the suite (of these gates, by default all) against the rehearsal, in a process of its own."""
-    argv = [sys.executable, "-m", "pytest", "-q", "--assert=plain", "--rootdir", str(folder)]
+    argv = ["-q", "--assert=plain", "--rootdir", str(folder)]
     argv += [word for name in _QUICK for word in ("-p", name)]
-    argv += [f"--engine={engine}", f"--nodes=rehearsal:{scenario}", f"--h20-run-dir={folder / 'runs'}", "--h20-history=none"]
+    argv += [f"--engine={engine}", f"--nodes=rehearsal:{scenario}{_speed(scenario, gates)}"]
+    argv += [f"--h20-run-dir={folder / 'runs'}", "--h20-history=none"]
     argv += [f"--h20-fault={name}" for name in faults]
     argv += [*options, *paths_of(gates)]
-    # Byte code is shared by all runs of a table: compiling the suite again would take longer than running it.
-    env = {k: v for k, v in os.environ.items() if not k.startswith(("PYTEST_", "COV_")) and k != "PYTHONDONTWRITEBYTECODE"}
-    env["PYTHONPYCACHEPREFIX"] = str(Path(os.environ.get("TMPDIR", "/tmp")) / f"pytest-h20-pyc-{os.getuid()}")
-    with _turn(alone=not gates or "throughput" in gates):
-        done = subprocess.run(argv, cwd=folder, env=env, capture_output=True, text=True, timeout=timeout, check=False)
+    status, output = warm().pytest(argv, folder, timeout)
     runs = sorted((folder / "runs").glob("2*")) if (folder / "runs").exists() else []
-    output = done.stdout + done.stderr
-    assert len(runs) == 1, f"no run folder; exit status {done.returncode}\n{output}"
-    return Ended(done.returncode, output, runs[0], left_over(folder))
+    assert len(runs) == 1, f"no run folder; exit status {status}\n{output}"
+    return Ended(status, output, runs[0], left_over(folder))
 
 
-@contextlib.contextmanager
-def _turn(alone: bool) -> Iterator[None]:
-    """Runs that measure speed have the machine to themselves: two at a time would measure each other."""
-    with (Path(os.environ.get("TMPDIR", "/tmp")) / f"pytest-h20-kill-table-{os.getuid()}.lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX if alone else fcntl.LOCK_SH)
-        yield
+def _speed(scenario: str, gates: Sequence[str]) -> str:
+    """Faults of the throughput are measured at the scenario's own speed, everything else as fast as it stays the same."""
+    if "@" in scenario or "throughput" in gates:
+        return ""
+    return "@100" if gates else "@60"
 
 
 def left_over(folder: Path) -> tuple[str, ...]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from pytest_h20.cluster.launch import Target
@@ -58,6 +60,14 @@ def test_the_quick_limits_are_rows_of_the_table(engine: str, table: str) -> None
 def test_a_wrong_scenario_names_those_that_exist() -> None:
     with pytest.raises(UsageError, match=r"no such scenario.*rehearsal:quick.*sglang-0\.5\.16"):
         scenario_named("quik")
+
+
+def test_a_scenario_runs_at_another_speed_when_asked() -> None:
+    assert scenario_named("quick@100") == replace(scenario_named("quick"), time_scale=100.0)
+    assert scenario_named("@7").time_scale == 7.0
+    for wrong in ("0", "-3", "1.5", "fast", "100000"):
+        with pytest.raises(UsageError, match="a whole number from 1"):
+            scenario_named(f"quick@{wrong}")
 
 
 def test_a_wrong_fault_names_the_near_ones() -> None:

@@ -191,3 +191,10 @@ def test_recorded_server_transcripts_lose_only_credentials() -> None:
         before, after = text.splitlines(), redact(text).splitlines()
         changed = [(b, a) for b, a in zip(before, after, strict=True) if b != a]
         assert all("key" in b.lower() or "authorization" in b.lower() for b, _ in changed), (path, changed)
+
+
+@pytest.mark.parametrize("letters", ["authorızation", "AUTHORİZATION", "coo\u212aie", "BEARER"])
+def test_no_spelling_gets_past_the_quick_look(letters: str) -> None:
+    """What a pattern that ignores case takes for one of its letters, the look before it takes for it too."""
+    between = " " if letters == "BEARER" else ": "
+    assert "Kx9-secret-77aQ" not in Redactor().text(f"{letters}{between}Kx9-secret-77aQ")
