@@ -29,6 +29,7 @@ export PATH="$PWD/.venv/bin:$PATH"
 if [ "$what" = all ]; then  # mostly downloads: it goes on beside what measures nothing
   python -m tests.lab setup >.lab-setup.log 2>&1 &
   setup=$!
+  trap 'kill "$setup" 2>/dev/null || true' EXIT
 fi
 
 step "Lint and types"
@@ -37,7 +38,7 @@ mypy
 
 step "Unit tests"
 timeout 20m pytest -q -n 2 --dist worksteal tests/unit
-[ "$what" = fast ] || wait "$setup" || { cat .lab-setup.log; exit 1; }
+[ "$what" != all ] || wait "$setup" || { cat .lab-setup.log; exit 1; }
 
 # Rehearsals measure, and two of them side by side disturb each other on two cores: what fails here gets one more try alone.
 rehearse() {
