@@ -55,11 +55,16 @@ class Overall:
 
 @dataclass(frozen=True)
 class Difference:
-    """A fact that is not the same on both sides. Empty text: not known there."""
+    """A fact that is not the same on both sides. Empty text: not known there, or for a flag not given."""
 
     fact: str
     old: str
     new: str
+
+    @property
+    def absent(self) -> str:
+        """What to say where there is none."""
+        return "not given" if self.fact.startswith("flag ") else "not known"
 
 
 @dataclass(frozen=True)
@@ -139,7 +144,7 @@ def _flat(print_: Fingerprint, engine: str) -> Iterator[tuple[str, str]]:
     yield "limits (hash)", print_.limits_sha256[:12]
     yield "python", print_.python
     for key, value in print_.engines.get(engine, {}).items():
-        yield f"engine {key}", value
+        yield "engine version" if key == "engine" else f"engine {key}", value
     for flag, setting in print_.flags.get(engine, {}).items():
         yield f"flag {flag}", str(setting)
     for key, value in print_.model.items():
@@ -248,7 +253,7 @@ def text(result: Comparison) -> list[str]:
         lines += ["", "gates that differ:"]
         lines += [f"  {g}: {a.value if a else 'not run'} -> {b.value if b else 'not run'}" for g, a, b in changed]
     lines += ["", "what differs between the two, and may explain it:"]
-    lines += [f"  {d.fact}: {d.old or '(not known)'} -> {d.new or '(not known)'}" for d in result.differences] or [
+    lines += [f"  {d.fact}: {d.old or d.absent} -> {d.new or d.absent}" for d in result.differences] or [
         "  nothing that was recorded"
     ]
     return [*lines, "", f"intervals are 95 % (of single cells: 95 % for all of them together); {spread_words(result)}"]

@@ -138,7 +138,7 @@ def _differences(result: Comparison) -> Html:
     if not result.differences:
         return tag("p", "Nothing that was recorded about the two differs.")
     rows = [
-        tag("tr", tag("th", d.fact, scope="row"), tag("td", d.old or "not known"), tag("td", d.new or "not known"))
+        tag("tr", tag("th", d.fact, scope="row"), tag("td", d.old or d.absent), tag("td", d.new or d.absent))
         for d in result.differences
     ]
     head = tag("tr", *(tag("th", n, scope="col") for n in ("Fact", "Old", "New")))

@@ -166,7 +166,7 @@ def _warnings(view: RunView) -> Html | None:
 
 def _facts(view: RunView) -> Iterator[tuple[str, Child]]:
     h = view.header
-    yield "Engine", ", ".join(_engine(view, e, more=True) for e in h.engines) or "none"
+    yield "Engine", [tag("div", _engine(view, e, more=True)) for e in h.engines] or "none"
     for engine, image in h.images.items():
         yield f"Image ({engine})" if len(h.images) > 1 else "Image", tag("code", image)
     if h.nodes:
