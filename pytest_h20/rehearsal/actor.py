@@ -145,6 +145,7 @@ class Actor:
                 self.leave(137, oom=True)
             self._serve()
         if moment.do == "ready":
+            self._await_workers()
             if self.engine["exits_zero"]:
                 self.leave(0)
             if self.engine["port_taken"] and not self.http.get("port_shared_silently"):
@@ -204,6 +205,16 @@ class Actor:
             time.sleep(0.02)
 
     # ------------------------------------------------------------------ HTTP
+    def _await_workers(self) -> None:
+        """SGLang's head is ready when its warm-up request went through every rank; their servers are up by then. Not for ever: a
+        fault may have ended one."""
+        if self.kind != "sglang" or self.rank > 0:
+            return
+        ports = [self.state / "ports" / f"{name}-{self.port}.json" for name in self.names[1:]]
+        end = time.monotonic() + 1.0
+        while not all(port.exists() for port in ports) and time.monotonic() < end:
+            time.sleep(0.02)
+
     def _serve(self) -> None:
         self.server = self._worker() if self.rank > 0 else self._head()
         threading.Thread(target=self.server.serve_forever, daemon=True).start()

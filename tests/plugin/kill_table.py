@@ -93,10 +93,10 @@ def run(
 
 
 def _speed(scenario: str, gates: Sequence[str]) -> str:
-    """Faults of the throughput are measured at the scenario's own speed, everything else as fast as it stays the same."""
+    """Faults of the throughput are measured at the scenario's own speed, everything else as fast as the machine can."""
     if "@" in scenario or "throughput" in gates:
         return ""
-    return "@100" if gates else "@60"
+    return "@200" if gates else "@60"
 
 
 def left_over(folder: Path) -> tuple[str, ...]:

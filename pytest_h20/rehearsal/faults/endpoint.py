@@ -92,7 +92,7 @@ FAULTS = (
     _knob("long-line-cut", "echo_short", "Long texts are cut.", "a buffer in between", "long_line", "characters"),
     _knob("small-bodies-only", "small_bodies_only", "Bodies above 1 MiB break the server.", "client_max_body_size of a proxy", "huge_body", "500"),
     _knob("slot-leaks", "slot_leaks", "A client that goes away leaves its request running.", "abort is not passed on to the scheduler", "disconnect", "running"),
-    _knob("mixes-answers", "mixes_answers", "Answers of parallel requests are mixed up.", "a race in the detokeniser", "logprobs parallel", "got the answer of"),
+    _knob("mixes-answers", "mixes_answers", "Answers of parallel requests are mixed up.", "a race in the detokeniser", "logprobs parallel", "got the answer of", "quick@60"),
     _knob("get-allowed", "get_allowed", "GET on a completion route answers 200.", "a proxy in between", "error_wrong_method", "200"),
     _knob("every-path", "every_path", "Every path answers 200.", "a proxy's landing page", "error_unknown_path", "200"),
     # errors
