@@ -26,13 +26,13 @@ def alone(tmp_path_factory: pytest.TempPathFactory) -> Done:
 
 @pytest.fixture(scope="module")
 def together(tmp_path_factory: pytest.TempPathFactory) -> Done:
-    """The acceptance suite in two workers."""
-    folder = tmp_path_factory.mktemp("n2")
+    """The acceptance suite in four workers."""
+    folder = tmp_path_factory.mktemp("n4")
     write(folder)
-    return pytest_in(folder, *REHEARSAL, "-n", "2", timeout=500)
+    return pytest_in(folder, *REHEARSAL, "-n", "4", timeout=500)
 
 
-def test_two_workers_give_the_verdicts_of_one(alone: Done, together: Done) -> None:
+def test_four_workers_give_the_verdicts_of_one(alone: Done, together: Done) -> None:
     assert verdicts(together) == verdicts(alone)
     assert len(verdicts(alone)) > 300
     assert len(together.verdict["checks"]) == len(alone.verdict["checks"]), "no check is told twice"
