@@ -1,9 +1,9 @@
 """How far are a load generator's figures from the truth, and what do they cost?
 
-Runs ours and sglang's `bench_serving` (its own file, fetched from PyPI into a temporary environment, never kept) one
-after the other against the built-in reference server, which records its own send stamps, and prints for each number
-of streams: relative error of mean TTFT, mean TPOT and output throughput, client CPU per 1,000 output tokens, time from
-starting the program to its first measured request, and peak memory.
+Runs ours and both of sglang's clients, `bench_serving` (Python, aiohttp) and `sglang-bench` (Rust, Tokio), one after the
+other against the built-in reference server, which records its own send stamps. Sglang's are its own files, fetched from
+PyPI into a temporary directory and never kept. Prints for each number of streams: relative error of mean TTFT, mean TPOT
+and output throughput, client CPU per 1,000 output tokens, and time from starting the program to its first measured request.
 
     python benchmarks/load_fidelity.py                       # 1, 64, 256 and 1,024 streams
     python benchmarks/load_fidelity.py --streams 64 --ours-only
@@ -11,7 +11,9 @@ starting the program to its first measured request, and peak memory.
 
 Errors are against the server's truth of the same run: a server that was itself starved of CPU is slower in truth too.
 What the first of bench_serving's needs (`transformers`, the engine) is replaced by stand-ins of a few lines: none of them
-is on the path of a token. Needs two free cores to mean anything; the load average is printed.
+is on the path of a token. CPU is that of the measured part for ours and bench_serving, of the call that makes prompts,
+sends and reports for the Rust client, which gives no other. Needs two free cores to mean anything; the load average is
+printed.
 """
 
 from __future__ import annotations
@@ -35,8 +37,8 @@ sys.path.insert(0, str(ROOT))
 from pytest_h20.load.prompts import WORDS  # noqa: E402
 from pytest_h20.load.reference import ReferenceConfig, ReferenceProcess  # noqa: E402
 
-SGLANG = "sglang==0.5.16"
-NEEDS = ("aiohttp", "numpy", "requests", "tqdm", "pybase64", "pillow", "orjson")
+SGLANG = "sglang==0.5.23"
+NEEDS = ("aiohttp", "msgspec", "numpy", "requests", "tqdm", "pybase64", "pillow", "orjson")
 INPUT = 128
 
 # Runs bench_serving's own code with stand-ins for what it imports beside it, and notes its CPU time.
@@ -84,6 +86,19 @@ serving.benchmark = timed
 serving.cli_main()
 '''
 
+# The extension module that sglang's wheel carries, called as its own command line calls it.
+RUST_DRIVER = """
+import json, os, sys, time
+out = sys.argv.pop(1)
+sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "rust"))
+import _bench
+before = time.process_time()
+try:
+    _bench.run_argv(["sglang-bench", *sys.argv[1:]])
+finally:
+    json.dump({"cpu_s": time.process_time() - before}, open(out, "w"))
+"""
+
 
 @dataclass(frozen=True)
 class Run:
@@ -96,13 +111,12 @@ class Run:
     throughput: float
     cpu_per_1000: float
     start_s: float
-    rss_mb: float
     server_lag_s: float
     tokens_per_s: float
 
 
-class BenchServing:
-    """sglang's file in an environment of its own under `directory`."""
+class Sglang:
+    """Its clients' files under `directory`, with an environment of their own."""
 
     def __init__(self, directory: Path) -> None:
         self.directory = directory
@@ -119,29 +133,50 @@ class BenchServing:
             for name in archive.namelist():
                 if name.startswith("sglang/benchmark/") and name.endswith(".py"):
                     archive.extract(name, self.directory / "lib")
+                elif name.startswith("sglang/srt/rust_extensions/_bench."):
+                    (self.directory / "rust").mkdir(exist_ok=True)
+                    (self.directory / "rust" / Path(name).name).write_bytes(archive.read(name))
         wheel.unlink()
         (self.directory / "lib" / "sglang" / "__init__.py").write_text("")
         (self.directory / "driver.py").write_text(DRIVER)
+        (self.directory / "rust_driver.py").write_text(RUST_DRIVER)
         texts = [" ".join(WORDS[(i + k) % len(WORDS)] for k in range(40)) for i in range(4000)]
         rows = [{"conversations": [{"value": f"p{i} {text}"}, {"value": "yes"}]} for i, text in enumerate(texts)]
         (self.directory / "sharegpt.json").write_text(json.dumps(rows))
-
-    def command(self, url: str, streams: int, output: int) -> list[str]:
-        host, _, port = url.removeprefix("http://").partition(":")
-        out = self.directory / "out.jsonl"
-        out.unlink(missing_ok=True)
-        return [str(self.python), str(self.directory / "driver.py"), str(self.directory / "cpu.json"),
-                "--backend", "sglang", "--host", host, "--port", port, "--model", "reference",
-                "--dataset-name", "random", "--dataset-path", str(self.directory / "sharegpt.json"),
-                "--random-input-len", str(INPUT), "--random-output-len", str(output), "--random-range-ratio", "1.0",
-                "--num-prompts", str(streams), "--max-concurrency", str(streams), "--warmup-requests", "0",
-                "--disable-tqdm", "--output-file", str(out)]  # fmt: skip
 
     def figures(self) -> dict[str, float]:
         row = json.loads((self.directory / "out.jsonl").read_text().splitlines()[-1])
         cpu = json.loads((self.directory / "cpu.json").read_text())["cpu_s"]
         return {"ttft": row["mean_ttft_ms"] / 1e3, "tpot": row["mean_tpot_ms"] / 1e3, "cpu": cpu,
                 "throughput": row["output_throughput"], "tokens": row["total_output_tokens"]}  # fmt: skip
+
+    def _asked(self, url: str, streams: int, output: int) -> list[str]:
+        host, _, port = url.removeprefix("http://").partition(":")
+        out = self.directory / "out.jsonl"
+        for name in (out, self.directory / "cpu.json"):
+            name.unlink(missing_ok=True)
+        return ["--backend", "sglang", "--host", host, "--port", port, "--model", "reference",
+                "--random-input-len", str(INPUT), "--random-output-len", str(output), "--random-range-ratio", "1.0",
+                "--num-prompts", str(streams), "--max-concurrency", str(streams), "--warmup-requests", "0",
+                "--disable-tqdm", "--output-file", str(out)]  # fmt: skip
+
+
+class BenchServing(Sglang):
+    """The Python client."""
+
+    def command(self, url: str, streams: int, output: int) -> list[str]:
+        return [str(self.python), str(self.directory / "driver.py"), str(self.directory / "cpu.json"),
+                *self._asked(url, streams, output),
+                "--dataset-name", "random", "--dataset-path", str(self.directory / "sharegpt.json")]  # fmt: skip
+
+
+class RustClient(Sglang):
+    """The Rust client, with as many worker threads as it takes by itself. Prompts are token ids, as ours."""
+
+    def command(self, url: str, streams: int, output: int) -> list[str]:
+        return [str(self.python), str(self.directory / "rust_driver.py"), str(self.directory / "cpu.json"),
+                *self._asked(url, streams, output), "--dataset-name", "random-ids", "--tokenize-prompt",
+                "--vocab-size", "32000", "--disable-retokenize"]  # fmt: skip
 
 
 class Ours:
@@ -164,7 +199,7 @@ class Ours:
                 "throughput": row["whole"]["output_tokens_per_s"], "tokens": row["tokens"]["output"]}  # fmt: skip
 
 
-def measure(name: str, client: BenchServing | Ours, server: ReferenceProcess, streams: int, output: int) -> Run:
+def measure(name: str, client: BenchServing | RustClient | Ours, server: ReferenceProcess, streams: int, output: int) -> Run:
     """One run and its truth. Raises RuntimeError with the client's words when it gave no figures."""
     environment = dict(os.environ, PYTHONPATH=f"{ROOT}" if isinstance(client, Ours) else str(client.directory / "lib"))
     command = client.command(server.url, streams, output)
@@ -172,8 +207,7 @@ def measure(name: str, client: BenchServing | Ours, server: ReferenceProcess, st
     begun = time.perf_counter()  # the reference server stamps with the same clock
     with tempfile.TemporaryFile() as words:
         process = subprocess.Popen(command, env=environment, stdout=words, stderr=subprocess.STDOUT)
-        _, status, usage = os.wait4(process.pid, 0)
-        process.returncode = os.waitstatus_to_exitcode(status)
+        process.wait()
         try:
             figures = client.figures()
         except (OSError, ValueError, KeyError, IndexError, TypeError):
@@ -195,7 +229,6 @@ def measure(name: str, client: BenchServing | Ours, server: ReferenceProcess, st
         throughput=figures["throughput"] / true_rate - 1,
         cpu_per_1000=1e3 * figures["cpu"] / figures["tokens"],
         start_s=min(row["received"] for row in rows) - begun,
-        rss_mb=usage.ru_maxrss / 1024,
         server_lag_s=truth["summary"]["max_send_lag"],
         tokens_per_s=true_rate,
     )
@@ -203,21 +236,21 @@ def measure(name: str, client: BenchServing | Ours, server: ReferenceProcess, st
 
 def median(runs: list[Run]) -> Run:
     first = runs[0]
-    names = ("ttft", "tpot", "throughput", "cpu_per_1000", "start_s", "rss_mb", "server_lag_s", "tokens_per_s")
+    names = ("ttft", "tpot", "throughput", "cpu_per_1000", "start_s", "server_lag_s", "tokens_per_s")
     values: dict[str, Any] = {name: statistics.median(getattr(run, name) for run in runs) for name in names}
     return Run(first.client, first.streams, **values)
 
 
 HEADER = (
     "| client | streams | TTFT error % | TPOT error % | throughput error % | CPU s per 1,000 tokens | start to first request s "
-    "| peak RSS MB | server's own lag ms |\n|---|---|---|---|---|---|---|---|---|"
+    "| server's own lag ms |\n|---|---|---|---|---|---|---|---|"
 )
 
 
 def row_text(run: Run) -> str:
     return (
         f"| {run.client} | {run.streams} | {100 * run.ttft:+.2f} | {100 * run.tpot:+.3f} | {100 * run.throughput:+.3f} "
-        f"| {run.cpu_per_1000:.4f} | {run.start_s:.2f} | {run.rss_mb:.0f} | {1e3 * run.server_lag_s:.1f} |"
+        f"| {run.cpu_per_1000:.4f} | {run.start_s:.2f} | {1e3 * run.server_lag_s:.1f} |"
     )
 
 
@@ -262,13 +295,17 @@ def main() -> int:
     options = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="h20-fidelity-") as name:
         directory = Path(name)
-        clients: dict[str, BenchServing | Ours] = {}
+        clients: dict[str, BenchServing | RustClient | Ours] = {}
         ours = Ours(directory, options.dialect, options.processes, not options.user_stamps)
         clients["ours"] = ours
         if not options.ours_only and not options.search:
             other = BenchServing(directory)
             other.prepare()
             clients["sglang bench_serving"] = other
+            if list((directory / "rust").glob("_bench.*")):
+                clients["sglang Rust client"] = RustClient(directory)
+            else:
+                print(f"the wheel of {SGLANG} for this Python has no Rust client: left out")
         load, cores = os.getloadavg()[0], os.cpu_count()
         print(f"load average {load:.2f} on {cores} cores; dialect {options.dialect}, true TTFT {1e3 * options.ttft:g} ms, "
               f"TPOT {1e3 * options.tpot:g} ms, {options.output} tokens", flush=True)  # fmt: skip
@@ -287,10 +324,10 @@ def main() -> int:
                     table.append(median(runs[key]))
                     print(row_text(table[-1]), flush=True)
         for streams in dict.fromkeys(run.streams for run in table):
-            pair = {run.client: run for run in table if run.streams == streams}
-            if len(pair) == 2:
-                ratio = pair["ours"].cpu_per_1000 / pair["sglang bench_serving"].cpu_per_1000
-                print(f"CPU at {streams} streams: {ratio:.2f} x bench_serving's")
+            runs_here = {run.client: run for run in table if run.streams == streams}
+            for name, run in runs_here.items():
+                if name != "ours":
+                    print(f"CPU at {streams} streams: {runs_here['ours'].cpu_per_1000 / run.cpu_per_1000:.2f} x {name}'s")
         print(f"load average {os.getloadavg()[0]:.2f}")
         if options.json:
             Path(options.json).write_text(json.dumps([vars(run) for run in table], indent=1) + "\n")

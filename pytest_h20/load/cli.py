@@ -16,7 +16,6 @@ from .plan import LoadPlan, Slo
 from .prompts import PromptRecipe, load_jsonl
 from .result import CellResult, write_json
 from .run import CellInterrupted, run_cell
-from .selfcheck import self_check
 from .target import DIALECTS, Target, Vocabulary
 
 
@@ -85,6 +84,8 @@ def main(argv: Sequence[str] | None = None) -> int:
             if options.records or options.bench_dir:
                 own = _with(own, records_path=os.path.join(options.records or options.bench_dir, f"{cell.id}.jsonl"))
             if not options.no_selfcheck:
+                from .selfcheck import self_check  # with the reference server: 15 ms that not every run needs
+
                 own = _with(own, selfcheck=self_check(cell.concurrency, target.dialect, plan))
             try:
                 result = run_cell(target, cell, own, None if options.quiet else _progress(number, len(cells)))

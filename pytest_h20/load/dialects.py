@@ -39,9 +39,9 @@ class RequestEncoder:
         body = self.body(prompt)
         ids = body.pop("\0ids", None)
         text = json.dumps(body, separators=(",", ":"))
-        if ids is not None:  # a list of some hundred numbers: join is several times faster than json
+        if ids is not None:  # a list of some hundred numbers: its repr is JSON, and many times faster made
             name = "input_ids" if self.kind == "generate" else "prompt"
-            text = f'{{"{name}":[{",".join(map(str, ids))}],{text[1:]}'
+            text = f'{{"{name}":{[*ids]},{text[1:]}'
         data = text.encode()
         return self._head + b"%d\r\n\r\n" % len(data) + data
 

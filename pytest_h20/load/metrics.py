@@ -19,9 +19,11 @@ Means are over complete requests (outcome ok, short or long); percentiles are li
 from __future__ import annotations
 
 import math
-from bisect import bisect_left, bisect_right
+import sys
+from bisect import bisect_left
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, field
+from operator import sub
 from typing import Any
 
 from .histogram import Histogram
@@ -233,15 +235,15 @@ def _record(exchange: Exchange, answer: Answer, outcome: str, detail: str, start
 
 def _gaps(events: list[tuple[float, int]], counted: bool, scale: float) -> list[float]:
     """The gap before each token but the first, model seconds; stamps that run backwards give 0."""
+    if not counted or events[-1][1] - events[0][1] == len(events) - 1:  # counts only grow: one token an event
+        stamps = [stamp for stamp, _ in events]
+        return [gap * scale if gap > 0 else 0.0 for gap in map(sub, stamps[1:], stamps)]
     gaps = []
     before, tokens = events[0]
     for stamp, so_far in events[1:]:
         gap = (stamp - before) * scale if stamp > before else 0.0
-        if counted and so_far - tokens != 1:
-            brought = so_far - tokens
-            gaps += [gap / brought] * brought
-        else:
-            gaps.append(gap)
+        brought = so_far - tokens
+        gaps += [gap / brought] * brought
         before, tokens = stamp, so_far
     return gaps
 
@@ -253,12 +255,11 @@ def _inside(answer: Answer, window: tuple[float, float]) -> tuple[float, float]:
     """
     start, end = window
     events = answer.events
-    stamps = [stamp for stamp, _ in events]
-    low, high = bisect_left(stamps, start), bisect_right(stamps, end)
+    low = bisect_left(events, (start, 0))
+    high = bisect_left(events, (end, sys.maxsize))
     output = 0.0
     if high > low:
-        so_far = [count for _, count in events]
-        output = so_far[high - 1] - (so_far[low - 1] if low else 0)
+        output = events[high - 1][1] - (events[low - 1][1] if low else 0)
         if not answer.counted and answer.output_tokens:
             output *= answer.output_tokens / len(events)
     first = answer.first

@@ -101,7 +101,7 @@ def one_request(target: Target, plan: LoadPlan, prompt: Prompt) -> tuple[Answer 
     """Send one request outside of any clock: (answer or None, outcome, detail)."""
     encoder = RequestEncoder(target, plan.temperature, plan.ignore_eos, plan.usage_each)
     exchange = Exchange(-1, encoder.encode(prompt), prompt.output_len, prompt.input_len)
-    settings = LoopSettings(1, plan.request_timeout_s / plan.time_scale, verify_tls=target.verify_tls,
+    settings = LoopSettings(1, plan.request_timeout_s / plan.time_scale, encoder.kind, verify_tls=target.verify_tls,
                             ca_file=target.ca_file)  # fmt: skip
     loop = LoadLoop(encoder.address, iter((exchange,)), 1, settings)
     try:

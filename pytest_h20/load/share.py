@@ -11,7 +11,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ..errors import H20Error, UsageError
 from .arrivals import Arrivals
@@ -28,7 +28,8 @@ from .server_metrics import MetricsSample, body_of, parse_metrics
 from .target import Target, Vocabulary
 from .wire import ProtocolError, read_answer
 
-Report = Callable[[Progress], None]
+if TYPE_CHECKING:  # not evaluated: the core runs on Python 3.8 too
+    Report = Callable[[Progress], None]
 
 
 @dataclass(frozen=True)
@@ -192,6 +193,7 @@ def run_share(job: Job, report: Report | None = None, gate: Callable[[], float] 
     settings = LoopSettings(
         concurrency=job.concurrency,
         request_timeout_s=plan.request_timeout_s / scale,
+        kind=encoder.kind,
         duration_s=None if plan.duration_s is None else plan.duration_s / scale,
         cell_timeout_s=None if plan.cell_timeout_s is None else plan.cell_timeout_s / scale,
         ramp_s=arrivals.ramp_s / scale if arrivals.closed else 0.0,
@@ -261,7 +263,7 @@ def _reporter(job: Job, report: Report, total: int | None) -> Callable[[LoopOutc
 
     def tick(outcome: LoopOutcome, done: int, failed: int, stamp: float) -> None:
         elapsed = (stamp - outcome.started) * scale
-        live = sum(min(len(exchange.parts), exchange.asked) for exchange in outcome.exchanges if not exchange.end)
+        live = sum(min(exchange.pieces, exchange.asked) for exchange in outcome.exchanges if not exchange.end)
         tokens = (done - failed) * output_len + live
         rate = tokens / elapsed if elapsed > 0 else 0.0
         left = None

@@ -3,6 +3,10 @@
 While requests are in flight only the framing is looked at, and that as little as possible (`Framing`). Everything else
 happens when the run is over, on the recorded (stamp, bytes) pairs: `read_answer`.
 
+Where the kernel stamps the bytes, nothing is lost by looking at them at once, and much is saved: most pieces are one whole
+chunk with one plain token, of which only a number is kept (`Skimmer`). Keeping all of them costs a megabyte per thousand
+tokens of `/generate`, and touching that memory more than reading the pieces while they are in the cache.
+
 What counts as a token (written down because other tools differ):
 * an event with non-empty `text`, `content`, `reasoning_content` (SGLang, DeepSeek) or `reasoning` (vLLM >= 0.11.1), or,
   where the server counts per event (`/generate`, continuous usage), one whose count is above the last;
@@ -16,13 +20,19 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Union
 
 CRLF2 = b"\r\n\r\n"
 _TOKEN = re.compile(rb'"(?:text|content|reasoning_content|reasoning)": ?"(?!")')
 _COUNT = re.compile(rb'"completion_tokens": ?(\d+)')
 _STATUS = re.compile(rb"HTTP/1\.[01] (\d{3})")
+
+ONE_TOKEN = -1
+"""A plain token of a stream that does not tell how many there were."""
+_TAIL = 600
+"""How far from the end of a `/generate` event its counts are looked for; meta_info is some 200 bytes long."""
 
 
 class ProtocolError(Exception):
@@ -51,6 +61,11 @@ class Framing:
     @property
     def quick(self) -> bool:
         return self.mode == "chunked"
+
+    @property
+    def between_chunks(self) -> bool:
+        """All chunks so far were whole: a piece that is a whole chunk need not be shown to `feed`."""
+        return self.mode == "chunked" and not self._buffer and not self._done
 
     def feed(self, data: bytes) -> bool:
         """Raises ProtocolError for what is not HTTP."""
@@ -152,6 +167,82 @@ def _chunk_size(line: bytes) -> int:
 
 
 @dataclass
+class Run:
+    """Successive pieces of one plain token each, of which only this is kept. After the first of them there were `first`
+    tokens, after the next one more, and so on; `ONE_TOKEN`: the stream does not tell."""
+
+    first: int
+    pieces: int = 1
+
+    @property
+    def last(self) -> int:
+        """Tokens after the last of them. Not for `ONE_TOKEN`."""
+        return self.first + self.pieces - 1
+
+
+Piece = Union[bytes, Run]  # noqa: UP007 - evaluated, and the core runs on Python 3.8
+
+
+class Skimmer:
+    """Tells plain tokens of a route (generate, completions, chat) from everything else."""
+
+    def __init__(self, kind: str) -> None:
+        self._generate = kind == "generate"
+        self._heads: dict[int, bytes] = {}
+        """What a piece of this length begins with, when it is one chunk with one event."""
+        self._ends: dict[int, bytes] = {}
+        """What the event with this number of tokens ended with when it was last taken apart. Mostly all streams say the same."""
+
+    def tokens(self, piece: bytes, expected: int) -> int:
+        """How many tokens there are with this piece (`ONE_TOKEN`: not told), 0 for a piece that must be kept.
+
+        The piece begins where a chunk begins. Not 0: it is exactly one chunk with exactly one event, which brings a token, no
+        finish reason and no final usage. Nothing is guessed: `expected`, the likely number, only makes it faster.
+        """
+        head = self._heads.get(len(piece))
+        if head is None:
+            head = self._heads[len(piece)] = _head_of_length(len(piece))
+        if not piece.startswith(head) or piece.count(b"\n") != 4:
+            return 0
+        end = self._ends.get(expected)
+        if end is not None and piece.endswith(end):
+            return expected
+        if not piece.endswith(b"\n\n\r\n") or piece.count(b"\r") != 2:
+            return 0
+        return self._of_generate(piece) if self._generate else _of_openai(piece)
+
+    def _of_generate(self, piece: bytes) -> int:
+        at = piece.rfind(b'"completion_tokens":', max(0, len(piece) - _TAIL))
+        begin = piece.rfind(b'"finish_reason":null', max(0, at - _TAIL), at) if at >= 0 else -1
+        match = _COUNT.match(piece, at) if begin >= 0 else None
+        if match is None:
+            return 0
+        tokens = int(match.group(1))
+        self._ends[tokens] = piece[begin:]
+        return tokens
+
+
+def _of_openai(piece: bytes) -> int:
+    if b'"finish_reason":null' not in piece or _TOKEN.search(piece) is None:
+        return 0
+    at = piece.rfind(b'"usage":')
+    if at < 0 or piece.startswith(b"null", at + 8):
+        return ONE_TOKEN
+    match = _COUNT.search(piece, at)
+    return int(match.group(1)) if match is not None else 0
+
+
+def _head_of_length(length: int) -> bytes:
+    """Of a piece that is one chunk: its size line and the field name. Sizes are written without leading zeros in practice; what
+    is written otherwise is kept and read in full."""
+    for digits in range(1, 8):
+        size = length - digits - 4  # the line's CRLF and the chunk's
+        if size > 0 and len(b"%x" % size) == digits:
+            return b"%x\r\ndata: " % size
+    return b"\0"  # too short: no piece begins so
+
+
+@dataclass
 class Answer:
     """What one response said. Stamps are the clock of `clock.now`; token counts are the server's, None = not told."""
 
@@ -178,10 +269,11 @@ class Answer:
     reasoning_text: str = ""
 
 
-def read_answer(kind: str, stamps: list[float], parts: list[bytes], want_text: bool = False) -> Answer:
+def read_answer(kind: str, stamps: list[float], parts: Sequence[Piece], want_text: bool = False) -> Answer:
     """Everything we want to know from the recorded pieces of one response. Raises ProtocolError.
 
-    `kind` is generate, completions or chat. Incomplete responses are read as far as they go.
+    `kind` is generate, completions or chat. Incomplete responses are read as far as they go. Text cannot be had from a
+    response that was skimmed.
     """
     answer = Answer()
     status, chunked, events, head_end, head_piece = _read_head(parts)
@@ -191,24 +283,26 @@ def read_answer(kind: str, stamps: list[float], parts: list[bytes], want_text: b
     pieces = [head_end, *parts[head_piece + 1 :]]
     times = stamps[head_piece:]
     if events:
-        payloads = _Events(chunked).read(pieces, times)
+        payloads = _Events(chunked).read(pieces)
         if kind == "generate":
-            _read_generate(answer, payloads, want_text)
+            _read_generate(answer, times, payloads, want_text)
         else:
-            _read_openai(answer, payloads, want_text)
+            _read_openai(answer, times, payloads, want_text)
     else:
-        body = b"".join(pieces)
+        body = b"".join(piece for piece in pieces if isinstance(piece, bytes))
         if chunked:
             body = _Events(True)._body(body)
         _read_document(answer, body, times[-1] if times else 0.0)
     return answer
 
 
-def _read_head(parts: list[bytes]) -> tuple[int | None, bool, bool, bytes, int]:
+def _read_head(parts: Sequence[Piece]) -> tuple[int | None, bool, bool, bytes, int]:
     """(status, chunked, events, what follows the head in its last piece, number of that piece); status None: no whole
     head."""
     collected = b""
     for number, part in enumerate(parts):
+        if isinstance(part, Run):
+            break  # nothing is skimmed before the head is whole
         collected += part
         while True:
             end = collected.find(CRLF2)
@@ -234,12 +328,13 @@ def _header(lowered: bytes, name: bytes) -> bytes:
 
 
 class _Events:
-    """Takes the pieces of a body apart: HTTP chunks (if chunked), then events. `payloads`: (arrival, data) of each event."""
+    """Takes the pieces of a body apart: HTTP chunks (if chunked), then events. `payloads`: (number of its stamp, data) of each
+    event; of a run the number is that of the first."""
 
     __slots__ = ("_carry", "_chunked", "_held", "_left", "_over", "_rest", "payloads")
 
     def __init__(self, chunked: bool) -> None:
-        self.payloads: list[tuple[float, bytes]] = []
+        self.payloads: list[tuple[int, Piece]] = []
         self._chunked = chunked
         self._carry = b""  # an unfinished size line
         self._left = 0  # bytes of the current chunk still to come, its CRLF included
@@ -247,11 +342,17 @@ class _Events:
         self._rest = b""  # an unfinished event
         self._held = b""  # a CR that may be the first half of CRLF
 
-    def read(self, pieces: list[bytes], stamps: list[float]) -> list[tuple[float, bytes]]:
+    def read(self, pieces: Sequence[Piece]) -> list[tuple[int, Piece]]:
         """Nearly every piece is one chunk with one event; that case is told apart cheaply and exactly."""
         out, feed = self.payloads, self._feed
         clean = self._chunked
-        for number, piece in enumerate(pieces):
+        number = -1
+        for piece in pieces:
+            number += 1
+            if isinstance(piece, Run):
+                out.append((number, piece))
+                number += piece.pieces - 1
+                continue
             if clean and piece[-4:] == b"\n\n\r\n":
                 line = piece.find(b"\r\ndata: ", 0, 18)
                 size = len(piece)
@@ -261,13 +362,13 @@ class _Events:
                     and piece.find(b"\r", line + 2) == size - 2
                     and piece[:line] == b"%x" % (size - line - 4)
                 ):
-                    out.append((stamps[number], piece[line + 8 : -4]))
+                    out.append((number, piece[line + 8 : -4]))
                     continue
-            feed(piece, stamps[number])
+            feed(piece, number)
             clean = self._chunked and not (self._left or self._carry or self._rest or self._held or self._over)
         return out
 
-    def _feed(self, piece: bytes, stamp: float) -> None:
+    def _feed(self, piece: bytes, number: int) -> None:
         data = self._held + (self._body(piece) if self._chunked else piece)
         self._held = b""
         if b"\r" in data:
@@ -278,7 +379,7 @@ class _Events:
         for event in events:
             payload = _general_event(event)
             if payload is not None:
-                self.payloads.append((stamp, payload))
+                self.payloads.append((number, payload))
 
     def _body(self, piece: bytes) -> bytes:
         """The body bytes that a piece brings."""
@@ -365,18 +466,19 @@ def _take_choice(answer: Answer, document: dict[str, Any]) -> bool:
     return False
 
 
-def _read_openai(answer: Answer, payloads: list[tuple[float, bytes]], want_text: bool) -> None:
-    events, is_token = answer.events, _TOKEN.search
-    number = 0
-    last_token = b""
-    for stamp, payload in payloads:
-        if is_token(payload):
-            number += 1
-            events.append((stamp, number))
+def _read_openai(answer: Answer, times: list[float], payloads: Sequence[tuple[int, Piece]], want_text: bool) -> None:
+    arrivals: list[float] = []
+    is_token = _TOKEN.search
+    first_token = b""
+    last_token: Piece = b""
+    for number, payload in payloads:
+        if isinstance(payload, Run):
+            arrivals += times[number : number + payload.pieces]
             last_token = payload
-            if number == 1:
-                answer.first = stamp
-            answer.last = stamp
+            continue
+        if is_token(payload):
+            arrivals.append(times[number])
+            first_token, last_token = first_token or payload, payload
             continue
         if payload == b"[DONE]":
             answer.done = True
@@ -387,17 +489,26 @@ def _read_openai(answer: Answer, payloads: list[tuple[float, bytes]], want_text:
             answer.error = error
         _take_usage(answer, document.get("usage"))
         if _take_choice(answer, document):
-            answer.last = stamp
-        elif answer.first is None and _is_empty_text(document):
+            answer.last = times[number]
+        elif not arrivals and _is_empty_text(document):
             answer.empty_before_first += 1
-    if last_token:
+    if arrivals:
+        answer.events = [(stamp, number) for number, stamp in enumerate(arrivals, 1)]
+        answer.first, answer.last = arrivals[0], max(arrivals[-1], answer.last or 0.0)
+    if isinstance(last_token, Run):
+        if last_token.first != ONE_TOKEN:
+            if answer.output_tokens is None and first_token:  # cut in a run
+                _take_usage(answer, _load(first_token).get("usage"))
+            answer.output_tokens = max(answer.output_tokens or 0, last_token.last)
+            _count_per_event(answer, times, payloads)
+    elif last_token:
         document = _load(last_token)  # the finish reason and continuous usage can sit on a token
         _take_choice(answer, document)
         usage = document.get("usage")
         if isinstance(usage, dict):
             if (_count(usage.get("completion_tokens")) or 0) > (answer.output_tokens or 0):
                 _take_usage(answer, usage)
-            _count_per_event(answer, payloads)
+            _count_per_event(answer, times, payloads)
     if want_text:
         _collect_text(answer, payloads)
 
@@ -409,26 +520,33 @@ def _is_empty_text(document: dict[str, Any]) -> bool:
     )
 
 
-def _count_per_event(answer: Answer, payloads: list[tuple[float, bytes]]) -> None:
+def _count_per_event(answer: Answer, times: list[float], payloads: Sequence[tuple[int, Piece]]) -> None:
     """Continuous usage: every event says how many tokens there are so far, with or without visible text."""
     events: list[tuple[float, int]] = []
-    before = 0
-    for stamp, payload in payloads:
+    for number, payload in payloads:
+        if isinstance(payload, Run):
+            _extend(events, times, number, payload)
+            continue
         match = _COUNT.search(payload, max(0, payload.rfind(b'"usage"')))
-        if match is not None:
-            count = int(match.group(1))
-            if count > before:
-                events.append((stamp, count))
-                before = count
+        if match is not None and int(match.group(1)) > (events[-1][1] if events else 0):
+            events.append((times[number], int(match.group(1))))
     if events:
         answer.events, answer.counted = events, True
         answer.first = events[0][0]
 
 
-def _collect_text(answer: Answer, payloads: list[tuple[float, bytes]]) -> None:
+def _extend(events: list[tuple[float, int]], times: list[float], number: int, run: Run) -> None:
+    """Add a run's events, those that bring more tokens than there were."""
+    before = events[-1][1] if events else 0
+    skip = max(0, before - run.first + 1)
+    if skip < run.pieces:
+        events += [(stamp, count) for count, stamp in enumerate(times[number : number + run.pieces], run.first)][skip:]
+
+
+def _collect_text(answer: Answer, payloads: Sequence[tuple[int, Piece]]) -> None:
     text, reasoning = [], []
     for _, payload in payloads:
-        if payload == b"[DONE]":
+        if isinstance(payload, Run) or payload == b"[DONE]":
             continue
         for choice in _load(payload).get("choices") or []:
             delta = choice.get("delta") or {}
@@ -437,13 +555,15 @@ def _collect_text(answer: Answer, payloads: list[tuple[float, bytes]]) -> None:
     answer.text, answer.reasoning_text = "".join(text), "".join(reasoning)
 
 
-def _read_generate(answer: Answer, payloads: list[tuple[float, bytes]], want_text: bool) -> None:
+def _read_generate(answer: Answer, times: list[float], payloads: Sequence[tuple[int, Piece]], want_text: bool) -> None:
     """SGLang's /generate. Events grow with every token (cumulative text and ids), so only the count is looked for;
     it stands in meta_info after the text, which cannot contain it unescaped."""
-    before = 0
-    final = b""
+    final, final_at = b"", 0.0
     events, count_at = answer.events, _COUNT.match
-    for stamp, payload in payloads:
+    for number, payload in payloads:
+        if isinstance(payload, Run):
+            _extend(events, times, number, payload)
+            continue
         at = payload.rfind(b'"completion_tokens":')
         match = count_at(payload, at) if at >= 0 else None
         if match is None:
@@ -455,10 +575,9 @@ def _read_generate(answer: Answer, payloads: list[tuple[float, bytes]], want_tex
                 answer.error = error
             continue
         count = int(match.group(1))
-        if count > before:
-            events.append((stamp, count))
-            before = count
-        final = payload
+        if count > (events[-1][1] if events else 0):
+            events.append((times[number], count))
+        final, final_at = payload, times[number]
     if not final:
         return
     answer.counted = True
@@ -467,7 +586,9 @@ def _read_generate(answer: Answer, payloads: list[tuple[float, bytes]], want_tex
     document = _load(final)
     _take_meta(answer, document.get("meta_info"))
     if answer.finish is not None:
-        answer.last = max(answer.last or 0.0, next(s for s, p in reversed(payloads) if p is final))
+        answer.last = max(answer.last or 0.0, final_at)
+    elif answer.output_tokens is not None and events:
+        answer.output_tokens = max(answer.output_tokens, events[-1][1])  # cut in a run
     if want_text:
         answer.text = str(document.get("text") or "")
 

@@ -62,7 +62,9 @@ def test_tokens_inside_the_steady_window_are_counted_when_they_arrive() -> None:
 
 def test_several_tokens_per_event_are_counted_by_usage() -> None:
     exchange = recorded(tokens=5)
-    exchange.parts[-1] = exchange.parts[-1].replace(b'"completion_tokens": 5', b'"completion_tokens": 9')
+    last = exchange.parts[-1]
+    assert isinstance(last, bytes)
+    exchange.parts[-1] = last.replace(b'"completion_tokens": 5', b'"completion_tokens": 9')
     exchange.asked = 9
     out = tally([exchange], "completions", 100.0, 1.0, (100.0, 101.0))
     assert out.records[0].output_tokens == 9

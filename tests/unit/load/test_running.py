@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import signal
 import socket
 import ssl
@@ -476,6 +477,20 @@ def test_the_core_is_old_python_and_standard_library_only() -> None:
                     names = [node.module]
                 for used in names:
                     assert used.split(".")[0] in {*sys.stdlib_module_names, "pytest_h20"}, f"{name} imports {used}"
+
+
+@pytest.mark.parametrize("version", ["3.8", "3.9", "3.10", "3.11", "3.12", "3.13"])
+@pytest.mark.parametrize("dialect", ["sglang", "vllm", "chat"])
+def test_the_bundle_runs_on_every_python_at_hand(serve: Serve, tmp_path: Path, version: str, dialect: str) -> None:
+    found = shutil.which(f"python{version}")
+    if found is None or subprocess.run([found, "-c", ""], capture_output=True).returncode:
+        pytest.skip(f"no Python {version} on this machine")
+    path = tmp_path / "load.pyz"
+    path.write_bytes(remote.bundle())
+    work = remote.job(target(serve(), dialect), CELL, LoadPlan(requests=8))
+    done = subprocess.run([*remote.argv(str(path), found)], input=work, capture_output=True, timeout=60)
+    assert done.stderr == b""
+    assert remote.parse_output(done.stdout.decode()).requests.outcomes == {"ok": 8}
 
 
 def test_progress_lines_are_told_apart() -> None:

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pytest_h20.load.wire import CRLF2, Answer, Framing, ProtocolError, read_answer
+from pytest_h20.load.wire import CRLF2, ONE_TOKEN, Answer, Framing, Piece, ProtocolError, Run, Skimmer, read_answer
 
 HEAD = b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\nTransfer-Encoding: chunked\r\n\r\n"
 
@@ -226,3 +226,112 @@ def test_recorded_streams_of_both_engines(transcripts: Path) -> None:
                 asked = body.get("max_tokens") or body["sampling_params"]["max_new_tokens"]
                 assert answer.output_tokens == asked, path.name
     assert seen >= 15
+
+
+# ---- skimming ----------------------------------------------------------------------------------------------------
+def generate(tokens: int, finish: str | None = None) -> bytes:
+    meta = {"id": "0", "finish_reason": finish and {"type": finish}, "prompt_tokens": 3, "completion_tokens": tokens, "cached_tokens": 0}
+    return b"data: " + json.dumps({"text": " a" * tokens, "meta_info": meta}, separators=(",", ":")).encode() + b"\n\n"
+
+
+def compact(document: Any) -> bytes:
+    return b"data: " + json.dumps(document, separators=(",", ":")).encode() + b"\n\n"
+
+
+def skimmed(kind: str, pieces: list[bytes]) -> list[Piece]:
+    """What the load loop keeps of these pieces, each a whole chunk."""
+    skimmer, kept, before = Skimmer(kind), list[Piece](), 0
+    for piece in pieces:
+        tokens = skimmer.tokens(piece, before + 1)
+        last = kept[-1] if kept else None
+        if tokens and isinstance(last, Run) and tokens in (before + 1, ONE_TOKEN if before == ONE_TOKEN else 0):
+            last.pieces += 1
+        else:
+            kept.append(Run(tokens) if tokens else piece)
+        before = tokens
+    return kept
+
+
+GENERATE = st.lists(st.tuples(st.integers(0, 3), st.sampled_from([generate, lambda n: generate(n) + generate(n + 1)])), max_size=30)
+OPENAI = st.lists(
+    st.sampled_from(
+        [
+            compact(text(" a")),
+            compact(text('\u4f60 \\"finish_reason\\":null')),
+            compact(text("")),
+            compact(text(" a", usage=None)),
+            compact(text(" a")) + compact(text(" b")),
+            compact(chat({"reasoning_content": "x"})),
+            compact(chat({"role": "assistant", "content": ""})),
+            compact({"error": {"message": "no", "text": "x"}}),
+            b": comment\n\n",
+            compact(text("x", "length")),
+        ]
+    ),
+    max_size=30,
+)
+
+
+def same(kind: str, pieces: list[bytes]) -> int:
+    """Reading what was skimmed and reading everything gives one answer; returns how many pieces were not kept.
+
+    The first event is kept whatever it is, as in the load loop.
+    """
+    stamps = [float(i) for i in range(len(pieces) + 1)]
+    first, kept = pieces[0], skimmed(kind, pieces[1:])
+    assert read_answer(kind, stamps, [HEAD, first, *kept]) == read_answer(kind, stamps, [HEAD, *pieces])
+    return sum(piece.pieces for piece in kept if isinstance(piece, Run))
+
+
+def whole(data: bytes) -> bytes:
+    return b"%x\r\n%s\r\n" % (len(data), data)
+
+
+@given(GENERATE, st.booleans())
+def test_a_skimmed_stream_of_generate_reads_as_the_whole_one(steps: list[tuple[int, Any]], ends: bool) -> None:
+    count, pieces = 1, [whole(generate(1))]
+    for step, make in steps:
+        count += step
+        pieces.append(whole(make(count)))
+    if ends:
+        pieces += [whole(generate(count + 2, "length")), whole(b"data: [DONE]\n\n"), b"0\r\n\r\n"]
+    same("generate", pieces)
+
+
+@given(OPENAI)
+def test_a_skimmed_openai_stream_reads_as_the_whole_one(events: list[bytes]) -> None:
+    same("completions", [*map(whole, [*events, event(USAGE), b"data: [DONE]\n\n"]), b"0\r\n\r\n"])
+
+
+@given(st.lists(st.integers(0, 2), max_size=20))
+def test_continuous_usage_is_counted_in_a_skimmed_stream(steps: list[int]) -> None:
+    counts = list(itertools.accumulate([1, *steps]))
+    events = [compact(text(" a", usage={"prompt_tokens": 7, "completion_tokens": n})) for n in counts]
+    assert same("completions", [*map(whole, events), b"0\r\n\r\n"]) == len(counts) - 1
+
+
+def test_plain_tokens_are_skimmed_and_nothing_else() -> None:
+    plain = [whole(generate(n)) for n in range(1, 200)]
+    kept = skimmed("generate", plain)
+    assert kept == [Run(1, 199)]
+    skimmer = Skimmer("generate")
+    assert skimmer.tokens(whole(generate(7)), 7) == 7
+    for other in (
+        whole(generate(7))[:-1],
+        whole(generate(7)) + whole(generate(8)),
+        whole(generate(7) + generate(8)),
+        whole(generate(7, "stop")),
+        whole(b"data: [DONE]\n\n"),
+        b"0" + whole(generate(7)),
+        b"\r\n",
+        b"",
+    ):
+        assert skimmer.tokens(other, 7) == 0, other
+
+
+@given(st.binary(max_size=80), st.sampled_from(["generate", "completions", "chat"]), st.integers(0, 200))
+def test_foreign_pieces_are_kept_or_skimmed_without_error(data: bytes, kind: str, expected: int) -> None:
+    skimmer = Skimmer(kind)
+    skimmer.tokens(whole(generate(3)), 3)
+    assert skimmer.tokens(data, expected) == 0
+    assert skimmer.tokens(whole(b"data: " + data + b"\n\n"), expected) == 0
