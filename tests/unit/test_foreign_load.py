@@ -20,24 +20,32 @@ def at(rate: float, generator: str = "pytest-h20") -> CellResult:
 
 
 @pytest.mark.parametrize(
-    ("before", "theirs", "after", "status"),
+    ("ours", "theirs", "status"),
     [
-        (100.0, 98.0, 101.0, Status.PASS),
-        (100.0, 90.0, 101.0, Status.FAIL),
-        (100.0, 80.0, 90.0, Status.UNKNOWN),  # our own two runs differ by more than the limit: the machine is not quiet
-        (100.0, 96.0, 94.0, Status.PASS),  # what both agree on is no difference, however unquiet
+        ((100.0, 101.0), (98.0,), Status.PASS),
+        ((100.0, 101.0), (90.0,), Status.FAIL),
+        ((100.0, 90.0), (80.0,), Status.FAIL),  # farther away than our own two runs are from each other
+        ((100.0, 90.0), (90.0,), Status.UNKNOWN),
+        ((100.0, 94.0), (97.0,), Status.UNKNOWN),  # by luck
+        ((100.0, 80.0, 100.0, 80.0), (91.0, 89.0, 90.0), Status.PASS),  # more rounds tell what one cannot
+        ((100.0, 80.0, 100.0, 80.0), (81.0, 80.0, 79.0), Status.FAIL),
+        ((100.0, 80.0, 100.0, 80.0), (60.0, 110.0, 100.0), Status.UNKNOWN),
     ],
 )
-def test_agreement(before: float, theirs: float, after: float, status: Status) -> None:
-    verdict = agreement("agrees", "c16", at(before), at(theirs, "vllm-bench"), at(after))
+def test_agreement(ours: tuple[float, ...], theirs: tuple[float, ...], status: Status) -> None:
+    verdict = agreement("agrees", "c16", [at(rate) for rate in ours], [at(rate, "vllm-bench") for rate in theirs])
     assert verdict.status is status
     if status is Status.UNKNOWN:
-        assert "our own two runs around it differ by 10.53 %" in verdict.reason
+        assert "uncertain by" in verdict.reason
+    column = verdict.details["output tokens/s"]
+    assert isinstance(column, list)
+    assert column[::2] == list(ours)
+    assert column[1::2] == list(theirs)
 
 
 def test_a_rate_that_is_not_known_is_no_agreement() -> None:
     nothing = replace(at(1.0, "vllm-bench"), whole=None)
-    assert agreement("agrees", "c16", at(100.0), nothing, at(100.0)).status is Status.UNKNOWN
+    assert agreement("agrees", "c16", [at(100.0), at(100.0)], [nothing]).status is Status.UNKNOWN
 
 
 def test_a_benchmark_without_a_self_check_is_believed_by_who_chose_it() -> None:
