@@ -19,6 +19,7 @@ import ssl
 import struct
 import sys
 import time
+from array import array
 from collections import deque
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -87,8 +88,8 @@ class Exchange:
         if self.kernel_stamps:
             whole = int(offset)  # in two steps: seconds since 1970 leave a float no room for microseconds
             part = offset - whole
-            raw = b"".join(self.kernel_stamps)
-            self.stamps = [(s - whole) + (ns * 1e-9 - part) for s, ns in _TIMESPEC.iter_unpack(raw)]
+            raw = array("q", b"".join(self.kernel_stamps))
+            self.stamps = [(s - whole) + (ns * 1e-9 - part) for s, ns in zip(raw[::2], raw[1::2])]  # noqa: B905 - Python 3.8
             self.kernel_stamps = []
 
 
