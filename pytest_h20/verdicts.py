@@ -7,6 +7,8 @@ because verdicts travel from xdist workers to the controller and into ``verdict.
 from __future__ import annotations
 
 import math
+import re
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from enum import Enum
 from typing import Any, Literal
@@ -264,17 +266,27 @@ def decide(verdicts: Sequence[Verdict], required: Sequence[GateName], *, accepta
             status, reason = worst(v.status for v in blocking), blocking[0].title
         elif passed:
             status, reason = worst(v.status for v in mine if v.status is not Status.SKIP), ""
-        elif name in required:
-            status, reason = Status.UNKNOWN, "nothing in this gate was measured" if not mine else "everything was skipped"
+        elif not mine:
+            status, reason = Status.UNKNOWN, "nothing in this gate was measured"
         else:
-            status, reason = Status.SKIP, "everything was skipped"
+            status, reason = Status.UNKNOWN if name in required else Status.SKIP, _why_skipped(mine)
         gates.append(GateResult(name=name, status=status, required=name in required, counts=counts, reason=reason))
     red = [g for g in gates if g.status.blocks]
     green = not red and bool(gates)
     if red:
-        reason = "; ".join(f"{g.name.value}: {g.reason}" for g in red)
+        told: dict[str, list[str]] = {}
+        for gate in red:
+            told.setdefault(gate.reason, []).append(gate.name.value)
+        reason = "; ".join(f"{', '.join(names)}: {why}" for why, names in told.items())
     elif not gates:
         reason = "nothing was measured"
     else:
         reason = "every gate holds"
     return Decision(accepted=green and acceptance, green=green, reason=reason, gates=tuple(gates))
+
+
+def _why_skipped(verdicts: Sequence[Verdict]) -> str:
+    """The reason that most of them have, without its particulars."""
+    reason, _ = Counter(v.reason for v in verdicts).most_common(1)[0]
+    short = re.split(r" \(|: ", reason, maxsplit=1)[0]
+    return f"everything was skipped: {short}" if short else "everything was skipped"
