@@ -115,7 +115,8 @@ def blocking(view: RunView) -> list[Check]:
 
 
 def _reasons(view: RunView) -> Html | None:
-    found = grouped(blocking(view))
+    told = {(error.title, error.cause) for error in view.setup_errors[:SHOWN]}  # stands above already, in the same words
+    found = grouped([check for check in blocking(view) if (check.title, check.reason) not in told])
     if not found:
         return None
     more = sum(len(group) for group in found[SHOWN:])

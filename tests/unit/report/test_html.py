@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pytest_h20.report.compare import compare, side
+from pytest_h20.report.html.first_screen import blocking
 from pytest_h20.report.html.page import comparison_page, page, run_page, summary_html, title
 from pytest_h20.report.html.rails import links
 from pytest_h20.report.html.rows import COLUMN_AT, header_cells, row_cells, setup_failure_extras
@@ -94,6 +95,16 @@ def test_pages_need_no_network_and_no_script(sample: Sample, name: str) -> None:
 )
 def test_the_first_words_answer(sample: Sample, name: str, said: str) -> None:
     assert said in read(sample(name)).text[:700]
+
+
+def test_what_a_broken_set_up_says_is_not_said_again_as_a_reason(sample: Sample) -> None:
+    view = sample("faulty")
+    first = blocking(view)[0]
+    assert "Why not" in read(view).text
+    error = SetupError(test_id="t", title=first.title, cause=first.reason)
+    text = read(view.model_copy(update={"setup_errors": (error,), "checks": (first,)})).text
+    assert "Why not" not in text
+    assert text.index(first.title) < text.index("Worst first")
 
 
 def test_the_first_screen_says_on_what_and_since_when(sample: Sample) -> None:
