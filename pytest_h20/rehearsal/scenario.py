@@ -97,7 +97,7 @@ class Scenario:
                 "engines": engines,
                 "load": load,
                 "expect": inventory.expect.model_copy(update=dict(expect)),
-                "endpoint": inventory.endpoint.model_copy(update={"deadline": 6.0}),
+                "endpoint": inventory.endpoint.model_copy(update={"deadline": 8.0}),
             }
         )
 
