@@ -20,7 +20,7 @@ from pytest_h20.inventory import Inventory, with_limits
 from pytest_h20.options import Setting
 from pytest_h20.outcome import not_measured
 from pytest_h20.report.run import RunFolder
-from pytest_h20.reporting import VERDICTS_KEY, Reporting, first_line, gate_of, report_hook
+from pytest_h20.reporting import VERDICTS_KEY, Reporting, first_line, gate_of, report_hook, told_plainly
 from pytest_h20.session import Session, build, create_run, redactor_of, with_run
 from pytest_h20.verdicts import Decision, GateName, Status, Verdict
 
@@ -310,9 +310,7 @@ def _told_plainly(item: pytest.Item) -> Generator[None, object, object]:
         gate = gate_of(item)
         if gate is None:
             raise
-        broken = pytest.fail.Exception(str(error), pytrace=False)
-        broken.h20_verdicts = [not_measured(item.nodeid, gate, error)]  # type: ignore[attr-defined]
-        raise broken from None
+        raise told_plainly(error, not_measured(item.nodeid, gate, error)) from None
 
 
 def _file(label: str) -> str:

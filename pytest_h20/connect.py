@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from pytest_h20.inventory import Inventory, NodeSpec, Ssh
@@ -42,25 +43,19 @@ def ssh_settings(host: str, settings: Ssh) -> SshSettings:
     """The inventory's words as the transport's."""
     from pytest_h20.transport.connect import SshSettings
 
-    common = {
-        "known_hosts": settings.known_hosts,
-        "host_key_checking": settings.host_key_checking,
-        "use_agent": settings.use_agent,
-        "use_ssh_config": settings.use_config,
-        "connect_timeout": settings.connect_timeout,
-        "keepalive_s": settings.keepalive,
-        "key_file": settings.key,
-    }
+    alike = SshSettings(
+        host=host,
+        known_hosts=settings.known_hosts,
+        host_key_checking=settings.host_key_checking,
+        use_agent=settings.use_agent,
+        use_ssh_config=settings.use_config,
+        connect_timeout=settings.connect_timeout,
+        keepalive_s=settings.keepalive,
+        key_file=settings.key,
+    )
     jump = None
     if settings.jump:
         user, _, rest = settings.jump.rpartition("@")
         name, _, port = rest.partition(":")
-        jump = SshSettings(host=name, user=user or None, port=int(port) if port else None, **common)  # type: ignore[arg-type]
-    return SshSettings(
-        host=host,
-        port=settings.port,
-        user=settings.user,
-        jump=jump,
-        docker_socket=settings.docker_socket,
-        **common,  # type: ignore[arg-type]
-    )
+        jump = replace(alike, host=name, user=user or None, port=int(port) if port else None)
+    return replace(alike, port=settings.port, user=settings.user, jump=jump, docker_socket=settings.docker_socket)

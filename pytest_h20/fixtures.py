@@ -124,10 +124,9 @@ def cluster(request: pytest.FixtureRequest, h20_engine: str) -> ClusterState:
         pytest.skip(f"the cluster is not up (told once by the first test that needed it): {str(error).splitlines()[0]}")
     except H20Error as error:
         from pytest_h20.lifecycle import failed_verdict
+        from pytest_h20.reporting import told_plainly
 
-        broken = pytest.fail.Exception(str(error), pytrace=False)
-        broken.h20_verdicts = [failed_verdict(h20_engine, error)]  # type: ignore[attr-defined]
-        raise broken from None
+        raise told_plainly(error, failed_verdict(h20_engine, error)) from None
     plugin.checks_of_hooks(h20_engine, state)
     return state
 

@@ -41,10 +41,11 @@ def run_in_container(load: Load, cell: Cell, generator: str, requests: int | Non
     """
     role = _head_role(load, generator)
     target = load.endpoint.target
-    output = f"{MOUNT_POINT}/{generator}-{cell.id}.json"
     port = target.profile.http_port
-    # Another seed every time: the same prompts again would come out of the prefix cache.
+    # Another seed every time: the same prompts again would come out of the prefix cache. It names the file too: where a run writes
+    # none, that of an earlier one must not be read.
     seed = secrets.randbelow(1 << 31)
+    output = f"{MOUNT_POINT}/{generator}-{cell.id}-{seed}.json"
     if generator == "sglang-bench":
         argv = bench_serving.sglang_argv(
             cell,
@@ -126,13 +127,12 @@ def crosscheck(load: Load) -> list[Verdict]:
         title, subject = f"{generator} agrees with our load generator", f"{load.label} {cell.id}"
         try:
             ours, theirs = [apart.run(cell, 1)], list[CellResult]()
-            while True:
+            while len(theirs) < CROSSCHECK_ROUNDS:
                 theirs.append(run_in_container(load, cell, generator, ours[0].requests.sent))
                 ours.append(apart.run(cell, len(ours) + 1))
                 verdict = agreement(title, subject, ours, theirs)
-                if verdict.status is Status.PASS or len(theirs) == CROSSCHECK_ROUNDS:
-                    break
-                if verdict.status is Status.FAIL and len(theirs) >= CROSSCHECK_SURE:
+                sure = verdict.status is Status.PASS or verdict.measured is None
+                if sure or (verdict.status is Status.FAIL and len(theirs) >= CROSSCHECK_SURE):
                     break
             verdicts.append(verdict)
         except MeasurementError as error:

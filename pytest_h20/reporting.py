@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from pytest_h20.errors import H20Error
 from pytest_h20.outcome import Outcome, outcome_of
 from pytest_h20.report.run import RunFolder
 from pytest_h20.verdicts import Decision, GateName, Verdict
@@ -139,6 +140,13 @@ def report_hook(config: pytest.Config, run_dir: Path, decision: Decision) -> Non
 def first_line(text: str) -> str:
     """The first line that says something."""
     return next((line.strip() for line in text.splitlines() if line.strip()), "")
+
+
+def told_plainly(error: H20Error, *verdicts: Verdict) -> BaseException:
+    """The failure of a test or fixture that an error of ours ended: its words without a traceback, and its verdicts (`_carried`)."""
+    broken = pytest.fail.Exception(str(error), pytrace=False)
+    broken.h20_verdicts = verdicts  # type: ignore[attr-defined]
+    return broken
 
 
 def _carried(call: pytest.CallInfo[None]) -> Sequence[Verdict]:

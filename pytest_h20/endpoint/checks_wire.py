@@ -200,7 +200,8 @@ def check_disconnect(api: Api, say: Say) -> Verdict:
     freed_s = time.monotonic() - gone
     facts: dict[str, JsonValue] = {"running_before": before, "running_during": during, "natural_end_s": round(natural_s, 3)}
     if running is None or running > before:
-        return say.problems([f"after {freed_s:.1f} s still {running} running, {before:g} before"], "", **facts)
+        now = "an unknown number" if running is None else f"{running:g}"
+        return say.problems([f"after {freed_s:.1f} s still {now} running, {before:g} before"], "", **facts)
     if freed_s > 0.5 * natural_s:
         return say.unknown(
             f"free after {freed_s:.2f} s, but it would have ended by itself after about {natural_s:.2f} s",

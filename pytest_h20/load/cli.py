@@ -6,6 +6,7 @@ import argparse
 import os
 import sys
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 
 from ..errors import H20Error, UsageError
 from .arrivals import KINDS, Arrivals
@@ -82,11 +83,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         for number, cell in enumerate(cells, 1):
             own = plan
             if options.records or options.bench_dir:
-                own = _with(own, records_path=os.path.join(options.records or options.bench_dir, f"{cell.id}.jsonl"))
+                own = replace(own, records_path=os.path.join(options.records or options.bench_dir, f"{cell.id}.jsonl"))
             if not options.no_selfcheck:
                 from .selfcheck import self_check  # with the reference server: 15 ms that not every run needs
 
-                own = _with(own, selfcheck=self_check(cell.concurrency, target.dialect, plan))
+                own = replace(own, selfcheck=self_check(cell.concurrency, target.dialect, plan))
             try:
                 result = run_cell(target, cell, own, None if options.quiet else _progress(number, len(cells)))
             except CellInterrupted as stop:
@@ -115,12 +116,6 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _bad(result: CellResult) -> bool:
     """Alone there may be no self-check and no /metrics; what was checked must be right, and something measured."""
     return result.requests.complete == 0 or any(finding.status == "failed" for finding in result.sanity)
-
-
-def _with(plan: LoadPlan, **changes: object) -> LoadPlan:
-    from dataclasses import replace
-
-    return replace(plan, **changes)  # type: ignore[arg-type]
 
 
 def _levels(text: str) -> list[int]:

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from collections.abc import Iterator
+from dataclasses import dataclass, field, replace
+from itertools import cycle
+from types import SimpleNamespace
+from typing import cast
 
 import pytest
 
+from pytest_h20 import foreign_load
 from pytest_h20.foreign_load import agreement
-from pytest_h20.load import CellResult
+from pytest_h20.load import Cell, CellResult
 from pytest_h20.load.metrics import Rates
-from pytest_h20.loading import doubts, sanity_verdict
+from pytest_h20.loading import Load, doubts, sanity_verdict
 from pytest_h20.verdicts import Status
 from tests.unit.load.test_judging import GOOD
 
@@ -46,6 +51,48 @@ def test_agreement(ours: tuple[float, ...], theirs: tuple[float, ...], status: S
 def test_a_rate_that_is_not_known_is_no_agreement() -> None:
     nothing = replace(at(1.0, "vllm-bench"), whole=None)
     assert agreement("agrees", "c16", [at(100.0), at(100.0)], [nothing]).status is Status.UNKNOWN
+
+
+@dataclass
+class FakeLoad:
+    """Gives our rates one after the other; what the engine's own benchmark says comes from ``theirs``."""
+
+    ours: Iterator[float]
+    cells: tuple[Cell, ...] = (GOOD.cell,)
+    label: str = "vllm"
+    subfolder: str = ""
+    done: int = 0
+    endpoint: SimpleNamespace = field(default_factory=lambda: SimpleNamespace(target=SimpleNamespace(engine="vllm")))
+
+    def run(self, cell: Cell, repeat: int) -> CellResult:
+        self.done += 1
+        return at(next(self.ours))
+
+
+@pytest.mark.parametrize(
+    ("ours", "theirs", "rounds", "status"),
+    [
+        ((100.0,), (99.0,), 1, Status.PASS),
+        ((100.0,), (80.0,), foreign_load.CROSSCHECK_SURE, Status.FAIL),  # not red by one round, however clear
+        ((100.0, 80.0), (90.0, 70.0, 110.0), foreign_load.CROSSCHECK_ROUNDS, Status.UNKNOWN),
+        ((100.0,), (None,), 1, Status.UNKNOWN),  # more rounds would not tell its rate either
+    ],
+)
+def test_rounds_go_on_until_the_answer_is_sure(
+    monkeypatch: pytest.MonkeyPatch, ours: tuple[float, ...], theirs: tuple[float | None, ...], rounds: int, status: Status
+) -> None:
+    said = cycle(theirs)
+    asked = 0
+
+    def benchmark(*args: object) -> CellResult:
+        nonlocal asked
+        asked += 1
+        rate = next(said)
+        return replace(at(1.0, "vllm-bench"), whole=None) if rate is None else at(rate, "vllm-bench")
+
+    monkeypatch.setattr(foreign_load, "run_in_container", benchmark)
+    (verdict,) = foreign_load.crosscheck(cast(Load, FakeLoad(cycle(ours))))
+    assert (asked, verdict.status) == (rounds, status)
 
 
 def test_a_benchmark_without_a_self_check_is_believed_by_who_chose_it() -> None:
