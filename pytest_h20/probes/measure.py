@@ -106,15 +106,21 @@ def write_bandwidth(
 
 
 def nccl_env(facts: Facts, node: str) -> dict[str, str]:
-    """NCCL's environment of a node as the engine gets it: its rails, GID index and control interface."""
+    """NCCL's environment of a node as the engine gets it: its rails, GID index and control interface.
+
+    As for the engine, the profile's environment wins over what follows from the inventory, and the node's over both. NCCL's own
+    lines always go to standard error: standard output holds the figures.
+    """
     spec = next(n for n in facts.inventory.nodes if n.name == node)
     env = {"NCCL_SOCKET_IFNAME": spec.control_interface, "NCCL_IB_DISABLE": "0", "NCCL_DEBUG": "INFO"}
     if spec.rails:
-        env["NCCL_IB_HCA"] = ",".join(r.device_port for r in spec.rails)
+        # "=" asks for exact names: without it mlx5_1 also takes mlx5_10 and its like.
+        env["NCCL_IB_HCA"] = "=" + ",".join(r.device_port for r in spec.rails)
         indices = {spec.rail_gid_index(r) for r in spec.rails} - {None}
         if len(indices) == 1:
             env["NCCL_IB_GID_INDEX"] = str(indices.pop())
-    return {**env, **spec.env}
+    of_profile = {key: str(value) for key, value in facts.profile.env.items()} if facts.profile is not None else {}
+    return {**env, **of_profile, **spec.env, "NCCL_DEBUG_FILE": "/dev/stderr"}
 
 
 def all_reduce(

@@ -9,6 +9,7 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
+from typing import Any
 
 from pytest_h20.probes.counters import ALL_REDUCES_PER_STEP, BYTES_PER_VALUE, HIDDEN_SIZE
 from pytest_h20.probes.script import Probe, ProbeError
@@ -229,16 +230,15 @@ def all_reduce_perf_argv(hosts: Mapping[str, int], json_file: str, env: Mapping[
 def parse_all_reduce(text: str) -> AllReduce:
     """The JSON of nccl-tests' ``-J`` (version 3: ``results[].size``, ``.out_of_place``/``.in_place`` with ``time`` in us,
     ``bus_bw``,
-    ``nwrong``) and of our own torch runner, which writes the same keys."""
-    start = text.find("{")
-    try:
-        data = json.loads(text[start:]) if start >= 0 else None
-    except ValueError as error:
-        raise ProbeError(f"not JSON: {error}") from None
-    if not isinstance(data, Mapping) or not isinstance(data.get("results"), list):
-        raise ProbeError("no results list in the JSON")
+    ``nwrong``) and of our own torch runner, which writes the same keys.
+
+    Other text may stand before and after it: NCCL prints its INFO lines to the same output, also after the results.
+    """
+    data = _object_with_results(text)
     points = []
     for r in data["results"]:
+        if not isinstance(r, Mapping):
+            raise ProbeError(f"a result is {r!r}, not an object")
         best = next((r[k] for k in ("out_of_place", "in_place") if isinstance(r.get(k), Mapping)), None)
         if best is None:
             raise ProbeError(f"result of size {r.get('size')} has no figures")
@@ -253,6 +253,21 @@ def parse_all_reduce(text: str) -> AllReduce:
     devices = config.get("devices") if isinstance(config, Mapping) else None
     ranks = len(devices) if isinstance(devices, list) else int(data.get("ranks") or 0)
     return AllReduce(str(data.get("tool") or "nccl-tests"), ranks, str(data.get("nccl_version") or ""), tuple(points))
+
+
+def _object_with_results(text: str) -> Mapping[str, Any]:
+    """The first JSON object with a list of results that starts a line of a mixed output. Raises ``ProbeError`` when there is none."""
+    decoder = json.JSONDecoder()
+    lost = ProbeError("no results list in the JSON")
+    for found in re.finditer(r"^[ \t]*\{", text, flags=re.M):
+        try:
+            data, _ = decoder.raw_decode(text, found.end() - 1)
+        except (ValueError, RecursionError) as error:
+            lost = ProbeError(f"not JSON: {error}")
+            continue
+        if isinstance(data, Mapping) and isinstance(data.get("results"), list):
+            return data
+    raise lost
 
 
 def busbw_floor(rail_gbps: Sequence[float]) -> tuple[float, str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -140,7 +141,27 @@ def test_a_crash_is_unknown_and_an_image_without_torch_only_when_wanted(monkeypa
 def test_rails_without_a_common_index_leave_it_to_nccl() -> None:
     cluster = blog_cluster()
     facts = cluster.gather()
-    assert nccl_env(facts, "node01")["NCCL_IB_HCA"].startswith("mlx5_1:1,mlx5_2:1")
+    assert nccl_env(facts, "node01")["NCCL_IB_HCA"].startswith("=mlx5_1:1,mlx5_2:1")
+
+
+def test_the_all_reduce_runs_with_the_engines_environment() -> None:
+    """The profile's entries win as they do for the engine; where NCCL writes is ours, or the figures could not be read."""
+    facts = blog_cluster().gather()
+    assert facts.profile is not None
+    wanted = {"NCCL_IB_GID_INDEX": "5", "NCCL_DEBUG_FILE": "/elsewhere/nccl.%h"}
+    profile = facts.profile.model_copy(update={"env": wanted})
+    env = nccl_env(replace(facts, profile=profile), "node01")
+    assert (env["NCCL_IB_GID_INDEX"], env["NCCL_DEBUG_FILE"]) == ("5", "/dev/stderr")
+
+
+def test_all_reduce_with_nccls_own_lines_behind_it() -> None:
+    """Recorded 2026-11-27 on two H200 as two nodes (NCCL 2.28.9 over sockets): INFO lines stand behind the figures."""
+    text = (Path(__file__).parent / "data" / "all_reduce-torch-2-nodes-2.28.9.txt").read_text(encoding="utf-8")
+    assert "NCCL INFO" in text.partition("\n")[2]
+    result = perf.parse_all_reduce(text)
+    assert (result.tool, result.ranks, result.nccl, len(result.points)) == ("torch", 2, "2.28.9", 12)
+    assert all(p.wrong == 0 for p in result.points)
+    assert perf.parse_all_reduce(f"node01:346 NCCL INFO {{not json}}\n{text}") == result
 
 
 def test_all_reduce_recorded_on_two_h200() -> None:
