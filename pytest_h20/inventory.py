@@ -162,7 +162,7 @@ class LoadSettings(_Model):
         None, description="pairs of input and output length; default: the write-up's 128/128 and 256/256"
     )
     recipe: Literal["steady", "blog"] = Field("steady", description="'blog': as many requests as streams, one wave")
-    seed: int = Field(20250405, description="of the random prompts")
+    seed: int = Field(20250405, description="of the random prompts, mixed with the id of the run; --h20-seed repeats one")
     min_requests: Annotated[int, Field(ge=1)] | None = Field(None, description="requests per cell, at least; default: by recipe")
     limit: Literal["all", "none"] = Field("all", description="'none' records without judging; such a run cannot be accepted")
     dataset: str | None = Field(None, description="ShareGPT file inside the container, for the engine's own benchmark")

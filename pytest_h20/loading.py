@@ -95,7 +95,7 @@ class Load:
         return LoadPlan(
             recipe=recipe,
             requests=self.settings.min_requests and max(self.settings.min_requests, cell.concurrency),
-            seed=self.settings.seed + repeat,  # a repeat must not find its own prompts in the prefix cache
+            seed=self.session.seed + repeat,  # a repeat must not find its own prompts in the prefix cache
             time_scale=self.session.clock.scale,
             slo=Slo(self.settings.slo_ttft_ms, self.settings.slo_tpot_ms),
             warmup=0 if _shape(cell) in self._warm else 1,

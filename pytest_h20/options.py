@@ -63,6 +63,7 @@ OPTIONS: tuple[Option, ...] = (
     Option("h20-accuracy", "JSONL file of questions and answers (GSM8K style) to grade in addition", metavar="FILE"),
     Option("h20-calibrate", "Measure every cell several times and write limits with their spread to FILE", metavar="FILE"),
     Option("h20-repeats", "Repeats of each cell when calibrating (default: 5)", metavar="N"),
+    Option("h20-seed", "Seed of the random prompts, to repeat those of an earlier run (default: new prompts in every run)", metavar="N"),
     Option(
         "h20-fault", "Fault to inject into the rehearsal (repeatable); docs/faults.md lists them", kind="list", metavar="NAME"
     ),

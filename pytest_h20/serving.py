@@ -90,7 +90,8 @@ class Endpoint:
         vocabulary = vocabulary_of(self.target)
         import random
 
-        ids = random.Random(20250405).choices(range(vocabulary.low, vocabulary.high), k=input_len)
+        # New ones in every run: a prompt that an engine has in its prefix cache moves no bytes.
+        ids = random.Random(f"{self.session.seed} counted {input_len}").choices(range(vocabulary.low, vocabulary.high), k=input_len)
         ids = [i for i in ids if i not in vocabulary.special] or [vocabulary.low + 1]
         body = {
             "model": self.model,

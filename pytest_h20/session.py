@@ -91,6 +91,16 @@ class Session:
             node.close()
         self._nodes = None
 
+    @property
+    def seed(self) -> int:
+        """Of this run's prompts: the inventory's ``load.seed`` mixed with the run's id, so that an engine that outlives a run (kept,
+        attached) never has the next run's prompts in its prefix cache. ``--h20-seed`` repeats those of an earlier run."""
+        asked = self.value("h20_seed")
+        if asked is not None:
+            return seed_asked(asked)
+        mixed = hashlib.sha256(f"{self.inventory.load.seed} {self.run_id}".encode()).digest()
+        return int.from_bytes(mixed[:4], "big") >> 1
+
     def value(self, name: str) -> Any:
         """The value of an option by its dest name."""
         return self.settings[name].value
@@ -219,6 +229,8 @@ def _numbers_that_fit(settings: Mapping[str, Setting], targets: Sequence[Target]
         limits = load_limits(Path(source)) if source else None
         if limits is not None and load.limit == "all" and not settings["h20_calibrate"]:
             require_coverage([c.id for c in cells_of(load)], limits, str(source))
+    if settings["h20_seed"].value is not None:
+        seed_asked(settings["h20_seed"].value)
     if settings["h20_calibrate"]:
         repeats_asked(settings["h20_repeats"].value)
         path = Path(settings["h20_calibrate"].value).resolve()
@@ -271,6 +283,14 @@ def _dataset_that_can_tell(path: str, rehearsed: bool) -> None:
         )
     if rehearsed and {q.question for q in questions} - {q.question for q in shipped()}:
         raise UsageError(f"--h20-accuracy={path}: the rehearsal can only answer the questions of pytest_h20/endpoint/data/answers.jsonl")
+
+
+def seed_asked(value: object) -> int:
+    """``--h20-seed``. Raises ``UsageError`` for what is no whole number from 0."""
+    text = str(value)
+    if not text.isascii() or not text.isdigit() or len(text) > 18:
+        raise UsageError(f"--h20-seed={text}: a whole number from 0 is needed; an earlier run's stands in its load/ENGINE/*.json")
+    return int(text)
 
 
 def repeats_asked(value: object) -> int:

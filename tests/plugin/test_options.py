@@ -23,6 +23,7 @@ THROUGHPUT = str(test_throughput.__file__)
         (["--h20-replay="], "--h20-replay: is given without a value"),
         (["--h20-limits=nofile.yaml"], "no such limits file"),
         (["--h20-repeats=3"], "only with --h20-calibrate"),
+        (["--h20-seed=seven"], "a whole number from 0 is needed"),
         (["--h20-calibrate=x.yaml", "--h20-repeats=2"], "a whole number from 3 is needed"),
         (["--h20-calibrate=nodir/x.yaml"], "a file in a folder that exists is needed"),
         (["--h20-load=sglang-bench"], "the rehearsal's containers hold none"),
