@@ -13,7 +13,7 @@ from pytest_h20.cluster.clock import Clock
 from pytest_h20.cluster.http import ask, reachable
 from pytest_h20.cluster.journal import Journal
 from pytest_h20.cluster.launch import Target, plan_text, start_step
-from pytest_h20.cluster.logs import Follower
+from pytest_h20.cluster.logs import Follower, nccl_warnings
 from pytest_h20.cluster.preflight import Preflight
 from pytest_h20.cluster.progress import Progress
 from pytest_h20.cluster.state import ClusterState, Phase, RoleRef
@@ -294,7 +294,9 @@ class BringUp:
             kept = self.journal.evidence(f"logs/{role}.log", follower.text) if follower.text else ""
             tail = follower.tail(40) or "(no output)"
             self.journal.event("log", node=follower.role.node, source=role, text=tail, evidence=kept)
-        found = primary({role: diagnose(follower.text) for role, follower in self._followers.items()})
+        folder = self.target.node_dir(self.run_id)
+        warned = {node: nccl_warnings(self.nodes[node], folder) for node in dict.fromkeys(r.node for r in self.roles)}
+        found = primary({role: diagnose(warned[f.role.node] + f.text) for role, f in self._followers.items()})
         lines = []
         if found is not None and found[1].cause is not None and found[1].outcome == "failed":
             role, verdict = found

@@ -6,10 +6,23 @@ import re
 from dataclasses import dataclass, field
 
 from pytest_h20.cluster.state import RoleRef
+from pytest_h20.errors import H20Error
 from pytest_h20.transport import Node
 
 _ANSI = re.compile(r"\x1b\[[0-9;?]*[ -/]*[@-~]")
 _CHUNK = 4 << 20
+
+_NCCL_WARNINGS = "find %s -maxdepth 1 -type f -name 'nccl.*' -exec grep -ah 'NCCL WARN' {} + | head -c 262144"
+"""Regular files only, and bounded: whoever writes into the folder of a run decides neither where we read nor how much."""
+
+
+def nccl_warnings(node: Node, folder: str) -> str:
+    """NCCL's own WARN lines of every rank on a node. ``NCCL_DEBUG_FILE`` keeps them out of the engine's log, where one reads only
+    that NCCL failed. Empty when there are none, or when the node does not answer: this explains a failure that is told anyway."""
+    try:
+        return node.run(_NCCL_WARNINGS, folder, timeout=30.0).stdout
+    except H20Error:
+        return ""
 
 
 @dataclass

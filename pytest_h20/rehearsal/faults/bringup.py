@@ -45,6 +45,12 @@ def _no_engine_in_image(world: World) -> None:
         image.packages.pop("sglang", None)
 
 
+def _no_interface(world: World) -> None:
+    node = list(world.machines)[1]
+    warning = f"[2026-11-27 07:54:32] {node}:346:346 [0] bootstrap.cc:114 NCCL WARN Bootstrap : no socket interface found"
+    world.nccl.extra_lines[node] = [warning]
+
+
 _OTHER_CUDA = "python=3.12.3\ncuda=12.6\nnccl=2.21.5\npackage\tsglang\t0.4.4.post3\npackage\ttorch\t2.5.1\n"
 _OTHER_PYTHON = "python=3.11.9\ncuda=12.4\nnccl=2.21.5\npackage\tsglang\t0.4.4.post3\npackage\ttorch\t2.5.1\n"
 
@@ -83,6 +89,8 @@ FAULTS = (
            _dies("rank1", 0.4, 1, "safetensors_rust.SafetensorError: Error while deserializing header: MetadataIncompleteBuffer"), "weight file"),
     _fault("gloo-cannot-connect", "Gloo picked an address that the other node cannot reach.", "F01",
            _dies("rank0", 0.09, 1, "RuntimeError: Gloo connectFullMesh failed with [../third_party/gloo/gloo/transport/tcp/pair.cc:144] no error"), "GLOO_SOCKET_IFNAME"),
+    _fault("nccl-warns-in-its-own-file", "NCCL's reason stands in its own file; the engine's log says only that NCCL failed.", "recorded on two H200 (NCCL 2.28.9)",
+           together(_no_interface, _dies("rank1", 0.5, 1, "RuntimeError: NCCL error: invalid usage (run with NCCL_DEBUG=WARN for details)")), "NCCL_SOCKET_IFNAME names an interface"),
     _fault("rendezvous-times-out", "The other rank never arrives at the rendezvous.", "F14",
            _dies("rank0", 0.3, 1, "torch.distributed.DistStoreError: Timed out after 601 seconds waiting for clients. 1/2 clients joined."), "clients joined"),
     _fault("ready-but-port-taken", "The ready line is there, but the port was taken and another server answers.", "F11; recorded with SGLang 0.5.16",
