@@ -123,6 +123,7 @@ class ActivePlugin:
         self.session = session
         self.controller = not hasattr(config, "workerinput")
         self.partial: list[str] = []
+        self.given_way: dict[str, str] = {}
         title = f"Acceptance of {session.inventory.name}"
         self.reporting = Reporting(config, session.run, self.controller, title)
         config.pluginmanager.register(self.reporting, "h20-reporting")
@@ -133,6 +134,21 @@ class ActivePlugin:
         """Without a path on the command line the acceptance suite is what runs."""
         if self.config.args_source is not pytest.Config.ArgsSource.ARGS:
             self.config.args = [str(ACCEPTANCE)]
+
+    @pytest.hookimpl(tryfirst=True)
+    def pytest_sessionstart(self) -> None:
+        """By now every plugin is there: the short names of our fixtures that nobody else has."""
+        from pytest_h20 import fixtures, short_names
+
+        manager, withheld = self.config.pluginmanager, set()
+        for name, plugin in manager.list_name_plugin():
+            if plugin is None or plugin is fixtures:
+                continue
+            conftest = name.endswith("conftest.py")
+            for short in short_names.defined_by(plugin):
+                self.given_way[short] = _relative(Path(name), self.config.invocation_params.dir) if conftest else f"plugin {name}"
+                withheld |= set() if conftest else {short}
+        manager.register(short_names.plugin_of(name for name in short_names.SCOPES if name not in withheld), "h20-short-names")
 
     # ------------------------------------------------------------------ header
     def pytest_report_header(self) -> list[str]:
@@ -155,6 +171,9 @@ class ActivePlugin:
             if setting.value and name not in shown:
                 text = ", ".join(setting.value) if isinstance(setting.value, tuple) else setting.value
                 lines.append(f"h20: {name.replace('_', '-')} = {text} (from {setting.origin})")
+        given_way = ", ".join(f"{short} (of {owner}; ours is h20_{short})" for short, owner in sorted(self.given_way.items()))
+        if given_way:
+            lines.append(f"h20: these fixtures are not ours: {given_way}")
         if s.run is not None:
             lines.append(f"h20: run folder {_relative(s.run.path, self.config.invocation_params.dir)}")
         return lines
@@ -204,7 +223,7 @@ class ActivePlugin:
     def pytest_runtest_setup(self, item: pytest.Item) -> None:
         """One failed bring-up is told once: whoever needs the cluster after that is skipped with its reason."""
         item.stash[VERDICTS_KEY] = []
-        if "cluster" not in getattr(item, "fixturenames", ()) or self.session.run is None:
+        if "h20_cluster" not in getattr(item, "fixturenames", ()) or self.session.run is None:
             return
         params = getattr(getattr(item, "callspec", None), "params", {})
         label = params.get("h20_engine", self.session.labels[0])
@@ -216,10 +235,10 @@ class ActivePlugin:
     def pytest_runtest_call(self, item: pytest.Item) -> Generator[None, object, object]:
         """A measurement is alone on the endpoint; everything else that talks to it may go on side by side."""
         names = set(getattr(item, "fixturenames", ()))
-        if self.session.run is None or not names & {"endpoint", "client", "load", "alone", "cluster"}:
+        if self.session.run is None or not names & {"h20_alone", "h20_cluster"}:
             return (yield from _told_plainly(item))
         shared = self.session.shared
-        with shared.exclusive("traffic") if names & {"load", "alone"} else shared.together("traffic"):
+        with shared.exclusive("traffic") if names & {"h20_load", "h20_alone"} else shared.together("traffic"):
             return (yield from _told_plainly(item))
 
     def checks_of_hooks(self, label: str, state: ClusterState) -> None:

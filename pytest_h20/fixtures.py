@@ -1,23 +1,25 @@
 """The fixtures of the plugin, for the acceptance suite and for tests of other repositories.
 
-All but ``judge`` and ``alone`` are session-scoped: the cluster is brought up once, by whichever test needs it first, in whichever
-xdist worker, and taken down by the controller.
+All but ``h20_judge`` and ``h20_alone`` are session-scoped: the cluster is brought up once, by whichever test needs it first, in
+whichever xdist worker, and taken down by the controller.
 
-==============  ==================================================================================================
-``inventory``   the :class:`~pytest_h20.inventory.Inventory`
-``h20_engine``  label of the engine under test (``sglang``); with two engines every test that uses it runs for each
-``target``      the :class:`~pytest_h20.cluster.launch.Target`: engine, profile, nodes
-``nodes``       name → :class:`~pytest_h20.transport.Node`, connected on first use
-``run``         the run folder (:class:`~pytest_h20.report.run.RunFolder`): ``run.evidence(name, data)``
-``facts``       what the probes found on all nodes, gathered once
-``cluster``     the :class:`~pytest_h20.cluster.state.ClusterState` of a cluster that is up
-``endpoint``    the :class:`~pytest_h20.serving.Endpoint`: ``url``, ``model``, ``ctx``
-``client``      an ``openai.OpenAI`` client for it
-``nccl_logs``   the :class:`~pytest_h20.nccl.Job` judged from the logs of the serving processes
-``load``        the :class:`~pytest_h20.loading.Load`: ``load.run(cell)``
-``judge``       record verdicts and let the test pass, fail or skip by the worst of them
-``alone``       no other test talks to the endpoint while this one runs
-==============  ==================================================================================================
+Each has a short name, too (``client`` for ``h20_client``; `pytest_h20.short_names`), in a run that asked for a cluster.
+
+=================  ===============================================================================================
+``h20_inventory``  the :class:`~pytest_h20.inventory.Inventory`
+``h20_engine``     label of the engine under test (``sglang``); with two engines every test that uses it runs for each
+``h20_target``     the :class:`~pytest_h20.cluster.launch.Target`: engine, profile, nodes
+``h20_nodes``      name → :class:`~pytest_h20.transport.Node`, connected on first use
+``h20_run``        the run folder (:class:`~pytest_h20.report.run.RunFolder`): ``run.evidence(name, data)``
+``h20_facts``      what the probes found on all nodes, gathered once
+``h20_cluster``    the :class:`~pytest_h20.cluster.state.ClusterState` of a cluster that is up
+``h20_endpoint``   the :class:`~pytest_h20.serving.Endpoint`: ``url``, ``model``, ``ctx``
+``h20_client``     an ``openai.OpenAI`` client for it
+``h20_nccl_logs``  the :class:`~pytest_h20.nccl.Job` judged from the logs of the serving processes
+``h20_load``       the :class:`~pytest_h20.loading.Load`: ``load.run(cell)``
+``h20_judge``      record verdicts and let the test pass, fail or skip by the worst of them
+``h20_alone``      no other test talks to the endpoint while this one runs
+=================  ===============================================================================================
 """
 
 from __future__ import annotations
@@ -62,7 +64,7 @@ def _session(request: pytest.FixtureRequest) -> Session:
 
 
 @pytest.fixture(scope="session")
-def inventory(request: pytest.FixtureRequest) -> Inventory:
+def h20_inventory(request: pytest.FixtureRequest) -> Inventory:
     """The inventory of this run."""
     return _session(request).inventory
 
@@ -85,25 +87,25 @@ def h20_engine(request: pytest.FixtureRequest) -> str:
 
 
 @pytest.fixture(scope="session")
-def target(request: pytest.FixtureRequest, h20_engine: str) -> Target:
+def h20_target(request: pytest.FixtureRequest, h20_engine: str) -> Target:
     """Engine, profile and nodes under test."""
     return _session(request).target(h20_engine)
 
 
 @pytest.fixture(scope="session")
-def nodes(request: pytest.FixtureRequest) -> dict[str, Node]:
+def h20_nodes(request: pytest.FixtureRequest) -> dict[str, Node]:
     """Every node of the inventory by name. Nothing is reached until a test runs something on one."""
     return _session(request).nodes
 
 
 @pytest.fixture(scope="session")
-def run(request: pytest.FixtureRequest) -> RunFolder:
+def h20_run(request: pytest.FixtureRequest) -> RunFolder:
     """The run folder."""
     return _session(request).folder
 
 
 @pytest.fixture(scope="session")
-def facts(request: pytest.FixtureRequest, h20_engine: str) -> GatheredFacts:
+def h20_facts(request: pytest.FixtureRequest, h20_engine: str) -> GatheredFacts:
     """What the probes found on all nodes: gathered once for all tests and workers."""
     from pytest_h20.gathering import gathered
 
@@ -111,7 +113,7 @@ def facts(request: pytest.FixtureRequest, h20_engine: str) -> GatheredFacts:
 
 
 @pytest.fixture(scope="session")
-def cluster(request: pytest.FixtureRequest, h20_engine: str) -> ClusterState:
+def h20_cluster(request: pytest.FixtureRequest, h20_engine: str) -> ClusterState:
     """The cluster, up and proved ready. The first test that asks brings it up; a failure is told there, once."""
     from pytest_h20.cluster.shared import FailedElsewhere
     from pytest_h20.errors import H20Error
@@ -132,43 +134,43 @@ def cluster(request: pytest.FixtureRequest, h20_engine: str) -> ClusterState:
 
 
 @pytest.fixture(scope="session")
-def endpoint(request: pytest.FixtureRequest, h20_engine: str, cluster: ClusterState) -> Endpoint:
+def h20_endpoint(request: pytest.FixtureRequest, h20_engine: str, h20_cluster: ClusterState) -> Endpoint:
     """The API of the cluster that is up, as this process reaches it."""
     from pytest_h20.serving import endpoint_of
 
-    return endpoint_of(_session(request), h20_engine, cluster)
+    return endpoint_of(_session(request), h20_engine, h20_cluster)
 
 
 @pytest.fixture(scope="session")
-def client(endpoint: Endpoint) -> openai.OpenAI:
+def h20_client(h20_endpoint: Endpoint) -> openai.OpenAI:
     """An OpenAI client for the endpoint: what your users will use."""
-    return endpoint.openai()
+    return h20_endpoint.openai()
 
 
 @pytest.fixture(scope="session")
-def nccl_logs(request: pytest.FixtureRequest, h20_engine: str, endpoint: Endpoint) -> Job:
+def h20_nccl_logs(request: pytest.FixtureRequest, h20_engine: str, h20_endpoint: Endpoint) -> Job:
     """The job as NCCL's own logs of the serving processes tell it, after a request has been served."""
     from pytest_h20.serving import nccl_job
 
-    return nccl_job(_session(request), h20_engine, endpoint)
+    return nccl_job(_session(request), h20_engine, h20_endpoint)
 
 
 @pytest.fixture(scope="session")
-def load(request: pytest.FixtureRequest, h20_engine: str, endpoint: Endpoint) -> Load:
+def h20_load(request: pytest.FixtureRequest, h20_engine: str, h20_endpoint: Endpoint) -> Load:
     """The load generator, aimed at the endpoint. A test that uses it is alone on the endpoint."""
     from pytest_h20.loading import load_of
 
     plugin = _active(request)
-    return load_of(plugin.session, h20_engine, endpoint, plugin.line_writer(), _is_terminal(request))
+    return load_of(plugin.session, h20_engine, h20_endpoint, plugin.line_writer(), _is_terminal(request))
 
 
 @pytest.fixture
-def alone() -> None:
+def h20_alone() -> None:
     """No other test talks to the endpoint while a test with this fixture runs, in any worker."""
 
 
 @pytest.fixture
-def judge(request: pytest.FixtureRequest) -> Judge:
+def h20_judge(request: pytest.FixtureRequest) -> Judge:
     """Record verdicts; the test fails when one is FAIL or UNKNOWN, and is skipped when all are SKIP.
 
     ``judge()`` with nothing at all fails: a check that looked at nothing has proved nothing.

@@ -25,58 +25,58 @@ Graded = tuple[Sequence[Verdict], Score]
 
 
 @pytest.fixture(scope="session")
-def api(endpoint: Endpoint) -> Api:
+def api(h20_endpoint: Endpoint) -> Api:
     """The client of the checks."""
-    return Api(with_served_version(endpoint.ctx))
+    return Api(with_served_version(h20_endpoint.ctx))
 
 
 def _key(name: str, label: str) -> str:
     return f"score-{name}-{''.join(c if c.isalnum() else '-' for c in label)}"
 
 
-def _graded(endpoint: Endpoint, api: Api, name: str, path: str | None) -> Graded:
+def _graded(h20_endpoint: Endpoint, api: Api, name: str, path: str | None) -> Graded:
     """Asked once per engine and run, whichever worker comes first."""
 
     def ask() -> Graded:
         return check_accuracy(api) if path is None else check_dataset(api, path, load_dataset(path))
 
-    return endpoint.session.shared.once(_key(name, endpoint.label), ask)
+    return h20_endpoint.session.shared.once(_key(name, h20_endpoint.label), ask)
 
 
-def _user_file(endpoint: Endpoint) -> str:
-    path = endpoint.session.settings["h20_accuracy"].value
+def _user_file(h20_endpoint: Endpoint) -> str:
+    path = h20_endpoint.session.settings["h20_accuracy"].value
     if not path:
         pytest.skip("no data set of the user's: --h20-accuracy=FILE.jsonl grades one")
     return str(path)
 
 
-def test_accuracy(endpoint: Endpoint, api: Api, judge: Judge) -> None:
+def test_accuracy(h20_endpoint: Endpoint, api: Api, h20_judge: Judge) -> None:
     """The shipped questions; the gate is on the lower end of the Wilson interval."""
-    judge(*_graded(endpoint, api, "shipped", None)[0])
+    h20_judge(*_graded(h20_endpoint, api, "shipped", None)[0])
 
 
-def test_dataset(endpoint: Endpoint, api: Api, judge: Judge) -> None:
+def test_dataset(h20_endpoint: Endpoint, api: Api, h20_judge: Judge) -> None:
     """The user's questions, graded the same way."""
-    judge(*_graded(endpoint, api, "dataset", _user_file(endpoint))[0])
+    h20_judge(*_graded(h20_endpoint, api, "dataset", _user_file(h20_endpoint))[0])
 
 
 @pytest.mark.parametrize("check", ANSWERS, ids=lambda check: check.name)
-def test_property(check: Listed, api: Api, judge: Judge) -> None:
+def test_property(check: Listed, api: Api, h20_judge: Judge) -> None:
     """Other properties of the answers."""
-    judge(*check.run(api))
+    h20_judge(*check.run(api))
 
 
-def test_compare(endpoint: Endpoint, api: Api, judge: Judge) -> None:
+def test_compare(h20_endpoint: Endpoint, api: Api, h20_judge: Judge) -> None:
     """With --engine given twice: the second engine against the first, on the same questions."""
     verdicts = []
-    for name, path in (("shipped", None), ("dataset", endpoint.session.settings["h20_accuracy"].value)):
+    for name, path in (("shipped", None), ("dataset", h20_endpoint.session.settings["h20_accuracy"].value)):
         if name == "dataset" and not path:
             continue
-        mine = _graded(endpoint, api, name, path)[1]
-        for other in endpoint.session.labels:
-            known = endpoint.session.shared.published(_key(name, other)) if other != endpoint.label else None
+        mine = _graded(h20_endpoint, api, name, path)[1]
+        for other in h20_endpoint.session.labels:
+            known = h20_endpoint.session.shared.published(_key(name, other)) if other != h20_endpoint.label else None
             if known is not None and known[0] and known[1][1].n and mine.n:
-                verdicts.append(compare_verdict(api, other, endpoint.label, known[1][1], mine, f"{name} questions"))
+                verdicts.append(compare_verdict(api, other, h20_endpoint.label, known[1][1], mine, f"{name} questions"))
     if not verdicts:
         pytest.skip("only one engine has been asked so far: --engine given twice compares two")
-    judge(*verdicts)
+    h20_judge(*verdicts)

@@ -14,26 +14,26 @@ from pytest_h20.transport import Node
 pytestmark = pytest.mark.h20_gate("bringup")
 
 
-def test_ready(cluster: ClusterState, target: Target, judge: Judge) -> None:
+def test_ready(h20_cluster: ClusterState, h20_target: Target, h20_judge: Judge) -> None:
     """The ready line on rank 0, /health, and one completion, within the profile's time."""
-    judge(ready_in_time(cluster, target.profile.ready_timeout))
+    h20_judge(ready_in_time(h20_cluster, h20_target.profile.ready_timeout))
 
 
-def test_answering_server_is_ours(cluster: ClusterState, judge: Judge) -> None:
+def test_answering_server_is_ours(h20_cluster: ClusterState, h20_judge: Judge) -> None:
     """The socket that listens on the port is held by a process in our container."""
-    judge(ours(cluster))
+    h20_judge(ours(h20_cluster))
 
 
-def test_first_completion(cluster: ClusterState, target: Target, judge: Judge) -> None:
+def test_first_completion(h20_cluster: ClusterState, h20_target: Target, h20_judge: Judge) -> None:
     """One token came back under the deadline: /health never runs a forward pass, so it proves little."""
-    judge(first_completion(cluster, target.profile.first_completion_timeout))
+    h20_judge(first_completion(h20_cluster, h20_target.profile.first_completion_timeout))
 
 
-def test_every_rank_runs(cluster: ClusterState, nodes: dict[str, Node], judge: Judge) -> None:
+def test_every_rank_runs(h20_cluster: ClusterState, h20_nodes: dict[str, Node], h20_judge: Judge) -> None:
     """The container of every rank is still up once the server answers."""
-    judge(*alive(cluster, nodes))
+    h20_judge(*alive(h20_cluster, h20_nodes))
 
 
-def test_same_versions_on_all_nodes(facts: GatheredFacts, cluster: ClusterState, judge: Judge) -> None:
+def test_same_versions_on_all_nodes(h20_facts: GatheredFacts, h20_cluster: ClusterState, h20_judge: Judge) -> None:
     """Engine, torch and NCCL inside the image are the same on every node (F09)."""
-    judge(same_versions(facts, cluster))
+    h20_judge(same_versions(h20_facts, h20_cluster))

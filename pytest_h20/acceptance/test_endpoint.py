@@ -22,18 +22,18 @@ LONELY = [check for check in ENDPOINT if check.id in ALONE]
 
 
 @pytest.fixture(scope="session")
-def api(endpoint: Endpoint) -> Api:
+def api(h20_endpoint: Endpoint) -> Api:
     """The client of the checks; one per process, so that it can report every shape it saw."""
-    return Api(with_served_version(endpoint.ctx))
+    return Api(with_served_version(h20_endpoint.ctx))
 
 
 @pytest.mark.parametrize("check", LONELY, ids=lambda check: check.name)
-def test_alone(check: Listed, api: Api, judge: Judge, alone: None) -> None:
+def test_alone(check: Listed, api: Api, h20_judge: Judge, h20_alone: None) -> None:
     """Properties that other clients would disturb."""
-    judge(*check.run(api))
+    h20_judge(*check.run(api))
 
 
 @pytest.mark.parametrize("check", SHARED, ids=lambda check: check.name)
-def test_property(check: Listed, api: Api, judge: Judge) -> None:
+def test_property(check: Listed, api: Api, h20_judge: Judge) -> None:
     """One property of the API."""
-    judge(*check.run(api))
+    h20_judge(*check.run(api))

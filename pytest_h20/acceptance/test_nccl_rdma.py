@@ -23,89 +23,89 @@ pytestmark = pytest.mark.h20_gate("rdma")
 
 
 @pytest.fixture(autouse=True)
-def _something_to_prove(target: Target) -> None:
+def _something_to_prove(h20_target: Target) -> None:
     """Skipped with the reason where there is no RDMA between nodes to be proved."""
-    if len(target.nodes) < 2:
+    if len(h20_target.nodes) < 2:
         pytest.skip("one node: nothing crosses the network")
-    if not target.has_rdma:
+    if not h20_target.has_rdma:
         pytest.skip("the inventory says that RDMA is stood in, or names no rails")
 
 
 @pytest.fixture(scope="module")
-def proof(nccl_logs: Job, target: Target, facts: GatheredFacts) -> NcclVerdicts:
+def proof(h20_nccl_logs: Job, h20_target: Target, h20_facts: GatheredFacts) -> NcclVerdicts:
     """The job's log, held against the inventory."""
-    return NcclVerdicts(nccl_logs, target, {name: v.nccl or "" for name, v in facts.images.versions.items()})
+    return NcclVerdicts(h20_nccl_logs, h20_target, {name: v.nccl or "" for name, v in h20_facts.images.versions.items()})
 
 
 @pytest.fixture(scope="session")
-def moved(endpoint: Endpoint, nccl_logs: Job) -> Traffic:
+def moved(h20_endpoint: Endpoint, h20_nccl_logs: Job) -> Traffic:
     """Counters of all nodes around one request of fixed size; the rails go into the report's map."""
-    return endpoint.counted_request(nccl_logs)
+    return h20_endpoint.counted_request(h20_nccl_logs)
 
 
-def test_job_runs_on_rdma(proof: NcclVerdicts, judge: Judge) -> None:
+def test_job_runs_on_rdma(proof: NcclVerdicts, h20_judge: Judge) -> None:
     """The verdict over the whole job: RDMA proven, sockets, mixed, intra-node only, or undetermined."""
-    judge(proof.job_verdict())
+    h20_judge(proof.job_verdict())
 
 
-def test_all_channels_between_nodes_use_gdrdma(proof: NcclVerdicts, judge: Judge) -> None:
+def test_all_channels_between_nodes_use_gdrdma(proof: NcclVerdicts, h20_judge: Judge) -> None:
     """Every inter-node channel is NET/IB with GPUDirect RDMA."""
-    judge(*proof.gdrdma())
+    h20_judge(*proof.gdrdma())
 
 
-def test_no_socket_channel_between_nodes(proof: NcclVerdicts, judge: Judge) -> None:
+def test_no_socket_channel_between_nodes(proof: NcclVerdicts, h20_judge: Judge) -> None:
     """No inter-node channel fell back to TCP."""
-    judge(*proof.no_sockets())
+    h20_judge(*proof.no_sockets())
 
 
-def test_every_hca_of_the_inventory_is_used(proof: NcclVerdicts, judge: Judge) -> None:
+def test_every_hca_of_the_inventory_is_used(proof: NcclVerdicts, h20_judge: Judge) -> None:
     """Each rail's HCA carries channels, and no other device does."""
-    judge(*proof.hcas())
+    h20_judge(*proof.hcas())
 
 
-def test_gid_index(proof: NcclVerdicts, judge: Judge) -> None:
+def test_gid_index(proof: NcclVerdicts, h20_judge: Judge) -> None:
     """RoCE v2 with the GID index of the inventory, per node."""
-    judge(*proof.gid_index())
+    h20_judge(*proof.gid_index())
 
 
-def test_bootstrap_on_control_interface(proof: NcclVerdicts, judge: Judge) -> None:
+def test_bootstrap_on_control_interface(proof: NcclVerdicts, h20_judge: Judge) -> None:
     """OOB and bootstrap run on the control interface."""
-    judge(*proof.bootstrap())
+    h20_judge(*proof.bootstrap())
 
 
-def test_one_nccl_version(proof: NcclVerdicts, judge: Judge) -> None:
+def test_one_nccl_version(proof: NcclVerdicts, h20_judge: Judge) -> None:
     """Every rank runs the same NCCL."""
-    judge(*proof.one_version())
+    h20_judge(*proof.one_version())
 
 
-def test_no_fatal_and_no_retry_warnings(proof: NcclVerdicts, judge: Judge) -> None:
+def test_no_fatal_and_no_retry_warnings(proof: NcclVerdicts, h20_judge: Judge) -> None:
     """NCCL reports neither errors nor retries."""
-    judge(*proof.no_errors())
+    h20_judge(*proof.no_errors())
 
 
-def test_log_is_complete(proof: NcclVerdicts, judge: Judge) -> None:
+def test_log_is_complete(proof: NcclVerdicts, h20_judge: Judge) -> None:
     """The logs of all ranks reach the first collective: a cut log proves nothing."""
-    judge(*proof.complete())
+    h20_judge(*proof.complete())
 
 
-def test_rail_moves_its_share(moved: Traffic, rail: RailRef, judge: Judge) -> None:
+def test_rail_moves_its_share(moved: Traffic, rail: RailRef, h20_judge: Judge) -> None:
     """This rail's byte counters rise by about the expected volume."""
-    judge(counters.rail_volume(moved, rail.node.name, rail.rail.hca, rail.rail.port))
+    h20_judge(counters.rail_volume(moved, rail.node.name, rail.rail.hca, rail.rail.port))
 
 
-def test_rail_without_errors(moved: Traffic, rail: RailRef, judge: Judge) -> None:
+def test_rail_without_errors(moved: Traffic, rail: RailRef, h20_judge: Judge) -> None:
     """No error counter of this rail rises."""
-    judge(counters.rail_errors(moved, rail.node.name, rail.rail.hca, rail.rail.port))
+    h20_judge(counters.rail_errors(moved, rail.node.name, rail.rail.hca, rail.rail.port))
 
 
-def test_rail_without_congestion(moved: Traffic, rail: RailRef, judge: Judge) -> None:
+def test_rail_without_congestion(moved: Traffic, rail: RailRef, h20_judge: Judge) -> None:
     """No congestion counter of this rail rises."""
-    judge(counters.rail_congestion(moved, rail.node.name, rail.rail.hca, rail.rail.port))
+    h20_judge(counters.rail_congestion(moved, rail.node.name, rail.rail.hca, rail.rail.port))
 
 
-def test_management_device_stays_out(moved: Traffic, node_name: str, target: Target, judge: Judge) -> None:
+def test_management_device_stays_out(moved: Traffic, node_name: str, h20_target: Target, h20_judge: Judge) -> None:
     """The management HCA does not carry collectives."""
-    node = next(n for n in target.nodes if n.name == node_name)
+    node = next(n for n in h20_target.nodes if n.name == node_name)
     if not node.other_hcas:
         pytest.skip("the inventory names no other HCAs on this node")
-    judge(*counters.unused_hcas_quiet(moved, node))
+    h20_judge(*counters.unused_hcas_quiet(moved, node))

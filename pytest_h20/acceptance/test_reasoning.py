@@ -19,12 +19,12 @@ pytestmark = pytest.mark.h20_gate("reasoning")
 
 
 @pytest.fixture(scope="session")
-def api(endpoint: Endpoint) -> Api:
+def api(h20_endpoint: Endpoint) -> Api:
     """The client of the checks."""
-    return Api(with_served_version(endpoint.ctx))
+    return Api(with_served_version(h20_endpoint.ctx))
 
 
 @pytest.mark.parametrize("check", REASONING, ids=lambda check: check.name)
-def test_property(check: Listed, api: Api, judge: Judge) -> None:
+def test_property(check: Listed, api: Api, h20_judge: Judge) -> None:
     """One property of the split."""
-    judge(*check.run(api))
+    h20_judge(*check.run(api))

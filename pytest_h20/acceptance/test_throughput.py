@@ -11,17 +11,17 @@ from pytest_h20.loading import Load
 pytestmark = pytest.mark.h20_gate("throughput")
 
 
-def test_throughput(load: Load, cell: Cell, judge: Judge) -> None:
+def test_throughput(h20_load: Load, cell: Cell, h20_judge: Judge) -> None:
     """Output tokens per second, TTFT and TPOT of one cell against its limits; sanity before judgement."""
-    if cell not in load.cells:
-        pytest.skip(f"{load.label} does not measure {cell.id} (its profile names other cells)")
-    judge(*(verdict for repeat in load.repeats for verdict in load.judge(load.run(cell, repeat), repeat)))
+    if cell not in h20_load.cells:
+        pytest.skip(f"{h20_load.label} does not measure {cell.id} (its profile names other cells)")
+    h20_judge(*(verdict for repeat in h20_load.repeats for verdict in h20_load.judge(h20_load.run(cell, repeat), repeat)))
 
 
-def test_crosscheck(load: Load, judge: Judge) -> None:
+def test_crosscheck(h20_load: Load, h20_judge: Judge) -> None:
     """The engine's own benchmark agrees on one cell (``--h20-load-crosscheck``)."""
-    if not load.session.value("h20_load_crosscheck"):
+    if not h20_load.session.value("h20_load_crosscheck"):
         pytest.skip("only with --h20-load-crosscheck")
     from pytest_h20.foreign_load import crosscheck
 
-    judge(*crosscheck(load))
+    h20_judge(*crosscheck(h20_load))

@@ -20,64 +20,64 @@ pytestmark = pytest.mark.h20_gate("weights")
 
 
 @pytest.fixture(scope="module")
-def weights(nodes: Mapping[str, Node], inventory: Inventory, target: Target, run: RunFolder) -> WeightsJudge:
+def weights(h20_nodes: Mapping[str, Node], h20_inventory: Inventory, h20_target: Target, h20_run: RunFolder) -> WeightsJudge:
     """The fast check of all nodes at once: seconds, no payload is read."""
-    chosen = {n.name: nodes[n.name] for n in target.nodes}
-    return WeightsJudge(fast_check(chosen, inventory, profile=target.profile, record=run.evidence), inventory)
+    chosen = {n.name: h20_nodes[n.name] for n in h20_target.nodes}
+    return WeightsJudge(fast_check(chosen, h20_inventory, profile=h20_target.profile, record=h20_run.evidence), h20_inventory)
 
 
-def test_readable(weights: WeightsJudge, node_name: str, judge: Judge) -> None:
+def test_readable(weights: WeightsJudge, node_name: str, h20_judge: Judge) -> None:
     """The model's folder can be examined, in the container's path."""
-    judge(weights.check("weights.readable", node_name))
+    h20_judge(weights.check("weights.readable", node_name))
 
 
-def test_names(weights: WeightsJudge, node_name: str, judge: Judge) -> None:
+def test_names(weights: WeightsJudge, node_name: str, h20_judge: Judge) -> None:
     """Shards 1 … N are all there: 158 of 163 start and answer garbage (F46)."""
-    judge(weights.check("weights.names", node_name))
+    h20_judge(weights.check("weights.names", node_name))
 
 
-def test_sizes(weights: WeightsJudge, node_name: str, judge: Judge) -> None:
+def test_sizes(weights: WeightsJudge, node_name: str, h20_judge: Judge) -> None:
     """Every shard is as long as its header says: no truncated download (F47, F48)."""
-    judge(weights.check("weights.sizes", node_name))
+    h20_judge(weights.check("weights.sizes", node_name))
 
 
-def test_headers(weights: WeightsJudge, node_name: str, judge: Judge) -> None:
+def test_headers(weights: WeightsJudge, node_name: str, h20_judge: Judge) -> None:
     """Every header is valid, its offsets have neither gap nor overlap, and no tensor is in two shards."""
-    judge(weights.check("weights.headers", node_name))
+    h20_judge(weights.check("weights.headers", node_name))
 
 
-def test_index(weights: WeightsJudge, node_name: str, judge: Judge) -> None:
+def test_index(weights: WeightsJudge, node_name: str, h20_judge: Judge) -> None:
     """Index and headers agree in both directions."""
-    judge(weights.check("weights.index", node_name))
+    h20_judge(weights.check("weights.index", node_name))
 
 
-def test_shapes(weights: WeightsJudge, node_name: str, judge: Judge) -> None:
+def test_shapes(weights: WeightsJudge, node_name: str, h20_judge: Judge) -> None:
     """dtype and shape of every tensor are what config.json implies."""
-    judge(weights.check("weights.shapes", node_name))
+    h20_judge(weights.check("weights.shapes", node_name))
 
 
-def test_total(weights: WeightsJudge, node_name: str, judge: Judge) -> None:
+def test_total(weights: WeightsJudge, node_name: str, h20_judge: Judge) -> None:
     """The bytes of all tensors are as many as inventory, config and index say."""
-    judge(weights.check("weights.total", node_name))
+    h20_judge(weights.check("weights.total", node_name))
 
 
-def test_leftovers(weights: WeightsJudge, node_name: str, judge: Judge) -> None:
+def test_leftovers(weights: WeightsJudge, node_name: str, h20_judge: Judge) -> None:
     """No trace of an unfinished download."""
-    judge(weights.check("weights.leftovers", node_name))
+    h20_judge(weights.check("weights.leftovers", node_name))
 
 
-def test_small_files(weights: WeightsJudge, node_name: str, judge: Judge) -> None:
+def test_small_files(weights: WeightsJudge, node_name: str, h20_judge: Judge) -> None:
     """config, tokenizer and model code are there (F49)."""
-    judge(weights.check("weights.small_files", node_name))
+    h20_judge(weights.check("weights.small_files", node_name))
 
 
-def test_equal(weights: WeightsJudge, judge: Judge) -> None:
+def test_equal(weights: WeightsJudge, h20_judge: Judge) -> None:
     """Shards (name, size, header) and small files are the same on every node."""
-    judge(*weights.equal())
+    h20_judge(*weights.equal())
 
 
-def test_sha256(weights: WeightsJudge, nodes: Mapping[str, Node], run: RunFolder, judge: Judge) -> None:
+def test_sha256(weights: WeightsJudge, h20_nodes: Mapping[str, Node], h20_run: RunFolder, h20_judge: Judge) -> None:
     """SHA-256 of every file, against what is known offline, else node against node. Minutes once, then cached on the nodes."""
     log = logging.getLogger("pytest_h20.weights")
-    chosen = {name: nodes[name] for name in weights.facts.fast}
-    judge(*full_verdicts(weights, chosen, progress=lambda node, p: log.info("%s: %s", node, p), record=run.evidence))
+    chosen = {name: h20_nodes[name] for name in weights.facts.fast}
+    h20_judge(*full_verdicts(weights, chosen, progress=lambda node, p: log.info("%s: %s", node, p), record=h20_run.evidence))

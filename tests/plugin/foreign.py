@@ -11,6 +11,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+NEIGHBOURS = ("flask", "django")
+"""Plugins of this environment that have fixtures with our short names. They take part where a test asks for them."""
+
 REHEARSAL = ("--nodes=rehearsal:quick", "--engine=sglang", "--h20-history=none")
 
 
@@ -57,12 +60,13 @@ def write(folder: Path, **files: str) -> None:
         (folder / f"{name}.py").write_text(text, encoding="utf-8")
 
 
-def pytest_in(folder: Path, *args: str, timeout: float = 300.0, **env: str) -> Done:
-    """Run pytest in a folder. Run folders go to ``h20-runs`` in it."""
+def pytest_in(folder: Path, *args: str, timeout: float = 300.0, beside: tuple[str, ...] = (), **env: str) -> Done:
+    """Run pytest in a folder, beside these of the ``NEIGHBOURS``. Run folders go to ``h20-runs`` in it."""
     clean = {k: v for k, v in os.environ.items() if not k.startswith(("PYTEST_", "COV_", "GITHUB_", "H20_"))}
+    alone = [word for name in NEIGHBOURS if name not in beside for word in ("-p", f"no:{name}")]
     before = set(folder.glob("h20-runs/2*"))
     done = subprocess.run(
-        [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", *args],
+        [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", *alone, *args],
         cwd=folder,
         env={**clean, "PYTHONPYCACHEPREFIX": str(folder.parent / "pyc"), **env},
         capture_output=True,

@@ -20,7 +20,10 @@ RED = ("fail", "unknown")
 ALL_GATES = ("environment", "fabric", "weights", "bringup", "rdma", "endpoint", "reasoning", "answers", "throughput")
 
 # What a run of the suite does not need; each of these costs start-up time in every one of some hundred runs.
-_QUICK = ("no:cacheprovider", "no:html", "no:metadata", "no:hypothesispytest", "no:anyio", "no:randomly", "no:xdist")
+_QUICK = (
+    "no:cacheprovider", "no:html", "no:metadata", "no:hypothesispytest", "no:anyio", "no:randomly", "no:xdist",
+    "no:flask", "no:django",
+)
 
 
 @dataclass(frozen=True)

@@ -20,7 +20,7 @@ import jsonschema
 import pytest
 import yaml
 
-from pytest_h20 import fixtures, hookspecs
+from pytest_h20 import fixtures, hookspecs, short_names
 from pytest_h20.__main__ import COMMANDS
 from pytest_h20.options import OPTIONS
 from tests.plugin.foreign import REHEARSAL, pytest_in, write
@@ -220,7 +220,8 @@ def test_hooks_of_the_page_work(tmp_path: Path) -> None:
 def test_the_page_lists_every_fixture() -> None:
     table = set(re.findall(r"^\| `(\w+)` \|", text_of(DOCS / "reuse.md"), re.M))
     there = {name for name, value in vars(fixtures).items() if type(value).__name__ == "FixtureFunctionDefinition"}
-    assert table == there
+    assert {name if name == "h20_engine" else f"h20_{name}" for name in table} == there
+    assert table - {"h20_engine"} == set(short_names.SCOPES)
 
 
 def test_yaml_of_the_pages_can_be_read() -> None:

@@ -41,7 +41,7 @@ def test_short_names_yield_to_another_plugin(pytester: pytest.Pytester) -> None:
 
 
 def test_fixtures_say_what_is_missing(pytester: pytest.Pytester) -> None:
-    pytester.makepyfile("def test_it(endpoint): pass")
+    pytester.makepyfile("def test_it(h20_endpoint): pass")
     result = pytester.runpytest()
     result.assert_outcomes(errors=1)
     result.stdout.fnmatch_lines(["*needs a cluster: give --nodes=INVENTORY.yaml*"])

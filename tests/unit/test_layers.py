@@ -15,7 +15,7 @@ import pytest
 PACKAGE = Path(__file__).parents[2] / "pytest_h20"
 PAGE = Path(__file__).parents[2] / "docs" / "architecture.md"
 
-KNOW_PYTEST = {"plugin", "hookspecs", "fixtures", "active", "reporting", "replaying", "acceptance"}
+KNOW_PYTEST = {"plugin", "hookspecs", "fixtures", "active", "reporting", "replaying", "short_names", "acceptance"}
 
 LAYERS: tuple[tuple[str, set[str]], ...] = (
     ("words", {"errors", "options", "places", "redact", "verdicts", "expect"}),

@@ -18,11 +18,11 @@ pytestmark = pytest.mark.h20_gate("endpoint")
 GATEWAY = Origin(kind="file", detail="gateway requirements, section 3")
 
 
-def test_one_model_is_listed(client: OpenAI, endpoint: Endpoint, run: RunFolder, judge: Judge) -> None:
+def test_one_model_is_listed(h20_client: OpenAI, h20_endpoint: Endpoint, h20_run: RunFolder, h20_judge: Judge) -> None:
     """A verdict says what was measured, what was wanted and why, and what to do; the report shows all of it."""
-    models = [model.id for model in client.models.list()]
-    evidence = run.evidence("gateway/models.json", json.dumps({"asked by": "tenant-0badcafe", "models": models}))
-    judge(
+    models = [model.id for model in h20_client.models.list()]
+    evidence = h20_run.evidence("gateway/models.json", json.dumps({"asked by": "tenant-0badcafe", "models": models}))
+    h20_judge(
         verdicts.judge(
             "endpoint.one_model",
             "The gateway sees exactly one model",
@@ -34,8 +34,8 @@ def test_one_model_is_listed(client: OpenAI, endpoint: Endpoint, run: RunFolder,
     )
 
 
-def test_an_unknown_parameter_value_is_a_clean_error(client: OpenAI, endpoint: Endpoint) -> None:
+def test_an_unknown_parameter_value_is_a_clean_error(h20_client: OpenAI, h20_endpoint: Endpoint) -> None:
     """Plain asserts do as well: passed is a check that holds, anything else is not green."""
     with pytest.raises((BadRequestError, NotFoundError)) as refused:
-        client.chat.completions.create(model=endpoint.model, messages=[{"role": "user", "content": "x"}], max_tokens=-1)
+        h20_client.chat.completions.create(model=h20_endpoint.model, messages=[{"role": "user", "content": "x"}], max_tokens=-1)
     assert "Traceback" not in str(refused.value)
