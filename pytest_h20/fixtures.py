@@ -183,6 +183,7 @@ def h20_judge(request: pytest.FixtureRequest) -> Judge:
 
         if not verdicts:
             pytest.fail("could not measure: the check returned no verdict", pytrace=False)
+        verdicts = _held_by_file(request, verdicts)
         request.node.stash[VERDICTS_KEY].extend(verdicts)
         overall = worst(v.status for v in verdicts)
         if overall.blocks:
@@ -191,6 +192,21 @@ def h20_judge(request: pytest.FixtureRequest) -> Judge:
             pytest.skip("; ".join(dict.fromkeys(v.reason or v.title for v in verdicts)))
 
     return take
+
+
+def _held_by_file(request: pytest.FixtureRequest, verdicts: tuple[Verdict, ...]) -> tuple[Verdict, ...]:
+    """``checks:`` and ``skus:`` of the limits file of the engine the test is about (of each one, when it is about none)."""
+    plugin: ActivePlugin | None = request.config.pluginmanager.getplugin("h20-active")
+    if plugin is None:
+        return verdicts
+    from pytest_h20.gathering import held_by_file
+
+    labels = plugin.session.labels
+    asked = getattr(request.node, "callspec", None)
+    label = asked.params.get("h20_engine") if asked is not None else None
+    for one in (label,) if label in labels else labels:
+        verdicts = tuple(held_by_file(plugin.session, one, verdicts))
+    return verdicts
 
 
 def _is_terminal(request: pytest.FixtureRequest) -> bool:

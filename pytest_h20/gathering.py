@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 from pytest_h20.cluster.preflight import ImageFacts
@@ -110,11 +111,35 @@ def launch_facts(session: Session, facts: GatheredFacts) -> LaunchFacts:
     )
 
 
-def early_verdicts(session: Session, facts: GatheredFacts) -> list[Verdict]:
+def early_verdicts(session: Session, label: str, facts: GatheredFacts) -> list[Verdict]:
     """The verdicts of all gates before the engine, from the facts alone: the same that the tests of these gates report."""
     from pytest_h20.probes.checks import all_verdicts
 
-    return list(all_verdicts(facts.probes))
+    return held_by_file(session, label, all_verdicts(facts.probes))
+
+
+def held_by_file(session: Session, label: str, verdicts: Iterable[Verdict]) -> list[Verdict]:
+    """The verdicts, held against ``checks:`` and ``skus:`` of the target's limits file as well. Cells have judged theirs already."""
+    from pytest_h20.limits import stricter
+
+    limits = session.limits_of(label)
+    if limits is None or not (limits.checks or limits.skus):
+        return list(verdicts)
+    ids = pci_ids(published_facts(session, label)) if limits.skus else {}
+    return [stricter(v, limits.check(v.check, ids.get(v.subject.split(" ", 1)[0]))) for v in verdicts]
+
+
+def pci_ids(facts: GatheredFacts | None) -> dict[str, str]:
+    """Node → vendor and device id of its first GPU, as limits files name a model: ``10de:2329``."""
+    found = {}
+    for name, node in facts.probes.nodes.items() if facts is not None else ():
+        if not isinstance(node.gpus, Missing) and node.gpus.gpus and node.gpus.gpus[0].pci_device_id:
+            found[name] = _pci_id(node.gpus.gpus[0].pci_device_id)
+    return found
+
+
+def _pci_id(device: str) -> str:
+    return f"10de:{device}" if device else ""
 
 
 def node_texts(node: NodeFacts) -> dict[str, str]:
@@ -125,6 +150,7 @@ def node_texts(node: NodeFacts) -> dict[str, str]:
     if not isinstance(node.gpus, Missing) and node.gpus.gpus:
         first = node.gpus.gpus[0]
         texts |= {"gpu": f"{len(node.gpus.gpus)} × {first.name}", "driver": node.gpus.driver}
+        texts |= {"gpu pci id": _pci_id(first.pci_device_id)}
     if not isinstance(node.rdma, Missing):
         texts |= {f"fw {h.name}": h.firmware for h in node.rdma.hcas}
     if not isinstance(node.daemon, Missing):

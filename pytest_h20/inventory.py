@@ -166,8 +166,9 @@ class LoadSettings(_Model):
     min_requests: Annotated[int, Field(ge=1)] | None = Field(None, description="requests per cell, at least; default: by recipe")
     limit: Literal["all", "none"] = Field("all", description="'none' records without judging; such a run cannot be accepted")
     dataset: str | None = Field(None, description="ShareGPT file inside the container, for the engine's own benchmark")
-    slo_ttft_ms: float | None = Field(None, gt=0, description="goodput counts requests with at most this TTFT, ms")
-    slo_tpot_ms: float | None = Field(None, gt=0, description="goodput counts requests with at most this TPOT, ms")
+    slo_ttft_ms: float | None = Field(None, gt=0, description="requests must have at most this TTFT, ms (goodput counts those that do)")
+    slo_tpot_ms: float | None = Field(None, gt=0, description="requests must have at most this TPOT, ms")
+    slo_share: float = Field(0.99, ge=0.5, le=1, description="part of the requests of each cell that must keep what slo_* says")
 
 
 class Profile(_Model):

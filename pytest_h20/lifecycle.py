@@ -53,7 +53,7 @@ def _bring_up(session: Session, label: str, write: Write, terminal: bool) -> Clu
     refuse_leftovers(nodes, run_id, session.source)
     facts = gathered(session, label)
     if not session.value("h20_force"):
-        red = [v for v in early_verdicts(session, facts) if v.status is Status.FAIL]
+        red = [v for v in early_verdicts(session, label, facts) if v.status is Status.FAIL]
         if red:
             raise BringUpError(refusal_text(red))
     ready = prepare(target, facts.images, launch_facts(session, facts))

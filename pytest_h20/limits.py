@@ -5,20 +5,25 @@ A file is YAML (or JSON) that people read and edit::
     schema_version: 1
     name: sglang-default
     origin: {kind: blog, detail: "2 x 8 H20, 2025-04-05"}
-    metrics:                                    # the kind of limit each figure gets
+    engine: sglang                              # what it was written for; a run of anything else refuses it. Left out: any
+    profile: default                            # one, or a list
+    model: deepseek-r1                          # the inventory's model.kind, or a part of the model's name
+    kind: hardware                              # or lab, rehearsal: figures of a stand-in never judge hardware
+    metrics:                                    # what a plain number of each figure means
       output_throughput: {kind: min, unit: tok/s, tolerance: 0.10}
       mean_tpot_ms: {kind: max, unit: ms, tolerance: 0.20}
       mean_ttft_ms: {kind: info, unit: ms}
     cells:                                      # one row per cell; a number takes the metric's kind
       - {input: 128, output: 128, concurrency: 1, output_throughput: 17.42, mean_tpot_ms: 55.60, mean_ttft_ms: 285.84}
     checks:                                     # limits of other checks, by check id
-      fabric.bus_bandwidth: {kind: min, value: 190, unit: GB/s}
+      fabric.all_reduce: {kind: min, value: 190, unit: GB/s}
     skus:                                       # limits by the PCI id the GPU reports, never by its name
-      "10de:2329": {name: H20, checks: {environment.memory_bandwidth: {kind: min, value: 1507, unit: GB/s}}}
+      "10de:2329": {name: H20, checks: {environment.gpu_memory: {kind: min, value: 97000, unit: MiB}}}
 
-``tolerance`` is the fraction a figure may be worse than the written value; what is applied is value x (1 - tolerance) for
-``min`` and value x (1 + tolerance) for ``max``, and the origin says so. A calibrated value carries ``n`` and ``spread`` and is
-judged with its noise (:func:`pytest_h20.report.stats.judge_change`).
+Direction, unit and range of a figure are not the file's to choose: :mod:`pytest_h20.figures` has them. ``checks`` and ``skus``
+can only make a check stricter than it is (:func:`stricter`). ``tolerance`` is the fraction a figure may be worse than the written
+value; what is applied is value x (1 - tolerance) for ``min`` and value x (1 + tolerance) for ``max``, and the origin says so. A
+calibrated value carries ``n`` and ``spread`` and is judged with its noise (:func:`pytest_h20.report.stats.judge_change`).
 """
 
 from __future__ import annotations
@@ -29,15 +34,21 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, TypeGuard
 
 from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationError, model_validator
 
 from pytest_h20.errors import UsageError
-from pytest_h20.verdicts import Limit, Origin
+from pytest_h20.figures import CHECK_FIGURES, METRIC_FIGURES, Figure
+from pytest_h20.verdicts import Limit, Origin, Status, Verdict, rejudge
 
-Kind = Literal["min", "max", "within", "ratio", "equal", "one_of", "info"]
+Kind = Literal["min", "max", "within", "ratio", "info"]
+RunKind = Literal["hardware", "lab", "rehearsal"]
 Fraction = Annotated[float, Field(ge=0, lt=1, allow_inf_nan=False)]
+Tolerance = Annotated[float, Field(ge=0, le=0.5, allow_inf_nan=False)]
+"""A bound that may be missed by more than half is none."""
+SANE = 1e15
+"""No figure of ours is larger; what is recorded only is held to that alone."""
 
 
 class _Model(BaseModel):
@@ -48,8 +59,8 @@ class Rule(_Model):
     """What a plain number of this metric means in a cell's row."""
 
     kind: Kind
-    unit: str = ""
-    tolerance: Fraction = 0.0
+    unit: str | None = None
+    tolerance: Tolerance = 0.0
     origin: Origin | None = None
 
 
@@ -63,13 +74,13 @@ class Spec(_Model):
     kind: Kind | None = None
     value: JsonValue = None
     unit: str | None = None
-    tolerance: Fraction | None = None
+    tolerance: Tolerance | None = None
     reference: float | None = Field(None, gt=0, allow_inf_nan=False)
     origin: Origin | None = None
     n: Annotated[int, Field(ge=2)] | None = None
     spread: Fraction | None = None
     interval: tuple[float, float] | None = None
-    drop: Annotated[float, Field(gt=0, lt=1)] | None = None
+    drop: Annotated[float, Field(gt=0, le=0.5)] | None = None
 
     @model_validator(mode="after")
     def _calibrated_whole(self) -> Spec:
@@ -124,13 +135,15 @@ PciId = Annotated[str, Field(pattern=r"^[0-9a-f]{4}:[0-9a-f]{4}$")]
 
 
 class LimitFile(_Model):
-    """A whole file. ``engine`` and ``profile`` say what it was written for; empty means any."""
+    """A whole file. ``engine``, ``profile``, ``model`` and ``kind`` say what it was written for; empty means any."""
 
     schema_version: Literal[1] = 1
     name: str
     description: str = ""
     engine: str = ""
-    profile: str = ""
+    profile: str | tuple[str, ...] = ""
+    model: str = ""
+    kind: RunKind | None = None
     origin: Origin
     metrics: dict[str, Rule] = Field(default_factory=dict)
     cells: tuple[CellLimits, ...] = ()
@@ -140,6 +153,9 @@ class LimitFile(_Model):
     @model_validator(mode="after")
     def _usable(self) -> LimitFile:
         problems = []
+        for metric, rule in self.metrics.items():
+            where = f"metrics: {metric}"
+            problems += _figure_problems(where, METRIC_FIGURES.get(metric), METRIC_FIGURES, rule.kind, rule.unit)
         seen: set[str] = set()
         for row in self.cells:
             if row.id in seen:
@@ -148,12 +164,12 @@ class LimitFile(_Model):
             if not row.limits:
                 problems.append(f"cells: {row.id} has no limit; give one of {', '.join(self.metrics) or 'your metrics'}")
             for metric, spec in row.limits.items():
-                problems += _spec_problems(f"cells: {row.id}: {metric}", spec, self.metrics.get(metric))
+                problems += _spec_problems(f"cells: {row.id}: {metric}", metric, METRIC_FIGURES, spec, self.metrics.get(metric))
         for check, spec in self.checks.items():
-            problems += _spec_problems(f"checks: {check}", spec, None)
+            problems += _spec_problems(f"checks: {check}", check, CHECK_FIGURES, spec, None)
         for pci, sku in self.skus.items():
             for check, spec in sku.checks.items():
-                problems += _spec_problems(f"skus: {pci}: {check}", spec, None)
+                problems += _spec_problems(f"skus: {pci}: {check}", check, CHECK_FIGURES, spec, None)
         if not (self.cells or self.checks or self.skus):
             problems.append("no limit in it: give cells, checks or skus")
         if problems:
@@ -172,7 +188,7 @@ class LimitFile(_Model):
     def cell(self, cell: str) -> dict[str, Limit]:
         """The limits of a cell by metric; empty when the file does not have the cell."""
         row = self._rows.get(cell)
-        return {m: self._limit(s, self.metrics.get(m)) for m, s in row.limits.items()} if row else {}
+        return {m: self._limit(s, self.metrics.get(m), METRIC_FIGURES[m]) for m, s in row.limits.items()} if row else {}
 
     def baseline(self, cell: str, metric: str) -> Baseline | None:
         """The calibrated figure behind a limit, or None when the limit was not calibrated."""
@@ -194,11 +210,30 @@ class LimitFile(_Model):
         """The limit of another check: the GPU's own row first, then the file's common one."""
         sku = self.skus.get(pci_id.lower()) if pci_id else None
         spec = (sku.checks.get(check) if sku else None) or self.checks.get(check)
-        return self._limit(spec, None) if spec else None
+        return self._limit(spec, None, CHECK_FIGURES[check]) if spec else None
 
-    def _limit(self, spec: Spec, rule: Rule | None) -> Limit:
-        kind = spec.kind or (rule.kind if rule else "info")
-        unit = spec.unit if spec.unit is not None else rule.unit if rule else ""
+    def unfit(self, *, engine: str, profile: str, model: Iterable[str] = (), kind: str = "") -> list[str]:
+        """What this file was written for and the run is not: field, value, what is accepted. Empty: it fits.
+
+        ``model``: what the model is called; ``profile`` and ``kind`` may be empty when nobody knows them.
+        """
+        problems = []
+        if self.engine and self.engine != engine:
+            problems.append(f"engine = {self.engine!r}: these limits are for {self.engine}, the run is one of {engine}")
+        profiles = (self.profile,) if isinstance(self.profile, str) else self.profile
+        if profile and any(profiles) and profile not in profiles:
+            accepted = f"the run's profile is {profile!r}; if they are meant for it, add it: profile: [{', '.join((*profiles, profile))}]"
+            problems.append(f"profile = {', '.join(profiles)!r}: {accepted}")
+        names = [name for name in model if name]
+        if self.model and not any(self.model.lower() in name.lower() for name in names):
+            problems.append(f"model = {self.model!r}: the run's model is {', '.join(names) or 'not known'}")
+        if self.kind and kind and kind not in (("hardware", "rehearsal") if self.kind == "hardware" else (self.kind,)):
+            problems.append(f"kind = {self.kind!r}: figures of a {self.kind} cannot judge a run of kind {kind!r}")
+        return problems
+
+    def _limit(self, spec: Spec, rule: Rule | None, figure: Figure) -> Limit:
+        kind = spec.kind or (rule.kind if rule else figure.bound)
+        unit = figure.unit
         tolerance = spec.tolerance if spec.tolerance is not None else rule.tolerance if rule else 0.0
         if spec.drop is not None:
             # A plain threshold lies half-way to the drop that matters: equally far from "as before" and from "worse by that".
@@ -222,24 +257,78 @@ class LimitFile(_Model):
         )
 
 
-def _spec_problems(where: str, spec: Spec, rule: Rule | None) -> list[str]:
-    kind = spec.kind or (rule.kind if rule else None)
-    number = isinstance(spec.value, (int, float)) and not isinstance(spec.value, bool)
-    if kind is None:
-        return [f"{where}: its kind is not known; declare the metric under 'metrics:' or write kind: here"]
+def _figure_problems(where: str, figure: Figure | None, known: Mapping[str, Figure], kind: str | None, unit: str | None) -> list[str]:
+    if figure is None:
+        return [f"{where}: there is no such figure to limit; there are {', '.join(known)}"]
+    problems = []
+    if kind is not None and kind not in figure.kinds:
+        meaning = f"{figure.better} is better here"
+        problems.append(f"{where}: kind = {json.dumps(kind)}: {meaning}; accepted are {', '.join(figure.kinds)}")
+    if unit is not None and unit != figure.unit:
+        wanted = f"it is counted in {figure.unit}" if figure.unit else "it has no unit"
+        problems.append(f"{where}: unit = {json.dumps(unit)}: {wanted}; convert the value, and write that or leave unit out")
+    return problems
+
+
+def _spec_problems(where: str, name: str, known: Mapping[str, Figure], spec: Spec, rule: Rule | None) -> list[str]:
+    figure = known.get(name)
+    problems = _figure_problems(where, figure, known, spec.kind, spec.unit)
+    if figure is None or problems:
+        return problems
+    kind = spec.kind or (rule.kind if rule else figure.bound)
+    value = spec.value
     if kind == "info":
-        return []
-    if kind == "one_of":
-        return [] if isinstance(spec.value, list) and spec.value else [f"{where}: kind one_of needs a list of values"]
-    if kind == "equal":
-        return [f"{where}: kind equal needs a value"] if spec.value is None else []
-    if not number:
-        return [f"{where} = {json.dumps(spec.value)}: kind {kind} needs a number"]
-    if kind == "ratio" and spec.reference is None:
-        return [f"{where}: kind ratio needs reference: the number the measurement is divided by"]
-    if kind in ("min", "within") and isinstance(spec.value, (int, float)) and spec.value <= 0:
-        return [f"{where} = {spec.value}: a {kind} of zero or less accepts anything; write kind: info to record only"]
+        wild = _is_number(value) and not abs(value) <= SANE
+        return [f"{where} = {json.dumps(value)}: no figure is as large as that"] if wild else []
+    if not _is_number(value):
+        return [f"{where} = {json.dumps(value)}: kind {kind} needs a number"]
+    if kind == "ratio":
+        if spec.reference is None:
+            return [f"{where}: kind ratio needs reference: the number the measurement is divided by"]
+        if not 0.5 <= value <= 2:
+            return [f"{where} = {value}: a ratio lies between 0.5 and 2"]
+        value *= spec.reference
+    if kind in ("min", "within") and value <= 0:
+        return [f"{where} = {value}: a {kind} of zero or less accepts anything; write kind: info to record only"]
+    if not figure.low <= value <= figure.high:
+        span = f"{figure.low:g} to {figure.high:g} {figure.unit}".rstrip()
+        return [f"{where} = {value:g}: a limit of this figure lies between {span}; is it in another unit?"]
     return []
+
+
+def _below(a: object, b: object) -> bool:
+    return _is_number(a) and _is_number(b) and a < b
+
+
+def _is_number(value: object) -> TypeGuard[int | float]:
+    return isinstance(value, (int, float)) and not isinstance(value, bool)
+
+
+# ---------------------------------------------------------------- checks
+
+
+def stricter(verdict: Verdict, limit: Limit | None) -> Verdict:
+    """The verdict of a check, held against a file's limit as well. It can become worse by that, never better.
+
+    A check that was skipped because nothing was expected is judged now; one that measured nothing "could not be measured". Where a
+    check has several figures, the limit is that of the one with its unit.
+    """
+    if limit is None or limit.kind == "info" or verdict.status.blocks:
+        return verdict
+    if verdict.limit is not None and verdict.limit.unit != limit.unit:
+        return verdict
+    if limit.accepts(verdict.measured) is None:
+        why = f"{limit.origin}: a limit is given, and it was not measured" + (f": {verdict.reason}" if verdict.reason else "")
+        return verdict.model_copy(update={"status": Status.UNKNOWN, "reason": why})
+    own = verdict.limit
+    low, high = (limit, own) if limit.kind == "max" else (own, limit)
+    tighter = own is None or own.kind != limit.kind or (low and high and _below(low.value, high.value))
+    held = rejudge(verdict.model_copy(update={"status": Status.PASS, "unit": limit.unit}), limit)
+    if held.status.blocks:
+        return held.model_copy(update={"reason": f"{limit.origin} wants more than the check does of itself" if own is not None else ""})
+    if verdict.status is Status.SKIP:
+        return held.model_copy(update={"reason": ""})
+    return verdict.model_copy(update={"limit": limit}) if tighter else verdict
 
 
 # ---------------------------------------------------------------- loading
@@ -361,3 +450,10 @@ def require_coverage(cells: Iterable[str], limits: LimitFile, source: str) -> No
     if problems:
         advice = "add the missing rows, remove the others, or choose the cells with load: in the inventory"
         raise UsageError(f"{source}: " + "; ".join(problems) + f"; {advice}")
+
+
+def require_fit(limits: LimitFile, source: str, *, engine: str, profile: str, model: Iterable[str] = (), kind: str = "") -> None:
+    """Raise ``UsageError`` when the file was written for another engine, profile, model or kind of run."""
+    problems = limits.unfit(engine=engine, profile=profile, model=model, kind=kind)
+    if problems:
+        raise UsageError("\n".join(f"{source}: {problem}" for problem in problems))

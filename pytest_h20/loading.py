@@ -10,7 +10,7 @@ from pathlib import Path
 from pytest_h20.errors import H20Error
 from pytest_h20.inventory import LoadSettings
 from pytest_h20.lifecycle import key
-from pytest_h20.limits import LimitFile, load_limits
+from pytest_h20.limits import LimitFile
 from pytest_h20.load import Cell, CellResult, LoadPlan, Progress, SelfCheck, Slo
 from pytest_h20.load import Target as LoadTarget
 from pytest_h20.load.result import Finding
@@ -19,11 +19,12 @@ from pytest_h20.load.run import CellInterrupted, run_cell
 from pytest_h20.load.selfcheck import self_check
 from pytest_h20.probes.script import Missing
 from pytest_h20.report.judge import judge_cell
+from pytest_h20.report.model import METRICS
 from pytest_h20.report.model import Cell as CellRecord
 from pytest_h20.report.requests import intervals, read_requests, windows
 from pytest_h20.serving import Endpoint, vocabulary_of
 from pytest_h20.session import Session, repeats_asked
-from pytest_h20.verdicts import Limit, Origin, Status, Verdict
+from pytest_h20.verdicts import Limit, Origin, Status, Verdict, judge
 
 Write = Callable[[str], None]
 
@@ -236,6 +237,7 @@ class Load:
             input_throughput=result.whole.input_tokens_per_s if result.whole else None,
             mean_ttft_ms=result.mean_ttft_ms,
             mean_tpot_ms=result.mean_tpot_ms,
+            more=further(result),
             requests=result.requests.complete,
             seconds=result.whole.seconds if result.whole else 0.0,
             windows=windows(requests, cell.concurrency) if requests else (),
@@ -255,6 +257,9 @@ class Load:
         verdicts = [sanity_verdict(result, self.label, record.file)]
         if record.status is not Status.UNKNOWN:
             verdicts += self._limit_verdicts(record)
+            slo = Slo(self.settings.slo_ttft_ms, self.settings.slo_tpot_ms)
+            if slo and not self.session.value("h20_calibrate"):
+                verdicts.append(slo_verdict(result, slo, self.settings.slo_share, self.label, record.file))
             worst = max((v.status for v in verdicts), key=lambda s: s.rank)
             record = record.model_copy(update={"status": worst})
         self.session.folder.add(record)
@@ -301,6 +306,21 @@ def doubts(result: CellResult) -> list[Finding]:
     return [f for f in result.blockers if not (unchecked and f.rule == "client" and f.status == "unknown")]
 
 
+def slo_verdict(result: CellResult, slo: Slo, share: float, label: str, file: str) -> Verdict:
+    """``load.slo_*``: enough of all requests sent kept every limit that is set."""
+    given = ", ".join(f"{name} {value:g} ms" for name, value in (("TTFT", slo.ttft_ms), ("TPOT", slo.tpot_ms)) if value)
+    return judge(
+        "throughput.slo",
+        "Requests keep the service level that was promised",
+        None if result.goodput_share is None else round(100 * result.goodput_share, 3),
+        Limit(kind="min", value=100 * share, unit="% of requests", origin=Origin(kind="inventory", detail=f"load.slo: {given}")),
+        subject=f"{label} {result.cell.id}" if label else result.cell.id,
+        reason="" if result.goodput_share is not None else f"{result.generator} does not tell each request's times",
+        action="see which requests were late in the cell's .requests.jsonl",
+        evidence=(file,),
+    )
+
+
 def sanity_verdict(result: CellResult, label: str, file: str) -> Verdict:
     """A cell that fails sanity is "could not measure": neither red nor green by its figures."""
     blockers = doubts(result)
@@ -332,9 +352,21 @@ def load_of(session: Session, label: str, endpoint: Endpoint, write: Write, term
     target = endpoint.target
     settings = session.inventory.load_of(target.profile)
     cells = cells_of(settings)
-    source = target.profile.limits
-    limits = load_limits(Path(source)) if source else None
-    return Load(session, label, endpoint, write, terminal, settings, limits, tuple(cells))
+    return Load(session, label, endpoint, write, terminal, settings, session.limits_of(label), tuple(cells))
+
+
+def further(result: CellResult) -> dict[str, float]:
+    """Every other figure that can be limited, by the names of :data:`~pytest_h20.figures.METRIC_FIGURES`."""
+    found: dict[str, float | None] = {}
+    if result.whole is not None:
+        found["total_throughput"] = result.whole.total_tokens_per_s
+        found["request_throughput"] = result.whole.requests_per_s
+        found["input_throughput"] = result.whole.input_tokens_per_s
+    for name in ("ttft", "tpot", "itl", "e2e"):
+        seen = getattr(result, name)
+        found |= {f"{word}_{name}_ms": getattr(seen, word) for word in ("mean", "median", "p90", "p95", "p99")}
+        found[f"p50_{name}_ms"] = seen.median
+    return {metric: value for metric, value in found.items() if value is not None and metric not in METRICS}
 
 
 def _shape(cell: Cell) -> tuple[int, int]:

@@ -22,6 +22,7 @@ from pytest_h20.transport import Node
 from pytest_h20.verdicts import GateName
 
 if TYPE_CHECKING:
+    from pytest_h20.limits import LimitFile
     from pytest_h20.rehearsal import Rehearsal
 
 ATTACH_GATES = (GateName.ENDPOINT, GateName.REASONING, GateName.ANSWERS, GateName.THROUGHPUT)
@@ -50,6 +51,7 @@ class Session:
     run: RunFolder | None = None
     run_id: str = ""
     _nodes: dict[str, Node] | None = None
+    _limits: dict[str, LimitFile | None] = field(default_factory=dict)
 
     @property
     def folder(self) -> RunFolder:
@@ -66,6 +68,15 @@ class Session:
     def target(self, label: str) -> Target:
         """A target by its label, ``sglang`` or ``sglang:tuned``."""
         return next(t for t in self.targets if label_of(t, self.targets) == label)
+
+    def limits_of(self, label: str) -> LimitFile | None:
+        """The limits file of a target, or None. That it fits was seen when the session was built."""
+        if label not in self._limits:
+            from pytest_h20.limits import load_limits
+
+            source = self.target(label).profile.limits
+            self._limits[label] = load_limits(Path(source)) if source else None
+        return self._limits[label]
 
     @property
     def labels(self) -> tuple[str, ...]:
@@ -221,12 +232,22 @@ def with_weights_full(inventory: Inventory, full: bool) -> Inventory:
 
 def _numbers_that_fit(settings: Mapping[str, Setting], targets: Sequence[Target]) -> None:
     """What would only be found wrong after hours: limits that do not fit the cells, a number of repeats, a node's name, a file."""
-    from pytest_h20.limits import load_limits, require_coverage
+    from pytest_h20.limits import load_limits, require_coverage, require_fit
     from pytest_h20.parameters import cells_of
 
     for target in targets:
         source, load = target.profile.limits, target.inventory.load_of(target.profile)
         limits = load_limits(Path(source)) if source else None
+        if limits is not None:
+            model = target.inventory.model
+            require_fit(
+                limits,
+                str(source),
+                engine=target.engine,
+                profile=target.profile_name if settings["h20_nodes"] else "",  # of a bare URL nobody knows how it was launched
+                model=(model.kind, model.served_name or "", model.path),
+                kind=target.inventory.kind,
+            )
         if limits is not None and load.limit == "all" and not settings["h20_calibrate"]:
             require_coverage([c.id for c in cells_of(load)], limits, str(source))
     if settings["h20_seed"].value is not None:

@@ -24,7 +24,7 @@ def parser() -> argparse.ArgumentParser:
     out = argparse.ArgumentParser(
         prog="python -m pytest_h20 load",
         description="Measure a serving endpoint: TTFT, TPOT, ITL, E2E, throughput, with sanity checks of its own figures.",
-        epilog="Exit status: 0 measured and believable, 1 measured but a sanity rule failed or nothing answered, "
+        epilog="Exit status: 0 measured and believable, 1 measured but a sanity rule failed, an SLO was not kept or nothing answered, "
         "2 wrong input, 130 interrupted (what was finished is written).",
     )
     out.add_argument("--url", required=True, help="http(s)://host:port")
@@ -56,6 +56,8 @@ def parser() -> argparse.ArgumentParser:
     out.add_argument("--slo-ttft", type=float, metavar="MS")
     out.add_argument("--slo-tpot", type=float, metavar="MS")
     out.add_argument("--slo-e2e", type=float, metavar="MS")
+    out.add_argument("--slo-share", type=float, default=0.99, metavar="PART",
+                     help="part of the requests that must keep every --slo-*, else exit status 1 (0.99)")
     out.add_argument("--user-stamps", action="store_true", help="stamp at read instead of by the kernel's receive time")
     out.add_argument("--usage-each", action="store_true", help="ask for usage in every event")
     out.add_argument("--no-ignore-eos", action="store_true", help="let the model stop")
@@ -110,11 +112,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     if interrupted:
         sys.stderr.write(f"interrupted; {len(results)} results kept\n")
         return 130
-    return 0 if results and all(not _bad(result) for result in results) else 1
+    return 0 if results and all(not _bad(result, options.slo_share) for result in results) else 1
 
 
-def _bad(result: CellResult) -> bool:
+def _bad(result: CellResult, slo_share: float) -> bool:
     """Alone there may be no self-check and no /metrics; what was checked must be right, and something measured."""
+    if result.slo and (result.goodput_share is None or result.goodput_share < slo_share):
+        return True
     return result.requests.complete == 0 or any(finding.status == "failed" for finding in result.sanity)
 
 

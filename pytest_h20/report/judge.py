@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from pytest_h20.figures import METRIC_FIGURES
 from pytest_h20.limits import LimitFile
-from pytest_h20.report.model import METRICS, Cell, higher_is_better
+from pytest_h20.report.model import Cell, higher_is_better
 from pytest_h20.report.stats import estimate, judge_change
 from pytest_h20.verdicts import Limit, Origin, Status, Verdict, judge
 
@@ -27,7 +28,8 @@ def judge_figure(
     cell: Cell, metric: str, limit: Limit, limits: LimitFile | None = None, *, evidence: tuple[str, ...] = ()
 ) -> Verdict:
     """Hold one figure of a cell against its limit; with its noise when ``limits`` has a calibrated value for it."""
-    title, unit = METRICS.get(metric, (metric, limit.unit))
+    figure = METRIC_FIGURES.get(metric)
+    title, unit = (figure.title, figure.unit) if figure else (metric, limit.unit)
     subject = f"{cell.engine} {cell.name}" if cell.engine else cell.name
     measured = cell.figure(metric)
     untrusted = cell.status is Status.UNKNOWN and cell.reason
@@ -38,7 +40,7 @@ def judge_figure(
         limit,
         subject=subject,
         unit=limit.unit or unit,
-        action="compare the cell's record with an earlier run: python -m pytest_h20 compare THIS EARLIER",
+        action="compare the cell's record with an earlier run: python -m pytest_h20 compare EARLIER THIS",
         evidence=evidence,
         details={"cell": cell.name, "engine": cell.engine, "profile": cell.profile},
     )

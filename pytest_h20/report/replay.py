@@ -5,11 +5,11 @@ from __future__ import annotations
 import math
 from pathlib import Path
 
-from pytest_h20.errors import MeasurementError
+from pytest_h20.errors import MeasurementError, UsageError
 from pytest_h20.limits import LimitFile, coverage
 from pytest_h20.report.calibrate import merge_repeats
 from pytest_h20.report.judge import CHECK, judge_cell
-from pytest_h20.report.model import METRICS, Cell, RunView
+from pytest_h20.report.model import METRICS, Cell, Mode, RunView
 from pytest_h20.report.requests import figures, read_requests, requests_file
 from pytest_h20.report.run import verify_evidence
 from pytest_h20.verdicts import Limit, Status, Verdict, rejudge, worst
@@ -26,7 +26,11 @@ def rejudge_run(view: RunView, limits: LimitFile | None = None) -> list[Judged]:
     Figures of cells are derived again from the per-request files where the folder has them; a recorded figure that its own
     file contradicts is "could not measure". With ``limits``, cells are judged by that file and other checks by its ``checks``
     where it has one; everything else keeps its recorded limit. An incomplete or changed folder adds a verdict that blocks.
+
+    Raises ``UsageError`` when ``limits`` were written for no engine of this run.
     """
+    mine = engines_of(view, limits) if limits is not None else set()
+    gpus = {facts.node: facts.facts.get("gpu pci id", "") for facts in view.facts}
     cells = {cell_key(cell): cell for cell in merge_repeats(view.cells)}
     judged: list[Judged] = []
     tests: dict[tuple[str, str], str] = {}
@@ -35,10 +39,14 @@ def rejudge_run(view: RunView, limits: LimitFile | None = None) -> list[Judged]:
         cell = cells.get(_verdict_key(verdict))
         if cell is not None:
             tests.setdefault(cell_key(cell), check.test_id)
-        if limits is not None and (cell is not None or verdict.check in WITHOUT_LIMIT):
+        engine = cell.engine if cell is not None else str(verdict.details.get("engine", ""))
+        if limits is not None and (not engine or engine in mine) and (cell is not None or verdict.check in WITHOUT_LIMIT):
             continue  # judged below, by the new limits
         if cell is None:
-            judged.append((check.test_id, again(verdict, limits.check(verdict.check) if limits else None)))
+            other = limits.check(verdict.check, gpus.get(verdict.subject.split(" ", 1)[0])) if limits else None
+            if other is not None and verdict.limit is not None and verdict.limit.unit != other.unit:
+                other = None  # another figure of the same check
+            judged.append((check.test_id, again(verdict, other)))
             continue
         cell, problem = recompute(cell, view.path)
         if problem:
@@ -47,10 +55,29 @@ def rejudge_run(view: RunView, limits: LimitFile | None = None) -> list[Judged]:
             judged.append((check.test_id, again(_with_figure(verdict, cell))))
     if limits is not None:
         for cell in replay_cells(view, limits):
+            if cell.engine not in mine:
+                continue
             test = tests.get(cell_key(cell), f"replay[{' '.join(filter(None, cell_key(cell)))}]")
             judged += [(test, found) for found in judge_cell(cell, limits)]
         judged += [("replay", verdict) for verdict in _unmet(view, limits)]
     return judged + [("replay", verdict) for verdict in folder_verdicts(view)]
+
+
+def engines_of(view: RunView, limits: LimitFile) -> set[str]:
+    """The engines of a run that a limits file was written for. Raises ``UsageError`` when there is none: it would judge nothing."""
+    profiles = {cell.engine: cell.profile for cell in view.cells}
+    model = view.fingerprint.model if view.fingerprint else {}
+    kind = {Mode.FULL: "hardware", Mode.ATTACH: "hardware", Mode.REHEARSAL: "rehearsal", Mode.LAB: "lab"}.get(view.header.mode, "")
+    found, problems = set(), []
+    for label in view.header.engines:
+        names = (view.header.model, *model.values())
+        wrong = limits.unfit(engine=label.partition(":")[0], profile=profiles.get(label, ""), model=names, kind=kind)
+        problems += wrong
+        if not wrong:
+            found.add(label)
+    if not found and problems:
+        raise UsageError("\n".join(f"limits {limits.name!r}: {problem}" for problem in dict.fromkeys(problems)))
+    return found
 
 
 WITHOUT_LIMIT = frozenset({CHECK.format(metric="limit"), CHECK.format(metric="recorded")})
@@ -71,7 +98,8 @@ def _verdict_key(verdict: Verdict) -> tuple[str, str]:
 
 def _unmet(view: RunView, limits: LimitFile) -> list[Verdict]:
     """Limits whose cell was never measured: they hide a fault as well as a cell without a limit does."""
-    missing = coverage((cell.name for cell in view.cells), limits).without_cell
+    mine = engines_of(view, limits)
+    missing = coverage((cell.name for cell in view.cells if cell.engine in mine), limits).without_cell
     if not missing:
         return []
     return [
@@ -142,7 +170,7 @@ def replay_cells(view: RunView, limits: LimitFile | None = None) -> list[Cell]:
         derived, problem = recompute(cell, view.path)
         if problem:
             derived = derived.model_copy(update={"status": Status.UNKNOWN, "reason": problem})
-        elif limits is not None:
+        elif limits is not None and cell.engine in engines_of(view, limits):
             status = worst(v.status for v in judge_cell(derived, limits))
             derived = derived.model_copy(update={"limits": limits.cell(cell.name), "status": status})
         found.append(derived)

@@ -58,6 +58,10 @@ def test_the_benchmark_of_the_other_engine(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("old", "new", "said"),
     [
+        ("engine: sglang", "engine: vllm", "mine.yaml: engine = 'vllm'"),
+        ("[default, tuned, dp-attention, torch-compile]", "mine", "mine.yaml: profile = 'mine'"),
+        ("kind: hardware", "kind: lab", "mine.yaml: kind = 'lab'"),
+        ("{kind: min, unit: tok/s", "{kind: max, unit: tok/s", "metrics: output_throughput: kind = \"max\": higher is better here"),
         ("concurrency: 200,", "concurrency: 100,", "limits without a cell: in128-out128-c100"),
         ("  - {input: 128, output: 128, concurrency: 200,", "  # - {", "cells without a judged limit: in128-out128-c200"),
     ],
@@ -72,6 +76,21 @@ def test_limits_that_do_not_fit_the_cells(tmp_path: Path, old: str, new: str, sa
     assert done.status == pytest.ExitCode.USAGE_ERROR
     assert said in done.output
     assert not done.runs
+
+
+def test_checks_and_gpu_models_of_a_limits_file_are_applied(tmp_path: Path) -> None:
+    write(tmp_path)
+    more = """
+checks: {environment.run_disk: {kind: min, value: 1000000, unit: GiB}}
+skus: {'10de:2329': {name: H20, checks: {environment.gpu_memory: {kind: min, value: 200000, unit: MiB}}}}
+"""
+    (tmp_path / "mine.yaml").write_text(QUICK_LIMITS.read_text(encoding="utf-8") + more, encoding="utf-8")
+    chosen = [str(test_environment.__file__), "-k", "run_disk or gpu_memory or docker_disk"]
+    done = pytest_in(tmp_path, *REHEARSAL, "--h20-limits=mine.yaml", *chosen)
+    assert done.status == pytest.ExitCode.TESTS_FAILED
+    for check, wanted in (("environment.run_disk", 1000000), ("environment.gpu_memory", 200000)):
+        assert [(c["status"], c["limit"]["value"]) for c in done.check(check)] == [("fail", wanted)] * 2
+    assert {c["status"] for c in done.check("environment.docker_disk")} == {"pass"}
 
 
 def test_a_set_of_questions_too_small_to_tell(tmp_path: Path) -> None:

@@ -19,7 +19,7 @@ KNOW_PYTEST = {"plugin", "hookspecs", "fixtures", "active", "reporting", "replay
 
 LAYERS: tuple[tuple[str, set[str]], ...] = (
     ("words", {"errors", "options", "places", "redact", "verdicts", "expect"}),
-    ("files", {"inventory", "limits"}),
+    ("files", {"figures", "inventory", "limits"}),
     (
         "tools",
         {"transport", "engines", "nccl", "load", "report", "connect", "endpoint", "diagnosis", "probes", "parameters", "traffic"},

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from pytest_h20.errors import UsageError
 from pytest_h20.limits import parse_limits
 from pytest_h20.report.model import Cell, Mode
 from pytest_h20.report.replay import again, recompute, rejudge_run, replay_cells
@@ -44,6 +45,21 @@ def test_other_limits_of_checks_apply_too(sample: Sample) -> None:
     text = "{name: x, origin: {kind: file}, checks: {bringup.ready: {kind: max, value: 60, unit: s}}}"
     judged = {v.check: v for _, v in rejudge_run(sample("clean"), parse_limits(text, "x.yaml"))}
     assert judged["bringup.ready"].status is Status.FAIL
+
+
+def test_limits_of_another_engine_model_or_kind_of_run_are_refused(sample: Sample) -> None:
+    for field in ("engine: vllm", "profile: other", "model: qwen", "kind: rehearsal"):
+        with pytest.raises(UsageError, match=f"limits 'hard': {field.partition(':')[0]} = "):
+            rejudge_run(sample("clean"), parse_limits(f"{HARD}{field}\n", "hard.yaml"))
+
+
+def test_of_two_engines_a_file_judges_the_one_it_was_written_for(sample: Sample) -> None:
+    view = sample("two_engines")
+    judged = rejudge_run(view, parse_limits(f"{HARD}engine: sglang\n", "hard.yaml"))
+    by_hard = {v.details["engine"] for _, v in judged if v.limit and v.limit.origin.detail == "twice the write-up"}
+    assert by_hard == {"sglang"}
+    own = {v.details["engine"] for _, v in judged if v.check == "throughput.output_throughput" and v.limit} - by_hard
+    assert own == {"vllm"}
 
 
 def test_cells_that_were_only_recorded_are_judged_by_new_limits(sample: Sample) -> None:
