@@ -225,15 +225,40 @@ class ActivePlugin:
         item.stash[VERDICTS_KEY] = []
         if "h20_cluster" not in getattr(item, "fixturenames", ()) or self.session.run is None:
             return
-        params = getattr(getattr(item, "callspec", None), "params", {})
-        label = params.get("h20_engine", self.session.labels[0])
+        label = self._label_of(item)
         known = self.session.shared.published(f"cluster-{_file(label)}")
         if known is not None and not known[0]:
             pytest.skip(f"the cluster is not up (told once by the first test that needed it): {first_line(str(known[1]))}")
+        from pytest_h20.lifecycle import died
+
+        if known is not None and (gone := died(self.session, label)) is not None:
+            pytest.skip(f"the engine was gone by then (told once by the test in which it ended): {gone}")
 
     @pytest.hookimpl(wrapper=True)
     def pytest_runtest_call(self, item: pytest.Item) -> Generator[None, object, object]:
         """A measurement is alone on the endpoint; everything else that talks to it may go on side by side."""
+        try:
+            return (yield from self._called(item))
+        except (Exception, pytest.fail.Exception) as error:
+            self._post_mortem(item, error)
+            raise
+
+    def _post_mortem(self, item: pytest.Item, error: BaseException) -> None:
+        """A test of the cluster failed: when that is because the engine ended, say which rank, where and why, beside what the test says."""
+        from pytest_h20.lifecycle import post_mortem
+
+        if self.session.run is not None and "h20_cluster" in getattr(item, "fixturenames", ()) and gate_of(item) is not None:
+            verdict = post_mortem(self.session, self._label_of(item))
+            if verdict is not None:
+                item.stash[VERDICTS_KEY].append(verdict)
+                if isinstance(error, pytest.fail.Exception):
+                    error.msg = f"{verdict.text()}\n{error.msg}"
+
+    def _label_of(self, item: pytest.Item) -> str:
+        label: str = getattr(getattr(item, "callspec", None), "params", {}).get("h20_engine", self.session.labels[0])
+        return label
+
+    def _called(self, item: pytest.Item) -> Generator[None, object, object]:
         names = set(getattr(item, "fixturenames", ()))
         if self.session.run is None or not names & {"h20_alone", "h20_cluster"}:
             return (yield from _told_plainly(item))

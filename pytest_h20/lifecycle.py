@@ -6,11 +6,14 @@ from collections.abc import Callable, Mapping, Sequence
 from urllib.parse import urlsplit
 
 from pytest_h20.cluster import labels
-from pytest_h20.cluster.bringup import BringUp
+from pytest_h20.cluster.bringup import BringUp, reachable_url
 from pytest_h20.cluster.checks import TITLES as BRINGUP_TITLES
 from pytest_h20.cluster.http import ask
 from pytest_h20.cluster.kept import Kept, kept
 from pytest_h20.cluster.launch import Target
+from pytest_h20.cluster.postmortem import CHECK as STAYS_UP
+from pytest_h20.cluster.postmortem import TITLE as STAYS_UP_TITLE
+from pytest_h20.cluster.postmortem import examine
 from pytest_h20.cluster.preflight import prepare, refuse_leftovers
 from pytest_h20.cluster.progress import Progress
 from pytest_h20.cluster.state import ClusterState, Versions
@@ -144,6 +147,34 @@ def running_version(url: str, headers: Mapping[str, str]) -> str:
     return ""
 
 
+def post_mortem(session: Session, label: str) -> Verdict | None:
+    """Why the engine ended since it was ready; None while it runs, and when it was told already. Told once for all workers."""
+    published = session.shared.published(f"cluster-{key(label)}")
+    if published is None or not published[0] or died(session, label) is not None:
+        return None
+    state: ClusterState = published[1]
+    target = session.target(label)
+    url = state.url if state.attached else reachable_url(
+        state.url, target.head.engine_ip, target.profile.http_port, session.nodes[target.head.name]
+    )
+    try:
+        death = examine(state, session.nodes if state.roles else {}, session.folder, url, attach_headers(session) if state.attached else {})
+    except H20Error as error:
+        session.folder.event("note", text=f"whether {label} still runs could not be seen: {error}")
+        return None
+    if death is None:
+        return None
+    session.shared.once(f"died-{key(label)}", lambda: death.reason)
+    session.folder.event("state", engine=label, state="broken", note=death.reason)
+    return death.verdict(label)
+
+
+def died(session: Session, label: str) -> str | None:
+    """Why the engine ended, when that was found."""
+    known = session.shared.published(f"died-{key(label)}")
+    return None if known is None else str(known[1])
+
+
 def failed_verdict(label: str, error: H20Error) -> Verdict:
     """A bring-up that failed. A node that could not be reached is "could not measure", not the engine's fault."""
     # Up to the log tails: the cause, and the line or the refusals that show it. What to do next has a place of its own.
@@ -165,6 +196,8 @@ def previous_engine_down(session: Session, label: str, write: Write) -> None:
     """Before an engine comes up, the one before it goes: two engines do not fit on the GPUs."""
     for other in session.labels[: session.labels.index(label)]:
         if session.shared.published(f"launched-{key(other)}") and not session.shared.published(f"down-{key(other)}"):
+            for verdict in stayed_up(session, other):
+                session.folder.record(verdict, "session::tear-down")
             _down_now(session, other, write)
 
 
@@ -192,6 +225,7 @@ def take_down(session: Session, write: Write) -> list[Verdict]:
     """At the end of the run: stop everything that was started, and say whether that went well."""
     verdicts: list[Verdict] = []
     for label in session.labels:
+        verdicts += stayed_up(session, label)
         launched = session.shared.published(f"launched-{key(label)}")
         if launched is None:
             continue
@@ -213,6 +247,18 @@ def take_down(session: Session, write: Write) -> list[Verdict]:
                 )
             )
     return verdicts
+
+
+def stayed_up(session: Session, label: str) -> list[Verdict]:
+    """At the end, before anything is stopped: the engine that came up is still there. An end that was told is not told again."""
+    published = session.shared.published(f"cluster-{key(label)}")
+    stopped = session.shared.published(f"down-{key(label)}") is not None  # by the next engine's start, which asked before
+    if published is None or not published[0] or stopped or died(session, label) is not None:
+        return []
+    found = post_mortem(session, label)
+    if found is None and not published[1].attached:
+        found = Verdict(check=STAYS_UP, status=Status.PASS, title=STAYS_UP_TITLE, subject=label, measured="running")
+    return [found] if found is not None else []
 
 
 def down_verdicts(result: Down, label: str) -> list[Verdict]:

@@ -15,6 +15,16 @@ _CHUNK = 4 << 20
 _NCCL_WARNINGS = "find %s -maxdepth 1 -type f -name 'nccl.*' -exec grep -ah 'NCCL WARN' {} + | head -c 262144"
 """Regular files only, and bounded: whoever writes into the folder of a run decides neither where we read nor how much."""
 
+_LOG_TAIL = "find %s -maxdepth 0 -type f -exec tail -c 1048576 {} +"
+
+
+def log_tail(node: Node, path: str) -> str:
+    """The last MiB of a process's log, without colours. Empty when there is none, or when the node does not answer."""
+    try:
+        return _ANSI.sub("", node.run(_LOG_TAIL, path, timeout=30.0).stdout)
+    except H20Error:
+        return ""
+
 
 def nccl_warnings(node: Node, folder: str) -> str:
     """NCCL's own WARN lines of every rank on a node. ``NCCL_DEBUG_FILE`` keeps them out of the engine's log, where one reads only

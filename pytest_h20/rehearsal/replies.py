@@ -2,7 +2,8 @@
 
 ``knobs`` (``EngineTruth.http``). A knob that is a name alone is switched on with ``True``:
 
-*what answers*      ``other_model``, ``other_version``, ``other_context`` (wrong max_model_len), ``unhealthy``, ``get_allowed``,
+*what answers*      ``other_model``, ``other_version``, ``other_context`` (wrong max_model_len), ``unhealthy``,
+                    ``ill_after_start`` (/health answers once), ``get_allowed``,
                     ``every_path``, ``no_metrics``, ``worker_answers_models`` (rank ≥ 1 lists the model, too)
 *errors*            ``accepts_errors`` (200 for bad input), ``errors_are_500``, ``error_shape``, ``error_silent``,
                     ``dies_of_errors``, ``small_bodies_only``, ``hang_on`` (text: a request that holds it is never answered),

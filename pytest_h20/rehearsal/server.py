@@ -87,6 +87,7 @@ class EngineServer(ReferenceServer):
         self.replies = replies
         self.knobs = replies.knobs
         self.dead = False
+        self.healths = 0
         self._timing = timing
         self._log = log
         self._on_completion = on_completion
@@ -125,8 +126,10 @@ class EngineServer(ReferenceServer):
         replies, path = self.replies, request.path
         shape = replies.shape
         if path in ("/health", "/health_generate", "/ping"):
-            alive = not replies.has("unhealthy") and not (self.dead and shape.health != "constant")
-            return Reply(b"", 200 if alive else shape.dead_engine_health[0] if not replies.has("unhealthy") else 503)
+            self.healths += 1
+            ill = replies.has("unhealthy") or (replies.has("ill_after_start") and self.healths > 1)
+            alive = not ill and not (self.dead and shape.health != "constant")
+            return Reply(b"", 200 if alive else 503 if ill else shape.dead_engine_health[0])
         if path == "/v1/models":
             return Reply({"object": "list", "data": [self._card()]})
         if path in (shape.version_route, "/version" if replies.vllm else "/get_server_info"):

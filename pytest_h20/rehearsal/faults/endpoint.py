@@ -7,16 +7,6 @@ from pytest_h20.rehearsal.faults.model import Change, Fault, http, ids
 
 _NEW = "sglang-0.5.16"
 _VLLM = "vllm-0.32"
-_ALL = (
-    "chat completion determinism dialect disconnect error_bad_schema error_max_tokens_huge error_max_tokens_negative "
-    "error_messages_empty error_n_zero error_prompt_empty error_prompt_no_ids error_prompt_too_long "
-    "error_prompt_too_long_stream error_response_format error_temperature_negative error_top_p_high error_top_p_zero "
-    "error_unknown_model error_unknown_path error_unknown_role error_wrong_method finish_reason health huge_body "
-    "logprobs long_context long_line max_model_len max_tokens models multi_turn needle openai_client parallel "
-    "prefix_reuse roles slow_client sse_framing stop stream_equals_chat stream_equals_completion stream_form "
-    "structured_output unicode_chinese unicode_combining unicode_control unicode_emoji unicode_output "
-    "unicode_right_to_left usage_continuous usage_prompt usage_stream usage_sum usage_tokenizer version"
-)
 _SGLANG_ERRORS = (
     "error_bad_schema error_max_tokens_huge error_max_tokens_negative error_messages_empty error_n_zero "
     "error_prompt_empty error_prompt_no_ids error_prompt_too_long error_prompt_too_long_stream error_response_format "
@@ -95,11 +85,12 @@ FAULTS = (
     _knob("mixes-answers", "mixes_answers", "Answers of parallel requests are mixed up.", "a race in the detokeniser", "logprobs parallel", "got the answer of", "quick@60"),
     _knob("get-allowed", "get_allowed", "GET on a completion route answers 200.", "a proxy in between", "error_wrong_method", "200"),
     _knob("every-path", "every_path", "Every path answers 200.", "a proxy's landing page", "error_unknown_path", "200"),
+    _knob("ill-after-start", "ill_after_start", "/health answers 503 from some time after the start on.", "vLLM answers 503 once its core is dead; here it is not", "health", "status is 503"),
     # errors
     _knob("200-for-bad-input", "accepts_errors", "Bad input is answered with 200.", "issue 3", _EVERY_ERROR, "status 200 instead of a 4xx", _VLLM),
     _knob("500-for-bad-input", "errors_are_500", "Bad input is answered with 500.", "clients retry 500 for ever", _EVERY_ERROR, "status 500 instead of a 4xx", _VLLM),
     _knob("errors-without-words", "error_silent", "Errors have no message.", "nobody learns why", _SGLANG_ERRORS, "the error has no message"),
-    _fault("engine-dies-mid-run", "The engine dies while it serves.", "F40; SGLang 0.5.16: ids outside the vocabulary (recorded)", http(completion_kills=2), _ALL, "refused"),
+    _fault("engine-dies-mid-run", "The engine dies while it serves.", "F40; SGLang 0.5.16: ids outside the vocabulary (recorded)", http(completion_kills=2), "determinism bringup.stays_up", "illegal_memory_access"),
     _knob("200-for-bad-input-sglang", "accepts_errors", "Bad input is answered with 200 by SGLang.", "issue 3", f"{_SGLANG_ERRORS} dialect long_context openai_client", "status 200 instead of a 4xx"),
     _fault("hangs-on-a-request", "One kind of request is never answered.", "issue 3; F69", http(hang_on='"logprobs"'), "logprobs needle", "no complete answer within"),
 )  # fmt: skip

@@ -1,0 +1,124 @@
+"""What is said of an engine that ended after it was ready, on logs of a real one (vLLM 0.24.0 on two H200, its worker killed)."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, HTTPServer
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, cast
+
+from pytest_h20.cluster.postmortem import examine
+from pytest_h20.cluster.state import ClusterState, RoleRef, Versions
+from pytest_h20.transport import Node
+from pytest_h20.transport.local import LocalNode
+from pytest_h20.verdicts import Status
+
+DATA = Path(__file__).parent / "data" / "worker-killed"
+NOBODY = "http://127.0.0.1:9"
+
+
+class Box:
+    """A journal, and nodes whose containers are told to run or not."""
+
+    def __init__(self, **running: bool) -> None:
+        self.running = running
+        self.kept: dict[str, bytes | str] = {}
+
+    def event(self, kind: str, **data: Any) -> None:
+        """Nothing is asked of events here."""
+
+    def evidence(self, name: str, data: bytes | str) -> str:
+        self.kept[name] = data
+        return f"evidence/{name}"
+
+    def inspect(self, container: str) -> object:
+        return SimpleNamespace(running=self.running[container], oom_killed=False, exit_code=0 if self.running[container] else 137)
+
+    def node(self, name: str) -> Node:
+        local = LocalNode(name)
+        return cast("Node", SimpleNamespace(name=name, run=local.run, get=local.get, containers=self))
+
+    def nodes(self) -> dict[str, Node]:
+        return {name: self.node(name) for name in ("node01", "node02")}
+
+
+def cluster(folder: Path, *, roles: bool = True) -> ClusterState:
+    refs = (
+        RoleRef("node01", "rank0", 0, "c0", "h20-c0", str(folder / "rank0.log"), "vllm serve"),
+        RoleRef("node02", "rank1", 1, "c1", "h20-c1", str(folder / "rank1.log"), "vllm serve"),
+    )
+    node_dirs = dict.fromkeys(("node01", "node02"), str(folder)) if roles else {}
+    return ClusterState("r", "vllm", "p", "node01", NOBODY, "m", Versions("0.24.0"), refs if roles else (), node_dirs, attached=not roles)
+
+
+def logs(folder: Path, *, dead: bool) -> Path:
+    for name, source in (("rank0.log", "rank0.tail.log"), ("rank1.log", "rank1.log")):
+        (folder / name).write_bytes((DATA / source).read_bytes() if dead else b"INFO: Application startup complete.\n")
+    return folder
+
+
+@contextmanager
+def answering(status: int) -> Iterator[str]:
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.send_response(status)
+            self.send_header("Content-Length", "0")
+            self.end_headers()
+
+        def log_message(self, *_: object) -> None:
+            """Quiet."""
+
+    server = HTTPServer(("127.0.0.1", 0), Handler)
+    thread = threading.Thread(target=server.serve_forever)
+    thread.start()
+    try:
+        yield f"http://127.0.0.1:{server.server_port}"
+    finally:
+        server.shutdown()
+        thread.join()
+        server.server_close()
+
+
+def test_a_killed_worker_is_named_with_its_rank_node_log_and_first_cause(tmp_path: Path) -> None:
+    box = Box(c0=True, c1=False)
+    with answering(503) as url:
+        death = examine(cluster(logs(tmp_path, dead=True)), box.nodes(), box, url, {})
+    assert death is not None
+    assert death.reason.startswith("rank1 (rank 1) on node02 ended (exit code 137)")
+    assert "worker_died" in death.reason
+    assert "log of rank1" in death.reason
+    assert set(death.evidence) == {f"evidence/logs/rank{n}.at-its-end.log" for n in (0, 1)}
+    assert death.verdict("vllm").status is Status.FAIL
+
+
+def test_processes_that_stay_behind_a_dead_core_do_not_hide_it(tmp_path: Path) -> None:
+    """Both containers run, /health is 503 and the logs say why."""
+    box = Box(c0=True, c1=True)
+    with answering(503) as url:
+        death = examine(cluster(logs(tmp_path, dead=True)), box.nodes(), box, url, {})
+    assert death is not None
+    assert death.reason.startswith("rank1 (rank 1) on node02 failed; worker_died")
+
+
+def test_a_healthy_engine_and_one_that_is_only_unwell_live(tmp_path: Path) -> None:
+    box = Box(c0=True, c1=True)
+    for status in (200, 404, 503):
+        with answering(status) as url:
+            assert examine(cluster(logs(tmp_path, dead=False)), box.nodes(), box, url, {}) is None
+    assert box.kept == {}
+
+
+def test_a_log_with_an_old_failure_of_an_engine_that_is_well(tmp_path: Path) -> None:
+    box = Box(c0=True, c1=True)
+    with answering(200) as url:
+        assert examine(cluster(logs(tmp_path, dead=True)), box.nodes(), box, url, {}) is None
+
+
+def test_of_an_engine_that_somebody_else_started_only_its_silence_is_known(tmp_path: Path) -> None:
+    death = examine(cluster(tmp_path, roles=False), {}, Box(), NOBODY, {})
+    assert death is not None
+    assert "does not answer any more" in death.reason
+    assert "somebody else started it" in death.reason
