@@ -13,8 +13,8 @@ from pytest_h20.errors import H20Error, UsageError
 from pytest_h20.limits import load_limits
 from pytest_h20.options import Setting
 from pytest_h20.redact import Redactor
-from pytest_h20.report.model import Mode, RunView
-from pytest_h20.report.replay import rejudge_run, replay_cells
+from pytest_h20.report.model import Mode, RunView, Warning_
+from pytest_h20.report.replay import rejudge_run, replay_cells, told
 from pytest_h20.report.run import RunFolder, load_run
 from pytest_h20.reporting import VERDICTS_KEY, Reporting, report_hook
 from pytest_h20.verdicts import Status, Verdict, worst
@@ -86,6 +86,7 @@ class ReplayPlugin:
                 command_line="pytest " + shlex.join(config.invocation_params.args),
             )
             for record in (
+                *(Warning_(text=f"replay: {line}") for line in told(v for found in grouped.values() for v in found)),
                 *replay_cells(view, limits),
                 *(t.change for t in view.timeline),
                 *view.setup_errors,
@@ -100,6 +101,7 @@ class ReplayPlugin:
     def pytest_report_header(self) -> list[str]:
         """What is replayed."""
         lines = [f"h20: {Mode.REPLAY.words}", f"h20: recorded run {self.view.path} ({self.view.header.mode.value})"]
+        lines += [f"h20: {line}" for line in told(v for found in self.judged.values() for v in found)]
         if self.run is not None:
             lines.append(f"h20: run folder {self.run.path}")
         return lines

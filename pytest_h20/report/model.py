@@ -331,6 +331,9 @@ class RunDocument(_Frozen):
     cells: tuple[Cell, ...] = ()
     rails: tuple[RailTraffic, ...] = ()
     setup_errors: tuple[SetupError, ...] = ()
+    records: dict[str, str] = Field(
+        default_factory=dict, description="SHA-256 of every record of the folder as the run left it, by path; load_run checks them"
+    )
 
 
 class Fingerprint(_Frozen):

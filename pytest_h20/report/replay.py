@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 from pathlib import Path
 
 from pytest_h20.errors import MeasurementError, UsageError
@@ -10,7 +11,7 @@ from pytest_h20.limits import LimitFile, coverage
 from pytest_h20.report.calibrate import merge_repeats
 from pytest_h20.report.judge import CHECK, judge_cell
 from pytest_h20.report.model import METRICS, Cell, Mode, RunView
-from pytest_h20.report.requests import figures, read_requests, requests_file
+from pytest_h20.report.requests import figures, percentiles, read_requests, requests_file
 from pytest_h20.report.run import verify_evidence
 from pytest_h20.verdicts import Limit, Status, Verdict, rejudge, worst
 
@@ -18,6 +19,12 @@ TOLERANCE = 0.005
 """A figure recomputed from the per-request file may differ by this fraction: rounding in the file, nothing more."""
 
 Judged = tuple[str, Verdict]
+
+HOW = "replay"
+"""The key in a verdict's details that says how it came about in a replay: one of the following."""
+DERIVED = "its figure was derived again from the recorded requests"
+JUDGED = "its recorded figure was held against its limit again"
+READ = "only read again: it has no figure that a limit decides"
 
 
 def rejudge_run(view: RunView, limits: LimitFile | None = None) -> list[Judged]:
@@ -48,19 +55,39 @@ def rejudge_run(view: RunView, limits: LimitFile | None = None) -> list[Judged]:
                 other = None  # another figure of the same check
             judged.append((check.test_id, again(verdict, other)))
             continue
-        cell, problem = recompute(cell, view.path)
+        derived, problem = recompute(cell, view.path)
         if problem:
             judged.append((check.test_id, verdict.model_copy(update={"status": Status.UNKNOWN, "reason": problem})))
         else:
-            judged.append((check.test_id, again(_with_figure(verdict, cell))))
+            how = DERIVED if derived is not cell else ""
+            judged.append((check.test_id, _marked(again(_with_figure(verdict, derived)), how)))
     if limits is not None:
         for cell in replay_cells(view, limits):
             if cell.engine not in mine:
                 continue
             test = tests.get(cell_key(cell), f"replay[{' '.join(filter(None, cell_key(cell)))}]")
-            judged += [(test, found) for found in judge_cell(cell, limits)]
+            how = DERIVED if requests_of(cell, view.path) else ""
+            judged += [(test, _marked(found, how)) for found in judge_cell(cell, limits)]
         judged += [("replay", verdict) for verdict in _unmet(view, limits)]
-    return judged + [("replay", verdict) for verdict in folder_verdicts(view)]
+    return [(test, _marked(v)) for test, v in judged] + [("replay", verdict) for verdict in folder_verdicts(view)]
+
+
+def _marked(verdict: Verdict, how: str = "") -> Verdict:
+    if HOW in verdict.details:
+        return verdict
+    limited = verdict.limit is not None and verdict.limit.kind != "info" and verdict.measured is not None
+    how = how or (JUDGED if limited and verdict.status is not Status.SKIP else READ)
+    return verdict.model_copy(update={"details": {**verdict.details, HOW: how}})
+
+
+def told(verdicts: Iterable[Verdict]) -> list[str]:
+    """How much of a replay is judgement and how much is only what the record says of itself; the last line names the latter."""
+    found: dict[str, list[Verdict]] = {DERIVED: [], JUDGED: [], READ: []}
+    for verdict in verdicts:
+        found.get(str(verdict.details.get(HOW)), []).append(verdict)
+    lines = [f"{len(found[how])} verdicts: {how}" for how in (DERIVED, JUDGED)]
+    read = sorted({v.check for v in found[READ]})
+    return [*lines, f"{len(found[READ])} verdicts: {READ}" + (f" ({', '.join(read)})" if read else "")]
 
 
 def engines_of(view: RunView, limits: LimitFile) -> set[str]:
@@ -189,8 +216,17 @@ def recompute(cell: Cell, folder: Path) -> tuple[Cell, str]:
     except MeasurementError as error:
         return cell, str(error)
     derived = figures(requests)
-    for metric, value in derived.items():
+    more = {metric: value for metric, value in percentiles(requests).items() if metric in cell.more}
+    for metric, value in (*derived.items(), *more.items()):
         recorded = cell.figure(metric)
         if recorded is not None and not math.isclose(recorded, value, rel_tol=TOLERANCE):
             return cell, f"{cell.file}: {metric} is {value:.4g} by its requests but {recorded:.4g} was recorded"
-    return cell.model_copy(update=derived), ""
+    return (cell.model_copy(update={**derived, "more": {**cell.more, **more}}) if derived else cell), ""
+
+
+def requests_of(cell: Cell, folder: Path) -> bool:
+    """Whether the folder has the requests of a cell."""
+    try:
+        return bool(cell.file and read_requests(requests_file(folder / cell.file)))
+    except MeasurementError:
+        return False

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from pytest_h20.errors import MeasurementError
+from pytest_h20.report.model import METRICS
 from pytest_h20.report.stats import mean_interval
 
 COMPLETE = frozenset({"ok", "short", "long"})
@@ -67,6 +68,32 @@ def figures(requests: Sequence[Request]) -> dict[str, float]:
     if span and span[1] > span[0]:
         found["output_throughput"] = sum(r.tokens for r in requests) / (span[1] - span[0])
     return found
+
+
+def percentiles(requests: Sequence[Request]) -> dict[str, float]:
+    """Every other figure of a cell that the requests tell, by the names of :data:`pytest_h20.figures.METRIC_FIGURES`."""
+    found: dict[str, float] = {}
+    times = {
+        "ttft": [r.ttft for r in requests],
+        "tpot": [r.tpot for r in requests if r.tpot is not None],
+        "e2e": [r.end - r.sent for r in requests if r.end is not None and r.sent is not None],
+    }
+    for name, seconds in times.items():
+        if not seconds:
+            continue
+        ordered = sorted(1000 * value for value in seconds)
+        found |= {f"p{percent}_{name}_ms": _percentile(ordered, percent) for percent in (50, 90, 95, 99)}
+        found[f"median_{name}_ms"] = found[f"p50_{name}_ms"]
+        found[f"mean_{name}_ms"] = statistics.fmean(ordered)
+    return {metric: value for metric, value in found.items() if metric not in METRICS}
+
+
+def _percentile(ordered: Sequence[float], percent: float) -> float:
+    """Linear between ranks, as :mod:`pytest_h20.load.metrics` has it."""
+    at = (len(ordered) - 1) * percent / 100
+    low = math.floor(at)
+    high = min(low + 1, len(ordered) - 1)
+    return ordered[low] + (at - low) * (ordered[high] - ordered[low])
 
 
 def intervals(requests: Sequence[Request]) -> dict[str, tuple[float, float]]:

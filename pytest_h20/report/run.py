@@ -2,7 +2,8 @@
 
 Layout of ``h20-runs/<UTC time>-<engine>-<name>/``::
 
-    verdict.json        the document of :class:`~pytest_h20.report.model.RunDocument`; "complete": false until the end
+    verdict.json        the document of :class:`~pytest_h20.report.model.RunDocument`; "complete": false until the end, then also
+                        with the SHA-256 of every record below (the evidence by its index)
     fingerprint.json    what may explain a different figure
     verdicts.jsonl      one line per check as it happened   (verdicts.<worker>.jsonl from xdist workers)
     events.jsonl        states, cells, rails, facts, commands, log tails ...   (events.<worker>.jsonl)
@@ -93,6 +94,7 @@ class RunFolder:
         self.worker = worker
         self._redactor = redactor or DEFAULT
         suffix = f".{_safe(worker)}" if worker else ""
+        self._sealed = False
         self._verdicts = path / f"verdicts{suffix}.jsonl"
         self._events = path / f"events{suffix}.jsonl"
 
@@ -206,15 +208,18 @@ class RunFolder:
             decision = decision.model_copy(update={"accepted": False, "green": False, "reason": "; ".join(spoiled)})
         if self.header.obstacles:
             decision = decision.model_copy(update={"accepted": False})
-        view = view.model_copy(update={"header": self.header, "decision": decision, "complete": True})
         if not (self.path / FINGERPRINT_FILE).exists():
             self.fingerprint(Fingerprint(plugin_version=__version__))
         self._write_text(SUMMARY_FILE, _summary(view))
         self._write_json(INDEX_FILE, [file.model_dump() for file in index_evidence(self.path)])
-        self._write_json(VERDICT_FILE, document(view).model_dump(mode="json"))
+        self._sealed = True
+        self._seal(document(view.model_copy(update={"header": self.header, "decision": decision, "complete": True})))
         return load_run(self.path)
 
     # ------------------------------------------------------------ writing
+
+    def _seal(self, doc: RunDocument) -> None:
+        self._write_json(VERDICT_FILE, doc.model_copy(update={"records": hash_records(self.path)}).model_dump(mode="json"))
 
     def _write_document(self, complete: bool) -> None:
         h = self.header
@@ -234,6 +239,8 @@ class RunFolder:
         # One unbuffered write to an O_APPEND file: whole lines even when two threads or a kill come in between.
         with path.open("ab", buffering=0) as file:
             file.write(line.encode("utf-8", "replace"))
+        if self._sealed:  # said by ourselves after the decision (a history store that cannot be reached): no damage
+            self._seal(_read_document(self.path))
 
     def _write_json(self, name: str, data: object) -> None:
         self._write_text(name, json.dumps(self._clean(data), ensure_ascii=False, indent=2, allow_nan=False) + "\n")
@@ -298,6 +305,29 @@ def index_evidence(path: Path) -> list[EvidenceFile]:
     ]
 
 
+def hash_records(path: Path) -> dict[str, str]:
+    """SHA-256 of what a finished run's folder consists of beside ``evidence/``: lines, fingerprint, cells, the index."""
+    files = [*path.glob("verdicts*.jsonl"), *path.glob("events*.jsonl"), path / FINGERPRINT_FILE, path / INDEX_FILE]
+    files += (path / "load").rglob("*")
+    return {f.relative_to(path).as_posix(): sha256_file(f) for f in sorted(files) if f.is_file()}
+
+
+def _record_problems(path: Path, doc: RunDocument, checks: Sequence[Check]) -> Iterator[str]:
+    """What does not agree with the hashes in ``verdict.json``, and where that itself does not agree with its records."""
+    if not doc.records:
+        yield f"{VERDICT_FILE}: has no hashes of the records beside it: whether they were changed cannot be told"
+    found = hash_records(path) if doc.records else {}
+    for name in sorted({*doc.records, *found}):
+        if name not in found:
+            yield f"{name}: missing"
+        elif name not in doc.records:
+            yield f"{name}: not there when the run ended"
+        elif found[name] != doc.records[name]:
+            yield f"{name}: changed since the run"
+    if doc.checks != tuple(checks):
+        yield f"{VERDICT_FILE}: its checks are not those of verdicts.jsonl"
+
+
 def verify_evidence(path: Path) -> list[str]:
     """What does not agree with ``evidence/index.json``: changed, missing, added files. Empty: all is as it was written."""
     try:
@@ -332,6 +362,8 @@ def load_run(path: Path) -> RunView:
             records[Timed].append(Timed(time=time, change=record))
         else:
             records[type(record)].append(record)
+    if doc.complete:
+        damage += _record_problems(path, doc, checks)
     header = doc.header
     decision = Decision(accepted=doc.accepted, green=doc.green, reason=doc.reason, gates=doc.gates)
     if not doc.complete:

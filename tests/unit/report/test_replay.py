@@ -8,8 +8,8 @@ import pytest
 
 from pytest_h20.errors import UsageError
 from pytest_h20.limits import parse_limits
-from pytest_h20.report.model import Cell, Mode
-from pytest_h20.report.replay import again, recompute, rejudge_run, replay_cells
+from pytest_h20.report.model import Cell, Check, Mode, Warning_
+from pytest_h20.report.replay import again, recompute, rejudge_run, replay_cells, told
 from pytest_h20.report.run import RunFolder, load_run
 from pytest_h20.verdicts import GateName, Limit, Origin, Status, Verdict, decide
 from tests.unit.report import samples
@@ -119,6 +119,61 @@ def test_changed_evidence_blocks(sample: Sample, tmp_path: Path) -> None:
     assert "evidence/node01/nvidia-smi.txt: changed" in last.reason
 
 
+def edited(line: str) -> str:
+    """A red verdict turned green by hand, consistently."""
+    record = json.loads(line)
+    record["verdict"] |= {"status": "pass", "limit": None}
+    return json.dumps(record)
+
+
+def test_a_verdict_turned_green_by_hand_is_found(sample: Sample, tmp_path: Path) -> None:
+    path = Path(shutil.copytree(sample("faulty").path, tmp_path / "run"))
+    lines = (path / "verdicts.jsonl").read_text().splitlines()
+    (path / "verdicts.jsonl").write_text("".join(f"{edited(line)}\n" for line in lines))
+    view = load_run(path)
+    assert "verdicts.jsonl: changed since the run" in view.damage
+    assert "verdict.json: its checks are not those of verdicts.jsonl" in view.damage
+    judged = [v for _, v in rejudge_run(view)]
+    assert judged[-1].status is Status.UNKNOWN
+    assert "verdicts.jsonl: changed since the run" in judged[-1].reason
+    assert not decide(judged, tuple(GateName)).green
+
+
+@pytest.mark.parametrize("name", ["events.jsonl", "fingerprint.json", "evidence/index.json", "load/more.json", "verdicts.gw9.jsonl"])
+def test_every_record_is_held_against_its_hash(sample: Sample, tmp_path: Path, name: str) -> None:
+    path = Path(shutil.copytree(sample("clean").path, tmp_path / "run"))
+    assert load_run(path).damage == ()
+    (path / name).parent.mkdir(exist_ok=True)
+    with (path / name).open("a") as file:
+        file.write("\n")
+    (problem,) = load_run(path).damage
+    assert problem.startswith(f"{name}: ")
+
+
+def test_a_run_without_hashes_is_not_taken_for_unchanged(sample: Sample, tmp_path: Path) -> None:
+    path = Path(shutil.copytree(sample("clean").path, tmp_path / "run"))
+    document = json.loads((path / "verdict.json").read_text())
+    (path / "verdict.json").write_text(json.dumps({**document, "records": {}}))
+    assert "whether they were changed cannot be told" in load_run(path).damage[0]
+
+
+def test_what_is_said_after_the_decision_is_sealed_too(tmp_path: Path) -> None:
+    run = samples.start(tmp_path, mode=Mode.FULL)
+    run.finish()
+    run.add(Warning_(text="the history store cannot be reached"))
+    view = run.view()
+    assert (view.damage, view.complete, view.warnings) == ((), True, ("the history store cannot be reached",))
+
+
+def test_a_replay_says_what_it_could_only_read_again(sample: Sample) -> None:
+    view = sample("clean")
+    plain = Check(check="weights.x", status=Status.PASS, title="x", test_id="t")
+    judged = [v for _, v in rejudge_run(view.model_copy(update={"checks": (*view.checks, plain)}))]
+    lines = told(judged)
+    assert sum(int(line.split(" ", 1)[0]) for line in lines) == len(judged)
+    assert lines[-1].endswith("(throughput.mean_ttft_ms, weights.x)")
+
+
 def with_requests(base: Path, recorded_tpot: float) -> tuple[Cell, Path]:
     run = samples.start(base, mode=Mode.FULL)
     (run.path / "load").mkdir()
@@ -141,6 +196,12 @@ def test_figures_are_derived_from_the_requests(tmp_path: Path) -> None:
     assert problem == ""
     assert cell.mean_tpot_ms == pytest.approx(50.0)
     assert cell.mean_ttft_ms == pytest.approx(300.0)
+
+
+def test_a_percentile_that_the_requests_contradict_is_no_figure(tmp_path: Path) -> None:
+    cell, path = with_requests(tmp_path, 50.0)
+    assert recompute(cell.model_copy(update={"more": {"p50_ttft_ms": 300.0, "p99_itl_ms": 7.0}}), path)[1] == ""
+    assert "p99_ttft_ms is 398 by its requests" in recompute(cell.model_copy(update={"more": {"p99_ttft_ms": 250.0}}), path)[1]
 
 
 def test_a_figure_its_own_requests_contradict_is_no_figure(tmp_path: Path) -> None:
