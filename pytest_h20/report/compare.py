@@ -19,6 +19,9 @@ from pytest_h20.verdicts import Status
 
 ASSUMED_SPREAD = 0.02
 """Run-to-run spread taken when no repeats are known: 2 %. Every text that rests on it says so."""
+TTFT_SPREAD = 0.25
+"""Of TTFT at least: it follows how the requests happened to arrive and queue. Healthy runs of one cluster differ by a third and more,
+so that a change of it counts only when it is gross."""
 
 
 @dataclass(frozen=True)
@@ -31,6 +34,8 @@ class Side:
     gates: Mapping[str, Status] = field(default_factory=dict)
     accepted: bool = False
     mode: str = ""
+    damage: tuple[str, ...] = ()
+    """Records of it that cannot be trusted; a run that did not finish says so here."""
 
 
 @dataclass(frozen=True)
@@ -89,6 +94,41 @@ class Comparison:
         return tuple(sorted(found, key=lambda c: c.change.factor if c.change else 1))
 
     @property
+    def problems(self) -> tuple[str, ...]:
+        """Everything that makes the new side worse than the old one, worst first: what ``--fail-on-drop`` fails for."""
+        found = [_row_words(c) for c in self.slower]
+        found += [f"over all cells: {METRICS[o.metric][0]} {words(o.change, o.metric)}" for o in self.overall if o.change.high < 1]
+        found += [f"{name}: not measured any more" for name in self.only_old]
+        for name, cell in self.new.cells.items():
+            lost = [METRICS[c.metric][0] for c in self.cells if c.cell == name and c.old is not None and c.new is None]
+            if cell.status.blocks:
+                word = "could not be measured" if cell.status is Status.UNKNOWN else "does not hold its limits"
+                found.append(f"{name}: {word}" + (f": {cell.reason}" if cell.reason else ""))
+            elif lost:
+                found.append(f"{name}: has no {', no '.join(lost)} any more")
+        for gate, before, after in self.gates:
+            gone = after is None and self.old.mode == self.new.mode  # an attached run has no bring-up to lose
+            if before is not None and not before.blocks and (gone or (after is not None and after.blocks)):
+                found.append(f"gate {gate}: {before.value} -> {after.value if after else 'not run'}")
+        found += [f"{name}: {what}" for name, one in (("old", self.old), ("new", self.new)) for what in one.damage]
+        if not self.overall:
+            found.append("no cell was measured on both sides: nothing could be compared")
+        return tuple(found)
+
+    @property
+    def headline(self) -> str:
+        """One sentence. A mean over all cells hides a cell that collapsed, so cells that are worse are counted first."""
+        cells = {c.cell for c in self.cells}
+        worse, better = ({c.cell for c in rows} for rows in (self.slower, self.faster))
+        if worse:
+            return f"WORSE in {len(worse)} of {len(cells)} cells, most in {_row_words(self.slower[0])}"
+        if self.problems:
+            return f"WORSE: {self.problems[0]}" + (f", and {len(self.problems) - 1} more" if len(self.problems) > 1 else "")
+        if better:
+            return f"better in {len(better)} of {len(cells)} cells, worse in none"
+        return f"no change beyond noise in {len(cells)} cells"
+
+    @property
     def faster(self) -> tuple[CellChange, ...]:
         """Figures that are better by more than noise explains, best first."""
         found = [c for c in self.cells if c.change and c.change.low > 1]
@@ -118,6 +158,7 @@ def side(view: RunView, engine: str | None = None, label: str = "") -> Side:
         gates={g.name.value: g.status for g in view.decision.gates},
         accepted=view.decision.accepted,
         mode=view.header.mode.value,
+        damage=(*view.damage, *(() if view.complete else ("the run did not finish",))),
     )
 
 
@@ -165,7 +206,7 @@ def compare(old: Side, new: Side, *, run_spread: float | None = None, dof: int =
     common = [name for name in old.cells if name in new.cells]
     pairs = [(name, metric) for name in common for metric in METRICS]
     confidence = 1 - (1 - CONFIDENCE) / max(1, len(pairs))
-    rows = [_cell_change(old.cells[n], new.cells[n], metric, spread, dof, confidence) for n, metric in pairs]
+    rows = [_cell_change(old.cells[n], new.cells[n], metric, spread_of(metric, spread), dof, confidence) for n, metric in pairs]
     gates = dict.fromkeys([*old.gates, *new.gates])
     return Comparison(
         old=old,
@@ -179,6 +220,11 @@ def compare(old: Side, new: Side, *, run_spread: float | None = None, dof: int =
         run_spread=spread,
         spread_known=run_spread is not None,
     )
+
+
+def spread_of(metric: str, spread: float) -> float:
+    """The run-to-run spread of a figure: the cluster's, and TTFT's own where that is larger."""
+    return max(spread, TTFT_SPREAD) if "_ttft_" in metric else spread
 
 
 def differences(old: Mapping[str, str], new: Mapping[str, str]) -> Iterator[Difference]:
@@ -212,14 +258,13 @@ def _overall(rows: Sequence[CellChange], spread: float, dof: int) -> Iterator[Ov
             own = statistics.stdev(logs) / math.sqrt(len(logs)) if len(logs) > 1 else 0.0
             one = Estimate(1.0, 0.0, 30)
             other = Estimate(math.exp(statistics.fmean(logs)), own, 30)
-            yield Overall(metric, len(logs), change(one, other, higher_is_better=True, run_spread=spread, dof=dof))
+            seen = change(one, other, higher_is_better=True, run_spread=spread_of(metric, spread), dof=dof)
+            yield Overall(metric, len(logs), seen)
 
 
 def of_figure(seen: Change, metric: str) -> tuple[float, float, float]:
     """The change of the figure itself in percent, with its interval: a time that is 9 % shorter is -9, and that is better."""
-    values = (seen.factor, seen.low, seen.high) if higher_is_better(metric) else (1 / seen.factor, 1 / seen.high, 1 / seen.low)
-    change_, low, high = (100 * (value - 1) for value in values)
-    return change_, low, high
+    return seen.of_figure(higher_is_better(metric))
 
 
 def words(seen: Change, metric: str) -> str:
@@ -233,7 +278,7 @@ def words(seen: Change, metric: str) -> str:
 
 def spread_words(result: Comparison) -> str:
     """Where the noise from run to run was taken from."""
-    percent = f"{100 * result.run_spread:g} %"
+    percent = f"{100 * result.run_spread:g} % (TTFT {100 * spread_of('mean_ttft_ms', result.run_spread):g} %)"
     if result.spread_known:
         return f"run-to-run spread {percent}, as given"
     return f"run-to-run spread {percent} is ASSUMED: measure yours with --h20-calibrate, or give --spread"
@@ -241,10 +286,11 @@ def spread_words(result: Comparison) -> str:
 
 def text(result: Comparison) -> list[str]:
     """Plain lines for a terminal."""
-    lines = [f"old: {result.old.label} [{_state(result.old)}]", f"new: {result.new.label} [{_state(result.new)}]", ""]
+    lines = [f"old: {result.old.label} [{_state(result.old)}]", f"new: {result.new.label} [{_state(result.new)}]", "", result.headline, ""]
     lines += [f"{METRICS[o.metric][0]:<18} {words(o.change, o.metric)}, over {o.cells} cells" for o in result.overall]
     if not result.overall:
         lines.append("no cell was measured on both sides: figures cannot be compared")
+    lines += ["", "what is worse in the new one:", *(f"  {problem}" for problem in result.problems)] if result.problems else []
     lines += _figures(result)
     lines += [f"only in old: {', '.join(result.only_old)}"] if result.only_old else []
     lines += [f"only in new: {', '.join(result.only_new)}"] if result.only_new else []
@@ -257,6 +303,13 @@ def text(result: Comparison) -> list[str]:
         "  nothing that was recorded"
     ]
     return [*lines, "", f"intervals are 95 % (of single cells: 95 % for all of them together); {spread_words(result)}"]
+
+
+def _row_words(row: CellChange) -> str:
+    """``in128-out128-c64: Output throughput 300.0 -> 210.0 tok/s, 30.0 % lower, worse (...)``"""
+    title, unit = METRICS[row.metric]
+    moved = f", {words(row.change, row.metric)}" if row.change else ""
+    return f"{row.cell}: {title} {row.old or 0:.1f} -> {row.new or 0:.1f} {unit}{moved}"
 
 
 def _figures(result: Comparison) -> Iterable[str]:

@@ -16,7 +16,7 @@ LAST = "last-accepted"
 
 
 def main(argv: Sequence[str]) -> int:
-    """Compare two runs. 0: compared; 1: with ``--fail-on-drop``, something is slower; 2: the input cannot be used."""
+    """Compare two runs. 0: compared; 1: with ``--fail-on-drop``, something is worse or missing; 2: the input cannot be used."""
     args = _parser().parse_args(list(argv))
     try:
         result = _compare(args)
@@ -30,12 +30,7 @@ def main(argv: Sequence[str]) -> int:
     except H20Error as error:
         print(f"compare: {error}", file=sys.stderr)
         return 2
-    if not args.fail_on_drop:
-        return 0
-    if not result.overall:
-        print("nothing could be compared: that is no pass", file=sys.stderr)
-        return 1
-    return 1 if result.slower or any(o.change.high < 1 for o in result.overall) else 0
+    return 1 if args.fail_on_drop and result.problems else 0
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -51,7 +46,11 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--spread", metavar="PERCENT", type=float, help="run-to-run spread of your cluster in percent (from a calibration)"
     )
-    parser.add_argument("--fail-on-drop", action="store_true", help="exit status 1 when NEW is worse beyond noise")
+    parser.add_argument(
+        "--fail-on-drop",
+        action="store_true",
+        help="exit status 1 when NEW is worse beyond noise, lacks a cell or a gate, failed one, or cannot be trusted",
+    )
     return parser
 
 

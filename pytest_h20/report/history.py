@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 import json
 import sqlite3
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib import import_module
@@ -61,12 +61,21 @@ class Entry:
 
 @dataclass(frozen=True)
 class Point:
-    """A figure of one cell in one run."""
+    """A figure of one cell in one run. ``name``, ``mode``, ``profile``, ``image``: points that differ in one are not one line."""
 
     run: str
     started: str
     accepted: bool
     value: float
+    name: str = ""
+    mode: str = ""
+    profile: str = ""
+    image: str = ""
+
+    @property
+    def line(self) -> tuple[str, ...]:
+        """What must be the same for two points to be comparable: cluster, kind of run, profile, image."""
+        return self.name, self.mode, self.profile, self.image
 
 
 class History:
@@ -113,13 +122,26 @@ class History:
             raise UsageError(f"metric {metric!r}: known are {', '.join(METRICS)}")
         modes = "" if stand_ins else " AND r.mode IN ('full', 'attach')"
         sql = (
-            f"SELECT r.run AS run, r.started AS started, r.accepted AS accepted, c.{metric} AS value FROM h20_cells c "
+            f"SELECT r.run AS run, r.started AS started, r.accepted AS accepted, c.{metric} AS value, r.name AS name, "
+            "r.mode AS mode, c.profile AS profile, r.fingerprint AS fingerprint FROM h20_cells c "
             f"JOIN h20_runs r ON r.run = c.run WHERE c.engine = :engine AND c.cell = :cell AND c.{metric} IS NOT NULL{modes} "
             "ORDER BY r.started, r.run"
         )
         with self._transaction() as db:
             rows = db.execute(sql, {"engine": engine, "cell": cell})
-        return [Point(r["run"], r["started"], bool(r["accepted"]), float(r["value"])) for r in rows]
+        return [
+            Point(
+                run=r["run"],
+                started=r["started"],
+                accepted=bool(r["accepted"]),
+                value=float(r["value"]),
+                name=r["name"],
+                mode=r["mode"],
+                profile=r["profile"],
+                image=_image(r["fingerprint"], engine),
+            )
+            for r in rows
+        ]
 
     def cells(self, engine: str) -> list[str]:
         """Names of all cells ever measured for an engine."""
@@ -134,6 +156,24 @@ class History:
             for statement in SCHEMA:
                 db.execute(statement)
             yield db
+
+
+def lines_of(points: Sequence[Point]) -> dict[str, list[Point]]:
+    """The points of a trend by what must be the same for one line; a name is what tells a line from the others ("" for one)."""
+    groups: dict[tuple[str, ...], list[Point]] = {}
+    for point in points:
+        groups.setdefault(point.line, []).append(point)
+    differ = [index for index in range(4) if len({key[index] for key in groups}) > 1]
+    return {", ".join(key[index] or "?" for index in differ): found for key, found in groups.items()}
+
+
+def _image(fingerprint: str, engine: str) -> str:
+    """What a run's image is called: its digest where it is known, else its name."""
+    try:
+        facts = json.loads(fingerprint)["engines"][engine]
+    except (ValueError, KeyError, TypeError):
+        return ""
+    return str(facts.get("image_digest") or facts.get("image") or "") if isinstance(facts, dict) else ""
 
 
 def add_folder(history: History, base: Path) -> tuple[int, list[str]]:

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from pytest_h20.errors import H20Error, UsageError
-from pytest_h20.report.history import DEFAULT_FILE, Entry, History, Point, add_folder
+from pytest_h20.report.history import DEFAULT_FILE, Entry, History, Point, add_folder, lines_of
 
 
 def main(argv: Sequence[str]) -> int:
@@ -72,8 +72,8 @@ def _trends(history: History, entries: Sequence[Entry], cell: str | None, stand_
             if cell and name != cell:
                 continue
             points = [p for p in history.trend(engine, name, stand_ins=stand_ins) if p.run in shown]
-            if points:
-                found[f"{engine} {name}"] = points
+            for line, same in lines_of(points).items():
+                found[f"{engine} {name}" + (f" [{line}]" if line else "")] = same
     if cell and not found:
         raise UsageError(f"--cell {cell}: no run listed here has measured it; cells are written like in128-out128-c64")
     return found

@@ -42,7 +42,12 @@ def _headline(result: Comparison) -> Html:
         )
         for o in result.overall
     ]
+    problems = result.problems
     return join(
+        tag("p", tag("strong", result.headline), class_="h20-standin" if problems else None),
+        tag("details", tag("summary", f"All {len(problems)} things that are worse"), tag("ul", [tag("li", p) for p in problems]))
+        if problems
+        else None,
         tag("ul", items, class_="h20-headline"),
         tag(
             "p", f"Intervals are 95 % (of single cells: 95 % for all of them together); {spread_words(result)}.", class_="h20-muted"

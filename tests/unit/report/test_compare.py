@@ -1,13 +1,17 @@
 from __future__ import annotations
 
+import random
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from pytest_h20.errors import UsageError
-from pytest_h20.report.compare import compare, of_figure, side, text, words
+from pytest_h20.report.compare import Side, compare, of_figure, side, text, words
 from pytest_h20.report.compare_cli import main
+from pytest_h20.report.model import Cell
 from pytest_h20.report.stats import Change
+from pytest_h20.verdicts import Status
 from tests.unit.report import samples
 from tests.unit.report.conftest import Sample
 
@@ -34,7 +38,7 @@ def test_a_tenth_less_is_seen_in_every_figure(runs: list[Path], sample: Sample) 
     from pytest_h20.report.run import load_run
 
     result = compare(side(load_run(runs[0])), side(load_run(runs[2])), run_spread=0.01)
-    assert all(o.change.high < 1 for o in result.overall)
+    assert [o.change.high < 1 for o in result.overall] == [True, True, False], "of TTFT a tenth is noise"
     assert result.slower
     assert result.faster == ()
     assert "lower, worse" in "\n".join(text(result))
@@ -79,6 +83,73 @@ def test_figures_missing_on_one_side_are_left_out_not_guessed(sample: Sample) ->
 def test_nothing_in_common_is_said(sample: Sample) -> None:
     result = compare(side(sample("clean")), side(sample("aborted")))
     assert any("cannot be compared" in line for line in text(result))
+
+
+def changed(one: Side, cell: str, **fields: object) -> Side:
+    """A side with fields of one cell replaced."""
+    return replace(one, cells={**one.cells, cell: one.cells[cell].model_copy(update=fields)})
+
+
+def three(sample: Sample) -> Side:
+    one = side(sample("clean"))
+    return replace(one, cells={name: one.cells[name] for name in list(one.cells)[:3]})
+
+
+def test_a_clear_drop_in_one_cell_of_three_is_the_headline(sample: Sample) -> None:
+    old = three(sample)
+    name, cell = list(old.cells.items())[1]
+    assert cell.output_throughput is not None
+    result = compare(old, changed(old, name, output_throughput=0.7 * cell.output_throughput, windows=()))
+    assert not any(o.change.significant for o in result.overall), "the mean hides it"
+    assert result.headline.startswith(f"WORSE in 1 of 3 cells, most in {name}: Output throughput")
+    assert "30.0 % lower, worse" in result.headline
+    assert result.headline in text(result)
+
+
+@pytest.mark.parametrize(
+    ("fields", "said"),
+    [
+        ({"status": Status.UNKNOWN, "reason": "little: off by 40 %"}, "could not be measured: little: off by 40 %"),
+        ({"status": Status.FAIL}, "does not hold its limits"),
+        ({"mean_tpot_ms": None}, "has no Mean TPOT any more"),
+    ],
+)
+def test_a_cell_that_failed_or_is_in_doubt_is_a_drop(sample: Sample, fields: dict[str, object], said: str) -> None:
+    old = three(sample)
+    name = next(iter(old.cells))
+    assert compare(old, old).problems == ()
+    problems = compare(old, changed(old, name, **fields)).problems
+    assert problems == (f"{name}: {said}",)
+    assert f"  {problems[0]}" in text(compare(old, changed(old, name, **fields)))
+
+
+def test_missing_cells_worse_gates_and_damage_are_drops(sample: Sample) -> None:
+    old = three(sample)
+    fewer = replace(old, cells=dict(list(old.cells.items())[1:]))
+    assert compare(old, fewer).problems == (f"{next(iter(old.cells))}: not measured any more",)
+    assert compare(fewer, old).problems == ()
+    red = replace(old, gates={**old.gates, "rdma": Status.FAIL})
+    assert compare(old, red).problems == ("gate rdma: pass -> fail",)
+    assert compare(red, old).problems == ()
+    assert compare(old, replace(old, damage=("events.jsonl: changed since the run",))).problems == (
+        "new: events.jsonl: changed since the run",
+    )
+
+
+def test_ttft_of_healthy_runs_is_noise_and_a_gross_change_is_not(sample: Sample) -> None:
+    rng = random.Random(7)
+    one = side(sample("clean"))
+
+    def again() -> Side:
+        def noisy(cell: Cell) -> Cell:
+            return cell.model_copy(update={"mean_ttft_ms": (cell.mean_ttft_ms or 1) * rng.lognormvariate(0, 0.25)})
+
+        return replace(one, cells={name: noisy(cell) for name, cell in one.cells.items()})
+
+    assert [compare(again(), again()).problems for _ in range(12)] == [()] * 12
+    name = "in128-out128-c64"
+    slow = changed(one, name, mean_ttft_ms=10 * (one.cells[name].mean_ttft_ms or 1))
+    assert compare(one, slow).problems[0].startswith(f"{name}: Mean TTFT")
 
 
 # ---------------------------------------------------------------- the command

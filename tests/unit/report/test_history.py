@@ -5,8 +5,9 @@ from pathlib import Path
 import pytest
 
 from pytest_h20.errors import UsageError
-from pytest_h20.report.history import History, add_folder
+from pytest_h20.report.history import History, add_folder, lines_of
 from pytest_h20.report.history_cli import main
+from pytest_h20.report.model import Mode
 from tests.unit.report import samples
 from tests.unit.report.conftest import Sample
 
@@ -100,6 +101,23 @@ def test_folders_that_are_no_runs_are_told(tmp_path: Path) -> None:
     added, problems = add_folder(History(tmp_path / "h.sqlite"), tmp_path)
     assert added == 1
     assert len(problems) == 1
+
+
+def test_clusters_modes_and_images_are_not_one_line(history: History, sample: Sample) -> None:
+    clean = sample("clean")
+    assert clean.fingerprint is not None
+    history.add(clean)
+    history.add(clean.model_copy(update={"header": clean.header.model_copy(update={"run": "b", "name": "other-cluster"})}))
+    history.add(clean.model_copy(update={"header": clean.header.model_copy(update={"run": "c", "mode": Mode.ATTACH})}))
+    engines = {"sglang": {**clean.fingerprint.engines["sglang"], "image_digest": "sha256:new"}}
+    changed = clean.model_copy(update={"fingerprint": clean.fingerprint.model_copy(update={"engines": engines})})
+    history.add(changed.model_copy(update={"header": clean.header.model_copy(update={"run": "d"})}))
+    history.add(changed.model_copy(update={"header": clean.header.model_copy(update={"run": "e"})}))
+    lines = lines_of(history.trend("sglang", "in128-out128-c64"))
+    assert sorted(len(points) for points in lines.values()) == [1, 1, 1, 2]
+    assert {p.run for name, points in lines.items() if "sha256:new" in name for p in points} == {"d", "e"}
+    assert {p.run for name, points in lines.items() if "other-cluster" in name for p in points} == {"b"}
+    assert lines_of([]) == {}
 
 
 # ---------------------------------------------------------------- the command

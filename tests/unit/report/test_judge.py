@@ -65,3 +65,12 @@ def test_a_calibrated_limit_is_judged_with_its_noise(figure: float, status: Stat
     verdict = judge_cell(cell(figure, windows=[figure] * 20), limits(CALIBRATED))[0]
     assert verdict.status is status
     assert "against the baseline" in str(verdict.details["noise"])
+
+
+def test_the_next_step_names_the_runs_in_the_order_the_command_takes_them() -> None:
+    from pytest_h20.report.compare_cli import _parser
+
+    verdict, _ = judge_cell(cell(10.0), limits())
+    *_, first, second = verdict.action.split(" compare ", 1)[1].split()
+    args = _parser().parse_args([first, second])
+    assert (args.old, args.new) == ("EARLIER", "THIS")

@@ -141,3 +141,12 @@ def test_a_tenth_less_is_told_from_noise(level: float, wrong: Status) -> None:
         outcomes.append(found.status)
     assert statistics.fmean(o is wrong for o in outcomes) < 0.02
     assert statistics.fmean(o is Status.UNKNOWN for o in outcomes) < 0.03
+
+
+def test_a_time_that_grew_is_told_with_a_plus() -> None:
+    """A TPOT of 120 ms against 100 ms is +20 %, and worse."""
+    seen = judge_change(Estimate(120.0, 0.0, 30), Baseline(100.0, 5, 0.001, 0.1), higher_is_better=False)
+    assert seen.status is Status.FAIL
+    assert seen.reason.startswith("+20.0 % against the baseline (90 % interval +19.")
+    better = judge_change(Estimate(80.0, 0.0, 30), Baseline(100.0, 5, 0.001, 0.1), higher_is_better=False)
+    assert better.reason.startswith("-20.0 % against the baseline")
