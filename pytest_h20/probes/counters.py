@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
-from pytest_h20.probes.script import Probe, ProbeError, integer, number, rows
+from pytest_h20.probes.script import Probe, ProbeError, integer, number, rows, whole
 
 # Word counters of /sys/class/infiniband/*/ports/*/counters; everything else counts events.
 _WORDS = ("port_xmit_data", "port_rcv_data")
@@ -110,9 +110,9 @@ def parse_counters(text: str) -> CounterSnapshot:
     found: dict[tuple[str, int], dict[str, int]] = {}
     for device, port, name, value in rows(text, "counter", 4):
         n = integer(value)
-        if n is None or not port.isdigit():
-            raise ProbeError(f"counter {device}/{port} {name} = {value!r}")
-        found.setdefault((device, int(port)), {})[name] = n * 4 if name in _WORDS else n
+        if n is None:
+            raise ProbeError(f"counter {device}/{port} {name} = {value[:40]!r}")
+        found.setdefault((device, whole(port, f"port of {device}")), {})[name] = n * 4 if name in _WORDS else n
     return CounterSnapshot(uptime, tuple(PortCounters(d, p, v) for (d, p), v in sorted(found.items())))
 
 

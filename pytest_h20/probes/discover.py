@@ -151,7 +151,7 @@ def candidates(host: Found) -> list[Candidate]:
         found.append(
             Candidate(port.device, port.port, netdev, str(own.ip), str(own.network), right.index if right else None, port.rate_gbps)
         )
-    return sorted(found, key=lambda c: [int(x) if x.isdigit() else x for x in re.split(r"(\d+)", c.hca)])
+    return sorted(found, key=lambda c: [(int(n or -1), text) for n, text in re.findall("([0-9]{1,9})|([^0-9]+)", c.hca)])
 
 
 def pair_rails(hosts: Sequence[Sequence[Candidate]]) -> tuple[list[list[Candidate]], list[list[Candidate]]]:

@@ -203,7 +203,11 @@ def _node_facts(
         "image_proxies": inside["proxies"],
         "model_folder": inside["model_folder"],
         "engine_addresses": inside["engine_address"],
-        "host_model": disks if isinstance(disks, Missing) else cast("Mapping[str, host.Disk]", disks)[inventory.model.on_host],
+        "host_model": disks
+        if isinstance(disks, Missing)
+        else cast("Mapping[str, host.Disk]", disks).get(
+            inventory.model.on_host, Missing(f"the node said nothing about {inventory.model.on_host}")
+        ),
         "evidence": evidence,
         "seconds": time.monotonic() - start,
     }

@@ -93,7 +93,7 @@ CSV_FIELDS = "index,name,uuid,pci.bus_id,memory.total,memory.used,driver_version
 def parse_gpus(text: str) -> Gpus:
     """``nvidia-smi -q -x`` (any driver from R450 to R580: names of elements differ), or, after a line ``#csv FIELDS``, the
     CSV form."""
-    if "#csv " in text:
+    if re.search("^#csv ", text, re.M):
         return _parse_csv(text)
     start = text.find("<nvidia_smi_log>")
     if start < 0:
@@ -203,7 +203,7 @@ def _gpu(index: int, e: ET.Element) -> Gpu:
 
 
 def _parse_csv(text: str) -> Gpus:
-    lines = text.splitlines()
+    lines = text.split("\n")
     at = next(i for i, line in enumerate(lines) if line.startswith("#csv "))
     fields = lines[at].removeprefix("#csv ").split(",")
     gpus, driver = [], ""
@@ -261,10 +261,10 @@ def parse_nvlinks(text: str) -> NvLinks:
     found: dict[int, list[float | None]] = {}
     gpu: int | None = None
     for line in text.splitlines():
-        if head := re.match(r"\s*GPU (\d+):", line):
+        if head := re.match(r"\s*GPU ([0-9]{1,9}):", line):
             gpu = int(head[1])
             found[gpu] = []
-        elif gpu is not None and (link := re.match(r"\s*Link \d+:\s*(?:([\d.]+) GB/s|(.*))", line)):
+        elif gpu is not None and (link := re.match(r"\s*Link \d+:\s*(?:([0-9]{1,9}(?:\.[0-9]+)?) GB/s|(.*))", line)):
             found[gpu].append(float(link[1]) if link[1] else None)
     return NvLinks(tuple((g, tuple(v)) for g, v in sorted(found.items())))
 
@@ -290,7 +290,8 @@ class GpuOwner:
 
 def parse_gpu_owners(text: str) -> dict[int, GpuOwner]:
     """``owner<TAB>PID<TAB>USER<TAB>CONTAINER<TAB>COMMAND`` per process."""
-    return {int(r[0]): GpuOwner(int(r[0]), r[1], r[3], r[2]) for r in rows(text, "owner", 4) if r[0].isdigit()}
+    found = ((integer(r[0]), r) for r in rows(text, "owner", 4))
+    return {pid: GpuOwner(pid, r[1], r[3], r[2]) for pid, r in found if pid is not None}
 
 
 GPU_OWNERS = Probe(

@@ -218,6 +218,8 @@ def parse_proxies(text: str) -> Proxies:
         if line.startswith("proxy ") and "=" in line:
             name, _, value = line.removeprefix("proxy ").partition("=")
             found[name.strip().lower()] = _CREDENTIALS.sub("://***@", value.strip().strip("\"'"))
+        elif line.strip():
+            raise ProbeError(f"not a proxy line: {_CREDENTIALS.sub('://***@', line)[:80]!r}")
     return Proxies(tuple(sorted(found.items())))
 
 

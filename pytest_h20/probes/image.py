@@ -253,7 +253,7 @@ def address_rule(engine: str, version: str) -> str:
     newer)."""
     if engine != "sglang":
         return "vllm"
-    numbers = tuple(int(n) for n in re.findall(r"\d+", version)[:3])
+    numbers = tuple(int(n) for n in re.findall("[0-9]{1,9}", version)[:3])
     return "sglang" if numbers and numbers < (0, 5, 3) else "sglang-0.5.3"
 
 

@@ -51,10 +51,10 @@ class KernelLog:
         return tuple(e for e in self.events if e.kind in kinds)
 
 
-_XID = re.compile(r"NVRM: Xid \((?:PCI:)?([0-9A-Fa-f:.]+)\): (\d+)")
-_SXID = re.compile(r"SXid \((?:PCI:)?([0-9A-Fa-f:.]+)\): (\d+)")
+_XID = re.compile(r"NVRM: Xid \((?:PCI:)?([0-9A-Fa-f:.]+)\): ([0-9]{1,9})")
+_SXID = re.compile(r"SXid \((?:PCI:)?([0-9A-Fa-f:.]+)\): ([0-9]{1,9})")
 _LINK = re.compile(r"(?:mlx5_core|bnxt_en|irdma|ice|hns3)?.*?\b(\S+): (?:Link (up|down)|NIC Link is (Up|Down))", re.I)
-_STAMP = re.compile(r"^\[\s*(\d+\.\d+)\]")
+_STAMP = re.compile(r"^\[\s*([0-9]{1,12}\.[0-9]{1,9})\]")
 
 
 def parse_kernel_log(text: str) -> KernelLog:

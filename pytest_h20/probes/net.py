@@ -7,7 +7,7 @@ import ipaddress
 import re
 from dataclasses import dataclass
 
-from pytest_h20.probes.script import Probe, ProbeError, integer, number, pairs, rows
+from pytest_h20.probes.script import Probe, ProbeError, integer, number, pairs, rows, whole
 
 
 @dataclass(frozen=True)
@@ -156,7 +156,7 @@ def parse_listeners(text: str) -> tuple[Listener, ...]:
     found = []
     for address, owner in rows(text, "listen", 2):
         host, _, port = address.rpartition(":")
-        if port.isdigit():
+        if re.fullmatch("[0-9]{1,5}", port):
             m = re.search(r'\(\("([^"]*)",(?:pid=)?(\d+)', owner)
             found.append(Listener(int(port), host.strip("[]"), f"{m[1]} (pid {m[2]})" if m else ""))
     return tuple(found)
@@ -197,7 +197,8 @@ class Ping:
 def parse_pings(text: str) -> tuple[Ping, ...]:
     """``ping<TAB>INTERFACE<TAB>PEER<TAB>SIZE<TAB>SENT<TAB>RECEIVED<TAB>RTT_MS<TAB>ROUTE_DEVICE<TAB>MESSAGE`` per target."""
     return tuple(
-        Ping(r[0], r[1], int(r[2]), integer(r[3]) or 0, integer(r[4]) or 0, number(r[5]), r[7], r[6]) for r in rows(text, "ping", 8)
+        Ping(r[0], r[1], whole(r[2], "size of a ping"), integer(r[3]) or 0, integer(r[4]) or 0, number(r[5]), r[7], r[6])
+        for r in rows(text, "ping", 8)
     )
 
 
@@ -242,11 +243,16 @@ class Listening:
 
 def parse_listening(text: str) -> Listening:
     """``pid=N``, ``bound<TAB>ASKED<TAB>PORT`` and ``busy<TAB>ASKED<TAB>MESSAGE`` lines."""
-    pid = integer(pairs(text).get("pid"))
-    if pid is None:
+    said = pairs(text).get("pid")
+    if said is None:
         raise ProbeError("no pid= line")
-    bound = tuple((int(a), int(b)) for a, b in rows(text, "bound", 2))
-    return Listening(pid, bound, tuple((int(a), m) for a, m in rows(text, "busy", 2)))
+    pid = whole(said, "pid", low=2)  # it is killed later: 0, 1 and -1 are never one of ours
+    bound = tuple((_port(a), _port(b)) for a, b in rows(text, "bound", 2))
+    return Listening(pid, bound, tuple((_port(a), m) for a, m in rows(text, "busy", 2)))
+
+
+def _port(text: str) -> int:
+    return whole(text, "port", high=65535)
 
 
 # Arguments: SECONDS PORT... (0 = ephemeral). Python 2 or 3. It accepts, greets, and ends by itself after SECONDS.
@@ -315,7 +321,7 @@ class Connect:
 
 def parse_connects(text: str) -> tuple[Connect, ...]:
     """``connect<TAB>ADDRESS<TAB>PORT<TAB>OUTCOME<TAB>MILLISECONDS`` per target."""
-    return tuple(Connect(r[0], int(r[1]), r[2], number(r[3])) for r in rows(text, "connect", 4))
+    return tuple(Connect(r[0], _port(r[1]), r[2], number(r[3])) for r in rows(text, "connect", 4))
 
 
 # Arguments: ADDRESS PORT pairs. All at once (threads); 3 s each. Any Python, else bash's /dev/tcp.

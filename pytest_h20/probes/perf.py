@@ -12,7 +12,7 @@ from itertools import pairwise
 from typing import Any
 
 from pytest_h20.probes.counters import ALL_REDUCES_PER_STEP, BYTES_PER_VALUE, HIDDEN_SIZE
-from pytest_h20.probes.script import Probe, ProbeError
+from pytest_h20.probes.script import Probe, ProbeError, whole
 
 # NCCL's maintainer: "about 24 GB/s bus bandwidth per 200 Gb/s NIC, 12 per 100" (NVIDIA/nccl-tests issues 119 and 252).
 BUSBW_PER_200G = 24.0
@@ -78,12 +78,12 @@ def _perftest_json(text: str) -> object:
     body = text[start:]
     try:
         return json.loads(body)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         body = re.sub(r"^(\s*)([A-Za-z]\w*)\s*:", r'\1"\2":', body, flags=re.M)
         body = re.sub(r":[ \t]*([A-Za-z][^\n\"{}]*?),?$", r': "\1",', body, flags=re.M)
         try:
             return json.loads(re.sub(r",(\s*})", r"\1", body))
-        except ValueError:
+        except (ValueError, RecursionError):
             raise ProbeError(f"not JSON: {error}") from None
 
 
@@ -96,7 +96,7 @@ def parse_ib_write_bw_table(text: str) -> WriteBandwidth:
     at = next((i for i, line in enumerate(lines) if line.strip().startswith("#bytes")), None)
     for line in lines[at + 1 :] if at is not None else ():
         fields = line.split()
-        if len(fields) >= 4 and fields[0].isdigit():
+        if len(fields) >= 4 and re.fullmatch("[0-9]{1,15}", fields[0]):
             peak, average = _figure(fields[2]), _figure(fields[3])
             if average and "Gb/sec" in lines[at or 0]:
                 return WriteBandwidth(average, peak or average, int(fields[0]))
@@ -106,16 +106,20 @@ def parse_ib_write_bw_table(text: str) -> WriteBandwidth:
 def _figure(value: object) -> float | None:
     try:
         f = float(value)  # type: ignore[arg-type]
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         return None
-    return f if math.isfinite(f) and f > 0 else None
+    return f if 0 < f < 1e15 else None  # NaN and infinity are neither
+
+
+def _count(value: object) -> int | None:
+    return int(value) if isinstance(value, (int, float)) and 0 <= value < 1e15 else None
 
 
 def parse_perf_start(text: str) -> int:
     """``pid=N``: the server is listening (or was started; the client tries for some seconds)."""
     for line in text.splitlines():
-        if line.startswith("pid=") and line[4:].strip().isdigit():
-            return int(line[4:])
+        if line.startswith("pid="):
+            return whole(line[4:].strip(), "pid", low=2)  # it is killed later
     raise ProbeError("no pid= line")
 
 
@@ -246,12 +250,15 @@ def parse_all_reduce(text: str) -> AllReduce:
         if time_us is None or busbw is None:
             raise ProbeError(f"result of size {r.get('size')}: time {best.get('time')!r}, bus_bw {best.get('bus_bw')!r}")
         wrong = best.get("nwrong")
-        points.append(AllReducePoint(int(r["size"]), time_us, busbw, int(wrong) if isinstance(wrong, (int, float)) else None))
+        size = _figure(r.get("size"))
+        if size is None:
+            raise ProbeError(f"a result has the size {str(r.get('size'))[:40]!r}")
+        points.append(AllReducePoint(int(size), time_us, busbw, _count(wrong)))
     if not points:
         raise ProbeError("the results list is empty")
     config = data.get("config")
     devices = config.get("devices") if isinstance(config, Mapping) else None
-    ranks = len(devices) if isinstance(devices, list) else int(data.get("ranks") or 0)
+    ranks = len(devices) if isinstance(devices, list) else _count(data.get("ranks")) or 0
     return AllReduce(str(data.get("tool") or "nccl-tests"), ranks, str(data.get("nccl_version") or ""), tuple(points))
 
 

@@ -6,7 +6,7 @@ import re
 from dataclasses import dataclass
 
 from pytest_h20.probes.gid import Gid
-from pytest_h20.probes.script import Probe, ProbeError, integer, pairs, rows
+from pytest_h20.probes.script import Probe, ProbeError, integer, number, pairs, rows, whole
 
 
 @dataclass(frozen=True)
@@ -72,13 +72,11 @@ def parse_rdma(text: str) -> RdmaFacts:
     hcas = [Hca(r[0], r[1], r[2], r[3], r[4], r[5], integer(r[6])) for r in rows(text, "hca", 7)]
     ports = []
     for r in rows(text, "port", 6):
-        if not r[1].isdigit():
-            raise ProbeError(f"port line {r}: {r[1]!r} is not a port number")
-        rate = re.match(r"([\d.]+)\s*Gb/sec(?:\s*\((\d+)X)?", r[5])
+        rate = re.match(r"([0-9]{1,9}(?:\.[0-9]+)?)\s*Gb/sec(?:\s*\(([0-9]{1,3})X)?", r[5])
         ports.append(
             Port(
                 r[0],
-                int(r[1]),
+                whole(r[1], f"port of {r[0]}"),
                 _word(r[2]),
                 _word(r[3]),
                 r[4],
@@ -90,7 +88,7 @@ def parse_rdma(text: str) -> RdmaFacts:
     gids = []
     for r in rows(text, "gid", 6):
         try:
-            gid = Gid(r[0], int(r[1]), int(r[2]), r[3], r[4], r[5])
+            gid = Gid(r[0], whole(r[1], "port"), whole(r[2], "index"), r[3], r[4], r[5])
             gid.address  # noqa: B018 - refuses what is not an address
         except ValueError as error:
             raise ProbeError(f"gid line {r}: {error}") from None
@@ -132,7 +130,7 @@ done
 
 def parse_ibdev2netdev(text: str) -> dict[tuple[str, int], tuple[str, bool]]:
     """``mlx5_1 port 1 ==> xgbe1 (Up)`` -> {(device, port): (net device, up)}."""
-    found = re.findall(r"^(\S+) port (\d+) ==> (\S+) \((\w+)\)", text, re.M)
+    found = re.findall(r"^(\S+) port ([0-9]{1,9}) ==> (\S+) \((\w+)\)", text, re.M)
     return {(d, int(p)): (n, s == "Up") for d, p, n, s in found}
 
 
@@ -147,7 +145,10 @@ IBDEV2NETDEV = Probe(
 def parse_show_gids(text: str) -> tuple[Gid, ...]:
     """Columns DEV PORT INDEX GID [IPv4] VER DEV; the header and the line of dashes are left out; a last column may be
     missing."""
-    line_form = re.compile(r"^(\S+)\s+(\d+)\s+(\d+)\s+([0-9a-f:]{39})\s+(?:\d+\.\d+\.\d+\.\d+\s+)?(v1|v2)(?:\s+(\S+))?\s*$")
+    line_form = re.compile(
+        r"^(\S+)\s+([0-9]{1,9})\s+([0-9]{1,9})\s+((?:[0-9a-f]{4}:){7}[0-9a-f]{4})\s+"
+        r"(?:\d+\.\d+\.\d+\.\d+\s+)?(v1|v2)(?:\s+(\S+))?\s*$"
+    )
     return tuple(
         Gid(m[1], int(m[2]), int(m[3]), m[4], "RoCE v2" if m[5] == "v2" else "IB/RoCE v1", m[6] or "")
         for line in text.splitlines()
@@ -289,8 +290,7 @@ def parse_pci(text: str) -> dict[str, PciDevice]:
     """
 
     def speed(value: str) -> float | None:
-        m = re.match(r"([\d.]+)", value)
-        return float(m[1]) if m else None
+        return number(value)
 
     found = {}
     for r in rows(text, "pci", 11):

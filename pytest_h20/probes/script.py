@@ -27,7 +27,9 @@ T_co = TypeVar("T_co", covariant=True)
 
 _END = "H20_END_OF_PROBE"
 _NAME = re.compile(r"^[a-z][a-z0-9_]*$")
-_HEAD = re.compile(r"^@@h20 section (?P<name>[a-z][a-z0-9_]*) rc=(?P<rc>-?\d+) out=(?P<out>\d+) err=(?P<err>\d+)\r?$", re.M)
+_HEAD = re.compile(
+    r"^@@h20 section (?P<name>[a-z][a-z0-9_]*) rc=(?P<rc>-?[0-9]{1,9}) out=(?P<out>[0-9]{1,15}) err=(?P<err>[0-9]{1,15})\r?$", re.M
+)
 
 _PROLOGUE = """\
 LC_ALL=C; export LC_ALL
@@ -129,6 +131,8 @@ class Probe(Generic[T_co]):
             return self.parse(section.out)
         except ProbeError as error:
             return Missing(f"output of probe {self.name!r} not understood: {error}", self.hint)
+        except Exception as error:  # nothing that a node prints may end a run: what no parser foresaw is not understood either
+            return Missing(f"output of probe {self.name!r} not understood: {type(error).__name__}: {str(error)[:200]}", self.hint)
 
 
 def build(probes: Sequence[Probe[object]]) -> str:
@@ -226,12 +230,20 @@ def rows(text: str, kind: str, columns: int) -> Iterable[list[str]]:
 
 
 def integer(text: str | None) -> int | None:
-    """A whole number, or None for anything else (``N/A``, empty, missing)."""
-    match = re.match(r"^\s*(-?\d+)\b", text or "")
+    """A whole number, or None for anything else (``N/A``, empty, missing, other digits than ours, more than 64 bits hold)."""
+    match = re.match(r"^\s*(-?[0-9]{1,20})\b", text or "")
     return int(match[1]) if match else None
 
 
 def number(text: str | None) -> float | None:
-    """The number a text begins with (``71.59 W`` -> 71.59), or None."""
-    match = re.match(r"^\s*(-?\d+(?:\.\d+)?)", text or "")
+    """The finite number a text begins with (``71.59 W`` -> 71.59), or None."""
+    match = re.match(r"^\s*(-?[0-9]{1,20}(?:\.[0-9]+)?)(?![0-9])", text or "")
     return float(match[1]) if match else None
+
+
+def whole(text: str, what: str, low: int = 0, high: int = 2**31 - 1) -> int:
+    """A number that must be there: plain digits from ``low`` to ``high``. Raises ``ProbeError``."""
+    value = int(text) if re.fullmatch(r"[0-9]{1,20}", text) else None
+    if value is None or not low <= value <= high:
+        raise ProbeError(f"{what} is {text[:40]!r}, not a number from {low} to {high}")
+    return value

@@ -225,7 +225,7 @@ def all_verdicts(facts: Facts) -> list[Verdict]:
 
 def version_key(text: str) -> tuple[int, ...]:
     """``535.216.03`` -> (535, 216, 3), for comparing versions."""
-    return tuple(int(n) for n in re.findall(r"\d+", text)[:4])
+    return tuple(int(n) for n in re.findall("[0-9]{1,9}", text)[:4])
 
 
 def at_least(say: Say, field: str, minimum: str, measured: str) -> Verdict:

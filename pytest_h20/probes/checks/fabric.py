@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 
 from pydantic import JsonValue
@@ -552,7 +553,7 @@ def peermem_and_nccl(say: Say, view: View) -> Verdict:
     d, v = view.node.driver, view.node.image_versions
     if isinstance(d, Missing) or isinstance(v, Missing) or not v.nccl or not view.spec.rails:
         return say.skip("driver modules or the image's NCCL are not known, or there are no rails")
-    numbers = tuple(int(x) for x in v.nccl.split(".")[:3] if x.isdigit())
+    numbers = tuple(int(x) for x in v.nccl.split(".")[:3] if re.fullmatch("[0-9]{1,9}", x))
     recognised = d.peermem != "nvidia_peermem" or numbers > (2, 22, 3)
     if not recognised:
         return say.warn(
