@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import traceback
+from pathlib import PurePath
+
 
 class H20Error(Exception):
     """Base of every error this package raises on purpose. Its text is complete: it is shown without a traceback."""
@@ -32,3 +35,10 @@ class BringUpError(H20Error):
 
 class MeasurementError(H20Error):
     """A figure could not be measured (not: a figure is too low)."""
+
+
+def unforeseen(error: BaseException) -> str:
+    """What broke and where in this package, in a line: for a verdict about input that nobody foresaw, in place of a traceback."""
+    frames = [frame for frame in traceback.extract_tb(error.__traceback__) if "pytest_h20" in frame.filename]
+    where = f" (at {PurePath(frames[-1].filename).name}:{frames[-1].lineno})" if frames else ""
+    return f"{type(error).__name__}: {str(error)[:200]}{where}"

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import http.client
 import json
 import socket
 from dataclasses import dataclass
-from urllib.parse import urlsplit
 
+from pytest_h20.endpoint.wire import ProtocolError, Wire
 from pytest_h20.errors import TransportError
 
 
@@ -22,30 +21,25 @@ class Answer:
         """The body as JSON, or None when it is none."""
         try:
             return json.loads(self.body)
-        except ValueError:
+        except (ValueError, RecursionError):
             return None
 
 
 def ask(url: str, path: str, *, body: object = None, headers: dict[str, str] | None = None, timeout: float = 10.0) -> Answer:
-    """GET, or POST when there is a body. Raises ``TransportError`` when no complete answer came within ``timeout`` s."""
-    parts = urlsplit(url)
-    kind = http.client.HTTPSConnection if parts.scheme == "https" else http.client.HTTPConnection
-    connection = kind(parts.hostname or "", parts.port, timeout=timeout)
-    data = None if body is None else json.dumps(body).encode()
+    """GET, or POST when there is a body. Raises ``TransportError`` when no complete answer came within ``timeout`` s in all.
+
+    The answer is bounded too (``endpoint.wire.MAX_ANSWER``): a server that drips or never ends holds nobody up.
+    """
+    data = b"" if body is None else json.dumps(body).encode()
+    given = {**({"Content-Type": "application/json"} if body is not None else {}), **(headers or {})}
+    wire = Wire(url, given)
     try:
-        connection.request(
-            "GET" if data is None else "POST",
-            parts.path.rstrip("/") + path,
-            body=data,
-            headers={**({"Content-Type": "application/json"} if data is not None else {}), **(headers or {})},
-        )
-        response = connection.getresponse()
-        return Answer(response.status, response.read())
-    except (OSError, http.client.HTTPException) as error:
-        what = "no answer" if isinstance(error, TimeoutError) else f"{type(error).__name__}: {error}"
-        raise TransportError(f"{url}{path}: {what} within {timeout:g} s") from None
-    finally:
-        connection.close()
+        answer = wire.exchange(wire.request("GET" if body is None else "POST", path, data), timeout)
+    except ProtocolError as error:
+        raise TransportError(f"{url}{path}: {error}") from None
+    if answer.ended == "cut":
+        raise TransportError(f"{url}{path}: the answer was cut after {len(answer.body)} bytes")
+    return Answer(answer.status, answer.body)
 
 
 def reachable(host: str, port: int, timeout: float = 2.0) -> bool:

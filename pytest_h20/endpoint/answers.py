@@ -140,7 +140,7 @@ def load_dataset(path: str | Path) -> tuple[Question, ...]:
 def _question(line: str, where: str, number: int) -> Question:
     try:
         item = json.loads(line)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise UsageError(f"{where}: not JSON ({error}); every line is one JSON object") from None
     if not isinstance(item, dict):
         raise UsageError(f"{where}: is a {type(item).__name__}, not an object with 'question' and 'answer'")
@@ -231,7 +231,7 @@ def _json_equal(expected: Any, text: str) -> tuple[bool, str]:
     for part in (*_FENCE.findall(text), text):
         try:
             said = json.loads(part)
-        except ValueError:
+        except (ValueError, RecursionError):
             continue
         return _same_json(said, expected), f"said {json.dumps(said, ensure_ascii=False)[:80]}, expected {json.dumps(expected)}"
     return False, f"no JSON in {text[:60]!r}"

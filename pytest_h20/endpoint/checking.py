@@ -13,7 +13,7 @@ from pytest_h20.endpoint.client import Api
 from pytest_h20.endpoint.context import EndpointContext
 from pytest_h20.endpoint.reply import UnexpectedAnswer
 from pytest_h20.endpoint.wire import Exchange, ProtocolError
-from pytest_h20.errors import TransportError
+from pytest_h20.errors import H20Error, TransportError, unforeseen
 from pytest_h20.verdicts import Limit, Origin, Status, Verdict, judge
 
 OPENAI = Origin(kind="protocol", detail="OpenAI API reference")
@@ -144,6 +144,10 @@ def with_evidence(api: Api, say: Say, body: Body) -> list[Verdict]:
             verdicts = [say.unknown(str(error), action="see the engine's log: a request was not answered")]
         except (ProtocolError, UnexpectedAnswer) as error:
             verdicts = [say.fail(str(error))]
+        except H20Error:
+            raise
+        except Exception as error:  # an answer in a form that this check did not foresee ends no run in a traceback
+            verdicts = [say.unknown(f"the answer is in no form that this check reads: {unforeseen(error)}", action="see the exchange")]
     path = say.ctx.evidence(f"{say.check}.txt", transcript(log)) if log else ""
     if not path:
         return verdicts

@@ -363,7 +363,7 @@ def check_structured_output(api: Api, say: Say) -> Verdict:
         return say.unknown("the reasoning did not end within the budget", action="raise answer_tokens")
     try:
         value = json.loads(content)
-    except ValueError:
+    except (ValueError, RecursionError):
         return say.problems([f"content is no JSON: {content!r:.120}"])
     problems = [] if value in COLOURS else [f"{value!r} is not one of {COLOURS}"]
     dead = api.dead()
@@ -401,7 +401,7 @@ def check_tool_call(api: Api, say: Say) -> Verdict:
     for call in choice.tool_calls:
         try:
             arguments = json.loads(call.arguments)
-        except ValueError:
+        except (ValueError, RecursionError):
             problems.append(f"arguments are no JSON: {call.arguments!r:.80}")
             continue
         if not isinstance(arguments, dict) or arguments.get("state") not in ("on", "off") or len(arguments) != 1:

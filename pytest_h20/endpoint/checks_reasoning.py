@@ -391,7 +391,7 @@ def check_with_schema(api: Api, say: Say) -> Verdict:
         problems += [] if choice.reasoning else [f"{name}: no reasoning"]
         try:
             value = json.loads(choice.content or "")
-        except ValueError:
+        except (ValueError, RecursionError):
             value = None
         problems += [] if value in COLOURS else [f"{name}: content {choice.content!r:.60} is none of {COLOURS}"]
     return say.problems(problems)
@@ -453,7 +453,7 @@ def check_parser_table(api: Api, say: Say) -> Sequence[Verdict]:
         exchange = api.post("/separate_reasoning", {"text": row.text, "reasoning_parser": "deepseek-r1"})
         try:
             value = json.loads(exchange.body) if exchange.status == 200 else None
-        except ValueError:
+        except (ValueError, RecursionError):
             value = None
         if not isinstance(value, dict):
             verdicts.append(say.unknown(f"/separate_reasoning: status {exchange.status}: {exchange.body[:100]!r}", subject=row.id))

@@ -21,6 +21,8 @@ T = TypeVar("T")
 S = TypeVar("S")
 
 CHAT, COMPLETIONS = "/v1/chat/completions", "/v1/completions"
+MOST_CONTEXT = 2**24
+"""Tokens of context that are believed: prompts of that length are built here, in our memory."""
 SMALL_IDS = tuple(range(300, 1500))
 """Token ids that exist in every vocabulary in question (R1: 129,280; the lab's model: 2,048) and are plain text in both."""
 
@@ -81,7 +83,7 @@ class Api:
             raise UnexpectedAnswer(f"GET {path}: status {exchange.status}: {exchange.body[:200]!r}")
         try:
             return json.loads(exchange.body)
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise UnexpectedAnswer(f"GET {path}: no JSON ({error}): {exchange.body[:80]!r}") from None
 
     def reply(self, path: str, body: Mapping[str, Any], **how: Any) -> Reply:
@@ -136,7 +138,7 @@ class Api:
         """Context in tokens: the server's own figure, else the profile's, else 4096."""
         with contextlib.suppress(UnexpectedAnswer, KeyError, TypeError, IndexError, AttributeError):
             served = self.document("/v1/models")["data"][0].get("max_model_len")
-            if isinstance(served, int) and served > 0:
+            if isinstance(served, int) and 0 < served <= MOST_CONTEXT:
                 return served
         return self.ctx.max_model_len or 4096
 
@@ -224,7 +226,7 @@ class Api:
         exchange = self.post(path, body)
         try:
             return json.loads(exchange.body) if exchange.status == 200 else None
-        except ValueError:
+        except (ValueError, RecursionError):
             return None
 
     # ---------------------------------------------------------------- capabilities and evidence
@@ -269,7 +271,7 @@ def load_sum(value: Any) -> float | None:
     if not isinstance(rows, list) or not rows:
         return None
     counts = [row.get("num_running_reqs", row.get("num_reqs")) for row in rows if isinstance(row, dict)]
-    known = [float(count) for count in counts if isinstance(count, int)]
+    known = [float(count) for count in counts if isinstance(count, int) and abs(count) < 10**15]
     return sum(known) if known and len(known) == len(counts) else None
 
 

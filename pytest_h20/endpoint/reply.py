@@ -6,6 +6,7 @@ Nothing is repaired: a field that is absent stays ``None``, and :class:`SeenShap
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from typing import Any, Literal
@@ -181,7 +182,7 @@ def read_error(status: int, body: bytes) -> ApiError:
     """
     try:
         value = json.loads(body)
-    except ValueError:
+    except (ValueError, RecursionError):
         return ApiError(status, body[:500].decode("utf-8", "replace").strip(), "text")
     if not isinstance(value, dict):
         return ApiError(status, str(value)[:500], "text")
@@ -206,7 +207,7 @@ def read_reply(exchange: Exchange) -> Reply:
         return Reply(exchange, error=error, seen=SeenShape(error_styles=frozenset({error.style})))
     try:
         value = json.loads(exchange.body)
-    except ValueError as problem:
+    except (ValueError, RecursionError) as problem:
         raise UnexpectedAnswer(f"{exchange.request.target}: the answer is no JSON ({problem}): {exchange.body[:80]!r}") from None
     if not isinstance(value, dict):
         raise UnexpectedAnswer(f"{exchange.request.target}: the answer is no object: {exchange.body[:80]!r}")
@@ -261,15 +262,15 @@ def _choice(raw: Mapping[str, Any], body: Mapping[str, Any]) -> tuple[Choice, Se
         else frozenset(),
     )
     choice = Choice(
-        index=int(raw.get("index") or 0),
-        role=body.get("role"),
-        content=body.get("content"),
+        index=_count(raw.get("index")) or 0,
+        role=_text(body.get("role")),
+        content=_text(body.get("content")),
         reasoning=reasoning,
-        finish=raw.get("finish_reason"),
+        finish=_text(raw.get("finish_reason")),
         matched_stop=raw.get("matched_stop", raw.get("stop_reason")),
         tool_calls=calls,
         logprobs=_logprobs(raw.get("logprobs")),
-        token_ids=tuple(raw["token_ids"]) if isinstance(raw.get("token_ids"), list) else None,
+        token_ids=tuple(_whole_numbers(raw["token_ids"])) if isinstance(raw.get("token_ids"), list) else None,
     )
     return choice, shape
 
@@ -304,8 +305,8 @@ def _logprobs(value: Any) -> tuple[TokenLogprob, ...] | None:
             TokenLogprob(
                 str(item.get("token")),
                 _number(item.get("logprob")),
-                tuple((str(t.get("token")), float(t["logprob"])) for t in _objects(item.get("top_logprobs"))),
-                tuple(item["bytes"]) if isinstance(item.get("bytes"), list) else None,
+                _alternatives((t.get("token"), t.get("logprob")) for t in _objects(item.get("top_logprobs"))),
+                tuple(_whole_numbers(item["bytes"])) if isinstance(item.get("bytes"), list) else None,
             )
             for item in _objects(value["content"])
         )
@@ -315,7 +316,7 @@ def _logprobs(value: Any) -> tuple[TokenLogprob, ...] | None:
     tops = value.get("top_logprobs")
     tops = tops if isinstance(tops, list) else [None] * len(tokens)
     return tuple(
-        TokenLogprob(str(token), _number(figure), tuple((str(k), float(v)) for k, v in _mapping(top).items()))
+        TokenLogprob(str(token), _number(figure), _alternatives(_mapping(top).items()))
         for token, figure, top in zip(tokens, figures, tops, strict=False)
     )
 
@@ -385,34 +386,33 @@ def _read_stream(exchange: Exchange) -> Reply:
 
 
 def _grow(growing: dict[int, _Growing], raw: Mapping[str, Any], at_s: float, usage: Usage | None) -> tuple[Delta, SeenShape]:
-    index = int(raw.get("index") or 0)
+    index = _count(raw.get("index")) or 0
     grown = growing.setdefault(index, _Growing())
     body = _mapping(raw.get("delta")) if "delta" in raw else {"content": raw.get("text")}
     reasoning, carried = _reasoning(body)
-    content = body.get("content")
-    finish = raw.get("finish_reason")
-    if isinstance(content, str):
+    content, finish, role = (_text(v) for v in (body.get("content"), raw.get("finish_reason"), body.get("role")))
+    if content is not None:
         grown.content.append(content)
     if reasoning is not None:
         grown.reasoning.append(reasoning)
-    grown.role = body.get("role") or grown.role
+    grown.role = role or grown.role
     if finish:
         grown.finish, grown.matched_stop = finish, raw.get("matched_stop", raw.get("stop_reason"))
     for number, item in enumerate(_objects(body.get("tool_calls"))):
         function = _mapping(item.get("function"))
-        call = grown.calls.setdefault(int(item.get("index", number) or 0), ["", "", ""])
+        call = grown.calls.setdefault(_count(item.get("index", number)) or 0, ["", "", ""])
         call[0] += str(function.get("name") or "")
         call[1] += str(function.get("arguments") or "")
         call[2] = call[2] or str(item.get("id") or "")
     grown.logprobs += _logprobs(raw.get("logprobs")) or ()
     if isinstance(raw.get("token_ids"), list):
-        grown.token_ids += raw["token_ids"]
+        grown.token_ids += _whole_numbers(raw["token_ids"])
     has_text = bool(content or reasoning)
     shape = SeenShape(
         reasoning_fields=carried,
         finish_on=frozenset({"text-chunk" if has_text else "own-chunk"}) if finish else frozenset(),
     )
-    return Delta(at_s, index, body.get("role"), content, reasoning, finish, usage), shape
+    return Delta(at_s, index, role, content, reasoning, finish, usage), shape
 
 
 def prompt_tokens(reply: Reply) -> int:
@@ -436,4 +436,18 @@ def _count(value: Any) -> int | None:
 
 
 def _number(value: Any) -> float | None:
-    return float(value) if isinstance(value, (int, float)) and not isinstance(value, bool) else None
+    if not isinstance(value, (int, float)) or isinstance(value, bool) or abs(value) > sys.float_info.max:
+        return None
+    return float(value)
+
+
+def _text(value: Any) -> str | None:
+    return value if isinstance(value, str) else None
+
+
+def _whole_numbers(values: Iterable[Any]) -> list[int]:
+    return [value for value in values if _count(value) is not None]
+
+
+def _alternatives(items: Iterable[tuple[Any, Any]]) -> tuple[tuple[str, float], ...]:
+    return tuple((str(token), figure) for token, value in items if (figure := _number(value)) is not None)

@@ -142,7 +142,7 @@ def read_stream(pieces: Iterable[Piece]) -> Stream:
             after.append(event.data)
         try:
             value = json.loads(event.data)
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             problems.append(f"an event that is no JSON ({error}): {event.data[:60]!r}")
             continue
         if isinstance(value, dict):

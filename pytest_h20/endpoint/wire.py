@@ -20,6 +20,9 @@ from pytest_h20.errors import H20Error, TransportError
 MAX_HEAD = 256 * 1024
 """Bytes of status line and headers at most; anything longer is no sane server."""
 
+MAX_ANSWER = 64 * 2**20
+"""Bytes of one answer at most, framing included: an answer without an end fills no memory."""
+
 _HEX = frozenset(b"0123456789abcdefABCDEF")
 _SECRET_HEADERS = frozenset({"authorization", "proxy-authorization", "cookie", "x-api-key", "api-key"})
 
@@ -168,7 +171,7 @@ class ResponseReader:
             self._state = "size"
         elif self._state == "size":
             text = line.split(b";", 1)[0].strip()
-            if not text or any(byte not in _HEX for byte in text):
+            if not 0 < len(text) <= 16 or any(byte not in _HEX for byte in text):
                 raise ProtocolError(f"not a chunk size: {bytes(line[:40])!r}")
             self._left = int(text, 16)
             self.chunks.append(self._left)
@@ -220,7 +223,7 @@ class ResponseReader:
             self._state = "size"
         elif "content-length" in of:
             length = of["content-length"]
-            if not (length.isascii() and length.isdigit()):
+            if not (length.isascii() and length.isdigit() and len(length) <= 18):
                 raise ProtocolError(f"Content-Length is {length[:20]!r}")
             self._left, self._state = int(length), "length"
         else:
@@ -264,7 +267,7 @@ class Wire:
 
         Raises:
             TransportError: no connection, or no complete answer within ``deadline_s`` seconds, or the peer reset it.
-            ProtocolError: the answer is no HTTP.
+            ProtocolError: the answer is no HTTP, or longer than ``MAX_ANSWER``.
         """
         parts = urlsplit(self.base_url)
         start = time.monotonic()
@@ -326,12 +329,15 @@ class Wire:
         pace: Pace,
     ) -> Ended:
         so_far = bytearray()
-        reads = 0
+        reads = size = 0
         while not reader.done:
             sock.settimeout(_left(end))
             data = sock.recv(65536 if not pace.read_pause_s else 512)
             if not data:
                 return reader.close()
+            size += len(data)
+            if size > MAX_ANSWER:
+                raise ProtocolError(f"the answer has more than {MAX_ANSWER >> 20} MiB and no end: is it the right server?")
             body = reader.feed(data)
             if body:
                 pieces.append(Piece(time.monotonic() - sent, body))

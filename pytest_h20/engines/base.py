@@ -448,7 +448,7 @@ def parse_versions(text: str) -> ImageVersions:
             continue
         try:
             data = json.loads(payload)
-        except ValueError:
+        except (ValueError, RecursionError):
             break
         if not isinstance(data, dict):
             break

@@ -169,13 +169,13 @@ def _last_object(text: str, what: str) -> dict[str, Any]:
     try:
         whole = json.loads(text)
         rows = [whole]
-    except ValueError:
+    except (ValueError, RecursionError):
         rows = []
         for line in text.splitlines():
             if line.strip():
                 try:
                     rows.append(json.loads(line))
-                except ValueError:
+                except (ValueError, RecursionError):
                     raise MeasurementError(f"{what}: its output file holds a line that is not JSON: {line[:80]!r}") from None
     if not rows or not isinstance(rows[-1], dict):
         raise MeasurementError(f"{what}: its output file is empty or no JSON object")

@@ -187,7 +187,7 @@ def load_jsonl(text: str, source: str, output_len: int) -> PromptRecipe:
         where = f"{source} line {number}"
         try:
             row = json.loads(line)
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise UsageError(f"{where}: not JSON: {error}") from None
         if not isinstance(row, dict):
             raise UsageError(f"{where}: an object is needed, got {type(row).__name__}")
@@ -221,7 +221,7 @@ def sharegpt_texts(text: str, source: str) -> list[str]:
     """First turns of the conversations of a ShareGPT dump that have at least two turns."""
     try:
         rows = json.loads(text)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise UsageError(f"{source}: not JSON: {error}") from None
     turns = []
     for row in rows if isinstance(rows, list) else ():

@@ -77,7 +77,7 @@ def parse_output(text: str) -> CellResult:
             continue
         try:
             document = json.loads(line[len(_MARK) :])
-        except ValueError:
+        except (ValueError, RecursionError):
             continue
         if "result" in document:
             return CellResult.from_json(document["result"])
@@ -92,7 +92,7 @@ def parse_progress(line: str) -> dict[str, Any] | None:
         return None
     try:
         document = json.loads(line[len(_MARK) :])
-    except ValueError:
+    except (ValueError, RecursionError):
         return None
     progress = document.get("progress") if isinstance(document, dict) else None
     return progress if isinstance(progress, dict) else None

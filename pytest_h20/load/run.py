@@ -196,7 +196,7 @@ def _hear(child: subprocess.Popen[str]) -> dict[str, Any]:
     line = child.stdout.readline()
     try:
         document: dict[str, Any] = json.loads(line)
-    except ValueError:
+    except (ValueError, RecursionError):
         raise MeasurementError(f"a load process said {line[:80]!r} (exit status {child.poll()})") from None
     if "error" in document:
         raise UsageError(str(document["error"]))

@@ -11,14 +11,16 @@ SGLang answers 404 without --enable-metrics. Its gauges move only with its own l
 
 from __future__ import annotations
 
-import http.client
+import contextlib
 import re
+import socket
 import ssl
+import time
 from collections.abc import Iterable
 from dataclasses import dataclass
 
 from .target import Address, Target
-from .wire import CRLF2
+from .wire import CRLF2, Framing, ProtocolError, chunk_size
 
 _SAMPLE = re.compile(r"^((?:vllm|sglang):[a-z_]+)(?:\{([^}]*)\})? +([-+0-9.eE]+|NaN|[+-]Inf)", re.MULTILINE)
 _RUNNING = ("vllm:num_requests_running", "sglang:num_running_reqs")
@@ -30,6 +32,8 @@ _CACHE_PAIRS = (
     ("vllm:gpu_prefix_cache_queries_total", "vllm:gpu_prefix_cache_hits_total"),
     ("sglang:prompt_tokens_total", "sglang:cached_tokens_total"),
 )
+MOST = 16 * 2**20
+"""Bytes of /metrics at most; real ones have some 100 KiB."""
 _CACHE_GAUGES = ("vllm:gpu_prefix_cache_hit_rate", "sglang:cache_hit_rate")
 
 
@@ -54,7 +58,10 @@ def parse_metrics(text: str) -> MetricsSample:
     for name, labels, value in _SAMPLE.findall(text):
         if labels and (_label(labels, "tp_rank") not in (None, "0") or _label(labels, "pp_rank") not in (None, "0")):
             continue
-        number = float(value)
+        try:
+            number = float(value)
+        except ValueError:  # "1e", "+-"
+            continue
         if number == number:
             sums[name] = sums.get(name, 0.0) + number
 
@@ -137,8 +144,8 @@ def body_of(response: bytes) -> str:
             if end < 0:
                 return ""
             try:
-                size = int(body[position:end].split(b";")[0], 16)
-            except ValueError:
+                size = chunk_size(body[position:end])
+            except ProtocolError:
                 return ""
             if size == 0:
                 break
@@ -158,23 +165,34 @@ def fetch(target: Target, timeout_s: float = 10.0) -> MetricsSample | None:
 
 
 def get_text(target: Target, address: Address, path: str, timeout_s: float) -> str | None:
-    """A plain GET with the target's headers; None for anything but a 200."""
-    connection: http.client.HTTPConnection
+    """A plain GET with the target's headers; None for anything but a complete 200 within `timeout_s` in all and `MOST` bytes."""
+    end = time.monotonic() + timeout_s
+    head = {"Host": address.authority, **dict(target.headers), "Connection": "close"}
+    lines = [f"GET {path} HTTP/1.1", *(f"{name}: {value}" for name, value in head.items()), "", ""]
+    framing, received = Framing(), bytearray()
     try:
-        if address.tls:
-            context = ssl.create_default_context(cafile=target.ca_file)
-            if not target.verify_tls:
-                context.check_hostname = False
-                context.verify_mode = ssl.CERT_NONE
-            connection = http.client.HTTPSConnection(address.host, address.port, timeout=timeout_s, context=context)
-        else:
-            connection = http.client.HTTPConnection(address.host, address.port, timeout=timeout_s)
-        try:
-            connection.request("GET", path, headers=dict(target.headers))
-            answer = connection.getresponse()
-            body = answer.read()
-        finally:
-            connection.close()
-    except (OSError, http.client.HTTPException):
+        with contextlib.closing(socket.create_connection((address.host, address.port), timeout=timeout_s)) as plain:
+            sock = _secured(plain, target, address)
+            sock.settimeout(max(0.001, end - time.monotonic()))
+            sock.sendall("\r\n".join(lines).encode())
+            complete = False
+            while not complete:
+                sock.settimeout(max(0.001, end - time.monotonic()))
+                data = sock.recv(65536)
+                if len(received) > MOST or time.monotonic() > end or not (data or framing.close_delimited):
+                    return None
+                received += data
+                complete = not data or framing.feed(data)
+    except (OSError, ProtocolError):
         return None
-    return body.decode("utf-8", "replace") if answer.status == 200 else None
+    return body_of(bytes(received)) if framing.status == 200 else None
+
+
+def _secured(plain: socket.socket, target: Target, address: Address) -> socket.socket:
+    if not address.tls:
+        return plain
+    context = ssl.create_default_context(cafile=target.ca_file)
+    if not target.verify_tls:
+        context.check_hostname = False
+        context.verify_mode = ssl.CERT_NONE
+    return context.wrap_socket(plain, server_hostname=address.host)

@@ -26,7 +26,7 @@ from typing import Any, Union
 
 CRLF2 = b"\r\n\r\n"
 _TOKEN = re.compile(rb'"(?:text|content|reasoning_content|reasoning)": ?"(?!")')
-_COUNT = re.compile(rb'"completion_tokens": ?(\d+)')
+_COUNT = re.compile(rb'"completion_tokens": ?(\d{1,15})(?!\d)')
 _STATUS = re.compile(rb"HTTP/1\.[01] (\d{3})")
 
 ONE_TOKEN = -1
@@ -134,8 +134,10 @@ class Framing:
             while True:
                 line_end = buffer.find(b"\r\n", position)
                 if line_end < 0:
+                    if len(buffer) - position > 65536:
+                        raise ProtocolError(f"no chunk size within 64 KiB: {bytes(buffer[position : position + 40])!r}")
                     return False
-                size = _chunk_size(bytes(buffer[position:line_end]))
+                size = chunk_size(bytes(buffer[position:line_end]))
                 if size == 0:
                     # trailers up to an empty line; without any it follows at once
                     if buffer[line_end : line_end + 4] == CRLF2:
@@ -156,14 +158,12 @@ class Framing:
             del buffer[:position]
 
 
-def _chunk_size(line: bytes) -> int:
-    try:
-        size = int(line.split(b";", 1)[0], 16)
-    except ValueError:
-        raise ProtocolError(f"not a chunk size: {line[:40]!r}") from None
-    if size < 0:
+def chunk_size(line: bytes) -> int:
+    """The size in a chunk's first line. Raises ProtocolError for anything but one to eight hex digits: no sign, no `0x`."""
+    digits = line.split(b";", 1)[0].strip()
+    if not 0 < len(digits) <= 8 or digits.strip(b"0123456789abcdefABCDEF"):
         raise ProtocolError(f"not a chunk size: {line[:40]!r}")
-    return size
+    return int(digits, 16)
 
 
 @dataclass
@@ -398,7 +398,7 @@ class _Events:
             if line < 0:
                 self._carry = data[position:]
                 break
-            size = _chunk_size(data[position:line])
+            size = chunk_size(data[position:line])
             position = line + 2
             self._left = size + 2 if size else 0
             self._over = size == 0
@@ -418,7 +418,7 @@ def _general_event(event: bytes) -> bytes | None:
 def _load(payload: bytes) -> dict[str, Any]:
     try:
         document = json.loads(payload)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise ProtocolError(f"an event is not JSON ({error}): {payload[:60]!r}") from None
     if not isinstance(document, dict):
         raise ProtocolError(f"an event is not an object: {payload[:60]!r}")
@@ -548,10 +548,12 @@ def _collect_text(answer: Answer, payloads: Sequence[tuple[int, Piece]]) -> None
     for _, payload in payloads:
         if isinstance(payload, Run) or payload == b"[DONE]":
             continue
-        for choice in _load(payload).get("choices") or []:
-            delta = choice.get("delta") or {}
-            text.append(choice.get("text") or delta.get("content") or "")
-            reasoning.append(delta.get("reasoning_content") or delta.get("reasoning") or "")
+        choices = _load(payload).get("choices")
+        for choice in choices if isinstance(choices, list) else []:
+            given = choice if isinstance(choice, dict) else {}
+            delta = given["delta"] if isinstance(given.get("delta"), dict) else {}
+            text.append(str(given.get("text") or delta.get("content") or ""))
+            reasoning.append(str(delta.get("reasoning_content") or delta.get("reasoning") or ""))
     answer.text, answer.reasoning_text = "".join(text), "".join(reasoning)
 
 
@@ -615,7 +617,7 @@ def _read_document(answer: Answer, body: bytes, stamp: float) -> None:
         return
     try:
         document = json.loads(body)
-    except ValueError:
+    except (ValueError, RecursionError):
         if answer.status >= 400:
             answer.error = body[:200].decode("utf-8", "replace").strip()
             return
@@ -641,6 +643,6 @@ def _take_meta_document(answer: Answer, document: dict[str, Any]) -> None:
         return
     if _take_choice(answer, document):
         choice = document["choices"][0]
-        message = choice.get("message") or {}
+        message = choice["message"] if isinstance(choice.get("message"), dict) else {}
         answer.text = str(choice.get("text") or message.get("content") or "")
         answer.reasoning_text = str(message.get("reasoning_content") or message.get("reasoning") or "")

@@ -21,7 +21,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Generic, TypeVar
 
-from pytest_h20.errors import H20Error
+from pytest_h20.errors import H20Error, unforeseen
 
 T_co = TypeVar("T_co", covariant=True)
 
@@ -132,7 +132,7 @@ class Probe(Generic[T_co]):
         except ProbeError as error:
             return Missing(f"output of probe {self.name!r} not understood: {error}", self.hint)
         except Exception as error:  # nothing that a node prints may end a run: what no parser foresaw is not understood either
-            return Missing(f"output of probe {self.name!r} not understood: {type(error).__name__}: {str(error)[:200]}", self.hint)
+            return Missing(f"output of probe {self.name!r} not understood: {unforeseen(error)}", self.hint)
 
 
 def build(probes: Sequence[Probe[object]]) -> str:

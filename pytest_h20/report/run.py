@@ -449,7 +449,7 @@ def _lines(path: Path, pattern: str, damage: list[str]) -> Iterator[dict[str, An
                 continue
             try:
                 data = json.loads(line)
-            except ValueError:
+            except (ValueError, RecursionError):
                 data = None
             if isinstance(data, dict):
                 yield data

@@ -16,6 +16,7 @@ from typing import Generic, TypeVar
 
 from pydantic import JsonValue
 
+from pytest_h20.errors import H20Error, unforeseen
 from pytest_h20.probes.facts import Facts, RailView, View
 from pytest_h20.probes.script import Missing
 from pytest_h20.verdicts import Limit, Origin, Status, Verdict, judge
@@ -139,8 +140,13 @@ class Check(Generic[S]):
         return (self.function.__doc__ or "").strip().split("\n\n")[0].replace("\n", " ")
 
     def _verdicts(self, say: Say, subject: S) -> list[Verdict]:
-        told = self.function(say, subject)
-        found = [told] if isinstance(told, Verdict) else list(told)
+        try:
+            told = self.function(say, subject)
+            found = [told] if isinstance(told, Verdict) else list(told)
+        except H20Error:
+            raise
+        except Exception as error:  # facts that this check did not foresee end no run in a traceback
+            return [say.unknown(f"what the node says cannot be judged: {unforeseen(error)}", "look at the evidence: is the node sound?")]
         if not found:
             raise AssertionError(f"check {self.id} said nothing about {say.subject}: a check must always say something")
         return found

@@ -152,7 +152,7 @@ def read_header(folder, name, size):
         raise ValueError("its header could not be read: %d of %d bytes" % (len(raw), length))
     try:
         header = json.loads(raw.decode("utf-8"))
-    except ValueError as e:
+    except (ValueError, RuntimeError) as e:  # RuntimeError: nested too deeply
         raise ValueError("its header is not JSON: %s" % e)
     if not isinstance(header, dict):
         raise ValueError("its header is not a JSON object")

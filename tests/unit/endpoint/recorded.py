@@ -59,3 +59,8 @@ def everything() -> Iterator[tuple[str, dict[str, Any], Exchange]]:
             kind = next((v for k, v in response["headers"] if k.lower() == "content-type"), "")
             cuts = [length for _, length in response.get("read_chunks_t_len") or []]
             yield f"{server} {path.stem}", item, exchange(response["status"], kind, body, cuts)
+
+
+def names(server: str) -> list[str]:
+    """The recordings of a server that are kept with the tests."""
+    return sorted(_DATA[server])
