@@ -1,19 +1,21 @@
 """Things that several xdist workers need and exactly one may make.
 
 A folder of lock files and published results inside the run folder. ``flock`` is released by the kernel when a process
-dies, so a killed worker never leaves a lock behind.
+dies, so a killed worker never leaves a lock behind. Results are JSON, and only what this user wrote, and nobody else could
+write, is read.
 """
 
 from __future__ import annotations
 
 import fcntl
 import os
-import pickle
+import stat
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
 
+from pytest_h20.cluster.codec import decode, encode
 from pytest_h20.errors import H20Error
 
 T = TypeVar("T")
@@ -30,6 +32,7 @@ class Shared:
         self._folder = folder
         self._mine: dict[str, Any] = {}
         folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        _ours(folder, folder.lstat(), stat.S_ISDIR)
 
     def once(self, key: str, make: Callable[[], T]) -> T:
         """The result of ``make``, made by whoever comes first, kept for everybody.
@@ -57,12 +60,17 @@ class Shared:
 
     def published(self, key: str) -> tuple[bool, Any] | None:
         """What was published under a key: (True, value), (False, reason), or None."""
+        path = self._folder / f"{key}.json"
         try:
-            data = (self._folder / f"{key}.pickle").read_bytes()
+            handle = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
         except FileNotFoundError:
             return None
-        result: tuple[bool, Any] = pickle.loads(data)
-        return result
+        except OSError as error:
+            raise H20Error(f"{path}: cannot be read: {error.strerror}") from None
+        with os.fdopen(handle, encoding="utf-8", errors="replace") as file:
+            _ours(path, os.fstat(handle), stat.S_ISREG)
+            ok, value = decode(file.read())
+        return bool(ok), value
 
     def _take(self, key: str, known: tuple[bool, Any]) -> Any:
         ok, value = known
@@ -72,10 +80,11 @@ class Shared:
         return value
 
     def _publish(self, key: str, value: tuple[bool, Any]) -> None:
-        path = self._folder / f"{key}.pickle"
+        path = self._folder / f"{key}.json"
+        text = encode(list(value))
         partial = path.with_suffix(f".{os.getpid()}")
-        partial.write_bytes(pickle.dumps(value))
-        partial.chmod(0o600)
+        with os.fdopen(os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW, 0o600), "w", encoding="utf-8") as file:
+            file.write(text)
         partial.replace(path)
 
     @contextmanager
@@ -98,3 +107,14 @@ class Shared:
             yield
         finally:
             os.close(handle)
+
+
+def _ours(path: Path, seen: os.stat_result, kind: Callable[[int], bool]) -> None:
+    """Raises ``H20Error`` for what another user made or could have written into: it would be believed."""
+    if not kind(seen.st_mode):
+        raise H20Error(f"{path}: is a link or something else that this run did not make; give another --h20-run-dir")
+    if seen.st_uid != os.geteuid() or seen.st_mode & 0o022:
+        raise H20Error(
+            f"{path}: belongs to uid {seen.st_uid} with mode {stat.S_IMODE(seen.st_mode):04o}; only what uid {os.geteuid()} owns and "
+            "nobody else can write is believed; give a --h20-run-dir of your own"
+        )

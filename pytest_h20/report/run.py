@@ -120,7 +120,7 @@ class RunFolder:
         stem = f"{started:%Y%m%dT%H%M%SZ}-{_safe('+'.join(engines))}-{_safe(name)}"
         try:
             path = _make_unique(base, stem)
-            (path / EVIDENCE_DIR).mkdir()
+            (path / EVIDENCE_DIR).mkdir(mode=0o700)
         except OSError as error:
             raise UsageError(f"{base}: no run folder can be made there: {error}; give another --h20-run-dir") from None
         header = Header(
@@ -147,10 +147,10 @@ class RunFolder:
             raise H20Error(f"evidence name {name!r}: give a file name, for example 'node01/ibstat.txt'")
         content = self._redactor.bytes(data.encode("utf-8", "surrogateescape") if isinstance(data, str) else data)
         folder = self.path.joinpath(EVIDENCE_DIR, *parts[:-1])
-        folder.mkdir(parents=True, exist_ok=True)
+        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
         for target in _candidates(folder, parts[-1]):
             try:
-                with target.open("xb") as file:
+                with open(target, "xb", opener=_private) as file:
                     file.write(content)
             except FileExistsError:
                 continue
@@ -237,7 +237,7 @@ class RunFolder:
         stamped = {"time": self._clock().isoformat(), **data}
         line = json.dumps(self._clean(stamped), ensure_ascii=False, allow_nan=False) + "\n"
         # One unbuffered write to an O_APPEND file: whole lines even when two threads or a kill come in between.
-        with path.open("ab", buffering=0) as file:
+        with open(path, "ab", buffering=0, opener=_private) as file:
             file.write(line.encode("utf-8", "replace"))
         if self._sealed:  # said by ourselves after the decision (a history store that cannot be reached): no damage
             self._seal(_read_document(self.path))
@@ -248,11 +248,17 @@ class RunFolder:
     def _write_text(self, name: str, text: str) -> None:
         target = self.path / name
         temporary = target.with_name(f".{target.name}.{os.getpid()}")
-        temporary.write_text(text, encoding="utf-8", errors="replace", newline="\n")
+        with open(temporary, "w", encoding="utf-8", errors="replace", newline="\n", opener=_private) as file:
+            file.write(text)
         temporary.replace(target)
 
     def _clean(self, value: object) -> Any:
         return _finite(self._redactor.data(value))
+
+
+def _private(path: str, flags: int) -> int:
+    """Opens for this user alone: evidence holds what nodes show to root."""
+    return os.open(path, flags, 0o600)
 
 
 def _finite(value: Any) -> Any:
@@ -278,7 +284,7 @@ def _make_unique(base: Path, stem: str) -> Path:
     base.mkdir(parents=True, exist_ok=True)
     for path in _candidates(base, stem):
         try:
-            path.mkdir()
+            path.mkdir(mode=0o700)
         except FileExistsError:
             continue
         return path

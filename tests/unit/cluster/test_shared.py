@@ -1,0 +1,108 @@
+"""What workers tell each other: every published type comes back equal, and a planted file runs nothing and is not believed."""
+
+from __future__ import annotations
+
+import json
+import os
+import pickle
+from pathlib import Path
+from types import MappingProxyType
+
+import pytest
+
+from pytest_h20.cluster.codec import decode, encode
+from pytest_h20.cluster.shared import FailedElsewhere, Shared
+from pytest_h20.cluster.state import ClusterState, Phase, RoleRef, Versions
+from pytest_h20.cluster.teardown import Down, Stopped
+from pytest_h20.errors import H20Error
+from pytest_h20.nccl import judge_job, parse_log
+from pytest_h20.verdicts import Status, Verdict
+
+STATE = ClusterState(
+    "r", "vllm", "p", "n1", "http://x", "m", Versions("0.11"),
+    (RoleRef("n1", "server", 0, "id", "c", "/l", "cmd"),), {"n1": "/d"}, (("off", 0.5),),
+)  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        STATE,
+        Down((Stopped("n", "c", "r", 1.5, False, None),), ("x",), ()),
+        Verdict(check="a.b", status=Status.FAIL, title="t"),
+        (1, [2, (3,)], {"k": {4: b"\x00\xff"}, "$": 1}, {5}, frozenset({6}), None, float("inf"), Phase.DOWN, Path("/a b")),
+        judge_job([parse_log("h:1:1 [0] NCCL INFO NET/IB : Using [0]mlx5_0:1/RoCE [RO]; OOB eth0:1.2.3.4<0>\n", source="s")]),
+    ],
+)
+def test_everything_that_is_published_comes_back_equal(value: object) -> None:
+    assert decode(encode(value)) == value
+    json.loads(encode(value))
+
+
+def test_what_is_no_data_is_refused_when_it_is_published() -> None:
+    with pytest.raises(H20Error, match="no plain data"):
+        encode(object())
+    assert decode(encode(MappingProxyType({"a": 1}))) == {"a": 1}
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        '{"$": ["data", "subprocess:Popen", {"args": ["touch", "X"]}]}',
+        '{"$": ["data", "os:system", {}]}',
+        '{"$": ["data", "pytest_h20.cluster.shared:os", {}]}',
+        '{"$": ["model", "pytest_h20.cluster.shared:Shared", {"folder": "/"}]}',
+        '{"$": ["data", "pytest_h20.cluster.state:RoleRef", {}]}',
+        '{"$": []}',
+        "\x80\x04N.",
+        "[" * 100_000,
+    ],
+)
+def test_a_planted_text_makes_nothing_but_our_data(text: str) -> None:
+    with pytest.raises(H20Error, match="cannot be read"):
+        decode(text)
+
+
+def test_a_planted_pickle_runs_nothing(tmp_path: Path) -> None:
+    class Evil:
+        def __reduce__(self) -> tuple[object, ...]:
+            return os.mkdir, (str(tmp_path / "ran"),)
+
+    shared = Shared(tmp_path / ".shared")
+    for name in ("cluster.pickle", "cluster.json"):
+        (tmp_path / ".shared" / name).write_bytes(pickle.dumps((True, Evil())))
+        (tmp_path / ".shared" / name).chmod(0o600)
+    with pytest.raises(H20Error, match="cannot be read"):
+        shared.published("cluster")
+    assert not (tmp_path / "ran").exists()
+
+
+def test_what_others_could_write_or_link_is_not_believed(tmp_path: Path) -> None:
+    shared = Shared(tmp_path / ".shared")
+    shared.once("a", lambda: STATE)
+    file = tmp_path / ".shared" / "a.json"
+    assert file.stat().st_mode & 0o777 == 0o600
+    assert Shared(tmp_path / ".shared").published("a") == (True, STATE)
+    file.chmod(0o620)
+    with pytest.raises(H20Error, match="nobody else can write"):
+        shared.published("a")
+    file.rename(tmp_path / "elsewhere")
+    file.symlink_to(tmp_path / "elsewhere")
+    with pytest.raises(H20Error, match="cannot be read"):
+        shared.published("a")
+    (tmp_path / ".shared").chmod(0o770)
+    with pytest.raises(H20Error, match="nobody else can write"):
+        Shared(tmp_path / ".shared")
+    (tmp_path / "link").symlink_to(tmp_path / ".shared")
+    with pytest.raises(H20Error, match="is a link"):
+        Shared(tmp_path / "link")
+
+
+def test_a_failure_is_told_once(tmp_path: Path) -> None:
+    def broken() -> None:
+        raise H20Error("why")
+
+    with pytest.raises(H20Error, match="why"):
+        Shared(tmp_path / ".shared").once("a", broken)
+    with pytest.raises(FailedElsewhere, match="why"):
+        Shared(tmp_path / ".shared").once("a", broken)
