@@ -60,7 +60,7 @@ def write_calibration(session: Session, view: RunView) -> list[Verdict]:
     target = session.value("h20_calibrate")
     if not target:
         return []
-    from pytest_h20.report.calibrate import calibrate, repeats_of, too_noisy
+    from pytest_h20.report.calibrate import calibrate, left_out, repeats_of, too_noisy
 
     verdicts = []
     for label, chosen in zip(session.labels, session.targets, strict=True):
@@ -73,6 +73,8 @@ def write_calibration(session: Session, view: RunView) -> list[Verdict]:
                 name=f"{session.inventory.name}-{key(label)}",
                 engine=chosen.engine,
                 profile=chosen.profile_name,
+                model=chosen.inventory.model.kind if chosen.inventory.model.kind != "other" else Path(chosen.inventory.model.path).name,
+                kind=chosen.inventory.kind,
                 source=f"{session.inventory.name}, run {view.header.run}",
             )
             path.write_text(text, encoding="utf-8")
@@ -82,6 +84,10 @@ def write_calibration(session: Session, view: RunView) -> list[Verdict]:
             if noisy := too_noisy(repeats):
                 status, reason = Status.WARN, f"too noisy to tell a drop of 10 % from none: {', '.join(noisy)}"
                 action = "repeat more (--h20-repeats), with longer cells, on a quiet machine"
+            if lost := left_out(repeats):
+                status = Status.UNKNOWN
+                reason = "written without " + "; ".join(f"{cell}: {why}" for cell, why in lost.items())
+                action = "calibrate these cells again (-k CELL) on a quiet machine, and put their rows into the file"
         verdicts.append(
             Verdict(
                 check="throughput.calibrated",

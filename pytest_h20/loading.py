@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -33,6 +33,10 @@ SELFCHECK_LEVELS = (1, 4, 16, 64, 256, 1024)
 
 SELFCHECK_TRIES = 3
 """A self-check that something else on this machine disturbed is made again: one that is right proves what the client can do."""
+
+
+REPEAT_TRIES = 3
+"""A repeat of a calibration that cannot be believed is measured again, up to so often in all: hours hang on it."""
 
 
 class NotRun(H20Error):
@@ -71,13 +75,13 @@ class Load:
         again = 2 * len(crosscheck_cells(self)) if self.session.value("h20_load_crosscheck") else 0
         return len(self.cells) * len(self.repeats) + again
 
-    def run(self, cell: Cell, repeat: int = 0) -> CellResult:
+    def run(self, cell: Cell, repeat: int = 0, attempt: int = 0) -> CellResult:
         """Measure one cell with everything recorded. A finished cell is kept whatever happens after it.
 
         Raises ``NotRun`` when the engine does not answer any more.
         """
         self._engine_lives(cell)
-        plan = self.plan(cell, repeat)
+        plan = self.plan(cell, repeat, attempt)
         try:
             result = self._measure(cell, plan)
         except CellInterrupted as stop:
@@ -88,7 +92,23 @@ class Load:
         self._keep(result, repeat)
         return result
 
-    def plan(self, cell: Cell, repeat: int = 0) -> LoadPlan:
+    def results(self, cell: Cell) -> Iterator[tuple[CellResult, int]]:
+        """The cell as often as it is measured, with the number of the repeat. In a calibration, a repeat that cannot be believed is
+        measured again; the record of the first one is kept beside the other."""
+        for repeat in self.repeats:
+            result = self.run(cell, repeat)
+            for attempt in range(1, REPEAT_TRIES if repeat else 1):
+                why = doubts(result)
+                if not why:
+                    break
+                self.write(f"h20: cell {cell.id}, repeat {repeat} cannot be believed ({why[0].rule}: {why[0].text}): measured again\n")
+                for file in self.folder.glob(f"{_stem(cell, repeat)}.*json*"):
+                    file.rename(file.with_name(file.name.replace(".", f"-unbelievable{attempt}.", 1)))
+                self.done -= 1
+                result = self.run(cell, repeat, attempt)
+            yield result, repeat
+
+    def plan(self, cell: Cell, repeat: int = 0, attempt: int = 0) -> LoadPlan:
         """How a cell is run."""
         recipe = self.session.value("h20_load_recipe") or self.settings.recipe
         folder = self.folder
@@ -96,7 +116,7 @@ class Load:
         return LoadPlan(
             recipe=recipe,
             requests=self.settings.min_requests and max(self.settings.min_requests, cell.concurrency),
-            seed=self.session.seed + repeat,  # a repeat must not find its own prompts in the prefix cache
+            seed=self.session.seed + repeat + 1000 * attempt,  # a repeat must not find its own prompts in the prefix cache
             time_scale=self.session.clock.scale,
             slo=Slo(self.settings.slo_ttft_ms, self.settings.slo_tpot_ms),
             warmup=0 if _shape(cell) in self._warm else 1,

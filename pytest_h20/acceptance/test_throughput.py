@@ -15,7 +15,7 @@ def test_throughput(h20_load: Load, cell: Cell, h20_judge: Judge) -> None:
     """Output tokens per second, TTFT and TPOT of one cell against its limits; sanity before judgement."""
     if cell not in h20_load.cells:
         pytest.skip(f"{h20_load.label} does not measure {cell.id} (its profile names other cells)")
-    h20_judge(*(verdict for repeat in h20_load.repeats for verdict in h20_load.judge(h20_load.run(cell, repeat), repeat)))
+    h20_judge(*(verdict for result, repeat in h20_load.results(cell) for verdict in h20_load.judge(result, repeat)))
 
 
 def test_crosscheck(h20_load: Load, h20_judge: Judge) -> None:

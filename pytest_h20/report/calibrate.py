@@ -6,7 +6,7 @@ import json
 import math
 import statistics
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timezone
 
@@ -44,25 +44,33 @@ def calibrate(
     name: str,
     engine: str = "",
     profile: str = "",
+    model: str = "",
+    kind: str = "",
     drop: float = 0.10,
     source: str = "",
     when: datetime | None = None,
 ) -> str:
     """YAML text of a limits file from the cells of N repeats.
 
-    ``drop``: the change for the worse that matters (0.10 = 10 %). ``source``: where it was measured, for every origin.
+    ``engine``, ``profile``, ``model``, ``kind``: what it was measured on, and therefore is for. ``drop``: the change for the worse
+    that matters (0.10 = 10 %). ``source``: where it was measured, for every origin. A cell without three repeats that can be believed
+    is left out, and the file names it (:func:`left_out`).
 
     Raises:
-        MeasurementError: fewer than three repeats, a cell missing in one of them, or a cell that failed its sanity.
+        MeasurementError: fewer than three repeats, or no cell that can be calibrated.
     """
     if len(runs) < MIN_REPEATS:
         raise MeasurementError(
             f"calibration needs at least {MIN_REPEATS} repeats to know the spread, not {len(runs)}; use --h20-repeats 5"
         )
     cells = _collect(runs)
+    if not cells:
+        lost = "; ".join(f"{cell}: {why}" for cell, why in left_out(runs).items())
+        raise MeasurementError(f"{lost or 'no cell was measured'}: nothing to calibrate")
     when = when or datetime.now(timezone.utc)
     rows = [(cell, {metric: summarise(values) for metric, values in figures.items()}) for cell, figures in sorted(cells.items())]
-    return _render(rows, too_noisy(runs, drop), name, engine, profile, drop, source, when, len(runs))
+    written_for = {"engine": engine, "profile": profile, "model": model, "kind": kind}
+    return _render(rows, too_noisy(runs, drop), left_out(runs), name, written_for, drop, source, when, len(runs))
 
 
 def too_noisy(runs: Sequence[Iterable[Cell]], drop: float = 0.10) -> list[str]:
@@ -104,7 +112,9 @@ def _merged(group: Sequence[Cell]) -> Cell:
             figures[metric] = statistics.fmean(values)
             intervals[metric] = bootstrap_interval(values, block=1)
     doubt = next((c for c in group if c.status is Status.UNKNOWN), None)
-    update = {**dict.fromkeys(METRICS), **figures, "intervals": intervals, "windows": (), "repeat": 0, "file": ""}
+    more = {m: [c.more[m] for c in group if m in c.more] for m in group[0].more}
+    further = {m: statistics.fmean(values) for m, values in more.items() if len(values) == len(group)}
+    update = {**dict.fromkeys(METRICS), **figures, "more": further, "intervals": intervals, "windows": (), "repeat": 0, "file": ""}
     update["status"] = worst(c.status for c in group)
     update["reason"] = doubt.reason if doubt else ""
     return group[0].model_copy(update=update)
@@ -117,26 +127,43 @@ def _name(cell: CellKey) -> str:
     return f"in{cell[0]}-out{cell[1]}-c{cell[2]}"
 
 
-def _collect(runs: Sequence[Iterable[Cell]]) -> dict[CellKey, dict[str, list[float]]]:
-    found: defaultdict[CellKey, defaultdict[str, list[float]]] = defaultdict(lambda: defaultdict(list))
+def left_out(runs: Sequence[Iterable[Cell]]) -> dict[str, str]:
+    """Cells without enough repeats that can be believed, and why."""
+    doubts: dict[str, str] = {}
     for number, run in enumerate(runs, 1):
         for cell in run:
-            if cell.output_throughput is None or (cell.status is Status.UNKNOWN and cell.reason):
-                why = cell.reason or "no output throughput"
-                raise MeasurementError(
-                    f"repeat {number}, {cell.name}: could not be measured ({why}); mend that and calibrate again"
-                )
-            for metric in METRICS:
-                value = cell.figure(metric)
-                if value is not None and value > 0:
-                    found[(cell.input_len, cell.output_len, cell.concurrency)][metric].append(value)
-    for key, figures in found.items():
-        if len(figures["output_throughput"]) != len(runs):
-            have = len(figures["output_throughput"])
-            raise MeasurementError(f"{_name(key)}: measured in {have} of {len(runs)} repeats; every repeat must have every cell")
-    if not found:
-        raise MeasurementError("no cell was measured: nothing to calibrate")
+            if why := _doubt(cell):
+                doubts.setdefault(cell.name, f"repeat {number} could not be measured ({why})")
+    good = _good(runs)
+    found = {}
+    for key in sorted({(c.input_len, c.output_len, c.concurrency) for run in runs for c in run}):
+        have = len(good.get(key, {}).get("output_throughput", ()))
+        if have < MIN_REPEATS:
+            told = doubts.get(_name(key), "not measured in the others")
+            found[_name(key)] = f"{have} of {len(runs)} repeats can be believed, and {MIN_REPEATS} are the least; {told}"
+    return found
+
+
+def _doubt(cell: Cell) -> str:
+    if cell.output_throughput is None:
+        return cell.reason or "no output throughput"
+    return cell.reason if cell.status is Status.UNKNOWN else ""
+
+
+def _good(runs: Sequence[Iterable[Cell]]) -> dict[CellKey, dict[str, list[float]]]:
+    """Cell → figure → its values in the repeats that can be believed."""
+    found: defaultdict[CellKey, defaultdict[str, list[float]]] = defaultdict(lambda: defaultdict(list))
+    for cell in (cell for run in runs for cell in run if not _doubt(cell)):
+        for metric in METRICS:
+            value = cell.figure(metric)
+            if value is not None and value > 0:
+                found[(cell.input_len, cell.output_len, cell.concurrency)][metric].append(value)
     return {key: dict(figures) for key, figures in found.items()}
+
+
+def _collect(runs: Sequence[Iterable[Cell]]) -> dict[CellKey, dict[str, list[float]]]:
+    """The cells that can be calibrated."""
+    return {key: figures for key, figures in _good(runs).items() if len(figures.get("output_throughput", ())) >= MIN_REPEATS}
 
 
 def _tells(figure: Calibrated, drop: float) -> bool:
@@ -147,9 +174,9 @@ def _tells(figure: Calibrated, drop: float) -> bool:
 def _render(
     rows: Sequence[tuple[CellKey, dict[str, Calibrated]]],
     noisy: Sequence[str],
+    lost: Mapping[str, str],
     name: str,
-    engine: str,
-    profile: str,
+    written_for: Mapping[str, str],
     drop: float,
     source: str,
     when: datetime,
@@ -173,12 +200,13 @@ def _render(
             f"# TOO NOISY for one run to tell a {100 * drop:g} % drop from none (repeat more, longer cells, larger drop):",
             *[f"#   {item}" for item in noisy],
         ]
+    if lost:
+        head += ["#", "# NOT CALIBRATED, and not in this file:", *[f"#   {cell}: {' '.join(why.split())}" for cell, why in lost.items()]]
     lines = [
         *head,
         "schema_version: 1",
         f"name: {_quoted(name)}",
-        *([f"engine: {_quoted(engine)}"] if engine else []),
-        *([f"profile: {_quoted(profile)}"] if profile else []),
+        *[f"{field}: {_quoted(value)}" for field, value in written_for.items() if value],
         f"origin: {{kind: baseline, detail: {_quoted(origin)}}}",
         "metrics:",
         "  output_throughput: {kind: min, unit: tok/s}",
