@@ -119,6 +119,10 @@ class Expect(BaseModel):
         None, description="true: hash every file of the model (minutes once, then cached on the node); default: only the fast check"
     )
 
+    weights_cache_max_days: float = Field(
+        7.0, ge=0, description="hashes of the full check that are older are computed again, days; 0: always read every file"
+    )
+
     unmeasured_ok: tuple[str, ...] = Field(
         (),
         description="check ids (* as wildcard) that may stay unmeasured here: skipped instead of 'could not measure'",

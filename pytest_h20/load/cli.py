@@ -43,7 +43,7 @@ def parser() -> argparse.ArgumentParser:
     out.add_argument("--ramp", type=float, default=0.0, metavar="S", help="start the streams one by one within S seconds")
     out.add_argument("--prompts", metavar="JSONL", help="real prompts instead of random ones")
     out.add_argument("--turns", type=int, default=1, help="conversations of so many turns")
-    out.add_argument("--vocab-size", type=int, help="of the model (config.json); needed for ids of unknown models")
+    out.add_argument("--vocab-size", type=int, help="of the model (config.json); wins over what its name lets guess")
     out.add_argument("--tokenizer-json", metavar="FILE", help="take the usable ids from a tokenizer.json")
     out.add_argument("--api-key-env", metavar="NAME", help="environment variable that holds the bearer token")
     out.add_argument("--header", action="append", default=[], metavar="NAME:VALUE")
@@ -142,12 +142,19 @@ def _target(options: argparse.Namespace) -> Target:
             raise UsageError(f"--api-key-env {options.api_key_env}: that variable is not set")
         headers["Authorization"] = f"Bearer {key}"
     vocabulary = None
+    if options.tokenizer_json and options.vocab_size is not None:
+        raise UsageError(f"--vocab-size {options.vocab_size} and --tokenizer-json: give one of them, they may disagree")
     if options.tokenizer_json:
         vocabulary = Vocabulary.from_tokenizer_json(_read(options.tokenizer_json))
     target = Target(options.url, options.dialect, options.model, headers, vocabulary, options.vocab_size,
                     verify_tls=not options.insecure, ca_file=options.ca_file)  # fmt: skip
     if options.dialect != "chat" and not options.prompts:
-        target.ids()  # before anything runs
+        ids = target.ids()  # before anything runs
+        if vocabulary is None and options.vocab_size is None:
+            sys.stderr.write(
+                f"token ids {ids.low} to {ids.high - 1}: a guess from the model's name {options.model!r}; an id that the model lacks can "
+                "end its server: give --vocab-size (config.json) or --tokenizer-json\n"
+            )
     return target
 
 

@@ -77,12 +77,12 @@ class Vocabulary:
 
     @classmethod
     def for_model(cls, model: str, size: int | None = None) -> Vocabulary:
-        """By the name of the model, else by its size. Raises UsageError when neither is enough."""
+        """By its size when that is given, else a guess by the model's name. Raises UsageError when neither is enough."""
+        if size is not None:
+            return cls.of_size(size)
         name = model.lower()
         if "deepseek" in name and any(part in name for part in ("r1", "v3")) and "distill" not in name:
             return cls.deepseek_r1()
-        if size is not None:
-            return cls.of_size(size)
         raise UsageError(
             f"model {model!r}: the size of its vocabulary is not known, and an id outside of it can end the server. "
             "Give vocab_size (config.json) or a tokenizer.json"
@@ -98,7 +98,7 @@ class Target:
                   that route too); chat: POST /v1/chat/completions with text
     model         the `model` field of requests
     headers       sent with every request (authorization); never written to results
-    vocabulary    ids for random prompts; None = looked up by the model's name when it is needed
+    vocabulary    ids for random prompts; None = by `vocab_size`, else guessed by the model's name when they are needed
     vocab_size    the model's vocabulary size, used when `vocabulary` is None
     metrics_url   where /metrics is; None = at the root of `url`; "" = do not ask
     verify_tls    False accepts any certificate; `ca_file` is a PEM bundle to trust

@@ -40,6 +40,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1, help="readers of the full check (default: cores)")
     default = "~/.cache/pytest-h20/weights-sha256.jsonl"
     parser.add_argument("--state", default=default, help=f"where hashes are kept between runs (default {default})")
+    parser.add_argument("--max-age", type=float, default=7.0, metavar="DAYS", help="hashes kept longer are computed again (7)")
     parser.add_argument("--kind", choices=("deepseek-r1", "other"), default="other", help="deepseek-r1 also wants its code files")
     parser.add_argument("--json", action="store_true", help="verdicts as JSON lines")
     return parser
@@ -70,7 +71,7 @@ def check_folder(options: argparse.Namespace) -> list[Verdict]:
     verdicts = judge.node("here")
     if options.full:
         lines = _Lines()
-        agent.full(str(folder), str(Path(options.state).expanduser()), options.jobs, lines)
+        agent.full(str(folder), str(Path(options.state).expanduser()), options.jobs, lines, max_age=round(86400 * options.max_age))
         verdicts += judge.full({"here": lines.facts}, given, {})
     return verdicts
 

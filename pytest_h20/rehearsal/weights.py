@@ -135,5 +135,5 @@ def full(truth: WeightsTruth, path: str) -> str:
     folder = StandInFolder(truth, path)
     files = [f for f in folder.files() if not agent.LEFTOVER.search(f[0])]
     lines = [f"total\t{len(files)}\t{sum(f[1] for f in files)}"]
-    lines += [f"file\t{n}\t{s}\t{_digest(n, s, folder.read(n, 0, 1 << 24), n in truth.flipped)}\tread" for n, s, _, _ in files]
+    lines += [f"file\t{n}\t{s}\t{_digest(n, s, folder.read(n, 0, 1 << 24), n in truth.flipped)}\tread\t0" for n, s, _, _ in files]
     return "\n".join([*lines, "done\t311.4"]) + "\n"

@@ -219,6 +219,11 @@ def fast(folder, shards):
     have = set(int(SHARD.match(n).group(1)) for n in found if not total or int(SHARD.match(n).group(2)) == total)
     config, config_error = load_json(folder, names, "config.json")
     index, index_error = load_json(folder, names, "model.safetensors.index.json")
+    # Holes are named as the others are: DeepSeek writes -of-000163, most models -of-00002.
+    named = [n for n in found if not total or int(SHARD.match(n).group(2)) == total]
+    named += [f for f in ((index or {}).get("weight_map") or {}).values() if SHARD.match(str(f))] if not named else []
+    first = SHARD.match(named[0]) if named else None
+    width = (len(first.group(1)), len(first.group(2))) if first else (5, 5)
     expected, expected_error = None, ""
     if config is not None:
         try:
@@ -269,7 +274,7 @@ def fast(folder, shards):
         "shards": records,
         "total": total,
         "totals": totals,
-        "missing": short("model-%05d-of-%06d.safetensors" % (i, total) for i in range(1, total + 1) if i not in have)
+        "missing": short("model-%0*d-of-%0*d.safetensors" % (width[0], i, width[1], total) for i in range(1, total + 1) if i not in have)
         if total
         else short([]),
         "extra": short(
@@ -351,14 +356,20 @@ def known_hashes(path, files):
     return found
 
 
-def load_state(path):
-    """(path, size, mtime, inode) -> sha256 from the lines of a state file; broken lines (a killed run) are passed over."""
+def load_state(path, max_age):
+    """(path, size, mtime, inode) -> (sha256, age in s) from the lines of a state file, when not older than ``max_age``.
+
+    Broken lines (a killed run) are passed over. Size and times do not show what a disk does to a file later: a digest ages.
+    """
+    now = time.time()
     found = {}
     try:
         for line in open(path):
             try:
                 r = json.loads(line)
-                found[r["path"], r["size"], r["mtime"], r["inode"]] = r["sha256"]
+                age = max(0, int(now - r["when"]))
+                if age <= max_age:
+                    found[r["path"], r["size"], r["mtime"], r["inode"]] = (r["sha256"], age)
             except (ValueError, KeyError, TypeError):
                 continue
     except (IOError, OSError):
@@ -366,10 +377,10 @@ def load_state(path):
     return found
 
 
-def full(path, state, jobs, out=sys.stdout):
+def full(path, state, jobs, out=sys.stdout, max_age=7 * 86400):
     """SHA-256 of every file but leftovers and caches.
 
-    Lines: ``total FILES BYTES``, ``known NAME SHA256 WHERE``, ``file NAME SIZE SHA256 cached|read``,
+    Lines: ``total FILES BYTES``, ``known NAME SHA256 WHERE``, ``file NAME SIZE SHA256 cached|read AGE_S``,
     ``error NAME WORDS``, ``progress DONE TOTAL BYTES_PER_S SECONDS_LEFT``, ``done SECONDS`` (tab-separated). A file's hash is
     kept in ``state`` as soon as
     it is known; a later run reads only what is new or changed.
@@ -387,14 +398,14 @@ def full(path, state, jobs, out=sys.stdout):
     for name, (digest, where) in sorted(known_hashes(path, files).items()):
         say("known", name, digest, where)
     files = [f for f in files if not f[0].startswith(".cache/") and not LEFTOVER.search(f[0])]
-    before = load_state(state)
+    before = load_state(state, max_age)
     todo = []
     total = sum(f[1] for f in files)
     say("total", len(files), total)
     for f in files:
         digest = before.get((os.path.join(path, f[0]), f[1], f[2], f[3]))
         if digest:
-            say("file", f[0], f[1], digest, "cached")
+            say("file", f[0], f[1], digest[0], "cached", digest[1])
         else:
             todo.append(f)
     todo.sort(key=lambda f: -f[1])  # long ones first, so that the readers end together
@@ -430,11 +441,12 @@ def full(path, state, jobs, out=sys.stdout):
             say("error", name, e)
             return
         record = {"path": full_name, "size": size, "mtime": mtime, "inode": inode, "sha256": digest.hexdigest()}
+        record["when"] = int(start)
         with lock:
             keep.write(json.dumps(record) + "\n")
             keep.flush()
             os.fsync(keep.fileno())
-        say("file", name, size, digest.hexdigest(), "read")
+        say("file", name, size, digest.hexdigest(), "read", 0)
 
     def reader():
         while True:
@@ -482,8 +494,8 @@ def tensors(path, name, out=sys.stdout):
 def main(argv):
     if len(argv) == 3 and argv[0] == "fast":
         print(json.dumps(fast(Folder(argv[1]), int(argv[2]))))
-    elif len(argv) == 4 and argv[0] == "full":
-        full(argv[1], argv[2], int(argv[3]))
+    elif len(argv) in (4, 5) and argv[0] == "full":
+        full(argv[1], argv[2], int(argv[3]), **({"max_age": int(argv[4])} if len(argv) == 5 else {}))
     elif len(argv) == 3 and argv[0] == "tensors":
         tensors(argv[1], argv[2])
     else:

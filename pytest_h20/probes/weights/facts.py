@@ -131,6 +131,8 @@ class FullFacts:
     known: dict[str, tuple[str, str]] = field(default_factory=dict)
     errors: dict[str, str] = field(default_factory=dict)
     cached: int = 0
+    oldest_s: int = 0
+    """Age of the oldest digest that was taken from the cache."""
     files: int | None = None
     bytes: int | None = None
     seconds: float | None = None
@@ -153,6 +155,7 @@ class FullFacts:
             elif kind == "file":
                 self.hashes[fields[1]], self.sizes[fields[1]] = fields[3], int(fields[2])
                 self.cached += fields[4] == "cached"
+                self.oldest_s = max(self.oldest_s, int(fields[5]))
             elif kind == "error":
                 self.errors[fields[1]] = fields[2]
             elif kind == "done":

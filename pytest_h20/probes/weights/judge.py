@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping
 
 from pydantic import JsonValue
@@ -29,16 +30,28 @@ IDS = {
 REPOSITORY = "deepseek-ai/DeepSeek-R1"
 
 
-def refetch(facts: FastFacts, names: Iterable[str], peer: str = "") -> str:
-    """The command that fetches these files again, by where the folder came from; else from a peer that has them."""
+def refetch(facts: FastFacts, names: Iterable[str], peer: str = "", kind: str = "other") -> str:
+    """The command that fetches these files again, by where the folder came from; else from a peer that has them.
+
+    ``kind``: what the user says the model is. A command is given only for what the folder is known to be: files of another model, or
+    into a folder that holds none, would do harm.
+    """
     chosen = " ".join(list(names)[:8])
-    revision = f" --revision {facts.source.revision}" if facts.source.revision else ""
+    if not facts.shards and facts.config_error == "not there" and not facts.source.kind:
+        return f"{facts.path} holds no model: give the folder that has config.json and *.safetensors"
+    if peer and not facts.source.kind:
+        return f"rsync -av --checksum {peer}:{facts.path}/{{{chosen.replace(' ', ',')}}} {facts.path}/"
+    cached = re.search(r"/models--([^/]+?)--([^/]+)/snapshots/", facts.path + "/")
+    repository = f"{cached[1]}/{cached[2]}" if cached else ""
+    if not cached and kind == "deepseek-r1" and facts.model_type in ("", "deepseek_v3"):
+        repository = REPOSITORY
+    if not repository:
+        return f"fetch {chosen} again from where {facts.path} came from"
     if facts.source.kind == "modelscope":
-        return f"modelscope download --model {REPOSITORY} {chosen} --local_dir {facts.path}"
-    if facts.source.kind.startswith("huggingface") or not peer:
-        folder = f" --local-dir {facts.path}" if facts.source.kind != "huggingface-cache" else ""
-        return f"hf download {REPOSITORY} {chosen}{revision}{folder} --force-download"
-    return f"rsync -av --checksum {peer}:{facts.path}/{{{chosen.replace(' ', ',')}}} {facts.path}/"
+        return f"modelscope download --model {repository} {chosen} --local_dir {facts.path}"
+    revision = f" --revision {facts.source.revision}" if facts.source.revision else ""
+    folder = f" --local-dir {facts.path}" if facts.source.kind != "huggingface-cache" else ""
+    return f"hf download {repository} {chosen}{revision}{folder} --force-download"
 
 
 class Judge:
@@ -52,6 +65,10 @@ class Judge:
         kept = self.facts.evidence.get(node)
         expect = next((self.inventory.expect_of(n) for n in self.inventory.nodes if n.name == node), self.inventory.expect)
         return Say(check, IDS[check], node, (kept,) if kept else (), "", expect.unmeasured_ok)
+
+    def refetch(self, facts: FastFacts, names: Iterable[str], node: str) -> str:
+        """How to get these files of a node again."""
+        return refetch(facts, names, self._peer(node), self.inventory.model.kind)
 
     def _peer(self, node: str) -> str:
         """Another node whose shards are all in order: files can be fetched from it."""
@@ -107,7 +124,7 @@ class Judge:
                 f.extra.count, limit, reason=f"shards of another set: {f.extra}", action="remove what does not belong there"
             )
         limit = Limit(kind="min", value=f.total, unit="shards", origin=origin)
-        action = refetch(f, f.missing.first, self._peer(node))
+        action = self.refetch(f, f.missing.first, node)
         return say.judge(have, limit, reason=f"missing: {f.missing}", action=action, details={"missing": list(f.missing.first)})
 
     def sizes(self, node: str, f: FastFacts) -> Verdict:
@@ -120,7 +137,7 @@ class Judge:
             f"{s.name}: {s.problem}" + (f", first bad tensor {s.first_bad}" if s.first_bad else "") for s in bad
         ]
         limit = Limit(kind="max", value=0, unit="shards", origin=builtin("the format: 8 + header + data = file size"))
-        action = refetch(f, [s.name for s in bad], self._peer(node))
+        action = self.refetch(f, [s.name for s in bad], node)
         return say.judge(len(bad), limit, reason="; ".join(map(str, told[:4])), action=action, details={"shards": told})
 
     def headers(self, node: str, f: FastFacts) -> Verdict:
@@ -132,7 +149,7 @@ class Judge:
         told: list[JsonValue] = [*(f"{s.name}: {s.problem}" for s in bad), *f.gaps.first, *f.duplicate.first]
         limit = Limit(kind="max", value=0, unit="problems", origin=builtin("the safetensors format"))
         wrong = len(bad) + f.gaps.count + f.duplicate.count
-        action = refetch(f, [s.name for s in bad] or sorted({t.split(":")[0] for t in f.gaps.first}), self._peer(node))
+        action = self.refetch(f, [s.name for s in bad] or sorted({t.split(":")[0] for t in f.gaps.first}), node)
         if f.pointers.count:
             action = f"git -C {f.path} lfs pull"
         return say.judge(wrong, limit, reason="; ".join(map(str, told[:4])), action=action, details={"problems": told[:40]})
@@ -144,7 +161,7 @@ class Judge:
             return say.skip("one file needs no index")
         if f.index_error:
             limit = Limit(kind="equal", value="", origin=builtin("engines load by the index"))
-            action = refetch(f, ["model.safetensors.index.json"], self._peer(node))
+            action = self.refetch(f, ["model.safetensors.index.json"], node)
             return say.judge(f.index_error, limit, reason=f"model.safetensors.index.json: {f.index_error}", action=action)
         parts: dict[str, Short] = {
             "files the index names that are not there": f.index_missing_files,
@@ -155,14 +172,14 @@ class Judge:
         told = "; ".join(f"{p.count} {what}: {p}" for what, p in parts.items() if p.count)
         details: dict[str, JsonValue] = {what: [*p.first] for what, p in parts.items() if p.count}
         limit = Limit(kind="max", value=0, unit="disagreements", origin=builtin("both describe the same tensors"))
-        action = refetch(f, f.index_missing_files.first or ["model.safetensors.index.json"], self._peer(node))
+        action = self.refetch(f, f.index_missing_files.first or ["model.safetensors.index.json"], node)
         return say.judge(wrong, limit, reason=told, action=action, details=details)
 
     def shapes(self, node: str, f: FastFacts) -> Verdict:
         """dtype and shape of every tensor as config.json implies, none missing, none foreign. Only for architectures we know."""
         say = self.say("weights.shapes", node)
         if f.config_error:
-            return say.unknown(f"config.json: {f.config_error}", refetch(f, ["config.json"], self._peer(node)))
+            return say.unknown(f"config.json: {f.config_error}", self.refetch(f, ["config.json"], node))
         if f.expected_tensors is None or f.absent is None:
             known = self.inventory.model.kind == "deepseek-r1"
             if known:
@@ -220,7 +237,7 @@ class Judge:
         limit = Limit(kind="max", value=0, unit="files", origin=builtin("what both engines read beside the shards"))
         reason = f"missing: {absent}" if absent else f"empty: {empty}"
         return self.say("weights.small_files", node).judge(
-            len(absent) + len(empty), limit, reason=reason, action=refetch(f, map(str, [*absent, *empty]), self._peer(node))
+            len(absent) + len(empty), limit, reason=reason, action=self.refetch(f, map(str, [*absent, *empty]), node)
         )
 
     def equal(self) -> list[Verdict]:
@@ -266,7 +283,8 @@ class Judge:
             for name in facts.hashes:
                 sources[known_of(name, found, given)[1]] = sources.get(known_of(name, found, given)[1], 0) + 1
             details: dict[str, JsonValue] = {
-                "files": len(facts.hashes), "from_cache": facts.cached, "seconds": facts.seconds, "held_against": dict(sources),
+                "files": len(facts.hashes), "from_cache": facts.cached,
+                "oldest_from_cache_days": round(facts.oldest_s / 86400, 2), "seconds": facts.seconds, "held_against": dict(sources),
                 "wrong": [*wrong], "unread": {**facts.errors},
             }  # fmt: skip
             if facts.errors:
@@ -285,12 +303,17 @@ class Judge:
                 for n, why in list(wrong.items())[:4]
             )
             fast = self.facts.fast.get(node)
-            action = refetch(fast, wrong, self._peer(node)) if isinstance(fast, FastFacts) else ""
-            limit = Limit(
-                kind="max", value=0, unit="files", origin=builtin("held against: " + ", ".join(sorted(k for k in sources if k)))
-            )
+            action = self.refetch(fast, wrong, node) if isinstance(fast, FastFacts) else ""
+            against = "held against: " + ", ".join(sorted(k for k in sources if k))
+            if facts.cached:
+                against += f"; {facts.cached} of {len(facts.hashes)} files were read up to {_age(facts.oldest_s)} ago, not now"
+            limit = Limit(kind="max", value=0, unit="files", origin=builtin(against))
             verdicts.append(say.judge(len(wrong), limit, reason=told, action=action, details=details))
         return verdicts
+
+
+def _age(seconds: int) -> str:
+    return f"{seconds / 86400:.1f} days" if seconds >= 86400 else f"{seconds / 3600:.1f} hours"
 
 
 def known_of(name: str, found: Mapping[str, FullFacts | Missing], given: Mapping[str, str]) -> tuple[str, str]:

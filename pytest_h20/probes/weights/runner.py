@@ -143,28 +143,35 @@ def _fast_from_here(node: Node, path: str, shards: int) -> tuple[FastFacts | Mis
         return Missing(f"headers could not be read: {error}"), "", place
 
 
-def full_script(path: str, state: str, jobs: int) -> str:
-    """The script of the full check: the agent where there is Python, else ``sha256sum`` side by side with a cache of its own."""
+def full_script(path: str, state: str, jobs: int, max_age_s: int = 7 * 86400) -> str:
+    """The script of the full check: the agent where there is Python, else ``sha256sum`` side by side with a cache of its own.
+
+    ``max_age_s``: a digest that was computed longer ago is computed again.
+    """
     import shlex
 
-    quoted = " ".join(shlex.quote(x) for x in (path, state, str(jobs)))
+    quoted = " ".join(shlex.quote(x) for x in (path, state, str(jobs), str(max_age_s)))
     return (
         f"# h20-probe: weights_full {quoted}\nset -- {quoted}\n{_PYTHON}"
         '[ -d "$1" ] || { echo "$1 is not a folder here" >&2; exit 2; }\n'
-        f'if [ -n "$p" ]; then\nexec $p - full "$1" "$2" "$3" <<\'H20_AGENT\'\n{agent_source()}\nH20_AGENT\nfi\n'
+        f'if [ -n "$p" ]; then\nexec $p - full "$1" "$2" "$3" "$4" <<\'H20_AGENT\'\n{agent_source()}\nH20_AGENT\nfi\n'
         + r"""
 command -v sha256sum >/dev/null || { echo "neither Python nor sha256sum" >&2; exit 127; }
-mkdir -p "`dirname "$2"`"; H20_STATE="$2.sums"; export H20_STATE; touch "$H20_STATE"; cd "$1" || exit 2
-t=`date +%s`
+mkdir -p "`dirname "$2"`"; H20_STATE="$2.aged"; export H20_STATE; touch "$H20_STATE"; cd "$1" || exit 2
+t=`date +%s`; H20_NOW=$t; H20_MAX_AGE=$4; export H20_NOW H20_MAX_AGE
 list() { find . \( -type f -o -type l \) ! -path './.git/*' ! -path './.cache/*' ! -name '*.incomplete' ! -name '*.aria2' ! -name '*.part' \
   ! -name '*.tmp' ! -path '*._____temp*' | sed 's#^\./##' | sort; }
 n=0 b=0; for s in `list | while IFS= read -r f; do stat -L -c %s "$f"; done`; do n=$((n + 1)); b=$((b + s)); done
 printf 'total\t%s\t%s\n' $n $b
 list | tr '\n' '\0' | xargs -0 -n 1 -P "$3" sh -c '
   k=`stat -L -c "%s %Y %i" "$0"` && key="$k $PWD/$0"
-  h=`grep -F -- " $key" "$H20_STATE" | while IFS= read -r l; do [ "${l#* }" = "$key" ] && echo "${l%% *}"; done | tail -n 1`; w=cached
-  if [ -z "$h" ]; then w=read; h=`sha256sum <"$0" | cut -d" " -f1`; [ ${#h} = 64 ] && echo "$h $key" >>"$H20_STATE"; fi
-  if [ ${#h} = 64 ]; then printf "file\t%s\t%s\t%s\t%s\n" "$0" "${k%% *}" "$h" $w; else printf "error\t%s\tsha256sum failed\n" "$0"; fi'
+  l=`grep -F -- " $key" "$H20_STATE" | while IFS= read -r l; do
+    r=${l#* }; [ "${r#* }" = "$key" ] && echo "${l%% *} ${r%% *}"; done | tail -n 1`
+  h= a=0 w=cached
+  case "${l#* }" in ""|*[!0-9]*) ;; *) a=$((H20_NOW - ${l#* })); [ "$a" -le "$H20_MAX_AGE" ] && h=${l%% *};; esac
+  if [ -z "$h" ]; then w=read; a=0; h=`sha256sum <"$0" | cut -d" " -f1`; [ ${#h} = 64 ] && echo "$h $H20_NOW $key" >>"$H20_STATE"; fi
+  if [ ${#h} = 64 ]; then printf "file\t%s\t%s\t%s\t%s\t%s\n" "$0" "${k%% *}" "$h" $w "$a"
+  else printf "error\t%s\tsha256sum failed\n" "$0"; fi'
 printf 'done\t%s\n' $((`date +%s` - t))
 """
     )
@@ -194,7 +201,8 @@ def full_check(
             if facts.take(text) and progress and facts.progress:
                 progress(spec.name, facts.progress)
 
-        script = full_script(inventory.model.on_host, state_file(inventory), jobs)
+        max_age_s = round(86400 * inventory.expect_of(spec).weights_cache_max_days)
+        script = full_script(inventory.model.on_host, state_file(inventory), jobs, max_age_s)
         try:
             result = nodes[spec.name].stream(script, on_line=line, timeout=timeout)
         except H20Error as error:

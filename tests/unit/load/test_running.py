@@ -624,9 +624,36 @@ def test_command_line(serve: Serve, tmp_path: Path, capsys: pytest.CaptureFixtur
     assert json.loads((bench / "serving_benchmark_2_8_20.json").read_text())["input_lens"] == [8] * 4
 
 
+def test_an_slo_that_is_given_is_judged(serve: Serve, capsys: pytest.CaptureFixture[str]) -> None:
+    server = serve()
+    common = ["--url", server.url, "--dialect", "vllm", "--model", "m", "--vocab-size", "32000", "--input", "8",
+              "--output", "4", "--no-selfcheck", "--quiet", "--requests", "2"]  # fmt: skip
+    assert cli.main([*common, "--slo-ttft", "0.000001"]) == 1
+    assert "goodput 0.000 requests/s (0.0 %)" in capsys.readouterr().out
+
+
+def test_the_size_that_is_given_wins_over_the_name_and_a_guess_is_told(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[Target] = []
+
+    def look(target: Target, *_: object) -> CellResult:
+        seen.append(target)
+        raise UsageError("seen")
+
+    monkeypatch.setattr(cli, "run_cell", look)
+    common = ["--url", "http://h", "--dialect", "vllm", "--model", "deepseek-r1-tiny", "--no-selfcheck", "--quiet"]
+    cli.main([*common, "--vocab-size", "2000"])
+    assert "a guess" not in capsys.readouterr().err
+    cli.main(common)
+    assert "token ids 3 to 127999: a guess from the model's name 'deepseek-r1-tiny'" in capsys.readouterr().err
+    assert [target.ids().high <= 2000 for target in seen] == [True, False]
+
+
 @pytest.mark.parametrize(
     ("arguments", "word"),
     [
+        (["--url", "http://h", "--dialect", "vllm", "--vocab-size", "99", "--tokenizer-json", "t.json"], "one of them"),
         (["--url", "x", "--dialect", "chat"], "http://host:port"),
         (["--url", "http://h", "--dialect", "vllm"], "vocab"),
         (["--url", "http://h", "--dialect", "chat", "--concurrency", "1,x"], "whole numbers"),

@@ -203,6 +203,42 @@ def test_the_command_to_fetch_again_follows_the_source(model: Path, original: Pa
     assert "--revision 56d4cbbb4d29f4355bab4b9a39ccb717a14ad5ad" in verdicts(model)["weights.names"].action
 
 
+def test_shards_are_named_as_the_folder_names_them(tmp_path: Path) -> None:
+    """Most models write model-00001-of-00002, DeepSeek -of-000163."""
+    folder = tmp_path / "other"
+    folder.mkdir()
+    (folder / "model-00002-of-00003.safetensors").write_bytes(b"")
+    facts = parse_fast(json.dumps(agent.fast(agent.Folder(str(folder)), 0)))
+    assert list(facts.missing.first) == ["model-00001-of-00003.safetensors", "model-00003-of-00003.safetensors"]
+    (folder / "model-00002-of-00003.safetensors").unlink()
+    index = {"weight_map": {"a": "model-0001-of-0002.safetensors"}}
+    (folder / "model.safetensors.index.json").write_text(json.dumps(index))
+    assert list(parse_fast(json.dumps(agent.fast(agent.Folder(str(folder)), 2))).missing.first)[0] == "model-0001-of-0002.safetensors"
+
+
+@pytest.mark.parametrize("kind", ["other", "deepseek-r1"])
+def test_no_command_writes_into_a_folder_that_holds_no_model(tmp_path: Path, kind: str) -> None:
+    (tmp_path / "passwd").write_text("")
+    for path in (tmp_path, Path("/etc")):
+        facts = {"node01": parse_fast(json.dumps(agent.fast(agent.Folder(str(path)), 163)))}
+        said = [v.action for v in Judge(WeightFacts(facts), inventory_of(path, kind=kind)).node("node01") if v.status.blocks]
+        assert said
+        assert not any("download" in action and "hf " in action for action in said)
+        assert any("holds no model: give the folder" in action for action in said)
+
+
+def test_advice_is_only_for_what_the_folder_is(model: Path, tmp_path: Path) -> None:
+    shard(model, 4).unlink()
+    facts = {"node01": look(model)}
+    other = Judge(WeightFacts(facts), inventory_of(model, kind="other")).check("weights.names", "node01").action
+    assert other == f"fetch {shard(model, 4).name} again from where {model} came from"
+    snapshot = tmp_path / "models--me--My-Model" / "snapshots" / "abc"
+    shutil.copytree(model, snapshot)
+    cached = {"node01": look(snapshot)}
+    said = Judge(WeightFacts(cached), inventory_of(snapshot, kind="other")).check("weights.names", "node01").action
+    assert said == f"hf download me/My-Model {shard(model, 4).name} --revision abc --force-download"
+
+
 @settings(deadline=None)
 @given(st.binary(max_size=200))
 def test_no_shard_makes_the_agent_fall(content: bytes) -> None:
@@ -298,6 +334,27 @@ def test_the_full_check_is_sha256sum_and_is_cached(model: Path) -> None:
     assert changed.cached == len(first.hashes) - 1
 
 
+def test_a_digest_has_an_age_and_is_told(model: Path) -> None:
+    first = full(model)
+    state = model.parent / "run" / "weights-sha256.jsonl"
+    records = [json.loads(line) for line in state.read_text().splitlines()]
+
+    def aged(days: float) -> FullFacts:
+        state.write_text("".join(json.dumps({**r, "when": r["when"] - round(86400 * days)}) + "\n" for r in records))
+        return full(model)
+
+    younger = aged(3)
+    assert (younger.cached, round(younger.oldest_s / 86400)) == (len(first.hashes), 3)
+    judge = Judge(WeightFacts({"node01": look(model)}), inventory_of(model))
+    (verdict,) = judge.full({"node01": younger}, younger.hashes, {})
+    assert verdict.status is Status.PASS
+    told = f"{len(first.hashes)} of {len(first.hashes)} files were read up to 3.0 days ago, not now"
+    assert told in str(verdict.limit and verdict.limit.origin)
+    assert aged(8).cached == 0
+    state.write_text("".join(json.dumps({k: v for k, v in r.items() if k != "when"}) + "\n" for r in records))
+    assert full(model).cached == 0, "a digest of unknown age is none"
+
+
 def test_a_killed_run_goes_on_where_it_stopped(model: Path) -> None:
     state = model.parent / "run" / "weights-sha256.jsonl"
     full(model)
@@ -327,6 +384,12 @@ def test_without_python_sha256sum_does_it_and_caches_too(model: Path, without_py
         wanted.take(line)
     assert first.hashes == again.hashes == wanted.hashes
     assert (first.cached, again.cached) == (0, len(first.hashes))
+    kept = model.parent / "run" / "state.aged"
+    lines = [line.split(" ", 2) for line in kept.read_text().splitlines()]
+    kept.write_text("".join(f"{h} {int(when) - 3 * 86400} {rest}\n" for h, when, rest in lines))
+    assert (go().cached, round(go().oldest_s / 86400)) == (len(first.hashes), 3)
+    kept.write_text("".join(f"{h} {int(when) - 8 * 86400} {rest}\n" for h, when, rest in lines))
+    assert go().cached == 0
 
 
 def flip(path: Path, offset_from_end: int) -> None:
