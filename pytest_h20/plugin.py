@@ -39,9 +39,16 @@ def pytest_load_initial_conftests(parser: pytest.Parser) -> Generator[None, None
     yield
     group = parser.getgroup("h20")
     for option in OPTIONS:
-        if option.alias:
+        if option.alias and not _taken(parser, option.alias):
             with contextlib.suppress(ValueError, argparse.ArgumentError):
                 group.addoption(option.alias, **{**_keywords(option), "help": f"Short for --{option.name}"})
+
+
+def _taken(parser: pytest.Parser, name: str) -> bool:
+    """Whether somebody has an option of this name. Before pytest 9, adding it twice is told only when the command line is parsed again,
+    as a traceback; nothing public lists the options, so an unknown inside of pytest's counts as "nobody has"."""
+    groups = [*getattr(parser, "_groups", ()), getattr(parser, "_anonymous", None)]
+    return any(name in getattr(o, "_long_opts", ()) for group in groups for o in getattr(group, "options", ()))
 
 
 def _keywords(option: Option) -> dict[str, Any]:

@@ -36,6 +36,22 @@ step "Lint and types"
 ruff check .
 mypy
 
+# A promise that nothing holds to is none: the lowest versions of pyproject.toml in a venv of their own, inert and in a short rehearsal.
+lowest() {
+  local at=$1 python=$1/venv/bin/python
+  python3 -m venv "$at/venv"
+  python scripts/lowest_versions.py >"$at/lowest.txt"
+  "$python" -m pip install -q --disable-pip-version-check -c "$at/lowest.txt" -e .
+  timeout 1m "$python" -m pytest -q -p no:cacheprovider tests/plugin/test_inert.py
+  cd "$at"
+  timeout 2m "$python" -m pytest -q -p no:cacheprovider -n 2 --engine=sglang --nodes=rehearsal:quick --h20-history=none \
+    --html=report.html --self-contained-html -k "docker or bringup or model or stream or concurrency or c1"
+}
+step "The lowest versions that are promised"
+low=$(mktemp -d)
+(lowest "$low")
+rm -rf "$low"
+
 step "Unit tests"
 timeout 20m pytest -q -n 2 --dist worksteal tests/unit
 [ "$what" != all ] || wait "$setup" || { cat .lab-setup.log; exit 1; }
