@@ -37,6 +37,7 @@ class Reader:
 
     def feed(self, line: str) -> list[Match]:
         """Take one line."""
+        line = lines.clip(line)
         text = strip_ansi(line)
         if lines.is_start(text) and (self._server.marked or self._over()):
             self._server = Server()

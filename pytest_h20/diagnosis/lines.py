@@ -136,6 +136,15 @@ def split_lines(text: str) -> Iterator[str]:
             yield line
 
 
+LONGEST = 8192
+"""Characters of a line that are looked at. Engines print argument dumps of some thousand; our patterns need no more."""
+
+
+def clip(line: str) -> str:
+    """A line's beginning and end: patterns go over what somebody made endless only once, and nobody quotes a megabyte."""
+    return line if len(line) <= LONGEST else f"{line[: LONGEST * 3 // 4]} ... {line[-LONGEST // 4 :]}"
+
+
 def is_start(text: str) -> bool:
     """A server announces itself: what follows is another log than what came before."""
     return any(pattern.search(text) for _, pattern in START)

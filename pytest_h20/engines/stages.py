@@ -97,6 +97,9 @@ _SGLANG: tuple[StageRule, ...] = (
 TABLES: dict[EngineName, tuple[StageRule, ...]] = {"vllm": _VLLM + _COMMON, "sglang": _SGLANG + _COMMON}
 
 
+_LONGEST = 8192  # characters of a line that are looked at
+
+
 def strip_ansi(text: str) -> str:
     """Without terminal colours."""
     return _ANSI.sub("", text) if "\x1b" in text else text
@@ -111,6 +114,7 @@ def recognise(engine: EngineName, line: str) -> Stage | None:
             if (stage := recognise(engine, piece)) is not None:
                 return stage
         return None
+    line = line[:_LONGEST]
     for rule in TABLES[engine]:
         if rule.pattern.search(line) is None:
             continue

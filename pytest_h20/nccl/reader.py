@@ -62,7 +62,7 @@ _USING_IB = re.compile(
     r"^NET/(?:IB\w* ?: Using (?!interface)|\w+ ?: Using (?=\[0\](?:=\{\[0\] ?)?[\w.+@-]+:\d+[^ ]*/(?:IB|RoCE)))(?P<list>.*)$"
 )
 _USING_SOCKET = re.compile(r"^NET/(?:Socket|FastSocket) ?: Using (?=\[)(?P<list>.*)$")
-_SOCKET_ITEM = re.compile(r"\[\d+\]([^\s:]+):\S*?<\d+>")
+_SOCKET_ITEM = re.compile(r"\[\d+\]([^\s:]{1,64}):\S{0,100}?<\d+>")
 _OOB = re.compile(r"; ?OOB (?P<if>[^\s:<>]+)(?:$|:(?P<rest>.*)$)")
 _ITEM = re.compile(r"\[(\d+)\](?:=\{([^}]*)\}|([^\s;\[\]{},]+))(?=[\s;,]|$)")
 _INNER = re.compile(r"\[\d+\] ?([^\s;,{}]+)")

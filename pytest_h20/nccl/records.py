@@ -13,6 +13,9 @@ from dataclasses import dataclass
 BLOCK = 1 << 20
 # NCCL caps one record at 1024 bytes (NCCL source, debug.cc); a record this long may have lost its end.
 CAP = 1000
+# No message is longer, joined ones neither: what a hostile line holds beyond it is not searched again and again.
+MAX_MESSAGE = 4096
+MAX_HOSTS = 4096
 MAX_LINE = 1 << 16
 # Memory of the repeat filter: when this many bytes of distinct NCCL lines are remembered, it starts afresh.
 SEEN_BYTES = 24 << 20
@@ -34,9 +37,9 @@ _BARE = re.compile(
     rb"Using network |Bootstrap ?: Using )"
 )
 _TESTS = re.compile(rb"^#\s+Rank\s+(\d+)\s+(?:Group\s+\d+\s+)?Pid\s+(\d+)\s+on\s+(\S+)\s+device\s+(\d+)")
-_HEADISH = re.compile(rb"[^\s:]*:\d+:\d+ ")
+_HEADISH = re.compile(rb"(?<![^\s:])[^\s:]*:\d+:\d+ ")  # begins where a word does: else every byte of a long one is a start
 _FRAME = re.compile(rb"(?:^|(?<=\s))\xe2\x94\x82(?=\s|$)")  # the border of a terminal interface; one that touches text has cut it
-_LINK = re.compile(rb"\[([^\[\]]*)\]\((?:https?|mailto):[^)\s]*\)")
+_LINK = re.compile(rb"\[([^\[\]]*)\]\((?:https?|mailto):[^)\s]{0,2000}\)")
 _JUNK_LEFT = b"\"'`|*,;([{\\="
 _JUNK_RIGHT = b" \t\r\n\"'`|*\\,"
 
@@ -210,7 +213,8 @@ class Splitter:
         glued = floor > 0 and start == 0 and window == floor  # no space between this head and the record before it
         host = self._host(raw, mid_line=floor > 0)
         start += len(raw) - len(host) if raw.endswith(host) else 0
-        if host and not (floor > 0 and glued) and (start == 0 or before[start - 1 : start] in b" \t:\"'`|>*=,(["):
+        clear = start == 0 or before[start - 1 : start] in b" \t:\"'`|>*=,(["
+        if host and not (floor > 0 and glued) and clear and len(self.hosts) < MAX_HOSTS:
             self.hosts.add(host)
         tag = _TAG.search(before[:start])
         dev = int(found[4]) if found[4] is not None else None
@@ -255,7 +259,8 @@ def clean(raw: bytes) -> tuple[str, int, bool]:
         raw = raw[: raw.index(b"\\n")]
     if b"\r" in raw.strip():
         raw = raw.strip().split(b"\r", 1)[0]
-    return raw.strip(_JUNK_RIGHT).decode("utf-8", "replace"), repeated, cut
+    raw = raw.strip(_JUNK_RIGHT)
+    return raw[:MAX_MESSAGE].decode("utf-8", "replace"), repeated, cut or len(raw) > MAX_MESSAGE
 
 
 def plain(line: bytes) -> bytes:

@@ -53,7 +53,8 @@ class KernelLog:
 
 _XID = re.compile(r"NVRM: Xid \((?:PCI:)?([0-9A-Fa-f:.]+)\): ([0-9]{1,9})")
 _SXID = re.compile(r"SXid \((?:PCI:)?([0-9A-Fa-f:.]+)\): ([0-9]{1,9})")
-_LINK = re.compile(r"(?:mlx5_core|bnxt_en|irdma|ice|hns3)?.*?\b(\S+): (?:Link (up|down)|NIC Link is (Up|Down))", re.I)
+_LINK = re.compile(r"(?<!\S)(\S{1,64}): (?:Link (up|down)|NIC Link is (Up|Down))", re.I)
+_LONGEST = 1024  # what the kernel keeps of a line (LOG_LINE_MAX)
 _STAMP = re.compile(r"^\[\s*([0-9]{1,12}\.[0-9]{1,9})\]")
 
 
@@ -65,7 +66,7 @@ def parse_kernel_log(text: str) -> KernelLog:
     p = pairs("\n".join(line for line in text.splitlines() if not line.startswith("> ")))
     if p.get("source") not in ("dmesg", "journal"):
         raise ProbeError(f"source={p.get('source')!r}")
-    events = [e for line in text.splitlines() if line.startswith("> ") for e in _event(line[2:])]
+    events = [e for line in text.splitlines() if line.startswith("> ") for e in _event(line[2 : 2 + _LONGEST])]
     first = integer(p.get("first"))
     return KernelLog(p["source"], p["source"] == "journal" or (first is not None and first < 60), tuple(events))
 
