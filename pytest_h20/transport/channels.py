@@ -49,9 +49,14 @@ class Transport(paramiko.Transport):
             self._opening.path = None
         super()._send_user_message(data)  # type: ignore[misc]
 
-    def prefer_host_keys(self, kinds: Sequence[str]) -> None:
-        """Ask the server for a host key of a kind we know, as OpenSSH does; an RSA key serves three algorithms."""
+    def prefer_host_keys(self, kinds: Sequence[str], certificates: bool = False) -> None:
+        """Ask the server for a host key of a kind we know, as OpenSSH does; an RSA key serves three algorithms.
+
+        ``certificates``: ask for a host certificate first. Who takes one must look at more than the key in it.
+        """
         options = self.get_security_options()
         available = tuple(options.key_types)
         wanted = {k for kind in kinds for k in ((kind, "rsa-sha2-512", "rsa-sha2-256") if kind == "ssh-rsa" else (kind,))}
-        options.key_types = sorted(available, key=lambda k: k not in wanted)
+        plain = sorted(available, key=lambda k: k not in wanted)
+        signed = [f"{kind}-cert-v01@openssh.com" for kind in plain]
+        options.key_types = [*(k for k in signed if certificates and k in self._key_info), *plain]  # type: ignore[attr-defined]

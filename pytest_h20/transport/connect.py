@@ -99,6 +99,8 @@ class Target:
     explicit_keys: bool
     known_hosts: tuple[Path, ...]
     host_key_name: str
+    certified_name: str
+    """The name that a host certificate must hold: without the port."""
     verify: bool
     use_agent: bool
     timeout: float
@@ -154,6 +156,7 @@ def resolve(label: str, settings: SshSettings) -> Target:
         explicit_keys=settings.key_file is not None,
         known_hosts=known,
         host_key_name=alias or (host if port == 22 else f"[{host}]:{port}"),
+        certified_name=alias or host,
         verify=settings.host_key_checking == "strict",
         use_agent=settings.use_agent and not only,
         timeout=settings.connect_timeout,
@@ -208,15 +211,18 @@ class KnownKey:
     revoked: bool = False
 
 
-def known_keys(files: Sequence[Path], name: str) -> list[KnownKey]:
-    """Every key the files hold for a host: plain names, wildcards, negation, hashed names, ``@revoked`` (sshd(8))."""
+def known_keys(files: Sequence[Path], name: str, *, authorities: bool = False) -> list[KnownKey]:
+    """Every key the files hold for a host: plain names, wildcards, negation, hashed names, ``@revoked`` (sshd(8)).
+
+    ``authorities``: instead the keys that may sign its host certificate (``@cert-authority``).
+    """
     found: list[KnownKey] = []
     for path in files:
         with contextlib.suppress(OSError):
             for number, line in enumerate(path.read_text("utf-8", "replace").splitlines(), 1):
                 fields = line.split()
                 marker = fields.pop(0) if fields and fields[0].startswith("@") else ""
-                if len(fields) < 3 or fields[0].startswith("#") or marker == "@cert-authority":
+                if len(fields) < 3 or fields[0].startswith("#") or (marker == "@cert-authority") is not authorities:
                     continue
                 if _names_match(fields[0], name):
                     found.append(KnownKey(path, number, fields[1], fields[2], marker == "@revoked"))
@@ -278,6 +284,73 @@ def check_host_key(target: Target, kind: str, key: bytes) -> None:
     )
 
 
+def _authorities(target: Target) -> list[KnownKey]:
+    """Who may sign host keys of this host: ``@cert-authority`` lines for its name, with the port or (as OpenSSH) without it."""
+    names = dict.fromkeys((target.host_key_name, target.certified_name))
+    return [k for name in names for k in known_keys(target.known_hosts, name, authorities=True)]
+
+
+def check_host(target: Target, kind: str, key: bytes, certificate: bytes) -> None:
+    """As ``check_host_key`` for a server that may have shown a certificate: a good one is enough; else its bare key must be known."""
+    if not certificate:
+        check_host_key(target, kind, key)
+        return
+    problem = certificate_problem(target, key, certificate)
+    if not problem:
+        return
+    try:
+        check_host_key(target, kind, key)
+    except TransportError as error:
+        raise TransportError(f"{error}. Its certificate is not accepted either: {problem}") from None
+
+
+def certificate_problem(target: Target, key: bytes, blob: bytes, now: float | None = None) -> str:
+    """Why a host certificate (PROTOCOL.certkeys of OpenSSH) does not vouch for this host; "" = it does.
+
+    ``key``: the bare host key, whose signature over the key exchange was verified already.
+    """
+    from cryptography.exceptions import InvalidSignature
+    from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
+    from cryptography.hazmat.primitives.serialization import ssh as formats
+
+    length = int.from_bytes(blob[:4], "big")
+    try:
+        certificate = formats.load_ssh_public_identity(blob[4 : 4 + length] + b" " + base64.b64encode(blob))
+        if not isinstance(certificate, formats.SSHCertificate):
+            return "it is no certificate"
+        certificate.verify_cert_signature()
+
+        def wire(public: Any) -> bytes:
+            return base64.b64decode(public.public_bytes(Encoding.OpenSSH, PublicFormat.OpenSSH).split()[1])
+
+        signer, own = wire(certificate.signature_key()), wire(certificate.public_key())
+    except InvalidSignature:
+        return "its signature is wrong"
+    except Exception as error:  # cryptography raises a dozen types here, all meaning "not this certificate"
+        return f"it cannot be read ({type(error).__name__}: {error})"
+    authority = fingerprint(signer)
+    known = [k for name in (target.host_key_name, target.certified_name) for k in known_keys(target.known_hosts, name)]
+    revoked = {k.blob for k in known if k.revoked}
+    if {base64.b64encode(b).decode() for b in (signer, own, blob)} & revoked:
+        return "known_hosts marks it, its key or its authority as revoked"
+    if own != key:
+        return "it is about another key"
+    if base64.b64encode(signer).decode() not in {k.blob for k in _authorities(target)}:
+        return f"the authority that signed it ({authority}) is in no @cert-authority line for {target.host_key_name!r}"
+    if certificate.type is not formats.SSHCertificateType.HOST:
+        return "it is a user's certificate, not a host's"
+    if certificate.critical_options:
+        return f"it has critical options that are not known ({b', '.join(certificate.critical_options).decode('utf-8', 'replace')})"
+    moment = time.time() if now is None else now
+    if not certificate.valid_after <= moment < certificate.valid_before:
+        return "it is not valid now (not yet, or no more): look at its dates with `ssh-keygen -Lf`, and at this machine's clock"
+    principals = [p.decode("utf-8", "replace") for p in certificate.valid_principals]
+    name = target.certified_name.lower()
+    if not any(fnmatch.fnmatchcase(name, p.lower().replace("[", "[[]")) for p in principals):
+        return f"it is for {', '.join(principals) or 'no name at all'}, not for {target.certified_name!r}: use that name as `address`"
+    return ""
+
+
 # --- connecting ----------------------------------------------------------------------------------------------------------
 
 
@@ -336,8 +409,9 @@ def _open_once(target: Target, via: paramiko.Transport | None, deadline: float) 
         transport = Transport(sock)
         transport.set_log_channel(LOG_CHANNEL)
         transport.banner_timeout = transport.handshake_timeout = transport.auth_timeout = _left(deadline)
-        known = [k.kind for k in known_keys(target.known_hosts, target.host_key_name) if not k.revoked]
-        transport.prefer_host_keys(known)
+        known = known_keys(target.known_hosts, target.host_key_name)
+        authorities = target.verify and bool(_authorities(target))
+        transport.prefer_host_keys([k.kind for k in known if not k.revoked], certificates=authorities)
         done = threading.Event()
         transport.start_client(event=done)
         while not done.wait(0.05) and transport.is_active() and time.monotonic() < deadline:
@@ -350,7 +424,8 @@ def _open_once(target: Target, via: paramiko.Transport | None, deadline: float) 
             raise _handshake_error(target, problem, greeting or b"")
         key = transport.get_remote_server_key()
         if target.verify:
-            check_host_key(target, key.get_name(), key.asbytes())
+            certificate = key.public_blob.key_blob if key.public_blob else b""
+            check_host(target, key.get_name(), key.asbytes(), certificate)
         user_key = _log_in(target, transport, deadline)
         if target.keepalive > 0:
             transport.set_keepalive(max(1, round(target.keepalive)))
@@ -521,6 +596,11 @@ def _keys(target: Target, tried: _Tried) -> Iterator[_Key]:
 
     seen: set[bytes] = set()
     for path in target.key_files:
+        if (mode := _open_to_others(path)) is not None:
+            tried.unusable.append(
+                f"the key {path} can be read by other users (mode {mode:04o}) and is not used, as OpenSSH would not: chmod 600 {path}"
+            )
+            continue
         try:
             pkey = paramiko.PKey.from_path(path)
         except Exception as error:  # cryptography and paramiko raise a dozen types here, all meaning "not this file"
@@ -541,6 +621,15 @@ def _keys(target: Target, tried: _Tried) -> Iterator[_Key]:
                 yield _Key(agent_key, "key from the agent")
     finally:
         agent.close()
+
+
+def _open_to_others(path: Path) -> int | None:
+    """The mode of a private key of ours that group or others may use; None when it is closed, or somebody else's (OpenSSH's rule)."""
+    with contextlib.suppress(OSError):
+        info = path.stat()
+        if info.st_uid == os.getuid() and info.st_mode & 0o077:
+            return info.st_mode & 0o777
+    return None
 
 
 def _unusable(path: Path, error: Exception) -> str:
@@ -575,9 +664,10 @@ class Connection:
                 self._opened = self.another()
             return self._opened.transport
 
-    def another(self) -> Opened:
-        """A further connection of its own, which the caller closes."""
-        return open_transport(self.target, self._jump.transport() if self._jump else None)
+    def another(self, timeout: float | None = None) -> Opened:
+        """A further connection of its own, which the caller closes; within ``timeout`` s where the settings allow more."""
+        target = self.target if timeout is None else replace(self.target, timeout=min(timeout, self.target.timeout))
+        return open_transport(target, self._jump.transport() if self._jump else None)
 
     def sibling(self) -> Connection:
         """A second connection to the same target that shares the jump host."""

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import IO
 
 from pytest_h20.errors import CommandTimeout, H20Error, TransportError
+from pytest_h20.transport import shell
 from pytest_h20.transport.base import CommandResult, Containers, quote
 from pytest_h20.transport.connect import DOCKER_SOCKET
 from pytest_h20.transport.shell import Lines, Process, kill_command, tail
@@ -77,7 +78,7 @@ class LocalNode:
             threading.Thread(target=_feed, args=(process.stdin, stdin), daemon=True).start()
         output: tuple[list[bytes], list[bytes]] = ([], [])
         try:
-            self._collect(process, began + timeout, output, on_line)
+            self._collect(self._name, command, process, began + timeout, output, on_line)
             rc = process.wait(max(0.1, began + timeout - time.monotonic()))
         except BaseException as error:
             left = self.kill_process(process.pid)
@@ -99,6 +100,8 @@ class LocalNode:
 
     @staticmethod
     def _collect(
+        name: str,
+        command: str,
         process: subprocess.Popen[bytes],
         deadline: float,
         output: tuple[list[bytes], list[bytes]],
@@ -106,6 +109,7 @@ class LocalNode:
     ) -> None:
         lines = (Lines(on_line), Lines(on_line)) if on_line else None
         ended_at: float | None = None
+        size = 0
         with selectors.DefaultSelector() as selector:
             for index, stream in enumerate((process.stdout, process.stderr)):
                 if stream:
@@ -125,6 +129,9 @@ class LocalNode:
                         selector.unregister(key.fileobj)
                         continue
                     output[key.data].append(data)
+                    size += len(data)
+                    if size > shell.MAX_OUTPUT:
+                        raise shell.too_much(name, _short(command))
                     if lines:
                         lines[key.data].feed(data)
         for rest in lines or ():
@@ -201,6 +208,11 @@ class LocalNode:
 
     def __exit__(self, *_: object) -> None:
         self.close()
+
+
+def _short(command: str) -> str:
+    line = " ".join(command.split())
+    return line if len(line) <= 200 else line[:197] + "..."
 
 
 class _Deadline(Exception):

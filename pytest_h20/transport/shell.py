@@ -23,6 +23,17 @@ from pytest_h20.errors import H20Error
 LONGEST_COMMAND = 120_000
 """Bytes. Linux limits one argument to 128 KiB (MAX_ARG_STRLEN, execve(2)), and the command is one argument of ``sh -c``."""
 
+MAX_OUTPUT = 256 * 2**20
+"""Bytes of output of one command that are kept in memory; a command that prints more is stopped with an error."""
+
+
+def too_much(node: str, command: str) -> H20Error:
+    """The error about a command that printed more than ``MAX_OUTPUT``."""
+    return H20Error(
+        f"{node}: `{command}` printed more than {MAX_OUTPUT >> 20} MiB: redirect it to a file on the node and read that with Node.get"
+    )
+
+
 _WRAPPER = (
     "IFS= read -r h20_go || exit 96; "
     'eval "$h20_go"; '
@@ -180,19 +191,21 @@ class Lines:
 
     def __init__(self, on_line: Callable[[str], None]) -> None:
         self._decoder = codecs.getincrementaldecoder("utf-8")("replace")
-        self._rest = ""
+        self._rest: list[str] = []  # the unfinished line in pieces: joined once, when it ends
         self._on_line = on_line
 
     def feed(self, data: bytes, final: bool = False) -> None:
         """Hand over every finished line; with ``final`` the unfinished last one too."""
-        *lines, self._rest = (self._rest + self._decoder.decode(data, final)).split("\n")
-        for line in lines:
+        first, *more = self._decoder.decode(data, final).split("\n")
+        self._rest.append(first)
+        for piece in more:
+            line, self._rest = "".join(self._rest), [piece]
             self._on_line(line.rstrip("\r"))
-        if final and self._rest:
-            rest, self._rest = self._rest, ""
+        if final and (rest := "".join(self._rest)):
+            self._rest = []
             self._on_line(rest.rstrip("\r"))
 
 
 def tail(data: bytes, lines: int = 5) -> str:
     """The last lines of some output on one line, for an error text."""
-    return " / ".join(data.decode("utf-8", "replace").strip().splitlines()[-lines:])[-600:]
+    return " / ".join(data[-65536:].decode("utf-8", "replace").strip().splitlines()[-lines:])[-600:]

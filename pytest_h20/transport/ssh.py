@@ -28,6 +28,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pytest_h20.errors import CommandTimeout, H20Error, TransportError
+from pytest_h20.transport import shell
 from pytest_h20.transport.base import CommandResult, Containers, quote
 from pytest_h20.transport.connect import Connection, SshSettings, ssh_errors
 from pytest_h20.transport.shell import FramedStream, Lines, Process, Script, kill_command, tail, wrap
@@ -37,14 +38,12 @@ if TYPE_CHECKING:
 
     from pytest_h20.transport.forward import Forward
 
-MAX_OUTPUT = 256 * 2**20
-"""Bytes of output of one command that are kept in memory; a command that prints more is stopped with an error."""
-
 CHANNELS_PER_CARRIER = 200
 """Forwarded connections per SSH connection. Each costs sshd one file, and its soft limit is usually 1024 (systemd)."""
 
 _RESERVED_SESSIONS = 1  # of MaxSessions: the one that kills the others
 _KILL_TIMEOUT = 15.0
+_ANSWER_S = 3.0  # for a node to answer at all when a command must be killed: a connection that stalls delays no error for longer
 _LAG_S = 5.0
 _START_TIMEOUT = 30.0  # to open a session and to see the wrapper's first line on a loaded node
 _NO_SUCH_FILE = 44
@@ -386,11 +385,8 @@ class SshNode:
                         _hand_over(rest, b"", final=True)
                     return
                 self._take(output, out.feed(chunk), err.feed(wrong), lines)
-            if output.size > MAX_OUTPUT:
-                raise H20Error(
-                    f"{self._name}: `{_short(command)}` printed more than {MAX_OUTPUT >> 20} MiB: redirect it to a file on the "
-                    "node and read that with Node.get"
-                )
+            if output.size > shell.MAX_OUTPUT:
+                raise shell.too_much(self._name, _short(command))
         for rest in lines or ():
             _hand_over(rest, b"", final=True)
 
@@ -452,13 +448,13 @@ class SshNode:
         script = wrap(kill_command(process))
         transports: list[Callable[[], paramiko.Transport]] = [self._connection.transport]
         if channel is not None:
-            transports.append(lambda: self._connection.another().transport)
+            transports.append(lambda: self._connection.another(_ANSWER_S).transport)
         for index, get in enumerate(transports):
             own = index == 1
             transport = None
             try:
                 transport = get()
-                killer = transport.open_session(timeout=_KILL_TIMEOUT)
+                killer = transport.open_session(timeout=_ANSWER_S)
                 try:
                     left = self._drive_kill(killer, script)
                 finally:
@@ -473,7 +469,10 @@ class SshNode:
             finally:
                 if own and transport is not None:
                     transport.close()
-        return f"it could not be killed (no connection) and may still run there as pid {process.pid}"
+        return (
+            f"it could not be killed (the node does not answer) and may still run there as pid {process.pid} until the node "
+            "notices that the connection is gone"
+        )
 
     def _drive_kill(self, channel: paramiko.Channel, script: Script) -> str:
         channel.settimeout(_KILL_TIMEOUT)

@@ -7,6 +7,7 @@ import os
 import re
 import shlex
 import shutil
+import signal
 import socket
 import socketserver
 import subprocess
@@ -118,6 +119,27 @@ class TestCommands:
         assert "killed with its children" in str(caught.value)
         assert "partial" in str(caught.value)
         assert eventually(lambda: not alive(f"sleep {mark}"))
+
+    def test_the_deadline_is_told_soon_although_nothing_answers(self, tmp_path: Path) -> None:
+        server = Sshd(tmp_path / "stalls")
+        try:
+            with SshNode("node-a", server.settings()) as node:
+                node.run("true")
+                assert server.process is not None
+                stopped = [server.process.pid, *server.sessions()]
+
+                def stall(_: str) -> None:
+                    for pid in stopped:
+                        os.kill(pid, signal.SIGSTOP)
+
+                began = time.monotonic()
+                with pytest.raises(CommandTimeout, match=r"deadline of 2 s; it could not be killed \(the node does not answer\)"):
+                    node.stream("echo go; sleep 60", on_line=stall, timeout=2.0)
+                assert time.monotonic() - began < 15  # was 24 s and more
+                for pid in stopped:
+                    os.kill(pid, signal.SIGCONT)
+        finally:
+            server.stop()
 
     def test_the_deadline_is_wall_clock_even_while_output_comes(self, node: SshNode) -> None:
         with pytest.raises(CommandTimeout, match="deadline of 1 s"):
@@ -396,6 +418,7 @@ class TestLogin:
     def test_a_key_that_is_none_or_not_there(self, sshd: Sshd, tmp_path: Path) -> None:
         junk = tmp_path / "junk"
         junk.write_text("not a key")
+        junk.chmod(0o600)
         assert f"the key {junk} cannot be used" in self.failure(sshd.settings(key_file=junk))
         assert "is not there" in self.failure(sshd.settings(key_file=tmp_path / "missing"), UsageError)
 
@@ -403,6 +426,15 @@ class TestLogin:
         text = self.failure(sshd.settings(port=free_port()))
         assert "connection refused" in text
         assert "systemctl status ssh" in text
+
+    def test_a_key_that_others_can_read(self, sshd: Sshd, tmp_path: Path) -> None:
+        key = tmp_path / "id"
+        key.write_bytes(sshd.key.read_bytes())
+        key.chmod(0o644)
+        assert f"(mode 0644) and is not used, as OpenSSH would not: chmod 600 {key}" in self.failure(sshd.settings(key_file=key))
+        key.chmod(0o600)
+        with SshNode("node-x", sshd.settings(key_file=key)) as node:
+            assert node.run("true").ok
 
     def test_unknown_name(self, sshd: Sshd) -> None:
         text = self.failure(sshd.settings(host="node-a.invalid", connect_timeout=3.0))

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from pytest_h20.errors import CommandTimeout, H20Error, TransportError
+from pytest_h20.transport import shell
 from pytest_h20.transport.base import Node
 from pytest_h20.transport.local import LocalNode
 
@@ -73,3 +74,9 @@ def test_no_daemon_is_one_clear_line(node: LocalNode) -> None:
         node.containers.daemon()
     node.close()
     node.close()
+
+
+def test_a_command_that_prints_without_end_is_stopped(node: LocalNode, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(shell, "MAX_OUTPUT", 2**20)
+    with pytest.raises(H20Error, match="printed more than 1 MiB: redirect it to a file"):
+        node.run("exec cat /dev/zero", timeout=30.0)

@@ -146,3 +146,17 @@ def _count(mark: str) -> int:
 
 def test_tail() -> None:
     assert tail(b"a\nb\nc\n", 2) == "b / c"
+
+
+def test_one_long_line_costs_time_in_proportion_to_its_length() -> None:
+    """64 MiB without a newline took 35 s: what had come was copied with every piece that came."""
+
+    def seconds(pieces: int) -> float:
+        cutter = Lines(lambda line: None)
+        began = time.process_time()
+        for _ in range(pieces):
+            cutter.feed(b"x" * 4096)
+        cutter.feed(b"", final=True)
+        return time.process_time() - began
+
+    assert min(seconds(8000) for _ in range(2)) < 32 * max(min(seconds(1000) for _ in range(3)), 0.002)
