@@ -37,7 +37,7 @@ _STATISTICS = {"mean": "Mean", "median": "Median", "p50": "p50", "p90": "p90", "
 _TIMES = {"ttft": (0.1, 120_000.0), "tpot": (0.1, 10_000.0), "itl": (0.01, 10_000.0), "e2e": (1.0, 3_600_000.0)}
 
 METRIC_FIGURES: dict[str, Figure] = {
-    "output_throughput": Figure("Output throughput", "tok/s", "higher", 0.001, 1e6),
+    "output_throughput": Figure("Output throughput", "tok/s", "higher", 0.1, 1e6),
     "input_throughput": Figure("Input throughput", "tok/s", "higher", 0.001, 1e8),
     "total_throughput": Figure("Total throughput", "tok/s", "higher", 0.001, 1e8),
     "request_throughput": Figure("Request throughput", "requests/s", "higher", 1e-5, 1e6),

@@ -14,7 +14,7 @@ from pytest_h20.probes.image import Versions
 from pytest_h20.probes.script import Missing
 from pytest_h20.report.model import NodeFacts as NodeFactsRecord
 from pytest_h20.session import Session
-from pytest_h20.verdicts import Verdict
+from pytest_h20.verdicts import Status, Verdict
 
 _HOPPER = re.compile(r"\bG?H(20|100|200|800)\b")
 
@@ -126,7 +126,16 @@ def held_by_file(session: Session, label: str, verdicts: Iterable[Verdict]) -> l
     if limits is None or not (limits.checks or limits.skus):
         return list(verdicts)
     ids = pci_ids(published_facts(session, label)) if limits.skus else {}
-    return [stricter(v, limits.check(v.check, ids.get(v.subject.split(" ", 1)[0]))) for v in verdicts]
+    common = next(iter(ids.values())) if len(set(ids.values())) == 1 else ""  # what is said of the cluster holds for its only model
+    found = []
+    for verdict in verdicts:
+        gpu = ids.get(verdict.subject.split(" ", 1)[0], common)
+        lost = limits.without_row(verdict.check, gpu)
+        held = stricter(verdict, limits.check(verdict.check, gpu))
+        if lost and not held.status.blocks:
+            held = held.model_copy(update={"status": Status.UNKNOWN, "reason": lost})
+        found.append(held)
+    return found
 
 
 def pci_ids(facts: GatheredFacts | None) -> dict[str, str]:

@@ -212,6 +212,18 @@ class LimitFile(_Model):
         spec = (sku.checks.get(check) if sku else None) or self.checks.get(check)
         return self._limit(spec, None, CHECK_FIGURES[check]) if spec else None
 
+    @property
+    def checks_limited(self) -> dict[str, None]:
+        """Ids of all checks that it limits, for all GPUs or for some."""
+        return dict.fromkeys([*self.checks, *(check for sku in self.skus.values() for check in sku.checks)])
+
+    def without_row(self, check: str, pci_id: str | None) -> str:
+        """Why a check that is limited by GPU has no limit on this one; "" when it has one, or is not limited by GPU."""
+        by_gpu = [pci for pci, sku in self.skus.items() if check in sku.checks]
+        if not by_gpu or self.check(check, pci_id) is not None:
+            return ""
+        return f"limits {self.name!r} have no row for GPU {pci_id or 'with unknown PCI id'}; they have {', '.join(by_gpu)}"
+
     def unfit(self, *, engine: str, profile: str, model: Iterable[str] = (), kind: str = "") -> list[str]:
         """What this file was written for and the run is not: field, value, what is accepted. Empty: it fits.
 

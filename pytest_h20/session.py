@@ -185,6 +185,7 @@ def build(
         left_out.setdefault(GateName.WEIGHTS, "not looked at: --h20-weights=skip")
         required = tuple(g for g in required if g is not GateName.WEIGHTS)
         cannot.append("the weights were not looked at (--h20-weights=skip)")
+    _checks_that_are_made(targets, left_out)
     mode = {"rehearsal": Mode.REHEARSAL, "lab": Mode.LAB}.get(inventory.kind, Mode.ATTACH if inventory.attach else Mode.FULL)
     if nodes and inventory.attach:
         # The start of an engine that somebody else started was not seen; what can be seen of it is judged all the same.
@@ -287,6 +288,17 @@ def _numbers_that_fit(settings: Mapping[str, Setting], targets: Sequence[Target]
         History(history)  # refuses a URL it cannot use; connects to nothing
     if settings["h20_accuracy"]:
         _dataset_that_can_tell(settings["h20_accuracy"].value, any(t.inventory.kind == "rehearsal" for t in targets))
+
+
+def _checks_that_are_made(targets: Sequence[Target], left_out: Mapping[GateName, str]) -> None:
+    """A limit of a check that this run never makes would be no limit."""
+    from pytest_h20.limits import load_limits
+
+    for source in dict.fromkeys(t.profile.limits for t in targets if t.profile.limits):
+        for check in load_limits(Path(source)).checks_limited:
+            why = left_out.get(GateName(check.partition(".")[0]))
+            if why:
+                raise UsageError(f"{source}: {check}: this run does not look at it ({why}); take the row out for such a run")
 
 
 def _dataset_that_can_tell(path: str, rehearsed: bool) -> None:

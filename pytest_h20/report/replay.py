@@ -39,6 +39,8 @@ def rejudge_run(view: RunView, limits: LimitFile | None = None) -> list[Judged]:
     mine = engines_of(view, limits) if limits is not None else set()
     gpus = {facts.node: facts.facts.get("gpu pci id", "") for facts in view.facts}
     cells = {cell_key(cell): cell for cell in merge_repeats(view.cells)}
+    if limits is not None and limits.skus and not any(gpus.values()):
+        raise UsageError(f"limits {limits.name!r}: skus: this run's record does not tell the PCI ids of its GPUs; take them out")
     judged: list[Judged] = []
     tests: dict[tuple[str, str], str] = {}
     for check in view.checks:

@@ -93,6 +93,16 @@ skus: {'10de:2329': {name: H20, checks: {environment.gpu_memory: {kind: min, val
     assert {c["status"] for c in done.check("environment.docker_disk")} == {"pass"}
 
 
+def test_limits_by_gpu_that_have_no_row_for_these_are_no_limits(tmp_path: Path) -> None:
+    write(tmp_path)
+    text = QUICK_LIMITS.read_text(encoding="utf-8")
+    other = "skus: {'10de:2330': {name: H100, checks: {environment.gpu_memory: {value: 100}}}}\n"
+    (tmp_path / "other.yaml").write_text(text + other, encoding="utf-8")
+    done = pytest_in(tmp_path, *REHEARSAL, "--h20-limits=other.yaml", str(test_environment.__file__), "-k", "gpu_memory")
+    assert {c["status"] for c in done.check("environment.gpu_memory")} == {"unknown"}
+    assert "have no row for GPU 10de:2329" in done.output
+
+
 def test_a_set_of_questions_too_small_to_tell(tmp_path: Path) -> None:
     write(tmp_path)
     (tmp_path / "few.jsonl").write_text('{"question": "What is 6 times 7?", "answer": "#### 42"}\n', encoding="utf-8")

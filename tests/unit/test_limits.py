@@ -67,6 +67,14 @@ def test_a_gpus_own_row_comes_before_the_common_one() -> None:
     assert [limit.value for limit in found if limit] == [100, 100, 200]
 
 
+def test_a_gpu_without_a_row_is_told() -> None:
+    limits = parse_limits(HEAD + "skus: {'10de:2329': {name: H20, checks: {environment.gpu_memory: {value: 200}}}}", "x.yaml")
+    assert limits.without_row("environment.gpu_memory", "10de:2329") == ""
+    assert limits.without_row("environment.swap", None) == ""
+    assert limits.without_row("environment.gpu_memory", "10de:2330") == "limits 'x' have no row for GPU 10de:2330; they have 10de:2329"
+    assert list(limits.checks_limited) == ["environment.gpu_memory"]
+
+
 @pytest.mark.parametrize(
     ("check", "spec", "accepted", "refused"),
     [

@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
+from types import SimpleNamespace
+from typing import cast
 
 import pytest
 
+from pytest_h20.cluster.launch import Target
 from pytest_h20.errors import UsageError
 from pytest_h20.options import OPTIONS, Setting
-from pytest_h20.session import Session, build, seed_asked
+from pytest_h20.session import NO_INVENTORY, Session, _checks_that_are_made, build, seed_asked
+from pytest_h20.verdicts import GateName
 
 
 def session(**values: object) -> Session:
@@ -34,3 +39,12 @@ def test_a_seed_that_is_given_repeats_the_prompts() -> None:
 def test_a_seed_that_is_none_is_told(text: str) -> None:
     with pytest.raises(UsageError, match="a whole number from 0 is needed"):
         seed_asked(text)
+
+
+def test_a_limit_of_a_check_that_the_run_never_makes_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "mine.yaml"
+    path.write_text("{name: x, origin: {kind: file}, checks: {fabric.all_reduce: {value: 190}, answers.accuracy: {value: 0.9}}}")
+    target = cast(Target, SimpleNamespace(profile=SimpleNamespace(limits=str(path))))
+    _checks_that_are_made((target,), {})
+    with pytest.raises(UsageError, match=r"mine\.yaml: fabric\.all_reduce: this run does not look at it \(attached without"):
+        _checks_that_are_made((target,), {GateName.FABRIC: NO_INVENTORY})

@@ -53,6 +53,12 @@ def test_limits_of_another_engine_model_or_kind_of_run_are_refused(sample: Sampl
             rejudge_run(sample("clean"), parse_limits(f"{HARD}{field}\n", "hard.yaml"))
 
 
+def test_limits_by_gpu_need_a_record_that_tells_the_gpu(sample: Sample) -> None:
+    text = HARD + "skus: {'10de:2329': {name: H20, checks: {environment.gpu_memory: {value: 200}}}}"
+    with pytest.raises(UsageError, match="does not tell the PCI ids"):
+        rejudge_run(sample("clean"), parse_limits(text, "hard.yaml"))
+
+
 def test_of_two_engines_a_file_judges_the_one_it_was_written_for(sample: Sample) -> None:
     view = sample("two_engines")
     judged = rejudge_run(view, parse_limits(f"{HARD}engine: sglang\n", "hard.yaml"))
