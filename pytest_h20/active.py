@@ -7,6 +7,7 @@ import shlex
 import signal
 import sys
 import traceback
+from collections import Counter
 from collections.abc import Callable, Generator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -22,13 +23,13 @@ from pytest_h20.outcome import not_measured
 from pytest_h20.report.run import RunFolder
 from pytest_h20.reporting import VERDICTS_KEY, Reporting, first_line, gate_of, report_hook, told_plainly
 from pytest_h20.session import Session, build, create_run, redactor_of, with_run
+from pytest_h20.suite import ACCEPTANCE, LEFT_OUT_KEY, lacking
 from pytest_h20.verdicts import Decision, GateName, Status, Verdict
 
 if TYPE_CHECKING:
     from pytest_h20.cluster.state import ClusterState
     from pytest_h20.replaying import ReplayPlugin
 
-ACCEPTANCE = Path(__file__).parent / "acceptance"
 DEFAULT_RUNS = "h20-runs"
 
 
@@ -122,7 +123,6 @@ class ActivePlugin:
         self.config = config
         self.session = session
         self.controller = not hasattr(config, "workerinput")
-        self.partial: list[str] = []
         self.given_way: dict[str, str] = {}
         title = f"Acceptance of {session.inventory.name}"
         self.reporting = Reporting(config, session.run, self.controller, title)
@@ -200,6 +200,7 @@ class ActivePlugin:
         for item in items if self.session.left_out else ():
             reason = self.session.left_out.get(GateName(gate)) if (gate := gate_of(item)) else None
             if reason:
+                item.stash[LEFT_OUT_KEY] = True
                 item.add_marker(pytest.mark.skip(reason=reason))
         order = {name.value: index for index, name in enumerate(GateName)}
 
@@ -214,9 +215,11 @@ class ActivePlugin:
         if any(gate_of(i) for i in items):
             items.sort(key=key)
 
-    def pytest_deselected(self, items: list[pytest.Item]) -> None:
-        """A run of a part of the suite can be green, but never an acceptance."""
-        self.partial += [i.nodeid for i in items if gate_of(i)]
+    def pytest_collection_finish(self, session: pytest.Session) -> None:
+        """What is going to run, told to the controller by whoever collects first: what does not report in the end is missing."""
+        if self.session.run is not None:
+            selected = [(item.nodeid, gate) for item in session.items if (gate := gate_of(item)) is not None]
+            self.session.shared.once("selected", lambda: selected)
 
     # ------------------------------------------------------------------ running
     @pytest.hookimpl(tryfirst=True)
@@ -305,13 +308,29 @@ class ActivePlugin:
         write = self.line_writer()
         for verdict in take_down(self.session, write):
             self.session.run.record(verdict, "session::tear-down")
-        gates = self.reporting.gates
-        decision = finish(self.session, self.partial, gates, interrupted=exitstatus not in (0, 1, 5))
+        without = lacking(self.session, [(o.place, o.test_id) for o in self.reporting.outcomes if o.place])
+        decision = finish(self.session, self.reporting.gates, self._ended_early(session, exitstatus), without)
         self.session.close()
         self.reporting.finished = True
         if exitstatus in (0, 5) and self._status_0_would_lie(decision):
             session.exitstatus = pytest.ExitCode.TESTS_FAILED
         report_hook(self.config, self.session.run.path, decision)
+
+    def _ended_early(self, session: pytest.Session, exitstatus: int) -> str:
+        """Why this run is not finished; empty when everything that was collected has reported."""
+        known = self.session.shared.published("selected")
+        selected = Counter(nodeid for nodeid, _ in known[1]) if known is not None and known[0] else Counter[str]()
+        unreported = list((selected - Counter(o.test_id for o in self.reporting.outcomes)).elements())
+        reasons = []
+        if exitstatus not in (0, 1, 5):
+            reasons.append("interrupted")
+        if stopped := session.shouldfail or session.shouldstop:
+            reasons.append(f"stopped early: {stopped}" if isinstance(stopped, str) else "stopped early")
+        if self.reporting.lost:
+            reasons.append(f"a worker was lost while it ran {self.reporting.lost[0]}")
+        if unreported:
+            reasons.append(f"{len(unreported)} of {selected.total()} tests did not report, the first is {unreported[0]}")
+        return "; ".join(reasons)
 
     def _status_0_would_lie(self, decision: Decision) -> bool:
         """A gate that does not hold, a verdict of a hook or of the tear-down that is red, or nothing that passed at all."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Collection, Sequence
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
@@ -16,38 +16,41 @@ from pytest_h20.session import Session, digest, text_digest
 from pytest_h20.verdicts import Decision, Status, Verdict, decide
 
 
-def finish(session: Session, partial: Sequence[str], gates: Collection[str], interrupted: bool) -> Decision:
+def finish(session: Session, gates: Collection[str], unfinished: str, lacking: str) -> Decision:
     """Write ``fingerprint.json`` and ``verdict.json`` and return the decision.
 
-    ``partial``: tests of the suite that were deselected. ``gates``: those of which at least one test was reported; with none only
-    pytest's own outcome counts, and nothing can be accepted.
+    ``gates``: those of which at least one test was reported. ``unfinished``: why the run ended before everything that was collected had
+    reported; such a run is never green. ``lacking``: tests of the suite that gave no verdict of their own; a part of the suite can be
+    green, but never an acceptance.
     """
     run = session.folder
     obstacles = list(run.header.cannot_accept)
     required = session.required
-    if partial:
-        obstacles.append(f"only a part of the suite was selected ({len(partial)} tests were left out)")
-    absent = [g for g in required if g.value not in gates]
-    if absent and gates and not interrupted:
+    known = session.shared.published("selected")
+    selected = {gate for _, gate in known[1]} if known is not None and known[0] else set()
+    absent = [g for g in required if g.value not in selected]
+    if absent and selected and not unfinished:
         # a part was asked for: what was not asked for does not make that part red, but nothing can be accepted by it
         obstacles.append("these gates were not selected: " + ", ".join(g.value for g in absent))
         required = tuple(g for g in required if g not in absent)
-    if interrupted:
-        obstacles.append("the run was interrupted")
+    if unfinished:
+        obstacles.append("the run is not finished")
     if not gates:
         obstacles.append("no test of the acceptance suite ran")
-    run.describe(required=required, cannot_accept=tuple(dict.fromkeys(obstacles)))
-    known = fingerprint(session)
-    run.fingerprint(known)
-    run.describe(**learnt(run.header, known))
-    calibrated = write_calibration(session, run.view()) if not interrupted else []
+    if lacking:
+        obstacles.append(lacking)
+    run.describe(required=required, cannot_accept=tuple(dict.fromkeys(obstacles)), unfinished=unfinished)
+    found = fingerprint(session)
+    run.fingerprint(found)
+    run.describe(**learnt(run.header, found))
+    calibrated = write_calibration(session, run.view()) if not unfinished else []
     for verdict in calibrated:
         run.record(verdict, "session::calibration")
     verdicts = run.view().verdicts
     decision = decide(verdicts, required, acceptance=not run.header.obstacles)
-    if interrupted:
+    if unfinished:
         before = ", ".join(g.name.value for g in decision.gates if g.required and not g.counts)
-        reasons = ["interrupted" + (f" before {before}" if before else "")]
+        reasons = [f"not finished ({unfinished})" + (f"; it ended before {before}" if before else "")]
         reasons += [f"{g.name.value}: {g.reason}" for g in decision.gates if g.status.blocks and g.counts]
         decision = decision.model_copy(update={"green": False, "accepted": False, "reason": "; ".join(reasons)})
     view = run.finish(decision)

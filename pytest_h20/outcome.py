@@ -13,7 +13,8 @@ from pytest_h20.verdicts import Status, Verdict
 
 @dataclass(frozen=True)
 class Outcome:
-    """The verdicts of one test, JSON-safe through ``to_dict``. ``broke``: it failed outside of any check."""
+    """The verdicts of one test, JSON-safe through ``to_dict``. ``broke``: it failed outside of any check. ``place``: of a test of the
+    suite whose outcome is the suite's own word (`pytest_h20.suite`); empty for any other."""
 
     test_id: str
     gate: str | None
@@ -23,6 +24,7 @@ class Outcome:
     broke: bool
     duration_s: float
     when: str = "call"
+    place: str = ""
 
     @property
     def setup_error(self) -> SetupError | None:

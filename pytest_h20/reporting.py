@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Generator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ import pytest
 from pytest_h20.errors import H20Error
 from pytest_h20.outcome import Outcome, outcome_of
 from pytest_h20.report.run import RunFolder
+from pytest_h20.suite import place_of, said_by_us
 from pytest_h20.verdicts import Decision, GateName, Verdict
 
 VERDICTS_KEY: pytest.StashKey[list[Verdict]] = pytest.StashKey()
@@ -25,6 +27,7 @@ class Reporting:
         self.controller = controller
         self.title = title
         self.outcomes: list[Outcome] = []
+        self.lost: list[str] = []
         self.finished = False
 
     @pytest.hookimpl(wrapper=True, tryfirst=True)
@@ -39,6 +42,8 @@ class Reporting:
         outcome = outcome_of(
             report.nodeid, report.when, report.outcome, _reason(report), gate_of(item), verdicts, report.duration
         )
+        if said_by_us(item, report, len(verdicts)):
+            outcome = replace(outcome, place=place_of(item))
         # attributes of ours on a class of pytest's; xdist carries whatever is JSON-safe
         report.__dict__["h20"] = outcome.to_dict()
         if outcome.setup_error is not None and self.run is not None and self.config.pluginmanager.hasplugin("html"):
@@ -52,7 +57,11 @@ class Reporting:
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
         """On the controller: write the verdicts down as they come."""
         data = getattr(report, "h20", None)
-        if not self.controller or data is None or self.run is None:
+        if not self.controller or self.run is None:
+            return
+        if data is None:
+            if report.failed and report.when not in ("setup", "call", "teardown"):  # xdist's word for a worker that was lost
+                self.lost.append(report.nodeid)
             return
         outcome = Outcome.from_dict(data)
         self.outcomes.append(outcome)

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from pytest_h20.cluster.clock import Clock
 from pytest_h20.cluster.launch import Target
 from pytest_h20.cluster.shared import Shared
+from pytest_h20.conditions import conditions, obstacles
 from pytest_h20.connect import connect_all
 from pytest_h20.errors import UsageError
 from pytest_h20.inventory import Attach, Inventory, load_inventory, parse_inventory, with_limits
@@ -44,6 +45,7 @@ class Session:
     mode: Mode
     required: tuple[GateName, ...]
     cannot_accept: tuple[str, ...] = ()
+    conditions: tuple[str, ...] = ()
     left_out: Mapping[GateName, str] = field(default_factory=dict)
     clock: Clock = field(default_factory=Clock)
     rehearsal: Rehearsal | None = None
@@ -151,7 +153,7 @@ def build(
     else:
         inventory = attach_inventory(attach, settings["h20_engine"].value)
         cannot.append("attached without an inventory: machines, fabric, weights and RDMA were not looked at")
-    inventory = change(inventory)
+    inventory = as_real_as_it_was(inventory, change(inventory))
     if settings["h20_limits"]:
         limits = str(Path(settings["h20_limits"].value).resolve())
         inventory = with_limits(inventory, lambda *_: limits)
@@ -199,6 +201,7 @@ def build(
         cannot.append("this run calibrated limits instead of judging by them")
     if inventory.gates is not None and set(inventory.gates) != {g.value for g in GateName}:
         cannot.append("the inventory requires only the gates " + ", ".join(inventory.gates))
+    cannot += obstacles(inventory)
     return Session(
         settings=settings,
         inventory=inventory,
@@ -207,11 +210,19 @@ def build(
         mode=mode,
         required=required,
         cannot_accept=tuple(cannot),
+        conditions=tuple(dict.fromkeys(conditions(inventory, [t.profile for t in targets]))),
         left_out=left_out,
         clock=clock,
         rehearsal=rehearsal,
         worker=worker,
     )
+
+
+def as_real_as_it_was(read: Inventory, changed: Inventory) -> Inventory:
+    """What a run is, the session decides: a hook may say that more is stood in than the inventory says, never less."""
+    order = ("rehearsal", "lab", "hardware")
+    kind = min(read.kind, changed.kind, key=order.index)
+    return changed.model_copy(update={"kind": kind, "stood_in": tuple(dict.fromkeys((*read.stood_in, *changed.stood_in)))})
 
 
 def _known_words(settings: Mapping[str, Setting]) -> None:
@@ -465,6 +476,7 @@ def create_run(session: Session, base: Path, command_line: str) -> RunFolder:
         stood_in=inventory.stood_in,
         time_scale=session.clock.scale,
         cannot_accept=session.cannot_accept,
+        conditions=session.conditions,
         command_line=command_line,
     )
 

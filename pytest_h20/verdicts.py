@@ -272,13 +272,13 @@ def decide(verdicts: Sequence[Verdict], required: Sequence[GateName], *, accepta
             status, reason = Status.UNKNOWN if name in required else Status.SKIP, _why_skipped(mine)
         gates.append(GateResult(name=name, status=status, required=name in required, counts=counts, reason=reason))
     red = [g for g in gates if g.status.blocks]
-    green = not red and bool(gates)
+    green = not red and any(g.status in (Status.PASS, Status.WARN) for g in gates)
     if red:
         told: dict[str, list[str]] = {}
         for gate in red:
             told.setdefault(gate.reason, []).append(gate.name.value)
         reason = "; ".join(f"{', '.join(names)}: {why}" for why, names in told.items())
-    elif not gates:
+    elif not green:
         reason = "nothing was measured"
     else:
         reason = "every gate holds"

@@ -245,7 +245,9 @@ class Header(_Frozen):
 
     ``settings``: effective option -> "value (where it came from)". ``required``: gates that must pass. ``cannot_accept``:
     reasons beyond the mode why this run can never be accepted (a profile that records without judging, a partial selection).
-    ``time_scale``: 1 in reality; a rehearsal that plays time faster says by how much.
+    ``conditions``: what the inventory looks away from; an acceptance is one under these conditions. ``unfinished``: why the run ended
+    before everything had reported; empty when it did not. ``time_scale``: 1 in reality; a rehearsal that plays time faster says by
+    how much.
     """
 
     run: str = ""
@@ -265,6 +267,8 @@ class Header(_Frozen):
     stood_in: tuple[str, ...] = ()
     time_scale: float = 1.0
     cannot_accept: tuple[str, ...] = ()
+    conditions: tuple[str, ...] = ()
+    unfinished: str = ""
     command_line: str = ""
     plugin_version: str = ""
     replay_of: str = ""

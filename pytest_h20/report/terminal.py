@@ -38,10 +38,10 @@ def worst_first(view: RunView) -> list[GateResult]:
 
 def verdict_words(view: RunView) -> str:
     """The answer in a few words: ACCEPTED, NOT ACCEPTED, or what else it is."""
-    if not view.complete:
+    if not view.complete or view.header.unfinished:
         return "NOT FINISHED"
     if view.decision.accepted:
-        return "ACCEPTED"
+        return "ACCEPTED UNDER CONDITIONS" if view.header.conditions else "ACCEPTED"
     if view.decision.green:
         return (
             f"EVERY GATE HOLDS, BUT THIS IS A {view.header.mode.value.upper()} RUN: NOT AN ACCEPTANCE"
@@ -65,7 +65,7 @@ def terminal_lines(view: RunView, report: str = "") -> list[Line]:
     lines += [Line(f"set-up error: {error.title}: {error.cause or error.test_id}", {"red": True}) for error in view.setup_errors]
     lines += [Line(f"warning: {text}", {"yellow": True}) for text in (*view.warnings, *view.damage)]
     colour = MARKUP[Status.PASS] if view.decision.accepted else MARKUP[Status.WARN if view.decision.green else Status.FAIL]
-    because = view.decision.reason if not view.decision.green else "; ".join(view.header.obstacles)
+    because = view.decision.reason if not view.decision.green else "; ".join(view.header.obstacles or view.header.conditions)
     lines.append(Line(f"{verdict_words(view)}" + (f": {because}" if because else ""), {**colour, "bold": True}))
     lines.append(Line(f"run folder: {view.path}", {}))
     if report:

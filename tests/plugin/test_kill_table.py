@@ -44,6 +44,7 @@ def test_no_fault(scenario: str, engine: str, tmp_path: Path) -> None:
     assert ended.verdict["mode"] == "rehearsal"
     assert {g["name"] for g in ended.verdict["gates"]} == set(ALL_GATES)
     assert ended.left == ()
+    assert not [text for text in ended.verdict["header"]["cannot_accept"] if "no verdict" in text], "the whole suite reported"
     named = {check for fault in CATALOGUE.values() for check in fault.red}
     assert ended.recorded() - named - set(NEVER_RED) == set(), "no fault turns these red"
 

@@ -15,14 +15,17 @@ import pytest
 PACKAGE = Path(__file__).parents[2] / "pytest_h20"
 PAGE = Path(__file__).parents[2] / "docs" / "architecture.md"
 
-KNOW_PYTEST = {"plugin", "hookspecs", "fixtures", "active", "reporting", "replaying", "short_names", "acceptance"}
+KNOW_PYTEST = {"plugin", "hookspecs", "fixtures", "active", "reporting", "replaying", "short_names", "suite", "acceptance"}
 
 LAYERS: tuple[tuple[str, set[str]], ...] = (
     ("words", {"errors", "options", "places", "redact", "verdicts", "expect"}),
     ("files", {"figures", "inventory", "limits"}),
     (
         "tools",
-        {"transport", "engines", "nccl", "load", "report", "connect", "endpoint", "diagnosis", "probes", "parameters", "traffic"},
+        {
+            *("transport", "engines", "nccl", "load", "report", "connect", "endpoint", "diagnosis", "probes", "parameters", "traffic"),
+            "conditions",
+        },
     ),
     ("cluster", {"cluster"}),
     ("rehearsal", {"rehearsal"}),

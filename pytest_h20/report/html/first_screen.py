@@ -30,10 +30,10 @@ def first_screen(view: RunView) -> Html:
 
 def outcome(view: RunView) -> tuple[Status, str]:
     """The colour and the words of the banner."""
-    if not view.complete:
+    if not view.complete or view.header.unfinished:
         return Status.FAIL, "Not finished"
     if view.decision.accepted:
-        return Status.PASS, "Accepted"
+        return Status.PASS, "Accepted under conditions" if view.header.conditions else "Accepted"
     if view.decision.green:
         return Status.WARN, "Every gate holds, but this is not an acceptance"
     return Status.FAIL, "Not accepted"
@@ -43,6 +43,8 @@ def _banner(view: RunView) -> Html:
     status, words = outcome(view)
     if not view.complete:
         why: Child = "The run was ended before it could decide. What it had recorded until then is below."
+    elif view.header.unfinished:
+        why = f"{view.header.unfinished}. What it had recorded until then is below."
     elif view.decision.green:
         why = "Every required gate holds." if view.decision.accepted or _is_stand_in(view) else "; ".join(view.header.obstacles)
     else:
@@ -182,6 +184,8 @@ def _facts(view: RunView) -> Iterator[tuple[str, Child]]:
     took = f", took {duration((h.ended - h.started).total_seconds())}" if h.started and h.ended else ""
     yield "Since", f"{moment(h.started)}{took}"
     yield "Kind of run", h.mode.words
+    if h.conditions:
+        yield "Conditions", [tag("div", text) for text in h.conditions]
     if h.limits:
         yield "Limits", h.limits
     if h.inventory:

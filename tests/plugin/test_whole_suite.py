@@ -1,0 +1,108 @@
+"""An acceptance takes a verdict from every test of the suite, and a run that ended early is never green."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from tests.plugin.foreign import REHEARSAL, Done, pytest_in, write
+
+SHORTENS_AND_SKIPS = """
+import pytest
+
+def pytest_collection_modifyitems(items):
+    items[:] = [i for i in items if i.name != "test_throughput[in128-out128-c8]"]  # and tells nobody
+    for item in items:
+        if item.name == "test_mtu[node01-mlx5_1]":
+            item.add_marker(pytest.mark.skip(reason="known"))
+        if item.name == "test_property[chat]":
+            item.user_skips = True
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_call(item):
+    if getattr(item, "user_skips", False):
+        pytest.skip("not today")
+"""
+LOSES_ITS_WORKER = """
+import os, signal
+
+def pytest_runtest_call(item):
+    if item.name == "test_property[models]" and os.environ.get("PYTEST_XDIST_WORKER"):
+        os.kill(os.getpid(), signal.SIGKILL)
+"""
+STOPS = """
+def pytest_runtest_logreport(report):
+    if report.when == "call":
+        SESSION[0].shouldstop = "enough for today"
+
+SESSION = []
+
+def pytest_sessionstart(session):
+    SESSION.append(session)
+"""
+KEEPS_STATUS_0 = """
+import pytest
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtestloop(session):
+    session.items[0].config.hook.pytest_runtest_protocol(item=session.items[0], nextitem=None)
+    return True
+"""
+HARDWARE = """
+def pytest_h20_inventory(inventory):
+    return inventory.model_copy(update={"kind": "hardware", "stood_in": ()})
+"""
+MEDDLER = ("-p", "meddler")
+"""A plugin: hooks of a conftest are asked only for tests below its folder."""
+ENDPOINT = ("--pyargs", "pytest_h20.acceptance.test_endpoint")
+
+
+def lacking(done: Done) -> list[str]:
+    return [text for text in done.verdict["header"]["cannot_accept"] if "gave no verdict of their own" in text]
+
+
+def test_what_others_took_away_or_skipped_is_missing_and_said(tmp_path: Path) -> None:
+    write(tmp_path, meddler=SHORTENS_AND_SKIPS)
+    done = pytest_in(tmp_path, *MEDDLER, *REHEARSAL)
+    (said,) = lacking(done)
+    assert said.startswith("3 of "), said
+    assert "test_endpoint::test_property" in said
+    assert said.endswith("and 2 others")
+    assert "these gates were not selected" not in done.output
+
+
+def test_a_part_is_no_acceptance_whoever_selected_it(tmp_path: Path) -> None:
+    write(tmp_path)
+    done = pytest_in(tmp_path, *REHEARSAL, "--pyargs", "pytest_h20.acceptance.test_environment", "-k", "driver")
+    (said,) = lacking(done)
+    assert int(said.split()[0]) > 400
+    assert done.verdict["green"] is True, "that part holds"
+
+
+@pytest.mark.parametrize(
+    ("meddler", "options", "said"),
+    [
+        (LOSES_ITS_WORKER, ("-n", "2"), "a worker was lost while it ran"),
+        (STOPS, (), "interrupted"),
+        (KEEPS_STATUS_0, (), "tests did not report"),
+    ],
+    ids=["worker", "stopped", "status-0"],
+)
+def test_what_ended_early_is_not_finished_in_every_output(tmp_path: Path, meddler: str, options: tuple[str, ...], said: str) -> None:
+    write(tmp_path, meddler=meddler)
+    html = tmp_path / "report.html"
+    done = pytest_in(tmp_path, *MEDDLER, *REHEARSAL, *options, f"--html={html}", "--self-contained-html", *ENDPOINT)
+    assert done.status != 0
+    assert done.verdict["green"] is False
+    assert done.verdict["accepted"] is False
+    assert said in done.verdict["reason"]
+    assert "NOT FINISHED: not finished (" in done.output
+    assert "Not finished" in html.read_text(encoding="utf-8")
+
+
+def test_a_hook_cannot_make_a_rehearsal_hardware(tmp_path: Path) -> None:
+    write(tmp_path, meddler=HARDWARE)
+    done = pytest_in(tmp_path, *MEDDLER, *REHEARSAL, "--pyargs", "pytest_h20.acceptance.test_environment", "-k", "driver")
+    assert done.verdict["mode"] == "rehearsal"
+    assert done.verdict["accepted"] is False
