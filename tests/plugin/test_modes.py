@@ -166,7 +166,7 @@ def test_a_rehearsal_cannot_be_kept(tmp_path: Path) -> None:
         ("def test_it(inventory): pass\n", 0, "1 passed"),
         ("", 1, "no tests ran"),
         ("raise RuntimeError('in the module')\n", 2, "RuntimeError: in the module"),
-        (GATED + "def test_it(inventory): raise KeyboardInterrupt\n", 2, "NOT ACCEPTED: interrupted"),
+        (GATED + "def test_it(inventory): raise KeyboardInterrupt\n", 2, "NOT FINISHED: not finished (interrupted"),
     ],
     ids=[
         *("holds", "fails", "skipped", "no-verdict", "broke", "set-up-broke", "foreign-skipped", "foreign-passed", "nothing"),
@@ -187,7 +187,7 @@ def test_a_part_of_the_suite_is_green_but_no_acceptance(tmp_path: Path) -> None:
     write(tmp_path)
     done = pytest_in(tmp_path, *REHEARSAL, str(test_endpoint.__file__), "-k", "models")
     assert done.status == 0, done.output
-    assert "only a part of the suite was selected" in json.dumps(done.verdict["header"])
+    assert "tests of the suite gave no verdict of their own" in json.dumps(done.verdict["header"])
 
 
 def test_collecting_only_leaves_nothing_behind(tmp_path: Path) -> None:

@@ -17,7 +17,7 @@ REAL = load_inventory(Path(__file__).parents[2] / "environments" / "h20-2node.ya
 def changed(**fields: Any) -> Inventory:
     data = REAL.model_dump(exclude_unset=True)
     for name, value in fields.items():
-        data[name] = {**data[name], **value} if isinstance(value, dict) and value else value
+        data[name] = {**data.get(name, {}), **value} if isinstance(value, dict) and value else value
     return Inventory.model_validate(data)
 
 
