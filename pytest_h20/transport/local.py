@@ -66,8 +66,8 @@ class LocalNode:
         began = time.monotonic()
         try:
             process = subprocess.Popen(
-                ["/bin/sh", "-c", command],
-                stdin=subprocess.PIPE if stdin else subprocess.DEVNULL,
+                ["/bin/sh", "-c", command] if stdin else shell.local_argv(command),
+                stdin=subprocess.PIPE,  # without data it stays open: the command ends when this end does
                 stdout=subprocess.PIPE,
                 stderr=subprocess.PIPE,
                 start_new_session=True,
@@ -91,7 +91,7 @@ class LocalNode:
                 ) from None
             raise
         finally:
-            for stream in (process.stdout, process.stderr):
+            for stream in (process.stdout, process.stderr, None if stdin else process.stdin):
                 if stream:
                     stream.close()
         out, err = (b"".join(part).decode("utf-8", "replace") for part in output)

@@ -8,6 +8,9 @@ Pure: scripts out, bytes in. The wrapper needs only ``/bin/sh`` (dash, bash, bus
   and may be tried again on another connection.
 * Both streams carry a random mark before and after the command's own output: what ``.bashrc`` prints is no part of it, and the
   result is complete when both end marks are there, even if a child that was left in the background keeps the streams open.
+* A command that is watched ends with its connection: standard input stays open while the caller lives, and a process beside the
+  command (in a session of its own, where ``setsid`` exists) kills it with all its children when that ends early. Without it an hour
+  of hashing went on after a SIGKILL of the caller.
 * The start mark carries the wrapper's pid and start time: whoever kills it later knows that the pid is still the same process.
 """
 
@@ -15,6 +18,7 @@ from __future__ import annotations
 
 import codecs
 import secrets
+import shlex
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -36,13 +40,14 @@ def too_much(node: str, command: str) -> H20Error:
 
 _WRAPPER = (
     "IFS= read -r h20_go || exit 96; "
-    'eval "$h20_go"; '
+    'h20_k=; eval "$h20_go"; '
     "h20_s=-; h20_b=0; "
     "if read -r h20_l 2>/dev/null </proc/$$/stat; then set -- ${{h20_l##*) }}; h20_s=$4; h20_b=${{20}}; fi; set --; "
+    'h20_w=; [ -z "$h20_k" ] || h20_w=$(setsid /bin/sh -c "$h20_k" h20 $$ $h20_b <&3 >/dev/null 2>&1 & echo $!); '
     "h20_r=; case $h20_s in $$|-) ;; *) if command -v setsid >/dev/null 2>&1; then h20_r=setsid; fi;; esac; "
     'echo; echo "{token}:start $$ $h20_b"; echo >&2; echo {token}:start >&2; '
-    '$h20_r /bin/sh -c "$h20_c"; '
-    'h20_rc=$?; echo "{token}:end $h20_rc"; echo {token}:end >&2; exit $h20_rc'
+    '$h20_r /bin/sh -c "$h20_c" 3<&-; '
+    'h20_rc=$?; [ -z "$h20_w" ] || kill $h20_w 2>/dev/null; echo "{token}:end $h20_rc"; echo {token}:end >&2; exit $h20_rc'
 )
 _ODD = "\n!\\'"  # what csh (newline, !), fish (backslash) and every shell (quote) treat specially inside single quotes
 
@@ -73,6 +78,20 @@ for p in $left; do read -r l 2>/dev/null </proc/$p/stat && echo "$l" | cut -d' '
 :"""
 
 
+_LOCAL = (
+    "exec 3<&0 </dev/null; h20_w=; "
+    "if command -v setsid >/dev/null 2>&1 && read -r h20_l </proc/$$/stat; then "
+    'h20_c=$1; h20_k=$2; set -- ${h20_l##*) }; h20_b=${20}; set -- "$h20_c"; '
+    'h20_w=$(setsid /bin/sh -c "$h20_k" h20 $$ $h20_b <&3 >/dev/null 2>&1 & echo $!); fi; '
+    '/bin/sh -c "$1" 3<&-; h20_rc=$?; [ -z "$h20_w" ] || kill $h20_w 2>/dev/null; exit $h20_rc'
+)
+
+
+def local_argv(command: str) -> list[str]:
+    """The argument vector of a command on this machine that ends when its standard input does: when its caller is gone."""
+    return ["/bin/sh", "-c", _LOCAL, "h20", command, watch_command()]
+
+
 @dataclass(frozen=True)
 class Process:
     """The wrapper's process on the node. ``started``: clock ticks after boot (field 22 of /proc/PID/stat), 0 = not known."""
@@ -90,8 +109,11 @@ class Script:
     body: bytes
 
 
-def wrap(command: str) -> Script:
-    """Wrap one shell command. Raises ``H20Error`` when it cannot be passed on (too long, holds a NUL character)."""
+def wrap(command: str, watched: bool = False) -> Script:
+    """Wrap one shell command. Raises ``H20Error`` when it cannot be passed on (too long, holds a NUL character).
+
+    ``watched``: it gets no standard input, and ends when ours does.
+    """
     if "\0" in command:
         raise H20Error(f"a shell command cannot hold a NUL character: {command!r}")
     if len(command.encode()) > LONGEST_COMMAND:
@@ -101,6 +123,9 @@ def wrap(command: str) -> Script:
         )
     token = "h20-" + secrets.token_hex(12)
     argument, go = _disguise(command)
+    if watched:
+        watch = shlex.quote(watch_command().replace("\n", "\1"))
+        go += f"; exec 3<&0 </dev/null; command -v setsid >/dev/null 2>&1 && h20_k=$(printf %s {watch} | tr '\\001' '\\n')"
     login = f"exec /bin/sh -c '{_WRAPPER.format(token=token)}' h20 '{argument}'"
     return Script(token, login, f"{go}\n".encode())
 
@@ -127,6 +152,11 @@ def kill_command(process: Process) -> str:
     killed: a hung driver). Does nothing when the pid has become another process.
     """
     return _KILL.format(pid=process.pid, started=process.started)
+
+
+def watch_command() -> str:
+    """A script that waits until its standard input ends and then kills the process ``$1`` (started at ``$2``) with its descendants."""
+    return "cat >/dev/null; " + _KILL.format(pid='"$1"', started='"$2"')
 
 
 class FramedStream:

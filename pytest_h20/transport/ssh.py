@@ -224,7 +224,7 @@ class SshNode:
         self, command: str, timeout: float = 60.0, stdin: bytes | None = None, on_line: Callable[[str], None] | None = None
     ) -> RawResult:
         """Run a shell command and return its output as bytes. Raises as ``run``."""
-        script = wrap(command)
+        script = wrap(command, watched=not stdin)
         with self._slot(command, timeout):
             for attempt in (1, 2):
                 try:
@@ -235,7 +235,7 @@ class SshNode:
                             f"{self._name} ({self.address}): `{_short(command)}` could not be started, on a new connection "
                             f"neither: {error}"
                         ) from error
-                    script = wrap(command)
+                    script = wrap(command, watched=not stdin)
         raise AssertionError("unreachable: both attempts return or raise")
 
     def _decoded(self, command: str, raw: RawResult) -> CommandResult:
@@ -347,8 +347,7 @@ class SshNode:
 
         if stdin:
             threading.Thread(target=send, args=(stdin,), daemon=True, name=f"h20-stdin-{self._name}").start()
-        else:
-            channel.shutdown_write()
+        # else it stays open: the command is watched, and ends when this end does
 
     def _collect(
         self,

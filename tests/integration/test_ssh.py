@@ -11,6 +11,7 @@ import signal
 import socket
 import socketserver
 import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -119,6 +120,21 @@ class TestCommands:
         assert "killed with its children" in str(caught.value)
         assert "partial" in str(caught.value)
         assert eventually(lambda: not alive(f"sleep {mark}"))
+
+    def test_a_command_ends_when_its_caller_is_killed(self, sshd: Sshd) -> None:
+        mark = f"6{os.getpid() % 10000:04d}"
+        given = f"host='127.0.0.1', port={sshd.port}, user='root', key_file={str(sshd.key)!r}, known_hosts={str(sshd.known_hosts)!r}"
+        program = (
+            "from pytest_h20.transport.connect import SshSettings; from pytest_h20.transport.ssh import SshNode\n"
+            f"SshNode('node-a', SshSettings({given})).run('setsid sleep {mark}1 & sleep {mark}2', timeout=900)"
+        )
+        caller = subprocess.Popen([sys.executable, "-c", program])
+        try:
+            assert eventually(lambda: len(alive(rf"^ *\d+ sleep {mark}")) == 2, 20)
+        finally:
+            caller.kill()
+            caller.wait()
+        assert eventually(lambda: not alive(rf"^ *\d+ sleep {mark}"), 20)
 
     def test_the_deadline_is_told_soon_although_nothing_answers(self, tmp_path: Path) -> None:
         server = Sshd(tmp_path / "stalls")

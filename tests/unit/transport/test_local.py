@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import subprocess
+import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -80,3 +82,27 @@ def test_a_command_that_prints_without_end_is_stopped(node: LocalNode, monkeypat
     monkeypatch.setattr(shell, "MAX_OUTPUT", 2**20)
     with pytest.raises(H20Error, match="printed more than 1 MiB: redirect it to a file"):
         node.run("exec cat /dev/zero", timeout=30.0)
+
+
+def test_a_command_ends_with_its_caller(tmp_path: Path) -> None:
+    """SIGKILL of the caller leaves no time to end anything."""
+    mark = f"5{os.getpid() % 10000:04d}"
+    program = f"from pytest_h20.transport.local import LocalNode; LocalNode('me').run('setsid sleep {mark}1 & sleep {mark}2', timeout=900)"
+    caller = subprocess.Popen([sys.executable, "-c", program])
+
+    def running() -> int:
+        listed = subprocess.run(["ps", "-eo", "args"], capture_output=True, text=True, check=True).stdout.splitlines()
+        return sum(1 for line in listed if line.startswith(f"sleep {mark}"))
+
+    def wait_for(count: int) -> None:
+        deadline = time.monotonic() + 20
+        while running() != count and time.monotonic() < deadline:
+            time.sleep(0.05)
+        assert running() == count
+
+    try:
+        wait_for(2)
+    finally:
+        caller.kill()
+        caller.wait()
+    wait_for(0)

@@ -160,3 +160,53 @@ def test_one_long_line_costs_time_in_proportion_to_its_length() -> None:
         return time.process_time() - began
 
     assert min(seconds(8000) for _ in range(2)) < 32 * max(min(seconds(1000) for _ in range(3)), 0.002)
+
+
+@pytest.mark.parametrize("shell", SHELLS, ids=lambda s: s[0])
+def test_a_watched_command_ends_with_its_connection(shell: list[str]) -> None:
+    """SIGKILL of the caller closes standard input; the command and its children must not outlive that, and only that."""
+    if shutil.which(shell[0]) is None:
+        pytest.skip(f"{shell[0]} is not on this machine")
+    mark = f"3{os.getpid() % 10000:04d}"
+    script = wrap(f"trap '' TERM; setsid sleep {mark}1 & sleep {mark}2 & cat; sleep {mark}3", watched=True)
+    caller = subprocess.Popen([*shell, script.login], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    try:
+        assert caller.stdin is not None
+        caller.stdin.write(script.body)
+        caller.stdin.flush()
+        _wait_for(mark, 3)
+        caller.stdin.close()
+        _wait_for(mark, 0)
+    finally:
+        caller.kill()
+        caller.wait()
+
+
+@pytest.mark.parametrize("shell", SHELLS, ids=lambda s: s[0])
+def test_what_a_watched_command_leaves_in_the_background_stays(shell: list[str]) -> None:
+    if shutil.which(shell[0]) is None:
+        pytest.skip(f"{shell[0]} is not on this machine")
+    mark = f"4{os.getpid() % 10000:04d}"
+    script = wrap(f"sleep {mark}1 >/dev/null 2>&1 & echo $!; exit 3", watched=True)
+    caller = subprocess.Popen([*shell, script.login], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    assert caller.stdin is not None
+    assert caller.stdout is not None
+    assert caller.stderr is not None
+    caller.stdin.write(script.body)
+    caller.stdin.flush()
+    out, err = FramedStream(script.token), FramedStream(script.token)
+    pid = int(out.feed(caller.stdout.read()))
+    try:
+        assert (out.ended, err.feed(caller.stderr.read())) == ("3", b"")
+        caller.communicate()
+        time.sleep(0.5)
+        assert _count(mark) == 1
+    finally:
+        os.kill(pid, 9)
+
+
+def _wait_for(mark: str, count: int) -> None:
+    deadline = time.monotonic() + 20
+    while _count(mark) != count and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert _count(mark) == count
