@@ -389,6 +389,9 @@ class _Handler(BaseHTTPRequestHandler):
         for count, token in enumerate(fake.tokens(prompt, body, known, enum), 1):
             if fake.token_s:
                 time.sleep(fake.token_s)
+            if token == END and ((fake.has("thinks_long") and limit < 500) or fake.has("thinks_for_ever")):
+                yield token - 1, "length"  # the thought goes on to the end of the budget
+                return
             if token == EOS and not body.get("ignore_eos"):
                 yield token, "length" if fake.has("finish_always_length") else "stop"
                 return
@@ -533,7 +536,7 @@ class _Handler(BaseHTTPRequestHandler):
                 if fake.has("completions_split"):
                     choice["reasoning"] = "split all the same"
             choices.append(choice)
-        if fake.has("mixes_answers") and number % 5 == 0 and chat:
+        if fake.has("mixes_answers") and number % 5 == 0 and chat and choices[0]["message"]["content"]:
             choices[0]["message"]["content"] = "\n\n6000"
         self.answer(
             200,

@@ -169,6 +169,21 @@ def test_fault_turns_its_check_red(check: Listed, fault: str) -> None:
     assert all(v.action for v in verdicts if v.status.blocks)
 
 
+@pytest.mark.parametrize(
+    ("faults", "status", "said"),
+    [
+        ({"thinks_long"}, Status.PASS, ""),
+        ({"thinks_long", "mixes_answers"}, Status.FAIL, "got the answer of"),
+        ({"thinks_for_ever"}, Status.UNKNOWN, "questions were answered within 512 tokens"),
+    ],
+)
+def test_answers_of_a_model_that_thinks_longer_than_a_short_budget(faults: set[str], status: Status, said: str) -> None:
+    """DeepSeek-R1 does: 0 of 32 answers were compared, and that was a pass."""
+    (verdict,) = run(ALL["endpoint.parallel"], frozenset(faults))
+    assert verdict.status is status, verdict.text()
+    assert said in verdict.reason
+
+
 def test_every_check_has_its_fault() -> None:
     assert set(ALL) - set(FAULTS) == {"endpoint.worker_is_no_head"}, "tested below with two servers"
 
