@@ -54,9 +54,9 @@ class Version:
         Raises:
             UsageError: the text is no version number.
         """
-        match = _VERSION.match(text)
+        match = _VERSION.match(text) if len(text) <= 200 else None
         if match is None:
-            raise UsageError(f"engine version {text!r} is not a version number such as 0.8.2, 0.5.10.post1 or 0.32.0+cpu")
+            raise UsageError(f"engine version {text[:80]!r} is not a version number such as 0.8.2, 0.5.10.post1 or 0.32.0+cpu")
         return cls(
             release=tuple(int(part) for part in match["release"].split(".")),
             pre=int(match["pre_n"] or 0) if match["pre"] else None,

@@ -36,7 +36,7 @@ _BARE = re.compile(
     rb"^(?:Channel \d+(?:/\d+)? : \d+(?:\[[^\]]*\])? -> |Ring \d+ : \d+(?:\[[^\]]*\])? -> |NET/(?:IB|Socket) : Using |"
     rb"Using network |Bootstrap ?: Using )"
 )
-_TESTS = re.compile(rb"^#\s+Rank\s+(\d+)\s+(?:Group\s+\d+\s+)?Pid\s+(\d+)\s+on\s+(\S+)\s+device\s+(\d+)")
+_TESTS = re.compile(rb"^#\s+Rank\s+(\d{1,9})\s+(?:Group\s+\d+\s+)?Pid\s+(\d{1,10})\s+on\s+(\S+)\s+device\s+(\d+)")
 _HEADISH = re.compile(rb"(?<![^\s:])[^\s:]*:\d+:\d+ ")  # begins where a word does: else every byte of a long one is a start
 _FRAME = re.compile(rb"(?:^|(?<=\s))\xe2\x94\x82(?=\s|$)")  # the border of a terminal interface; one that touches text has cut it
 _LINK = re.compile(rb"\[([^\[\]]*)\]\((?:https?|mailto):[^)\s]{0,2000}\)")

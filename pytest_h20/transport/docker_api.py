@@ -14,7 +14,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from pytest_h20.errors import CommandTimeout, H20Error, TransportError
+from pytest_h20.errors import CommandTimeout, H20Error, TransportError, unforeseen
 from pytest_h20.transport.base import CommandResult, ContainerInfo, ContainerSpec, DaemonInfo, ImageInfo
 
 if TYPE_CHECKING:
@@ -71,20 +71,27 @@ def gpu_request(gpus: str) -> dict[str, Any]:
     raise H20Error(f'gpus is {gpus!r}; accepted: "all", a number such as "8", or "device=0,1"')
 
 
+_ODD_ANSWER = (LookupError, TypeError, ValueError, AttributeError, ArithmeticError)
+"""What reading JSON of another form than Docker's raises."""
+
+
 def container_info(data: Mapping[str, Any]) -> ContainerInfo:
-    """What ``docker inspect`` says, in our terms."""
-    state, config = data.get("State", {}), data.get("Config", {})
-    status = str(state.get("Status", "unknown"))
-    return ContainerInfo(
-        id=str(data["Id"]),
-        name=str(data.get("Name", "")).lstrip("/"),
-        image=str(config.get("Image", "")),
-        status=status,
-        exit_code=int(state.get("ExitCode", 0)) if status in ("exited", "dead") else None,
-        oom_killed=bool(state.get("OOMKilled", False)),
-        labels=dict(config.get("Labels") or {}),
-        created=str(data.get("Created", "")),
-    )
+    """What ``docker inspect`` says, in our terms. Raises ``H20Error`` for what is no description of a container."""
+    try:
+        state, config = data.get("State") or {}, data.get("Config") or {}
+        status = str(state.get("Status", "unknown"))
+        return ContainerInfo(
+            id=str(data["Id"]),
+            name=str(data.get("Name", "")).lstrip("/"),
+            image=str(config.get("Image", "")),
+            status=status,
+            exit_code=int(state.get("ExitCode", 0)) if status in ("exited", "dead") else None,
+            oom_killed=bool(state.get("OOMKilled", False)),
+            labels={str(key): str(value) for key, value in dict(config.get("Labels") or {}).items()},
+            created=str(data.get("Created", "")),
+        )
+    except _ODD_ANSWER as error:
+        raise H20Error(f"the container daemon describes a container in no form we know ({error!r}): {str(data)[:200]}") from error
 
 
 class DockerContainers:
@@ -127,13 +134,13 @@ class DockerContainers:
         """Version and settings of the daemon."""
         with self._asking("its version") as api:
             version, info = api.version(), api.info()
-        return DaemonInfo(
-            version=str(version.get("Version", "")),
-            api_version=str(version.get("ApiVersion", "")),
-            storage_driver=str(info.get("Driver", "")),
-            runtimes=tuple(sorted(info.get("Runtimes") or {})),
-            root_dir=str(info.get("DockerRootDir", "")),
-        )
+            return DaemonInfo(
+                version=str(version.get("Version", "")),
+                api_version=str(version.get("ApiVersion", "")),
+                storage_driver=str(info.get("Driver", "")),
+                runtimes=tuple(sorted(map(str, info.get("Runtimes") or {}))),
+                root_dir=str(info.get("DockerRootDir", "")),
+            )
 
     def image(self, reference: str) -> ImageInfo | None:
         """The image, or None when the node does not have it. Never pulls."""
@@ -144,13 +151,13 @@ class DockerContainers:
                 data: dict[str, Any] = api.inspect_image(reference)  # type: ignore[no-untyped-call]
             except docker.errors.NotFound:
                 return None
-        return ImageInfo(
-            reference=reference,
-            id=str(data["Id"]),
-            digests=tuple(data.get("RepoDigests") or ()),
-            size=int(data.get("Size") or 0),
-            created=str(data.get("Created", "")),
-        )
+            return ImageInfo(
+                reference=reference,
+                id=str(data["Id"]),
+                digests=tuple(map(str, data.get("RepoDigests") or ())),
+                size=int(data.get("Size") or 0),
+                created=str(data.get("Created", "")),
+            )
 
     def find(self, labels: Mapping[str, str]) -> list[ContainerInfo]:
         """All containers (stopped ones too) that carry every one of these labels (empty value: any value)."""
@@ -158,8 +165,8 @@ class DockerContainers:
             raise H20Error(f"{self._node}: containers are found by label only: none was given")
         wanted = [f"{key}={value}" if value else key for key, value in labels.items()]
         with self._asking("the containers") as api:
-            listed = api.containers(all=True, filters={"label": wanted})
-        found = (self.inspect(str(c["Id"])) for c in listed)
+            ids = [str(c["Id"]) for c in api.containers(all=True, filters={"label": wanted})]
+        found = (self.inspect(one) for one in ids)
         return [c for c in found if c is not None]
 
     def inspect(self, container_id: str) -> ContainerInfo | None:
@@ -449,6 +456,11 @@ class DockerContainers:
             why = self._problem() or str(error)
             raise TransportError(
                 f"{self._node}: the container daemon ({self._where}) was asked {what} and cannot be reached: {why}"
+            ) from error
+        except _ODD_ANSWER as error:
+            raise TransportError(
+                f"{self._node}: the container daemon ({self._where}) was asked {what} and answered in no form we know "
+                f"({unforeseen(error)}). Next: see that it is Docker that listens there"
             ) from error
 
 
