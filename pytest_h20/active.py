@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shlex
 import signal
 import sys
 import traceback
 from collections import Counter
-from collections.abc import Callable, Generator, Mapping
+from collections.abc import Callable, Generator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -128,7 +129,9 @@ class ActivePlugin:
         self.reporting = Reporting(config, session.run, self.controller, title)
         config.pluginmanager.register(self.reporting, "h20-reporting")
         self._take_suite()
-        self._old_sigterm = _sigterm_as_interrupt()
+        ends = (signal.SIGTERM, signal.SIGHUP, signal.SIGINT) if self.controller else (signal.SIGTERM, signal.SIGHUP)
+        clean_up = f"python -m pytest_h20 reap --nodes {session.source}" + (f" --run {session.run_id}" if session.run_id else "")
+        self.signals = Signals(clean_up, ends)
 
     def _take_suite(self) -> None:
         """Without a path on the command line the acceptance suite is what runs."""
@@ -305,11 +308,23 @@ class ActivePlugin:
         if not self.controller:
             self.session.close()
             return
+        self.signals.ending = True
         write = self.line_writer()
-        for verdict in take_down(self.session, write):
-            self.session.run.record(verdict, "session::tear-down")
-        without = lacking(self.session, [(o.place, o.test_id) for o in self.reporting.outcomes if o.place])
-        decision = finish(self.session, self.reporting.gates, self._ended_early(session, exitstatus), without)
+        verdicts = take_down(self.session, write)
+        try:
+            for verdict in verdicts:
+                self.session.run.record(verdict, "session::tear-down")
+            without = lacking(self.session, [(o.place, o.test_id) for o in self.reporting.outcomes if o.place])
+            decision = finish(self.session, self.reporting.gates, self._ended_early(session, exitstatus), without)
+        except OSError as error:
+            self.reporting.finished = True
+            self.session.close()
+            left = "; ".join(v.reason for v in verdicts if v.check == "bringup.nothing_left" and v.status is not Status.PASS)
+            pytest.exit(
+                f"h20: {self.session.run.path} cannot be written: {error.strerror or error}; nothing is decided. "
+                + (f"Not everything was taken down: {left}" if left else "What was started was taken down"),
+                returncode=pytest.ExitCode.TESTS_FAILED,
+            )
         self.session.close()
         self.reporting.finished = True
         if exitstatus in (0, 5) and self._status_0_would_lie(decision):
@@ -345,8 +360,7 @@ class ActivePlugin:
 
             take_down(self.session, lambda _: None)
         self.session.close()
-        if self._old_sigterm is not None:
-            signal.signal(signal.SIGTERM, self._old_sigterm)
+        self.signals.restore()
 
     # ------------------------------------------------------------------ output
     def line_writer(self) -> Callable[[str], None]:
@@ -385,13 +399,36 @@ def _relative(path: Path, start: Path) -> str:
     return text if not text.startswith("../..") else str(path)
 
 
-def _sigterm_as_interrupt() -> Any:
-    """CI ends a job with SIGTERM: treat it like Ctrl-C, so that the cluster is taken down."""
+class Signals:
+    """The first SIGINT, SIGTERM or SIGHUP ends the run, so that the cluster is taken down; every later one only says what goes on.
 
-    def interrupt(signum: int, frame: object) -> None:
-        raise KeyboardInterrupt("SIGTERM")
+    CI ends a job with SIGTERM and often with a second one, a closed terminal with SIGHUP: a tear-down that is broken off would leave
+    containers. What the embedding program ignores (``nohup``) stays ignored.
+    """
 
-    try:
-        return signal.signal(signal.SIGTERM, interrupt)
-    except ValueError:  # not the main thread: embedded use; the embedding program owns the signals
-        return None
+    def __init__(self, clean_up: str, numbers: Sequence[int]) -> None:
+        self.clean_up = clean_up
+        self.ending = False
+        self._before: dict[int, Any] = {}
+        for number in numbers:
+            try:
+                if signal.getsignal(number) is not signal.SIG_IGN:
+                    self._before[number] = signal.signal(number, self._come)
+            except ValueError:  # not the main thread: embedded use; the embedding program owns the signals
+                return
+
+    def _come(self, number: int, frame: object) -> None:
+        name = signal.Signals(number).name
+        if not self.ending:
+            self.ending = True
+            raise KeyboardInterrupt(name)
+        text = f"\nh20: {name}: the run is ending already and takes down what it started; if it is killed: {self.clean_up}\n"
+        with contextlib.suppress(OSError):
+            os.write(2, text.encode())
+
+    def restore(self) -> None:
+        """As it was before."""
+        for number, before in self._before.items():
+            if before is not None:
+                signal.signal(number, before)
+        self._before = {}

@@ -6,14 +6,17 @@ what is accepted. The JSON Schema of these models is checked in as ``environment
 
 from __future__ import annotations
 
+import getpass
 import ipaddress
 import json
+import os
+import re
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, JsonValue, ValidationError, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, JsonValue, ValidationError, field_validator, model_validator
 
 from pytest_h20.errors import UsageError
 from pytest_h20.expect import Expect
@@ -237,6 +240,15 @@ class Attach(_Model):
     nccl_logs: dict[str, str] = Field(default_factory=dict, description="node: glob of the NCCL log files on it")
 
 
+def user_name() -> str:
+    """Who runs pytest, as a word in a path."""
+    try:
+        name = getpass.getuser()
+    except (KeyError, OSError):
+        name = ""
+    return re.sub(r"[^A-Za-z0-9_-]", "_", name) or f"uid{os.getuid()}"
+
+
 class Inventory(_Model):
     """The whole file."""
 
@@ -256,8 +268,20 @@ class Inventory(_Model):
     endpoint: EndpointSettings = Field(default_factory=EndpointSettings, description="how patient the endpoint's checks are")
     gates: tuple[str, ...] | None = Field(None, description="gates that must pass; default: all")
     attach: Attach | None = Field(None, description="test this running endpoint instead of starting one")
-    run_dir_on_node: str = Field("/var/tmp/pytest-h20", description="logs of a run live in a folder below this on each node")
+    run_dir_on_node: str = Field(
+        "/var/tmp/pytest-h20-{user}",
+        validate_default=True,
+        description="absolute path on each node of the folder that holds what a run leaves there; closed to everybody but the "
+        "log-in user; {user} is who runs pytest",
+    )
     redact: tuple[str, ...] = Field((), description="extra regular expressions whose matches never reach a report")
+
+    @field_validator("run_dir_on_node")
+    @classmethod
+    def _of_its_user(cls, path: str) -> str:
+        if not re.fullmatch(r"/[^\0\n]*[^/\0\n.][^\0\n]*", path):
+            raise ValueError("an absolute path of a folder of its own is needed, for example /var/tmp/pytest-h20-{user}")
+        return path.replace("{user}", user_name()).rstrip("/")
 
     @model_validator(mode="after")
     def _consistent(self) -> Inventory:

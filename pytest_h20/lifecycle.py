@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Mapping, Sequence
 from urllib.parse import urlsplit
 
@@ -11,6 +12,7 @@ from pytest_h20.cluster.checks import TITLES as BRINGUP_TITLES
 from pytest_h20.cluster.http import ask
 from pytest_h20.cluster.kept import Kept, kept
 from pytest_h20.cluster.launch import Target
+from pytest_h20.cluster.ledger import containers_of, ledger_of
 from pytest_h20.cluster.postmortem import CHECK as STAYS_UP
 from pytest_h20.cluster.postmortem import TITLE as STAYS_UP_TITLE
 from pytest_h20.cluster.postmortem import examine
@@ -22,6 +24,7 @@ from pytest_h20.errors import BringUpError, H20Error, TransportError
 from pytest_h20.gathering import early_verdicts, gathered, launch_facts
 from pytest_h20.session import Session
 from pytest_h20.transport import Node
+from pytest_h20.transport.recording import unrecorded
 from pytest_h20.verdicts import Status, Verdict
 
 Write = Callable[[str], None]
@@ -53,7 +56,7 @@ def _bring_up(session: Session, label: str, write: Write, terminal: bool) -> Clu
     session.folder.event("state", engine=label, state="preflight")
     nodes = nodes_of(session, target)
     run_id = run_id_of(session, label)
-    refuse_leftovers(nodes, run_id, session.source)
+    refuse_leftovers(nodes, session.inventory.run_dir_on_node, session.run_id, session.source)
     facts = gathered(session, label)
     if not session.value("h20_force"):
         red = [v for v in early_verdicts(session, label, facts) if v.status is Status.FAIL]
@@ -104,7 +107,7 @@ def attach(session: Session, label: str) -> ClusterState:
     ours = Kept()
     if session.value("h20_nodes"):
         port = urlsplit(url).port or target.profile.http_port
-        ours = kept(nodes_of(session, target), target.head.name, port)
+        ours = kept(nodes_of(session, target), target.head.name, port, session.inventory.run_dir_on_node)
         session.folder.event("note", text=f"--h20-attach={url}: {ours.proof or ours.unseen or 'no container of ours holds the port'}")
     return ClusterState(
         run_id=run_id_of(session, label),
@@ -202,7 +205,19 @@ def previous_engine_down(session: Session, label: str, write: Write) -> None:
 
 
 def _down_now(session: Session, label: str, write: Write) -> Down:
-    return session.shared.once(f"down-{key(label)}", lambda: _down(session, label, write))
+    """What was taken down completely is not taken down again; what was not, is tried again by whoever comes next."""
+    shared, name = session.shared, f"down-{key(label)}"
+    with contextlib.ExitStack() as stack:
+        with contextlib.suppress(OSError):  # a full disk keeps nothing up
+            stack.enter_context(shared.exclusive(name))
+        known = shared.published(name)
+        if known is not None and known[0] and not known[1].left:
+            done: Down = known[1]
+            return done
+        result = _down(session, label, write)
+        with contextlib.suppress(OSError):  # a full disk: the cluster is down all the same
+            shared.publish(name, result)
+        return result
 
 
 def _down(session: Session, label: str, write: Write) -> Down:
@@ -217,36 +232,81 @@ def _down(session: Session, label: str, write: Write) -> Down:
         session.clock.scale,
         tuple(n.name for n in target.nodes),
     )
-    session.folder.event("state", engine=label, state="down")
+    with contextlib.suppress(OSError):
+        session.folder.event("state", engine=label, state="down")
     return result
 
 
 def take_down(session: Session, write: Write) -> list[Verdict]:
-    """At the end of the run: stop everything that was started, and say whether that went well."""
+    """At the end of the run: stop everything that was started, and say whether that went well.
+
+    First of all no process of this run may start anything more: a worker that is at its preflight would launch into the tear-down.
+    """
     verdicts: list[Verdict] = []
+    keep = bool(session.value("h20_keep"))
+    settled = session.shared.end_launches(meanwhile=lambda: None if keep else _remove_all(session))
     for label in session.labels:
-        verdicts += stayed_up(session, label)
+        try:
+            verdicts += stayed_up(session, label)
+        except (H20Error, OSError) as error:  # looking must not keep it from being taken down
+            why = f"could not be looked at: {error}"
+            verdicts.append(Verdict(check=STAYS_UP, status=Status.UNKNOWN, title=STAYS_UP_TITLE, subject=label, reason=why))
         launched = session.shared.published(f"launched-{key(label)}")
         if launched is None:
             continue
-        run_id = str(launched[1])
-        if session.value("h20_keep"):
-            write(keep_text(session, label, run_id))
+        if keep:
+            write(keep_text(session, label, str(launched[1])))
             continue
         try:
-            verdicts += down_verdicts(_down_now(session, label, write), label)
-        except H20Error as error:
-            verdicts.append(
-                Verdict(
-                    check="bringup.nothing_left",
-                    status=Status.UNKNOWN,
-                    title="Everything that was started is gone again",
-                    subject=label,
-                    reason=f"the tear-down broke off: {error}",
-                    action=f"python -m pytest_h20 reap --nodes {session.source}",
-                )
-            )
+            verdicts += down_verdicts(_down_now(session, label, write), label, session.source)
+        except (H20Error, OSError) as error:
+            verdicts.append(not_down(label, session.source, f"the tear-down broke off: {error}"))
+    left = [] if settled else ["a process of this run is still starting a container"]
+    left += _end_ledgers(session, keep)
+    if left:
+        verdicts.append(not_down("", session.source, "; ".join(left)))
     return verdicts
+
+
+def _opened(session: Session) -> dict[str, Node]:
+    """The nodes on which any process of this run did anything; the others are not asked again."""
+    return {name: unrecorded(node) for name, node in session.nodes.items() if session.shared.marked(f"opened-{name}")}
+
+
+def _remove_all(session: Session) -> None:
+    for node in _opened(session).values():
+        with contextlib.suppress(H20Error, OSError):
+            entry = ledger_of(node).entry()
+            for container in containers_of(node, entry) if entry is not None else ():
+                node.containers.remove(container.id)
+
+
+def _end_ledgers(session: Session, keep: bool) -> list[str]:
+    """Probe containers, commands that still run, temporary files, and the record itself. Returns what is left."""
+    left: list[str] = []
+    for name, node in _opened(session).items():
+        try:
+            ledger = ledger_of(node)
+            entry = ledger.entry()
+            kept = keep and entry is not None and bool(entry.folders)
+            if kept:
+                ledger.note(kept=True)
+            left += ledger.end(folders=not kept)
+        except (H20Error, OSError) as error:
+            left.append(f"{name}: {error}")
+    return left
+
+
+def not_down(label: str, source: str, reason: str) -> Verdict:
+    """Something of this run may still be there."""
+    return Verdict(
+        check="bringup.nothing_left",
+        status=Status.UNKNOWN,
+        title="Everything that was started is gone again",
+        subject=label,
+        reason=reason,
+        action=f"python -m pytest_h20 reap --nodes {source}",
+    )
 
 
 def stayed_up(session: Session, label: str) -> list[Verdict]:
@@ -261,7 +321,7 @@ def stayed_up(session: Session, label: str) -> list[Verdict]:
     return [found] if found is not None else []
 
 
-def down_verdicts(result: Down, label: str) -> list[Verdict]:
+def down_verdicts(result: Down, label: str, source: str = "INVENTORY") -> list[Verdict]:
     """Two checks of the tear-down: SIGTERM is enough, and nothing is left."""
     ignored = [s for s in result.stopped if s.ignored_sigterm]
     stops = Verdict(
@@ -286,7 +346,7 @@ def down_verdicts(result: Down, label: str) -> list[Verdict]:
         subject=label,
         measured=len(result.left),
         reason="; ".join(result.left),
-        action="python -m pytest_h20 reap --nodes INVENTORY" if result.left else "",
+        action=f"python -m pytest_h20 reap --nodes {source}" if result.left else "",
     )
     return [stops, left]
 
@@ -300,5 +360,5 @@ def keep_text(session: Session, label: str, run_id: str) -> str:
     if isinstance(state, ClusterState):
         lines.append(f"h20:   test it again:  pytest --engine={label} --nodes={session.source} --h20-attach={state.url}")
     lines += [f"h20:   on {node.name}: docker ps --filter label={labels.RUN}={run_id}" for node in target.nodes]
-    lines.append(f"h20:   remove it:      python -m pytest_h20 reap --nodes {session.source}")
+    lines.append(f"h20:   remove it:      python -m pytest_h20 reap --nodes {session.source} --run {session.run_id}")
     return "\n".join(lines) + "\n"

@@ -7,10 +7,11 @@ import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from pytest_h20.cluster.clock import Clock
-from pytest_h20.cluster.launch import Target
+from pytest_h20.cluster.launch import Target, started_by
+from pytest_h20.cluster.ledger import Ledger, LedgerNode, Owner
 from pytest_h20.cluster.shared import Shared
 from pytest_h20.conditions import conditions, obstacles
 from pytest_h20.connect import connect_all
@@ -20,6 +21,7 @@ from pytest_h20.options import BY_DEST, Setting
 from pytest_h20.report.model import Mode, NodeBrief
 from pytest_h20.report.run import RunFolder
 from pytest_h20.transport import Node
+from pytest_h20.transport.recording import RecordingNode
 from pytest_h20.verdicts import GateName
 
 if TYPE_CHECKING:
@@ -89,11 +91,28 @@ class Session:
     def nodes(self) -> dict[str, Node]:
         """Connected nodes of this process, their traffic recorded as evidence."""
         if self._nodes is None:
-            if self.rehearsal is not None:
-                self._nodes = dict(self.rehearsal.nodes())
-            else:
-                self._nodes = connect_all(self.inventory, self._sink if self.run is not None else None)
+            found: dict[str, Node] = dict(self.rehearsal.nodes()) if self.rehearsal is not None else connect_all(self.inventory)
+            if self.run is not None:
+                found = {name: self._written_down(node) for name, node in found.items()}
+            self._nodes = found
         return self._nodes
+
+    def _written_down(self, node: Node) -> Node:
+        """The node with its ledger below and, where it is real, its recorder above."""
+        shared = self.shared
+        ledger = Ledger(
+            node, self.inventory.run_dir_on_node, self.run_id, self.owner, opened=lambda name: shared.mark(f"opened-{name}")
+        )
+        noted: Any = LedgerNode(node, ledger, shared.launching, mark=self.rehearsal is None)
+        return noted if self.rehearsal is not None else cast("Node", RecordingNode(noted, self._sink))
+
+    @property
+    def owner(self) -> Owner:
+        """The controller: while it lives, the run does."""
+        known = self.shared.published("owner")
+        if known is not None and known[0] and isinstance(known[1], Owner):
+            return known[1]
+        return Owner.me(started_by())
 
     def _sink(self, name: str, data: bytes) -> str:
         return self.folder.evidence(name, data)
@@ -505,8 +524,10 @@ def text_digest(text: str) -> str:
 
 
 def with_run(session: Session, run: RunFolder, run_id: str) -> Session:
-    """The session with its run folder."""
-    return replace(session, run=run, run_id=run_id)
+    """The session with its run folder. The first process is its owner: the controller."""
+    session = replace(session, run=run, run_id=run_id)
+    session.shared.once("owner", lambda: Owner.me(started_by()))
+    return session
 
 
 def _text(value: Any) -> str:

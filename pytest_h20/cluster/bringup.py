@@ -13,6 +13,7 @@ from pytest_h20.cluster.clock import Clock
 from pytest_h20.cluster.http import ask, reachable
 from pytest_h20.cluster.journal import Journal
 from pytest_h20.cluster.launch import Target, plan_text, start_step
+from pytest_h20.cluster.ledger import ledger_of
 from pytest_h20.cluster.logs import Follower, nccl_warnings
 from pytest_h20.cluster.preflight import Preflight
 from pytest_h20.cluster.progress import Progress
@@ -81,9 +82,8 @@ class BringUp:
         self.progress.phase(phase.value, detail)
 
     def _make_folders(self) -> None:
-        folder = self.target.node_dir(self.run_id)
         for spec in self.target.nodes:
-            self.nodes[spec.name].run("mkdir -p %s && chmod 777 %s", folder, folder).check()
+            ledger_of(self.nodes[spec.name]).make_folder(self.run_id)
 
     # ------------------------------------------------------------------ launch
     def _launch(self) -> None:

@@ -78,14 +78,18 @@ def prepare(target: Target, images: ImageFacts, launch: LaunchFacts) -> Prefligh
     return Preflight(dialect, plan, held, refusals)
 
 
-def refuse_leftovers(nodes: Mapping[str, Node], run_id: str, inventory_path: str) -> None:
-    """Raise ``BringUpError`` when containers of an earlier run are still there: they hold GPUs and ports."""
-    found: list[Leftover] = leftovers(nodes, not_run=run_id)
+def refuse_leftovers(nodes: Mapping[str, Node], base: str, run: str, inventory_path: str) -> None:
+    """Raise ``BringUpError`` when containers of another run of this user are still there: they hold GPUs and ports.
+
+    ``run``: this run, whose own record is no leftover.
+    """
+    found: list[Leftover] = [item for item in leftovers(nodes, base, not_run=run) if item.containers]
     if found:
         raise BringUpError(
             "containers of an earlier run are still there:\n"
             + "\n".join(f"  {item}" for item in found)
-            + f"\n  if that run is dead: python -m pytest_h20 reap --nodes {inventory_path}"
+            + f"\n  what has ended goes with: python -m pytest_h20 reap --nodes {inventory_path}"
+            + f"\n  what was kept goes with:  python -m pytest_h20 reap --nodes {inventory_path} --run {found[0].entry.run}"
         )
 
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 import fcntl
 import os
 import stat
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -23,6 +24,10 @@ T = TypeVar("T")
 
 class FailedElsewhere(H20Error):
     """What is needed was tried once, by another test or worker, and failed. Its text is the reason; it was told there."""
+
+
+class Ended(H20Error):
+    """The run ends: what was asked for is not started any more."""
 
 
 class Shared:
@@ -72,6 +77,10 @@ class Shared:
             ok, value = decode(file.read())
         return bool(ok), value
 
+    def publish(self, key: str, value: Any) -> None:
+        """Publish a result over an earlier one."""
+        self._publish(key, (True, value))
+
     def _take(self, key: str, known: tuple[bool, Any]) -> Any:
         ok, value = known
         if not ok:
@@ -86,6 +95,47 @@ class Shared:
         with os.fdopen(os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW, 0o600), "w", encoding="utf-8") as file:
             file.write(text)
         partial.replace(path)
+
+    # ------------------------------------------------------------------ the end of all launches
+    @contextmanager
+    def launching(self) -> Iterator[None]:
+        """Held while a container is made. Raises ``Ended`` once the tear-down has begun: nothing is made after that."""
+        with self.together("launch"):
+            if (self._folder / "ended").exists():
+                raise Ended("the run is being taken down; nothing is started any more")
+            yield
+
+    def end_launches(self, seconds: float = 60.0, meanwhile: Callable[[], None] = lambda: None) -> bool:
+        """No process of this run makes a container from now on. Waits for those that are at it; False when they take too long.
+
+        ``meanwhile`` is called while it waits, to end what they wait for.
+        """
+        try:
+            os.close(os.open(self._folder / "ended", os.O_WRONLY | os.O_CREAT, 0o600))
+            handle = os.open(self._folder / "launch.lock", os.O_RDWR | os.O_CREAT, 0o600)
+        except OSError:  # a full disk keeps nothing up; that others may still launch is said
+            return False
+        deadline = time.monotonic() + seconds
+        try:
+            while True:
+                try:
+                    fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                    return True
+                except BlockingIOError:
+                    if time.monotonic() > deadline:
+                        return False
+                    meanwhile()
+                    time.sleep(0.1)
+        finally:
+            os.close(handle)
+
+    def mark(self, name: str) -> None:
+        """Leave a word for the other processes; ``marked`` finds it."""
+        os.close(os.open(self._folder / f"mark-{name}", os.O_WRONLY | os.O_CREAT, 0o600))
+
+    def marked(self, name: str) -> bool:
+        """Whether any process of this run left that word."""
+        return (self._folder / f"mark-{name}").exists()
 
     @contextmanager
     def exclusive(self, name: str) -> Iterator[None]:

@@ -1,4 +1,4 @@
-"""Taking down what we started, and finding what a killed run left. By label and id only, never by a pattern."""
+"""Taking down what we started, and finding what a killed run left: by what was written down before it was made."""
 
 from __future__ import annotations
 
@@ -6,11 +6,13 @@ import time
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from typing import Any
 
 from pytest_h20.cluster import labels
 from pytest_h20.cluster.journal import Journal
 from pytest_h20.cluster.launch import STOP_EXECS
-from pytest_h20.errors import H20Error, TransportError
+from pytest_h20.cluster.ledger import DEAD_AFTER_S, Entry, containers_of, end_processes, entries, files, forget, ledger_of
+from pytest_h20.errors import H20Error
 from pytest_h20.transport import ContainerInfo, Node
 from pytest_h20.transport.recording import unrecorded
 
@@ -47,53 +49,81 @@ def down(
     scale: float = 1.0,
     order: tuple[str, ...] = (),
 ) -> Down:
-    """Collect every log, stop and remove every container of this run on every node, remove the run's folder.
+    """Stop and remove every container of this run on every node, then keep what they wrote, then remove the run's folder.
 
     The head is stopped first: SGLang's rank 0 hangs when rank 1 leaves before it (recorded with 0.5.16). With Ray the head goes
     last: a worker whose head is gone drains for 30 s (seen with 2.60). A node that does not answer does not keep the others from
-    being cleaned; what could not be removed is in ``left``.
+    being cleaned; what could not be removed is in ``left``. Nothing of it waits for the disk of this machine: what cannot be
+    written here is one line in ``left``.
     """
     left: list[str] = []
     collected: list[str] = []
+    quiet = _Quiet(journal)
+    nodes = {name: unrecorded(node) for name, node in nodes.items()}
     found: list[tuple[str, ContainerInfo]] = []
     for name in sorted(nodes, key=lambda n: order.index(n) if n in order else len(order)):
         try:
-            found += [(name, c) for c in nodes[name].containers.find({labels.RUN: run_id})]
-        except H20Error as error:
+            entry = ledger_of(nodes[name]).entry()
+            mine = containers_of(nodes[name], entry) if entry is not None else []
+            found += [(name, c) for c in mine if c.labels.get(labels.RUN) == run_id]
+        except (H20Error, OSError) as error:
             left.append(f"{name}: containers of run {run_id} could not be listed: {error}")
-    for name, node in nodes.items():
+    ray = any(info.labels.get(labels.ROLE, "").startswith("ray-") for _, info in found)
+    for name, info in found if ray else ():
         try:
-            collected += collect(node, node_dir, journal)
-        except H20Error as error:
-            left.append(f"{name}: logs in {node_dir} could not be read: {error}")
-    if any(path.endswith(".pid") for path in collected):
-        for name, info in found:
-            try:
-                nodes[name].containers.exec(info.id, ("/bin/sh", "-c", STOP_EXECS), timeout=20.0)
-            except H20Error as error:
-                journal.event("note", text=f"{name}: what was started inside {info.name} was not ended first: {error}")
+            nodes[name].containers.exec(info.id, ("/bin/sh", "-c", STOP_EXECS), timeout=20.0)
+        except (H20Error, OSError) as error:
+            quiet.event("note", text=f"{name}: what was started inside {info.name} was not ended first: {error}")
     stopped: list[Stopped] = []
     head = [f for f in found if order and f[0] == order[0]]
     others = [f for f in found if f not in head]
-    ray = any(info.labels.get(labels.ROLE, "").startswith("ray-") for _, info in found)
+    still: set[str] = set()
     for group in (others, head) if ray else (head, others):
         with ThreadPoolExecutor(max_workers=max(1, len(group))) as pool:
-            for result in pool.map(lambda f: _stop(nodes[f[0]], f[0], f[1], scale), group):
+            for (name, _), result in zip(group, pool.map(lambda f: _stop(nodes[f[0]], f[0], f[1], scale), group), strict=True):
                 if isinstance(result, Stopped):
                     stopped.append(result)
-                    journal.event("stopped", **result.__dict__)
+                    quiet.event("stopped", **result.__dict__)
                 else:
+                    still.add(name)
                     left.append(result)
     for name, node in nodes.items():
+        if name in still:
+            continue  # what still runs could change a file into a link while it is read
         try:
-            node.run("rm -rf -- %s", node_dir, timeout=60.0)
-            if node.run("test -e %s", node_dir, timeout=30.0).ok:
-                left.append(
-                    f"{name}: folder {node_dir} could not be removed (owned by the container's root); remove it as root"
-                )
-        except H20Error as error:
+            collected += collect(node, node_dir, quiet)
+        except (H20Error, OSError) as error:
+            left.append(f"{name}: logs in {node_dir} could not be read: {error}")
+        try:
+            ledger_of(node).remove_folder(node_dir.rpartition("/")[2])
+        except (H20Error, OSError) as error:
             left.append(f"{name}: folder {node_dir}: {error}")
+    if quiet.problem:
+        left.append(f"this machine: {quiet.problem}; the cluster was taken down, but not all of its logs could be kept")
     return Down(tuple(stopped), tuple(left), tuple(collected))
+
+
+class _Quiet:
+    """A journal that never keeps a tear-down from going on: the first thing it could not write is remembered."""
+
+    def __init__(self, journal: Journal) -> None:
+        self._journal = journal
+        self.problem = ""
+
+    def event(self, kind: str, **data: Any) -> None:
+        """Something happened, now."""
+        try:
+            self._journal.event(kind, **data)
+        except OSError as error:
+            self.problem = self.problem or f"{error.filename or 'the run folder'} cannot be written: {error.strerror or error}"
+
+    def evidence(self, name: str, data: bytes | str) -> str:
+        """Keep a file; empty when it could not be kept."""
+        try:
+            return self._journal.evidence(name, data)
+        except OSError as error:
+            self.problem = self.problem or f"{error.filename or 'the run folder'} cannot be written: {error.strerror or error}"
+            return ""
 
 
 def _stop(node: Node, name: str, info: ContainerInfo, scale: float) -> Stopped | str:
@@ -108,67 +138,97 @@ def _stop(node: Node, name: str, info: ContainerInfo, scale: float) -> Stopped |
         ignored = info.running and seconds >= limit
         role = info.labels.get(labels.ROLE, "")
         return Stopped(name, info.name, role, seconds * scale, ignored, after.exit_code if after else None)
-    except H20Error as error:
+    except (H20Error, OSError) as error:
         return f"{name}: container {info.name} ({info.id[:12]}) could not be removed: {error}"
 
 
+HEAD_BYTES, TAIL_BYTES = 8 << 20, 24 << 20
+"""Of a longer file its beginning and its end are kept: a sparse log of a terabyte costs no more than this."""
+
+
 def collect(node: Node, node_dir: str, journal: Journal) -> list[str]:
-    """Copy every file of the run's folder on a node into the evidence. Returns the evidence paths."""
-    listing = node.run("ls -1 -- %s 2>/dev/null || true", node_dir, timeout=30.0).stdout.split()
+    """Copy the files of the run's folder on a node into the evidence. Returns the evidence paths.
+
+    Regular files only, no links, pipes or devices, each within bounds, whatever bytes its name is made of.
+    """
+    base, _, folder = node_dir.rpartition("/")
     paths = []
-    for file in listing:
+    for name, size in files(node, base, folder):
         try:
-            paths.append(journal.evidence(f"nodes/{node.name}/{file}", unrecorded(node).get(f"{node_dir}/{file}")))
-        except (FileNotFoundError, TransportError):
+            data = unrecorded(node).get(f"{node_dir}/{name}", 0, HEAD_BYTES if size > HEAD_BYTES + TAIL_BYTES else HEAD_BYTES + TAIL_BYTES)
+            if size > HEAD_BYTES + TAIL_BYTES:
+                cut = f"\n--- {size - HEAD_BYTES - TAIL_BYTES} of {size} bytes were left out here ---\n".encode()
+                data += cut + unrecorded(node).get(f"{node_dir}/{name}", size - TAIL_BYTES, TAIL_BYTES)
+        except (FileNotFoundError, H20Error):
             continue
-    return paths
+        paths.append(journal.evidence(f"nodes/{node.name}/{name}", data))
+    return [path for path in paths if path]
 
 
 # ---------------------------------------------------------------------- leftovers of other runs
 @dataclass(frozen=True)
 class Leftover:
-    """A container of an earlier run that is still there."""
+    """What is written down on a node about a run that is not this one."""
 
     node: str
-    container: ContainerInfo
-
-    @property
-    def run_id(self) -> str:
-        """The run it belongs to."""
-        return self.container.labels.get(labels.RUN, "?")
+    entry: Entry
+    containers: tuple[ContainerInfo, ...]
 
     def __str__(self) -> str:
-        who = self.container.labels.get(labels.STARTED_BY, "unknown")
-        return (
-            f"{self.node}: container {self.container.name} ({self.container.id[:12]}, {self.container.status}) of run "
-            f"{self.run_id}, started by {who} at {self.container.created}"
-        )
+        what = ", ".join(f"container {c.name} ({c.id[:12]}, {c.status})" for c in self.containers) or "folders and processes"
+        lives = f"it lives (last heartbeat {self.entry.age:.0f} s ago; without one for {DEAD_AFTER_S:.0f} s it has ended)"
+        state = lives if self.entry.lives else "kept with --h20-keep" if self.entry.kept else "it has ended"
+        return f"{self.node}: {what} of run {self.entry.run}, started by {self.entry.who}; {state}"
 
 
-def leftovers(nodes: Mapping[str, Node], not_run: str = "") -> list[Leftover]:
-    """Every container that carries our label and does not belong to this run."""
+def leftovers(nodes: Mapping[str, Node], base: str, not_run: str = "") -> list[Leftover]:
+    """Every other run of this user that is written down on the nodes."""
     found: list[Leftover] = []
     for name, node in nodes.items():
-        mine = node.containers.find({labels.OWNER: ""})
-        found += [Leftover(name, info) for info in mine if info.labels.get(labels.RUN) != not_run]
+        others = [entry for entry in entries(node, base) if entry.run != not_run]
+        found += [Leftover(name, entry, tuple(containers_of(node, entry))) for entry in others]
     return found
 
 
-def reap(nodes: Mapping[str, Node], say: Callable[[str], None], dry: bool = False) -> int:
-    """Remove the leftovers of all runs on these nodes, and their folders. Returns how many could not be removed."""
+def reap(
+    nodes: Mapping[str, Node], base: str, say: Callable[[str], None], run: str = "", kept: bool = False, dry: bool = False
+) -> int:
+    """Remove what dead runs left on these nodes. Returns how many things could not be removed.
+
+    A run that lives is never touched. One that was kept goes when it is named (``run``), or with ``kept``.
+    """
     failed = 0
-    for item in leftovers(nodes):
-        say(("would remove " if dry else "removing ") + str(item))
-        if dry:
+    deadline = time.monotonic() + 30.0
+    while any(item.entry.ending for item in leftovers(nodes, base)) and time.monotonic() < deadline:
+        time.sleep(0.5)  # xdist's workers end by themselves, a moment after their controller was killed
+    for item in leftovers(nodes, base):
+        if run and item.entry.run != run:
             continue
-        node = nodes[item.node]
+        if item.entry.lives or (item.entry.kept and not (kept or run)):
+            say(f"left alone: {item}" + ("" if item.entry.lives else f"; to remove it: --run {item.entry.run}"))
+            failed += bool(run)
+            continue
+        say(("would remove " if dry else "removing ") + str(item))
+        if not dry:
+            failed += _remove(nodes[item.node], base, item, say)
+    return failed
+
+
+def _remove(node: Node, base: str, item: Leftover, say: Callable[[str], None]) -> int:
+    failed = 0
+    for container in item.containers:
         try:
-            node.containers.stop(item.container.id, timeout=10.0)
-            node.containers.remove(item.container.id)
-            folder = item.container.labels.get(labels.RUN_DIR, "")
-            if folder and folder.rstrip("/").endswith("/" + item.run_id):
-                node.run("rm -rf -- %s", folder, timeout=60.0)
+            node.containers.stop(container.id, timeout=10.0)
+            node.containers.remove(container.id)
         except H20Error as error:
             failed += 1
             say(f"  could not: {error}")
-    return failed
+    if failed:
+        return failed  # the record stays, so that the next reap knows them
+    try:
+        end_processes(node, base, item.entry)
+        forget(node, base, item.entry)
+    except H20Error as error:
+        say(f"  could not: {error}")
+        return 1
+    return 0

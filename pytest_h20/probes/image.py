@@ -295,7 +295,7 @@ def container_spec(
         image=profile.image,
         argv=argv,
         env={**node.env, **profile.env, **env},
-        labels={"pytest-h20.run": run, "pytest-h20.role": "probe", "pytest-h20.node": node.name},
+        labels={"io.pytest-h20.role": "probe", "io.pytest-h20.node": node.name},
         mounts=mounts,
         gpus=o.gpus,
         network=o.network,

@@ -19,7 +19,6 @@ import shlex
 import shutil
 import socket
 import stat
-import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -28,7 +27,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pytest_h20.errors import CommandTimeout, H20Error, TransportError
-from pytest_h20.transport import shell
+from pytest_h20.transport import scratch, shell
 from pytest_h20.transport.base import CommandResult, Containers, quote
 from pytest_h20.transport.connect import Connection, SshSettings, ssh_errors
 from pytest_h20.transport.shell import FramedStream, Lines, Process, Script, kill_command, tail, wrap
@@ -672,7 +671,7 @@ class SshNode:
         with self._lock:
             if self._docker_forward is None:
                 # the folder is private (0700): the socket is as good as root on the node
-                self._docker_folder = tempfile.mkdtemp(prefix="h20-", dir="/tmp" if len(tempfile.gettempdir()) > 60 else None)
+                self._docker_folder = scratch.folder()
                 listener = socket.socket(socket.AF_UNIX)
                 listener.bind(f"{self._docker_folder}/docker.sock")
                 listener.listen(64)

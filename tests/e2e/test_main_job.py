@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from pytest_h20.inventory import user_name
 from tests.e2e.conftest import Lab
 
 
@@ -22,7 +23,7 @@ def test_vllm_on_two_nodes(lab: Lab, tmp_path: Path) -> None:
     assert "LAB" in run.output
     for node in ("node01", "node02"):
         assert [c for c in lab.containers(node) if c.startswith("h20-")] == []
-        left = lab.ssh(node, "ls", "/var/tmp/pytest-h20").split()
+        left = lab.ssh(node, "ls", f"/var/tmp/pytest-h20-{user_name()}").split()
         assert set(left) <= {"weights-sha256.jsonl"}, "only the cache of the full weights check may stay on a node"
     html = report.read_text(encoding="utf-8")
     assert "NOT AN ACCEPTANCE" in html.upper()

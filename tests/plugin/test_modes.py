@@ -138,7 +138,7 @@ def test_keep_says_how_to_attach_and_how_to_remove(tmp_path: Path) -> None:
         "h20:   test it again:  pytest --engine=sglang --nodes=rehearsal:quick --h20-attach=http://10.63.65.207:8000",
         "h20:   on node01: docker ps --filter label=io.pytest-h20.run=20250405-ab12",
         "h20:   on node02: docker ps --filter label=io.pytest-h20.run=20250405-ab12",
-        "h20:   remove it:      python -m pytest_h20 reap --nodes rehearsal:quick",
+        "h20:   remove it:      python -m pytest_h20 reap --nodes rehearsal:quick --run 20250405-ab12",
     ]
 
 

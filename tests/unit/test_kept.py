@@ -16,7 +16,9 @@ class NoDaemon:
 
 
 def test_without_a_daemon_nothing_is_kept_and_nothing_is_proved() -> None:
-    found = kept({"gpu": cast("Node", SimpleNamespace(containers=NoDaemon()))}, "gpu", 30000)
+    said = '@run r.run 1\n{"container": "h20-r-server"}\n'
+    run = lambda command, timeout: SimpleNamespace(ok=True, stdout=said)  # noqa: E731
+    found = kept({"gpu": cast("Node", SimpleNamespace(containers=NoDaemon(), run=run))}, "gpu", 30000, "/base")
     assert found.roles == ()
     assert found.proof == "", "a proof would pass the check that the server is ours"
     assert "cannot be reached" in found.unseen
