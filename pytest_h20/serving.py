@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -19,6 +20,7 @@ from pytest_h20.nccl import Expected, Job, judge_job, parse_log
 from pytest_h20.probes.counters import COUNTERS, CounterSnapshot
 from pytest_h20.probes.script import Missing, build, split
 from pytest_h20.session import Session
+from pytest_h20.transport import Node
 from pytest_h20.transport.recording import unrecorded
 
 if TYPE_CHECKING:
@@ -189,9 +191,20 @@ def nccl_files(session: Session, cluster: ClusterState, node: str) -> list[tuple
     started the engine, this one or one that was kept."""
     pattern = session.inventory.attach.nccl_logs.get(node, "") if session.inventory.attach else ""
     if not pattern and node in cluster.node_dirs:
-        pattern = f"{cluster.node_dirs[node]}/nccl.*"
+        return own_nccl_files(unrecorded(session.nodes[node]), cluster.node_dirs[node])
     if not pattern:
         return []
     # The pattern is expanded by the node's shell: it is ours, or the inventory's author's.
     listing = session.nodes[node].run(f"ls -1d {pattern} 2>/dev/null || true", timeout=30.0).stdout.split()
     return [(path.rsplit("/", 1)[-1], unrecorded(session.nodes[node]).get(path)) for path in listing]
+
+
+MOST_OF_A_LOG = 64 << 20
+"""Bytes of one NCCL log that are read: with INFO of 16 ranks it has some hundred KiB."""
+
+
+def own_nccl_files(node: Node, folder: str) -> list[tuple[str, bytes]]:
+    """NCCL's files in the folder of a run of ours. Containers write there: links and pipes are left alone, and a file is bounded."""
+    listing = node.run("find %s -maxdepth 1 -type f -name 'nccl.*' -print", folder, timeout=30.0).stdout.splitlines()
+    names = sorted(path.rpartition("/")[2] for path in listing if re.fullmatch(r"nccl\.[A-Za-z0-9_.-]+", path.rpartition("/")[2]))
+    return [(name, node.get(f"{folder}/{name}", 0, MOST_OF_A_LOG)) for name in names]

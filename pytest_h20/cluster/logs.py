@@ -48,6 +48,9 @@ class Follower:
     def poll(self) -> list[str]:
         """New complete lines, without colours. A progress bar's carriage returns end lines too."""
         try:
+            # A container writes there: of a link or a pipe in the place of its log nothing is read.
+            if not self.node.run("test -f %s -a ! -L %s", self.role.log_path, self.role.log_path, timeout=30.0).ok:
+                return []
             data = self.node.get(self.role.log_path, offset=self.offset, limit=_CHUNK)
         except FileNotFoundError:
             return []

@@ -17,6 +17,7 @@ import pytest
 from pytest_h20.cluster.launch import Target, container_spec
 from pytest_h20.engines import dialect_for
 from pytest_h20.errors import H20Error
+from pytest_h20.inventory import user_name
 from pytest_h20.rehearsal import Rehearsal
 from pytest_h20.rehearsal.node import StandInNode
 from pytest_h20.rehearsal.state import alive
@@ -60,7 +61,7 @@ def started(rehearsal: Rehearsal, rank: int = 0) -> tuple[StandInNode, Container
 
 def log_of(node: StandInNode) -> str:
     try:
-        return node.get("/var/tmp/pytest-h20/run-1/rank0.log").decode()
+        return node.get(f"/var/tmp/pytest-h20-{user_name()}/run-1/rank0.log").decode()
     except FileNotFoundError:
         return ""
 
