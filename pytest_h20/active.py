@@ -10,11 +10,13 @@ import sys
 import traceback
 from collections import Counter
 from collections.abc import Callable, Generator, Mapping, Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import pytest
 
+from pytest_h20 import door
 from pytest_h20.cluster.bringup import new_run_id
 from pytest_h20.cluster.shared import FailedElsewhere
 from pytest_h20.errors import H20Error, UsageError
@@ -48,6 +50,7 @@ def activate(config: pytest.Config, settings: Mapping[str, Setting]) -> ActivePl
             base = config.invocation_params.dir / base
         worker = workerinput["workerid"] if workerinput else ""
         session = build(settings, worker, change=inventory_hooks(config), state_dir=state)
+        door.use(redactor_of(session.inventory))
         _refuse_two_engines_side_by_side(config, session)
         if state is not None:
             session = with_run(session, RunFolder.open(state, worker, redactor=redactor_of(session.inventory)), run_id)
@@ -60,7 +63,7 @@ def activate(config: pytest.Config, settings: Mapping[str, Setting]) -> ActivePl
         if state is not None and session.rehearsal is not None:
             session.rehearsal.use(state / ".rehearsal")
     except H20Error as error:
-        raise pytest.UsageError(str(error)) from None
+        raise pytest.UsageError(door.shown(str(error))) from None
     return _register(config, ActivePlugin(config, session))
 
 
@@ -368,13 +371,10 @@ class ActivePlugin:
         capture = self.config.pluginmanager.getplugin("capturemanager")
 
         def write(text: str) -> None:
-            if capture is None:
-                sys.stderr.write(text)
-                sys.stderr.flush()
-                return
-            with capture.global_and_fixture_disabled():
-                sys.stderr.write(text)
-                sys.stderr.flush()
+            with capture.global_and_fixture_disabled() if capture is not None else nullcontext():
+                out = door.Out(sys.stderr)
+                out.write(text)
+                out.flush()
 
         return write
 

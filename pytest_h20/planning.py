@@ -6,13 +6,14 @@ import re
 import sys
 from collections.abc import Callable, Mapping
 
-from pytest_h20.cluster.launch import Target, plan_text
+from pytest_h20.cluster.launch import Target, plan_text, secrets_of
+from pytest_h20.door import shown, use
 from pytest_h20.engines import dialect_for
 from pytest_h20.engines.base import LaunchFacts
 from pytest_h20.errors import H20Error, UsageError
 from pytest_h20.inventory import Inventory
 from pytest_h20.options import Setting
-from pytest_h20.session import build, label_of
+from pytest_h20.session import build, label_of, redactor_of
 
 _TAG_VERSION = re.compile(r"[:@]v?(\d+\.\d+(?:\.\d+)?(?:[.-]?(?:post|rc)\d+)?)")
 
@@ -38,6 +39,8 @@ def render(target: Target, label: str) -> str:
     refusals = dialect.refuse(target.engine_profile(), target.node_plans(), LaunchFacts())
     lines += [f"# REFUSED before launch: {refusal}" for refusal in refusals]
     lines += [f"# note: {warning}" for warning in plan.warnings]
+    told = [f"{name} on {node}" for node, names in secrets_of(target, plan).items() for name in names]
+    lines += [f"# note: visible to who may run `docker inspect` there: {', '.join(told)}"] if told else []
     for node, needs in plan.ports_needed.items():
         if needs:
             lines.append(f"# {node}: must be free: " + ", ".join(f"{n.port} ({n.purpose})" for n in needs))
@@ -63,8 +66,9 @@ def main(settings: Mapping[str, Setting], change: Callable[[Inventory], Inventor
         if not settings["h20_nodes"]:
             raise UsageError("--h20-plan needs --nodes=INVENTORY")
         session = build(settings, change=change)
-        print("\n\n".join(render(t, label_of(t, session.targets)) for t in session.targets))
+        use(redactor_of(session.inventory))
+        print(shown("\n\n".join(render(t, label_of(t, session.targets)) for t in session.targets)))
     except H20Error as error:
-        print(f"ERROR: {error}", file=sys.stderr)
+        print(shown(f"ERROR: {error}"), file=sys.stderr)
         return 4
     return 0

@@ -16,7 +16,7 @@ from __future__ import annotations
 import base64
 import json
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import lru_cache
 from re import Pattern
 from typing import Any
@@ -372,6 +372,26 @@ def _pem_tails(text: str) -> str:
 
 def _prose(match: re.Match[str]) -> str:
     return match.group(0) if _harmless("password", match.group("value")) else match.group("head") + MASK
+
+
+def known_secrets(value: Any, shortest: int = 8, name: str = "") -> Iterator[str]:
+    """The secrets that settings name: what stands under a name that says so, and the passwords of URLs.
+
+    A program that got one of these may print it bare, where no shape or name gives it away.
+    """
+    if isinstance(value, Mapping):
+        for key, member in value.items():
+            yield from known_secrets(member, shortest, str(key))
+    elif isinstance(value, (list, tuple)):
+        for index, member in enumerate(value):
+            flag = value[index - 1] if index else name
+            yield from known_secrets(member, shortest, flag if isinstance(flag, str) and flag.startswith("--") else name)
+    elif isinstance(value, str):
+        if secret_name(name) and len(value) >= shortest and not _harmless(name, value):
+            yield value
+        for found in _URL.finditer(value) if "://" in value else ():
+            if len(found.group("value")) >= shortest:
+                yield found.group("value")
 
 
 DEFAULT = Redactor()

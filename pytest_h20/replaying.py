@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from pytest_h20 import door
 from pytest_h20.errors import H20Error, UsageError
 from pytest_h20.limits import load_limits
 from pytest_h20.options import Setting
@@ -64,6 +65,8 @@ class ReplayPlugin:
         grouped: dict[str, list[Verdict]] = {}
         for test_id, verdict in rejudge_run(view, limits):
             grouped.setdefault(test_id or verdict.check, []).append(verdict)
+        redactor = Redactor(patterns=[p for more in config.hook.pytest_h20_redact() for p in more or ()])
+        door.use(redactor)
         run = None
         if not config.option.collectonly:
             base = Path(settings["h20_run_dir"].value or "h20-runs")
@@ -72,7 +75,7 @@ class ReplayPlugin:
                 view.header.engines,
                 view.header.name or "replay",
                 Mode.REPLAY,
-                redactor=Redactor(patterns=[p for more in config.hook.pytest_h20_redact() for p in more or ()]),
+                redactor=redactor,
                 nodes=view.header.nodes,
                 images=view.header.images,
                 driver=view.header.driver,

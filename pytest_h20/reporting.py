@@ -4,17 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Generator, Sequence
 from dataclasses import replace
+from html import escape
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from pytest_h20 import door
 from pytest_h20.errors import H20Error
 from pytest_h20.outcome import Outcome, outcome_of
 from pytest_h20.report.run import RunFolder
 from pytest_h20.suite import place_of, said_by_us
 from pytest_h20.verdicts import Decision, GateName, Verdict
 
+_TEST_ID = '<td class="col-testId">'
 VERDICTS_KEY: pytest.StashKey[list[Verdict]] = pytest.StashKey()
 
 
@@ -36,6 +39,7 @@ class Reporting:
     ) -> Generator[None, pytest.TestReport, pytest.TestReport]:
         """Hang the verdicts of a test on its report, so that they travel from any worker to the controller."""
         report = yield
+        leave_by_the_door(report)
         if report.when != "call" and not (report.when == "setup" and not report.passed):
             return report
         verdicts = [*item.stash.get(VERDICTS_KEY, []), *_carried(call)]
@@ -53,6 +57,26 @@ class Reporting:
             mine = setup_failure_extras(outcome.setup_error, self.run.view().logs)
             report.__dict__["extras"] = [*getattr(report, "extras", []), *mine]
         return report
+
+    @pytest.hookimpl(wrapper=True, tryfirst=True)
+    def pytest_make_collect_report(self) -> Generator[None, pytest.CollectReport, pytest.CollectReport]:
+        """What a module of tests says when it cannot be read."""
+        report = yield
+        leave_by_the_door(report)
+        return report
+
+    @pytest.hookimpl(tryfirst=True)
+    def pytest_sessionstart(self) -> None:
+        """The terminal behind the door, for everybody who writes to it through pytest."""
+        terminal = self.config.pluginmanager.getplugin("terminalreporter")
+        writer = getattr(terminal, "_tw", None)
+        if writer is not None and not isinstance(writer._file, door.Out):
+            writer._file = door.Out(writer._file)
+
+    @pytest.hookimpl(optionalhook=True)
+    def pytest_metadata(self, metadata: dict[str, Any]) -> None:
+        """What a CI tells of itself (pytest-metadata), for page and JUnit."""
+        metadata.update(door.shown_data(metadata))
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
         """On the controller: write the verdicts down as they come."""
@@ -85,10 +109,11 @@ class Reporting:
         view = self.run.view()
         terminalreporter.section("h20 acceptance")
         for line in terminal_lines(view, str(getattr(self.config.option, "htmlpath", None) or "")):
-            terminalreporter.write_line(line.text, **line.markup)
+            terminalreporter.write_line(door.shown(line.text), **line.markup)
         if write_step_summary(view):
+            out = door.Out(terminalreporter._tw._file)
             for text in error_commands(view):
-                terminalreporter.write_line(text)
+                getattr(terminalreporter._tw._file, "raw", out.raw)(f"{text}\n")
 
     @pytest.hookimpl(optionalhook=True)
     def pytest_html_report_title(self, report: Any) -> None:
@@ -121,8 +146,33 @@ class Reporting:
         """The measurement of a test and its limit, in its row."""
         from pytest_h20.report.html.rows import COLUMN_AT, row_cells
 
+        for at, cell in enumerate(cells):
+            if cell.startswith(_TEST_ID) and cell.endswith("</td>"):  # pytest-html puts it there as it is
+                cells[at] = f"{_TEST_ID}{escape(door.shown(cell[len(_TEST_ID) : -len('</td>')]))}</td>"
         data = getattr(report, "h20", None)
         cells[COLUMN_AT:COLUMN_AT] = row_cells(Outcome.from_dict(data).verdicts if data else ())
+
+
+def leave_by_the_door(report: pytest.TestReport | pytest.CollectReport) -> None:
+    """Everything that a report carries to terminal, JUnit, page and, from a worker, to the controller."""
+    report.longrepr = _shown(report.longrepr)
+    report.sections = [(door.shown(name), door.shown(text)) for name, text in report.sections]
+    if isinstance(report, pytest.TestReport):
+        report.user_properties = [(name, _shown(door.shown_data({name: value})[name])) for name, value in report.user_properties]
+
+
+def _shown(value: Any) -> Any:
+    """pytest's representation of a failure, its texts as they may leave. Lines stay together: a key has several."""
+    if isinstance(value, str):
+        return door.shown(value)
+    if isinstance(value, list) and value and all(isinstance(line, str) for line in value):
+        return door.shown("\n".join(value)).split("\n")
+    if isinstance(value, (list, tuple)):
+        return type(value)(_shown(member) for member in value)
+    if type(value).__module__.startswith("_pytest.") and not isinstance(value, type):
+        for name, member in list(getattr(value, "__dict__", {}).items()):
+            value.__dict__[name] = _shown(member)
+    return value
 
 
 def gate_of(item: pytest.Item) -> str | None:
@@ -143,7 +193,8 @@ def report_hook(config: pytest.Config, run_dir: Path, decision: Decision) -> Non
     try:
         config.hook.pytest_h20_report(run_dir=str(run_dir), decision=decision.reason, accepted=decision.accepted)
     except Exception as error:
-        config.get_terminal_writer().line(f"\nh20: WARNING: pytest_h20_report broke: {type(error).__name__}: {error}", yellow=True)
+        text = door.shown(f"\nh20: WARNING: pytest_h20_report broke: {type(error).__name__}: {error}")
+        config.get_terminal_writer().line(text, yellow=True)
 
 
 def first_line(text: str) -> str:

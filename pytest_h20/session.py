@@ -502,12 +502,13 @@ def create_run(session: Session, base: Path, command_line: str) -> RunFolder:
 
 def redactor_of(inventory: Inventory) -> Any:
     """The project's redaction with the inventory's own patterns and the secrets it names."""
-    from pytest_h20.redact import Redactor
+    from pytest_h20.redact import Redactor, known_secrets
 
-    secrets = []
+    secrets = set(known_secrets(os.environ, shortest=12))  # somebody else's: a short one may be an ordinary word
+    secrets |= set(known_secrets(inventory.model_dump(mode="json")))
     if inventory.attach and inventory.attach.api_key_env:
-        secrets.append(os.environ.get(inventory.attach.api_key_env, ""))
-    return Redactor(patterns=inventory.redact, secrets=tuple(filter(None, secrets)))
+        secrets.add(os.environ.get(inventory.attach.api_key_env, ""))
+    return Redactor(patterns=inventory.redact, secrets=sorted(filter(None, secrets)))
 
 
 def digest(path: str) -> str:

@@ -11,9 +11,11 @@ from dataclasses import dataclass
 
 from pytest_h20.cluster import labels
 from pytest_h20.cluster.state import RoleRef
+from pytest_h20.door import shown_argv
 from pytest_h20.engines.base import LaunchPlan, NodePlan, Step
 from pytest_h20.engines.base import Profile as EngineProfile
 from pytest_h20.inventory import ContainerOptions, Inventory, NodeSpec, Profile
+from pytest_h20.redact import secret_name
 from pytest_h20.transport import ContainerSpec, Mount, Node
 
 MOUNT_POINT = "/h20"
@@ -168,6 +170,15 @@ def container_spec(target: Target, step: Step, run_id: str, node: NodeSpec) -> C
     )
 
 
+def secrets_of(target: Target, plan: LaunchPlan) -> dict[str, list[str]]:
+    """The secrets in the environment of each node's containers, by name: Docker shows it, however it was given."""
+    found: dict[str, dict[str, None]] = {}
+    for step in plan.steps:
+        env = {**step.env, **next(n for n in target.nodes if n.name == step.node).env}
+        found.setdefault(step.node, {}).update(dict.fromkeys(name for name, value in env.items() if value and secret_name(name)))
+    return {node: list(names) for node, names in found.items() if names}
+
+
 def exec_argv(step: Step) -> tuple[str, ...]:
     """The command of a step that runs inside a container that is up already."""
     return ("/bin/sh", "-c", _EXEC, f"{MOUNT_POINT}/{step.role}.log", *step.argv)
@@ -182,7 +193,7 @@ def start_step(target: Target, step: Step, run_id: str, node: Node, containers: 
     spec = next(n for n in target.nodes if n.name == step.node)
     rank = target.nodes.index(spec)
     log_path = f"{target.node_dir(run_id)}/{step.role}.log"
-    command = " ".join(step.argv)
+    command = " ".join(shown_argv(step.argv))
     if step.kind == "container":
         info = node.containers.start(container_spec(target, step, run_id, spec))
         return RoleRef(step.node, step.role, rank, info.id, info.name, log_path, command)

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from pytest_h20.cluster.codec import decode, encode
+from pytest_h20.door import shown
 from pytest_h20.errors import H20Error
 
 T = TypeVar("T")
@@ -57,9 +58,9 @@ class Shared:
                 value = make()
             except BaseException as error:
                 # Not for KeyboardInterrupt and friends either: the other workers must not start what was just interrupted.
-                self._publish(key, (False, str(error) or type(error).__name__))
+                self._publish(key, (False, shown(str(error)) or type(error).__name__))
                 raise
-            self._publish(key, (True, value))
+            self._publish(key, (True, shown(value) if isinstance(value, str) else value))
             self._mine[key] = value
             return value
 

@@ -6,6 +6,7 @@ import os
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
+from pytest_h20.door import shown
 from pytest_h20.report.model import METRICS, RunView
 from pytest_h20.report.terminal import WORDS, gate_title, verdict_words, worst_first
 from pytest_h20.verdicts import Status
@@ -41,7 +42,7 @@ def write_step_summary(view: RunView, environ: Mapping[str, str] = os.environ) -
     if not target:
         return False
     with Path(target).open("a", encoding="utf-8") as file:
-        file.write(step_summary(view))
+        file.write(shown(step_summary(view)))
     return True
 
 
@@ -102,7 +103,7 @@ def _command(level: str, title: str, message: str) -> str:
 
 
 def _message(text: str) -> str:
-    return text.replace("%", "%25").replace("\r", "%0D").replace("\n", "%0A")
+    return shown(text).replace("%", "%25").replace("\r", "%0D").replace("\n", "%0A")
 
 
 def _property(text: str) -> str:

@@ -18,7 +18,7 @@ PAGE = Path(__file__).parents[2] / "docs" / "architecture.md"
 KNOW_PYTEST = {"plugin", "hookspecs", "fixtures", "active", "reporting", "replaying", "short_names", "suite", "acceptance"}
 
 LAYERS: tuple[tuple[str, set[str]], ...] = (
-    ("words", {"errors", "options", "places", "redact", "verdicts", "expect"}),
+    ("words", {"errors", "options", "places", "redact", "door", "verdicts", "expect"}),
     ("files", {"figures", "inventory", "limits"}),
     (
         "tools",

@@ -1,9 +1,11 @@
-"""HTML that is escaped by construction: text becomes markup only through :func:`tag`."""
+"""HTML that is escaped by construction: text becomes markup only through :func:`tag`, and leaves by the door on its way."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
 from html import escape
+
+from pytest_h20.door import shown
 
 
 class Html(str):
@@ -24,7 +26,7 @@ def render(child: Child) -> str:
     if isinstance(child, Html):
         return str(child)
     if isinstance(child, (str, int, float)):
-        return escape(str(child), quote=True)
+        return escape(shown(child) if isinstance(child, str) else str(child), quote=True)
     return "".join(render(item) for item in child)
 
 
@@ -38,7 +40,7 @@ def tag(name: str, /, *children: Child, **attributes: object) -> Html:
         if value is None or value is False:
             continue
         attribute = key.rstrip("_").replace("_", "-")
-        words.append(attribute if value is True else f'{attribute}="{escape(str(value), quote=True)}"')
+        words.append(attribute if value is True else f'{attribute}="{escape(shown(str(value)), quote=True)}"')
     start = " ".join(words)
     if name in _VOID:
         return Html(f"<{start}/>")

@@ -20,7 +20,7 @@ def test_workflow_commands_are_escaped(sample: Sample) -> None:
     view = sample("clean").model_copy(
         update={"setup_errors": (SetupError(test_id="t", title="a:b,c%\nd", cause="100%\r\n::error::x"),)}
     )
-    assert error_commands(view) == ["::error title=a%3Ab%2Cc%25%0Ad::100%25%0D%0A::error::x%0At"]
+    assert error_commands(view) == ["::error title=a%3Ab%2Cc%25%0Ad::100%25%0A::error::x%0At"]
 
 
 def test_a_clean_run_has_no_error(sample: Sample) -> None:
