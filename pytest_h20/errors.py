@@ -33,6 +33,10 @@ class BringUpError(H20Error):
         self.check = check
 
 
+class StorageError(H20Error, OSError):
+    """The run's own folder cannot be written (a full disk): the record is not whole, and nothing can be decided by it."""
+
+
 class MeasurementError(H20Error):
     """A figure could not be measured (not: a figure is too low)."""
 

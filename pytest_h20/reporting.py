@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from pytest_h20 import door
-from pytest_h20.errors import H20Error
+from pytest_h20.errors import H20Error, StorageError
 from pytest_h20.outcome import Outcome, outcome_of
 from pytest_h20.report.run import RunFolder
 from pytest_h20.suite import place_of, said_by_us
@@ -89,10 +89,13 @@ class Reporting:
             return
         outcome = Outcome.from_dict(data)
         self.outcomes.append(outcome)
-        for verdict in outcome.verdicts:
-            self.run.record(verdict, outcome.test_id, outcome.duration_s)
-        if outcome.setup_error is not None:
-            self.run.add(outcome.setup_error)
+        try:
+            for verdict in outcome.verdicts:
+                self.run.record(verdict, outcome.test_id, outcome.duration_s)
+            if outcome.setup_error is not None:
+                self.run.add(outcome.setup_error)
+        except StorageError as error:  # nothing that is measured from here on could be kept
+            pytest.exit(f"h20: {error}", returncode=pytest.ExitCode.TESTS_FAILED)
 
     @property
     def gates(self) -> set[str]:

@@ -16,13 +16,16 @@ most the last one is cut, and is then named as damage). Text is redacted on its 
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import math
 import os
 import re
+import shutil
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from datetime import datetime, timezone
 from pathlib import Path, PurePosixPath
 from typing import Any, TypeVar
@@ -30,7 +33,7 @@ from typing import Any, TypeVar
 from pydantic import BaseModel, JsonValue, ValidationError
 
 from pytest_h20 import __version__
-from pytest_h20.errors import H20Error, UsageError
+from pytest_h20.errors import H20Error, StorageError, UsageError
 from pytest_h20.redact import DEFAULT, Redactor
 from pytest_h20.report.model import (
     RECORD_TYPES,
@@ -147,14 +150,15 @@ class RunFolder:
             raise H20Error(f"evidence name {name!r}: give a file name, for example 'node01/ibstat.txt'")
         content = self._redactor.bytes(data.encode("utf-8", "surrogateescape") if isinstance(data, str) else data)
         folder = self.path.joinpath(EVIDENCE_DIR, *parts[:-1])
-        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-        for target in _candidates(folder, parts[-1]):
-            try:
-                with open(target, "xb", opener=_private) as file:
-                    file.write(content)
-            except FileExistsError:
-                continue
-            return target.relative_to(self.path).as_posix()
+        with _told(folder):
+            folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+            for target in _candidates(folder, parts[-1]):
+                try:
+                    with open(target, "xb", opener=_private) as file:
+                        file.write(content)
+                except FileExistsError:
+                    continue
+                return target.relative_to(self.path).as_posix()
         raise AssertionError("unreachable: candidates never end")  # pragma: no cover
 
     def record(self, verdict: Verdict, test_id: str = "", duration_s: float | None = None) -> None:
@@ -237,8 +241,10 @@ class RunFolder:
         stamped = {"time": self._clock().isoformat(), **data}
         line = json.dumps(self._clean(stamped), ensure_ascii=False, allow_nan=False) + "\n"
         # One unbuffered write to an O_APPEND file: whole lines even when two threads or a kill come in between.
-        with open(path, "ab", buffering=0, opener=_private) as file:
-            file.write(line.encode("utf-8", "replace"))
+        with _told(path), open(path, "ab", buffering=0, opener=_private) as file:
+            whole = line.encode("utf-8", "replace")
+            if file.write(whole) != len(whole):
+                raise OSError(errno.ENOSPC, "only a part of a line could be written")
         if self._sealed:  # said by ourselves after the decision (a history store that cannot be reached): no damage
             self._seal(_read_document(self.path))
 
@@ -248,12 +254,29 @@ class RunFolder:
     def _write_text(self, name: str, text: str) -> None:
         target = self.path / name
         temporary = target.with_name(f".{target.name}.{os.getpid()}")
-        with open(temporary, "w", encoding="utf-8", errors="replace", newline="\n", opener=_private) as file:
-            file.write(text)
-        temporary.replace(target)
+        with _told(target):
+            with open(temporary, "w", encoding="utf-8", errors="replace", newline="\n", opener=_private) as file:
+                file.write(text)
+            temporary.replace(target)
 
     def _clean(self, value: object) -> Any:
         return _finite(self._redactor.data(value))
+
+
+@contextmanager
+def _told(path: Path) -> Iterator[None]:
+    """A file that cannot be written is one clear error: which, why, and how much room its disk has. Nothing of it can be green."""
+    try:
+        yield
+    except OSError as error:
+        try:
+            room = f"; {shutil.disk_usage(path if path.is_dir() else path.parent).free // 2**20} MiB are free there"
+        except OSError:
+            room = ""
+        raise StorageError(
+            f"{path}: cannot be written: {error.strerror or error}{room}; "
+            "make room, or give --h20-run-dir on another disk, and run again: this run's record is not whole"
+        ) from None
 
 
 def _private(path: str, flags: int) -> int:
@@ -428,7 +451,7 @@ def _read_document(path: Path) -> RunDocument:
         raise UsageError(f"{path}: no run here ({VERDICT_FILE} is missing); give a folder below h20-runs/") from None
     except NotADirectoryError:
         raise UsageError(f"{path}: not a run folder; give a folder below h20-runs/") from None
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise UsageError(f"{file}: cannot be read as JSON: {error}") from None
     version = data.get("schema_version") if isinstance(data, dict) else None
     if version != 1:
@@ -471,10 +494,10 @@ def _checks(path: Path, damage: list[str]) -> list[Check]:
         try:
             verdict = Verdict.model_validate(data["verdict"])
             gate = verdict.gate
-        except (KeyError, ValueError) as error:
+            check = Check(**dict(verdict), test_id=data.get("test_id", ""), duration_s=data.get("duration_s"))
+        except (KeyError, TypeError, ValueError) as error:
             damage.append(f"verdicts: a record was left out: {_first_line(error)}")
             continue
-        check = Check(**dict(verdict), test_id=data.get("test_id", ""), duration_s=data.get("duration_s"))
         # The same verdict of the same test may come from a worker's file and from the controller's.
         key = json.dumps([gates.index(gate), check.check, check.subject, check.test_id, verdict.model_dump(mode="json")])
         found.setdefault(key, check)
@@ -486,6 +509,8 @@ def _events(path: Path, damage: list[str]) -> list[tuple[datetime, BaseModel]]:
     for data in _lines(path, "events*.jsonl", damage):
         try:
             time = datetime.fromisoformat(data.pop("time"))
+            if time.tzinfo is None:
+                raise ValueError(f"time {time.isoformat()} without a zone")
             kind = RECORD_TYPES.get(data["kind"], Other)
             found.append((time, kind.model_validate(data)))
         except (KeyError, TypeError, ValueError) as error:
