@@ -10,6 +10,7 @@ from pytest_h20.cluster.preflight import ImageFacts
 from pytest_h20.engines.base import ImageVersions, LaunchFacts
 from pytest_h20.probes.facts import Facts, NodeFacts
 from pytest_h20.probes.gather import gather
+from pytest_h20.probes.identity import identity_texts
 from pytest_h20.probes.image import Versions
 from pytest_h20.probes.script import Missing
 from pytest_h20.report.model import NodeFacts as NodeFactsRecord
@@ -28,7 +29,7 @@ class GatheredFacts:
 
     def fingerprint(self) -> dict[str, dict[str, str]]:
         """Node → what may explain a different figure, as short texts."""
-        return {name: node_texts(node) for name, node in self.probes.nodes.items()}
+        return {name: {**node_texts(node), **identity_texts(node)} for name, node in self.probes.nodes.items()}
 
 
 def gathered(session: Session, label: str) -> GatheredFacts:

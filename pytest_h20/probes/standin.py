@@ -43,6 +43,7 @@ class StandInGpu:
     fabric: tuple[str, str] = ("Completed", "Success")
     nvlinks: tuple[str, ...] = ("26.562 GB/s",) * 18
     processes: tuple[tuple[int, str, int], ...] = ()
+    serial: str | None = None
 
 
 @dataclass
@@ -62,6 +63,7 @@ class StandInRail:
     pci: str = ""
     numa: int = 0
     carrier_changes: int = 2
+    guid: str = ""
     gids: dict[int, tuple[str, str]] = field(default_factory=dict)
     qos: dict[str, str] = field(default_factory=lambda: {"trust": "dscp", "pfc": "0 0 0 1 0 0 0 0", "tos": "106"})
 
@@ -75,6 +77,7 @@ class Machine:
     address: str
     control: str
     rails: list[StandInRail]
+    machine_id: str = ""
     os: str = "CentOS Linux release 7.6 (Final)"
     kernel: str = "4.19.0-1.0.0.9"
     driver: str = "535.216.03"
@@ -167,7 +170,7 @@ def _xml(m: Machine) -> str:
         parts.append(
             f'<gpu id="00000000:{0x1B + 8 * i:02X}:00.0">\n<product_name>{escape(g.name)}</product_name>\n'
             f"<persistence_mode>{g.persistence}</persistence_mode>\n<mig_mode><current_mig>{g.mig}</current_mig></mig_mode>\n"
-            f"<serial>165{m.number:04d}{i:06d}</serial><uuid>GPU-{m.number:08x}-0000-0000-0000-{i:012x}</uuid>\n"
+            f"<serial>{f'165{m.number:04d}{i:06d}' if g.serial is None else g.serial}</serial><uuid>GPU-{m.number:08x}-0000-0000-0000-{i:012x}</uuid>\n"
             f"<vbios_version>96.00.99.00.01</vbios_version>\n<pci><pci_device_id>0x{g.pci_id.upper()}10DE</pci_device_id>"
             f"<pci_bus_id>00000000:{0x1B + 8 * i:02X}:00.0</pci_bus_id><pci_gpu_link_info><pcie_gen>"
             f"<max_link_gen>{g.pcie_gen_max}</max_link_gen><current_link_gen>{g.pcie_gen_max}</current_link_gen></pcie_gen><link_widths>"
@@ -270,7 +273,7 @@ def sections(m: Machine) -> dict[str, Callable[[tuple[str, ...]], str]]:
 
     found: dict[str, Callable[[tuple[str, ...]], str]] = {
         "system": lambda _: (
-            f"os={m.os}\nkernel={m.kernel}\narch=x86_64\nhostname={m.hostname}\nmachine_id={m.number:032x}\n"
+            f"os={m.os}\nkernel={m.kernel}\narch=x86_64\nhostname={m.hostname}\nmachine_id={m.machine_id or f'{m.number:032x}'}\n"
             f"boot_id=00000000-0000-4000-8000-{m.number:012x}\nuptime_s={m.uptime_s}\ncpus=192\nmemory_kib=2113433600\n"
             f"swap_kib=8388604\nswap_free_kib={8388604 - m.swap_used_kib}\nutc_offset={m.utc_offset}\ntimezone=CST\n"
             "cmdline=BOOT_IMAGE=/vmlinuz-4.19.0-1.0.0.9 root=/dev/sda3 ro iommu=pt\n"
@@ -310,7 +313,7 @@ def sections(m: Machine) -> dict[str, Callable[[tuple[str, ...]], str]]:
         "rdma": lambda _: (
             _tab(
                 *(
-                    ("hca", r.hca, r.firmware, r.board, "MT4123", f"a288:c203:0059:{i:04x}", r.pci, r.numa)
+                    ("hca", r.hca, r.firmware, r.board, "MT4123", r.guid or f"a288:c203:{m.number:04x}:{i:04x}", r.pci, r.numa)
                     for i, r in enumerate(m.rails)
                 )
             )

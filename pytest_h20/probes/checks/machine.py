@@ -9,6 +9,7 @@ from pydantic import JsonValue
 from pytest_h20.probes.checks.common import Say, builtin, cluster_check, inventory, node_check
 from pytest_h20.probes.clock import between
 from pytest_h20.probes.facts import Facts, View
+from pytest_h20.probes.identity import identity
 from pytest_h20.probes.kernel_log import KernelEvent, explain_xid
 from pytest_h20.probes.script import Missing
 from pytest_h20.verdicts import Limit, Verdict
@@ -164,29 +165,36 @@ def clock_skew(say: Say, facts: Facts) -> Iterable[Verdict]:
         yield here.judge(round(max(abs(skew) - error, 0.0), 6), limit, reason=reason, details=details)
 
 
-@cluster_check("environment.distinct_machines", "The nodes are different machines", "system", always=True)
-def distinct_machines(say: Say, facts: Facts) -> Verdict:
-    """No two entries of the inventory lead to the same machine (same boot id, or the same GPU)."""
-    seen: dict[str, str] = {}
-    known = 0
-    for view in facts.views:
-        s, g = view.node.system, view.node.gpus
-        ids = [] if isinstance(s, Missing) or not s.boot_id else [f"boot {s.boot_id} {s.hostname}"]
-        ids += [] if isinstance(g, Missing) or g.source == "csv" else [f"GPU {x.uuid}" for x in g.gpus if x.uuid]
-        known += bool(ids)
-        for one in ids:
-            if one in seen:
-                limit = Limit(kind="equal", value=0, origin=builtin("two ranks of one machine are not two nodes"))
-                return say.about(f"{seen[one]} {view.name}").judge(
-                    1,
-                    limit,
-                    reason=f"{seen[one]} and {view.name} are the same machine: {one}",
-                    action="correct the inventory's addresses",
-                )
-        seen.update(dict.fromkeys(ids, view.name))
-    if known < len(facts.views):
-        return say.unknown("a node told neither its boot id nor its GPUs")
-    return say.judge(0, Limit(kind="equal", value=0, origin=builtin("two ranks of one machine are not two nodes")))
+_ONE_MACHINE = "two ranks of one machine are not two nodes"
+
+
+@cluster_check("environment.distinct_machines", "The nodes are different machines", "system", "gpus", "rdma", always=True)
+def distinct_machines(say: Say, facts: Facts) -> Iterable[Verdict]:
+    """No two entries of the inventory lead to the same machine: same boot, GPU (UUID or serial number) or HCA (node GUID). The same
+    machine id is red too, unless the hardware of both is known and differs: then it is a cloned system image, and a warning.
+    """
+    limit = Limit(kind="equal", value=0, unit="machines named twice", origin=builtin(_ONE_MACHINE))
+    views = [(view, identity(view.node)) for view in facts.views]
+    nameless = [view.name for view, known in views if not known.any]
+    told: list[Verdict] = []
+    for i, (view, known) in enumerate(views):
+        for other, seen in views[:i]:
+            here = say.about(f"{other.name} {view.name}")
+            if same := known.same(seen):
+                reason = f"{other.name} and {view.name} are the same machine: two addresses are not two machines; both have {same[0]}"
+                more = f" and {len(same) - 1} more in common" if len(same) > 1 else ""
+                action = "correct the inventory's addresses"
+                told.append(here.judge(1, limit, reason=reason + more, action=action, details={"common": list(same)}))
+            elif known.cloned(seen):
+                reason = f"both have the machine id {known.machine_id}, from a cloned system image; their hardware differs"
+                action = f"on {view.name}: rm /etc/machine-id; systemd-machine-id-setup; reboot"
+                told.append(here.warn(known.machine_id, reason, action=action))
+    if any(v.status.blocks for v in told):
+        return told
+    if nameless:
+        reason = f"nothing identifies {', '.join(nameless)}: no boot id, machine id, GPU serial number or UUID, HCA GUID"
+        return [*told, say.unknown(reason, "see that the node answers, and run as root: nvidia-smi -q, /sys/class/infiniband")]
+    return [*told, say.judge(0, limit, details={"nodes": len(views)})]
 
 
 @node_check("environment.run_disk", "Space for the logs of a run", "disks", always=True, action="make room on the node")

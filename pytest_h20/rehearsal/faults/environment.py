@@ -3,7 +3,7 @@
 # ruff: noqa: E501 - the table reads better with its texts on one line
 from __future__ import annotations
 
-from pytest_h20.rehearsal.faults.model import Change, Fault, expecting, gpu, ids, lost, machine, says, together
+from pytest_h20.rehearsal.faults.model import Change, Fault, expecting, gpu, ids, lost, machine, rail, says, together
 from pytest_h20.rehearsal.world import World
 
 _IN_CONTAINER = (
@@ -109,6 +109,10 @@ FAULTS = (
            says("clock", "now=never\n"), "clock_skew clock_to_us", "clock"),
     _fault("one-machine-twice", "Both addresses of the inventory lead to the same machine.", "F07: unique IP addresses",
            _same_machine, "distinct_machines", "same machine"),
+    _fault("one-gpu-in-two-nodes", "Two nodes show the same GPU by its serial number, with other names, addresses and boot ids.",
+           "two addresses are not two machines", gpu(serial="1650001000003"), "distinct_machines", "GPU serial"),
+    _fault("one-hca-in-two-nodes", "Two nodes show the same HCA by its GUID.", "two addresses are not two machines",
+           rail(guid="a288:c203:0001:0000"), "distinct_machines", "HCA GUID"),
     _fault("disk-full", "A node has 1 GiB of disk left.", "docker pull and logs of a run fail half way",
            machine(free_kib=2**20), "run_disk docker_disk", "GiB"),
     _fault("node-unreachable", "A node does not answer at all.", "could not measure is no pass", _unreachable,

@@ -114,6 +114,11 @@ def same_machine(c: Cluster) -> None:
     c.other.machine.hostname, c.other.machine.number = c.head.machine.hostname, c.head.machine.number
 
 
+def serial_zero(c: Cluster) -> None:
+    for g in (*c.head.machine.gpus, *c.other.machine.gpus):
+        g.serial = "0"
+
+
 NO_GPU = {
     "environment.gpu_count", "environment.gpu_model", "environment.gpu_memory", "environment.gpu_ecc", "environment.gpu_remap",
     "environment.gpu_throttle", "environment.gpu_idle", "environment.gpu_mode", "environment.cuda", "environment.nodes_agree",
@@ -139,6 +144,11 @@ FAULTS = [
     Fault("clock unreadable", lambda c: c.other.machine.overrides.update(clock=Section(0, "now=never\n", "")),
           {"environment.clock_skew": U, "environment.clock_to_us": U}),
     Fault("one machine twice", same_machine, {"environment.distinct_machines": F}, "same machine"),
+    Fault("one GPU in two nodes", gpu(serial="1650001000003"), {"environment.distinct_machines": F}, "GPU serial 1650001000003"),
+    Fault("one HCA in two nodes", rail(guid="a288:c203:0001:0000"), {"environment.distinct_machines": F}, "HCA GUID a288:c203:0001:0000"),
+    Fault("cloned system image", setter(machine_id=f"{1:032x}"), {"environment.distinct_machines": W}, "cloned system image"),
+    Fault("serial number that GPUs do not tell", gpu(serial="N/A"), {}),
+    Fault("serial number of zeros", serial_zero, {}),
     Fault("disk full", setter(free_kib=2**20), {"environment.run_disk": F, "environment.docker_disk": F}),
     Fault("GPU off the bus", setter(kernel_lines=[xid(79)]), {"environment.xid": F}, "power-cycle"),
     Fault("application Xid", setter(kernel_lines=[xid(31)]), {"environment.xid": W}),
@@ -338,6 +348,27 @@ def test_a_verdict_carries_what_a_reader_needs() -> None:
     assert red.evidence == ("evidence/probes/node02/rdma.txt",)
     assert "1: DOWN" in kept["probes/node02/rdma.txt"]
     assert red.action
+
+
+def distinct(cluster: Cluster) -> list[tuple[Status, str, str]]:
+    return [(v.status, v.subject, v.reason) for v in CLUSTER_CHECKS["environment.distinct_machines"](cluster.gather())]
+
+
+def test_a_node_that_nothing_identifies_may_be_any_machine() -> None:
+    cluster = blog_cluster()
+    for probe in ("gpus", "rdma"):
+        cluster.other.machine.overrides[probe] = MISSING_TOOL
+    assert [status for status, *_ in distinct(cluster)] == [Status.PASS], "its boot id and machine id tell it apart"
+    cluster.other.machine.overrides["system"] = Section(0, "kernel=4.19.0\nhostname=node02\n", "")
+    assert [(status, "nothing identifies node02" in why) for status, _, why in distinct(cluster)] == [(U, True)]
+
+
+def test_one_machine_id_without_hardware_that_differs_is_one_machine() -> None:
+    cluster = blog_cluster()
+    cluster.other.machine.machine_id = f"{1:032x}"
+    for probe in ("gpus", "rdma"):
+        cluster.other.machine.overrides[probe] = MISSING_TOOL
+    assert [(s, who) for s, who, _ in distinct(cluster)] == [(F, "node01 node02")]
 
 
 def test_unmeasured_ok_turns_unknown_into_skip_and_nothing_else() -> None:
