@@ -15,6 +15,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "diagnose": ("pytest_h20.diagnosis.cli", "read engine logs: ready, waiting or failed, and why"),
     "load": ("pytest_h20.load.cli", "measure TTFT, TPOT and throughput of any OpenAI-compatible or SGLang server"),
     "discover": ("pytest_h20.probes.discover_cli", "write an inventory from what is found on the hosts"),
+    "example": ("pytest_h20.example_cli", "print the inventory that is shipped, to start from"),
     "weights": ("pytest_h20.probes.weights_cli", "check a model folder: complete, uncorrupted"),
     "reap": ("pytest_h20.cluster.reap_cli", "remove what a killed run left on the nodes"),
     "compare": ("pytest_h20.report.compare_cli", "compare two runs"),

@@ -330,6 +330,7 @@ class ActivePlugin:
             )
         self.session.close()
         self.reporting.finished = True
+        self.reporting.tell_junit()
         if exitstatus in (0, 5) and self._status_0_would_lie(decision):
             session.exitstatus = pytest.ExitCode.TESTS_FAILED
         report_hook(self.config, self.session.run.path, decision)

@@ -408,7 +408,7 @@ def _read(path: Path) -> object:
         text = path.read_text(encoding="utf-8")
     except FileNotFoundError:
         raise UsageError(
-            f"{path}: no such inventory file; see environments/h20-2node.yaml for one, or use --nodes=rehearsal"
+            f"{path}: no such inventory file; `python -m pytest_h20 example` prints one, or use --nodes=rehearsal"
         ) from None
     except (OSError, UnicodeDecodeError) as error:
         raise UsageError(f"{path}: cannot be read as UTF-8 text: {error}") from None

@@ -103,6 +103,6 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     """The suite selected without an inventory is a mistake, never a quiet skip."""
     if ACTIVE_KEY not in config.stash and any(ACCEPTANCE in item.path.parents for item in items):
         raise pytest.UsageError(
-            "the acceptance suite needs a cluster: give --nodes=INVENTORY.yaml (environments/h20-2node.yaml is an example), "
+            "the acceptance suite needs a cluster: give --nodes=INVENTORY.yaml (`python -m pytest_h20 example` prints one), "
             "--nodes=rehearsal for the embedded stand-in, or --h20-replay=RUN_DIR"
         )

@@ -135,6 +135,7 @@ class ReplayPlugin:
         except H20Error as error:
             raise pytest.UsageError(str(error)) from None
         self.reporting.finished = True
+        self.reporting.tell_junit()
         if not decision.green and exitstatus in (0, 5):
             session.exitstatus = pytest.ExitCode.TESTS_FAILED
         report_hook(self.config, self.run.path, decision)

@@ -50,6 +50,11 @@ class Reporting:
             outcome = replace(outcome, place=place_of(item))
         # attributes of ours on a class of pytest's; xdist carries whatever is JSON-safe
         report.__dict__["h20"] = outcome.to_dict()
+        if self.run is not None:
+            from pytest_h20.report.junit import case_properties
+
+            # the XML takes them from the report of the tear-down, which is made from the item, on whichever worker
+            item.user_properties += [(name, self.run.clean(value)) for name, value in case_properties(outcome.verdicts)]
         if outcome.setup_error is not None and self.run is not None and self.config.pluginmanager.hasplugin("html"):
             from pytest_h20.report.html.rows import setup_failure_extras
 
@@ -101,6 +106,17 @@ class Reporting:
     def gates(self) -> set[str]:
         """The gates of which at least one test was reported."""
         return {o.gate for o in self.outcomes if o.gate}
+
+    def tell_junit(self) -> None:
+        """The decision as properties of the suite. Called when it has been taken, and before the XML is written."""
+        from _pytest.junitxml import xml_key
+
+        from pytest_h20.report.junit import suite_properties
+
+        xml = self.config.stash.get(xml_key, None)  # what record_testsuite_property writes to; there is no public way from a hook
+        if xml is not None and self.run is not None:
+            for name, value in suite_properties(self.run.view()):
+                xml.add_global_property(name, value)
 
     def pytest_terminal_summary(self, terminalreporter: Any) -> None:
         """One line per gate, worst first, and the path of the report last."""

@@ -259,6 +259,10 @@ class RunFolder:
                 file.write(text)
             temporary.replace(target)
 
+    def clean(self, text: str) -> str:
+        """A text as it may leave this process."""
+        return str(self._clean(text))
+
     def _clean(self, value: object) -> Any:
         return _finite(self._redactor.data(value))
 

@@ -276,3 +276,13 @@ def test_inventories_name_their_schema_and_hold_it() -> None:
         assert list(validator.iter_errors(data)) == []
         data["nodes"][0]["contrl_interface"] = "xgbe0"
         assert not validator.is_valid(data)
+
+
+def test_the_shipped_inventory_is_printed_and_can_be_used(tmp_path: Path) -> None:
+    done = subprocess.run([sys.executable, "-m", "pytest_h20", "example"], capture_output=True, text=True, timeout=60, check=True)
+    assert done.stdout == (REPOSITORY / "environments" / "h20-2node.yaml").read_text(encoding="utf-8")
+
+
+def test_no_page_sends_anybody_to_an_index_that_has_no_such_package() -> None:
+    pages = [*DOCS.glob("*.md"), *REPOSITORY.glob("*.md"), *(REPOSITORY / "examples").rglob("*.md")]
+    assert [p.name for p in pages if re.search(r"pip install '?pytest-h20", p.read_text(encoding="utf-8"))] == []
