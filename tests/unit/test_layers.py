@@ -34,6 +34,7 @@ LAYERS: tuple[tuple[str, set[str]], ...] = (
         "run",
         {
             *(
+                "example_cli",
                 "finish",
                 "foreign_load",
                 "gathering",

@@ -209,7 +209,8 @@ class Judge:
             wanted, origin = f.expected_bytes, Origin(kind="derived", detail="shapes computed from config.json")
         if wanted is None and f.index_total is not None:
             wanted, origin = f.index_total, builtin("metadata.total_size of the index")
-        details: dict[str, JsonValue] = {"config": f.expected_bytes, "index": f.index_total, "tensors": f.tensors}
+        sizes: dict[str, JsonValue] = {"config": f.expected_bytes, "index": f.index_total, "tensors": f.tensors}
+        details = {**sizes, "revision": f.source.revision}
         if wanted is None:
             return say.skip("neither inventory, config.json nor index say what it must be", f.data_bytes, details)
         limit = Limit(kind="equal", value=wanted, unit="bytes", origin=origin)

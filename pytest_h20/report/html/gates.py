@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from pytest_h20.report.html.first_screen import measured
 from pytest_h20.report.html.tags import Html, join, tag
-from pytest_h20.report.html.words import COUNT_WORDS, chip, term
+from pytest_h20.report.html.words import COUNT_WORDS, RECORDED, chip, recorded, term
 from pytest_h20.report.model import Check, RunView
 from pytest_h20.report.terminal import worst_first
 from pytest_h20.verdicts import GATE_TITLES, GateResult, Status
@@ -68,7 +68,7 @@ def _subject(check: Check) -> Html:
     evidence = [join(" ", tag("code", path)) for path in check.evidence]
     return tag(
         "div",
-        chip(check.status),
+        chip(check.status, RECORDED if recorded(check.status, check.measured) else ""),
         " ",
         tag("b", check.subject, " ") if check.subject else None,
         told,

@@ -16,8 +16,10 @@ from pytest_h20.report.html.calibration import calibration
 from pytest_h20.report.html.comparison import comparison
 from pytest_h20.report.html.first_screen import first_screen, outcome
 from pytest_h20.report.html.gates import gates
+from pytest_h20.report.html.paper import first_page
 from pytest_h20.report.html.tags import Child, Html, join, script, stylesheet, tag
-from pytest_h20.report.model import RunView
+from pytest_h20.report.model import Mode, RunView
+from pytest_h20.verdicts import GateName, Status
 
 VIEWPORT = tag("meta", name="viewport", content="width=device-width, initial-scale=1")
 
@@ -63,13 +65,14 @@ def run_parts(view: RunView) -> Html:
     failed_start = bool(view.setup_errors) or any(t.change.state == "broken" for t in view.timeline)
     log_part = _section("Ends of the logs", tables.logs(view.logs, opened=failed_start)) if view.logs else None
     return join(
+        first_page(view),
         first_screen(view),
         log_part if failed_start else None,
         _section("Gates", gates(view)) if view.decision.gates else None,
         _engines(view),
         _calibration(view),
         _section("Throughput and latency", charts.figures(view.cells)) if view.cells else None,
-        _section("Proof of RDMA", rails.rail_map(view.rails)) if view.rails else None,
+        _section("Proof of RDMA", rails.rail_map(view.rails, _no_proof(view))) if view.rails else None,
         _section("Bring-up", timeline.timeline_part(view.timeline, view.header.ended, view.header.time_scale)) if view.timeline else None,
         _section("The nodes against each other", tables.environment(view.facts)) if view.facts else None,
         _section("Not measured", tables.not_measured(view.not_measured)) if view.not_measured else None,
@@ -78,6 +81,15 @@ def run_parts(view: RunView) -> Html:
         _section("Settings", tables.settings(view.header.settings, view.header.command_line)) if _has_settings(view) else None,
         _folded("Fingerprint", tables.fingerprint(view.fingerprint)) if view.fingerprint else None,
     )
+
+
+def _no_proof(view: RunView) -> str:
+    """Why green lines of the map would prove nothing; empty when they are evidence."""
+    h = view.header
+    if h.mode is Mode.REHEARSAL or any("rdma" in what.lower() for what in h.stood_in):
+        return "RDMA was stood in"
+    judged = [c for c in view.checks if c.gate is GateName.RDMA and c.status is not Status.SKIP]
+    return "" if judged else "RDMA was not judged in this run"
 
 
 def _has_settings(view: RunView) -> bool:

@@ -47,15 +47,23 @@ COUNT_WORDS: dict[Status, str] = {
 }
 
 
+RECORDED = "recorded only"
+
+
+def recorded(status: Status, measured: object) -> bool:
+    """It was measured and nothing was expected of it: not the same as skipped or not measured."""
+    return status is Status.SKIP and measured is not None
+
+
 def term(word: str, shown: str = "") -> Html:
     """A word with its explanation as a tooltip."""
     return tag("abbr", shown or word, title=TERMS[word])
 
 
-def chip(status: Status) -> Html:
-    """A status as icon and word (never colour alone)."""
+def chip(status: Status, words: str = "") -> Html:
+    """A status as icon and word (never colour alone). ``words``: instead of those of the status."""
     return tag(
-        "span", tag("span", ICONS[status], aria_hidden="true"), " ", STATUS_WORDS[status], class_=f"h20-chip h20-{status.value}"
+        "span", tag("span", ICONS[status], aria_hidden="true"), " ", words or STATUS_WORDS[status], class_=f"h20-chip h20-{status.value}"
     )
 
 

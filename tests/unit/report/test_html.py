@@ -16,8 +16,9 @@ from pytest_h20.report.html.rows import COLUMN_AT, header_cells, row_cells, setu
 from pytest_h20.report.html.tags import Html, join, render, script, stylesheet, tag
 from pytest_h20.report.html.timeline import stretches
 from pytest_h20.report.html.words import duration, limit_words, measure, number
-from pytest_h20.report.model import Cell, LogTail, NodeFacts, RailTraffic, RunView, SetupError
-from pytest_h20.verdicts import Limit, Origin, Status, Verdict
+from pytest_h20.report.model import Cell, Check, LogTail, NodeFacts, RailTraffic, RunView, SetupError
+from pytest_h20.report.run import sha256_file
+from pytest_h20.verdicts import GATE_TITLES, GateName, Limit, Origin, Status, Verdict
 from tests.unit.report import samples
 from tests.unit.report.conftest import Sample
 
@@ -62,8 +63,12 @@ class Page(HTMLParser):
         return " ".join(" ".join(self.words).split())
 
 
+PAPER = re.compile('<section class="h20-paper".*?</section>', re.S)
+
+
 def read(view: RunView) -> Page:
-    return Page(run_page(view))
+    """What the screen shows: the page to sign is for paper only."""
+    return Page(PAPER.sub("", run_page(view)))
 
 
 @pytest.mark.parametrize("name", ALL_RUNS)
@@ -285,6 +290,55 @@ def test_more_nodes_than_columns_are_grouped_by_value(sample: Sample) -> None:
     nodes = tuple(NodeFacts(node=f"n{i}", facts={"driver": "535" if i else "550"}) for i in range(16))
     text = Page(run_page(view.model_copy(update={"facts": nodes}))).text
     assert "550 : n0" in text
+
+
+def test_page_one_on_paper_is_what_somebody_signs(sample: Sample) -> None:
+    view = sample("clean")
+    assert view.fingerprint is not None
+    ids = {"gpu serials": "1650001000001, 1650001000002", "hca guids": "mlx5_1 a288:c203:0001:0001"}
+    known = view.fingerprint.model_copy(
+        update={"nodes": {"node01": ids}, "engines": {"sglang": {"tensor_parallel": "16", "nccl": "2.21.5"}}}
+    )
+    page = run_page(view.model_copy(update={"fingerprint": known}))
+    (found,) = PAPER.findall(page)
+    assert Page(page).problems == []
+    paper = Page(found).text
+    for words in (
+        *("Accepted", "Without conditions", "node01", "1650001000002", "a288:c203:0001:0001", "2.21.5", "0.1.0", "tok/s per GPU"),
+        *("Name", "Date", "Signature", sha256_file(view.path / "verdict.json")),
+    ):
+        assert words in paper, words
+    for gate in view.decision.gates:
+        assert GATE_TITLES[gate.name] in paper
+    assert page.index("Page to sign") < page.index('aria-label="Result"'), "it comes first"
+    assert "Conditions: REHEARSAL" in Page(run_page(sample("rehearsal"))).text
+
+
+def test_the_map_is_grey_where_rdma_was_stood_in_or_not_judged(sample: Sample) -> None:
+    clean = run_page(sample("clean"))
+    assert "h20-rail h20-pass" in clean
+    for view in (
+        sample("rehearsal"),
+        sample("clean").model_copy(update={"header": sample("clean").header.model_copy(update={"stood_in": ("RDMA",)})}),
+        sample("clean").model_copy(update={"checks": tuple(c for c in sample("clean").checks if c.gate is not GateName.RDMA)}),
+    ):
+        assert view.rails
+        page = run_page(view)
+        assert "h20-rail h20-skip" in page
+        assert "h20-rail h20-pass" not in page
+        assert "rails carry RDMA" not in page
+    faulty = sample("faulty")
+    stood_in = faulty.model_copy(update={"header": faulty.header.model_copy(update={"stood_in": ("RDMA",)})})
+    assert "h20-rail h20-fail" in run_page(stood_in), "a rail that failed is still red"
+
+
+def test_recorded_is_not_the_same_as_not_measured(sample: Sample) -> None:
+    recorded = Check(check="environment.uptime", status=Status.SKIP, title="Time since boot", subject="node01", measured=42)
+    skipped = recorded.model_copy(update={"subject": "node02", "measured": None, "reason": "nothing is expected"})
+    view = sample("clean")
+    text = read(view.model_copy(update={"checks": (*view.checks, recorded, skipped)})).text
+    assert "recorded only node01 measured 42" in text
+    assert "skipped node02 nothing is expected" in text
 
 
 def test_two_engines_are_compared_in_their_own_report(sample: Sample) -> None:
