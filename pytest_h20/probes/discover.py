@@ -6,14 +6,18 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
+from copy import deepcopy
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
+from pytest_h20.engines.base import Version
 from pytest_h20.errors import UsageError
 from pytest_h20.inventory import Inventory, parse_inventory
+from pytest_h20.places import environments
 from pytest_h20.probes.gid import best
 from pytest_h20.probes.gpu import Gpus, NvLinks
 from pytest_h20.probes.host import System
+from pytest_h20.probes.image import VERSIONS, Versions, parse_versions
 from pytest_h20.probes.net import Interface, Network
 from pytest_h20.probes.rdma import RdmaFacts
 from pytest_h20.probes.script import Missing, Probe, integer, rows
@@ -78,6 +82,30 @@ true
 """``images``: ``image<TAB>REPOSITORY:TAG`` per local image."""
 
 
+def _reached(text: str) -> str:
+    words = text.removeprefix("ssh=").split()
+    return words[2] if len(words) == 4 else ""
+
+
+REACHED = Probe("reached", 'echo "ssh=$SSH_CONNECTION"', _reached)
+"""``reached``: ``ssh=CLIENT PORT SERVER PORT``: the address of this host that we came in by, behind any name, jump host or NAT."""
+
+IMAGE_VERSION = Probe(
+    "image_version",
+    """command -v docker >/dev/null || { echo "docker is not installed" >&2; exit 127; }
+docker run --rm --network none --entrypoint /bin/sh "$1" -c "$2"
+""",
+    parse_versions,
+    seconds=100,
+)
+"""``image_version IMAGE SNIPPET``: what ``probes.image.VERSIONS`` says inside the image; the container is gone when it has answered."""
+
+
+def image_version(image: str) -> Probe[Versions]:
+    """Ask this image."""
+    return IMAGE_VERSION.with_args(image, VERSIONS.snippet)
+
+
 @dataclass(frozen=True)
 class Found:
     """What one host told."""
@@ -90,6 +118,7 @@ class Found:
     nvlinks: NvLinks | Missing
     models: tuple[ModelFound, ...] | Missing = ()
     images: tuple[str, ...] | Missing = ()
+    reached: str | Missing = ""
 
 
 @dataclass(frozen=True)
@@ -114,7 +143,8 @@ class Proposal:
 
 
 def control_of(host: Found) -> tuple[str, str]:
-    """(interface, IPv4 address) of the control network: the default route's; without one, the interface the host was reached by.
+    """(interface, IPv4 address) of the control network: the default route's; without one, the interface with the address
+    that we came in by (``$SSH_CONNECTION``, else the address given).
 
     Raises ``UsageError`` when neither is known.
     """
@@ -126,12 +156,14 @@ def control_of(host: Found) -> tuple[str, str]:
         interface = n.interface(device)
         if interface and interface.ipv4:
             return device, source or str(interface.ipv4[0].ip)
-    reached = n.owner(host.address)
-    if reached and reached.ipv4:
-        return reached.name, host.address
+    for address in (host.reached, host.address):
+        reached = n.owner(address) if isinstance(address, str) and address else None
+        if reached and reached.ipv4 and isinstance(address, str):
+            return reached.name, address
     have = ", ".join(i.name for i in n.interfaces)
     raise UsageError(
-        f"{host.address}: no default route, and no interface has this address (there are {have}); give the host as an IP"
+        f"{host.address}: no default route, and no interface has this address or the one in $SSH_CONNECTION (there are {have}); "
+        "give the host as an IP"
     )
 
 
@@ -154,6 +186,23 @@ def candidates(host: Found) -> list[Candidate]:
     return sorted(found, key=lambda c: [(int(n or -1), text) for n, text in re.findall("([0-9]{1,9})|([^0-9]+)", c.hca)])
 
 
+def left_out(host: Found) -> list[str]:
+    """Why a port of this host is no candidate for a rail, one sentence each."""
+    if isinstance(host.rdma, Missing):
+        return [f"its RDMA devices are not known: {host.rdma}"]
+    taken = {(c.hca, c.port) for c in candidates(host)}
+    found = []
+    for port in host.rdma.ports:
+        if (port.device, port.port) in taken or isinstance(host.network, Missing):
+            continue
+        netdev = next((g.netdev for g in host.rdma.port_gids(port.device, port.port) if g.netdev), "")
+        why = f"its state is {port.state}, not ACTIVE" if port.state != "ACTIVE" else f"its interface {netdev} has no IPv4 address"
+        if port.state == "ACTIVE" and host.network.interface(netdev) is None:
+            why = "no network interface belongs to it" if not netdev else f"its interface {netdev} is not there"
+        found.append(f"{port.device} port {port.port}: {why}: not used as a rail")
+    return found
+
+
 def pair_rails(hosts: Sequence[Sequence[Candidate]]) -> tuple[list[list[Candidate]], list[list[Candidate]]]:
     """Per host: the rails, in the same order everywhere (that of the first host), and the ports without a partner.
 
@@ -172,10 +221,12 @@ def pair_rails(hosts: Sequence[Sequence[Candidate]]) -> tuple[list[list[Candidat
 
 
 def propose(
-    hosts: Sequence[Found], *, like: Mapping[str, Any] | None = None, name: str = "discovered", ssh: Mapping[str, Any] | None = None
+    hosts: Sequence[Found], *, like: Mapping[str, Any] | None = None, name: str = "discovered", ssh: Mapping[str, Any] | None = None,
+    versions: Mapping[str, Versions | Missing] | None = None,
 ) -> Proposal:
     """An inventory for these hosts, the first one as head.
 
+    ``versions``: what the images say (:func:`image_version`), by reference.
     ``like``: sections ``model``, ``engines``, ``load``, ``gates`` are taken from this inventory data. Raises ``UsageError`` when a
     host did not tell enough.
     """
@@ -194,32 +245,38 @@ def propose(
     nodes = []
     for i, (host, (control, address)) in enumerate(zip(hosts, controls, strict=True)):
         nodes.append(_node(host, i, control, address, rails[i] if rails else [], everything[i], notes))
+        notes += [f"{nodes[-1]['name']}: {why}" for why in left_out(host)]
         notes += [
             f"{nodes[-1]['name']}: {c.hca} ({c.interface}, {c.network}) has no partner on the other hosts: not used as a rail"
             for c in (left[i] if left else [])
         ]
-    real = all(not isinstance(h.gpus, Missing) for h in hosts) and all(
-        _on_pcie(h, r) for h, r in zip(hosts, rails or [[]] * len(hosts), strict=True)
-    )
+    real = not any(_software_rdma(h) for h in hosts)
     data: dict[str, Any] = {
         "name": name,
         "description": "Written by `python -m pytest_h20 discover`",
         "kind": "hardware" if real else "lab",
     }
     stood_in = _stood_in(hosts)
-    if stood_in:
+    if stood_in and real:
+        notes.append(f"no {' and no '.join(stood_in)} on every host: an acceptance needs both, and will be red until they are there")
+    elif stood_in:
         data["stood_in"] = stood_in
     if ssh:
         data["ssh"] = dict(ssh)
     data["nodes"] = nodes
     template = like if like is not None else DEFAULTS
     data["model"] = dict(template["model"]) if like is not None else _model(hosts, notes)
-    data["engines"] = template["engines"] if like is not None else _engines(hosts, notes)
+    data["engines"] = template["engines"] if like is not None else _engines(hosts, notes, versions or {})
     for section in ("load", "gates", "attach", "run_dir_on_node"):
         if like is not None and section in like:
             data[section] = like[section]
     data["expect"] = {**(dict(like.get("expect") or {}) if like is not None else {}), **_expect(hosts, rails, real)}
     return Proposal(data, notes)
+
+
+def _software_rdma(host: Found) -> bool:
+    """Every RDMA device of it is software (no PCI address): that is a lab. A device or driver that is missing or broken is not."""
+    return not isinstance(host.rdma, Missing) and bool(host.rdma.hcas) and not any(h.pci for h in host.rdma.hcas)
 
 
 def _on_pcie(host: Found, rails: Sequence[Candidate]) -> bool:
@@ -293,18 +350,55 @@ def _model(hosts: Sequence[Found], notes: list[str]) -> dict[str, Any]:
     return model
 
 
-def _engines(hosts: Sequence[Found], notes: list[str]) -> dict[str, Any]:
+def engine_images(hosts: Sequence[Found]) -> dict[str, str]:
+    """The image of each engine that is on all hosts."""
     images = _common([() if isinstance(h.images, Missing) else h.images for h in hosts])
+    found = {e: next((i for i in images if re.search(pattern, i)), None) for e, pattern in ENGINE_IMAGES.items()}
+    return {engine: image for engine, image in found.items() if image}
+
+
+ENGINE_IMAGES = {"sglang": r"(^|/)sglang\b", "vllm": r"(^|/)vllm\b|vllm-openai"}
+
+
+def _for_version(engine: str, image: str, profile: dict[str, Any], told: Versions | Missing | None, notes: list[str]) -> None:
+    """Flags as this version takes them; what it is, is noted."""
+    version = "" if told is None or isinstance(told, Missing) else told.package(engine)
+    if not version:
+        why = f": {told}" if isinstance(told, Missing) else ""
+        notes.append(f"{engine}: the image {image} does not say its version{why}; the flags are those of the write-up's version")
+        return
+    notes.append(f"{engine}: the image {image} holds {engine} {version}")
+    if engine == "vllm" and Version.parse(version).at_least("0.9.0") and profile["flags"].pop("enable-reasoning", None):
+        notes.append("vllm: --enable-reasoning is left out: since 0.9.0 --reasoning-parser alone is enough")
+
+
+def _engines(hosts: Sequence[Found], notes: list[str], versions: Mapping[str, Versions | Missing]) -> dict[str, Any]:
+    images = engine_images(hosts)
     gpus = [len(h.gpus.gpus) for h in hosts if not isinstance(h.gpus, Missing)]
     ranks = sum(gpus) if len(gpus) == len(hosts) and len(set(gpus)) == 1 and gpus[0] else 16
     engines: dict[str, Any] = {}
-    for engine, pattern in (("sglang", r"(^|/)sglang\b"), ("vllm", r"(^|/)vllm\b|vllm-openai")):
-        image = next((i for i in images if re.search(pattern, i)), None)
-        profile = {**DEFAULTS["engines"][engine], "tensor_parallel": ranks, **({"image": image} if image else {})}
-        if not image:
+    for engine in ENGINE_IMAGES:
+        image = images.get(engine)
+        if images and not image:
+            notes.append(f"no {engine} image is on all hosts: the engine is left out")
+            continue
+        profile = {**deepcopy(DEFAULTS["engines"][engine]), "tensor_parallel": ranks, **({"image": image} if image else {})}
+        if image:
+            _for_version(engine, image, profile, versions.get(image), notes)
+        else:
             notes.append(f"no {engine} image is on all hosts: the profile names the write-up's")
+        if engine == "sglang" and ranks == 16 and _write_ups(hosts):
+            profile["limits"] = str(environments() / "thresholds" / "sglang-default.yaml")
+        else:
+            notes.append(f"{engine}: no limits are known for it here, its throughput is not judged: --h20-calibrate writes them")
         engines[engine] = {"default": "default", "profiles": {"default": profile}}
     return engines
+
+
+def _write_ups(hosts: Sequence[Found]) -> bool:
+    """The write-up's machines and model: its figures are limits here."""
+    h20 = all(not isinstance(h.gpus, Missing) and all(re.search(r"\bH20\b", g.name) for g in h.gpus.gpus) for h in hosts)
+    return h20 and any(m.r1 for m in _common([() if isinstance(h.models, Missing) else h.models for h in hosts]))
 
 
 def _stood_in(hosts: Sequence[Found]) -> list[str]:
@@ -334,9 +428,9 @@ def _expect(hosts: Sequence[Found], rails: Sequence[Sequence[Candidate]], real: 
         }
         if len(links) == 1 and (count := links.pop()):
             expect["nvlinks"] = count
-        if any(g.source == "csv" for g in gpus):
+        if not real and any(g.source == "csv" for g in gpus):
             allowed += ["environment.gpu_*"]
-    else:
+    elif not real:
         allowed += ["environment.gpu*", "environment.driver*", "environment.cuda", "environment.nvlink", "fabric.gpudirect"]
         allowed += ["environment.nodes_agree", "environment.distinct_machines"]
     rates = {r.rate_gbps for mine in rails for r in mine if r.rate_gbps}

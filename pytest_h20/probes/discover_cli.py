@@ -68,7 +68,7 @@ def discover(options: argparse.Namespace) -> str:
     from pytest_h20.connect import connect_all
     from pytest_h20.inventory import parse_inventory, read_yaml
     from pytest_h20.probes import gpu, host, net, rdma
-    from pytest_h20.probes.discover import DEFAULTS, IMAGES, MODELS, Found, propose, render
+    from pytest_h20.probes.discover import DEFAULTS, IMAGES, MODELS, REACHED, Found, engine_images, image_version, propose, render
     from pytest_h20.probes.script import build, split
 
     like: dict[str, Any] | None = None
@@ -85,7 +85,7 @@ def discover(options: argparse.Namespace) -> str:
     engines = {k: {"default": "default", "profiles": {"default": v}} for k, v in DEFAULTS["engines"].items()}
     asking = {"name": "discover", "kind": "lab", "ssh": ssh, "nodes": nodes, "model": DEFAULTS["model"], "engines": engines}
     connected = connect_all(parse_inventory(asking, "discover"))
-    probes = (host.SYSTEM, net.NETWORK, rdma.RDMA, gpu.GPUS, gpu.NVLINKS, MODELS, IMAGES)
+    probes = (host.SYSTEM, net.NETWORK, rdma.RDMA, gpu.GPUS, gpu.NVLINKS, MODELS, IMAGES, REACHED)
 
     def one(spec: dict[str, Any]) -> Found:
         node = connected[spec["name"]]
@@ -93,8 +93,6 @@ def discover(options: argparse.Namespace) -> str:
             sections = split(node.run(build(probes), timeout=120.0).stdout)
         except TransportError as error:
             raise TransportError(f"{spec['address']}: {error}") from None
-        finally:
-            node.close()
         return Found(
             spec["address"],
             host.SYSTEM.read(sections),
@@ -104,11 +102,19 @@ def discover(options: argparse.Namespace) -> str:
             gpu.NVLINKS.read(sections),
             MODELS.read(sections),
             IMAGES.read(sections),
+            REACHED.read(sections),
         )
 
-    with ThreadPoolExecutor(max_workers=len(nodes)) as pool:
-        found = list(pool.map(one, nodes))
-    proposal = propose(found, like=like, name=options.name, ssh=ssh or None)
+    try:
+        with ThreadPoolExecutor(max_workers=len(nodes)) as pool:
+            found = list(pool.map(one, nodes))
+        head = connected[nodes[0]["name"]]
+        asked = {} if like is not None else {image: image_version(image) for image in engine_images(found).values()}
+        versions = {i: p.read(split(head.run(build((p,)), timeout=p.seconds + 20.0).stdout)) for i, p in asked.items()}
+    finally:
+        for node in connected.values():
+            node.close()
+    proposal = propose(found, like=like, name=options.name, ssh=ssh or None, versions=versions)
     for node, spec in zip(proposal.data["nodes"], nodes, strict=True):
         if "ssh" in spec:
             node["ssh"] = spec["ssh"]

@@ -27,6 +27,8 @@ def suite_properties(view: RunView) -> Iterator[Property]:
     yield "h20.inventory", header.name
     for obstacle in header.obstacles:
         yield "h20.obstacle", obstacle
+    for condition in header.conditions:
+        yield "h20.condition", condition
     for gate in view.decision.gates:
         yield f"h20.gate.{gate.name.value}", gate.status.value
 

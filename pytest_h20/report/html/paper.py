@@ -20,7 +20,7 @@ UNKNOWN = "not recorded"
 def first_page(view: RunView) -> Html:
     """The page to sign."""
     status, words = outcome(view)
-    conditions = view.header.obstacles
+    conditions = (*view.header.obstacles, *view.header.conditions)
     return tag(
         "section",
         tag("p", tag("strong", f"{ICONS[status]} {words}"), f": {view.header.name}", class_="h20-verdict"),

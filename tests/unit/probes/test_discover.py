@@ -9,8 +9,9 @@ from pytest_h20.errors import UsageError
 from pytest_h20.inventory import Inventory
 from pytest_h20.probes import discover_cli, gpu, host, net, rdma, standin
 from pytest_h20.probes.checks import all_verdicts
-from pytest_h20.probes.discover import IMAGES, MODELS, Found, ModelFound, Proposal, check, propose, render
+from pytest_h20.probes.discover import IMAGES, MODELS, REACHED, Found, ModelFound, Proposal, check, propose, render
 from pytest_h20.probes.gather import gather
+from pytest_h20.probes.image import Versions
 from pytest_h20.probes.script import Missing, Section, build, split
 from pytest_h20.transport.base import CommandResult
 from tests.unit.probes.cluster import Cluster, blog_cluster
@@ -121,6 +122,64 @@ def test_a_lab_says_that_it_is_one_and_what_may_stay_unmeasured() -> None:
     assert inventory.kind == "lab"
     assert inventory.stood_in == ("GPU", "RDMA")
     assert "environment.gpu*" in inventory.expect.unmeasured_ok
+
+
+def test_real_hardware_that_is_broken_is_no_lab() -> None:
+    cluster = blog_cluster()
+    cluster.other.machine.overrides["gpus"] = Section(127, "", "nvidia-smi is not installed")
+    for rail in cluster.other.machine.rails[1:]:
+        rail.state = "1: DOWN"
+    proposal = propose(found(cluster))
+    inventory = check(proposal)
+    assert (inventory.kind, inventory.stood_in) == ("hardware", ())
+    assert inventory.expect.unmeasured_ok == ()
+    assert any("no GPU" in note for note in proposal.notes)
+
+
+def test_every_port_and_engine_left_out_says_why() -> None:
+    cluster = blog_cluster()
+    cluster.other.machine.rails[8].state = "1: DOWN"
+    proposal = propose(found(cluster))
+    text = render(proposal)
+    for words in ("node02: mlx5_8 port 1: its state is DOWN, not ACTIVE", "no vllm image is on all hosts: the engine is left out"):
+        assert any(words in note for note in proposal.notes), proposal.notes
+        assert f"# NOTE: {words}" in text
+    assert list(proposal.data["engines"]) == ["sglang"]
+
+
+def test_the_image_says_its_version_and_the_flags_are_of_that_version() -> None:
+    hosts = [Found(**{**h.__dict__, "images": ("vllm/vllm-openai:v0.11.0", "lmsysorg/sglang:x")}) for h in found(blog_cluster())]
+
+    def flags(version: str) -> dict[str, object]:
+        told = {"vllm/vllm-openai:v0.11.0": Versions("3.12.3", (("vllm", version),), "", "", "")}
+        proposal = propose(hosts, versions=told)
+        assert any(f"holds vllm {version}" in note for note in proposal.notes)
+        assert any("lmsysorg/sglang:x does not say its version" in note for note in proposal.notes)
+        made: dict[str, object] = proposal.data["engines"]["vllm"]["profiles"]["default"]["flags"]
+        return made
+
+    assert "enable-reasoning" in flags("0.8.2")
+    assert "enable-reasoning" not in flags("0.11.0")
+    assert "enable-reasoning" in flags("0.8.5"), "one proposal leaves the next alone"
+
+
+def test_the_write_ups_limits_are_for_the_write_ups_machines() -> None:
+    hosts = found(blog_cluster())
+    profile = propose(hosts).data["engines"]["sglang"]["profiles"]["default"]
+    assert profile["limits"].endswith("thresholds/sglang-default.yaml")
+    other = [Found(**{**h.__dict__, "models": ()}) for h in hosts]
+    assert "limits" not in propose(other).data["engines"]["sglang"]["profiles"]["default"]
+
+
+def test_behind_a_bastion_the_session_itself_tells_the_control_interface() -> None:
+    hosts = found(blog_cluster())
+    n = hosts[0].network
+    assert isinstance(n, net.Network)
+    fields = {"network": net.Network(n.interfaces, None, None), "address": "bastion", "reached": hosts[0].address}
+    node = propose([Found(**{**hosts[0].__dict__, **fields}), hosts[1]]).data["nodes"][0]
+    assert (node["control_interface"], node["host_ip"]) == ("xgbe0", hosts[0].address)
+    assert REACHED.parse("ssh=10.0.0.9 51000 10.63.65.207 22\n") == "10.63.65.207"
+    assert REACHED.parse("ssh=\n") == ""
 
 
 def test_small_probes() -> None:
