@@ -285,7 +285,7 @@ def table(cells: Sequence[Cell], who: tuple[str, str]) -> Html:
         "tr",
         *(
             tag("th", words, scope="col")
-            for words in ("In / out", "At a time", "Figure", "Measured", "Limit", "Write-up", "Hardware", "Result")
+            for words in ("In / out", "At a time", "Figure", "Measured", "p50", "p99", "Limit", "Write-up", "Hardware", "Result")
         ),
     )
     rows = [_row(cell, metric) for cell in cells for metric in METRIC_ORDER]
@@ -298,19 +298,27 @@ def table(cells: Sequence[Cell], who: tuple[str, str]) -> Html:
     )
 
 
+def _percentile(cell: Cell, metric: str, percent: int) -> str:
+    """Of a time; a rate of all requests together has none."""
+    value = cell.figure(metric.replace("mean_", f"p{percent}_")) if metric.startswith("mean_") else None
+    return "–" if value is None else f"{number(value)} {METRICS[metric][1]}"
+
+
 def _row(cell: Cell, metric: str) -> Html:
     title, unit = METRICS[metric]
     limit = cell.limits.get(metric)
     wanted: Child = tag("span", limit_words(limit), title=str(limit.origin)) if limit else "–"
     best = "at most" if higher_is_better(metric) else "at least"
-    floor = f"{best} {number(cell.floor[metric])}" if metric in cell.floor else "–"
+    floor = f"{best} {number(cell.floor[metric])} {unit}" if metric in cell.floor else "–"
     cells = (
         ("In / out", f"{cell.input_len} / {cell.output_len}"),
         ("At a time", str(cell.concurrency)),
         ("Figure", title),
         ("Measured", f"{number(cell.figure(metric))} {unit}" if cell.figure(metric) is not None else "–"),
+        ("p50", _percentile(cell, metric, 50)),
+        ("p99", _percentile(cell, metric, 99)),
         ("Limit", wanted),
-        ("Write-up", number(cell.blog.get(metric))),
+        ("Write-up", f"{number(cell.blog[metric])} {unit}" if metric in cell.blog else "–"),
         ("Hardware", floor),
         ("Result", join(chip(cell_status(cell, metric)), f" {cell.reason}" if cell.reason else "")),
     )

@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pytest_h20.report.compare import compare, side
+from pytest_h20.report.html.charts import figures
 from pytest_h20.report.html.first_screen import blocking
 from pytest_h20.report.html.page import comparison_page, page, run_page, summary_html, title
 from pytest_h20.report.html.rails import links
@@ -153,6 +154,15 @@ def test_every_chart_has_a_table(sample: Sample) -> None:
     text = read(sample("clean")).text
     assert "sglang default: figures of every cell" in text
     assert text.count("at least 261.7 tok/s") >= 1
+
+
+def test_times_have_their_percentiles_and_every_figure_its_unit() -> None:
+    cell = Cell(engine="vllm", input_len=8, output_len=8, concurrency=1, output_throughput=100.0, mean_ttft_ms=50.0, mean_tpot_ms=5.0,
+                more={"p50_ttft_ms": 44.0, "p99_ttft_ms": 91.0}, blog={"mean_ttft_ms": 60.0}, floor={"mean_ttft_ms": 3.0})  # fmt: skip
+    text = Page(str(figures([cell]))).text
+    assert "50 ms 44 ms 91 ms" in text
+    assert "60 ms" in text
+    assert "at least 3 ms" in text
 
 
 def test_a_single_cell_can_be_drawn(sample: Sample) -> None:
