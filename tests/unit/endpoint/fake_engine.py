@@ -536,7 +536,7 @@ class _Handler(BaseHTTPRequestHandler):
                 if fake.has("completions_split"):
                     choice["reasoning"] = "split all the same"
             choices.append(choice)
-        if fake.has("mixes_answers") and number % 5 == 0 and chat and choices[0]["message"]["content"]:
+        if fake.has("mixes_answers") and sum(prompt) % 3 == 0 and chat and choices[0]["message"]["content"]:
             choices[0]["message"]["content"] = "\n\n6000"
         self.answer(
             200,
