@@ -6,9 +6,11 @@ what is accepted. The JSON Schema of these models is checked in as ``environment
 
 from __future__ import annotations
 
+import difflib
 import getpass
 import ipaddress
 import json
+import math
 import os
 import re
 from collections.abc import Callable, Iterator, Mapping
@@ -16,7 +18,17 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, JsonValue, ValidationError, field_validator, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    JsonValue,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
 
 from pytest_h20.errors import UsageError
 from pytest_h20.expect import Expect
@@ -30,6 +42,18 @@ class _Model(BaseModel):
 
 def _gpus_text(value: object) -> object:
     return str(value) if isinstance(value, int) and not isinstance(value, bool) else value
+
+
+def _bare_host(text: str) -> str:
+    """Only a host: what else people write there would be taken for a part of its name, and every node would be unreachable."""
+    if "@" in text:
+        raise ValueError("give the host alone; the user goes into `ssh: {user: ...}`")
+    host, colon, port = text.rpartition(":")
+    if colon and ":" not in host and port.isdigit():
+        raise ValueError(f"give the host alone; the port goes into `ssh: {{port: {port}}}`")
+    if not text or any(c.isspace() or not c.isprintable() for c in text):
+        raise ValueError("give a host name or an IP address, without blanks or line ends")
+    return text
 
 
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", max_length=63)]
@@ -88,7 +112,7 @@ class NodeSpec(_Model):
     """One machine."""
 
     name: Name = Field(description="how reports call the machine")
-    address: str = Field(description="where SSH (or the local transport) reaches it")
+    address: Annotated[str, AfterValidator(_bare_host)] = Field(description="where SSH (or the local transport) reaches it")
     transport: Literal["ssh", "local"] = Field("ssh", description="'local': the node is this machine")
     ssh: Ssh | None = Field(None, description="what differs from the common `ssh`")
     host_ip: str | None = Field(None, description="address the engine must use (IPv4 on dual-stack hosts); default: address")
@@ -126,6 +150,13 @@ class Model(_Model):
     kind: Literal["deepseek-r1", "other"] = Field(
         "deepseek-r1", description="'deepseek-r1' also checks its code files and knows the hardware floor of its TPOT"
     )
+
+    @model_validator(mode="after")
+    def _inside_its_mount(self) -> Model:
+        mount = self.mount.rstrip("/")
+        if self.path.startswith("/") and self.path.rstrip("/") != mount and not self.path.startswith(mount + "/"):
+            raise ValueError(f"path {self.path!r} is outside mount {self.mount!r}: the container would not see it; begin it with the mount")
+        return self
 
     @property
     def on_host(self) -> str:
@@ -418,12 +449,80 @@ def _read(path: Path) -> object:
 def read_yaml(text: str, source: str) -> object:
     """Safe YAML with duplicate keys refused. Raises ``UsageError`` with line and column."""
     try:
-        return yaml.load(text, Loader=_UniqueKeyLoader)
+        loader = _UniqueKeyLoader(text)
+        node = loader.get_single_node()
+        if node is None:
+            return None
+        if _expanded(node, {}) > MOST_NODES:
+            raise UsageError(f"{source}: more than {MOST_NODES} values once its aliases (*name) are followed; write them out")
+        data = loader.construct_document(node)
+        if problem := _no_plain_data(data, ""):
+            raise UsageError(f"{source}: {problem}")
+        return data
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         where = f":{mark.line + 1}:{mark.column + 1}" if mark else ""
         problem = getattr(error, "problem", None) or str(error)
-        raise UsageError(f"{source}{where}: not valid YAML: {problem}") from None
+        raise UsageError(f"{source}{where}: not valid YAML: {problem}{_shown(text, mark, problem)}") from None
+    except RecursionError:
+        raise UsageError(f"{source}: not valid YAML: nested too deeply, or an alias (*name) inside of what it names") from None
+    except (ValueError, OverflowError, TypeError, LookupError, AttributeError) as error:  # PyYAML's constructors, of odd scalars
+        raise UsageError(f"{source}: not valid YAML: {type(error).__name__}: {str(error)[:200]}; quote what is meant as text") from None
+
+
+MOST_NODES = 200_000
+"""A cluster of a thousand nodes has fewer; 700 bytes of nested aliases stand for billions."""
+MOST = 2**63
+HINTS = (
+    ("mapping values are not allowed", "quote a value that holds ': '; and indent the lines of one mapping alike"),
+    ("'\\t'", "indent with blanks, not with tabs"),
+    ("cannot start any token", "quote a value that begins with this character"),
+    ("expected ',' or", "close the bracket, or put a comma between the items"),
+    ("could not find expected ':'", "a pair is `key: value`, with a blank after the colon"),
+    ("expected <block end>", "indent all items of a list, and all keys of a mapping, alike"),
+    ("alias", "quote a value that begins with * or &"),
+    ("while scanning a quoted scalar", "close the quotation mark"),
+)
+"""Words of PyYAML's problem -> what most people meant."""
+
+
+def _shown(text: str, mark: yaml.Mark | None, problem: str) -> str:
+    """The line with a caret below the place, and a hint."""
+    hint = next((f"\n    hint: {hint}" for words, hint in HINTS if words in problem), "")
+    lines = text.split("\n")
+    if mark is None or mark.line >= len(lines):
+        return hint
+    start = max(0, mark.column - 80)
+    line = "".join(c if c.isprintable() else " " for c in lines[mark.line][start : start + 120])
+    return f"\n    {line}\n    {' ' * (mark.column - start)}^{hint}"
+
+
+def _expanded(node: yaml.Node, known: dict[int, int]) -> int:
+    """How many values a document holds once its aliases are followed, counted without following any twice."""
+    if not isinstance(node, yaml.CollectionNode):
+        return 1
+    if id(node) not in known:
+        known[id(node)] = MOST_NODES  # what holds itself has no end
+        inner = [n for pair in node.value for n in pair] if isinstance(node, yaml.MappingNode) else node.value
+        known[id(node)] = 1 + sum(_expanded(n, known) for n in inner)
+    return known[id(node)]
+
+
+def _no_plain_data(value: object, where: str) -> str:
+    """What no field of ours takes, found before anything reckons with it: keys that are not text, numbers without end."""
+    if isinstance(value, Mapping):
+        for key, inner in value.items():
+            if not isinstance(key, str):
+                return f"{where or 'the file'}: key {str(key)[:40]} is not text: quote it"
+            if problem := _no_plain_data(inner, f"{where}.{key}".lstrip(".")):
+                return problem
+    elif isinstance(value, list):
+        return next((p for i, inner in enumerate(value) if (p := _no_plain_data(inner, f"{where}[{i}]"))), "")
+    elif isinstance(value, float) and not math.isfinite(value):
+        return f"{where} = {value}: a finite number is needed"
+    elif isinstance(value, int) and not -MOST < value < MOST:
+        return f"{where}: the number has more digits than any figure of ours; quote it if it is text"
+    return ""
 
 
 def parse_inventory(data: object, source: str, base: Path | None = None) -> Inventory:
@@ -479,7 +578,11 @@ def explain(error: ValidationError, source: str) -> list[str]:
                 lines.append(f"{source}: {prefix}{line}")
             continue
         if item["type"] == "extra_forbidden":
-            message = f"unknown field; accepted here: {', '.join(_fields_at(item['loc'][:-1])) or 'none'}"
+            fields = _fields_at(item["loc"][:-1])
+            near = difflib.get_close_matches(str(item["loc"][-1]), fields, 1)
+            message = f"unknown field; accepted here: {', '.join(fields) or 'none'}" + (f"; did you mean {near[0]!r}?" if near else "")
+        elif item["type"] in ("tuple_type", "list_type"):
+            message = "a list is needed: [a, b], or one `- a` line for each"
         elif item["type"] == "missing":
             lines.append(f"{source}: {where}: missing; this field is required")
             continue
@@ -488,7 +591,10 @@ def explain(error: ValidationError, source: str) -> list[str]:
 
 
 def _value(value: object) -> str:
-    text = json.dumps(value, ensure_ascii=False, default=str)
+    try:
+        text = json.dumps(value, ensure_ascii=False, default=str)
+    except (TypeError, ValueError, RecursionError):
+        text = f"({type(value).__name__})"
     return text if len(text) <= 60 else text[:57] + "..."
 
 

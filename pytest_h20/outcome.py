@@ -25,11 +25,14 @@ class Outcome:
     duration_s: float
     when: str = "call"
     place: str = ""
+    asserted: bool = False
 
     @property
     def setup_error(self) -> SetupError | None:
-        """What the report shows large: a bring-up that failed, or a test that broke outside of any check."""
-        if self.outcome != "failed" or not (self.broke or self.when == "setup"):
+        """What the report shows large: a bring-up that failed, or a test that broke outside of any check. A failing assert
+        in a test of a gate says what it found."""
+        told = self.when == "call" and self.asserted and self.gate is not None
+        if self.outcome != "failed" or told or not (self.broke or self.when == "setup"):
             return None
         blocking = next((v for v in self.verdicts if v.status.blocks), None)
         cause = blocking.reason if blocking is not None else ""
@@ -52,12 +55,20 @@ class Outcome:
 
 
 def outcome_of(
-    test_id: str, when: str, outcome: str, reason: str, gate: str | None, verdicts: Sequence[Verdict], duration: float
+    test_id: str,
+    when: str,
+    outcome: str,
+    reason: str,
+    gate: str | None,
+    verdicts: Sequence[Verdict],
+    duration: float,
+    asserted: bool = False,
 ) -> Outcome:
     """Complete the verdicts of a test that belongs to a gate.
 
     A test that passed without a verdict of its own counts as one (a foreign test with plain asserts). One that was skipped is
-    ``SKIP`` with its reason. One that broke before or beside its verdicts is ``UNKNOWN``: the check itself could not be made.
+    ``SKIP`` with its reason. One whose assert does not hold (``asserted``) is ``FAIL``. One that broke before or beside its verdicts
+    is ``UNKNOWN``: the check itself could not be made.
     """
     told = list(verdicts)
     failed_by_verdict = outcome != "failed" or any(v.status.blocks for v in told)
@@ -65,14 +76,18 @@ def outcome_of(
     if gate is not None and (not told or broke):
         check = f"{gate}.{check_name(test_id)}"
         subject = _parameters(test_id)
-        if broke:
+        if broke and asserted and when == "call":
+            title = check_name(test_id).replace("_", " ")
+            reason_line = f"{test_id}: {_last_line(reason)}"
+            told.append(_verdict(check, Status.FAIL, title, subject, reason_line, "see the test's own output in the report"))
+        elif broke:
             title = "The check itself broke" if when == "call" else "The check could not start"
             told.append(_verdict(check, Status.UNKNOWN, title, subject, _last_line(reason), "see the traceback in the report"))
         elif outcome == "skipped":
             told.append(_verdict(check, Status.SKIP, "Skipped", subject, reason, ""))
         elif outcome == "passed":
             told.append(_verdict(check, Status.PASS, check_name(test_id).replace("_", " "), subject, "", ""))
-    return Outcome(test_id, gate, tuple(told), outcome, reason if outcome != "passed" else "", broke, duration, when)
+    return Outcome(test_id, gate, tuple(told), outcome, reason if outcome != "passed" else "", broke, duration, when, asserted=asserted)
 
 
 def not_measured(test_id: str, gate: str, error: Exception) -> Verdict:

@@ -43,8 +43,9 @@ class Reporting:
         if report.when != "call" and not (report.when == "setup" and not report.passed):
             return report
         verdicts = [*item.stash.get(VERDICTS_KEY, []), *_carried(call)]
+        asserted = call.excinfo is not None and isinstance(call.excinfo.value, (AssertionError, pytest.fail.Exception))
         outcome = outcome_of(
-            report.nodeid, report.when, report.outcome, _reason(report), gate_of(item), verdicts, report.duration
+            report.nodeid, report.when, report.outcome, _reason(report), gate_of(item), verdicts, report.duration, asserted
         )
         if said_by_us(item, report, len(verdicts)):
             outcome = replace(outcome, place=place_of(item))

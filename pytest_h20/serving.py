@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shlex
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -194,8 +195,7 @@ def nccl_files(session: Session, cluster: ClusterState, node: str) -> list[tuple
         return own_nccl_files(unrecorded(session.nodes[node]), cluster.node_dirs[node])
     if not pattern:
         return []
-    # The pattern is expanded by the node's shell: it is ours, or the inventory's author's.
-    listing = session.nodes[node].run(f"ls -1d {pattern} 2>/dev/null || true", timeout=30.0).stdout.split()
+    listing = session.nodes[node].run(f"ls -1d -- {glob_word(pattern)} 2>/dev/null || true", timeout=30.0).stdout.splitlines()
     return [(path.rsplit("/", 1)[-1], unrecorded(session.nodes[node]).get(path)) for path in listing]
 
 
@@ -208,3 +208,8 @@ def own_nccl_files(node: Node, folder: str) -> list[tuple[str, bytes]]:
     listing = node.run("find %s -maxdepth 1 -type f -name 'nccl.*' -print", folder, timeout=30.0).stdout.splitlines()
     names = sorted(path.rpartition("/")[2] for path in listing if re.fullmatch(r"nccl\.[A-Za-z0-9_.-]+", path.rpartition("/")[2]))
     return [(name, node.get(f"{folder}/{name}", 0, MOST_OF_A_LOG)) for name in names]
+
+
+def glob_word(pattern: str) -> str:
+    """A glob as one word for a shell: only ``*``, ``?`` and ``[...]`` mean something in it."""
+    return "".join(part if part in ("*", "?", "[", "]") else shlex.quote(part) for part in re.split(r"([*?\[\]])", pattern) if part)

@@ -263,7 +263,7 @@ def decide(verdicts: Sequence[Verdict], required: Sequence[GateName], *, accepta
         blocking = [v for v in mine if v.status.blocks]
         passed = any(v.status in (Status.PASS, Status.WARN) for v in mine)
         if blocking:
-            status, reason = worst(v.status for v in blocking), blocking[0].title
+            status, reason = worst(v.status for v in blocking), headline(blocking)
         elif passed:
             status, reason = worst(v.status for v in mine if v.status is not Status.SKIP), ""
         elif not mine:
@@ -283,6 +283,23 @@ def decide(verdicts: Sequence[Verdict], required: Sequence[GateName], *, accepta
     else:
         reason = "every gate holds"
     return Decision(accepted=green and acceptance, green=green, reason=reason, gates=tuple(gates))
+
+
+def headline(blocking: Sequence[Verdict]) -> str:
+    """The worst and earliest of a gate's red verdicts, with subject and figure. Checks are recorded in the order in which they
+    are made, so the earliest is the cause; a title says what should hold and would sound true."""
+    first = max(blocking, key=lambda v: v.status.rank)
+    found = first.reason or _missed(first) or f"{first.title}: {'FAILED' if first.status is Status.FAIL else 'could not be measured'}"
+    found = next((line.strip() for line in found.splitlines() if line.strip()), first.title)
+    return found if not first.subject or found.startswith(first.subject) else f"{first.subject}: {found}"
+
+
+def _missed(verdict: Verdict) -> str:
+    """What was measured against what was wanted."""
+    if verdict.measured is None or verdict.limit is None:
+        return ""
+    unit = f" {verdict.unit}" if verdict.unit else ""
+    return f"{verdict.title}: measured {_short(verdict.measured)}{unit}, wanted {verdict.limit}"
 
 
 def _why_skipped(verdicts: Sequence[Verdict]) -> str:

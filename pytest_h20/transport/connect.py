@@ -134,7 +134,7 @@ def resolve(label: str, settings: SshSettings) -> Target:
     if settings.key_file is not None:
         keys = (Path(settings.key_file).expanduser(),)
         if not keys[0].is_file():
-            raise UsageError(f"{label}: the key file {keys[0]} is not there: name the private key in `key_file`")
+            raise UsageError(f"{label}: the key file {keys[0]} is not there: name the private key in `key`")
     else:
         named = [Path(p).expanduser() for p in config.get("identityfile", [])]
         standard = [Path(f"~/.ssh/{n}").expanduser() for n in ("id_ed25519", "id_ecdsa", "id_rsa")]
@@ -586,7 +586,7 @@ def _refused(target: Target, tried: _Tried, allowed: Sequence[str]) -> str:
     key = next(iter(target.key_files), "KEY")
     return ": ".join(parts) + (
         f". Next: `ssh-copy-id -i {key}.pub -p {target.port} {target.user}@{target.host}`, "
-        "or set the right `user` and `key_file`"
+        "or set the right `user` and `key`"
     )
 
 
