@@ -260,9 +260,10 @@ class Ledger:
         with self._lock:
             if self._open:
                 return
-            self._opened(self.node.name)
             said = {"owner": asdict(self._owner), "process": asdict(self._process), "token": self._token}
             self._append(said, f"mkdir -p ./{self.run}.tmp || fail 'no room'\n")
+            # Only now: a node that never answered holds nothing of this run, and is not asked again at its end.
+            self._opened(self.node.name)
             self._open = True
         threading.Thread(target=self._beat, daemon=True, name=f"h20-beat-{self.node.name}").start()
 
