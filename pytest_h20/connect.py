@@ -20,6 +20,15 @@ def connect_all(inventory: Inventory, sink: Sink | None = None) -> dict[str, Nod
     return {spec.name: connect_one(inventory, spec, sink) for spec in inventory.nodes}
 
 
+def refuse_unusable_settings(inventory: Inventory) -> None:
+    """Raises ``UsageError`` when the settings of a node can never connect; nothing is reached."""
+    from pytest_h20.transport.connect import refuse_unusable
+
+    for spec in inventory.nodes:
+        if spec.transport == "ssh":
+            refuse_unusable(spec.name, ssh_settings(spec.address, inventory.ssh_of(spec)))
+
+
 def connect_one(inventory: Inventory, spec: NodeSpec, sink: Sink | None = None) -> Node:
     """One node, its traffic recorded into ``sink`` when given."""
     from pytest_h20.transport.recording import RecordingNode

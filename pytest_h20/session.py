@@ -14,7 +14,7 @@ from pytest_h20.cluster.launch import Target, started_by
 from pytest_h20.cluster.ledger import Ledger, LedgerNode, Owner
 from pytest_h20.cluster.shared import Shared
 from pytest_h20.conditions import conditions, obstacles
-from pytest_h20.connect import connect_all
+from pytest_h20.connect import connect_all, refuse_unusable_settings
 from pytest_h20.errors import UsageError
 from pytest_h20.inventory import Attach, Inventory, load_inventory, parse_inventory, with_limits
 from pytest_h20.options import BY_DEST, Setting
@@ -173,6 +173,8 @@ def build(
         inventory = attach_inventory(attach, settings["h20_engine"].value)
         cannot.append("attached without an inventory: machines, fabric, weights and RDMA were not looked at")
     inventory = as_real_as_it_was(inventory, change(inventory))
+    if nodes and rehearsal is None:
+        refuse_unusable_settings(inventory)
     if settings["h20_limits"]:
         limits = str(Path(settings["h20_limits"].value).resolve())
         inventory = with_limits(inventory, lambda *_: limits)

@@ -127,6 +127,13 @@ class View:
         return self.spec.name
 
     @property
+    def silence(self) -> str:
+        """Why this node told nothing at all; empty when it told anything."""
+        n = self.node
+        lost = [fact.reason for fact in (n.system, n.limits, n.tools, n.network, n.kernel_log) if isinstance(fact, Missing)]
+        return lost[0] if len(lost) == 5 and len(set(lost)) == 1 else ""
+
+    @property
     def head(self) -> bool:
         """True for the node that rank 0 runs on."""
         profile = self.all.profile
@@ -174,6 +181,11 @@ class RailView:
             return None
         other = views[(views.index(self.view) + 1) % len(views)]
         return RailView(other, other.spec.rails[self.index], self.index) if self.index < len(other.spec.rails) else None
+
+    @property
+    def ends(self) -> tuple[View, ...]:
+        """The nodes at both ends."""
+        return (self.view,) if self.peer is None else (self.view, self.peer.view)
 
     @property
     def address(self) -> str:

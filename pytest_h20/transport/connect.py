@@ -641,6 +641,24 @@ def _unusable(path: Path, error: Exception) -> str:
     return f"the key {path} cannot be used: {error or type(error).__name__} (OpenSSH or PEM private key wanted)"
 
 
+def refuse_unusable(label: str, settings: SshSettings) -> None:
+    """Raises ``UsageError`` for what no connection can be made with, before any is tried: a ``key`` that is not there, that others
+    can read or that is no key, and all that `resolve` refuses. A key with a passphrase may be the agent's."""
+    target = resolve(label, settings)
+    import paramiko
+
+    for path in target.key_files if target.explicit_keys else ():
+        if (mode := _open_to_others(path)) is not None:
+            open_to_others = f"the key {path} can be read by other users (mode {mode:04o})"
+            raise UsageError(f"{label}: {open_to_others}, and OpenSSH refuses it: chmod 600 {path}")
+        try:
+            paramiko.PKey.from_path(path)
+        except Exception as error:  # cryptography and paramiko raise a dozen types here, all meaning "not this file"
+            reason = _unusable(path, error)
+            if "passphrase" not in reason:
+                raise UsageError(f"{label}: {reason}; name the private key in `key`") from None
+
+
 # --- a connection that comes back ----------------------------------------------------------------------------------------
 
 

@@ -43,6 +43,27 @@ def test_inventory_errors_name_the_place(
     assert "cluster.yaml" in error
 
 
+@pytest.mark.parametrize("option", [(), ("--h20-plan",)], ids=["run", "plan"])
+@pytest.mark.parametrize(
+    ("content", "mode", "said"),
+    [(None, 0o600, "is not there"), ("no key\n", 0o600, "cannot be used"), ("no key\n", 0o644, "chmod 600")],
+    ids=["absent", "garbage", "open"],
+)
+def test_a_key_that_cannot_be_used_is_told_before_anything_is_reached(
+    pytester: pytest.Pytester, inventory_file: Path, content: str | None, mode: int, said: str, option: tuple[str, ...]
+) -> None:
+    key = pytester.path / "mine"
+    if content is not None:
+        key.write_text(content)
+        key.chmod(mode)
+    text = inventory_file.read_text(encoding="utf-8")
+    inventory_file.write_text(text.replace("  user: root\n", f"  user: root\n  key: {key}\n", 1), encoding="utf-8")
+    error = _usage_error(pytester, "--engine=sglang", f"--nodes={inventory_file.name}", *option)
+    assert said in error
+    assert str(key) in error
+    assert len([line for line in error.splitlines() if line.strip()]) == 1
+
+
 def test_engine_is_missing(pytester: pytest.Pytester, inventory_file: Path) -> None:
     assert "--engine is missing: the inventory has sglang, vllm" in _usage_error(pytester, "--nodes=cluster.yaml")
 

@@ -123,6 +123,16 @@ class Say:
         return self.judge(shown or None, limit, reason=f"it is {measured!r}" if measured else "it says nothing", details=whole)
 
 
+REACHABLE = "environment.reachable"
+"""The one check that tells of a node that does not answer; everything else about that node is skipped with its reason."""
+
+
+def silence(views: Iterable[View]) -> str:
+    """Why nothing can be said where these nodes take part: one of them does not answer. Empty when all do."""
+    told = [f"{view.name} does not answer (told once by {REACHABLE})" for view in views if view.silence]
+    return "; ".join(told)
+
+
 @dataclass(frozen=True)
 class Check(Generic[S]):
     """One registered check. ``always``: needs no expectation. ``probes``: whose recorded sections are its evidence."""
@@ -158,6 +168,8 @@ class NodeCheck(Check[View]):
     def __call__(self, view: View) -> list[Verdict]:
         """The verdicts about this node."""
         say = Say(self.id, self.title, view.name, view.evidence(*self.probes), self.action, view.expect.unmeasured_ok)
+        if self.id != REACHABLE and (why := silence([view])):
+            return [say.skip(why)]
         return self._verdicts(say, view)
 
 
@@ -168,7 +180,10 @@ class RailCheck(Check[RailView]):
         """The verdicts about this rail."""
         view = rail.view
         evidence = view.evidence(*self.probes) + tuple(p for n in self.probes if (p := view.all.evidence.get(f"{view.name}/{n}")))
-        return self._verdicts(Say(self.id, self.title, rail.subject, evidence, self.action, view.expect.unmeasured_ok), rail)
+        say = Say(self.id, self.title, rail.subject, evidence, self.action, view.expect.unmeasured_ok)
+        if why := silence(rail.ends):
+            return [say.skip(why)]
+        return self._verdicts(say, rail)
 
 
 class ClusterCheck(Check[Facts]):
@@ -177,8 +192,10 @@ class ClusterCheck(Check[Facts]):
     def __call__(self, facts: Facts) -> list[Verdict]:
         """The verdicts about the cluster."""
         evidence = tuple(p for v in facts.views for p in v.evidence(*self.probes))
-        subject = "cluster"
-        return self._verdicts(Say(self.id, self.title, subject, evidence, self.action, facts.inventory.expect.unmeasured_ok), facts)
+        say = Say(self.id, self.title, "cluster", evidence, self.action, facts.inventory.expect.unmeasured_ok)
+        if why := silence(facts.views):
+            return [say.skip(why)]
+        return self._verdicts(say, facts)
 
 
 NODE_CHECKS: dict[str, NodeCheck] = {}

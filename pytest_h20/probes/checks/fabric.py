@@ -7,7 +7,7 @@ from collections.abc import Iterable
 
 from pydantic import JsonValue
 
-from pytest_h20.probes.checks.common import Say, builtin, cluster_check, inventory, node_check, rail_check
+from pytest_h20.probes.checks.common import Say, builtin, cluster_check, inventory, node_check, rail_check, silence
 from pytest_h20.probes.facts import Facts, RailView, View
 from pytest_h20.probes.gid import Gid, best, describe, score
 from pytest_h20.probes.measure import RailBandwidth
@@ -642,6 +642,8 @@ def judge_write_bandwidth(rail: RailView, measured: RailBandwidth | Missing) -> 
         return [say.skip("expect.ib_write_bw is false: not run")]
     if rail.peer is None:
         return [say.skip("one node only")]
+    if why := silence(rail.ends):
+        return [say.skip(why)]
     if isinstance(measured, Missing):
         return [say.missing(measured, wanted=_bandwidth_wanted(rail))]
     say = Say(say.check, say.title, f"{rail.subject} -> {rail.peer.subject}", measured.evidence, action, e.unmeasured_ok)
@@ -686,6 +688,8 @@ def judge_all_reduce(facts: Facts, measured: AllReduce | Missing) -> list[Verdic
         return [say.skip("expect.all_reduce is false: not run")]
     if len(facts.views) < 2:
         return [say.skip("one node only")]
+    if why := silence(facts.views):
+        return [say.skip(why)]
     if isinstance(measured, Missing):
         absent = any(words in measured.reason for words in ("No module named", "not found", "no image to run it in"))
         return [say.missing(measured, wanted=e.all_reduce is True or not absent)]

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 
 from pydantic import JsonValue
 
-from pytest_h20.probes.checks.common import Say, builtin, inventory, node_check
+from pytest_h20.probes.checks.common import Say, builtin, inventory, node_check, silence
 from pytest_h20.probes.facts import View
 from pytest_h20.probes.image import address_rule
 from pytest_h20.probes.script import Missing
@@ -94,6 +94,9 @@ def reach(say: Say, view: View) -> Iterable[Verdict]:
         port = "an ephemeral port" if r.asked == 0 else f"port {r.asked}"
         evidence = tuple(p for k in (f"{r.source}/connect", f"{r.target}/listen") if (p := view.all.evidence.get(k)))
         here = Say(say.check, say.title, f"{r.source} -> {view.name} {port}", evidence or say.evidence, say.action, say.optional)
+        if why := silence([view.all.of(r.source)]):
+            told.append(here.skip(why))
+            continue
         if isinstance(r.result, Missing):
             busy = "could not be listened on" in r.result.reason
             told.append(here.skip(f"{r.result} (see environment.ports)") if busy and r.asked else here.missing(r.result))
