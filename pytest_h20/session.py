@@ -271,6 +271,13 @@ def _numbers_that_fit(settings: Mapping[str, Setting], targets: Sequence[Target]
     for target in targets:
         source, load = target.profile.limits, target.inventory.load_of(target.profile)
         limits = load_limits(Path(source)) if source else None
+        judged = target.inventory.gates is None or GateName.THROUGHPUT.value in target.inventory.gates
+        if limits is None and settings["h20_nodes"] and load.limit == "all" and judged and not settings["h20_calibrate"]:
+            raise UsageError(
+                f"engines.{target.engine}.profiles.{target.profile_name}: names no limits file, so its throughput could not be judged: "
+                "give `limits: FILE` there or --h20-limits=FILE; measure one with --h20-calibrate=FILE, or record without judging with "
+                "`load: {limit: none}`"
+            )
         if limits is not None:
             model = target.inventory.model
             require_fit(

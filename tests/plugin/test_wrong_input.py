@@ -64,6 +64,18 @@ def test_a_key_that_cannot_be_used_is_told_before_anything_is_reached(
     assert len([line for line in error.splitlines() if line.strip()]) == 1
 
 
+def test_a_profile_without_limits_is_told_before_hours_are_measured(pytester: pytest.Pytester, inventory_file: Path) -> None:
+    text = inventory_file.read_text(encoding="utf-8")
+    lines = [line for line in text.splitlines(keepends=True) if not line.strip().startswith("limits:")]
+    inventory_file.write_text("".join(lines), encoding="utf-8")
+    error = _usage_error(pytester, "--engine=sglang", f"--nodes={inventory_file.name}")
+    assert "engines.sglang.profiles.default: names no limits file" in error
+    assert "--h20-calibrate=FILE" in error
+    inventory_file.write_text("".join(lines) + "\ngates: [environment, fabric]\n", encoding="utf-8")
+    done = pytester.runpytest_subprocess("--engine=sglang", f"--nodes={inventory_file.name}", "--collect-only", "-q")
+    assert done.ret == pytest.ExitCode.OK, "throughput is not asked for"
+
+
 def test_engine_is_missing(pytester: pytest.Pytester, inventory_file: Path) -> None:
     assert "--engine is missing: the inventory has sglang, vllm" in _usage_error(pytester, "--nodes=cluster.yaml")
 
