@@ -8,7 +8,7 @@ from pathlib import Path
 
 from pytest_h20.door import shown
 from pytest_h20.report.model import METRICS, RunView
-from pytest_h20.report.terminal import WORDS, gate_title, verdict_words, worst_first
+from pytest_h20.report.terminal import WORDS, gate_title, tally, verdict_words, worst_first
 from pytest_h20.verdicts import Status
 
 _ICONS = {Status.PASS: "✅", Status.SKIP: "⏭️", Status.WARN: "⚠️", Status.UNKNOWN: "❓", Status.FAIL: "❌"}
@@ -62,7 +62,7 @@ def _summary(view: RunView) -> Iterator[str]:
     yield "| gate | result | why |"
     yield "|---|---|---|"
     for gate in worst_first(view):
-        counts = ", ".join(f"{n} {s}" for s, n in gate.counts.items())
+        counts = ", ".join(f"{n} {s}" for s, n in tally(view, gate).items())
         yield f"| {_md(gate_title(gate))} | {_ICONS[gate.status]} {WORDS[gate.status]} | {_md(gate.reason or counts)} |"
     for error in view.setup_errors:
         yield ""

@@ -290,6 +290,12 @@ class Check(Verdict):
     test_id: str = ""
     duration_s: float | None = None
 
+    @property
+    def recorded(self) -> bool:
+        """It was measured and nothing was expected of it: neither judged nor skipped."""
+        unjudged = self.status is Status.SKIP or (self.status is Status.PASS and self.limit is not None and self.limit.kind == "info")
+        return unjudged and self.measured is not None
+
     def bare(self) -> Verdict:
         """The verdict alone."""
         return Verdict(**{name: getattr(self, name) for name in Verdict.model_fields})

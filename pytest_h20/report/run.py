@@ -545,8 +545,7 @@ def _merge_facts(facts: Sequence[NodeFacts]) -> list[NodeFacts]:
 
 def _not_measured(checks: Sequence[Check], decision: Decision) -> Iterator[NotMeasured]:
     for check in checks:
-        recorded = check.status is Status.SKIP and check.measured is not None
-        if check.status in (Status.UNKNOWN, Status.SKIP) and not recorded:
+        if check.status in (Status.UNKNOWN, Status.SKIP) and not check.recorded:
             yield NotMeasured(what=check.check, subject=check.subject, reason=check.reason or check.title)
     seen = {check.gate for check in checks}
     for gate in decision.gates:

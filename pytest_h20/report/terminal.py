@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from pytest_h20.report.engines import comparisons, gates_by_engine, sentence
 from pytest_h20.report.model import RunView
 from pytest_h20.verdicts import GATE_TITLES, GateResult, Status
 
@@ -36,6 +37,20 @@ def worst_first(view: RunView) -> list[GateResult]:
     return sorted(view.decision.gates, key=lambda gate: -gate.status.rank)
 
 
+RECORDED = "recorded"
+
+
+def tally(view: RunView, gate: GateResult) -> dict[str, int]:
+    """How many checks of a gate came out how, by the word of the status; those that were only recorded are apart from skipped ones
+    and from those that hold a limit."""
+    found = dict(gate.counts)
+    for check in view.checks:
+        if check.gate is gate.name and check.recorded and found.get(check.status.value):
+            found[check.status.value] -= 1
+            found[RECORDED] = found.get(RECORDED, 0) + 1
+    return {word: count for word, count in found.items() if count}
+
+
 def verdict_words(view: RunView) -> str:
     """The answer in a few words: ACCEPTED, NOT ACCEPTED, or what else it is."""
     if not view.complete or view.header.unfinished:
@@ -54,16 +69,19 @@ def verdict_words(view: RunView) -> str:
 def terminal_lines(view: RunView, report: str = "") -> list[Line]:
     """Lines for ``pytest_terminal_summary``. ``report``: path of the HTML report when there is one; printed last."""
     gates = worst_first(view)
+    by_engine = gates_by_engine(view)
     width = max((len(gate.name.value) for gate in gates), default=0)
     lines = []
     for gate in gates:
-        counts = ", ".join(f"{count} {status}" for status, count in gate.counts.items()) or "no check ran"
+        counts = ", ".join(f"{count} {status}" for status, count in tally(view, gate).items()) or "no check ran"
+        each = ", ".join(f"{engine} {WORDS[found.status]}" for engine, found in by_engine.get(gate.name, {}).items())
         why = f": {gate.reason}" if gate.reason else ""
         optional = "" if gate.required else " (not required)"
-        text = f"{gate.name.value:<{width}}  {WORDS[gate.status]}{optional}{why}  [{counts}]"
+        text = f"{gate.name.value:<{width}}  {WORDS[gate.status]}{optional}{f' ({each})' if each else ''}{why}  [{counts}]"
         lines.append(Line(text, MARKUP[gate.status]))
     lines += [Line(f"set-up error: {error.title}: {error.cause or error.test_id}", {"red": True}) for error in view.setup_errors]
     lines += [Line(f"warning: {text}", {"yellow": True}) for text in (*view.warnings, *view.damage)]
+    lines += [Line(sentence(pair), {}) for pair in comparisons(view)]
     colour = MARKUP[Status.PASS] if view.decision.accepted else MARKUP[Status.WARN if view.decision.green else Status.FAIL]
     because = view.decision.reason if not view.decision.green else "; ".join(view.header.obstacles or view.header.conditions)
     lines.append(Line(f"{verdict_words(view)}" + (f": {because}" if because else ""), {**colour, "bold": True}))

@@ -16,16 +16,16 @@ SHOWN = 5
 """Rows of the lists of largest changes."""
 
 
-def comparison(result: Comparison, *, charts: bool = True) -> Html:
+def comparison(result: Comparison) -> Html:
     """What changed, where, and what may explain it."""
     return join(
         tag("p", tag("b", result.new.label), " (new) held against ", tag("b", result.old.label), " (old)."),
         _headline(result),
-        figures(_both(result)) if charts else None,
+        figures(_both(result)),
         _cells(result),
         _only(result),
         _gates(result),
-        _differences(result),
+        differences(result),
     )
 
 
@@ -35,7 +35,7 @@ def _headline(result: Comparison) -> Html:
     items = [
         tag(
             "li",
-            _direction(o.change),
+            direction(o.change),
             " ",
             tag("strong", METRICS[o.metric][0]),
             f": {words(o.change, o.metric)}, over {o.cells} cells",
@@ -55,7 +55,8 @@ def _headline(result: Comparison) -> Html:
     )
 
 
-def _direction(seen: Change) -> Html:
+def direction(seen: Change) -> Html:
+    """Better, worse or the same within noise, as icon and word."""
     if not seen.significant:
         return tag("span", "= same", class_="h20-chip h20-skip")
     good = seen.factor > 1
@@ -103,7 +104,7 @@ def _row(row: CellChange, seen: Change) -> Html:
         ("Figure", title),
         ("Old", f"{number(row.old)} {unit}"),
         ("New", f"{number(row.new)} {unit}"),
-        ("Change", join(_bar(seen), _direction(seen), f" {of_figure(seen, row.metric)[0]:+.1f} %")),
+        ("Change", join(_bar(seen), direction(seen), f" {of_figure(seen, row.metric)[0]:+.1f} %")),
     )
     return tag("tr", *(tag("td", value, data_label=label) for label, value in cells))
 
@@ -139,14 +140,15 @@ def _gates(result: Comparison) -> Html | None:
     return tag("table", tag("caption", "Gates that differ"), tag("thead", head), tag("tbody", rows))
 
 
-def _differences(result: Comparison) -> Html:
+def differences(result: Comparison, names: tuple[str, str] = ("Old", "New")) -> Html:
+    """Facts that are not the same on both sides. ``names``: of the sides."""
     if not result.differences:
         return tag("p", "Nothing that was recorded about the two differs.")
     rows = [
         tag("tr", tag("th", d.fact, scope="row"), tag("td", d.old or d.absent), tag("td", d.new or d.absent))
         for d in result.differences
     ]
-    head = tag("tr", *(tag("th", n, scope="col") for n in ("Fact", "Old", "New")))
+    head = tag("tr", *(tag("th", n, scope="col") for n in ("Fact", *names)))
     return tag(
         "table",
         tag("caption", "What differs between the two, and may explain it"),

@@ -6,7 +6,7 @@ from collections import defaultdict
 from collections.abc import Iterator, Sequence
 
 from pytest_h20.report.html.tags import Child, Html, join, tag
-from pytest_h20.report.html.words import ICONS, chip, duration, limit_words, measure, moment
+from pytest_h20.report.html.words import ICONS, chip, duration, limit_words, measure, moment, unit_of
 from pytest_h20.report.model import Check, RunView, SetupError
 from pytest_h20.verdicts import Status
 
@@ -157,7 +157,7 @@ def measured(check: Check) -> Html:
     wanted: Child = None
     if check.limit is not None:
         wanted = join(", wanted ", tag("b", limit_words(check.limit)), f" ({check.limit.origin})")
-    return join("measured ", tag("b", measure(check.measured, check.unit)), wanted)
+    return join("measured ", tag("b", measure(check.measured, unit_of(check))), wanted)
 
 
 def _warnings(view: RunView) -> Html | None:

@@ -7,9 +7,9 @@ from collections.abc import Sequence
 
 from pytest_h20.report.html.first_screen import measured
 from pytest_h20.report.html.tags import Html, join, tag
-from pytest_h20.report.html.words import COUNT_WORDS, RECORDED, chip, recorded, term
+from pytest_h20.report.html.words import RECORDED, chip, count_words, term
 from pytest_h20.report.model import Check, RunView
-from pytest_h20.report.terminal import worst_first
+from pytest_h20.report.terminal import tally, worst_first
 from pytest_h20.verdicts import GATE_TITLES, GateResult, Status
 
 
@@ -17,12 +17,11 @@ def gates(view: RunView) -> Html:
     """One fold per gate; those that do not hold are open."""
     return join(
         tag("p", "Worst first. A ", term("gate"), " that could not be measured does not hold."),
-        [_gate(gate, [c for c in view.checks if c.gate is gate.name]) for gate in worst_first(view)],
+        [_gate(gate, [c for c in view.checks if c.gate is gate.name], count_words(tally(view, gate))) for gate in worst_first(view)],
     )
 
 
-def _gate(gate: GateResult, checks: Sequence[Check]) -> Html:
-    counts = ", ".join(f"{gate.counts[s.value]} {COUNT_WORDS[s]}" for s in Status if s.value in gate.counts)
+def _gate(gate: GateResult, checks: Sequence[Check], counts: str) -> Html:
     required = "" if gate.required else " (not required)"
     red = [c for c in checks if c.status.blocks]
     rest = [c for c in checks if not c.status.blocks]
@@ -68,7 +67,7 @@ def _subject(check: Check) -> Html:
     evidence = [join(" ", tag("code", path)) for path in check.evidence]
     return tag(
         "div",
-        chip(check.status, RECORDED if recorded(check.status, check.measured) else ""),
+        chip(Status.SKIP, RECORDED) if check.recorded else chip(check.status),
         " ",
         tag("b", check.subject, " ") if check.subject else None,
         told,

@@ -7,16 +7,16 @@ Everything is self-contained, works offline and needs no JavaScript to be read. 
 from __future__ import annotations
 
 from functools import cache
-from itertools import pairwise
 from pathlib import Path
 
-from pytest_h20.report.compare import Comparison, compare, side
+from pytest_h20.report.compare import Comparison
 from pytest_h20.report.html import charts, rails, tables, timeline
 from pytest_h20.report.html.calibration import calibration
 from pytest_h20.report.html.comparison import comparison
+from pytest_h20.report.html.engines import engines
 from pytest_h20.report.html.first_screen import first_screen, outcome
 from pytest_h20.report.html.gates import gates
-from pytest_h20.report.html.paper import first_page
+from pytest_h20.report.html.paper import first_page, gpus_of
 from pytest_h20.report.html.tags import Child, Html, join, script, stylesheet, tag
 from pytest_h20.report.model import Mode, RunView
 from pytest_h20.verdicts import GateName, Status
@@ -62,6 +62,7 @@ def page(heading: str, *body: Child) -> str:
 
 def run_parts(view: RunView) -> Html:
     """All sections of a run, most important first. Sections without anything to show are left out."""
+    gpus = {engine: gpus_of(view, engine) for engine in view.header.engines}
     failed_start = bool(view.setup_errors) or any(t.change.state == "broken" for t in view.timeline)
     log_part = _section("Ends of the logs", tables.logs(view.logs, opened=failed_start)) if view.logs else None
     return join(
@@ -71,7 +72,7 @@ def run_parts(view: RunView) -> Html:
         _section("Gates", gates(view)) if view.decision.gates else None,
         _engines(view),
         _calibration(view),
-        _section("Throughput and latency", charts.figures(view.cells)) if view.cells else None,
+        _section("Throughput and latency", charts.figures(view.cells, gpus)) if view.cells else None,
         _section("Proof of RDMA", rails.rail_map(view.rails, _no_proof(view))) if view.rails else None,
         _section("Bring-up", timeline.timeline_part(view.timeline, view.header.ended, view.header.time_scale)) if view.timeline else None,
         _section("The nodes against each other", tables.environment(view.facts)) if view.facts else None,
@@ -97,13 +98,8 @@ def _has_settings(view: RunView) -> bool:
 
 
 def _engines(view: RunView) -> Html | None:
-    """A run of several engines compares them: each with the next."""
-    engines = [e for e in view.header.engines if any(c.engine == e for c in view.cells)]
-    pairs = list(pairwise(engines))
-    if not pairs:
-        return None
-    parts = [comparison(compare(side(view, a, a), side(view, b, b)), charts=False) for a, b in pairs]
-    return _section("Engine against engine", parts)
+    found = engines(view)
+    return _section("Engine against engine", found) if found else None
 
 
 def _calibration(view: RunView) -> Html | None:

@@ -9,10 +9,11 @@ from collections.abc import Iterator
 
 from pytest_h20.report.html.first_screen import outcome
 from pytest_h20.report.html.tags import Child, Html, tag
-from pytest_h20.report.html.words import COUNT_WORDS, ICONS, STATUS_WORDS, moment, number
+from pytest_h20.report.html.words import ICONS, STATUS_WORDS, count_words, moment, number
 from pytest_h20.report.model import Cell, RunView
 from pytest_h20.report.run import sha256_file
-from pytest_h20.verdicts import GATE_TITLES, Status
+from pytest_h20.report.terminal import tally
+from pytest_h20.verdicts import GATE_TITLES
 
 UNKNOWN = "not recorded"
 
@@ -56,7 +57,7 @@ def _nodes(view: RunView) -> Iterator[tuple[Child, ...]]:
 
 def _gates(view: RunView) -> Iterator[tuple[Child, ...]]:
     for gate in view.decision.gates:
-        counts = ", ".join(f"{gate.counts[s.value]} {COUNT_WORDS[s]}" for s in Status if s.value in gate.counts)
+        counts = count_words(tally(view, gate))
         word = f"{ICONS[gate.status]} {STATUS_WORDS[gate.status]}" + ("" if gate.required else " (not required)")
         yield GATE_TITLES[gate.name], word, gate.reason if gate.status.blocks and gate.reason else counts or gate.reason or "no check ran"
 

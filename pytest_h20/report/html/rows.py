@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pytest_h20.report.html.first_screen import setup_error
 from pytest_h20.report.html.tables import logs
 from pytest_h20.report.html.tags import Html, join, tag
-from pytest_h20.report.html.words import limit_words, measure
+from pytest_h20.report.html.words import limit_words, measure, unit_of
 from pytest_h20.report.model import LogTail, SetupError
 from pytest_h20.verdicts import Verdict
 
@@ -57,5 +57,5 @@ def setup_failure_extras(error: SetupError, tails: Sequence[LogTail] = ()) -> li
 def _measured(verdict: Verdict) -> str:
     if verdict.measured is None and verdict.limit is None:
         return "–"
-    text = measure(verdict.measured, verdict.unit)
+    text = measure(verdict.measured, unit_of(verdict))
     return text if len(text) <= 60 else text[:57] + "…"

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from datetime import datetime
 
+from pytest_h20.figures import CHECK_FIGURES
 from pytest_h20.report.html.tags import Html, tag
-from pytest_h20.verdicts import Limit, Status
+from pytest_h20.verdicts import Limit, Status, Verdict
 
 TERMS: dict[str, str] = {
     "TTFT": "time to first token: from sending a request to its first token of output",
     "TPOT": "time per output token: the mean pause between tokens of one answer after the first one",
+    "ITL": "inter-token latency: each single pause between two pieces of one answer, as they came in",
     "tok/s": "tokens of output per second, all requests together",
     "RDMA": "remote direct memory access: the network card reads and writes the other machine's memory without its CPU",
     "GDR": "GPUDirect RDMA: the network card reads GPU memory directly, without a copy through main memory",
@@ -46,13 +49,14 @@ COUNT_WORDS: dict[Status, str] = {
     Status.FAIL: "fail",
 }
 
-
 RECORDED = "recorded only"
+"""It was measured and nothing was expected of it: not the same as skipped or not measured."""
 
 
-def recorded(status: Status, measured: object) -> bool:
-    """It was measured and nothing was expected of it: not the same as skipped or not measured."""
-    return status is Status.SKIP and measured is not None
+def count_words(counts: Mapping[str, int]) -> str:
+    """How a gate's checks came out (:func:`~pytest_h20.report.terminal.tally`): ``12 hold, 3 recorded only, 2 skipped``."""
+    words = {s.value: COUNT_WORDS[s] for s in Status} | {"recorded": RECORDED}
+    return ", ".join(f"{count} {words[word]}" for word, count in counts.items())
 
 
 def term(word: str, shown: str = "") -> Html:
@@ -85,6 +89,13 @@ def measure(value: object, unit: str = "") -> str:
     if isinstance(value, bool):
         return "yes" if value else "no"
     return f"{number(value)} {unit}".rstrip()
+
+
+def unit_of(verdict: Verdict) -> str:
+    """The unit of what was measured: its own, that of its limit, else that of its figure."""
+    number = isinstance(verdict.measured, (int, float)) and not isinstance(verdict.measured, bool)
+    known = CHECK_FIGURES.get(verdict.check) if number else None
+    return verdict.unit or (verdict.limit.unit if verdict.limit else "") or (known.unit if known else "")
 
 
 def limit_words(limit: Limit) -> str:

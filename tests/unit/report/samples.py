@@ -110,6 +110,7 @@ def make_cells(
             input_throughput=throughput,
             mean_tpot_ms=tpot,
             mean_ttft_ms=ttft,
+            more=tails("ttft", ttft, 2.9) | tails("tpot", tpot, 1.3) | tails("itl", tpot, 4.2),
             requests=row.concurrency * 4,
             seconds=row.concurrency * 4 * row.output / throughput,
             windows=tuple(throughput * (1 + rng.gauss(0, 0.03)) for _ in range(40)),
@@ -124,6 +125,22 @@ def make_cells(
         status = worst(v.status for v in judge_cell(cell, limits))
         found.append(cell.model_copy(update={"status": status}))
     return found
+
+
+def tails(name: str, mean: float, far: float) -> dict[str, float]:
+    """p50 and p99 of a time by its mean, as the load generator names them."""
+    found = {f"p50_{name}_ms": mean * 0.94, f"p99_{name}_ms": mean * far}
+    return found | ({"mean_itl_ms": mean} if name == "itl" else {})
+
+
+def identities(number: int) -> dict[str, str]:
+    """What a node with eight H20 and nine HCAs says of itself."""
+    return {
+        "gpu serials": ", ".join(f"165482401{number}{gpu:03d}" for gpu in range(8)),
+        "gpu uuids": ", ".join(f"GPU-8f6f2b4{number}-0c1d-4f6e-9a3b-5d2e7c90{gpu:04x}" for gpu in range(8)),
+        "hca guids": ", ".join(f"mlx5_{hca} a088:c203:00{number}f:{0x4a10 + hca:04x}" for hca in range(9)),
+        "machine id": f"4c4c4544-0042-3510-8050-b{number}c04f503533",
+    }
 
 
 def record_cells(run: RunFolder, cells: Iterable[Cell], limits: LimitFile) -> None:
@@ -322,12 +339,16 @@ def prints(run: RunFolder, engines: Sequence[str], **changes: str) -> None:
                     "version": "0.4.4" if e == "sglang" else "0.8.2",
                     "image_digest": f"sha256:{e}0d1c",
                     "nccl": "2.21.5",
+                    "tensor_parallel": "16",
                     **changes,
                 }
                 for e in engines
             },
             flags={e: {"tp" if e == "sglang" else "tensor-parallel-size": 16, "trust-remote-code": True} for e in engines},
-            nodes={n: {"driver": "535.216.03", "kernel": "3.10.0-957.el7.x86_64", "fw_mlx5_1": "28.39.1002"} for n in NODES},
+            nodes={
+                n: {"driver": "535.216.03", "kernel": "3.10.0-957.el7.x86_64", "fw_mlx5_1": "28.39.1002", **identities(i)}
+                for i, n in enumerate(NODES, 1)
+            },
             model={"path": "/mnt/models/DeepSeek-R1", "shards": "163"},
             inventory_sha256="5b1f0c0f" * 8,
             limits_sha256="9a7c0b11" * 8,

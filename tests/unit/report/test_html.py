@@ -16,10 +16,10 @@ from pytest_h20.report.html.rails import links
 from pytest_h20.report.html.rows import COLUMN_AT, header_cells, row_cells, setup_failure_extras
 from pytest_h20.report.html.tags import Html, join, render, script, stylesheet, tag
 from pytest_h20.report.html.timeline import stretches
-from pytest_h20.report.html.words import duration, limit_words, measure, number
+from pytest_h20.report.html.words import duration, limit_words, measure, number, unit_of
 from pytest_h20.report.model import Cell, Check, LogTail, NodeFacts, RailTraffic, RunView, SetupError
 from pytest_h20.report.run import sha256_file
-from pytest_h20.verdicts import GATE_TITLES, GateName, Limit, Origin, Status, Verdict
+from pytest_h20.verdicts import GATE_TITLES, GateName, Limit, Origin, Status, Verdict, decide
 from tests.unit.report import samples
 from tests.unit.report.conftest import Sample
 
@@ -143,7 +143,7 @@ def test_a_failed_start_shows_cause_fix_and_log_ends_at_once(sample: Sample) -> 
 def test_charts_have_words_for_who_does_not_see_them(sample: Sample) -> None:
     found = read(sample("faulty"))
     drawings = [attrs for name, attrs in found.tags if name == "svg" and attrs.get("role") == "img"]
-    assert len(drawings) == 7, "three metrics at two lengths, and the rail map"
+    assert len(drawings) == 11, "four metrics and the trade of GPU and user at two lengths, and the rail map"
     for attrs in drawings:
         assert all(word in found.ids for word in (attrs["aria-labelledby"] or "").split())
     assert "Misses its limit at 128, 200, 256, 512, 1024" in found.text
@@ -163,6 +163,46 @@ def test_times_have_their_percentiles_and_every_figure_its_unit() -> None:
     assert "50 ms 44 ms 91 ms" in text
     assert "60 ms" in text
     assert "at least 3 ms" in text
+    assert "vllm at 1: p50 44 ms, p99 91 ms" in text, "also in the chart"
+    assert "p50 to p99" in text
+    assert "ITL" not in text, "nobody measured it"
+
+
+def test_pauses_between_pieces_have_a_chart_and_rows_of_their_own() -> None:
+    cell = Cell(engine="vllm", input_len=8, output_len=8, concurrency=1, output_throughput=100.0, mean_tpot_ms=5.0,
+                more={"mean_itl_ms": 5.0, "p50_itl_ms": 4.5, "p99_itl_ms": 31.0})  # fmt: skip
+    text = Page(str(figures([cell]))).text
+    assert "Mean ITL (ms), 8 tokens in, 8 out" in text
+    assert "Mean ITL 5 ms 4.5 ms 31 ms" in text
+    assert "vllm at 1: p50 4.5 ms, p99 31 ms" in text
+
+
+def test_what_a_gpu_gives_is_drawn_against_what_a_user_gets() -> None:
+    cells = [
+        Cell(engine="e", input_len=8, output_len=8, concurrency=n, output_throughput=rate, mean_tpot_ms=tpot, status=status)
+        for n, rate, tpot, status in ((1, 20.0, 50.0, Status.PASS), (64, 640.0, 100.0, Status.PASS), (128, 800.0, 160.0, Status.UNKNOWN))
+    ]
+    found = Page(str(figures(cells, {"e": 16})))
+    assert found.problems == []
+    assert "Output per GPU against output per user (tok/s), 8 tokens in, 8 out" in found.text
+    assert "e at 64: 40 tok/s per GPU, 10 tok/s per user" in found.text
+    assert "e at 128: 50 tok/s per GPU, 6.25 tok/s per user ?" in found.text, "in doubt"
+    assert "Most per user: 20 tok/s with e at 1." in found.text
+    assert "per GPU" not in Page(str(figures(cells))).text, "the number of GPUs is not known"
+    unmeasured = cells[0].model_copy(update={"mean_tpot_ms": None})
+    assert "per GPU" not in Page(str(figures([unmeasured], {"e": 16}))).text
+
+
+def test_a_figure_without_a_limit_is_recorded_and_does_not_hold() -> None:
+    info = Limit(kind="info", origin=Origin(kind="file"))
+    cell = Cell(engine="e", input_len=8, output_len=8, concurrency=1, output_throughput=100.0, mean_tpot_ms=5.0, status=Status.PASS,
+                limits={"mean_tpot_ms": info})  # fmt: skip
+    text = Page(str(figures([cell]))).text
+    assert "holds" not in text
+    assert "Output throughput 100 tok/s – – – – – – recorded only" in text
+    assert "Mean TPOT 5 ms – – recorded only – – – recorded only" in text
+    assert "Mean TTFT – – – – – – ? could not measure" in text
+    assert "Nothing was expected of it." in text
 
 
 def test_a_single_cell_can_be_drawn(sample: Sample) -> None:
@@ -343,18 +383,23 @@ def test_the_map_is_grey_where_rdma_was_stood_in_or_not_judged(sample: Sample) -
 
 
 def test_recorded_is_not_the_same_as_not_measured(sample: Sample) -> None:
+    equal = Limit(kind="equal", value=9.0, origin=Origin(kind="file"))
     recorded = Check(check="environment.uptime", status=Status.SKIP, title="Time since boot", subject="node01", measured=42)
     skipped = recorded.model_copy(update={"subject": "node02", "measured": None, "reason": "nothing is expected"})
     view = sample("clean")
-    text = read(view.model_copy(update={"checks": (*view.checks, recorded, skipped)})).text
-    assert "recorded only node01 measured 42" in text
-    assert "skipped node02 nothing is expected" in text
-
-
-def test_two_engines_are_compared_in_their_own_report(sample: Sample) -> None:
-    text = read(sample("two_engines")).text
-    assert "Engine against engine" in text
-    assert "vllm (new) held against sglang (old)" in text
+    checks = (*view.checks, recorded, skipped)
+    decision = decide([c.bare() for c in checks], view.header.required)
+    page = run_page(view.model_copy(update={"checks": checks, "decision": decision}))
+    assert "recorded only node01 measured 42" in Page(page).text
+    assert "skipped node02 nothing is expected" in Page(page).text
+    assert Page(page).text.count("6 hold, 1 skipped, 1 recorded only") == 2, "on the screen and on paper"
+    without_limit = Check(
+        check="throughput.recorded", status=Status.PASS, title="x", measured=9.0, limit=Limit(kind="info", origin=Origin(kind="file"))
+    )
+    assert without_limit.recorded
+    assert not without_limit.model_copy(update={"limit": equal}).recorded
+    assert not without_limit.model_copy(update={"status": Status.FAIL}).recorded
+    assert not without_limit.model_copy(update={"measured": None}).recorded
 
 
 def test_a_comparison_is_a_page(sample: Sample) -> None:
@@ -389,6 +434,10 @@ def test_values_and_limits_in_words() -> None:
     origin = Origin(kind="builtin")
     assert measure(True) == "yes"
     assert measure(None, "GB") == "nothing"
+    assert unit_of(Check(check="environment.uptime", status=Status.SKIP, title="x", measured=336.0)) == "h", "its figure's"
+    assert unit_of(Check(check="environment.uptime", status=Status.SKIP, title="x", measured=14.0, unit="days")) == "days"
+    assert unit_of(Check(check="environment.uptime", status=Status.SKIP, title="x", measured="since yesterday")) == ""
+    assert unit_of(Check(check="environment.os", status=Status.SKIP, title="x", measured=1)) == ""
     assert limit_words(Limit(kind="equal", value=False, origin=origin)) == "no"
     assert limit_words(Limit(kind="min", value=261.666, unit="tok/s", origin=origin)) == "at least 261.7 tok/s"
     assert limit_words(Limit(kind="one_of", value=["a", "b"], origin=origin)) == "one of a, b"

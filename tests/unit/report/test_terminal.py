@@ -2,7 +2,9 @@ from __future__ import annotations
 
 import pytest
 
+from pytest_h20.report.model import Check
 from pytest_h20.report.terminal import terminal_lines, worst_first
+from pytest_h20.verdicts import Status, decide
 from tests.unit.report.conftest import Sample
 
 
@@ -32,6 +34,16 @@ def test_the_answer_and_its_colour(sample: Sample, name: str, said: str, colour:
     line = terminal_lines(sample(name))[-2]
     assert said in line.text
     assert line.markup[colour]
+
+
+def test_what_was_only_recorded_is_counted_apart(sample: Sample) -> None:
+    view = sample("clean")
+    recorded = Check(check="environment.uptime", status=Status.SKIP, title="Time since boot", measured=42)
+    skipped = recorded.model_copy(update={"measured": None})
+    checks = (*view.checks, recorded, recorded, skipped)
+    decision = decide([c.bare() for c in checks], view.header.required)
+    lines = terminal_lines(view.model_copy(update={"checks": checks, "decision": decision}))
+    assert next(x.text for x in lines if x.text.startswith("environment")).endswith("[6 pass, 1 skip, 2 recorded]")
 
 
 def test_set_up_errors_and_damage_are_lines_of_their_own(sample: Sample) -> None:

@@ -1,0 +1,148 @@
+"""Several engines of one run: whose verdict, gates of each, who is faster, in sentence, columns and terminal."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import pytest
+
+from pytest_h20.report.compare import Comparison, Side, compare
+from pytest_h20.report.engines import engine_of, gates_by_engine, sentence
+from pytest_h20.report.html.page import run_page
+from pytest_h20.report.model import Cell, Check, RunView
+from pytest_h20.report.run import RunFolder
+from pytest_h20.report.terminal import terminal_lines
+from pytest_h20.verdicts import GateName, Status, Verdict
+from tests.unit.report import samples
+from tests.unit.report.conftest import Sample
+from tests.unit.report.test_html import Page, read
+
+TWINS = ("sglang", "sglang:tuned", "vllm")
+
+
+def check(test_id: str = "", subject: str = "", **details: str) -> Check:
+    return Check(check="rdma.x", status=Status.PASS, title="x", test_id=test_id, subject=subject, details=dict(details))
+
+
+@pytest.mark.parametrize(
+    ("found", "owner"),
+    [
+        (check("t.py::test_a[vllm]"), "vllm"),
+        (check("t.py::test_a[vllm-node01]"), "vllm"),
+        (check("t.py::test_a[sglang:tuned-node01-mlx5_1]"), "sglang:tuned"),
+        (check("t.py::test_a[sglang-tuned-node01]"), "sglang"),
+        (check("t.py::test_a[in128-vllm]"), ""),
+        (check("t.py::test_vllm"), ""),
+        (check("session::tear-down", "sglang:tuned"), "sglang:tuned"),
+        (check("", "sglang in128-out128-c1"), "sglang"),
+        (check("t.py::test_a[x]", engine="vllm"), "vllm"),
+        (check("t.py::test_a[node01]", "node01"), ""),
+    ],
+)
+def test_a_verdict_is_the_engines_that_its_test_names(found: Check, owner: str) -> None:
+    assert engine_of(found, TWINS) == owner
+
+
+def made(base: Path, *more: tuple[Verdict, str]) -> RunView:
+    run: RunFolder = samples.start(base, TWINS[1:], required=(GateName.ENVIRONMENT, GateName.RDMA))
+    for engine in TWINS[1:]:
+        run.record(Verdict(check="environment.x", status=Status.PASS, title="x"), f"t.py::test_e[{engine}]")
+        run.record(Verdict(check="rdma.x", status=Status.PASS, title="x"), f"t.py::test_x[{engine}-node01]")
+    for verdict, test_id in more:
+        run.record(verdict, test_id)
+    return run.finish()
+
+
+def test_a_gate_is_red_for_the_engine_that_failed_it_only(tmp_path: Path) -> None:
+    view = made(tmp_path, (Verdict(check="rdma.y", status=Status.FAIL, title="y", reason="sockets"), "t.py::test_y[vllm]"))
+    found = gates_by_engine(view)
+    assert {e: g.status for e, g in found[GateName.RDMA].items()} == {"sglang:tuned": Status.PASS, "vllm": Status.FAIL}
+    assert {e: g.status for e, g in found[GateName.ENVIRONMENT].items()} == dict.fromkeys(TWINS[1:], Status.PASS)
+    line = next(line.text for line in terminal_lines(view) if line.text.startswith("rdma"))
+    assert "FAILED (sglang:tuned passed, vllm FAILED): sockets" in line
+    assert "Gate sglang:tuned vllm" in read(view).text
+
+
+def test_what_is_about_no_engine_counts_for_all(tmp_path: Path) -> None:
+    view = made(tmp_path, (Verdict(check="environment.y", status=Status.FAIL, title="y", subject="node01"), "t.py::test_own"))
+    assert {g.status for g in gates_by_engine(view)[GateName.ENVIRONMENT].values()} == {Status.FAIL}
+
+
+def test_a_required_gate_without_verdicts_of_an_engine_is_not_passed(tmp_path: Path) -> None:
+    run = samples.start(tmp_path, TWINS[1:], required=(GateName.RDMA,))
+    run.record(Verdict(check="rdma.x", status=Status.PASS, title="x"), "t.py::test_x[vllm]")
+    found = gates_by_engine(run.finish())[GateName.RDMA]
+    assert {e: g.status for e, g in found.items()} == {"sglang:tuned": Status.UNKNOWN, "vllm": Status.PASS}
+
+
+def test_one_engine_has_no_columns(sample: Sample) -> None:
+    assert gates_by_engine(sample("clean")) == {}
+    assert "Engine against engine" not in read(sample("clean")).text
+    assert not any("faster" in line.text for line in terminal_lines(sample("clean")))
+
+
+# ---------------------------------------------------------------- the sentence
+
+
+def held(one: Mapping[int, float | None], other: Mapping[int, float | None], doubt: int = 0) -> Comparison:
+    """Two engines with tok/s by concurrency; ``doubt``: a level that the second could not measure."""
+
+    def of(name: str, figures: Mapping[int, float | None]) -> Side:
+        cells = [
+            Cell(
+                engine=name,
+                input_len=128,
+                output_len=128,
+                concurrency=at,
+                output_throughput=figure,
+                status=Status.UNKNOWN if at == doubt and name == "b" else Status.PASS,
+            )
+            for at, figure in figures.items()
+        ]
+        return Side(name, {c.name: c for c in cells}, {})
+
+    return compare(of("a", one), of("b", other))
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "said"),
+    [
+        (
+            {1: 20.5, 8: 100.0, 64: 500.0},
+            {1: 7.35, 8: 85.0, 64: 501.0},
+            "a is faster than b in 2 of 3 cells by more than noise, most in in128-out128-c1: 20.5 against 7.35 tok/s, 2.8 times; "
+            "in 1 the difference is noise",
+        ),
+        (
+            {1: 10.0, 8: 100.0},
+            {1: 12.0, 8: 60.0},
+            "b is faster than a in 1 of 2 cells by more than noise, most in in128-out128-c1: 12 against 10 tok/s, 20 % more; "
+            "a in 1, most in in128-out128-c8: 100 against 60 tok/s, 67 % more",
+        ),
+        (
+            {1: 10.0},
+            {1: 10.1},
+            "a and b are equally fast: no difference beyond noise in 1 cell (largest: b +1.0 % in in128-out128-c1)",
+        ),
+        ({1: 10.0}, {8: 10.0}, "a and b have no cell that both measured: their speed cannot be compared"),
+        ({1: 10.0}, {1: None}, "a and b have no cell that both measured: their speed cannot be compared"),
+    ],
+)
+def test_who_is_faster_where_and_by_how_much(one: Mapping[int, float | None], other: Mapping[int, float | None], said: str) -> None:
+    assert sentence(held(one, other)) == said
+
+
+def test_a_cell_that_could_not_be_measured_makes_nobody_faster() -> None:
+    said = sentence(held({1: 10.0, 8: 100.0}, {1: 10.0, 8: 30.0}, doubt=8))
+    assert "equally fast" in said
+    assert said.endswith("; 1 cell not measured on both")
+
+
+def test_engines_are_columns_with_their_names(sample: Sample) -> None:
+    view = sample("two_engines")
+    text = read(view).text
+    assert "sglang is faster than vllm in 18 of 26 cells by more than noise" in text
+    assert "Cell sglang vllm in128-out128-c1 18.25 tok/s" in text
+    assert "Old" not in Page(run_page(view)).text.split("Engine against engine")[1].split("Throughput and latency")[0]
+    assert any("sglang is faster than vllm" in line.text for line in terminal_lines(view))
