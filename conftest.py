@@ -1,4 +1,4 @@
-"""This repository's own test options only. The plugin itself is ``pytest_h20/plugin.py``."""
+"""This repository's own test options only. The plugin itself is ``pytest_h20/plugin/entry.py``."""
 
 from __future__ import annotations
 

@@ -19,9 +19,9 @@ import sys
 from collections import Counter
 from collections.abc import Sequence
 
-from pytest_h20.limits import Baseline
+from pytest_h20.config.limits import Baseline
+from pytest_h20.core.verdict import Status
 from pytest_h20.report.stats import estimate, judge_change, repeats
-from pytest_h20.verdicts import Status
 
 TRUE_LEVEL = 500.0  # tokens/s; the result does not depend on it
 WINDOWS, WANDER, MEMORY = 60, 0.05, 0.6

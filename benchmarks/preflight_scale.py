@@ -12,12 +12,12 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from pytest_h20.inventory import Engine, Inventory, Model, NodeSpec, Profile, Rail
-from pytest_h20.probes import standin
-from pytest_h20.probes.checks import all_verdicts
+from pytest_h20.checks import all_verdicts
+from pytest_h20.config.inventory import Engine, Inventory, Model, NodeSpec, Profile, Rail
+from pytest_h20.core.verdict import Status
+from pytest_h20.nodes.base import CommandResult, ContainerSpec, DaemonInfo, ImageInfo
 from pytest_h20.probes.gather import gather
-from pytest_h20.transport.base import CommandResult, ContainerSpec, DaemonInfo, ImageInfo
-from pytest_h20.verdicts import Status
+from pytest_h20.rehearsal import standin
 
 
 @dataclass

@@ -17,9 +17,9 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from pytest_h20.probes.weights import sparse
-from pytest_h20.probes.weights.facts import FullFacts, parse_fast
-from pytest_h20.probes.weights.runner import agent_source
+from pytest_h20.checks.weights.facts import FullFacts, parse_fast
+from pytest_h20.checks.weights.runner import agent_source
+from pytest_h20.rehearsal import sparse
 
 
 def _agent(folder: Path) -> Path:

@@ -7,20 +7,20 @@ import sys
 from collections.abc import Sequence
 from types import ModuleType
 
-from pytest_h20.door import standard_streams
-from pytest_h20.errors import H20Error
+from pytest_h20.core.door import standard_streams
+from pytest_h20.core.errors import H20Error
 
 COMMANDS: dict[str, tuple[str, str]] = {
-    "nccl": ("pytest_h20.nccl.cli", "explain NCCL logs: does this job really run on RDMA?"),
-    "diagnose": ("pytest_h20.diagnosis.cli", "read engine logs: ready, waiting or failed, and why"),
+    "nccl": ("pytest_h20.cli.nccl", "explain NCCL logs: does this job really run on RDMA?"),
+    "diagnose": ("pytest_h20.cli.diagnose", "read engine logs: ready, waiting or failed, and why"),
     "load": ("pytest_h20.load.cli", "measure TTFT, TPOT and throughput of any OpenAI-compatible or SGLang server"),
-    "discover": ("pytest_h20.probes.discover_cli", "write an inventory from what is found on the hosts"),
-    "example": ("pytest_h20.example_cli", "print the inventory that is shipped, to start from"),
-    "weights": ("pytest_h20.probes.weights_cli", "check a model folder: complete, uncorrupted"),
-    "reap": ("pytest_h20.cluster.reap_cli", "remove what a killed run left on the nodes"),
-    "compare": ("pytest_h20.report.compare_cli", "compare two runs"),
-    "history": ("pytest_h20.report.history_cli", "earlier runs and their trend"),
-    "schema": ("pytest_h20.schema_cli", "print a JSON Schema: inventory, verdict, limits"),
+    "discover": ("pytest_h20.cli.discover", "write an inventory from what is found on the hosts"),
+    "example": ("pytest_h20.cli.example", "print the inventory that is shipped, to start from"),
+    "weights": ("pytest_h20.cli.weights", "check a model folder: complete, uncorrupted"),
+    "reap": ("pytest_h20.cli.reap", "remove what a killed run left on the nodes"),
+    "compare": ("pytest_h20.cli.compare", "compare two runs"),
+    "history": ("pytest_h20.cli.history", "earlier runs and their trend"),
+    "schema": ("pytest_h20.cli.schema", "print a JSON Schema: inventory, verdict, limits"),
 }
 
 

@@ -3,8 +3,8 @@
     python tools/reference.py            write them
     python tools/reference.py --check    only say which are not current; exit status 1 if any
 
-docs/options.md                     from the table in pytest_h20/options.py
-docs/inventory.md                   from the models in pytest_h20/inventory.py
+docs/options.md                     from the table in pytest_h20/core/setting.py
+docs/inventory.md                   from the models in pytest_h20/config/inventory.py
 environments/inventory.schema.json  as ``python -m pytest_h20 schema inventory`` prints it
 """
 
@@ -19,9 +19,9 @@ from typing import Any
 
 from pydantic import BaseModel
 
-from pytest_h20 import inventory
-from pytest_h20.options import OPTIONS, Option
-from pytest_h20.schema_cli import render
+from pytest_h20.cli.schema import render
+from pytest_h20.config import inventory
+from pytest_h20.core.setting import OPTIONS, Option
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 GENERATED = "<!-- written by tools/reference.py: edit {source} instead -->\n"
@@ -95,7 +95,7 @@ ELSEWHERE = {"Expect": "[expectations](checks-environment.md)", "JsonValue": "an
 def options_page() -> str:
     """docs/options.md"""
     rows = [f"| {_cell(_shown(option))} | `{option.dest}` | {_cell(_meaning(option))} |\n" for option in OPTIONS]
-    return "".join([GENERATED.format(source="pytest_h20/options.py"), OPTIONS_HEAD, *rows, OPTIONS_TAIL])
+    return "".join([GENERATED.format(source="pytest_h20/core/setting.py"), OPTIONS_HEAD, *rows, OPTIONS_TAIL])
 
 
 def _shown(option: Option) -> str:
@@ -114,7 +114,7 @@ def _meaning(option: Option) -> str:
 def inventory_page() -> str:
     """docs/inventory.md"""
     anchors = {model.__name__: place for place, model in PLACES}
-    parts = [GENERATED.format(source="pytest_h20/inventory.py"), INVENTORY_HEAD]
+    parts = [GENERATED.format(source="pytest_h20/config/inventory.py"), INVENTORY_HEAD]
     for place, model in PLACES:
         parts.append(f"## {place}\n\n{_summary(model)}\n\n")
         parts.append("| field | is | default | meaning |\n|---|---|---|---|\n")

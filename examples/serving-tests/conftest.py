@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from pytest_h20.cluster.state import ClusterState
-    from pytest_h20.inventory import Inventory
-    from pytest_h20.verdicts import Verdict
+    from pytest_h20.config.inventory import Inventory
+    from pytest_h20.core.verdict import Verdict
 
 
 def pytest_h20_inventory(inventory: Inventory) -> Inventory:
@@ -27,7 +27,7 @@ def pytest_h20_limits(engine: str) -> str | None:
 
 def pytest_h20_checks(inventory: Inventory, state: ClusterState) -> Sequence[Verdict]:
     """Our router finds the model by its name: the cluster must serve the name that the inventory promises."""
-    from pytest_h20.verdicts import Limit, Origin, judge
+    from pytest_h20.core.verdict import Limit, Origin, judge
 
     promised = inventory.model.served_name or inventory.model.path
     limit = Limit(kind="equal", value=promised, origin=Origin(kind="inventory", detail="model"))

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import pytest
 
-from pytest_h20.cluster.checks import alive, first_completion, ours, ready_in_time, same_versions
+from pytest_h20.checks.bringup import alive, first_completion, ours, ready_in_time, same_versions
 from pytest_h20.cluster.launch import Target
 from pytest_h20.cluster.state import ClusterState
-from pytest_h20.fixtures import Judge
-from pytest_h20.gathering import GatheredFacts
-from pytest_h20.transport import Node
+from pytest_h20.nodes import Node
+from pytest_h20.plugin.fixtures import Judge
+from pytest_h20.run.facts import GatheredFacts
 
 pytestmark = pytest.mark.h20_gate("bringup")
 

@@ -6,14 +6,14 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from pytest_h20.endpoint.catalog import ALONE, ENDPOINT
-from pytest_h20.endpoint.checking import Listed
-from pytest_h20.endpoint.checks_serving import with_served_version
+from pytest_h20.checks.endpoint.catalog import ALONE, ENDPOINT
+from pytest_h20.checks.endpoint.checking import Listed
+from pytest_h20.checks.endpoint.serving import with_served_version
 from pytest_h20.endpoint.client import Api
-from pytest_h20.fixtures import Judge
+from pytest_h20.plugin.fixtures import Judge
 
 if TYPE_CHECKING:
-    from pytest_h20.serving import Endpoint
+    from pytest_h20.run.endpoint import Endpoint
 
 pytestmark = pytest.mark.h20_gate("endpoint")
 

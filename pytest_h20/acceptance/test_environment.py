@@ -5,9 +5,9 @@ from __future__ import annotations
 
 import pytest
 
-from pytest_h20.fixtures import Judge
-from pytest_h20.gathering import GatheredFacts
-from pytest_h20.probes.checks import compare, containers, gpus, machine, network
+from pytest_h20.checks.environment import alike, containers, gpus, machine, network
+from pytest_h20.plugin.fixtures import Judge
+from pytest_h20.run.facts import GatheredFacts
 
 pytestmark = pytest.mark.h20_gate("environment")
 
@@ -309,4 +309,4 @@ def test_distinct_machines(h20_facts: GatheredFacts, h20_judge: Judge) -> None:
 def test_nodes_agree(h20_facts: GatheredFacts, h20_judge: Judge) -> None:
     """One verdict per differing fact (failing when it breaks or slows the engine, else a warning), and one about all the
     others."""
-    h20_judge(*compare.nodes_agree(h20_facts.probes))
+    h20_judge(*alike.nodes_agree(h20_facts.probes))

@@ -9,15 +9,15 @@ from __future__ import annotations
 
 import pytest
 
-from pytest_h20 import traffic as counters
+from pytest_h20.checks.rdma import traffic as counters
+from pytest_h20.checks.rdma.proof import NcclVerdicts
+from pytest_h20.checks.rdma.traffic import Traffic
 from pytest_h20.cluster.launch import Target
-from pytest_h20.fixtures import Judge
-from pytest_h20.gathering import GatheredFacts
+from pytest_h20.config.cells import RailRef
 from pytest_h20.nccl import Job
-from pytest_h20.parameters import RailRef
-from pytest_h20.rdma import NcclVerdicts
-from pytest_h20.serving import Endpoint
-from pytest_h20.traffic import Traffic
+from pytest_h20.plugin.fixtures import Judge
+from pytest_h20.run.endpoint import Endpoint
+from pytest_h20.run.facts import GatheredFacts
 
 pytestmark = pytest.mark.h20_gate("rdma")
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from pytest_h20.fixtures import Judge
 from pytest_h20.load.cells import Cell
-from pytest_h20.loading import Load
+from pytest_h20.plugin.fixtures import Judge
+from pytest_h20.run.throughput import Load
 
 pytestmark = pytest.mark.h20_gate("throughput")
 
@@ -22,6 +22,6 @@ def test_crosscheck(h20_load: Load, h20_judge: Judge) -> None:
     """The engine's own benchmark agrees on one cell (``--h20-load-crosscheck``)."""
     if not h20_load.session.value("h20_load_crosscheck"):
         pytest.skip("only with --h20-load-crosscheck")
-    from pytest_h20.foreign_load import crosscheck
+    from pytest_h20.run.crosscheck import crosscheck
 
     h20_judge(*crosscheck(h20_load))

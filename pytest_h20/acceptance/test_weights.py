@@ -7,14 +7,14 @@ from collections.abc import Mapping
 
 import pytest
 
+from pytest_h20.checks.weights.full import full_verdicts
+from pytest_h20.checks.weights.judge import Judge as WeightsJudge
+from pytest_h20.checks.weights.runner import fast_check
 from pytest_h20.cluster.launch import Target
-from pytest_h20.fixtures import Judge
-from pytest_h20.inventory import Inventory
-from pytest_h20.probes.weights.full import full_verdicts
-from pytest_h20.probes.weights.judge import Judge as WeightsJudge
-from pytest_h20.probes.weights.runner import fast_check
+from pytest_h20.config.inventory import Inventory
+from pytest_h20.nodes import Node
+from pytest_h20.plugin.fixtures import Judge
 from pytest_h20.report.run import RunFolder
-from pytest_h20.transport import Node
 
 pytestmark = pytest.mark.h20_gate("weights")
 

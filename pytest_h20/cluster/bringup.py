@@ -18,11 +18,11 @@ from pytest_h20.cluster.logs import Follower, nccl_warnings
 from pytest_h20.cluster.preflight import Preflight
 from pytest_h20.cluster.progress import Progress
 from pytest_h20.cluster.state import ClusterState, Phase, RoleRef
+from pytest_h20.core.errors import BringUpError, H20Error, TransportError
 from pytest_h20.diagnosis import FatalWatch, diagnose, primary
 from pytest_h20.engines.base import LaunchPlan, Stage, Step
-from pytest_h20.errors import BringUpError, H20Error, TransportError
-from pytest_h20.transport import Node
-from pytest_h20.transport.recording import unrecorded
+from pytest_h20.nodes import Node
+from pytest_h20.nodes.recording import unrecorded
 
 
 def new_run_id() -> str:

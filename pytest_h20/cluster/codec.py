@@ -18,7 +18,7 @@ from typing import Any
 
 from pydantic import BaseModel
 
-from pytest_h20.errors import H20Error
+from pytest_h20.core.errors import H20Error
 
 _KEY = "$"
 _PACKAGE = "pytest_h20."

@@ -6,8 +6,8 @@ import json
 import socket
 from dataclasses import dataclass
 
+from pytest_h20.core.errors import TransportError
 from pytest_h20.endpoint.wire import ProtocolError, Wire
-from pytest_h20.errors import TransportError
 
 
 @dataclass(frozen=True)

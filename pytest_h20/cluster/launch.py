@@ -11,12 +11,12 @@ from dataclasses import dataclass
 
 from pytest_h20.cluster import labels
 from pytest_h20.cluster.state import RoleRef
-from pytest_h20.door import shown_argv
+from pytest_h20.config.inventory import ContainerOptions, Inventory, NodeSpec, Profile
+from pytest_h20.core.door import shown_argv
+from pytest_h20.core.redact import secret_name
 from pytest_h20.engines.base import LaunchPlan, NodePlan, Step
 from pytest_h20.engines.base import Profile as EngineProfile
-from pytest_h20.inventory import ContainerOptions, Inventory, NodeSpec, Profile
-from pytest_h20.redact import secret_name
-from pytest_h20.transport import ContainerSpec, Mount, Node
+from pytest_h20.nodes import ContainerSpec, Mount, Node
 
 MOUNT_POINT = "/h20"
 """Where the run's folder of the node appears in every container: output of each role, NCCL's log of each process."""

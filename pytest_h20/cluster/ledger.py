@@ -27,8 +27,8 @@ from pathlib import Path
 from typing import Any, cast
 
 from pytest_h20.cluster import labels
-from pytest_h20.errors import H20Error, TransportError
-from pytest_h20.transport import CommandResult, ContainerInfo, Containers, ContainerSpec, Node
+from pytest_h20.core.errors import H20Error, TransportError
+from pytest_h20.nodes import CommandResult, ContainerInfo, Containers, ContainerSpec, Node
 
 MARK = "# h20-ledger\n"
 """The first line of every script of this module; the rehearsal runs such a script in its sandbox."""
@@ -359,7 +359,7 @@ class LedgerNode:
         return self._asked(command, args, lambda line: self.inner.stream(line, on_line=on_line, timeout=timeout))
 
     def _asked(self, command: str, args: tuple[object, ...], call: Callable[[str], CommandResult]) -> CommandResult:
-        from pytest_h20.transport import quote
+        from pytest_h20.nodes import quote
 
         self.ledger.open()
         before = self.ledger.environment if self._mark else ""

@@ -6,8 +6,8 @@ import re
 from dataclasses import dataclass, field
 
 from pytest_h20.cluster.state import RoleRef
-from pytest_h20.errors import H20Error
-from pytest_h20.transport import Node
+from pytest_h20.core.errors import H20Error
+from pytest_h20.nodes import Node
 
 _ANSI = re.compile(r"\x1b\[[0-9;?]*[ -/]*[@-~]")
 _CHUNK = 4 << 20

@@ -10,10 +10,10 @@ from pytest_h20.cluster.http import ask
 from pytest_h20.cluster.journal import Journal
 from pytest_h20.cluster.logs import log_tail, nccl_warnings
 from pytest_h20.cluster.state import ClusterState, RoleRef
+from pytest_h20.core.errors import H20Error, TransportError
+from pytest_h20.core.verdict import Status, Verdict
 from pytest_h20.diagnosis import BY_ID, Diagnosis, diagnose, primary
-from pytest_h20.errors import H20Error, TransportError
-from pytest_h20.transport import Node
-from pytest_h20.verdicts import Status, Verdict
+from pytest_h20.nodes import Node
 
 CHECK = "bringup.stays_up"
 TITLE = "The engine stays up while it is tested"

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from pytest_h20.cluster.launch import Target
 from pytest_h20.cluster.state import Versions
 from pytest_h20.cluster.teardown import Leftover, leftovers
+from pytest_h20.core.errors import BringUpError, UsageError
 from pytest_h20.engines import dialect_for
 from pytest_h20.engines.base import (
     Dialect,
@@ -16,8 +17,7 @@ from pytest_h20.engines.base import (
     LaunchPlan,
     Refusal,
 )
-from pytest_h20.errors import BringUpError, UsageError
-from pytest_h20.transport import ImageInfo, Node
+from pytest_h20.nodes import ImageInfo, Node
 
 
 @dataclass(frozen=True)

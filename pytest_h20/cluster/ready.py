@@ -12,7 +12,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from pytest_h20.cluster.http import ask
-from pytest_h20.errors import TransportError
+from pytest_h20.core.errors import TransportError
 
 _LISTENERS = r"""# h20-ask: listeners {port}
 sockets=$(cat /proc/net/tcp /proc/net/tcp6 2>/dev/null | while read -r _ local _ state _ _ _ _ _ inode _; do

@@ -17,8 +17,8 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from pytest_h20.cluster.codec import decode, encode
-from pytest_h20.door import shown
-from pytest_h20.errors import H20Error
+from pytest_h20.core.door import shown
+from pytest_h20.core.errors import H20Error
 
 T = TypeVar("T")
 

@@ -12,9 +12,9 @@ from pytest_h20.cluster import labels
 from pytest_h20.cluster.journal import Journal
 from pytest_h20.cluster.launch import STOP_EXECS
 from pytest_h20.cluster.ledger import DEAD_AFTER_S, Entry, containers_of, end_processes, entries, files, forget, ledger_of
-from pytest_h20.errors import H20Error
-from pytest_h20.transport import ContainerInfo, Node
-from pytest_h20.transport.recording import unrecorded
+from pytest_h20.core.errors import H20Error
+from pytest_h20.nodes import ContainerInfo, Node
+from pytest_h20.nodes.recording import unrecorded
 
 STOP_TIMEOUT = 25.0
 """Seconds an engine gets after SIGTERM. An idle SGLang 0.5.16 is gone in about 3 s, vLLM in 5 s (recorded)."""

@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 
+from pytest_h20.core.errors import UsageError
 from pytest_h20.diagnosis import lines
 from pytest_h20.diagnosis.result import Diagnosis, Outcome
 from pytest_h20.diagnosis.signatures import BY_ID, FABRIC, RAY, SIGNATURES, Signature
 from pytest_h20.engines.base import EngineName, Stage, Version
 from pytest_h20.engines.stages import recognise, strip_ansi
-from pytest_h20.errors import UsageError
 
 _BACKWARDS_S = 120
 """A clock that jumps back by more than this within one server's log means two writers (the corpus' case: 37 minutes)."""

@@ -11,11 +11,11 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, TypeVar
 
+from pytest_h20.core.errors import H20Error
 from pytest_h20.endpoint.capabilities import Capability, Outcome, capability, skip_reason
 from pytest_h20.endpoint.context import EndpointContext
 from pytest_h20.endpoint.reply import Reply, SeenShape, UnexpectedAnswer, read_reply
 from pytest_h20.endpoint.wire import Exchange, Pace, Wire
-from pytest_h20.errors import H20Error
 
 T = TypeVar("T")
 S = TypeVar("S")

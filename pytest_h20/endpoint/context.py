@@ -8,12 +8,12 @@ from functools import cached_property
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
+from pytest_h20.core.errors import UsageError
 from pytest_h20.engines.base import EngineName, Version
-from pytest_h20.errors import UsageError
 
 if TYPE_CHECKING:
+    from pytest_h20.core.verdict import Limit
     from pytest_h20.engines.api import ApiShape
-    from pytest_h20.verdicts import Limit
 
 
 def no_evidence(name: str, data: bytes) -> str:

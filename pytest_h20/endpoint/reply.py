@@ -11,9 +11,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from typing import Any, Literal
 
+from pytest_h20.core.errors import H20Error
 from pytest_h20.endpoint.sse import Stream, read_stream
 from pytest_h20.endpoint.wire import Exchange
-from pytest_h20.errors import H20Error
 
 REASONING_FIELDS = ("reasoning", "reasoning_content")
 """Every spelling in use: vLLM ≥ 0.16 ``reasoning``; vLLM ≤ 0.11.0 and SGLang ``reasoning_content``; vLLM 0.11.1-0.15.1 both."""

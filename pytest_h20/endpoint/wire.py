@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 from urllib.parse import urlsplit
 
-from pytest_h20.errors import H20Error, TransportError
+from pytest_h20.core.errors import H20Error, TransportError
 
 MAX_HEAD = 256 * 1024
 """Bytes of status line and headers at most; anything longer is no sane server."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from pytest_h20.core.errors import UsageError
 from pytest_h20.engines.base import (
     VERSION_COMMANDS,
     Dialect,
@@ -22,7 +23,6 @@ from pytest_h20.engines.base import (
     Version,
     parse_versions,
 )
-from pytest_h20.errors import UsageError
 
 if TYPE_CHECKING:
     from pytest_h20.engines.sglang import SglangDialect

@@ -14,7 +14,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal, Protocol
 
-from pytest_h20.errors import UsageError
+from pytest_h20.core.errors import UsageError
 
 if TYPE_CHECKING:
     from pytest_h20.engines.api import ApiShape

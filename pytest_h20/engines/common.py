@@ -6,9 +6,9 @@ import json
 import re
 from collections.abc import Iterable, Mapping, Sequence
 
+from pytest_h20.core.errors import UsageError
 from pytest_h20.engines import flags as flag_data
 from pytest_h20.engines.base import EngineName, LaunchFacts, NodePlan, Profile, Refusal, Version
-from pytest_h20.errors import UsageError
 
 NCCL_SUBSYSTEMS = "INIT,BOOTSTRAP,ENV,NET,GRAPH"
 """INIT: devices, channels with ``/GDRDMA``, "Init COMPLETE"; NET: GIDs per queue pair, GPUDirect per HCA; ENV: what NCCL

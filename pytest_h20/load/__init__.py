@@ -8,15 +8,15 @@ Standard library only, Python >= 3.8 (so that it can run inside an engine's cont
 
 from __future__ import annotations
 
-from .arrivals import Arrivals
-from .cells import Cell, matrix, requests_for
-from .loop import Progress
-from .plan import LoadPlan, Slo
-from .prompts import Prompt, PromptRecipe
-from .result import CellResult, Finding
-from .run import CellInterrupted, run_cell
-from .selfcheck_types import SelfCheck
-from .target import Target, Vocabulary
+from pytest_h20.load.arrivals import Arrivals
+from pytest_h20.load.cells import Cell, matrix, requests_for
+from pytest_h20.load.loop import Progress
+from pytest_h20.load.plan import LoadPlan, Slo
+from pytest_h20.load.prompts import Prompt, PromptRecipe
+from pytest_h20.load.result import CellResult, Finding
+from pytest_h20.load.run import CellInterrupted, run_cell
+from pytest_h20.load.selfcheck_types import SelfCheck
+from pytest_h20.load.target import Target, Vocabulary
 
 __all__ = [
     "Arrivals",

@@ -12,7 +12,7 @@ import random
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from ..errors import UsageError
+from pytest_h20.core.errors import UsageError
 
 KINDS = ("closed", "poisson", "constant", "burst", "trace")
 

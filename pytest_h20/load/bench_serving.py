@@ -14,11 +14,11 @@ import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from ..errors import MeasurementError, UsageError
-from .cells import Cell
-from .metrics import Rates, Record, Summary
-from .result import CellResult, Flight, RequestCounts, TokenCounts, write_json
-from .sanity import judged
+from pytest_h20.core.errors import MeasurementError, UsageError
+from pytest_h20.load.cells import Cell
+from pytest_h20.load.metrics import Rates, Record, Summary
+from pytest_h20.load.result import CellResult, Flight, RequestCounts, TokenCounts, write_json
+from pytest_h20.load.sanity import judged
 
 if TYPE_CHECKING:
     from typing import TypeGuard

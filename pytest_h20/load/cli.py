@@ -8,16 +8,16 @@ import sys
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 
-from ..errors import H20Error, UsageError
-from .arrivals import KINDS, Arrivals
-from .bench_serving import read_records, summary_csv, write_file
-from .cells import RECIPES, Cell
-from .loop import Progress
-from .plan import LoadPlan, Slo
-from .prompts import PromptRecipe, load_jsonl
-from .result import CellResult, write_json
-from .run import CellInterrupted, run_cell
-from .target import DIALECTS, Target, Vocabulary
+from pytest_h20.core.errors import H20Error, UsageError
+from pytest_h20.load.arrivals import KINDS, Arrivals
+from pytest_h20.load.bench_serving import read_records, summary_csv, write_file
+from pytest_h20.load.cells import RECIPES, Cell
+from pytest_h20.load.loop import Progress
+from pytest_h20.load.plan import LoadPlan, Slo
+from pytest_h20.load.prompts import PromptRecipe, load_jsonl
+from pytest_h20.load.result import CellResult, write_json
+from pytest_h20.load.run import CellInterrupted, run_cell
+from pytest_h20.load.target import DIALECTS, Target, Vocabulary
 
 
 def parser() -> argparse.ArgumentParser:
@@ -87,7 +87,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             if options.records or options.bench_dir:
                 own = replace(own, records_path=os.path.join(options.records or options.bench_dir, f"{cell.id}.jsonl"))
             if not options.no_selfcheck:
-                from .selfcheck import self_check  # with the reference server: 15 ms that not every run needs
+                from pytest_h20.load.selfcheck import self_check  # with the reference server: 15 ms that not every run needs
 
                 own = replace(own, selfcheck=self_check(cell.concurrency, target.dialect, plan))
             try:

@@ -5,9 +5,9 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from ..errors import UsageError
-from .prompts import Prompt
-from .target import Address, Target
+from pytest_h20.core.errors import UsageError
+from pytest_h20.load.prompts import Prompt
+from pytest_h20.load.target import Address, Target
 
 PATHS = {"sglang": "/generate", "vllm": "/v1/completions", "chat": "/v1/chat/completions"}
 ROUTE_KINDS = {"sglang": "generate", "vllm": "completions", "chat": "chat"}

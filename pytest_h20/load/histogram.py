@@ -8,7 +8,7 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from ..errors import UsageError
+from pytest_h20.core.errors import UsageError
 
 SUBBUCKETS = 128
 """Buckets per power of two: the middle of a bucket is at most 1/256 (0.4 %) from any value in it."""

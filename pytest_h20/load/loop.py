@@ -25,11 +25,11 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
-from ..errors import MeasurementError, UsageError
-from .clock import allow_files, cpu_seconds, no_collector_pauses, now, realtime_offset
-from .poller import BROKEN, READ, WRITE, Poller
-from .target import Address
-from .wire import CRLF2, ONE_TOKEN, Framing, Piece, ProtocolError, Run, Skimmer
+from pytest_h20.core.errors import MeasurementError, UsageError
+from pytest_h20.load.clock import allow_files, cpu_seconds, no_collector_pauses, now, realtime_offset
+from pytest_h20.load.poller import BROKEN, READ, WRITE, Poller
+from pytest_h20.load.target import Address
+from pytest_h20.load.wire import CRLF2, ONE_TOKEN, Framing, Piece, ProtocolError, Run, Skimmer
 
 OUTCOMES = {
     "ok": "complete, with as many tokens as were asked for",

@@ -26,10 +26,10 @@ from dataclasses import asdict, dataclass, field
 from operator import sub
 from typing import Any
 
-from .histogram import Histogram
-from .loop import Exchange
-from .plan import Slo
-from .wire import Answer, ProtocolError, read_answer
+from pytest_h20.load.histogram import Histogram
+from pytest_h20.load.loop import Exchange
+from pytest_h20.load.plan import Slo
+from pytest_h20.load.wire import Answer, ProtocolError, read_answer
 
 COMPLETE = ("ok", "short", "long")
 

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from ..errors import UsageError
-from .arrivals import Arrivals
-from .cells import RECIPES
-from .prompts import PromptRecipe
-from .selfcheck_types import SelfCheck
+from pytest_h20.core.errors import UsageError
+from pytest_h20.load.arrivals import Arrivals
+from pytest_h20.load.cells import RECIPES
+from pytest_h20.load.prompts import PromptRecipe
+from pytest_h20.load.selfcheck_types import SelfCheck
 
 
 @dataclass(frozen=True)

@@ -19,9 +19,9 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from ..errors import UsageError
-from .cells import Cell
-from .target import Vocabulary
+from pytest_h20.core.errors import UsageError
+from pytest_h20.load.cells import Cell
+from pytest_h20.load.target import Vocabulary
 
 KINDS = ("random", "sharegpt", "jsonl", "multi-turn")
 

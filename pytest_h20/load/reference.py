@@ -43,9 +43,9 @@ from dataclasses import asdict, dataclass, field, fields
 from types import TracebackType
 from typing import Any
 
-from ..errors import MeasurementError, UsageError
-from .clock import allow_files, no_collector_pauses, now, realtime_offset
-from .poller import BROKEN, READ, WRITE, Poller
+from pytest_h20.core.errors import MeasurementError, UsageError
+from pytest_h20.load.clock import allow_files, no_collector_pauses, now, realtime_offset
+from pytest_h20.load.poller import BROKEN, READ, WRITE, Poller
 
 SO_TIMESTAMPNS = 35  # Linux, asm-generic/socket.h; the control message carries a struct timespec
 TIMESPEC = struct.Struct("qq")

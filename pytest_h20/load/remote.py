@@ -20,12 +20,12 @@ import zipfile
 from collections.abc import Callable
 from typing import Any
 
-from ..errors import H20Error, MeasurementError, UsageError
-from .cells import Cell
-from .plan import LoadPlan
-from .result import CellResult
-from .share import Job
-from .target import Target
+from pytest_h20.core.errors import H20Error, MeasurementError, UsageError
+from pytest_h20.load.cells import Cell
+from pytest_h20.load.plan import LoadPlan
+from pytest_h20.load.result import CellResult
+from pytest_h20.load.share import Job
+from pytest_h20.load.target import Target
 
 MODULES = (
     "__init__", "arrivals", "cells", "clock", "dialects", "histogram", "loop", "metrics", "plan", "poller", "prompts",
@@ -42,7 +42,7 @@ def bundle() -> bytes:
     package = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
     buffer = io.BytesIO()
     with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED) as archive:
-        names = ["__init__.py", "errors.py", *(f"load/{module}.py" for module in MODULES)]
+        names = ["__init__.py", "core/__init__.py", "core/errors.py", *(f"load/{module}.py" for module in MODULES)]
         for name in names:
             with open(os.path.join(package, *name.split("/")), encoding="utf-8") as file:
                 _add(archive, f"pytest_h20/{name}", file.read())
@@ -102,8 +102,8 @@ def main() -> int:
     """Runs in the container. Exit status 0 with a result, 2 with an error line, 130 when interrupted."""
     from dataclasses import asdict, replace
 
-    from .run import CellInterrupted, run_cell
-    from .selfcheck import self_check
+    from pytest_h20.load.run import CellInterrupted, run_cell
+    from pytest_h20.load.selfcheck import self_check
 
     def put(document: dict[str, Any]) -> None:
         sys.stdout.write(_MARK + json.dumps(document) + "\n")

@@ -13,12 +13,12 @@ import typing
 from dataclasses import dataclass, field
 from typing import Any
 
-from ..errors import UsageError
-from .cells import Cell
-from .metrics import Rates, Summary
-from .plan import Slo
-from .selfcheck_types import SelfCheck
-from .server_metrics import ServerView
+from pytest_h20.core.errors import UsageError
+from pytest_h20.load.cells import Cell
+from pytest_h20.load.metrics import Rates, Summary
+from pytest_h20.load.plan import Slo
+from pytest_h20.load.selfcheck_types import SelfCheck
+from pytest_h20.load.server_metrics import ServerView
 
 SCHEMA = 1
 

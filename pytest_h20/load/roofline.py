@@ -21,7 +21,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from ..errors import UsageError
+from pytest_h20.core.errors import UsageError
 
 
 @dataclass(frozen=True)

@@ -14,20 +14,20 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict, replace
 from typing import Any
 
-from ..errors import MeasurementError, UsageError
-from . import sanity
-from .cells import Cell
-from .clock import now
-from .dialects import RequestEncoder
-from .loop import Exchange, LoadLoop, LoopSettings, Progress
-from .metrics import Rates, Record, Summary, goodput, merge, outcome_of, whole_rates
-from .plan import LoadPlan
-from .prompts import Prompt, PromptSource, calibration_texts, template_tokens
-from .result import CellResult, ClientView, Flight, RequestCounts, TokenCounts
-from .server_metrics import MetricsSample, ServerView, fetch, view
-from .share import Job, Share, ShareInterrupted, run_share
-from .target import Address, Target
-from .wire import Answer, ProtocolError, read_answer
+from pytest_h20.core.errors import MeasurementError, UsageError
+from pytest_h20.load import sanity
+from pytest_h20.load.cells import Cell
+from pytest_h20.load.clock import now
+from pytest_h20.load.dialects import RequestEncoder
+from pytest_h20.load.loop import Exchange, LoadLoop, LoopSettings, Progress
+from pytest_h20.load.metrics import Rates, Record, Summary, goodput, merge, outcome_of, whole_rates
+from pytest_h20.load.plan import LoadPlan
+from pytest_h20.load.prompts import Prompt, PromptSource, calibration_texts, template_tokens
+from pytest_h20.load.result import CellResult, ClientView, Flight, RequestCounts, TokenCounts
+from pytest_h20.load.server_metrics import MetricsSample, ServerView, fetch, view
+from pytest_h20.load.share import Job, Share, ShareInterrupted, run_share
+from pytest_h20.load.target import Address, Target
+from pytest_h20.load.wire import Answer, ProtocolError, read_answer
 
 GENERATOR = "pytest-h20"
 STREAMS_PER_PROCESS = 512

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from .result import CellResult, Finding
+from pytest_h20.load.result import CellResult, Finding
 
 LITTLE_LIMIT = 0.05
 """Relative difference allowed between concurrency and throughput x latency (issue: within 5 %)."""

@@ -12,8 +12,8 @@ import types
 import typing
 from typing import Any
 
-from .loop import OUTCOMES
-from .result import SCHEMA, CellResult
+from pytest_h20.load.loop import OUTCOMES
+from pytest_h20.load.result import SCHEMA, CellResult
 
 _PRIMITIVES = {int: "integer", float: "number", str: "string", bool: "boolean"}
 _STATUS = ("ok", "failed", "unknown")

@@ -9,14 +9,14 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from ..errors import MeasurementError
-from .cells import Cell
-from .plan import LoadPlan
-from .reference import ReferenceConfig, ReferenceProcess
-from .result import CellResult
-from .run import run_cell
-from .selfcheck_types import LIMIT, SelfCheck
-from .target import Target, Vocabulary
+from pytest_h20.core.errors import MeasurementError
+from pytest_h20.load.cells import Cell
+from pytest_h20.load.plan import LoadPlan
+from pytest_h20.load.reference import ReferenceConfig, ReferenceProcess
+from pytest_h20.load.result import CellResult
+from pytest_h20.load.run import run_cell
+from pytest_h20.load.selfcheck_types import LIMIT, SelfCheck
+from pytest_h20.load.target import Target, Vocabulary
 
 __all__ = ["LIMIT", "SelfCheck", "errors_against_truth", "self_check"]
 

@@ -19,8 +19,8 @@ import time
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from .target import Address, Target
-from .wire import CRLF2, Framing, ProtocolError, chunk_size
+from pytest_h20.load.target import Address, Target
+from pytest_h20.load.wire import CRLF2, Framing, ProtocolError, chunk_size
 
 _SAMPLE = re.compile(r"^((?:vllm|sglang):[a-z_]+)(?:\{([^}]*)\})? +([-+0-9.eE]+|NaN|[+-]Inf)", re.MULTILINE)
 _RUNNING = ("vllm:num_requests_running", "sglang:num_running_reqs")

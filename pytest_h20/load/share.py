@@ -1,7 +1,7 @@
 """One client process's part of a cell, as plain data in and out.
 
 The same `Share` is run in this process, in a child (`python -m pytest_h20.load.share`, job on stdin, answer on stdout),
-in a node's container (`remote.py`) and in Ray actors (`ray_workers.py`), so there is one core and one form.
+or in a node's container (`remote.py`), so there is one core and one form.
 """
 
 from __future__ import annotations
@@ -13,20 +13,20 @@ from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from ..errors import H20Error, UsageError
-from .arrivals import Arrivals
-from .cells import Cell, requests_for
-from .clock import now
-from .dialects import RequestEncoder, get_request
-from .histogram import Histogram
-from .loop import Exchange, LoadLoop, LoopOutcome, LoopSettings, Progress
-from .metrics import Record, Tally, tally
-from .plan import LoadPlan, Slo
-from .prompts import Prompt, PromptRecipe, PromptSource
-from .selfcheck_types import SelfCheck
-from .server_metrics import MetricsSample, body_of, parse_metrics
-from .target import Target, Vocabulary
-from .wire import ProtocolError, read_answer
+from pytest_h20.core.errors import H20Error, UsageError
+from pytest_h20.load.arrivals import Arrivals
+from pytest_h20.load.cells import Cell, requests_for
+from pytest_h20.load.clock import now
+from pytest_h20.load.dialects import RequestEncoder, get_request
+from pytest_h20.load.histogram import Histogram
+from pytest_h20.load.loop import Exchange, LoadLoop, LoopOutcome, LoopSettings, Progress
+from pytest_h20.load.metrics import Record, Tally, tally
+from pytest_h20.load.plan import LoadPlan, Slo
+from pytest_h20.load.prompts import Prompt, PromptRecipe, PromptSource
+from pytest_h20.load.selfcheck_types import SelfCheck
+from pytest_h20.load.server_metrics import MetricsSample, body_of, parse_metrics
+from pytest_h20.load.target import Target, Vocabulary
+from pytest_h20.load.wire import ProtocolError, read_answer
 
 if TYPE_CHECKING:  # not evaluated: the core runs on Python 3.8 too
     Report = Callable[[Progress], None]
@@ -306,7 +306,7 @@ def _share(job: Job, outcome: LoopOutcome, called: float) -> Share:
 
 
 def _kind(target: Target) -> str:
-    from .dialects import ROUTE_KINDS
+    from pytest_h20.load.dialects import ROUTE_KINDS
 
     return ROUTE_KINDS[target.dialect]
 

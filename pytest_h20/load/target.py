@@ -6,7 +6,7 @@ import json
 from dataclasses import dataclass, field
 from urllib.parse import urlsplit
 
-from ..errors import UsageError
+from pytest_h20.core.errors import UsageError
 
 DIALECTS = ("sglang", "vllm", "chat")
 

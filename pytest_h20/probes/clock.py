@@ -6,8 +6,8 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from pytest_h20.nodes.base import Node
 from pytest_h20.probes.script import Missing, Probe, ProbeError, number, pairs
-from pytest_h20.transport.base import Node
 
 
 @dataclass(frozen=True)

@@ -10,10 +10,10 @@ from copy import deepcopy
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
+from pytest_h20.config.environments import environments
+from pytest_h20.config.inventory import Inventory, parse_inventory
+from pytest_h20.core.errors import UsageError
 from pytest_h20.engines.base import Version
-from pytest_h20.errors import UsageError
-from pytest_h20.inventory import Inventory, parse_inventory
-from pytest_h20.places import environments
 from pytest_h20.probes.gid import best
 from pytest_h20.probes.gpu import Gpus, NvLinks
 from pytest_h20.probes.host import System

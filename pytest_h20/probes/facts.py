@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from pytest_h20.expect import Expect
-from pytest_h20.inventory import Inventory, NodeSpec, Profile, Rail
+from pytest_h20.config.expect import Expect
+from pytest_h20.config.inventory import Inventory, NodeSpec, Profile, Rail
+from pytest_h20.nodes.base import DaemonInfo, ImageInfo
 from pytest_h20.probes.clock import ClockOffset
 from pytest_h20.probes.gid import Gid
 from pytest_h20.probes.gpu import Driver, FabricManager, GpuOwner, Gpus, NvLinks
@@ -16,7 +17,6 @@ from pytest_h20.probes.kernel_log import KernelLog
 from pytest_h20.probes.net import Connect, Firewall, Listener, Network, Ping
 from pytest_h20.probes.rdma import PciDevice, PcieHints, Qos, RdmaFacts
 from pytest_h20.probes.script import Missing
-from pytest_h20.transport.base import DaemonInfo, ImageInfo
 
 
 @dataclass(frozen=True)

@@ -15,13 +15,13 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from typing import TypeVar, cast
 
-from pytest_h20.errors import H20Error, TransportError
-from pytest_h20.inventory import Inventory, NodeSpec, Profile
+from pytest_h20.config.inventory import Inventory, NodeSpec, Profile
+from pytest_h20.core.errors import H20Error, TransportError
+from pytest_h20.nodes.base import Node
 from pytest_h20.probes import gpu, host, image, kernel_log, net, rdma
 from pytest_h20.probes.clock import measure
 from pytest_h20.probes.facts import Facts, NodeFacts, RailPing, Reach, View
 from pytest_h20.probes.script import Missing, Probe, Section, build, split
-from pytest_h20.transport.base import Node
 
 T = TypeVar("T")
 Record = Callable[[str, str], str]

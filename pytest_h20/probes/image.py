@@ -8,9 +8,9 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from pytest_h20.inventory import Inventory, NodeSpec, Profile
+from pytest_h20.config.inventory import Inventory, NodeSpec, Profile
+from pytest_h20.nodes.base import ContainerSpec, Mount
 from pytest_h20.probes.script import Probe, ProbeError, integer, pairs, rows
-from pytest_h20.transport.base import ContainerSpec, Mount
 
 
 @dataclass(frozen=True)

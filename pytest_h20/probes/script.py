@@ -21,7 +21,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Generic, TypeVar
 
-from pytest_h20.errors import H20Error, unforeseen
+from pytest_h20.core.errors import H20Error, unforeseen
 
 T_co = TypeVar("T_co", covariant=True)
 

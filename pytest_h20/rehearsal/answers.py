@@ -5,9 +5,9 @@ from __future__ import annotations
 import time
 from dataclasses import replace
 
-from pytest_h20.probes import standin
 from pytest_h20.probes.script import requests
-from pytest_h20.probes.standin import Machine
+from pytest_h20.rehearsal import standin
+from pytest_h20.rehearsal.standin import Machine
 from pytest_h20.rehearsal.weights import sections
 from pytest_h20.rehearsal.world import World
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from pytest_h20.inventory import Inventory
+from pytest_h20.config.inventory import Inventory
 from pytest_h20.rehearsal.faults import inject
 from pytest_h20.rehearsal.node import StandInNode
 from pytest_h20.rehearsal.scenario import Scenario, scenario_named

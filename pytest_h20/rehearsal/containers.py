@@ -13,7 +13,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
 
 from pytest_h20.cluster.launch import MOUNT_POINT, STOP_EXECS
-from pytest_h20.errors import H20Error, TransportError
+from pytest_h20.core.errors import H20Error, TransportError
+from pytest_h20.nodes import CommandResult, ContainerInfo, ContainerSpec, DaemonInfo, ImageInfo
 from pytest_h20.probes.perf import TORCH_ALL_REDUCE
 from pytest_h20.probes.script import requests
 from pytest_h20.rehearsal.all_reduce import printed
@@ -21,7 +22,6 @@ from pytest_h20.rehearsal.answers import answers
 from pytest_h20.rehearsal.state import Held, State, alive
 from pytest_h20.rehearsal.timing import rows_of
 from pytest_h20.rehearsal.world import ImageTruth, World
-from pytest_h20.transport import CommandResult, ContainerInfo, ContainerSpec, DaemonInfo, ImageInfo
 
 
 class StandInContainers:

@@ -52,7 +52,7 @@ class Language:
     def answers(self) -> dict[str, str]:
         """Question → reasoning, tag and answer."""
         if not self._answers:
-            from pytest_h20.endpoint.answers import shipped
+            from pytest_h20.checks.endpoint.questions import shipped
 
             for question in shipped():
                 self._answers[question.question] = f"{question.reasoning}\n</think>\n\n{question.answer}"

@@ -14,15 +14,14 @@ from dataclasses import replace
 from pathlib import Path
 
 from pytest_h20.cluster.ledger import MARK
-from pytest_h20.errors import H20Error, TransportError
-from pytest_h20.probes import standin
+from pytest_h20.core.errors import H20Error, TransportError
+from pytest_h20.nodes import CommandResult, quote
 from pytest_h20.probes.script import requests
-from pytest_h20.rehearsal import weights
+from pytest_h20.rehearsal import standin, weights
 from pytest_h20.rehearsal.containers import StandInContainers
 from pytest_h20.rehearsal.counters import counters_of
 from pytest_h20.rehearsal.state import State
 from pytest_h20.rehearsal.world import World
-from pytest_h20.transport import CommandResult, quote
 
 
 class StandInNode:

@@ -7,9 +7,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from pytest_h20.errors import UsageError
-from pytest_h20.inventory import Inventory, load_inventory
-from pytest_h20.places import environments
+from pytest_h20.config.environments import environments
+from pytest_h20.config.inventory import Inventory, load_inventory
+from pytest_h20.core.errors import UsageError
 from pytest_h20.rehearsal.world import ImageTruth, World, healthy
 
 DEFAULT_SCALE = 60.0

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from pytest_h20.inventory import Inventory
+    from pytest_h20.config.inventory import Inventory
 
 BETTER = 0.85
 """Part of the write-up's times that a healthy stand-in takes. A factor of a fault counts from the write-up's own time."""
@@ -89,9 +89,9 @@ def rows_of(inventory: Inventory, engine: str) -> list[list[float]]:
 
     Always from the whole table: the stand-in is no faster because fewer cells are looked at.
     """
-    from pytest_h20.limits import load_limits
-    from pytest_h20.parameters import cells_of
-    from pytest_h20.places import environments
+    from pytest_h20.config.cells import cells_of
+    from pytest_h20.config.environments import environments
+    from pytest_h20.config.limits import load_limits
 
     limits = load_limits(environments() / "thresholds" / TABLES[engine])
     rows = []

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from functools import lru_cache
 
 from pytest_h20.probes.script import Section
-from pytest_h20.probes.weights.sparse import R1_CONFIG, agent, header_of, shards_of
+from pytest_h20.rehearsal.sparse import R1_CONFIG, agent, header_of, shards_of
 
 MTIME_NS = 1_742_200_000 * 10**9
 INDEX = "model.safetensors.index.json"

@@ -6,9 +6,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from pytest_h20.inventory import Inventory
-from pytest_h20.probes.standin import Machine, machine
+from pytest_h20.config.inventory import Inventory
 from pytest_h20.rehearsal.all_reduce import AllReduceTruth
+from pytest_h20.rehearsal.standin import Machine, machine
 from pytest_h20.rehearsal.weights import WeightsTruth
 
 

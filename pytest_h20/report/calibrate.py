@@ -10,10 +10,10 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timezone
 
-from pytest_h20.errors import MeasurementError
+from pytest_h20.core.errors import MeasurementError
+from pytest_h20.core.verdict import Status, worst
 from pytest_h20.report.model import METRICS, Cell
 from pytest_h20.report.stats import bootstrap_interval, repeats
-from pytest_h20.verdicts import Status, worst
 
 MIN_REPEATS = 3
 """Two runs give a spread that is itself off by a factor of two and more; three is the least, five is better."""

@@ -9,9 +9,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import combinations
 
+from pytest_h20.core.verdict import Decision, GateName, GateResult, Status, decide
 from pytest_h20.report.compare import CellChange, Comparison, compare, side
 from pytest_h20.report.model import Check, RunView
-from pytest_h20.verdicts import Decision, GateName, GateResult, Status, decide
 
 FIGURE = "output_throughput"
 """The figure by which engines are called faster: what the machines are paid for."""

@@ -6,10 +6,10 @@ import os
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
-from pytest_h20.door import shown
+from pytest_h20.core.door import shown
+from pytest_h20.core.verdict import Status
 from pytest_h20.report.model import METRICS, RunView
 from pytest_h20.report.terminal import WORDS, gate_title, tally, verdict_words, worst_first
-from pytest_h20.verdicts import Status
 
 _ICONS = {Status.PASS: "✅", Status.SKIP: "⏭️", Status.WARN: "⚠️", Status.UNKNOWN: "❓", Status.FAIL: "❌"}
 MAX_ANNOTATIONS = 10

@@ -16,7 +16,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any, Protocol
 
-from pytest_h20.errors import UsageError
+from pytest_h20.core.errors import UsageError
 from pytest_h20.report.calibrate import merge_repeats
 from pytest_h20.report.model import METRICS, RunView
 from pytest_h20.report.run import load_run
@@ -311,6 +311,6 @@ def _readable_errors(where: str) -> Iterator[None]:
 
 
 def _without_password(url: str) -> str:
-    from pytest_h20.redact import redact
+    from pytest_h20.core.redact import redact
 
     return redact(url)

@@ -7,9 +7,9 @@ from collections.abc import Iterable, Iterator
 
 from pydantic import JsonValue
 
+from pytest_h20.core.verdict import Verdict
 from pytest_h20.report.model import RunView
 from pytest_h20.report.terminal import verdict_words
-from pytest_h20.verdicts import Verdict
 
 Property = tuple[str, str]
 

@@ -15,7 +15,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, JsonValue
 
-from pytest_h20.verdicts import Decision, GateName, GateResult, Limit, Status, Verdict
+from pytest_h20.core.verdict import Decision, GateName, GateResult, Limit, Status, Verdict
 
 SCHEMA_VERSION = 1
 

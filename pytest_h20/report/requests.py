@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from pytest_h20.errors import MeasurementError
+from pytest_h20.core.errors import MeasurementError
 from pytest_h20.report.model import METRICS
 from pytest_h20.report.stats import mean_interval
 
@@ -71,7 +71,7 @@ def figures(requests: Sequence[Request]) -> dict[str, float]:
 
 
 def percentiles(requests: Sequence[Request]) -> dict[str, float]:
-    """Every other figure of a cell that the requests tell, by the names of :data:`pytest_h20.figures.METRIC_FIGURES`."""
+    """Every other figure of a cell that the requests tell, by the names of :data:`pytest_h20.config.figures.METRIC_FIGURES`."""
     found: dict[str, float] = {}
     times = {
         "ttft": [r.ttft for r in requests],

@@ -33,8 +33,9 @@ from typing import Any, TypeVar
 from pydantic import BaseModel, JsonValue, ValidationError
 
 from pytest_h20 import __version__
-from pytest_h20.errors import H20Error, StorageError, UsageError
-from pytest_h20.redact import DEFAULT, Redactor
+from pytest_h20.core.errors import H20Error, StorageError, UsageError
+from pytest_h20.core.redact import DEFAULT, Redactor
+from pytest_h20.core.verdict import Decision, GateName, Status, Verdict, decide
 from pytest_h20.report.model import (
     RECORD_TYPES,
     Cell,
@@ -56,7 +57,6 @@ from pytest_h20.report.model import (
     Timed,
     Warning_,
 )
-from pytest_h20.verdicts import Decision, GateName, Status, Verdict, decide
 
 _Model = TypeVar("_Model", bound=BaseModel)
 

@@ -14,10 +14,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from pytest_h20.verdicts import Status
+from pytest_h20.core.verdict import Status
 
 if TYPE_CHECKING:
-    from pytest_h20.limits import Baseline
+    from pytest_h20.config.limits import Baseline
 
 CONFIDENCE = 0.95
 RESAMPLES = 1000

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from pytest_h20.core.verdict import GATE_TITLES, GateResult, Status
 from pytest_h20.report.engines import comparisons, gates_by_engine, sentence
 from pytest_h20.report.model import RunView
-from pytest_h20.verdicts import GATE_TITLES, GateResult, Status
 
 MARKUP: dict[Status, dict[str, bool]] = {
     Status.PASS: {"green": True},

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from pytest_h20.inventory import user_name
+from pytest_h20.config.inventory import user_name
 from tests.e2e.conftest import Lab
 
 

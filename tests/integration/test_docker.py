@@ -14,11 +14,11 @@ from typing import Any
 
 import pytest
 
-from pytest_h20.errors import CommandTimeout, H20Error, TransportError
-from pytest_h20.transport.base import Containers, ContainerSpec, Mount
-from pytest_h20.transport.docker_api import DockerContainers
-from pytest_h20.transport.local import LocalNode
-from pytest_h20.transport.ssh import SshNode
+from pytest_h20.core.errors import CommandTimeout, H20Error, TransportError
+from pytest_h20.nodes.base import Containers, ContainerSpec, Mount
+from pytest_h20.nodes.docker_api import DockerContainers
+from pytest_h20.nodes.local import LocalNode
+from pytest_h20.nodes.ssh import SshNode
 from tests.integration.dockerd import IMAGE, Dockerd
 from tests.integration.sshd import Sshd
 

@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from pytest_h20.errors import TransportError
-from pytest_h20.transport.connect import certificate_problem, resolve
-from pytest_h20.transport.ssh import SshNode
+from pytest_h20.core.errors import TransportError
+from pytest_h20.nodes.connect import certificate_problem, resolve
+from pytest_h20.nodes.ssh import SshNode
 from tests.integration.sshd import Sshd, keygen
 
 

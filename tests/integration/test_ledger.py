@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 
 from pytest_h20.cluster.ledger import Ledger, LedgerNode, Owner, end_processes, entries, files, forget
-from pytest_h20.errors import CommandTimeout
-from pytest_h20.transport.ssh import SshNode
+from pytest_h20.core.errors import CommandTimeout
+from pytest_h20.nodes.ssh import SshNode
 from tests.integration.sshd import Sshd
 
 

@@ -18,15 +18,16 @@ from typing import Any
 import pytest
 import yaml
 
-from pytest_h20.connect import connect_all
-from pytest_h20.inventory import Inventory, load_inventory, parse_inventory
-from pytest_h20.probes.checks import all_verdicts, fabric
+from pytest_h20.checks import all_verdicts
+from pytest_h20.checks.fabric import rails
+from pytest_h20.checks.fabric.measure import RailBandwidth, write_bandwidth
+from pytest_h20.config.inventory import Inventory, load_inventory, parse_inventory
+from pytest_h20.core.verdict import Status, Verdict
+from pytest_h20.nodes import Node
 from pytest_h20.probes.counters import CounterDelta
 from pytest_h20.probes.facts import Facts
 from pytest_h20.probes.gather import gather
-from pytest_h20.probes.measure import RailBandwidth, write_bandwidth
-from pytest_h20.transport import Node
-from pytest_h20.verdicts import Status, Verdict
+from pytest_h20.run.nodes import connect_all
 from tests.lab.vm import image, inventory, machines
 from tests.lab.vm.plan import VmPlan, choose_accelerator
 
@@ -97,7 +98,7 @@ def bandwidth(data: Mapping[str, Any], facts: Facts, node: str, hca: str) -> tup
         rail = facts.of(node).rail(hca)
         measured = write_bandwidth(nodes, rail, rounds=2)
         assert isinstance(measured, RailBandwidth)
-        return measured, fabric.judge_write_bandwidth(rail, measured)
+        return measured, rails.judge_write_bandwidth(rail, measured)
     finally:
         for each in nodes.values():
             each.close()
@@ -120,7 +121,7 @@ def test_healthy_machines_pass_every_check_that_soft_roce_can_show(healthy: Fact
 def test_the_gid_index_is_read_and_scored(healthy: Facts) -> None:
     for view in healthy.views:
         for rail in view.rails:
-            [verdict] = fabric.gid_index(rail)
+            [verdict] = rails.gid_index(rail)
             # rxe: slot 0 link-local, slot 1 IPv4-mapped, both RoCE v2: 1000 + 0 - 0 and 1000 + 200 - 1.
             assert verdict.details["scores"] == {"0": 1000, "1": 1199}
 

@@ -21,10 +21,10 @@ from pathlib import Path
 
 import pytest
 
-from pytest_h20.errors import CommandTimeout, H20Error, TransportError, UsageError
-from pytest_h20.transport.base import Node
-from pytest_h20.transport.connect import LocalSettings, SshSettings, connect, known_keys, resolve, tcp_problem
-from pytest_h20.transport.ssh import SshNode
+from pytest_h20.core.errors import CommandTimeout, H20Error, TransportError, UsageError
+from pytest_h20.nodes.base import Node
+from pytest_h20.nodes.connect import LocalSettings, SshSettings, connect, known_keys, resolve, tcp_problem
+from pytest_h20.nodes.ssh import SshNode
 from tests.integration.sshd import Sshd, free_port, keygen
 
 
@@ -125,7 +125,7 @@ class TestCommands:
         mark = f"6{os.getpid() % 10000:04d}"
         given = f"host='127.0.0.1', port={sshd.port}, user='root', key_file={str(sshd.key)!r}, known_hosts={str(sshd.known_hosts)!r}"
         program = (
-            "from pytest_h20.transport.connect import SshSettings; from pytest_h20.transport.ssh import SshNode\n"
+            "from pytest_h20.nodes.connect import SshSettings; from pytest_h20.nodes.ssh import SshNode\n"
             f"SshNode('node-a', SshSettings({given})).run('setsid sleep {mark}1 & sleep {mark}2', timeout=900)"
         )
         caller = subprocess.Popen([sys.executable, "-c", program])

@@ -9,7 +9,7 @@ import subprocess
 import sys
 from collections.abc import Sequence
 
-from pytest_h20.errors import H20Error
+from pytest_h20.core.errors import H20Error
 from tests.lab import cluster
 from tests.lab.places import DEFAULT_CLUSTER, LabError, cluster_dir
 from tests.lab.plan import MAX_RAILS, ClusterPlan

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from pytest_h20.errors import H20Error
+from pytest_h20.core.errors import H20Error
 
 DEFAULT_DIR = "/var/cache/pytest-h20-lab"
 DEFAULT_CLUSTER = "lab"

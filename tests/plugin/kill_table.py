@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest_h20.acceptance
-from pytest_h20.verdicts import Verdict
+from pytest_h20.core.verdict import Verdict
 from tests.plugin.warm import warm
 
 ACCEPTANCE = Path(pytest_h20.acceptance.__file__).parent

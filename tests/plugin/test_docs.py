@@ -20,9 +20,9 @@ import jsonschema
 import pytest
 import yaml
 
-from pytest_h20 import fixtures, hookspecs, short_names
 from pytest_h20.__main__ import COMMANDS
-from pytest_h20.options import OPTIONS
+from pytest_h20.core.setting import OPTIONS
+from pytest_h20.plugin import fixtures, hookspecs, short_names
 from tests.plugin.foreign import REHEARSAL, pytest_in, write
 
 REPOSITORY = Path(__file__).parents[2]

@@ -23,7 +23,7 @@ SECRETS = {
 TESTS = """
 import os
 import pytest
-from pytest_h20.errors import BringUpError
+from pytest_h20.core.errors import BringUpError
 
 SECRETS = [f"{name}={os.environ[name]}" for name in %r]
 TAIL = "\\n".join(SECRETS) + "\\n" + os.environ["BARE_TOKEN"] + " rack-4711\\x1b[2J\\x1b]0;x\\x07\\n::stop-commands::x\\n##[add-mask]y"

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from pytest_h20 import hookspecs
+from pytest_h20.plugin import hookspecs
 from tests.plugin.foreign import REHEARSAL, Done, pytest_in, write
 
 NEEDS_THE_CLUSTER = "def test_it(cluster): pass\n"
@@ -29,7 +29,7 @@ def pytest_h20_limits(inventory, engine, profile):
     return "ours.yaml" if (engine, profile) == ("sglang", "default") else None
 
 def pytest_h20_checks(inventory, state):
-    from pytest_h20.verdicts import Status, Verdict
+    from pytest_h20.core.verdict import Status, Verdict
     note("pytest_h20_checks", description=inventory.description, url=state.url)
     return [Verdict(check="endpoint.of_ours", status=Status.PASS, title="Ours", reason="seen by agent-4711")]
 
@@ -116,7 +116,7 @@ def test_a_red_check_of_a_hook_fails_the_run(tmp_path: Path) -> None:
     """Although every test passed, and none of them belongs to a gate."""
     conftest = (
         "def pytest_h20_checks():\n"
-        "    from pytest_h20.verdicts import Status, Verdict\n"
+        "    from pytest_h20.core.verdict import Status, Verdict\n"
         "    return [Verdict(check='endpoint.of_ours', status=Status.FAIL, title='Ours', reason='wrong')]\n"
     )
     write(tmp_path, conftest=conftest, test_it=NEEDS_THE_CLUSTER)

@@ -20,7 +20,7 @@ def test_nothing_heavy_is_imported(pytester: pytest.Pytester) -> None:
     pytester.makepyfile("def test_it(): pass")
     code = (
         "import sys, pytest; pytest.main(['-q', '-p', 'no:hypothesispytest', '-p', 'no:anyio']);"
-        "print([m for m in ('pydantic', 'paramiko', 'docker', 'openai', 'yaml', 'pytest_h20.active') if m in sys.modules])"
+        "print([m for m in ('pydantic', 'paramiko', 'docker', 'openai', 'yaml', 'pytest_h20.plugin.live') if m in sys.modules])"
     )
     done = subprocess.run([sys.executable, "-c", code], cwd=pytester.path, capture_output=True, text=True, check=True)
     assert done.stdout.strip().endswith("[]"), done.stdout

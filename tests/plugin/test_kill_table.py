@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from pytest_h20.rehearsal.docs import page
+from pytest_h20.cli.faults import page
+from pytest_h20.core.verdict import GateName
 from pytest_h20.rehearsal.faults import CATALOGUE, Fault
-from pytest_h20.verdicts import GateName
 from tests.plugin.kill_table import ALL_GATES, run
 
 NEVER_RED = {
@@ -63,7 +63,7 @@ def test_catalogue_covers_every_gate() -> None:
 def test_documentation_is_generated() -> None:
     """docs/faults.md is what the catalogue says."""
     path = Path(__file__).parents[2] / "docs" / "faults.md"
-    assert path.read_text(encoding="utf-8") == page(), "run: python -m pytest_h20.rehearsal.docs > docs/faults.md"
+    assert path.read_text(encoding="utf-8") == page(), "run: python -m pytest_h20.cli.faults > docs/faults.md"
 
 
 @pytest.mark.parametrize("fault", CATALOGUE.values(), ids=lambda fault: f"{fault.gate}-{fault.name}")

@@ -12,9 +12,9 @@ import pytest
 
 from pytest_h20.acceptance import test_bringup, test_endpoint, test_throughput
 from pytest_h20.cluster.state import ClusterState, Versions
-from pytest_h20.lifecycle import keep_text
-from pytest_h20.options import OPTIONS, Setting
-from pytest_h20.session import build, create_run, with_run
+from pytest_h20.core.setting import OPTIONS, Setting
+from pytest_h20.run.bringup import keep_text
+from pytest_h20.run.settings import build, create_run, with_run
 from tests.plugin.foreign import REHEARSAL, Done, pytest_in, write
 
 GATED = "import pytest\npytestmark = pytest.mark.h20_gate('endpoint')\n"

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from pytest_h20.acceptance import test_answers, test_environment, test_fabric, test_throughput, test_weights
-from pytest_h20.endpoint import answers
+from pytest_h20.checks.endpoint import questions
 from tests.plugin.foreign import REHEARSAL, pytest_in, write
 
 REPOSITORY = Path(__file__).parents[2]
@@ -114,7 +114,7 @@ def test_a_set_of_questions_too_small_to_tell(tmp_path: Path) -> None:
 
 def test_a_users_questions_are_graded(tmp_path: Path) -> None:
     write(tmp_path)
-    data = Path(answers.__file__).parent / "data" / "answers.jsonl"
+    data = Path(questions.__file__).parent / "data" / "answers.jsonl"
     done = pytest_in(tmp_path, *REHEARSAL, f"--h20-accuracy={data}", str(test_answers.__file__), "-k", "dataset")
     assert done.status == 0, done.output
     assert [(c["subject"], c["status"]) for c in done.check("answers.dataset")] == [("answers.jsonl", "pass")]

@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from pytest_h20.active import Signals
 from pytest_h20.cluster.shared import Ended, Shared
+from pytest_h20.plugin.live import Signals
 
 REPOSITORY = Path(__file__).parents[2]
 

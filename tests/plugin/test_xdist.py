@@ -80,7 +80,7 @@ def test_two_engines_side_by_side_are_refused(tmp_path: Path) -> None:
 def test_checks_of_hooks_are_made_once(tmp_path: Path) -> None:
     conftest = (
         "def pytest_h20_checks():\n"
-        "    from pytest_h20.verdicts import Status, Verdict\n"
+        "    from pytest_h20.core.verdict import Status, Verdict\n"
         "    return [Verdict(check='endpoint.of_ours', status=Status.PASS, title='Ours')]\n"
     )
     write(tmp_path, conftest=conftest, test_it=SUITE)

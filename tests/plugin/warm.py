@@ -104,10 +104,6 @@ def main() -> None:
     import docker  # noqa: F401
     import openai.types.chat  # noqa: F401
 
-    import pytest_h20.active
-    import pytest_h20.endpoint.catalog
-    import pytest_h20.loading
-    import pytest_h20.rehearsal.cluster  # noqa: F401
 
     gc.freeze()  # a collection in a fork would copy every page of what is here
     for line in sys.stdin:

@@ -11,9 +11,9 @@ from contextlib import suppress
 
 import pytest
 
+from pytest_h20.core.errors import H20Error
 from pytest_h20.diagnosis.judge import diagnose
 from pytest_h20.engines import stages
-from pytest_h20.errors import H20Error
 from pytest_h20.nccl.reader import parse_log
 from pytest_h20.probes import gpu, host, kernel_log, net, perf, rdma, script
 

@@ -12,12 +12,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from pytest_h20.checks.weights.facts import FullFacts, parse_fast
+from pytest_h20.core.errors import H20Error, TransportError
 from pytest_h20.diagnosis.judge import diagnose
 from pytest_h20.engines import stages
-from pytest_h20.errors import H20Error, TransportError
 from pytest_h20.nccl.reader import parse_log
-from pytest_h20.probes.weights.facts import FullFacts, parse_fast
-from pytest_h20.transport.docker_api import DockerContainers, container_info
+from pytest_h20.nodes.docker_api import DockerContainers, container_info
 from tests.unit.endpoint.test_lying_servers import ODD_JSON
 from tests.unit.mutants import mutate, mutate_bytes
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from pytest_h20.fixtures import Judge
 from pytest_h20.load import Cell
-from pytest_h20.loading import Load
+from pytest_h20.plugin.fixtures import Judge
+from pytest_h20.run.throughput import Load
 
 
 @pytest.mark.h20_gate("throughput")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from openai import OpenAI
 
-from pytest_h20.serving import Endpoint
+from pytest_h20.run.endpoint import Endpoint
 
 QUESTION = [{"role": "user", "content": "What is 17 * 23? Reply with the number only."}]
 

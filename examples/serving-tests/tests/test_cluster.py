@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from pytest_h20.cluster.state import ClusterState
-from pytest_h20.transport import Node
+from pytest_h20.nodes import Node
 
 
 def test_both_machines_take_part(h20_cluster: ClusterState, h20_nodes: dict[str, Node]) -> None:

@@ -7,11 +7,11 @@ import json
 import pytest
 from openai import BadRequestError, NotFoundError, OpenAI
 
-from pytest_h20 import verdicts
-from pytest_h20.fixtures import Judge
+from pytest_h20.core import verdict
+from pytest_h20.core.verdict import Limit, Origin
+from pytest_h20.plugin.fixtures import Judge
 from pytest_h20.report.run import RunFolder
-from pytest_h20.serving import Endpoint
-from pytest_h20.verdicts import Limit, Origin
+from pytest_h20.run.endpoint import Endpoint
 
 pytestmark = pytest.mark.h20_gate("endpoint")
 
@@ -23,7 +23,7 @@ def test_one_model_is_listed(h20_client: OpenAI, h20_endpoint: Endpoint, h20_run
     models = [model.id for model in h20_client.models.list()]
     evidence = h20_run.evidence("gateway/models.json", json.dumps({"asked by": "tenant-0badcafe", "models": models}))
     h20_judge(
-        verdicts.judge(
+        verdict.judge(
             "endpoint.one_model",
             "The gateway sees exactly one model",
             len(models),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from pytest_h20.limits import load_limits
+from pytest_h20.config.limits import load_limits
 
 
 def test_promises_can_be_read() -> None:

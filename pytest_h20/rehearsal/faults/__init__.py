@@ -8,7 +8,7 @@ from __future__ import annotations
 import difflib
 from collections.abc import Mapping, Sequence
 
-from pytest_h20.errors import UsageError
+from pytest_h20.core.errors import UsageError
 from pytest_h20.rehearsal.faults import (
     answers,
     bringup,

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from pytest_h20.probes.script import Section
-from pytest_h20.probes.standin import Machine
+from pytest_h20.rehearsal.standin import Machine
 from pytest_h20.rehearsal.world import World
 
 Change = Callable[[World], None]

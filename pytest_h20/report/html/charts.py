@@ -10,12 +10,12 @@ import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
-from pytest_h20.figures import METRIC_FIGURES
+from pytest_h20.config.figures import METRIC_FIGURES
+from pytest_h20.core.verdict import Status
 from pytest_h20.report.calibrate import merge_repeats
 from pytest_h20.report.html.tags import Child, Html, join, svg, tag
 from pytest_h20.report.html.words import RECORDED, STATUS_WORDS, chip, limit_words, number, term
 from pytest_h20.report.model import Cell, higher_is_better
-from pytest_h20.verdicts import Status
 
 WIDTH, HEIGHT = 400.0, 262.0
 LEFT, RIGHT, TOP, BOTTOM = 46.0, 18.0, 12.0, 40.0

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from pytest_h20.core.verdict import GATE_TITLES, Status
 from pytest_h20.report.compare import Comparison, of_figure, spread_words
 from pytest_h20.report.engines import comparisons, gates_by_engine, sentence
 from pytest_h20.report.html.comparison import differences, direction
 from pytest_h20.report.html.tags import Child, Html, join, tag
 from pytest_h20.report.html.words import chip, number
 from pytest_h20.report.model import METRICS, RunView
-from pytest_h20.verdicts import GATE_TITLES, Status
 
 
 def engines(view: RunView) -> Html:

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 
+from pytest_h20.core.verdict import Status
 from pytest_h20.report.html.tags import Child, Html, join, tag
 from pytest_h20.report.html.words import ICONS, chip, duration, limit_words, measure, moment, unit_of
 from pytest_h20.report.model import Check, RunView, SetupError
-from pytest_h20.verdicts import Status
 
 SHOWN = 5
 """Reasons on the first screen; the gates below have all of them."""

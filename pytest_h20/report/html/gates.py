@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Sequence
 
+from pytest_h20.core.verdict import GATE_TITLES, GateResult, Status
 from pytest_h20.report.html.first_screen import measured
 from pytest_h20.report.html.tags import Html, join, tag
 from pytest_h20.report.html.words import RECORDED, chip, count_words, term
 from pytest_h20.report.model import Check, RunView
 from pytest_h20.report.terminal import tally, worst_first
-from pytest_h20.verdicts import GATE_TITLES, GateResult, Status
 
 
 def gates(view: RunView) -> Html:

@@ -9,6 +9,7 @@ from __future__ import annotations
 from functools import cache
 from pathlib import Path
 
+from pytest_h20.core.verdict import GateName, Status
 from pytest_h20.report.compare import Comparison
 from pytest_h20.report.html import charts, rails, tables, timeline
 from pytest_h20.report.html.calibration import calibration
@@ -19,7 +20,6 @@ from pytest_h20.report.html.gates import gates
 from pytest_h20.report.html.paper import first_page, gpus_of
 from pytest_h20.report.html.tags import Child, Html, join, script, stylesheet, tag
 from pytest_h20.report.model import Mode, RunView
-from pytest_h20.verdicts import GateName, Status
 
 VIEWPORT = tag("meta", name="viewport", content="width=device-width, initial-scale=1")
 

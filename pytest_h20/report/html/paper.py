@@ -7,13 +7,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from pytest_h20.core.verdict import GATE_TITLES
 from pytest_h20.report.html.first_screen import outcome
 from pytest_h20.report.html.tags import Child, Html, tag
 from pytest_h20.report.html.words import ICONS, STATUS_WORDS, count_words, moment, number
 from pytest_h20.report.model import Cell, RunView
 from pytest_h20.report.run import sha256_file
 from pytest_h20.report.terminal import tally
-from pytest_h20.verdicts import GATE_TITLES
 
 UNKNOWN = "not recorded"
 

@@ -6,10 +6,10 @@ from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from pytest_h20.core.verdict import Status, worst
 from pytest_h20.report.html.tags import Html, join, svg, tag
 from pytest_h20.report.html.words import ICONS, STATUS_WORDS, chip, gigabytes, number, term
 from pytest_h20.report.model import RailTraffic
-from pytest_h20.verdicts import Status, worst
 
 WIDTH, ROW, TOP = 400.0, 30.0, 34.0
 

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from pytest_h20.core.verdict import Verdict
 from pytest_h20.report.html.first_screen import setup_error
 from pytest_h20.report.html.tables import logs
 from pytest_h20.report.html.tags import Html, join, tag
 from pytest_h20.report.html.words import limit_words, measure, unit_of
 from pytest_h20.report.model import LogTail, SetupError
-from pytest_h20.verdicts import Verdict
 
 COLUMN_AT = 2
 """Where our cells go: after Result and Test. ``cells[COLUMN_AT:COLUMN_AT] = row_cells(verdicts)``, the same for the header."""

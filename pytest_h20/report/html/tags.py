@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from html import escape
 
-from pytest_h20.door import shown
+from pytest_h20.core.door import shown
 
 
 class Html(str):

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from datetime import datetime
 
-from pytest_h20.figures import CHECK_FIGURES
+from pytest_h20.config.figures import CHECK_FIGURES
+from pytest_h20.core.verdict import Limit, Status, Verdict
 from pytest_h20.report.html.tags import Html, tag
-from pytest_h20.verdicts import Limit, Status, Verdict
 
 TERMS: dict[str, str] = {
     "TTFT": "time to first token: from sending a request to its first token of output",

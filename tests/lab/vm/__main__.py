@@ -11,7 +11,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from pytest_h20.errors import H20Error
+from pytest_h20.core.errors import H20Error
 from tests.lab.places import LabError
 from tests.lab.vm import image, machines, places
 from tests.lab.vm.plan import VmPlan, choose_accelerator

@@ -17,9 +17,9 @@ import pytest
 from pytest_h20.cluster import labels
 from pytest_h20.cluster.ledger import DEAD_AFTER_S, Ledger, LedgerNode, Owner, entries
 from pytest_h20.cluster.teardown import HEAD_BYTES, TAIL_BYTES, collect, down, reap
-from pytest_h20.errors import H20Error, TransportError
-from pytest_h20.transport import ContainerInfo, ContainerSpec, Node
-from pytest_h20.transport.local import LocalNode
+from pytest_h20.core.errors import H20Error, TransportError
+from pytest_h20.nodes import ContainerInfo, ContainerSpec, Node
+from pytest_h20.nodes.local import LocalNode
 
 
 class Daemon:

@@ -7,8 +7,8 @@ from pathlib import Path
 
 from pytest_h20.cluster.logs import Follower
 from pytest_h20.cluster.state import RoleRef
-from pytest_h20.serving import MOST_OF_A_LOG, own_nccl_files
-from pytest_h20.transport.local import LocalNode
+from pytest_h20.nodes.local import LocalNode
+from pytest_h20.run.endpoint import MOST_OF_A_LOG, own_nccl_files
 
 
 def test_a_log_that_became_a_link_or_a_pipe_is_not_read(tmp_path: Path) -> None:

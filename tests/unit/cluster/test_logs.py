@@ -8,7 +8,7 @@ from pathlib import Path
 
 from pytest_h20.cluster.logs import nccl_warnings
 from pytest_h20.diagnosis import diagnose
-from pytest_h20.transport.local import LocalNode
+from pytest_h20.nodes.local import LocalNode
 
 DATA = Path(__file__).parent / "data"
 

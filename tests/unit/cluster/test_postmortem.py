@@ -12,9 +12,9 @@ from typing import Any, cast
 
 from pytest_h20.cluster.postmortem import examine
 from pytest_h20.cluster.state import ClusterState, RoleRef, Versions
-from pytest_h20.transport import Node
-from pytest_h20.transport.local import LocalNode
-from pytest_h20.verdicts import Status
+from pytest_h20.core.verdict import Status
+from pytest_h20.nodes import Node
+from pytest_h20.nodes.local import LocalNode
 
 DATA = Path(__file__).parent / "data" / "worker-killed"
 NOBODY = "http://127.0.0.1:9"

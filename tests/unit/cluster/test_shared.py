@@ -14,9 +14,9 @@ from pytest_h20.cluster.codec import decode, encode
 from pytest_h20.cluster.shared import FailedElsewhere, Shared
 from pytest_h20.cluster.state import ClusterState, Phase, RoleRef, Versions
 from pytest_h20.cluster.teardown import Down, Stopped
-from pytest_h20.errors import H20Error
+from pytest_h20.core.errors import H20Error
+from pytest_h20.core.verdict import Status, Verdict
 from pytest_h20.nccl import judge_job, parse_log
-from pytest_h20.verdicts import Status, Verdict
 
 STATE = ClusterState(
     "r", "vllm", "p", "n1", "http://x", "m", Versions("0.11"),

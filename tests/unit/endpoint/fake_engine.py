@@ -19,7 +19,7 @@ from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
-from pytest_h20.endpoint.answers import shipped
+from pytest_h20.checks.endpoint.questions import shipped
 
 END, NEWLINE, EOS, OFFSET = 7, 10, 1, 2000
 BAD = {  # request error case -> what the engine says about it

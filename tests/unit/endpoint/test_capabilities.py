@@ -6,13 +6,13 @@ from pathlib import Path
 
 import pytest
 
+from pytest_h20.checks.endpoint.catalog import ALONE, ANSWERS, ENDPOINT, REASONING, all_ids
+from pytest_h20.checks.endpoint.reasoning import ROWS
+from pytest_h20.checks.endpoint.serving import with_served_version
+from pytest_h20.core.errors import UsageError
 from pytest_h20.endpoint.capabilities import TABLE, capability, skip_reason
-from pytest_h20.endpoint.catalog import ALONE, ANSWERS, ENDPOINT, REASONING, all_ids
-from pytest_h20.endpoint.checks_reasoning import ROWS
-from pytest_h20.endpoint.checks_serving import with_served_version
 from pytest_h20.endpoint.context import EndpointContext
 from pytest_h20.engines.base import Version
-from pytest_h20.errors import UsageError
 from tests.unit.endpoint.fake_engine import FakeEngine
 
 

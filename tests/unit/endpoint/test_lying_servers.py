@@ -16,16 +16,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pytest_h20.cluster.http import ask
+from pytest_h20.core.errors import H20Error, TransportError
+from pytest_h20.core.verdict import Verdict
 from pytest_h20.endpoint import wire
 from pytest_h20.endpoint.client import Api, load_sum, metric_sum
 from pytest_h20.endpoint.context import EndpointContext
 from pytest_h20.endpoint.reply import read_error, read_reply, read_usage
 from pytest_h20.endpoint.sse import read_stream
 from pytest_h20.endpoint.wire import Exchange, Piece, ProtocolError, Wire, read_response
-from pytest_h20.errors import H20Error, TransportError
-from pytest_h20.verdicts import Verdict
+from tests.unit.checks.endpoint.test_against_faults import ALL, run
 from tests.unit.endpoint import recorded
-from tests.unit.endpoint.test_checks_against_faults import ALL, run
 from tests.unit.mutants import mutate_bytes
 
 ANSWERS = [recorded.recorded(server, name) for server in recorded.SERVERS for name in recorded.names(server)]

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from pytest_h20.endpoint.checks_reasoning import order_problems, tag_problems
-from pytest_h20.endpoint.checks_wire import stream_problems
+from pytest_h20.checks.endpoint.reasoning import order_problems, tag_problems
+from pytest_h20.checks.endpoint.wire import stream_problems
 from pytest_h20.endpoint.client import load_sum, metric_sum
 from pytest_h20.endpoint.reply import UnexpectedAnswer, read_error, read_reply, read_usage
 from pytest_h20.engines.api import shape_for

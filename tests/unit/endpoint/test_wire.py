@@ -12,8 +12,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from pytest_h20.core.errors import TransportError
 from pytest_h20.endpoint.wire import MAX_HEAD, Pace, ProtocolError, Request, ResponseReader, Wire, read_response
-from pytest_h20.errors import TransportError
 
 CHUNKED = (
     b"HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nTransfer-Encoding: chunked\r\n\r\n"

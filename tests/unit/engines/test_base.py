@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from pytest_h20.core.errors import UsageError
 from pytest_h20.engines import VERSION_COMMANDS, ImageVersions, Version, dialect_for, parse_versions
-from pytest_h20.errors import UsageError
 
 ORDER = [
     "0.4.4",

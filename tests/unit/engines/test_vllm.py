@@ -4,9 +4,9 @@ from dataclasses import replace
 
 import pytest
 
+from pytest_h20.core.errors import UsageError
 from pytest_h20.engines import ImageVersions, LaunchFacts, NodePlan, Profile, dialect_for
 from pytest_h20.engines.flags import stored_versions
-from pytest_h20.errors import UsageError
 from tests.unit.engines.profiles import HCAS, VLLM_WRITE_UP, lab_nodes, nodes
 
 SERVER = "--tensor-parallel-size 16 --host 0.0.0.0 --port 8000 --gpu-memory-utilization 0.9 --trust-remote-code"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import yaml
 
-from pytest_h20.inventory import load_inventory, parse_inventory
+from pytest_h20.config.inventory import load_inventory, parse_inventory
 from tests.lab import trees
 from tests.lab.image import image_name
 from tests.lab.inventory import LAB_YAML, cluster_fields, render

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from pytest_h20.inventory import load_inventory, parse_inventory
+from pytest_h20.config.inventory import load_inventory, parse_inventory
 from tests.lab.places import LabError
 from tests.lab.vm import image, inventory, machines, places
 from tests.lab.vm.__main__ import main

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from pytest_h20.errors import MeasurementError, UsageError
+from pytest_h20.core.errors import MeasurementError, UsageError
 from pytest_h20.load import Cell
 from pytest_h20.load.bench_serving import (
     SUMMARY_HEADER,

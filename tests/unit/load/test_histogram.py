@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pytest_h20.errors import UsageError
+from pytest_h20.core.errors import UsageError
 from pytest_h20.load.histogram import Histogram
 
 DURATIONS = st.lists(st.floats(1e-6, 5e3), min_size=1, max_size=60)

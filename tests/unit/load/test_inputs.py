@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pytest_h20.errors import UsageError
+from pytest_h20.core.errors import UsageError
 from pytest_h20.load import Arrivals, Cell, LoadPlan, Prompt, PromptRecipe, Slo, Target, Vocabulary, matrix, requests_for
 from pytest_h20.load.arrivals import trace
 from pytest_h20.load.dialects import RequestEncoder

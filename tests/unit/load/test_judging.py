@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import pytest_h20.load.schema as schema_module
-from pytest_h20.errors import UsageError
+from pytest_h20.core.errors import UsageError
 from pytest_h20.load import Cell, CellResult, SelfCheck
 from pytest_h20.load.metrics import Rates, Summary
 from pytest_h20.load.result import ClientView, Flight, RequestCounts, TokenCounts, write_json

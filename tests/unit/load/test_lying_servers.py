@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pytest_h20.errors import H20Error
+from pytest_h20.core.errors import H20Error
 from pytest_h20.load import server_metrics
 from pytest_h20.load.bench_serving import parse_sglang, parse_vllm
 from pytest_h20.load.cells import Cell

@@ -17,7 +17,7 @@ from typing import Any
 
 import pytest
 
-from pytest_h20.errors import MeasurementError, UsageError
+from pytest_h20.core.errors import MeasurementError, UsageError
 from pytest_h20.load import (
     Arrivals,
     Cell,
@@ -29,7 +29,6 @@ from pytest_h20.load import (
     Slo,
     Target,
     cli,
-    ray_workers,
     remote,
     run_cell,
 )
@@ -497,60 +496,6 @@ def test_progress_lines_are_told_apart() -> None:
     assert remote.parse_progress('H20-LOAD {"progress": {"done": 1}}') == {"done": 1}
     for line in ("", "x", "H20-LOAD {", 'H20-LOAD {"result": 1}', "H20-LOAD []"):
         assert remote.parse_progress(line) is None
-
-
-class FakeRay:
-    """Runs the actors here, one after another."""
-
-    def __init__(self, *addresses: str) -> None:
-        self._nodes = [{"Alive": True, "NodeManagerAddress": a, "NodeID": f"id-{a}"} for a in addresses]
-        self.killed = 0
-
-    def is_initialized(self) -> bool:
-        return True
-
-    def nodes(self) -> list[dict[str, Any]]:
-        return self._nodes
-
-    def remote(self, kind: type) -> Any:
-        class Call:
-            def __init__(self, method: Any) -> None:
-                self.remote = method
-
-        class Actor:
-            def __init__(self, *args: Any) -> None:
-                self._worker = kind(*args)
-                sys.path.remove(self._worker._path)  # the package is here already
-
-            def __getattr__(self, name: str) -> Call:
-                return Call(getattr(self._worker, name))
-
-        class Options:
-            def options(self, **_: Any) -> Call:
-                return Call(Actor)
-
-        return Options()
-
-    def get(self, value: Any, timeout: float | None = None) -> Any:
-        return value
-
-    def kill(self, actor: Any) -> None:
-        self.killed += 1
-
-
-def test_ray_nodes_share_the_cell_and_are_merged(serve: Serve) -> None:
-    ray = FakeRay("10.0.0.1", "10.0.0.2")
-    server = serve()
-    result = ray_workers.run_cell_on_ray(target(server), Cell(8, 8, 5), LoadPlan(requests=11, warmup=0), ray=ray)
-    assert result.requests.outcomes == {"ok": 11}
-    assert result.client is not None
-    assert result.client.processes == ray.killed == 2
-    assert server.truth()["summary"]["distinct_prompts"] == 11
-    assert "10.0.0.1, 10.0.0.2" in result.client.host
-    with pytest.raises(UsageError, match=r"no living node 10\.9"):
-        ray_workers.run_cell_on_ray(target(server), CELL, nodes=["10.9.9.9"], ray=ray)
-    with pytest.raises(UsageError, match="at all"):
-        ray_workers.run_cell_on_ray(target(server), CELL, ray=FakeRay())
 
 
 # ---- reference server --------------------------------------------------------------------------------------------

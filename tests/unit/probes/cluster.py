@@ -7,13 +7,13 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from pytest_h20.errors import TransportError
-from pytest_h20.inventory import Inventory, Profile, load_inventory
-from pytest_h20.probes import standin
+from pytest_h20.config.inventory import Inventory, Profile, load_inventory
+from pytest_h20.core.errors import TransportError
+from pytest_h20.nodes.base import CommandResult, ContainerInfo, ContainerSpec, DaemonInfo, ImageInfo
 from pytest_h20.probes.facts import Facts
 from pytest_h20.probes.gather import gather
 from pytest_h20.probes.script import requests
-from pytest_h20.transport.base import CommandResult, ContainerInfo, ContainerSpec, DaemonInfo, ImageInfo
+from pytest_h20.rehearsal import standin
 
 INVENTORY = Path(__file__).parents[3] / "environments" / "h20-2node.yaml"
 

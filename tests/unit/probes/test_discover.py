@@ -5,15 +5,17 @@ from __future__ import annotations
 import pytest
 import yaml
 
-from pytest_h20.errors import UsageError
-from pytest_h20.inventory import Inventory
-from pytest_h20.probes import discover_cli, gpu, host, net, rdma, standin
-from pytest_h20.probes.checks import all_verdicts
+from pytest_h20.checks import all_verdicts
+from pytest_h20.cli import discover
+from pytest_h20.config.inventory import Inventory
+from pytest_h20.core.errors import UsageError
+from pytest_h20.nodes.base import CommandResult
+from pytest_h20.probes import gpu, host, net, rdma
 from pytest_h20.probes.discover import IMAGES, MODELS, REACHED, Found, ModelFound, Proposal, check, propose, render
 from pytest_h20.probes.gather import gather
 from pytest_h20.probes.image import Versions
 from pytest_h20.probes.script import Missing, Section, build, split
-from pytest_h20.transport.base import CommandResult
+from pytest_h20.rehearsal import standin
 from tests.unit.probes.cluster import Cluster, blog_cluster
 
 PROBES = (host.SYSTEM, net.NETWORK, rdma.RDMA, gpu.GPUS, gpu.NVLINKS)
@@ -208,9 +210,9 @@ def test_the_command_prints_yaml_and_notes_apart(monkeypatch: pytest.MonkeyPatch
     def connect(inventory: Inventory, sink: object = None) -> dict[str, Answering]:
         return {n.name: Answering(m) for n, m in zip(inventory.nodes, machines, strict=True)}
 
-    monkeypatch.setattr("pytest_h20.connect.connect_all", connect)
+    monkeypatch.setattr("pytest_h20.run.nodes.connect_all", connect)
     hosts = [f"root@{m.address}:2222" for m in machines]
-    assert discover_cli.main([*hosts, "--insecure"]) == 0
+    assert discover.main([*hosts, "--insecure"]) == 0
     out, err = capsys.readouterr()
     inventory = check(Proposal(yaml.safe_load(out)))
     assert inventory.ssh.host_key_checking == "off"
@@ -224,7 +226,7 @@ def test_the_command_prints_yaml_and_notes_apart(monkeypatch: pytest.MonkeyPatch
     [(["h:notaport"], "'notaport' is not a port"), (["root@"], "no address"), (["h", "--like", "/no/such"], "no such file")],
 )
 def test_wrong_use_is_one_line(argv: list[str], words: str, capsys: pytest.CaptureFixture[str]) -> None:
-    assert discover_cli.main(argv) == 2
+    assert discover.main(argv) == 2
     err = capsys.readouterr().err
     assert words in err
     assert "Traceback" not in err

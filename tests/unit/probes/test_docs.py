@@ -6,12 +6,12 @@ from pathlib import Path
 
 import pytest
 
-from pytest_h20.expect import Expect
-from pytest_h20.probes.checks import CLUSTER_CHECKS, NODE_CHECKS, RAIL_CHECKS
+from pytest_h20.checks import CLUSTER_CHECKS, NODE_CHECKS, RAIL_CHECKS
+from pytest_h20.checks.weights.judge import IDS
+from pytest_h20.checks.weights.runner import full_script
+from pytest_h20.config.expect import Expect
 from pytest_h20.probes.gather import host_probes, image_probes
 from pytest_h20.probes.script import build
-from pytest_h20.probes.weights.judge import IDS
-from pytest_h20.probes.weights.runner import full_script
 from tests.unit.probes.cluster import blog_cluster
 
 PAGE = Path(__file__).parents[3] / "docs" / "checks-environment.md"

@@ -11,11 +11,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pytest_h20.errors import H20Error
-from pytest_h20.probes import clock, counters, gpu, host, image, kernel_log, net, perf, rdma, script, standin
-from pytest_h20.probes.checks import all_verdicts
+from pytest_h20.checks import all_verdicts
+from pytest_h20.core.errors import H20Error
+from pytest_h20.core.verdict import Status, Verdict
+from pytest_h20.probes import clock, counters, gpu, host, image, kernel_log, net, perf, rdma, script
 from pytest_h20.probes.script import Missing, Probe, ProbeError, Section, frame, split
-from pytest_h20.verdicts import Status, Verdict
+from pytest_h20.rehearsal import standin
 from tests.unit.mutants import mutate
 from tests.unit.probes.cluster import blog_cluster
 

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from pytest_h20.probes import clock, counters, gid, gpu, host, image, kernel_log, net, perf, rdma
 from pytest_h20.probes.script import Probe, ProbeError, build, split
-from pytest_h20.probes.standin import answer, machine, sections
+from pytest_h20.rehearsal.standin import answer, machine, sections
 from tests.unit.probes.cluster import blog_cluster
 
 DATA = Path(__file__).parent / "data"

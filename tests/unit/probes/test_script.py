@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pytest_h20.errors import H20Error
+from pytest_h20.core.errors import H20Error
 from pytest_h20.probes.script import (
     Missing,
     Probe,

@@ -15,13 +15,13 @@ from pathlib import Path
 import pytest
 
 from pytest_h20.cluster.launch import Target, container_spec
+from pytest_h20.config.inventory import user_name
+from pytest_h20.core.errors import H20Error
 from pytest_h20.engines import dialect_for
-from pytest_h20.errors import H20Error
-from pytest_h20.inventory import user_name
+from pytest_h20.nodes import ContainerInfo, ContainerSpec
 from pytest_h20.rehearsal import Rehearsal
 from pytest_h20.rehearsal.node import StandInNode
 from pytest_h20.rehearsal.state import alive
-from pytest_h20.transport import ContainerInfo, ContainerSpec
 
 PATIENCE = 30.0
 

@@ -7,7 +7,8 @@ from typing import Any
 
 import pytest
 
-from pytest_h20.nccl import Expected, Job, checks, judge_job, parse_log
+from pytest_h20.checks.rdma import nccl_log
+from pytest_h20.nccl import Expected, Job, judge_job, parse_log
 from pytest_h20.rehearsal.nccl_log import NcclJob, job_of
 from pytest_h20.rehearsal.scenario import scenario_named
 from pytest_h20.rehearsal.world import NcclTruth
@@ -57,4 +58,4 @@ def test_every_rank_has_its_own_file() -> None:
 
 @pytest.mark.parametrize("version", VERSIONS)
 def test_rdma_through_host_memory_is_no_gpudirect(version: str) -> None:
-    assert not any(finding.ok for finding in checks.inter_node_gdr(judged(job(version=version, gdr=False))))
+    assert not any(finding.ok for finding in nccl_log.inter_node_gdr(judged(job(version=version, gdr=False))))

@@ -6,12 +6,12 @@ from pathlib import Path
 
 import pytest
 
-from pytest_h20.errors import H20Error, TransportError
+from pytest_h20.core.errors import H20Error, TransportError
+from pytest_h20.nodes import Containers, Node
 from pytest_h20.probes import host
 from pytest_h20.probes.script import build, split
 from pytest_h20.rehearsal import Rehearsal
 from pytest_h20.rehearsal.node import StandInNode
-from pytest_h20.transport import Containers, Node
 
 
 @pytest.fixture

@@ -7,12 +7,12 @@ from dataclasses import replace
 import pytest
 
 from pytest_h20.cluster.launch import Target
+from pytest_h20.config.cells import cells_of
+from pytest_h20.config.environments import environments
+from pytest_h20.config.limits import load_limits, require_coverage
+from pytest_h20.core.errors import UsageError
 from pytest_h20.engines import dialect_for
 from pytest_h20.engines.base import LaunchFacts
-from pytest_h20.errors import UsageError
-from pytest_h20.limits import load_limits, require_coverage
-from pytest_h20.parameters import cells_of
-from pytest_h20.places import environments
 from pytest_h20.rehearsal import Rehearsal
 from pytest_h20.rehearsal.faults import inject
 from pytest_h20.rehearsal.scenario import SCENARIOS, Scenario, scenario_named

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from pytest_h20.limits import load_limits
+from pytest_h20.config.environments import environments
+from pytest_h20.config.limits import load_limits
 from pytest_h20.load.cells import Cell
-from pytest_h20.places import environments
 from pytest_h20.rehearsal.scenario import scenario_named
 from pytest_h20.rehearsal.timing import BETTER, TABLES, Row, Timing, rows_of
 

@@ -12,8 +12,9 @@ from datetime import datetime, timedelta, timezone
 from pathlib import Path
 from typing import Any
 
-from pytest_h20.limits import LimitFile, load_limits
-from pytest_h20.report.judge import judge_cell
+from pytest_h20.checks.throughput import judge_cell
+from pytest_h20.config.limits import LimitFile, load_limits
+from pytest_h20.core.verdict import GateName, Limit, Origin, Status, Verdict, judge, worst
 from pytest_h20.report.model import (
     Cell,
     Command,
@@ -29,7 +30,6 @@ from pytest_h20.report.model import (
     Warning_,
 )
 from pytest_h20.report.run import RunFolder
-from pytest_h20.verdicts import GateName, Limit, Origin, Status, Verdict, judge, worst
 
 ROOT = Path(__file__).parents[3]
 THRESHOLDS = ROOT / "environments" / "thresholds"

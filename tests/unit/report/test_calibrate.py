@@ -4,14 +4,14 @@ from datetime import datetime, timezone
 
 import pytest
 
-from pytest_h20.errors import MeasurementError
-from pytest_h20.limits import coverage, parse_limits
+from pytest_h20.checks.throughput import judge_cell
+from pytest_h20.config.limits import coverage, parse_limits
+from pytest_h20.core.errors import MeasurementError
+from pytest_h20.core.verdict import Status
 from pytest_h20.report.calibrate import calibrate, left_out, merge_repeats, repeats_of
-from pytest_h20.report.judge import judge_cell
 from pytest_h20.report.model import Cell
-from pytest_h20.verdicts import Status
+from tests.unit.conftest import Sample
 from tests.unit.report import samples
-from tests.unit.report.conftest import Sample
 
 
 def repeats(n: int = 5, noise: float = 0.01) -> list[list[Cell]]:

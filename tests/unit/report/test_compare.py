@@ -6,14 +6,14 @@ from pathlib import Path
 
 import pytest
 
-from pytest_h20.errors import UsageError
+from pytest_h20.cli.compare import main
+from pytest_h20.core.errors import UsageError
+from pytest_h20.core.verdict import Status
 from pytest_h20.report.compare import Side, compare, of_figure, side, text, words
-from pytest_h20.report.compare_cli import main
 from pytest_h20.report.model import Cell
 from pytest_h20.report.stats import Change
-from pytest_h20.verdicts import Status
+from tests.unit.conftest import Sample
 from tests.unit.report import samples
-from tests.unit.report.conftest import Sample
 
 
 @pytest.fixture(scope="module")

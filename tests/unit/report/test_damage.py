@@ -12,13 +12,13 @@ from typing import Any
 import pytest
 
 from pytest_h20.__main__ import main
-from pytest_h20.errors import StorageError
-from pytest_h20.outcome import outcome_of
+from pytest_h20.core.errors import StorageError
+from pytest_h20.core.verdict import Status
+from pytest_h20.plugin.outcome import outcome_of
+from pytest_h20.plugin.record import Reporting
 from pytest_h20.report.model import Warning_
-from pytest_h20.report.replay import rejudge_run, replay_cells
 from pytest_h20.report.run import RunFolder, load_run
-from pytest_h20.reporting import Reporting
-from pytest_h20.verdicts import Status
+from pytest_h20.run.rejudge import rejudge_run, replay_cells
 from tests.unit.report import samples
 
 DAMAGE: dict[str, Callable[[str], str]] = {

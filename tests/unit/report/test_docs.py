@@ -8,14 +8,14 @@ from pathlib import Path
 
 import pytest
 
-from pytest_h20.limits import parse_limits
-from pytest_h20.options import OPTIONS
-from pytest_h20.report import compare_cli, history_cli
+from pytest_h20.cli import compare, history
+from pytest_h20.config.limits import parse_limits
+from pytest_h20.core.setting import OPTIONS
 from tests.unit.report import samples
 
 DOCS = Path(__file__).parents[3] / "docs"
 PAGES = [DOCS / "read-the-report.md", DOCS / "calibrate.md"]
-CLI = {"compare": compare_cli.main, "history": history_cli.main}
+CLI = {"compare": compare.main, "history": history.main}
 
 
 def blocks(page: Path) -> list[str]:

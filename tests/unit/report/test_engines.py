@@ -7,15 +7,15 @@ from pathlib import Path
 
 import pytest
 
+from pytest_h20.core.verdict import GateName, Status, Verdict
 from pytest_h20.report.compare import Comparison, Side, compare
 from pytest_h20.report.engines import engine_of, gates_by_engine, sentence
 from pytest_h20.report.html.page import run_page
 from pytest_h20.report.model import Cell, Check, RunView
 from pytest_h20.report.run import RunFolder
 from pytest_h20.report.terminal import terminal_lines
-from pytest_h20.verdicts import GateName, Status, Verdict
+from tests.unit.conftest import Sample
 from tests.unit.report import samples
-from tests.unit.report.conftest import Sample
 from tests.unit.report.test_html import Page, read
 
 TWINS = ("sglang", "sglang:tuned", "vllm")

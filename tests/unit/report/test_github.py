@@ -4,10 +4,10 @@ from pathlib import Path
 
 import pytest
 
+from pytest_h20.core.verdict import Status
 from pytest_h20.report.github import MAX_ANNOTATIONS, error_commands, step_summary, write_step_summary
 from pytest_h20.report.model import SetupError
-from pytest_h20.verdicts import Status
-from tests.unit.report.conftest import Sample
+from tests.unit.conftest import Sample
 
 
 def test_a_set_up_error_comes_first_with_its_cause_and_fix(sample: Sample) -> None:

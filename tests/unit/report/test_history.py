@@ -5,12 +5,12 @@ from pathlib import Path
 
 import pytest
 
-from pytest_h20.errors import UsageError
+from pytest_h20.cli.history import main
+from pytest_h20.core.errors import UsageError
 from pytest_h20.report.history import History, add_folder, lines_of
-from pytest_h20.report.history_cli import main
 from pytest_h20.report.model import Mode
+from tests.unit.conftest import Sample
 from tests.unit.report import samples
-from tests.unit.report.conftest import Sample
 
 
 @pytest.fixture(params=["file", "url"])

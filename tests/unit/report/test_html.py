@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from pytest_h20.core.verdict import GATE_TITLES, GateName, Limit, Origin, Status, Verdict, decide
 from pytest_h20.report.compare import compare, side
 from pytest_h20.report.html.charts import figures
 from pytest_h20.report.html.first_screen import blocking
@@ -19,9 +20,8 @@ from pytest_h20.report.html.timeline import stretches
 from pytest_h20.report.html.words import duration, limit_words, measure, number, unit_of
 from pytest_h20.report.model import Cell, Check, LogTail, NodeFacts, RailTraffic, RunView, SetupError
 from pytest_h20.report.run import sha256_file
-from pytest_h20.verdicts import GATE_TITLES, GateName, Limit, Origin, Status, Verdict, decide
+from tests.unit.conftest import Sample
 from tests.unit.report import samples
-from tests.unit.report.conftest import Sample
 
 HOSTILE = "<script>alert(1)</script>\"'&<img src=x onerror=alert(2)>"
 VOID = {"meta", "br", "hr", "line", "rect", "circle", "path", "polyline", "polygon"}

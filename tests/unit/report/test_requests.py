@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pytest_h20.errors import MeasurementError
+from pytest_h20.core.errors import MeasurementError
 from pytest_h20.report.requests import Request, figures, intervals, read_requests, requests_file, windows
 
 

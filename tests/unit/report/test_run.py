@@ -8,13 +8,13 @@ from typing import Any
 
 import pytest
 
-from pytest_h20.errors import UsageError
-from pytest_h20.redact import Redactor
+from pytest_h20.core.errors import UsageError
+from pytest_h20.core.redact import Redactor
+from pytest_h20.core.verdict import GateName, Limit, Origin, Status, Verdict, judge
 from pytest_h20.report.handoff import BLOG_COLUMNS
 from pytest_h20.report.model import Cell, Fingerprint, LogTail, Mode, NodeFacts, SetupError, StateChange, Warning_
 from pytest_h20.report.run import RunFolder, document, load_run, verify_evidence
-from pytest_h20.verdicts import GateName, Limit, Origin, Status, Verdict, judge
-from tests.unit.report.conftest import Sample
+from tests.unit.conftest import Sample
 
 ENVIRONMENT = (GateName.ENVIRONMENT,)
 SECRET = "hf_PlantedPlantedPlantedPlanted00"

@@ -8,8 +8,8 @@ import pytest
 
 from pytest_h20.report import model
 from pytest_h20.report.model import verdict_schema
+from tests.unit.conftest import Sample
 from tests.unit.report import samples
-from tests.unit.report.conftest import Sample
 
 FILE = Path(model.__file__).with_name("verdict.schema.json")
 

@@ -8,7 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pytest_h20.limits import Baseline
+from pytest_h20.config.limits import Baseline
+from pytest_h20.core.verdict import Status
 from pytest_h20.report.stats import (
     Estimate,
     block_length,
@@ -20,7 +21,6 @@ from pytest_h20.report.stats import (
     repeats,
     t_quantile,
 )
-from pytest_h20.verdicts import Status
 
 BASE = Baseline(mean=500.0, n=5, spread=0.01, drop=0.10)
 

@@ -2,10 +2,10 @@ from __future__ import annotations
 
 import pytest
 
+from pytest_h20.core.verdict import Status, decide
 from pytest_h20.report.model import Check
 from pytest_h20.report.terminal import terminal_lines, worst_first
-from pytest_h20.verdicts import Status, decide
-from tests.unit.report.conftest import Sample
+from tests.unit.conftest import Sample
 
 
 def test_gates_are_worst_first(sample: Sample) -> None:

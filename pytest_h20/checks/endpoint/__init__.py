@@ -1,0 +1,1 @@
+"""Checks of the API: wire, generation, usage, errors, reasoning and answers."""

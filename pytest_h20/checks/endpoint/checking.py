@@ -1,0 +1,173 @@
+"""How a check is written: a function of :class:`Api` that finds problems; identity, evidence and errors are added here."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from pydantic import JsonValue
+
+from pytest_h20.core.errors import H20Error, TransportError, unforeseen
+from pytest_h20.core.verdict import Limit, Origin, Status, Verdict, judge
+from pytest_h20.endpoint.client import Api
+from pytest_h20.endpoint.context import EndpointContext
+from pytest_h20.endpoint.reply import UnexpectedAnswer
+from pytest_h20.endpoint.wire import Exchange, ProtocolError
+
+OPENAI = Origin(kind="protocol", detail="OpenAI API reference")
+MAX_EVIDENCE = 400_000
+"""Bytes of one check's evidence file at most."""
+
+
+@dataclass(frozen=True)
+class Say:
+    """Makes the verdicts of one check."""
+
+    check: str
+    title: str
+    action: str
+    ctx: EndpointContext
+    origin: Origin = OPENAI
+
+    def problems(self, found: Sequence[str], subject: str = "", **details: JsonValue) -> Verdict:
+        """PASS when nothing was found. The measurement is the number of problems, the reason names them."""
+        shown = "; ".join(found[:4]) + (f"; and {len(found) - 4} more" if len(found) > 4 else "")
+        return judge(
+            self.check,
+            self.title,
+            len(found),
+            self.ctx.limits.get(self.check) or Limit(kind="equal", value=0, unit="problems", origin=self.origin),
+            subject=subject,
+            reason=shown,
+            action=self.action,
+            details={**details, **({"problems": list(found[:50])} if found else {})},
+        )
+
+    def held(self, measured: JsonValue, limit: Limit, subject: str = "", reason: str = "", **details: JsonValue) -> Verdict:
+        """A figure against a limit; the context's limit for this check replaces the built-in one."""
+        limit = self.ctx.limits.get(self.check) or limit
+        return judge(self.check, self.title, measured, limit, subject=subject, reason=reason, action=self.action, details=details)
+
+    def skip(self, reason: str, subject: str = "") -> Verdict:
+        """Not applicable, and why."""
+        return Verdict(check=self.check, status=Status.SKIP, title=self.title, subject=subject, reason=reason)
+
+    def unknown(self, reason: str, subject: str = "", action: str = "") -> Verdict:
+        """Could not be measured, and why."""
+        return Verdict(
+            check=self.check,
+            status=Status.UNKNOWN,
+            title=self.title,
+            subject=subject,
+            reason=reason,
+            action=action or self.action,
+        )
+
+    def fail(self, reason: str, subject: str = "") -> Verdict:
+        """Broken in a way that is not a figure."""
+        return Verdict(check=self.check, status=Status.FAIL, title=self.title, subject=subject, reason=reason, action=self.action)
+
+    def warn(self, reason: str, subject: str = "") -> Verdict:
+        """Worth knowing; does not block."""
+        return Verdict(check=self.check, status=Status.WARN, title=self.title, subject=subject, reason=reason, action=self.action)
+
+
+Body = Callable[[Api, Say], "Verdict | Sequence[Verdict]"]
+Check = Callable[[Api], "list[Verdict]"]
+
+
+@dataclass(frozen=True)
+class Listed:
+    """A check in the list: id, title, and the function that makes it."""
+
+    id: str
+    title: str
+    run: Check
+
+    @property
+    def name(self) -> str:
+        """The id without its gate, for test ids."""
+        return self.id.split(".", 1)[1]
+
+
+@dataclass
+class CheckList:
+    """The checks of one gate, in the order in which they are worth running."""
+
+    gate: str
+    checks: list[Listed] = field(default_factory=list)
+
+    def add(
+        self, id: str, title: str, action: str = "", needs: Sequence[str] = (), origin: Origin = OPENAI
+    ) -> Callable[[Body], Check]:
+        """Register a check. ``needs``: capabilities without which it is skipped; ``reasoning`` = a parser in the profile."""
+
+        def wrap(body: Body) -> Check:
+            @functools.wraps(body)
+            def run(api: Api) -> list[Verdict]:
+                say = Say(id, title, action or "see the exchange in the evidence file", api.ctx, origin)
+                for name in needs:
+                    reason = _blocked(api, name)
+                    if reason:
+                        return [say.skip(reason)]
+                return with_evidence(api, say, body)
+
+            self.checks.append(Listed(id, title, run))
+            return run
+
+        if not id.startswith(self.gate + "."):
+            raise ValueError(f"{id} does not belong to gate {self.gate}")
+        return wrap
+
+    def by_id(self) -> Mapping[str, Check]:
+        """Check id → function."""
+        return {listed.id: listed.run for listed in self.checks}
+
+
+def _blocked(api: Api, name: str) -> str | None:
+    if name == "reasoning":
+        return None if api.ctx.reasoning_parser else "the profile asks for no reasoning parser"
+    if name == "tools":
+        return None if api.ctx.tool_parser else "the profile asks for no tool parser"
+    return api.why_not(name)
+
+
+def with_evidence(api: Api, say: Say, body: Body) -> list[Verdict]:
+    """Run a check, turn what it raised into a verdict, and attach the transcript of all that was exchanged."""
+    with api.recording() as log:
+        try:
+            out = body(api, say)
+            verdicts = [out] if isinstance(out, Verdict) else list(out)
+        except TransportError as error:
+            verdicts = [say.unknown(str(error), action="see the engine's log: a request was not answered")]
+        except (ProtocolError, UnexpectedAnswer) as error:
+            verdicts = [say.fail(str(error))]
+        except H20Error:
+            raise
+        except Exception as error:  # an answer in a form that this check did not foresee ends no run in a traceback
+            verdicts = [say.unknown(f"the answer is in no form that this check reads: {unforeseen(error)}", action="see the exchange")]
+    path = say.ctx.evidence(f"{say.check}.txt", transcript(log)) if log else ""
+    if not path:
+        return verdicts
+    return [v.model_copy(update={"evidence": (*v.evidence, path)}) for v in verdicts]
+
+
+def transcript(log: Sequence[Exchange], most: int = MAX_EVIDENCE) -> bytes:
+    """All exchanges of a check, as many as fit; how many were left out is said at the end."""
+    parts: list[bytes] = []
+    size = 0
+    for number, exchange in enumerate(log):
+        part = f"===== {number + 1} of {len(log)}\n".encode() + exchange.transcript()
+        if size + len(part) > most and parts:
+            parts.append(f"===== {len(log) - number} more exchanges left out\n".encode())
+            break
+        parts.append(part[:most])
+        size += len(part)
+    return b"\n".join(parts)
+
+
+def differs(name: str, measured: Any, expected: Any) -> list[str]:
+    """One problem when two values differ, none otherwise."""
+    return [] if measured == expected else [f"{name} is {measured!r:.120}, not {expected!r:.120}"]

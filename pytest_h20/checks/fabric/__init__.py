@@ -1,0 +1,1 @@
+"""Checks of what the wires between the nodes can do."""

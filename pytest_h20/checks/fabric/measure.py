@@ -1,0 +1,191 @@
+"""Active measurements of the fabric: ib_write_bw per rail and an all-reduce over all nodes. They load the rails, so they come
+last."""
+
+from __future__ import annotations
+
+import json
+import time
+import uuid
+from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+
+from pytest_h20.core.errors import H20Error
+from pytest_h20.nodes.base import ContainerSpec, Node
+from pytest_h20.probes import perf
+from pytest_h20.probes.counters import COUNTERS, CounterDelta, CounterSnapshot, delta
+from pytest_h20.probes.facts import Facts, RailView
+from pytest_h20.probes.image import container_spec
+from pytest_h20.probes.script import Missing, Probe, ProbeError, build, split
+
+Record = Callable[[str, str], str]
+FIRST_PORT = 18515
+
+
+@dataclass(frozen=True)
+class RailBandwidth:
+    """``ib_write_bw`` from one rail to its peer rail. ``best`` of ``rounds``; error counters of both ends during it."""
+
+    source: str
+    target: str
+    hca: str
+    peer_hca: str
+    best: perf.WriteBandwidth | Missing
+    rounds: int
+    source_counters: CounterDelta | Missing
+    target_counters: CounterDelta | Missing
+    evidence: tuple[str, ...] = ()
+
+
+def _ask_one(node: Node, probe: Probe[object], timeout: float = 60.0) -> tuple[object, str]:
+    stdout = node.run(build([probe]), timeout=timeout).stdout
+    return probe.read(split(stdout)), stdout
+
+
+def _snapshot(node: Node) -> CounterSnapshot | Missing:
+    try:
+        return COUNTERS.read(split(node.run(build([COUNTERS])).stdout))
+    except H20Error as error:
+        return Missing(str(error))
+
+
+def _delta(before: CounterSnapshot | Missing, after: CounterSnapshot | Missing, hca: str, port: int) -> CounterDelta | Missing:
+    if isinstance(before, Missing):
+        return before
+    if isinstance(after, Missing):
+        return after
+    return next((d for d in delta(before, after) if (d.device, d.port) == (hca, port)), Missing(f"no counters of {hca}"))
+
+
+def write_bandwidth(
+    nodes: Mapping[str, Node], rail: RailView, *, rounds: int = 3, record: Record | None = None, listen_port: int | None = None
+) -> RailBandwidth | Missing:
+    """Run ``ib_write_bw`` from this rail to its peer, ``rounds`` times, best counts (bandwidth flutters)."""
+    peer = rail.peer
+    if peer is None:
+        return Missing("one node only: there is no other end")
+    if not peer.address:
+        return Missing(f"the address of {peer.subject} is not known", "give rails[].address in the inventory")
+    source, target = nodes[rail.view.name], nodes[peer.view.name]
+    port = listen_port or FIRST_PORT + rail.index + 64 * list(nodes).index(rail.view.name)
+    before = (_snapshot(source), _snapshot(target))
+    found: list[perf.WriteBandwidth] = []
+    lost = Missing("it was not run")
+    texts = []
+    try:
+        for _ in range(rounds):
+            argv = perf.ib_write_bw_argv(peer.rail.hca, peer.rail.port, peer.view.spec.rail_gid_index(peer.rail), port)
+            started, _ = _ask_one(target, perf.IB_SERVER.with_args(30, *argv))
+            if isinstance(started, Missing):
+                lost = started
+                break
+            argv = perf.ib_write_bw_argv(
+                rail.rail.hca, rail.rail.port, rail.view.spec.rail_gid_index(rail.rail), port, peer.address
+            )
+            answer, text = _ask_one(source, perf.IB_CLIENT.with_args(*argv))
+            texts.append(text)
+            if isinstance(answer, Missing):
+                lost = answer
+            elif isinstance(answer, tuple):
+                found += list(answer)
+    except H20Error as error:
+        lost = Missing(str(error))
+    after = (_snapshot(source), _snapshot(target))
+    evidence = (record(f"fabric/ib_write_bw-{rail.view.name}-{rail.rail.hca}.txt", "\n".join(texts)),) if record and texts else ()
+    return RailBandwidth(
+        rail.view.name,
+        peer.view.name,
+        rail.rail.hca,
+        peer.rail.hca,
+        max(found, key=lambda w: w.average_gbps) if found else lost,
+        rounds,
+        _delta(before[0], after[0], rail.rail.hca, rail.rail.port),
+        _delta(before[1], after[1], peer.rail.hca, peer.rail.port),
+        evidence,
+    )
+
+
+def nccl_env(facts: Facts, node: str) -> dict[str, str]:
+    """NCCL's environment of a node as the engine gets it: its rails, GID index and control interface.
+
+    As for the engine, the profile's environment wins over what follows from the inventory, and the node's over both. NCCL's own
+    lines always go to standard error: standard output holds the figures.
+    """
+    spec = next(n for n in facts.inventory.nodes if n.name == node)
+    env = {"NCCL_SOCKET_IFNAME": spec.control_interface, "NCCL_IB_DISABLE": "0", "NCCL_DEBUG": "INFO"}
+    if spec.rails:
+        # "=" asks for exact names: without it mlx5_1 also takes mlx5_10 and its like.
+        env["NCCL_IB_HCA"] = "=" + ",".join(r.device_port for r in spec.rails)
+        indices = {spec.rail_gid_index(r) for r in spec.rails} - {None}
+        if len(indices) == 1:
+            env["NCCL_IB_GID_INDEX"] = str(indices.pop())
+    of_profile = {key: str(value) for key, value in facts.profile.env.items()} if facts.profile is not None else {}
+    return {**env, **of_profile, **spec.env, "NCCL_DEBUG_FILE": "/dev/stderr"}
+
+
+def all_reduce(
+    nodes: Mapping[str, Node], facts: Facts, *, port: int = 29611, timeout: float = 300.0, record: Record | None = None
+) -> perf.AllReduce | Missing:
+    """An all-reduce benchmark over every GPU of every node.
+
+    With ``expect.all_reduce_image`` (mpirun and all_reduce_perf in it) nccl-tests runs from the first node; else the same
+    sizes run
+    with torch in the engine's own image, one container per node: nothing must be installed for that.
+    """
+    profile = facts.profile
+    views = facts.views
+    if profile is None:
+        return Missing("no engine profile was chosen, so there is no image to run it in")
+    if len(views) < 2:
+        return Missing("one node only")
+    gpus = {v.name: 0 if isinstance(v.node.gpus, Missing) else len(v.node.gpus.gpus) for v in views}
+    if not all(gpus.values()):
+        return Missing(f"GPUs of {', '.join(n for n, g in gpus.items() if not g)} are not known", "see environment.gpu_count")
+    if len(set(gpus.values())) > 1:
+        return Missing(f"different numbers of GPUs: {gpus}")
+    head = views[0]
+    run = uuid.uuid4().hex[:12]
+    image = facts.inventory.expect.all_reduce_image
+    if image:
+        hosts = {v.spec.engine_ip: gpus[v.name] for v in views}
+        argv = perf.all_reduce_perf_argv(hosts, "/tmp/all_reduce.json", nccl_env(facts, head.name))
+        command = " ".join(map(_quoted, argv)) + " >&2; r=$?; [ $r = 0 ] && cat /tmp/all_reduce.json; exit $r"
+        chosen = profile.model_copy(update={"image": image})
+        spec = container_spec(facts.inventory, head.spec, chosen, ["sh", "-c", command], {}, f"h20-allreduce-{run}", run)
+        return _read_all_reduce(nodes[head.name], spec, timeout, record)
+
+    def one(rank: int) -> perf.AllReduce | Missing:
+        view = views[rank]
+        argv = [head.spec.engine_ip, str(port), str(len(views)), str(rank), str(gpus[view.name])]
+        argv = ["python3", "-c", perf.TORCH_BOOT, *argv]
+        env = {**nccl_env(facts, view.name), "H20_SCRIPT": perf.TORCH_ALL_REDUCE}
+        spec = container_spec(facts.inventory, view.spec, profile, argv, env, f"h20-allreduce-{view.name}-{run}", run)
+        return _read_all_reduce(nodes[view.name], spec, timeout, record)
+
+    with ThreadPoolExecutor(max_workers=len(views)) as pool:
+        answers = list(pool.map(one, range(len(views))))
+    return answers[0]
+
+
+def _quoted(text: str) -> str:
+    import shlex
+
+    return shlex.quote(text)
+
+
+def _read_all_reduce(node: Node, spec: ContainerSpec, timeout: float, record: Record | None) -> perf.AllReduce | Missing:
+    start = time.monotonic()
+    try:
+        result = node.containers.run(spec, timeout=timeout)
+    except H20Error as error:
+        return Missing(f"the all-reduce container on {node.name}: {error}", "see `docker run` on the node")
+    if record:
+        head = json.dumps({"argv": list(spec.argv)[:1], "seconds": round(time.monotonic() - start, 1), "rc": result.rc})
+        record(f"fabric/all_reduce-{node.name}.txt", f"{head}\n{result.stdout}\n--- standard error ---\n{result.stderr}")
+    if result.rc != 0:
+        tail = (result.stderr or result.stdout).strip().splitlines()[-1:] or ["no output"]
+        return Missing(f"the all-reduce on {node.name} ended with {result.rc}: {tail[0][:200]}", "read the recorded output")
+    try:
+        return perf.parse_all_reduce(result.stdout)
+    except ProbeError as error:
+        return Missing(f"the all-reduce on {node.name}: {error}")

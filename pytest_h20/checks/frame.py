@@ -1,0 +1,264 @@
+"""The frame of a check: registry, policy for what could not be measured, and short ways to say each kind of verdict.
+
+Policy. A fact that is missing is ``UNKNOWN`` with the hint what would make it measurable: when the check needs no expectation
+(``always``) or when the inventory expects something of it. It is ``SKIP`` with the reason when the check only holds a fact
+against
+an expectation and none is given, or when ``expect.unmeasured_ok`` names the check. It is never a pass.
+"""
+
+from __future__ import annotations
+
+import fnmatch
+import re
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from typing import Generic, TypeVar
+
+from pydantic import JsonValue
+
+from pytest_h20.core.errors import H20Error, unforeseen
+from pytest_h20.core.verdict import Limit, Origin, Status, Verdict, judge
+from pytest_h20.probes.facts import Facts, RailView, View
+from pytest_h20.probes.script import Missing
+
+S = TypeVar("S")
+Told = Verdict | Iterable[Verdict]
+
+
+def inventory(field: str) -> Origin:
+    """A limit out of the inventory's ``expect`` section."""
+    return Origin(kind="inventory", detail=f"expect.{field}")
+
+
+def builtin(detail: str) -> Origin:
+    """A limit of ours, with its reason."""
+    return Origin(kind="builtin", detail=detail)
+
+
+@dataclass(frozen=True)
+class Say:
+    """Makes the verdicts of one check about one subject."""
+
+    check: str
+    title: str
+    subject: str
+    evidence: tuple[str, ...]
+    action: str
+    optional: tuple[str, ...]
+
+    def about(self, subject: str) -> Say:
+        """The same check about something more precise."""
+        return Say(self.check, self.title, subject, self.evidence, self.action, self.optional)
+
+    def judge(
+        self,
+        measured: JsonValue,
+        limit: Limit,
+        *,
+        reason: str = "",
+        action: str = "",
+        details: Mapping[str, JsonValue] | None = None,
+    ) -> Verdict:
+        """Hold a measurement against a limit."""
+        return judge(
+            self.check,
+            self.title,
+            measured,
+            limit,
+            subject=self.subject,
+            reason=reason,
+            action=action or self.action,
+            evidence=self.evidence,
+            details=dict(details or {}),
+        )
+
+    def _plain(
+        self, status: Status, measured: JsonValue, reason: str, action: str, details: Mapping[str, JsonValue] | None
+    ) -> Verdict:
+        return Verdict(
+            check=self.check,
+            title=self.title,
+            status=status,
+            subject=self.subject,
+            measured=measured,
+            reason=reason,
+            action=action,
+            evidence=self.evidence,
+            details=dict(details or {}),
+        )
+
+    def warn(
+        self, measured: JsonValue, reason: str, *, action: str = "", details: Mapping[str, JsonValue] | None = None
+    ) -> Verdict:
+        """Worth knowing, does not stop the gate."""
+        return self._plain(Status.WARN, measured, reason, action or self.action, details)
+
+    def skip(self, reason: str, measured: JsonValue = None, details: Mapping[str, JsonValue] | None = None) -> Verdict:
+        """Does not apply here, or nothing is expected."""
+        return self._plain(Status.SKIP, measured, reason, "", details)
+
+    def unknown(self, reason: str, action: str = "", details: Mapping[str, JsonValue] | None = None) -> Verdict:
+        """Could not be measured, and it had to be."""
+        if any(fnmatch.fnmatchcase(self.check, pattern) for pattern in self.optional):
+            return self.skip(f"{reason} (expect.unmeasured_ok allows that)", details=details)
+        return self._plain(Status.UNKNOWN, None, reason, action or self.action, details)
+
+    def missing(self, fact: Missing, *, wanted: bool = True) -> Verdict:
+        """The fact is not there: ``UNKNOWN`` if it is wanted, else skipped with the reason."""
+        if not wanted:
+            return self.skip(f"nothing is expected, and it could not be measured: {fact}")
+        return self.unknown(str(fact), fact.hint)
+
+    def unexpected(self, field: str, measured: JsonValue, details: Mapping[str, JsonValue] | None = None) -> Verdict:
+        """Recorded; the inventory expects nothing."""
+        return self.skip(f"recorded only: expect.{field} is not given", measured, details)
+
+    def begins(self, field: str, expected: str | None, measured: str) -> Verdict:
+        """A text that must begin with what the inventory expects. The whole text is in the details."""
+        whole: dict[str, JsonValue] = {"measured": measured}
+        if expected is None:
+            return self.unexpected(field, measured)
+        shown = expected if measured.startswith(expected) else measured
+        limit = Limit(kind="equal", value=expected, origin=inventory(field))
+        return self.judge(shown or None, limit, reason=f"it is {measured!r}" if measured else "it says nothing", details=whole)
+
+
+REACHABLE = "environment.reachable"
+"""The one check that tells of a node that does not answer; everything else about that node is skipped with its reason."""
+
+
+def silence(views: Iterable[View]) -> str:
+    """Why nothing can be said where these nodes take part: one of them does not answer. Empty when all do."""
+    told = [f"{view.name} does not answer (told once by {REACHABLE})" for view in views if view.silence]
+    return "; ".join(told)
+
+
+@dataclass(frozen=True)
+class Check(Generic[S]):
+    """One registered check. ``always``: needs no expectation. ``probes``: whose recorded sections are its evidence."""
+
+    id: str
+    title: str
+    always: bool
+    probes: tuple[str, ...]
+    action: str
+    function: Callable[[Say, S], Told]
+
+    @property
+    def description(self) -> str:
+        """What it does, in one sentence."""
+        return (self.function.__doc__ or "").strip().split("\n\n")[0].replace("\n", " ")
+
+    def _verdicts(self, say: Say, subject: S) -> list[Verdict]:
+        try:
+            told = self.function(say, subject)
+            found = [told] if isinstance(told, Verdict) else list(told)
+        except H20Error:
+            raise
+        except Exception as error:  # facts that this check did not foresee end no run in a traceback
+            return [say.unknown(f"what the node says cannot be judged: {unforeseen(error)}", "look at the evidence: is the node sound?")]
+        if not found:
+            raise AssertionError(f"check {self.id} said nothing about {say.subject}: a check must always say something")
+        return found
+
+
+class NodeCheck(Check[View]):
+    """A check of one node."""
+
+    def __call__(self, view: View) -> list[Verdict]:
+        """The verdicts about this node."""
+        say = Say(self.id, self.title, view.name, view.evidence(*self.probes), self.action, view.expect.unmeasured_ok)
+        if self.id != REACHABLE and (why := silence([view])):
+            return [say.skip(why)]
+        return self._verdicts(say, view)
+
+
+class RailCheck(Check[RailView]):
+    """A check of one rail of one node."""
+
+    def __call__(self, rail: RailView) -> list[Verdict]:
+        """The verdicts about this rail."""
+        view = rail.view
+        evidence = view.evidence(*self.probes) + tuple(p for n in self.probes if (p := view.all.evidence.get(f"{view.name}/{n}")))
+        say = Say(self.id, self.title, rail.subject, evidence, self.action, view.expect.unmeasured_ok)
+        if why := silence(rail.ends):
+            return [say.skip(why)]
+        return self._verdicts(say, rail)
+
+
+class ClusterCheck(Check[Facts]):
+    """A check of all nodes together."""
+
+    def __call__(self, facts: Facts) -> list[Verdict]:
+        """The verdicts about the cluster."""
+        evidence = tuple(p for v in facts.views for p in v.evidence(*self.probes))
+        say = Say(self.id, self.title, "cluster", evidence, self.action, facts.inventory.expect.unmeasured_ok)
+        if why := silence(facts.views):
+            return [say.skip(why)]
+        return self._verdicts(say, facts)
+
+
+NODE_CHECKS: dict[str, NodeCheck] = {}
+RAIL_CHECKS: dict[str, RailCheck] = {}
+CLUSTER_CHECKS: dict[str, ClusterCheck] = {}
+
+
+def node_check(
+    id_: str, title: str, *probes: str, always: bool = False, action: str = ""
+) -> Callable[[Callable[[Say, View], Told]], NodeCheck]:
+    """Register a check of one node."""
+
+    def register(function: Callable[[Say, View], Told]) -> NodeCheck:
+        NODE_CHECKS[id_] = NodeCheck(id_, title, always, probes, action, function)
+        return NODE_CHECKS[id_]
+
+    return register
+
+
+def rail_check(
+    id_: str, title: str, *probes: str, always: bool = False, action: str = ""
+) -> Callable[[Callable[[Say, RailView], Told]], RailCheck]:
+    """Register a check of one rail."""
+
+    def register(function: Callable[[Say, RailView], Told]) -> RailCheck:
+        RAIL_CHECKS[id_] = RailCheck(id_, title, always, probes, action, function)
+        return RAIL_CHECKS[id_]
+
+    return register
+
+
+def cluster_check(
+    id_: str, title: str, *probes: str, always: bool = False, action: str = ""
+) -> Callable[[Callable[[Say, Facts], Told]], ClusterCheck]:
+    """Register a check of all nodes."""
+
+    def register(function: Callable[[Say, Facts], Told]) -> ClusterCheck:
+        CLUSTER_CHECKS[id_] = ClusterCheck(id_, title, always, probes, action, function)
+        return CLUSTER_CHECKS[id_]
+
+    return register
+
+
+def all_verdicts(facts: Facts) -> list[Verdict]:
+    """Every registered check of every node, rail and the cluster."""
+    found = [v for check in NODE_CHECKS.values() for view in facts.views for v in check(view)]
+    found += [v for check in RAIL_CHECKS.values() for view in facts.views for rail in view.rails for v in check(rail)]
+    return found + [v for check in CLUSTER_CHECKS.values() for v in check(facts)]
+
+
+def version_key(text: str) -> tuple[int, ...]:
+    """``535.216.03`` -> (535, 216, 3), for comparing versions."""
+    return tuple(int(n) for n in re.findall("[0-9]{1,9}", text)[:4])
+
+
+def at_least(say: Say, field: str, minimum: str, measured: str) -> Verdict:
+    """A version that must not be older than ``minimum``."""
+    key = version_key(measured)
+    good = bool(key) and key >= version_key(minimum)
+    limit = Limit(kind="equal", value=True, origin=inventory(f"{field} = {minimum}"))
+    return say.judge(
+        good if key else None,
+        limit,
+        reason=f"it is {measured!r}, older than {minimum}",
+        details={"measured": measured, "minimum": minimum},
+    )

@@ -1,0 +1,209 @@
+"""The second and third facts of the RDMA proof: rail byte counters across a fixed request, and error counters. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from pytest_h20.config.inventory import NodeSpec
+from pytest_h20.core.verdict import Limit, Origin, Status, Verdict, judge
+from pytest_h20.nccl import Job
+from pytest_h20.probes.counters import CounterDelta, CounterSnapshot, ExpectedVolume, delta, expected_volume
+from pytest_h20.probes.script import Missing
+from pytest_h20.report.model import RailTraffic
+
+LEAST, MOST = 0.5, 3.0
+"""How far a rail's volume may lie from the ring's: a tree halves it at a leaf, the LL protocol doubles it and adds headers."""
+
+IDLE_SHARE = 0.02
+"""A rail whose counter rises by less than this share of its expected volume carried background traffic at most."""
+
+
+@dataclass(frozen=True)
+class Traffic:
+    """Counters of every node before and after a request of known size."""
+
+    before: Mapping[str, CounterSnapshot | Missing]
+    after: Mapping[str, CounterSnapshot | Missing]
+    tokens: int
+    expected: ExpectedVolume
+    request: str
+
+    def deltas(self, node: str) -> tuple[CounterDelta, ...] | Missing:
+        """What changed on a node, or why that is not known."""
+        before, after = self.before[node], self.after[node]
+        if isinstance(before, Missing):
+            return before
+        if isinstance(after, Missing):
+            return after
+        return delta(before, after)
+
+    def rail(self, node: str, hca: str, port: int) -> CounterDelta | Missing:
+        """What changed on one rail."""
+        found = self.deltas(node)
+        if isinstance(found, Missing):
+            return found
+        mine = next((d for d in found if (d.device, d.port) == (hca, port)), None)
+        return mine or Missing(f"{hca} port {port} has no counters on {node}")
+
+
+def plan(tokens: int, rails: int, ranks: int, nodes: int) -> ExpectedVolume:
+    """The volume that ``tokens`` tokens must move."""
+    return expected_volume(tokens, rails, ranks, nodes)
+
+
+def rail_volume(traffic: Traffic, node: str, hca: str, port: int = 1) -> Verdict:
+    """The rail's byte counters rose, in both directions, by about what tensor parallelism must move."""
+    title = "Bytes moved on this rail during a fixed request"
+    subject = f"{node} {hca}"
+    expected = traffic.expected.bytes_per_rail
+    origin = Origin(kind="derived", detail=traffic.expected.derivation)
+    limit = Limit(kind="min", value=round(LEAST * expected / 1e6, 3), unit="MB", origin=origin)
+    found = traffic.rail(node, hca, port)
+    details: dict[str, object] = {"expected_mb": round(expected / 1e6, 3), "request": traffic.request}
+    action = "compare NCCL_IB_HCA with this rail; look at `rdma.hcas_used` and at the rail's link state"
+    if isinstance(found, Missing) or found.sent is None or found.received is None or found.reset:
+        reason = (
+            found.reason
+            if isinstance(found, Missing)
+            else (f"counters went backwards: {', '.join(found.reset)}" if found.reset else "this driver has no byte counters")
+        )
+        return Verdict(
+            check="rdma.rail_volume",
+            status=Status.UNKNOWN,
+            title=title,
+            subject=subject,
+            limit=limit,
+            reason=reason,
+            action="see that /sys/class/infiniband/*/ports/*/counters is readable on the node",
+        )
+    least = min(found.sent, found.received)
+    details |= {"sent_mb": round(found.sent / 1e6, 3), "received_mb": round(found.received / 1e6, 3)}
+    verdict = judge(
+        "rdma.rail_volume",
+        title,
+        round(least / 1e6, 3),
+        limit,
+        subject=subject,
+        reason=(
+            "the rail stayed idle: this traffic went elsewhere"
+            if least < IDLE_SHARE * expected
+            else "the rail carried less than its share"
+        ),
+        action=action,
+        details={k: v for k, v in details.items() if isinstance(v, (str, int, float))},
+    )
+    most = max(found.sent, found.received)
+    if verdict.status is Status.PASS and most > MOST * expected:
+        return verdict.model_copy(
+            update={
+                "status": Status.WARN,
+                "reason": f"the rail moved {most / expected:.1f} times the expected volume: somebody else uses it, too",
+                "action": "measure again on a quiet fabric",
+            }
+        )
+    return verdict
+
+
+def rail_errors(traffic: Traffic, node: str, hca: str, port: int = 1) -> Verdict:
+    """No error counter of the rail rose during the request."""
+    return _risen(traffic, node, hca, port, "rdma.rail_errors", "Error counters stood still during the request", congestion=False)
+
+
+def rail_congestion(traffic: Traffic, node: str, hca: str, port: int = 1) -> Verdict:
+    """No congestion counter (CNP, ECN marks, pause frames) rose during a request of one stream."""
+    return _risen(
+        traffic, node, hca, port, "rdma.rail_congestion", "Congestion counters stood still during the request", congestion=True
+    )
+
+
+def _risen(traffic: Traffic, node: str, hca: str, port: int, check: str, title: str, *, congestion: bool) -> Verdict:
+    found = traffic.rail(node, hca, port)
+    limit = Limit(
+        kind="max",
+        value=0,
+        unit="events",
+        origin=Origin(kind="protocol", detail="a lossless fabric drops and retries nothing (F41)"),
+    )
+    if isinstance(found, Missing):
+        return Verdict(check=check, status=Status.UNKNOWN, title=title, subject=f"{node} {hca}", limit=limit, reason=found.reason)
+    risen = found.congestion if congestion else found.errors
+    told = ", ".join(f"{name} +{count}" for name, count in sorted(risen.items()))
+    fix = (
+        "check PFC, DSCP and ECN settings of NICs and switch ports for this rail"
+        if congestion
+        else "check cable, transceiver, MTU and GID of this rail; ib_write_bw between the two nodes on it"
+    )
+    return judge(
+        check,
+        title,
+        sum(risen.values()),
+        limit,
+        subject=f"{node} {hca}",
+        reason=told,
+        action=fix,
+        details={**dict(risen.items())},
+    )
+
+
+def unused_hcas_quiet(traffic: Traffic, node: NodeSpec) -> Sequence[Verdict]:
+    """HCAs outside the rails (the management device) do not carry the collectives."""
+    verdicts = []
+    expected = traffic.expected.bytes_per_rail
+    for other in node.other_hcas:
+        found = traffic.rail(node.name, other.hca, other.port)
+        limit = Limit(
+            kind="max",
+            value=round(LEAST * expected / 1e6, 3),
+            unit="MB",
+            origin=Origin(kind="derived", detail="half of what one rail must move"),
+        )
+        unknown = isinstance(found, Missing) or found.sent is None
+        measured = None if isinstance(found, Missing) or found.sent is None else round(found.sent / 1e6, 3)
+        verdicts.append(
+            judge(
+                "rdma.management_hca_quiet",
+                "The management device carries no collectives",
+                measured,
+                limit,
+                subject=f"{node.name} {other.hca}",
+                reason=(found.reason if isinstance(found, Missing) else "no byte counters") if unknown else "",
+                action=f"NCCL_IB_HCA must not name {other.hca}; it belongs to {other.interface}",
+            )
+        )
+    return verdicts
+
+
+def rails_of(traffic: Traffic, job: Job, nodes: Sequence[NodeSpec], engine: str) -> list[RailTraffic]:
+    """Every rail for the report's map: bytes of the counted request, and the channels NCCL put on it."""
+    records = []
+    for node, peer in zip(nodes, (*nodes[1:], nodes[0]), strict=True):
+        for number, rail in enumerate(node.rails):
+            moved = traffic.rail(node.name, rail.hca, rail.port)
+            channels = [
+                c
+                for c in job.channels
+                if c.node == node.name and c.inter_node and rail.hca in (c.hca or "").split(":")[0].split("+")
+            ]
+            verdict = rail_volume(traffic, node.name, rail.hca, rail.port)
+            gdr = None if not channels else all(c.gdr for c in channels)
+            bad = gdr is False or not channels
+            records.append(
+                RailTraffic(
+                    engine=engine,
+                    node=node.name,
+                    hca=rail.hca,
+                    port=rail.port,
+                    interface=rail.interface,
+                    peer_node=peer.name,
+                    peer_hca=peer.rails[number].hca if number < len(peer.rails) else "",
+                    gb_sent=None if isinstance(moved, Missing) or moved.sent is None else moved.sent / 1e9,
+                    gb_received=None if isinstance(moved, Missing) or moved.received is None else moved.received / 1e9,
+                    gb_expected=traffic.expected.bytes_per_rail / 1e9,
+                    channels=len(channels),
+                    gdr=gdr,
+                    status=Status.FAIL if bad and verdict.status is Status.PASS else verdict.status,
+                    reason=verdict.reason or ("" if not bad else "NCCL put no GDRDMA channel on it"),
+                )
+            )
+    return records

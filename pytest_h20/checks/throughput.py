@@ -1,0 +1,77 @@
+"""Judging load cells against a limits file, with the noise of a calibrated baseline taken into account."""
+
+from __future__ import annotations
+
+from pytest_h20.config.figures import METRIC_FIGURES
+from pytest_h20.config.limits import LimitFile
+from pytest_h20.core.verdict import Limit, Origin, Status, Verdict, judge
+from pytest_h20.report.model import Cell, higher_is_better
+from pytest_h20.report.stats import estimate, judge_change
+
+CHECK = "throughput.{metric}"
+
+
+def judge_cell(cell: Cell, limits: LimitFile, *, evidence: tuple[str, ...] = ()) -> list[Verdict]:
+    """One verdict per limit of the cell (``throughput.output_throughput`` ...).
+
+    A cell whose sanity failed (``status`` UNKNOWN with a reason) stays UNKNOWN whatever its figures say, and a cell without
+    any limit that judges is UNKNOWN too: figures that nobody judges prove nothing.
+    """
+    found = limits.cell(cell.name)
+    evidence = evidence or ((cell.file,) if cell.file else ())
+    if not any(limit.kind != "info" for limit in found.values()):
+        return [_nothing_judged(cell, limits, evidence)]
+    return [judge_figure(cell, metric, limit, limits, evidence=evidence) for metric, limit in found.items()]
+
+
+def judge_figure(
+    cell: Cell, metric: str, limit: Limit, limits: LimitFile | None = None, *, evidence: tuple[str, ...] = ()
+) -> Verdict:
+    """Hold one figure of a cell against its limit; with its noise when ``limits`` has a calibrated value for it."""
+    figure = METRIC_FIGURES.get(metric)
+    title, unit = (figure.title, figure.unit) if figure else (metric, limit.unit)
+    subject = f"{cell.engine} {cell.name}" if cell.engine else cell.name
+    measured = cell.figure(metric)
+    untrusted = cell.status is Status.UNKNOWN and cell.reason
+    verdict = judge(
+        CHECK.format(metric=metric),
+        title,
+        measured,
+        limit,
+        subject=subject,
+        unit=limit.unit or unit,
+        action="compare the cell's record with an earlier run: python -m pytest_h20 compare EARLIER THIS",
+        evidence=evidence,
+        details={"cell": cell.name, "engine": cell.engine, "profile": cell.profile},
+    )
+    if untrusted:
+        return verdict.model_copy(update={"status": Status.UNKNOWN, "reason": cell.reason})
+    baseline = limits.baseline(cell.name, metric) if limits else None
+    if baseline is None or measured is None or limit.kind not in ("min", "max"):
+        return verdict
+    windows = cell.windows if metric == "output_throughput" else ()
+    seen = judge_change(
+        estimate(measured, windows, cell.intervals.get(metric)), baseline, higher_is_better=higher_is_better(metric)
+    )
+    return verdict.model_copy(
+        update={
+            "status": seen.status,
+            "reason": seen.reason if seen.status is not Status.PASS else "",
+            "details": {**verdict.details, "noise": seen.reason},
+        }
+    )
+
+
+def _nothing_judged(cell: Cell, limits: LimitFile, evidence: tuple[str, ...]) -> Verdict:
+    return Verdict(
+        check="throughput.limit",
+        status=Status.UNKNOWN,
+        title="The cell has a limit",
+        subject=cell.name,
+        measured=cell.output_throughput,
+        unit="tok/s",
+        limit=Limit(kind="info", origin=Origin(kind="file", detail=limits.name)),
+        reason=f"limits {limits.name!r} have no judged limit for {cell.name}",
+        action="add the cell to the limits file, or measure one with --h20-calibrate",
+        evidence=evidence,
+    )

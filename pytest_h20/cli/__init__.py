@@ -1,0 +1,1 @@
+"""``python -m pytest_h20 COMMAND``, a module per command."""

@@ -1,0 +1,84 @@
+"""``python -m pytest_h20 diagnose LOG… [--json]``: what an engine's log says about its start."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from pytest_h20.core.errors import UsageError
+from pytest_h20.diagnosis.judge import Diagnosis, diagnose, primary
+
+
+def _read(name: str) -> str:
+    """The text of one log; ``-`` is standard input. Bytes that are no UTF-8 do not stop it."""
+    if name == "-":
+        return sys.stdin.buffer.read().decode("utf-8", errors="replace")
+    try:
+        # newline="": carriage returns of progress bars must survive
+        with Path(name).open(encoding="utf-8", errors="replace", newline="") as log:
+            return log.read()
+    except OSError as error:
+        raise UsageError(
+            f"cannot read log {name}: {error.strerror or error}; give paths of engine logs, or - for standard input"
+        ) from error
+
+
+def _json(name: str, diagnosis: Diagnosis) -> str:
+    stage = diagnosis.stage
+    return json.dumps(
+        {
+            "file": name,
+            "outcome": diagnosis.outcome,
+            "cause": diagnosis.cause,
+            "decisive_line": diagnosis.decisive_line,
+            "explanation": diagnosis.explanation or None,
+            "fix": diagnosis.fix or None,
+            "source": diagnosis.source or None,
+            "engine": diagnosis.engine,
+            "version": str(diagnosis.version) if diagnosis.version else None,
+            "stage": stage.name if stage else None,
+            "also": list(diagnosis.also),
+        },
+        ensure_ascii=False,
+    )
+
+
+def _text(name: str, diagnosis: Diagnosis) -> str:
+    about = " ".join(str(part) for part in (diagnosis.engine, diagnosis.version) if part)
+    lines = [f"{name}: {diagnosis.sentence()}" + (f"  ({about})" if about else "")]
+    if diagnosis.decisive_line.strip():
+        lines.append(f"    {diagnosis.decisive_line.strip()[:300]}")
+    if diagnosis.also:
+        lines.append(f"    also seen: {', '.join(diagnosis.also)}")
+    return "\n".join(lines)
+
+
+def main(argv: Sequence[str]) -> int:
+    """Judge each log. Exit status: 0; 1 when a start failed (not with ``--json``: there the objects say it, and the
+    status says that every log could be read); 2 when a log cannot be read (the others are judged all the same)."""
+    parser = argparse.ArgumentParser(
+        prog="python -m pytest_h20 diagnose",
+        description="Judge engine logs (vLLM, SGLang): ready, waiting, failed or undetermined, and why.",
+    )
+    parser.add_argument("log", nargs="+", help="log file; several files of one launch may be given; - is standard input")
+    parser.add_argument("--json", action="store_true", help="one JSON object per file")
+    args = parser.parse_args(argv)
+    judged: dict[str, Diagnosis] = {}
+    unread = False
+    for name in args.log:
+        try:
+            judged[name] = diagnose(_read(name))
+        except UsageError as error:
+            print(error, file=sys.stderr)
+            unread = True
+            continue
+        print(_json(name, judged[name]) if args.json else _text(name, judged[name]))
+    worst = primary(judged)
+    if worst is not None and len(judged) > 1 and not args.json:
+        print(f"primary cause of all: {worst[1].cause or 'unknown'} in {worst[0]}")
+    if unread:
+        return 2
+    return 1 if worst is not None and not args.json else 0

@@ -1,0 +1,137 @@
+"""``python -m pytest_h20 discover HOST HOST > inventory.yaml``: look at the hosts and write an inventory for them."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+from pytest_h20.core.errors import H20Error, TransportError, UsageError
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python -m pytest_h20 discover", description=__doc__)
+    parser.add_argument(
+        "hosts", nargs="+", metavar="HOST", help="[user@]address[:port]; the first one becomes the head; 'local' is here"
+    )
+    parser.add_argument("--user", help="log in as (default: ~/.ssh/config)")
+    parser.add_argument("--port", type=int, help="SSH port")
+    parser.add_argument("--key", help="private key file")
+    parser.add_argument("--jump", help="jump host as user@host:port")
+    parser.add_argument("--known-hosts", help="known_hosts file")
+    parser.add_argument("--insecure", action="store_true", help="do not check host keys (told in every report)")
+    parser.add_argument("--like", metavar="FILE", help="take model, engines, load and expectations from this inventory")
+    parser.add_argument("--name", default="discovered", help="name of the inventory")
+    return parser
+
+
+def _split(host: str) -> tuple[str | None, str, int | None]:
+    user, _, rest = host.rpartition("@")
+    if rest.count(":") == 1:
+        name, _, port = rest.partition(":")
+        if not port.isdigit() or not 1 <= int(port) <= 65535:
+            raise UsageError(f"{host}: {port!r} is not a port; give [user@]address[:port]")
+        return user or None, name, int(port)
+    if not rest:
+        raise UsageError(f"{host!r}: no address; give [user@]address[:port]")
+    return user or None, rest, None
+
+
+def _spec(host: str, index: int, options: argparse.Namespace) -> dict[str, Any]:
+    user, address, port = _split(host)
+    node: dict[str, Any] = {"name": f"host{index + 1}", "address": address, "control_interface": "unknown"}
+    if address == "local":
+        return {**node, "address": "127.0.0.1", "transport": "local"}
+    ssh = {k: v for k, v in (("user", user), ("port", port)) if v is not None}
+    if ssh:
+        node["ssh"] = ssh
+    return node
+
+
+def _ssh(options: argparse.Namespace) -> dict[str, Any]:
+    pairs = (("user", options.user), ("port", options.port), ("key", options.key), ("jump", options.jump))
+    found: dict[str, Any] = {k: v for k, v in pairs if v is not None}
+    if options.known_hosts:
+        found["known_hosts"] = str(Path(options.known_hosts).expanduser().resolve())
+    if options.key:
+        found["key"] = str(Path(options.key).expanduser().resolve())
+    if options.insecure:
+        found["host_key_checking"] = "off"
+    return found
+
+
+def discover(options: argparse.Namespace) -> str:
+    """Ask the hosts, propose, render. Raises ``H20Error`` with the host in it."""
+    from pytest_h20.config.inventory import parse_inventory, read_yaml
+    from pytest_h20.probes import gpu, host, net, rdma
+    from pytest_h20.probes.discover import DEFAULTS, IMAGES, MODELS, REACHED, Found, engine_images, image_version, propose, render
+    from pytest_h20.probes.script import build, split
+    from pytest_h20.run.nodes import connect_all
+
+    like: dict[str, Any] | None = None
+    if options.like:
+        path = Path(options.like)
+        if not path.is_file():
+            raise UsageError(f"--like={options.like}: no such file")
+        read = read_yaml(path.read_text(encoding="utf-8"), options.like)
+        if not isinstance(read, dict) or not {"model", "engines"} <= set(read):
+            raise UsageError(f"--like={options.like}: not an inventory (it needs model and engines)")
+        like = read
+    nodes = [_spec(h, i, options) for i, h in enumerate(options.hosts)]
+    ssh = _ssh(options)
+    engines = {k: {"default": "default", "profiles": {"default": v}} for k, v in DEFAULTS["engines"].items()}
+    asking = {"name": "discover", "kind": "lab", "ssh": ssh, "nodes": nodes, "model": DEFAULTS["model"], "engines": engines}
+    connected = connect_all(parse_inventory(asking, "discover"))
+    probes = (host.SYSTEM, net.NETWORK, rdma.RDMA, gpu.GPUS, gpu.NVLINKS, MODELS, IMAGES, REACHED)
+
+    def one(spec: dict[str, Any]) -> Found:
+        node = connected[spec["name"]]
+        try:
+            sections = split(node.run(build(probes), timeout=120.0).stdout)
+        except TransportError as error:
+            raise TransportError(f"{spec['address']}: {error}") from None
+        return Found(
+            spec["address"],
+            host.SYSTEM.read(sections),
+            net.NETWORK.read(sections),
+            rdma.RDMA.read(sections),
+            gpu.GPUS.read(sections),
+            gpu.NVLINKS.read(sections),
+            MODELS.read(sections),
+            IMAGES.read(sections),
+            REACHED.read(sections),
+        )
+
+    try:
+        with ThreadPoolExecutor(max_workers=len(nodes)) as pool:
+            found = list(pool.map(one, nodes))
+        head = connected[nodes[0]["name"]]
+        asked = {} if like is not None else {image: image_version(image) for image in engine_images(found).values()}
+        versions = {i: p.read(split(head.run(build((p,)), timeout=p.seconds + 20.0).stdout)) for i, p in asked.items()}
+    finally:
+        for node in connected.values():
+            node.close()
+    proposal = propose(found, like=like, name=options.name, ssh=ssh or None, versions=versions)
+    for node, spec in zip(proposal.data["nodes"], nodes, strict=True):
+        if "ssh" in spec:
+            node["ssh"] = spec["ssh"]
+        if "transport" in spec:
+            node["transport"] = spec["transport"]
+    for note in proposal.notes:
+        print(f"discover: {note}", file=sys.stderr)
+    return render(proposal)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Exit status 0: the inventory is on standard output; 2: a host or the arguments were wrong, one line says what."""
+    options = _parser().parse_args(argv)
+    try:
+        text = discover(options)
+    except H20Error as error:
+        print(f"pytest_h20 discover: {error}", file=sys.stderr)
+        return 2
+    print(text, end="")
+    return 0

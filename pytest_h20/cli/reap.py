@@ -1,0 +1,40 @@
+"""``python -m pytest_h20 reap --nodes INVENTORY``: remove what dead runs left: containers, processes, folders.
+
+A run that lives is left alone, and so is one that was kept (``--h20-keep``), unless it is named with --run or --all is given. Only
+what your own runs have written down on the nodes is removed; labels of containers are not believed.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+from pathlib import Path
+
+
+def main(argv: Sequence[str]) -> int:
+    """0: nothing that may be removed is left. 1: something could not be removed, or the run that was named lives. 2: wrong use."""
+    parser = argparse.ArgumentParser(prog="python -m pytest_h20 reap", description=__doc__)
+    parser.add_argument("--nodes", required=True, metavar="INVENTORY", help="inventory file of the cluster")
+    parser.add_argument("--run", default="", metavar="ID", help="only this run, also when it was kept")
+    parser.add_argument("--all", action="store_true", help="kept runs too")
+    parser.add_argument("--dry-run", action="store_true", help="only say what would be removed")
+    args = parser.parse_args(argv)
+
+    from pytest_h20.cluster.teardown import leftovers, reap
+    from pytest_h20.config.inventory import load_inventory
+    from pytest_h20.nodes.scratch import sweep
+    from pytest_h20.run.nodes import connect_all
+
+    inventory = load_inventory(Path(args.nodes))
+    base = inventory.run_dir_on_node
+    nodes = connect_all(inventory)
+    try:
+        sweep()
+        found = [item for item in leftovers(nodes, base) if args.run in ("", item.entry.run)]
+        if not found:
+            print(f"nothing is left on {', '.join(nodes)}" + (f" of run {args.run}" if args.run else ""))
+            return 0
+        return 1 if reap(nodes, base, print, args.run, args.all, args.dry_run) else 0
+    finally:
+        for node in nodes.values():
+            node.close()

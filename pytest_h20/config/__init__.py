@@ -1,0 +1,1 @@
+"""What a person writes: inventory, limits, expectations, cells."""

@@ -1,0 +1,1 @@
+"""Words everybody speaks: errors, verdicts, settings, redaction."""

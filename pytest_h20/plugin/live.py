@@ -1,0 +1,435 @@
+"""The hooks of a run that asked for a cluster. Thin: every decision is taken in modules that do not know pytest."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shlex
+import signal
+import sys
+import traceback
+from collections import Counter
+from collections.abc import Callable, Generator, Mapping, Sequence
+from contextlib import nullcontext
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import pytest
+
+from pytest_h20.cluster.bringup import new_run_id
+from pytest_h20.cluster.shared import FailedElsewhere
+from pytest_h20.config.inventory import Inventory, with_limits
+from pytest_h20.core import door
+from pytest_h20.core.errors import H20Error, UsageError
+from pytest_h20.core.setting import Setting
+from pytest_h20.core.verdict import Decision, GateName, Status, Verdict
+from pytest_h20.plugin.outcome import not_measured
+from pytest_h20.plugin.record import VERDICTS_KEY, Reporting, first_line, gate_of, report_hook, told_plainly
+from pytest_h20.plugin.suite import ACCEPTANCE, LEFT_OUT_KEY, lacking
+from pytest_h20.report.run import RunFolder
+from pytest_h20.run.settings import Session, build, create_run, redactor_of, with_run
+
+if TYPE_CHECKING:
+    from pytest_h20.cluster.state import ClusterState
+    from pytest_h20.plugin.replay import ReplayPlugin
+
+DEFAULT_RUNS = "h20-runs"
+
+
+def activate(config: pytest.Config, settings: Mapping[str, Setting]) -> ActivePlugin | ReplayPlugin:
+    """Resolve everything, make the run folder, register the hooks. Wrong input is a ``pytest.UsageError``: exit status 4."""
+    workerinput = getattr(config, "workerinput", None)
+    try:
+        if settings["h20_replay"] and workerinput is None:
+            return _register(config, _replay(config, settings))
+        state = Path(workerinput["h20_run"]) if workerinput else None
+        run_id = workerinput["h20_run_id"] if workerinput else new_run_id()
+        collect_only = bool(config.option.collectonly)
+        base = Path(settings["h20_run_dir"].value or DEFAULT_RUNS)
+        if not base.is_absolute():
+            base = config.invocation_params.dir / base
+        worker = workerinput["workerid"] if workerinput else ""
+        session = build(settings, worker, change=inventory_hooks(config), state_dir=state)
+        door.use(redactor_of(session.inventory))
+        _refuse_two_engines_side_by_side(config, session)
+        if state is not None:
+            session = with_run(session, RunFolder.open(state, worker, redactor=redactor_of(session.inventory)), run_id)
+        elif not collect_only:
+            line = "pytest " + shlex.join(config.invocation_params.args)
+            run = create_run(session, base, line)
+            session = with_run(session, run, run_id)
+            if session.rehearsal is not None:
+                session.rehearsal.use(run.path / ".rehearsal")
+        if state is not None and session.rehearsal is not None:
+            session.rehearsal.use(state / ".rehearsal")
+    except H20Error as error:
+        raise pytest.UsageError(door.shown(str(error))) from None
+    return _register(config, ActivePlugin(config, session))
+
+
+Registered = TypeVar("Registered")
+
+
+def _register(config: pytest.Config, plugin: Registered) -> Registered:
+    config.pluginmanager.register(plugin, "h20-active")
+    return plugin
+
+
+def _replay(config: pytest.Config, settings: Mapping[str, Setting]) -> ReplayPlugin:
+    from pytest_h20.plugin.replay import ReplayPlugin
+
+    return ReplayPlugin.load(config, settings)
+
+
+def inventory_hooks(config: pytest.Config) -> Callable[[Inventory], Inventory]:
+    """The hooks that change the inventory; limits and redaction become part of it, so that all processes use the same."""
+
+    def change(inventory: Inventory) -> Inventory:
+        for changed in config.hook.pytest_h20_inventory(inventory=inventory):
+            inventory = changed if changed is not None else inventory
+        patterns = tuple(p for more in config.hook.pytest_h20_redact() for p in more or ())
+        inventory = inventory.model_copy(update={"redact": (*inventory.redact, *patterns)})
+        return with_limits(inventory, limits_of)
+
+    def limits_of(inventory: Inventory, engine: str, profile: str) -> str | None:
+        path = config.hook.pytest_h20_limits(inventory=inventory, engine=engine, profile=profile)
+        return None if path is None else str(config.rootpath / path)
+
+    return change
+
+
+def broken_hook(label: str, error: Exception) -> Verdict:
+    """Checks that could not be made are not green."""
+    where = traceback.extract_tb(error.__traceback__)[-1]
+    return Verdict(
+        check="bringup.pytest_h20_checks",
+        status=Status.UNKNOWN,
+        title="The checks of pytest_h20_checks could be made",
+        subject=label,
+        reason=f"{type(error).__name__}: {error} ({where.filename}:{where.lineno})",
+        action="mend the hook in your conftest.py or plugin",
+    )
+
+
+def _refuse_two_engines_side_by_side(config: pytest.Config, session: Session) -> None:
+    """Two engines do not fit on the GPUs at once, and xdist's workers would ask for both."""
+    if len(session.targets) > 1 and config.getoption("dist", "no") != "no":
+        raise UsageError(
+            f"--engine is given {len(session.targets)} times ({', '.join(session.labels)}) together with -n: engines are brought "
+            "up one after the other, and parallel workers would need both at once; leave -n out, or run pytest once per engine"
+        )
+
+
+class ActivePlugin:
+    """State and hooks of one process of the run."""
+
+    def __init__(self, config: pytest.Config, session: Session) -> None:
+        self.config = config
+        self.session = session
+        self.controller = not hasattr(config, "workerinput")
+        self.given_way: dict[str, str] = {}
+        title = f"Acceptance of {session.inventory.name}"
+        self.reporting = Reporting(config, session.run, self.controller, title)
+        config.pluginmanager.register(self.reporting, "h20-reporting")
+        self._take_suite()
+        ends = (signal.SIGTERM, signal.SIGHUP, signal.SIGINT) if self.controller else (signal.SIGTERM, signal.SIGHUP)
+        clean_up = f"python -m pytest_h20 reap --nodes {session.source}" + (f" --run {session.run_id}" if session.run_id else "")
+        self.signals = Signals(clean_up, ends)
+
+    def _take_suite(self) -> None:
+        """Without a path on the command line the acceptance suite is what runs."""
+        if self.config.args_source is not pytest.Config.ArgsSource.ARGS:
+            self.config.args = [str(ACCEPTANCE)]
+
+    @pytest.hookimpl(tryfirst=True)
+    def pytest_sessionstart(self) -> None:
+        """By now every plugin is there: the short names of our fixtures that nobody else has."""
+        from pytest_h20.plugin import fixtures, short_names
+
+        manager, withheld = self.config.pluginmanager, set()
+        for name, plugin in manager.list_name_plugin():
+            if plugin is None or plugin is fixtures:
+                continue
+            conftest = name.endswith("conftest.py")
+            for short in short_names.defined_by(plugin):
+                self.given_way[short] = _relative(Path(name), self.config.invocation_params.dir) if conftest else f"plugin {name}"
+                withheld |= set() if conftest else {short}
+        manager.register(short_names.plugin_of(name for name in short_names.SCOPES if name not in withheld), "h20-short-names")
+
+    # ------------------------------------------------------------------ header
+    def pytest_report_header(self) -> list[str]:
+        """Every effective setting and where it came from."""
+        s = self.session
+        lines = [f"h20: {s.mode.words}"]
+        nodes = ", ".join(f"{n.name} ({n.address})" for n in s.inventory.nodes)
+        lines.append(f"h20: inventory {s.source} ({s.settings['h20_nodes'].origin}): {s.inventory.name}: {nodes}")
+        for label, target in zip(s.labels, s.targets, strict=True):
+            lines.append(f"h20: engine {label}: profile {target.profile_name}, image {target.profile.image}")
+        if s.inventory.stood_in:
+            lines.append(f"h20: stood in: {', '.join(s.inventory.stood_in)}; this run cannot be an acceptance")
+        if s.clock.scale != 1.0:
+            lines.append(f"h20: time runs {s.clock.scale:g} times as fast as in reality; figures are in model time")
+        ssh = [n for n in s.inventory.nodes if n.transport == "ssh" and s.rehearsal is None]
+        unchecked = [n.name for n in ssh if s.inventory.ssh_of(n).host_key_checking == "off"]
+        lines += [f"h20: WARNING: the host key of {name} is not checked (host_key_checking: off)" for name in unchecked]
+        shown = ("h20_nodes", "h20_engine")
+        for name, setting in s.settings.items():
+            if setting.value and name not in shown:
+                text = ", ".join(setting.value) if isinstance(setting.value, tuple) else setting.value
+                lines.append(f"h20: {name.replace('_', '-')} = {text} (from {setting.origin})")
+        given_way = ", ".join(f"{short} (of {owner}; ours is h20_{short})" for short, owner in sorted(self.given_way.items()))
+        if given_way:
+            lines.append(f"h20: these fixtures are not ours: {given_way}")
+        if s.run is not None:
+            lines.append(f"h20: run folder {_relative(s.run.path, self.config.invocation_params.dir)}")
+        return lines
+
+    # ------------------------------------------------------------------ collection
+    def pytest_generate_tests(self, metafunc: pytest.Metafunc) -> None:
+        """One test per engine, node, rail and cell, where a test asks for it."""
+        from pytest_h20.plugin.parametrize import parameters
+
+        if len(self.session.targets) > 1 and "h20_engine" in metafunc.fixturenames:
+            labels = list(self.session.labels)
+            metafunc.parametrize("h20_engine", labels, indirect=True, scope="session", ids=labels)
+        if metafunc.definition.get_closest_marker("h20_gate") is None:
+            return
+        marks = metafunc.definition.iter_markers("parametrize")
+        taken = {name.strip() for mark in marks for name in str(mark.args[0]).split(",")}
+        wanted = [name for name in metafunc.fixturenames if name not in taken]
+        for name, values, ids in parameters(self.session, wanted):
+            metafunc.parametrize(name, values, ids=ids)
+
+    @pytest.hookimpl(trylast=True)
+    def pytest_collection_modifyitems(self, items: list[pytest.Item]) -> None:
+        """The suite in the order of its gates: cheap and telling first, the load last. Gates left out say why."""
+        for item in items if self.session.left_out else ():
+            reason = self.session.left_out.get(GateName(gate)) if (gate := gate_of(item)) else None
+            if reason:
+                item.stash[LEFT_OUT_KEY] = True
+                item.add_marker(pytest.mark.skip(reason=reason))
+        order = {name.value: index for index, name in enumerate(GateName)}
+
+        def key(item: pytest.Item) -> tuple[int, int]:
+            params = getattr(getattr(item, "callspec", None), "params", {})
+            engine = params.get("h20_engine")
+            return (
+                self.session.labels.index(engine) if engine in self.session.labels else 0,
+                order.get(gate_of(item) or "", -1),
+            )
+
+        if any(gate_of(i) for i in items):
+            items.sort(key=key)
+
+    def pytest_collection_finish(self, session: pytest.Session) -> None:
+        """What is going to run, told to the controller by whoever collects first: what does not report in the end is missing."""
+        if self.session.run is not None:
+            selected = [(item.nodeid, gate) for item in session.items if (gate := gate_of(item)) is not None]
+            self.session.shared.once("selected", lambda: selected)
+
+    # ------------------------------------------------------------------ running
+    @pytest.hookimpl(tryfirst=True)
+    def pytest_runtest_setup(self, item: pytest.Item) -> None:
+        """One failed bring-up is told once: whoever needs the cluster after that is skipped with its reason."""
+        item.stash[VERDICTS_KEY] = []
+        if "h20_cluster" not in getattr(item, "fixturenames", ()) or self.session.run is None:
+            return
+        label = self._label_of(item)
+        known = self.session.shared.published(f"cluster-{_file(label)}")
+        if known is not None and not known[0]:
+            pytest.skip(f"the cluster is not up (told once by the first test that needed it): {first_line(str(known[1]))}")
+        from pytest_h20.run.bringup import died
+
+        if known is not None and (gone := died(self.session, label)) is not None:
+            pytest.skip(f"the engine was gone by then (told once by the test in which it ended): {gone}")
+
+    @pytest.hookimpl(wrapper=True)
+    def pytest_runtest_call(self, item: pytest.Item) -> Generator[None, object, object]:
+        """A measurement is alone on the endpoint; everything else that talks to it may go on side by side."""
+        try:
+            return (yield from self._called(item))
+        except (Exception, pytest.fail.Exception) as error:
+            self._post_mortem(item, error)
+            raise
+
+    def _post_mortem(self, item: pytest.Item, error: BaseException) -> None:
+        """A test of the cluster failed: when that is because the engine ended, say which rank, where and why, beside what the test says."""
+        from pytest_h20.run.bringup import post_mortem
+
+        if self.session.run is not None and "h20_cluster" in getattr(item, "fixturenames", ()) and gate_of(item) is not None:
+            verdict = post_mortem(self.session, self._label_of(item))
+            if verdict is not None:
+                item.stash[VERDICTS_KEY].append(verdict)
+                if isinstance(error, pytest.fail.Exception):
+                    error.msg = f"{verdict.text()}\n{error.msg}"
+
+    def _label_of(self, item: pytest.Item) -> str:
+        label: str = getattr(getattr(item, "callspec", None), "params", {}).get("h20_engine", self.session.labels[0])
+        return label
+
+    def _called(self, item: pytest.Item) -> Generator[None, object, object]:
+        names = set(getattr(item, "fixturenames", ()))
+        if self.session.run is None or not names & {"h20_alone", "h20_cluster"}:
+            return (yield from _told_plainly(item))
+        shared = self.session.shared
+        with shared.exclusive("traffic") if names & {"h20_load", "h20_alone"} else shared.together("traffic"):
+            return (yield from _told_plainly(item))
+
+    def checks_of_hooks(self, label: str, state: ClusterState) -> None:
+        """The checks of other repositories, made once per engine by whoever needs the cluster first."""
+
+        def make() -> bool:
+            calls = self.config.hook.pytest_h20_checks
+            for verdicts in calls(inventory=self.session.inventory, state=state):
+                for verdict in verdicts or ():
+                    self.session.folder.record(verdict, "pytest_h20_checks")
+            return True
+
+        try:
+            self.session.shared.once(f"checks-{_file(label)}", make)
+        except FailedElsewhere:
+            pass  # told by the test in which it broke
+        except Exception as error:
+            self.session.folder.record(broken_hook(label, error), "pytest_h20_checks")
+
+    # ------------------------------------------------------------------ xdist
+    @pytest.hookimpl(optionalhook=True)
+    def pytest_configure_node(self, node: Any) -> None:
+        """Tell a worker where the run folder is."""
+        node.workerinput["h20_run"] = str(self.session.folder.path)
+        node.workerinput["h20_run_id"] = self.session.run_id
+
+    # ------------------------------------------------------------------ the end
+    @pytest.hookimpl(tryfirst=True)
+    def pytest_sessionfinish(self, session: pytest.Session, exitstatus: int) -> None:
+        """Take the cluster down, decide, write the documents, and never let "nothing measured" end in status 0."""
+        from pytest_h20.run.bringup import take_down
+        from pytest_h20.run.finish import finish
+
+        if self.session.run is None:
+            return
+        if not self.controller:
+            self.session.close()
+            return
+        self.signals.ending = True
+        write = self.line_writer()
+        verdicts = take_down(self.session, write)
+        try:
+            for verdict in verdicts:
+                self.session.run.record(verdict, "session::tear-down")
+            without = lacking(self.session, [(o.place, o.test_id) for o in self.reporting.outcomes if o.place])
+            decision = finish(self.session, self.reporting.gates, self._ended_early(session, exitstatus), without)
+        except OSError as error:
+            self.reporting.finished = True
+            self.session.close()
+            left = "; ".join(v.reason for v in verdicts if v.check == "bringup.nothing_left" and v.status is not Status.PASS)
+            pytest.exit(
+                f"h20: {self.session.run.path} cannot be written: {error.strerror or error}; nothing is decided. "
+                + (f"Not everything was taken down: {left}" if left else "What was started was taken down"),
+                returncode=pytest.ExitCode.TESTS_FAILED,
+            )
+        self.session.close()
+        self.reporting.finished = True
+        self.reporting.tell_junit()
+        if exitstatus in (0, 5) and self._status_0_would_lie(decision):
+            session.exitstatus = pytest.ExitCode.TESTS_FAILED
+        report_hook(self.config, self.session.run.path, decision)
+
+    def _ended_early(self, session: pytest.Session, exitstatus: int) -> str:
+        """Why this run is not finished; empty when everything that was collected has reported."""
+        known = self.session.shared.published("selected")
+        selected = Counter(nodeid for nodeid, _ in known[1]) if known is not None and known[0] else Counter[str]()
+        unreported = list((selected - Counter(o.test_id for o in self.reporting.outcomes)).elements())
+        reasons = []
+        if exitstatus not in (0, 1, 5):
+            reasons.append("interrupted")
+        if stopped := session.shouldfail or session.shouldstop:
+            reasons.append(f"stopped early: {stopped}" if isinstance(stopped, str) else "stopped early")
+        if self.reporting.lost:
+            reasons.append(f"a worker was lost while it ran {self.reporting.lost[0]}")
+        if unreported:
+            reasons.append(f"{len(unreported)} of {selected.total()} tests did not report, the first is {unreported[0]}")
+        return "; ".join(reasons)
+
+    def _status_0_would_lie(self, decision: Decision) -> bool:
+        """A gate that does not hold, a verdict of a hook or of the tear-down that is red, or nothing that passed at all."""
+        red = any(gate.counts.get(status.value) for gate in decision.gates for status in Status if status.blocks)
+        passed = any(outcome.outcome == "passed" for outcome in self.reporting.outcomes)
+        return red or not passed or (bool(self.reporting.gates) and not decision.green)
+
+    def pytest_unconfigure(self) -> None:
+        """Connections do not outlive the run; a session that never finished is taken down here."""
+        if self.controller and self.session.run is not None and not self.reporting.finished:
+            from pytest_h20.run.bringup import take_down
+
+            take_down(self.session, lambda _: None)
+        self.session.close()
+        self.signals.restore()
+
+    # ------------------------------------------------------------------ output
+    def line_writer(self) -> Callable[[str], None]:
+        """A function that prints to the terminal although pytest captures output."""
+        capture = self.config.pluginmanager.getplugin("capturemanager")
+
+        def write(text: str) -> None:
+            with capture.global_and_fixture_disabled() if capture is not None else nullcontext():
+                out = door.Out(sys.stderr)
+                out.write(text)
+                out.flush()
+
+        return write
+
+
+def _told_plainly(item: pytest.Item) -> Generator[None, object, object]:
+    """An error of ours in a test of a gate is a check that could not be made, in words: a traceback would only hide them."""
+    try:
+        return (yield)
+    except H20Error as error:
+        gate = gate_of(item)
+        if gate is None:
+            raise
+        raise told_plainly(error, not_measured(item.nodeid, gate, error)) from None
+
+
+def _file(label: str) -> str:
+    return label.replace(":", "-")
+
+
+def _relative(path: Path, start: Path) -> str:
+    text = os.path.relpath(path, start)
+    return text if not text.startswith("../..") else str(path)
+
+
+class Signals:
+    """The first SIGINT, SIGTERM or SIGHUP ends the run, so that the cluster is taken down; every later one only says what goes on.
+
+    CI ends a job with SIGTERM and often with a second one, a closed terminal with SIGHUP: a tear-down that is broken off would leave
+    containers. What the embedding program ignores (``nohup``) stays ignored.
+    """
+
+    def __init__(self, clean_up: str, numbers: Sequence[int]) -> None:
+        self.clean_up = clean_up
+        self.ending = False
+        self._before: dict[int, Any] = {}
+        for number in numbers:
+            try:
+                if signal.getsignal(number) is not signal.SIG_IGN:
+                    self._before[number] = signal.signal(number, self._come)
+            except ValueError:  # not the main thread: embedded use; the embedding program owns the signals
+                return
+
+    def _come(self, number: int, frame: object) -> None:
+        name = signal.Signals(number).name
+        if not self.ending:
+            self.ending = True
+            raise KeyboardInterrupt(name)
+        text = f"\nh20: {name}: the run is ending already and takes down what it started; if it is killed: {self.clean_up}\n"
+        with contextlib.suppress(OSError):
+            os.write(2, text.encode())
+
+    def restore(self) -> None:
+        """As it was before."""
+        for number, before in self._before.items():
+            if before is not None:
+                signal.signal(number, before)
+        self._before = {}

@@ -1,0 +1,1 @@
+"""One run, without pytest: settings, nodes, bring-up, endpoint, throughput, the end."""

@@ -1,0 +1,364 @@
+"""One run's cluster: brought up once by whoever needs it first, taken down once by the controller. No pytest in here."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Mapping, Sequence
+from urllib.parse import urlsplit
+
+from pytest_h20.checks.bringup import TITLES as BRINGUP_TITLES
+from pytest_h20.cluster import labels
+from pytest_h20.cluster.bringup import BringUp, reachable_url
+from pytest_h20.cluster.http import ask
+from pytest_h20.cluster.launch import Target
+from pytest_h20.cluster.ledger import containers_of, ledger_of
+from pytest_h20.cluster.postmortem import CHECK as STAYS_UP
+from pytest_h20.cluster.postmortem import TITLE as STAYS_UP_TITLE
+from pytest_h20.cluster.postmortem import examine
+from pytest_h20.cluster.preflight import prepare, refuse_leftovers
+from pytest_h20.cluster.progress import Progress
+from pytest_h20.cluster.state import ClusterState, Versions
+from pytest_h20.cluster.teardown import Down, down
+from pytest_h20.core.errors import BringUpError, H20Error, TransportError
+from pytest_h20.core.verdict import Status, Verdict
+from pytest_h20.nodes import Node
+from pytest_h20.nodes.recording import unrecorded
+from pytest_h20.run.facts import early_verdicts, gathered, launch_facts
+from pytest_h20.run.kept import Kept, kept
+from pytest_h20.run.settings import Session
+
+Write = Callable[[str], None]
+
+
+def key(label: str) -> str:
+    """The label as part of a file name."""
+    return label.replace(":", "-")
+
+
+def run_id_of(session: Session, label: str) -> str:
+    """Every engine of a run has its own id: its containers are told apart by it."""
+    if len(session.targets) == 1:
+        return session.run_id
+    return f"{session.run_id}-{session.labels.index(label)}"
+
+
+def bring_up(session: Session, label: str, write: Write, terminal: bool) -> ClusterState:
+    """The cluster of this engine, up. Raises ``FailedElsewhere`` when it was tried before, ``H20Error`` when it fails now."""
+    return session.shared.once(f"cluster-{key(label)}", lambda: _bring_up(session, label, write, terminal))
+
+
+def _bring_up(session: Session, label: str, write: Write, terminal: bool) -> ClusterState:
+    target = session.target(label)
+    if session.inventory.attach is not None or session.value("h20_attach"):
+        return attach(session, label)
+    progress = Progress(write, terminal)
+    progress.phase("preflight", f"{label}: profile {target.profile_name} on {', '.join(n.name for n in target.nodes)}")
+    session.folder.event("state", engine=label, state="preflight")
+    nodes = nodes_of(session, target)
+    run_id = run_id_of(session, label)
+    refuse_leftovers(nodes, session.inventory.run_dir_on_node, session.run_id, session.source)
+    facts = gathered(session, label)
+    if not session.value("h20_force"):
+        red = [v for v in early_verdicts(session, label, facts) if v.status is Status.FAIL]
+        if red:
+            raise BringUpError(refusal_text(red))
+    ready = prepare(target, facts.images, launch_facts(session, facts))
+    bring = BringUp(target, nodes, run_id, session.folder, ready, label, session.clock, progress)
+    session.shared.once(f"launched-{key(label)}", lambda: run_id)
+    try:
+        return bring.up()
+    except BaseException:
+        if not session.value("h20_keep"):
+            _down_now(session, label, write)
+        raise
+
+
+def refusal_text(red: Sequence[Verdict], most: int = 6) -> str:
+    """Why the engine is not brought up: the red checks with their reasons and next steps, the rest counted."""
+    first = (
+        f"{red[0].title}" + (f" on {red[0].subject}" if red[0].subject else "") + (f": {red[0].reason}" if red[0].reason else "")
+    )
+    head = f"not brought up: {first}" + (f" (and {len(red) - 1} more)" if len(red) > 1 else "")
+    lines = [line for v in red[:most] for line in v.text().splitlines()]
+    if len(red) > most:
+        lines.append(f"... and {len(red) - most} more; the report has them all")
+    lines.append("--h20-force brings the engine up all the same")
+    return "\n".join([head, *(f"  {line}" for line in lines)])
+
+
+def nodes_of(session: Session, target: Target) -> dict[str, Node]:
+    """The connected nodes of a target, head first."""
+    return {n.name: session.nodes[n.name] for n in target.nodes}
+
+
+def attach(session: Session, label: str) -> ClusterState:
+    """A cluster somebody else started. It is looked at, never changed."""
+    target = session.target(label)
+    configured = session.inventory.attach.url if session.inventory.attach else ""
+    url = str(session.value("h20_attach") or configured).rstrip("/")
+    headers = attach_headers(session)
+    try:
+        models = ask(url, "/v1/models", headers=headers, timeout=15.0).json()
+        model = str(models["data"][0]["id"])  # type: ignore[index]
+    except TransportError as error:
+        raise BringUpError(f"--h20-attach: {error}; is the engine up, and is this its address?") from None
+    except (KeyError, IndexError, TypeError):
+        raise BringUpError(f"{url}/v1/models does not list a model; is this an OpenAI-compatible server?") from None
+    ours = Kept()
+    if session.value("h20_nodes"):
+        port = urlsplit(url).port or target.profile.http_port
+        ours = kept(nodes_of(session, target), target.head.name, port, session.inventory.run_dir_on_node)
+        session.folder.event("note", text=f"--h20-attach={url}: {ours.proof or ours.unseen or 'no container of ours holds the port'}")
+    return ClusterState(
+        run_id=run_id_of(session, label),
+        engine=target.engine,
+        profile=target.profile_name,
+        head=target.head.name,
+        url=url,
+        model=model,
+        versions=Versions(engine=running_version(url, headers)),
+        roles=ours.roles,
+        node_dirs=dict(ours.node_dirs),
+        attached=True,
+        worker_health_urls={n.name: f"http://{n.engine_ip}:{target.profile.http_port}" for n in target.nodes[1:] if ours.roles},
+        proof=ours.proof,
+    )
+
+
+def attach_headers(session: Session) -> dict[str, str]:
+    """The API key of an attached endpoint, from the environment variable the inventory names."""
+    import os
+
+    name = session.inventory.attach.api_key_env if session.inventory.attach else None
+    if not name:
+        return {}
+    value = os.environ.get(name)
+    if not value:
+        raise BringUpError(f"attach.api_key_env: the environment variable {name} is not set")
+    return {"Authorization": f"Bearer {value}"}
+
+
+def running_version(url: str, headers: Mapping[str, str]) -> str:
+    """The version a running server tells: vLLM's ``/version``, SGLang's ``/server_info``. Empty when it tells none."""
+    for path, field in (("/version", "version"), ("/server_info", "version"), ("/get_server_info", "version")):
+        try:
+            data = ask(url, path, headers=dict(headers), timeout=10.0).json()
+        except TransportError:
+            continue
+        if isinstance(data, dict) and isinstance(data.get(field), str):
+            return str(data[field])
+    return ""
+
+
+def post_mortem(session: Session, label: str) -> Verdict | None:
+    """Why the engine ended since it was ready; None while it runs, and when it was told already. Told once for all workers."""
+    published = session.shared.published(f"cluster-{key(label)}")
+    if published is None or not published[0] or died(session, label) is not None:
+        return None
+    state: ClusterState = published[1]
+    target = session.target(label)
+    url = state.url if state.attached else reachable_url(
+        state.url, target.head.engine_ip, target.profile.http_port, session.nodes[target.head.name]
+    )
+    try:
+        death = examine(state, session.nodes if state.roles else {}, session.folder, url, attach_headers(session) if state.attached else {})
+    except H20Error as error:
+        session.folder.event("note", text=f"whether {label} still runs could not be seen: {error}")
+        return None
+    if death is None:
+        return None
+    session.shared.once(f"died-{key(label)}", lambda: death.reason)
+    session.folder.event("state", engine=label, state="broken", note=death.reason)
+    return death.verdict(label)
+
+
+def died(session: Session, label: str) -> str | None:
+    """Why the engine ended, when that was found."""
+    known = session.shared.published(f"died-{key(label)}")
+    return None if known is None else str(known[1])
+
+
+def failed_verdict(label: str, error: H20Error) -> Verdict:
+    """A bring-up that failed. A node that could not be reached is "could not measure", not the engine's fault."""
+    # Up to the log tails: the cause, and the line or the refusals that show it. What to do next has a place of its own.
+    told = [line.strip() for line in str(error).split("\n--- ")[0].splitlines() if line.strip()] or [type(error).__name__]
+    check = error.check if isinstance(error, BringUpError) else "bringup.ready"
+    fix = next((line for line in told if line.startswith(("fix: ", "--h20-force "))), "")
+    return Verdict(
+        check=check,
+        status=Status.UNKNOWN if isinstance(error, TransportError) else Status.FAIL,
+        title=BRINGUP_TITLES[check],
+        subject=label,
+        reason="; ".join(line.rstrip(":") for line in told if line != fix)[:1000],
+        action=fix.removeprefix("fix: ") or "read the log tails in the report, or: python -m pytest_h20 diagnose EVIDENCE/LOG",
+    )
+
+
+# ---------------------------------------------------------------------- down
+def previous_engine_down(session: Session, label: str, write: Write) -> None:
+    """Before an engine comes up, the one before it goes: two engines do not fit on the GPUs."""
+    for other in session.labels[: session.labels.index(label)]:
+        if session.shared.published(f"launched-{key(other)}") and not session.shared.published(f"down-{key(other)}"):
+            for verdict in stayed_up(session, other):
+                session.folder.record(verdict, "session::tear-down")
+            _down_now(session, other, write)
+
+
+def _down_now(session: Session, label: str, write: Write) -> Down:
+    """What was taken down completely is not taken down again; what was not, is tried again by whoever comes next."""
+    shared, name = session.shared, f"down-{key(label)}"
+    with contextlib.ExitStack() as stack:
+        with contextlib.suppress(OSError):  # a full disk keeps nothing up
+            stack.enter_context(shared.exclusive(name))
+        known = shared.published(name)
+        if known is not None and known[0] and not known[1].left:
+            done: Down = known[1]
+            return done
+        result = _down(session, label, write)
+        with contextlib.suppress(OSError):  # a full disk: the cluster is down all the same
+            shared.publish(name, result)
+        return result
+
+
+def _down(session: Session, label: str, write: Write) -> Down:
+    target = session.target(label)
+    write(f"h20: down: stopping {label}\n")
+    run_id = run_id_of(session, label)
+    result = down(
+        run_id,
+        nodes_of(session, target),
+        target.node_dir(run_id),
+        session.folder,
+        session.clock.scale,
+        tuple(n.name for n in target.nodes),
+    )
+    with contextlib.suppress(OSError):
+        session.folder.event("state", engine=label, state="down")
+    return result
+
+
+def take_down(session: Session, write: Write) -> list[Verdict]:
+    """At the end of the run: stop everything that was started, and say whether that went well.
+
+    First of all no process of this run may start anything more: a worker that is at its preflight would launch into the tear-down.
+    """
+    verdicts: list[Verdict] = []
+    keep = bool(session.value("h20_keep"))
+    settled = session.shared.end_launches(meanwhile=lambda: None if keep else _remove_all(session))
+    for label in session.labels:
+        try:
+            verdicts += stayed_up(session, label)
+        except (H20Error, OSError) as error:  # looking must not keep it from being taken down
+            why = f"could not be looked at: {error}"
+            verdicts.append(Verdict(check=STAYS_UP, status=Status.UNKNOWN, title=STAYS_UP_TITLE, subject=label, reason=why))
+        launched = session.shared.published(f"launched-{key(label)}")
+        if launched is None:
+            continue
+        if keep:
+            write(keep_text(session, label, str(launched[1])))
+            continue
+        try:
+            verdicts += down_verdicts(_down_now(session, label, write), label, session.source)
+        except (H20Error, OSError) as error:
+            verdicts.append(not_down(label, session.source, f"the tear-down broke off: {error}"))
+    left = [] if settled else ["a process of this run is still starting a container"]
+    left += _end_ledgers(session, keep)
+    if left:
+        verdicts.append(not_down("", session.source, "; ".join(left)))
+    return verdicts
+
+
+def _opened(session: Session) -> dict[str, Node]:
+    """The nodes on which any process of this run did anything; the others are not asked again."""
+    return {name: unrecorded(node) for name, node in session.nodes.items() if session.shared.marked(f"opened-{name}")}
+
+
+def _remove_all(session: Session) -> None:
+    for node in _opened(session).values():
+        with contextlib.suppress(H20Error, OSError):
+            entry = ledger_of(node).entry()
+            for container in containers_of(node, entry) if entry is not None else ():
+                node.containers.remove(container.id)
+
+
+def _end_ledgers(session: Session, keep: bool) -> list[str]:
+    """Probe containers, commands that still run, temporary files, and the record itself. Returns what is left."""
+    left: list[str] = []
+    for name, node in _opened(session).items():
+        try:
+            ledger = ledger_of(node)
+            entry = ledger.entry()
+            kept = keep and entry is not None and bool(entry.folders)
+            if kept:
+                ledger.note(kept=True)
+            left += ledger.end(folders=not kept)
+        except (H20Error, OSError) as error:
+            left.append(f"{name}: {error}")
+    return left
+
+
+def not_down(label: str, source: str, reason: str) -> Verdict:
+    """Something of this run may still be there."""
+    return Verdict(
+        check="bringup.nothing_left",
+        status=Status.UNKNOWN,
+        title="Everything that was started is gone again",
+        subject=label,
+        reason=reason,
+        action=f"python -m pytest_h20 reap --nodes {source}",
+    )
+
+
+def stayed_up(session: Session, label: str) -> list[Verdict]:
+    """At the end, before anything is stopped: the engine that came up is still there. An end that was told is not told again."""
+    published = session.shared.published(f"cluster-{key(label)}")
+    stopped = session.shared.published(f"down-{key(label)}") is not None  # by the next engine's start, which asked before
+    if published is None or not published[0] or stopped or died(session, label) is not None:
+        return []
+    found = post_mortem(session, label)
+    if found is None and not published[1].attached:
+        found = Verdict(check=STAYS_UP, status=Status.PASS, title=STAYS_UP_TITLE, subject=label, measured="running")
+    return [found] if found is not None else []
+
+
+def down_verdicts(result: Down, label: str, source: str = "INVENTORY") -> list[Verdict]:
+    """Two checks of the tear-down: SIGTERM is enough, and nothing is left."""
+    ignored = [s for s in result.stopped if s.ignored_sigterm]
+    stops = Verdict(
+        check="bringup.stops",
+        status=Status.FAIL if ignored else Status.PASS if result.stopped else Status.UNKNOWN,
+        title="The engine ends on SIGTERM",
+        subject=label,
+        measured=max((round(s.seconds, 1) for s in result.stopped), default=None),
+        unit="s",
+        reason=(
+            "; ".join(f"{s.node}: {s.role} ignored SIGTERM for {s.seconds:.0f} s and was killed" for s in ignored)
+            or ("" if result.stopped else "no container of this run was found to be stopped")
+        ),
+        action="use a stop timeout with SIGKILL in your service unit; SGLang 0.5.16 does this after any request with n > 1"
+        if ignored
+        else "",
+    )
+    left = Verdict(
+        check="bringup.nothing_left",
+        status=Status.FAIL if result.left else Status.PASS,
+        title="Everything that was started is gone again",
+        subject=label,
+        measured=len(result.left),
+        reason="; ".join(result.left),
+        action=f"python -m pytest_h20 reap --nodes {source}" if result.left else "",
+    )
+    return [stops, left]
+
+
+def keep_text(session: Session, label: str, run_id: str) -> str:
+    """What ``--h20-keep`` prints: how to attach and how to remove."""
+    target = session.target(label)
+    published = session.shared.published(f"cluster-{key(label)}")
+    state = published[1] if published and published[0] else None
+    lines = [f"h20: kept: {label} stays up (run {run_id})"]
+    if isinstance(state, ClusterState):
+        lines.append(f"h20:   test it again:  pytest --engine={label} --nodes={session.source} --h20-attach={state.url}")
+    lines += [f"h20:   on {node.name}: docker ps --filter label={labels.RUN}={run_id}" for node in target.nodes]
+    lines.append(f"h20:   remove it:      python -m pytest_h20 reap --nodes {session.source} --run {session.run_id}")
+    return "\n".join(lines) + "\n"

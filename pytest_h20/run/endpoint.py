@@ -1,0 +1,215 @@
+"""The serving cluster as tests use it: the endpoint, its NCCL job, the request whose bytes are counted. No pytest in here."""
+
+from __future__ import annotations
+
+import re
+import shlex
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from pytest_h20.checks.rdma import traffic
+from pytest_h20.cluster.bringup import reachable_url
+from pytest_h20.cluster.http import ask
+from pytest_h20.cluster.launch import Target
+from pytest_h20.cluster.state import ClusterState
+from pytest_h20.core.errors import MeasurementError
+from pytest_h20.endpoint.context import EndpointContext
+from pytest_h20.nccl import Expected, Job, judge_job, parse_log
+from pytest_h20.nodes import Node
+from pytest_h20.nodes.recording import unrecorded
+from pytest_h20.probes.counters import COUNTERS, CounterSnapshot
+from pytest_h20.probes.script import Missing, build, split
+from pytest_h20.run.bringup import attach_headers, key
+from pytest_h20.run.settings import Session
+
+if TYPE_CHECKING:
+    import openai
+
+COUNTED_INPUT, COUNTED_OUTPUT = 256, 256
+"""Tokens of the request whose bytes are counted: with TP16 about 1.7 GB per node, far above background traffic."""
+COMPRESSED_PATIENCE = 0.5
+"""Where time runs faster, waiting as long as for a real engine would only be waiting."""
+
+
+@dataclass(frozen=True)
+class Endpoint:
+    """The API of a cluster that is up, as this process reaches it."""
+
+    session: Session
+    label: str
+    target: Target
+    cluster: ClusterState
+    url: str
+    headers: Mapping[str, str]
+
+    @property
+    def model(self) -> str:
+        """The model id to put into requests."""
+        return self.cluster.model
+
+    @property
+    def version(self) -> str:
+        """The engine's version as the image (or the attached server) tells it."""
+        return self.cluster.versions.engine
+
+    @property
+    def ctx(self) -> EndpointContext:
+        """What the endpoint's checks must know."""
+        profile = self.target.profile
+        return EndpointContext(
+            base_url=self.url,
+            engine="sglang" if self.target.engine == "sglang" else "vllm",
+            version=self.version or "0",
+            model_id=self.model,
+            max_model_len=profile.max_model_len,
+            headers=dict(self.headers),
+            worker_health_urls=self._worker_urls(),
+            reasoning_parser=profile.reasoning_parser is not None,
+            tool_parser=profile.tool_parser is not None,
+            deadline_s=self.session.inventory.endpoint.deadline,
+            answer_tokens=self.session.inventory.endpoint.answer_tokens,
+            time_scale=1.0 if self.session.clock.scale == 1.0 else COMPRESSED_PATIENCE,
+            evidence=lambda name, data: self.session.folder.evidence(f"endpoint/{key(self.label)}/{name}", data),
+        )
+
+    def _worker_urls(self) -> dict[str, str]:
+        urls = {}
+        for name, url in self.cluster.worker_health_urls.items():
+            spec = next(n for n in self.target.nodes if n.name == name)
+            urls[name] = reachable_url(url, spec.engine_ip, self.target.profile.http_port, self.session.nodes[name])
+        return urls
+
+    def openai(self) -> openai.OpenAI:
+        """An OpenAI client for this endpoint."""
+        import openai
+
+        key_text = self.headers.get("Authorization", "Bearer none").removeprefix("Bearer ")
+        return openai.OpenAI(base_url=f"{self.url}/v1", api_key=key_text, max_retries=0, timeout=self.ctx.seconds())
+
+    def one_request(self, input_len: int, output_len: int, timeout: float) -> int:
+        """One completion of exactly this many tokens in and out. Returns the tokens counted by the server."""
+        vocabulary = vocabulary_of(self.target)
+        import random
+
+        # New ones in every run: a prompt that an engine has in its prefix cache moves no bytes.
+        ids = random.Random(f"{self.session.seed} counted {input_len}").choices(range(vocabulary.low, vocabulary.high), k=input_len)
+        ids = [i for i in ids if i not in vocabulary.special] or [vocabulary.low + 1]
+        body = {
+            "model": self.model,
+            "prompt": (ids * input_len)[:input_len],
+            "max_tokens": output_len,
+            "temperature": 0,
+            "ignore_eos": True,
+        }
+        answer = ask(self.url, "/v1/completions", body=body, headers=dict(self.headers), timeout=timeout)
+        data = answer.json()
+        if answer.status != 200 or not isinstance(data, dict):
+            raise MeasurementError(f"the counted request was answered with {answer.status}: {answer.body[:200]!r}")
+        usage = data.get("usage") or {}
+        return int(usage.get("prompt_tokens") or 0) + int(usage.get("completion_tokens") or 0)
+
+    def counted_request(self, job: Job) -> traffic.Traffic:
+        """Rail counters of all nodes around one request of fixed size; made once per run, alone on the endpoint."""
+        return self.session.shared.once(f"traffic-{key(self.label)}", lambda: self._counted_request(job))
+
+    def _counted_request(self, job: Job) -> traffic.Traffic:
+        nodes = [n.name for n in self.target.nodes]
+        rails = max(len(n.rails) for n in self.target.nodes)
+        timeout = max(self.ctx.seconds(4), COUNTED_OUTPUT * 1.0)
+        with self.session.shared.exclusive("traffic"):
+            self.one_request(16, 8, timeout)  # lazy connections are made at the first collective
+            before = self._snapshots(nodes, "before")
+            tokens = self.one_request(COUNTED_INPUT, COUNTED_OUTPUT, timeout)
+            after = self._snapshots(nodes, "after")
+        expected = traffic.plan(tokens, rails, self.target.profile.tensor_parallel, len(nodes))
+        request = f"one request of {COUNTED_INPUT} + {COUNTED_OUTPUT} tokens ({tokens} counted by the server)"
+        moved = traffic.Traffic(before, after, tokens, expected, request)
+        for record in traffic.rails_of(moved, job, self.target.nodes, self.label):
+            self.session.folder.add(record)
+        return moved
+
+    def _snapshots(self, nodes: Sequence[str], when: str) -> dict[str, CounterSnapshot | Missing]:
+        def one(name: str) -> CounterSnapshot | Missing:
+            text = self.session.nodes[name].run(build([COUNTERS]), timeout=60.0).stdout
+            self.session.folder.evidence(f"counters/{key(self.label)}/{name}-{when}.txt", text)
+            return COUNTERS.read(split(text))
+
+        with ThreadPoolExecutor(max_workers=max(1, len(nodes))) as pool:
+            return dict(zip(nodes, pool.map(one, nodes), strict=True))
+
+
+def vocabulary_of(target: Target):  # type: ignore[no-untyped-def]
+    """The ids random prompts may be made of."""
+    from pytest_h20.load import Vocabulary
+
+    model = target.inventory.model
+    if model.special_ids_from is not None:
+        return Vocabulary(3, model.special_ids_from)
+    if model.kind == "deepseek-r1":
+        return Vocabulary.deepseek_r1()
+    return Vocabulary.of_size(model.vocab_size)
+
+
+def endpoint_of(session: Session, label: str, cluster: ClusterState) -> Endpoint:
+    """The endpoint of a cluster: directly, or through a tunnel where this process cannot reach it."""
+    target = session.target(label)
+    headers = attach_headers(session) if cluster.attached else {}
+    url = cluster.url
+    if not cluster.attached:
+        url = reachable_url(cluster.url, target.head.engine_ip, target.profile.http_port, session.nodes[target.head.name])
+    return Endpoint(session, label, target, cluster, url, headers)
+
+
+def nccl_job(session: Session, label: str, endpoint: Endpoint) -> Job:
+    """The job as NCCL's logs of all serving processes tell it. A request is served first: connections are made lazily.
+
+    The logs are read once per run; every worker judges the same text.
+    """
+    return session.shared.once(f"nccl-{key(label)}", lambda: _nccl_job(session, label, endpoint))
+
+
+def _nccl_job(session: Session, label: str, endpoint: Endpoint) -> Job:
+    target = endpoint.target
+    endpoint.one_request(16, 8, max(endpoint.ctx.seconds(2), 60.0))
+    evidence, where = [], {}
+    for node in target.nodes:
+        for name, data in nccl_files(session, endpoint.cluster, node.name):
+            kept = session.folder.evidence(f"nccl/{key(label)}/{node.name}/{name}", data)
+            evidence.append(parse_log(data, source=kept))
+            where[kept] = node.name
+    expected = Expected(
+        nranks=target.profile.tensor_parallel,
+        nnodes=len(target.nodes),
+        hcas={n.name: tuple(r.hca for r in n.rails) for n in target.nodes},
+    )
+    return judge_job(evidence, expected, nodes=where)
+
+
+def nccl_files(session: Session, cluster: ClusterState, node: str) -> list[tuple[str, bytes]]:
+    """NCCL's files of one node: from where the inventory says (``attach.nccl_logs``), else from the folder of the run that
+    started the engine, this one or one that was kept."""
+    pattern = session.inventory.attach.nccl_logs.get(node, "") if session.inventory.attach else ""
+    if not pattern and node in cluster.node_dirs:
+        return own_nccl_files(unrecorded(session.nodes[node]), cluster.node_dirs[node])
+    if not pattern:
+        return []
+    listing = session.nodes[node].run(f"ls -1d -- {glob_word(pattern)} 2>/dev/null || true", timeout=30.0).stdout.splitlines()
+    return [(path.rsplit("/", 1)[-1], unrecorded(session.nodes[node]).get(path)) for path in listing]
+
+
+MOST_OF_A_LOG = 64 << 20
+"""Bytes of one NCCL log that are read: with INFO of 16 ranks it has some hundred KiB."""
+
+
+def own_nccl_files(node: Node, folder: str) -> list[tuple[str, bytes]]:
+    """NCCL's files in the folder of a run of ours. Containers write there: links and pipes are left alone, and a file is bounded."""
+    listing = node.run("find %s -maxdepth 1 -type f -name 'nccl.*' -print", folder, timeout=30.0).stdout.splitlines()
+    names = sorted(path.rpartition("/")[2] for path in listing if re.fullmatch(r"nccl\.[A-Za-z0-9_.-]+", path.rpartition("/")[2]))
+    return [(name, node.get(f"{folder}/{name}", 0, MOST_OF_A_LOG)) for name in names]
+
+
+def glob_word(pattern: str) -> str:
+    """A glob as one word for a shell: only ``*``, ``?`` and ``[...]`` mean something in it."""
+    return "".join(part if part in ("*", "?", "[", "]") else shlex.quote(part) for part in re.split(r"([*?\[\]])", pattern) if part)

@@ -1,0 +1,174 @@
+"""What is known before the engine starts, gathered once per run: probes on all nodes, and what the image says of itself."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from pytest_h20.cluster.preflight import ImageFacts
+from pytest_h20.core.verdict import Status, Verdict
+from pytest_h20.engines.base import ImageVersions, LaunchFacts
+from pytest_h20.probes.facts import Facts, NodeFacts
+from pytest_h20.probes.gather import gather
+from pytest_h20.probes.identity import identity_texts
+from pytest_h20.probes.image import Versions
+from pytest_h20.probes.script import Missing
+from pytest_h20.report.model import NodeFacts as NodeFactsRecord
+from pytest_h20.run.settings import Session
+
+_HOPPER = re.compile(r"\bG?H(20|100|200|800)\b")
+
+
+@dataclass(frozen=True)
+class GatheredFacts:
+    """Everything the early gates judge."""
+
+    probes: Facts
+    images: ImageFacts
+
+    def fingerprint(self) -> dict[str, dict[str, str]]:
+        """Node → what may explain a different figure, as short texts."""
+        return {name: {**node_texts(node), **identity_texts(node)} for name, node in self.probes.nodes.items()}
+
+
+def gathered(session: Session, label: str) -> GatheredFacts:
+    """The facts, gathered by whoever asks first."""
+    return session.shared.once(f"facts-{label.replace(':', '-')}", lambda: _gather(session, label))
+
+
+def published_facts(session: Session, label: str) -> GatheredFacts | None:
+    """The facts when they were gathered already."""
+    found = session.shared.published(f"facts-{label.replace(':', '-')}")
+    return found[1] if found is not None and found[0] else None
+
+
+def _gather(session: Session, label: str) -> GatheredFacts:
+    target = session.target(label)
+    nodes = {n.name: session.nodes[n.name] for n in target.nodes}
+    facts = gather(
+        nodes,
+        session.inventory,
+        engine=target.engine,
+        profile=target.profile,
+        record=lambda name, text: session.folder.evidence(name, text),
+    )
+    for name, node in facts.nodes.items():
+        session.folder.add(NodeFactsRecord(node=name, facts=node_texts(node)))
+    return GatheredFacts(facts, image_facts(facts))
+
+
+def image_facts(facts: Facts) -> ImageFacts:
+    """What the probes say about the image, in the words of the dialects."""
+    problems = []
+    versions = {}
+    images = {}
+    for name, node in facts.nodes.items():
+        if isinstance(node.image, Missing):
+            problems.append(f"{name}: {node.image.reason}" + (f"; {node.image.hint}" if node.image.hint else ""))
+            continue
+        images[name] = node.image
+        if isinstance(node.image_versions, Missing):
+            problems.append(f"{name}: the image did not tell its versions: {node.image_versions.reason}")
+            continue
+        versions[name] = image_versions(node.image_versions)
+    return ImageFacts(images=images, versions=versions, problems=tuple(problems))
+
+
+def image_versions(found: Versions) -> ImageVersions:
+    """Probe's words to dialect's words."""
+    return ImageVersions(
+        vllm=found.package("vllm") or None,
+        sglang=found.package("sglang") or None,
+        torch=found.package("torch") or None,
+        cuda=found.cuda or None,
+        nccl=found.nccl or None,
+        python=found.python or None,
+        ray=found.package("ray") or None,
+        ray_importable=bool(found.package("ray")),
+    )
+
+
+def launch_facts(session: Session, facts: GatheredFacts) -> LaunchFacts:
+    """What the dialect's refusals are based on. What is missing stays missing."""
+    drivers, gpus = {}, {}
+    capability: tuple[int, int] | None = None
+    for name, node in facts.probes.nodes.items():
+        if isinstance(node.gpus, Missing) or not node.gpus.gpus:
+            continue
+        gpus[name] = len(node.gpus.gpus)
+        if node.gpus.driver:
+            drivers[name] = node.gpus.driver
+        if _HOPPER.search(node.gpus.gpus[0].name):
+            capability = (9, 0)
+    r1 = session.inventory.model.kind == "deepseek-r1"
+    return LaunchFacts(
+        drivers=drivers,
+        gpus=gpus,
+        compute_capability=capability,
+        images=facts.images.versions,
+        expert_width=2048 if r1 else None,
+        block_n=128 if r1 else None,
+    )
+
+
+def early_verdicts(session: Session, label: str, facts: GatheredFacts) -> list[Verdict]:
+    """The verdicts of all gates before the engine, from the facts alone: the same that the tests of these gates report."""
+    from pytest_h20.checks import all_verdicts
+
+    return held_by_file(session, label, all_verdicts(facts.probes))
+
+
+def held_by_file(session: Session, label: str, verdicts: Iterable[Verdict]) -> list[Verdict]:
+    """The verdicts, held against ``checks:`` and ``skus:`` of the target's limits file as well. Cells have judged theirs already."""
+    from pytest_h20.config.limits import stricter
+
+    limits = session.limits_of(label)
+    if limits is None or not (limits.checks or limits.skus):
+        return list(verdicts)
+    ids = pci_ids(published_facts(session, label)) if limits.skus else {}
+    common = next(iter(ids.values())) if len(set(ids.values())) == 1 else ""  # what is said of the cluster holds for its only model
+    found = []
+    for verdict in verdicts:
+        gpu = ids.get(verdict.subject.split(" ", 1)[0], common)
+        lost = limits.without_row(verdict.check, gpu)
+        held = stricter(verdict, limits.check(verdict.check, gpu))
+        if lost and not held.status.blocks:
+            held = held.model_copy(update={"status": Status.UNKNOWN, "reason": lost})
+        found.append(held)
+    return found
+
+
+def pci_ids(facts: GatheredFacts | None) -> dict[str, str]:
+    """Node → vendor and device id of its first GPU, as limits files name a model: ``10de:2329``."""
+    found = {}
+    for name, node in facts.probes.nodes.items() if facts is not None else ():
+        if not isinstance(node.gpus, Missing) and node.gpus.gpus and node.gpus.gpus[0].pci_device_id:
+            found[name] = _pci_id(node.gpus.gpus[0].pci_device_id)
+    return found
+
+
+def _pci_id(device: str) -> str:
+    return f"10de:{device}" if device else ""
+
+
+def node_texts(node: NodeFacts) -> dict[str, str]:
+    """A node in a few short texts: for the table that compares nodes, and for the fingerprint."""
+    texts: dict[str, str] = {}
+    if not isinstance(node.system, Missing):
+        texts |= {"os": node.system.os, "kernel": node.system.kernel}
+    if not isinstance(node.gpus, Missing) and node.gpus.gpus:
+        first = node.gpus.gpus[0]
+        texts |= {"gpu": f"{len(node.gpus.gpus)} × {first.name}", "driver": node.gpus.driver}
+        texts |= {"gpu pci id": _pci_id(first.pci_device_id)}
+    if not isinstance(node.rdma, Missing):
+        texts |= {f"fw {h.name}": h.firmware for h in node.rdma.hcas}
+    if not isinstance(node.daemon, Missing):
+        texts["docker"] = node.daemon.version
+    if not isinstance(node.image, Missing):
+        texts["image"] = node.image.id[:19]
+    if not isinstance(node.image_versions, Missing):
+        v = node.image_versions
+        texts |= dict(v.packages)
+        texts |= {"nccl": v.nccl, "cuda": v.cuda}
+    return {k: v for k, v in texts.items() if v}

@@ -1,0 +1,74 @@
+"""``--h20-plan``: every command and container for every node, printed; nothing is touched, no image is asked."""
+
+from __future__ import annotations
+
+import re
+import sys
+from collections.abc import Callable, Mapping
+
+from pytest_h20.cluster.launch import Target, plan_text, secrets_of
+from pytest_h20.config.inventory import Inventory
+from pytest_h20.core.door import shown, use
+from pytest_h20.core.errors import H20Error, UsageError
+from pytest_h20.core.setting import Setting
+from pytest_h20.engines import dialect_for
+from pytest_h20.engines.base import LaunchFacts
+from pytest_h20.run.settings import build, label_of, redactor_of
+
+_TAG_VERSION = re.compile(r"[:@]v?(\d+\.\d+(?:\.\d+)?(?:[.-]?(?:post|rc)\d+)?)")
+
+
+def version_of(target: Target) -> tuple[str, str]:
+    """The engine version to plan for, and where it comes from. Raises ``UsageError`` when nothing tells it."""
+    if target.profile.version:
+        return target.profile.version, "profile's version"
+    if match := _TAG_VERSION.search(target.profile.image):
+        return match[1], "image tag"
+    raise UsageError(
+        f"--h20-plan: the tag of image {target.profile.image} does not tell its {target.engine} version, and a plan asks no image; "
+        f"give engines.{target.engine}.profiles.{target.profile_name}.version in the inventory"
+    )
+
+
+def render(target: Target, label: str) -> str:
+    """The plan of one target as text."""
+    version, origin = version_of(target)
+    dialect = dialect_for(target.engine, version, target.profile.mode)
+    plan = dialect.plan(target.engine_profile(), target.node_plans())
+    lines = [f"# {label}: profile {target.profile_name}, {target.engine} {version} (from {origin}), mode {plan.mode}"]
+    refusals = dialect.refuse(target.engine_profile(), target.node_plans(), LaunchFacts())
+    lines += [f"# REFUSED before launch: {refusal}" for refusal in refusals]
+    lines += [f"# note: {warning}" for warning in plan.warnings]
+    told = [f"{name} on {node}" for node, names in secrets_of(target, plan).items() for name in names]
+    lines += [f"# note: visible to who may run `docker inspect` there: {', '.join(told)}"] if told else []
+    for node, needs in plan.ports_needed.items():
+        if needs:
+            lines.append(f"# {node}: must be free: " + ", ".join(f"{n.port} ({n.purpose})" for n in needs))
+    for number, (node, command) in enumerate(plan_text(target, plan), 1):
+        lines += ["", f"# {number}. on {node}", command, *_waits(plan.steps[number - 1].wait_for)]
+    lines += ["", f"# ready: {' then '.join(plan.ready.patterns)} in the output of {plan.ready.role} on {plan.ready.node},"]
+    seconds = f"{target.profile.first_completion_timeout:g} s"
+    lines.append(f"#   GET {plan.ready.health_path} = 200, the socket is our container's, one token within {seconds}")
+    return "\n".join(lines)
+
+
+def _waits(wait_for: str) -> list[str]:
+    words = {"ray-joined": "# then wait until Ray counts every node", "started": "# then wait until the container runs"}
+    return [words[wait_for]] if wait_for in words else []
+
+
+def main(settings: Mapping[str, Setting], change: Callable[[Inventory], Inventory]) -> int:
+    """Print the plans of all targets, with the inventory as ``change`` (the hooks) leaves it.
+
+    0, or 4 (pytest's usage error) with one line on standard error.
+    """
+    try:
+        if not settings["h20_nodes"]:
+            raise UsageError("--h20-plan needs --nodes=INVENTORY")
+        session = build(settings, change=change)
+        use(redactor_of(session.inventory))
+        print(shown("\n\n".join(render(t, label_of(t, session.targets)) for t in session.targets)))
+    except H20Error as error:
+        print(shown(f"ERROR: {error}"), file=sys.stderr)
+        return 4
+    return 0

@@ -1,0 +1,402 @@
+"""The load generator aimed at the cluster: which cells, how, what is kept, and how a cell is judged. No pytest in here."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from pytest_h20.checks.throughput import judge_cell
+from pytest_h20.config.inventory import LoadSettings
+from pytest_h20.config.limits import LimitFile
+from pytest_h20.core.errors import H20Error
+from pytest_h20.core.verdict import Limit, Origin, Status, Verdict, judge
+from pytest_h20.load import Cell, CellResult, LoadPlan, Progress, SelfCheck, Slo
+from pytest_h20.load import Target as LoadTarget
+from pytest_h20.load.result import Finding
+from pytest_h20.load.roofline import DEEPSEEK_R1, H20, Fabric, decode_bound, gpu_by_name
+from pytest_h20.load.run import CellInterrupted, run_cell
+from pytest_h20.load.selfcheck import self_check
+from pytest_h20.probes.script import Missing
+from pytest_h20.report.model import METRICS
+from pytest_h20.report.model import Cell as CellRecord
+from pytest_h20.report.requests import intervals, read_requests, windows
+from pytest_h20.run.bringup import key
+from pytest_h20.run.endpoint import Endpoint, vocabulary_of
+from pytest_h20.run.settings import Session, repeats_asked
+
+Write = Callable[[str], None]
+
+SELFCHECK_LEVELS = (1, 4, 16, 64, 256, 1024)
+"""Streams at which the client checks itself: a client that is right at more streams than a cell has is right at the cell's."""
+
+SELFCHECK_TRIES = 3
+"""A self-check that something else on this machine disturbed is made again: one that is right proves what the client can do."""
+
+
+REPEAT_TRIES = 3
+"""A repeat of a calibration that cannot be believed is measured again, up to so often in all: hours hang on it."""
+
+
+class NotRun(H20Error):
+    """A cell was not measured because the engine is gone: that is no pass."""
+
+
+@dataclass
+class Load:
+    """Measures cells on one endpoint. ``run(cell)`` gives the result; ``judge(result)`` its verdicts."""
+
+    session: Session
+    label: str
+    endpoint: Endpoint
+    write: Write
+    terminal: bool
+    settings: LoadSettings
+    limits: LimitFile | None
+    cells: tuple[Cell, ...]
+    done: int = 0
+    subfolder: str = ""
+    _checks: dict[int, SelfCheck] = field(default_factory=dict)
+    _warm: set[tuple[int, int]] = field(default_factory=set)
+
+    @property
+    def repeats(self) -> tuple[int, ...]:
+        """How often each cell is measured: once (0), or 1 … N when calibrating."""
+        if not self.session.value("h20_calibrate"):
+            return (0,)
+        return tuple(range(1, repeats_asked(self.session.value("h20_repeats")) + 1))
+
+    @property
+    def total(self) -> int:
+        """How many measurements of ours a whole run makes."""
+        from pytest_h20.run.crosscheck import crosscheck_cells
+
+        again = 2 * len(crosscheck_cells(self)) if self.session.value("h20_load_crosscheck") else 0
+        return len(self.cells) * len(self.repeats) + again
+
+    def run(self, cell: Cell, repeat: int = 0, attempt: int = 0) -> CellResult:
+        """Measure one cell with everything recorded. A finished cell is kept whatever happens after it.
+
+        Raises ``NotRun`` when the engine does not answer any more.
+        """
+        self._engine_lives(cell)
+        plan = self.plan(cell, repeat, attempt)
+        try:
+            result = self._measure(cell, plan)
+        except CellInterrupted as stop:
+            self._keep(stop.result, repeat)
+            raise
+        self._warm.add(_shape(cell))
+        self.done += 1
+        self._keep(result, repeat)
+        return result
+
+    def results(self, cell: Cell) -> Iterator[tuple[CellResult, int]]:
+        """The cell as often as it is measured, with the number of the repeat. In a calibration, a repeat that cannot be believed is
+        measured again; the record of the first one is kept beside the other."""
+        for repeat in self.repeats:
+            result = self.run(cell, repeat)
+            for attempt in range(1, REPEAT_TRIES if repeat else 1):
+                why = doubts(result)
+                if not why:
+                    break
+                self.write(f"h20: cell {cell.id}, repeat {repeat} cannot be believed ({why[0].rule}: {why[0].text}): measured again\n")
+                for file in self.folder.glob(f"{_stem(cell, repeat)}.*json*"):
+                    file.rename(file.with_name(file.name.replace(".", f"-unbelievable{attempt}.", 1)))
+                self.done -= 1
+                result = self.run(cell, repeat, attempt)
+            yield result, repeat
+
+    def plan(self, cell: Cell, repeat: int = 0, attempt: int = 0) -> LoadPlan:
+        """How a cell is run."""
+        recipe = self.session.value("h20_load_recipe") or self.settings.recipe
+        folder = self.folder
+        folder.mkdir(parents=True, exist_ok=True)
+        return LoadPlan(
+            recipe=recipe,
+            requests=self.settings.min_requests and max(self.settings.min_requests, cell.concurrency),
+            seed=self.session.seed + repeat + 1000 * attempt,  # a repeat must not find its own prompts in the prefix cache
+            time_scale=self.session.clock.scale,
+            slo=Slo(self.settings.slo_ttft_ms, self.settings.slo_tpot_ms),
+            warmup=0 if _shape(cell) in self._warm else 1,
+            processes=0,
+            records_path=str(folder / f"{_stem(cell, repeat)}.requests.jsonl"),
+            tpot_floor_ms=self.floor_ms(cell),
+            selfcheck=self._selfcheck(cell),
+        )
+
+    @property
+    def folder(self) -> Path:
+        """Where this engine's cells are kept."""
+        return self.session.folder.path / "load" / key(self.label) / self.subfolder
+
+    def floor_ms(self, cell: Cell) -> float | None:
+        """The hardware's lower bound of TPOT, when GPU and model are known; None otherwise (lab, unknown GPU)."""
+        target = self.endpoint.target
+        if target.inventory.model.kind != "deepseek-r1" or "gpu" in {s.lower() for s in target.inventory.stood_in}:
+            return None
+        from pytest_h20.run.facts import published_facts
+
+        facts = published_facts(self.session, self.label)
+        gpu = H20
+        if facts is not None:
+            node = facts.probes.nodes.get(target.head.name)
+            if node is not None and not isinstance(node.gpus, Missing) and node.gpus.gpus:
+                known = gpu_by_name(node.gpus.gpus[0].name)
+                if known is None:
+                    return None
+                gpu = known
+        rails = len(target.head.rails)
+        bound = decode_bound(
+            cell.concurrency,
+            cell.input_len + cell.output_len / 2,
+            target.profile.tensor_parallel,
+            gpu,
+            DEEPSEEK_R1,
+            Fabric(rails=rails) if rails and len(target.nodes) > 1 else None,
+        )
+        return bound.tpot_hw_s * 1e3
+
+    def _selfcheck(self, cell: Cell) -> SelfCheck:
+        """This client's own error at the cell's concurrency or the next level above it, measured once per level in this process."""
+        level = next((known for known in SELFCHECK_LEVELS if known >= cell.concurrency), cell.concurrency)
+        if level not in self._checks:
+            found = self_check(level, self.dialect, LoadPlan(processes=0))
+            for _ in range(SELFCHECK_TRIES - 1):
+                if not found.saturated:
+                    break
+                found = self_check(level, self.dialect, LoadPlan(processes=0))
+            rehearsal = self.session.rehearsal
+            self._checks[level] = rehearsal.client_check(found) if rehearsal is not None else found
+        return self._checks[level]
+
+    @property
+    def dialect(self) -> str:
+        """How the load speaks: SGLang's native route, or completions with token ids."""
+        return "sglang" if self.endpoint.target.engine == "sglang" else "vllm"
+
+    @property
+    def target(self) -> LoadTarget:
+        """The server under load."""
+        return LoadTarget(
+            self.endpoint.url,
+            self.dialect,
+            self.endpoint.model,
+            headers=dict(self.endpoint.headers),
+            vocabulary=vocabulary_of(self.endpoint.target),
+        )
+
+    def _measure(self, cell: Cell, plan: LoadPlan) -> CellResult:
+        generator = self.session.value("h20_load") or "own"
+        if generator != "own":
+            from pytest_h20.run.crosscheck import run_in_container
+
+            return run_in_container(self, cell, generator)
+        if self.session.value("h20_load_from"):
+            from pytest_h20.run.crosscheck import run_from_node
+
+            return run_from_node(self, cell, plan, str(self.session.value("h20_load_from")))
+        return run_cell(self.target, cell, plan, self._progress)
+
+    def _progress(self, progress: Progress) -> None:
+        if not self.terminal:
+            return
+        left = "" if progress.left_s is None else f", {progress.left_s:.0f} s left"
+        total = progress.total or "?"
+        self.write(
+            f"\r\x1b[2Kh20: cell {self.done + 1} of {max(self.total, self.done + 1)} {progress.cell}: {progress.done}/{total} requests, "
+            f"{progress.tokens_per_s:.0f} tok/s{left}"
+        )
+
+    def _engine_lives(self, cell: Cell) -> None:
+        from pytest_h20.cluster.http import ask
+        from pytest_h20.core.errors import TransportError
+
+        try:
+            ask(self.endpoint.url, "/health", headers=dict(self.endpoint.headers), timeout=30.0)
+        except TransportError as error:
+            raise NotRun(f"cell {cell.id} was not run because the engine does not answer: {error}") from None
+
+    # ------------------------------------------------------------------ keeping and judging
+    def _keep(self, result: CellResult, repeat: int) -> None:
+        from pytest_h20.load.bench_serving import read_records, write_file
+
+        self.folder.mkdir(parents=True, exist_ok=True)
+        cell = result.cell
+        (self.folder / f"{_stem(cell, repeat)}.json").write_text(json.dumps(result.to_json(), indent=1) + "\n", encoding="utf-8")
+        records = read_records(result.records_path) if result.records_path and Path(result.records_path).exists() else []
+        write_file(str(self.folder), result, records)
+        if self.terminal:
+            self.write("\r\x1b[2K")
+        figures = f"{_figure(result.output_throughput)} tok/s, TTFT {_figure(result.mean_ttft_ms)} ms, "
+        figures += f"TPOT {_figure(result.mean_tpot_ms)} ms"
+        self.write(f"h20: cell {self.done} of {max(self.total, self.done)} {cell.id}: {figures}\n")
+
+    def record(self, result: CellResult, repeat: int = 0) -> CellRecord:
+        """The cell as the report draws it."""
+        cell = result.cell
+        path = Path(result.records_path) if result.records_path else None
+        requests = read_requests(path) if path is not None and path.exists() else ()
+        limits = self.limits.cell(cell.id) if self.limits else {}
+        floor = self.floor_ms(cell)
+        blog = {}
+        if self.limits is not None and self.limits.origin.kind == "blog":
+            for metric in ("output_throughput", "mean_tpot_ms", "mean_ttft_ms"):
+                value = self.limits.written(cell.id, metric)
+                if value is not None:
+                    blog[metric] = value
+        blockers = doubts(result)
+        return CellRecord(
+            engine=self.label,
+            profile=self.endpoint.target.profile_name,
+            input_len=cell.input_len,
+            output_len=cell.output_len,
+            concurrency=cell.concurrency,
+            output_throughput=result.output_throughput,
+            input_throughput=result.whole.input_tokens_per_s if result.whole else None,
+            mean_ttft_ms=result.mean_ttft_ms,
+            mean_tpot_ms=result.mean_tpot_ms,
+            more=further(result),
+            requests=result.requests.complete,
+            seconds=result.whole.seconds if result.whole else 0.0,
+            windows=windows(requests, cell.concurrency) if requests else (),
+            intervals=intervals(requests) if requests else {},
+            repeat=repeat,
+            limits=limits,
+            blog=blog,
+            floor={} if floor is None else {"mean_tpot_ms": floor, "output_throughput": 1e3 * cell.concurrency / floor},
+            status=Status.UNKNOWN if blockers or not result.sanity else Status.PASS,
+            reason="; ".join(f"{f.rule}: {f.text}" for f in blockers),
+            file=f"load/{key(self.label)}/{_stem(cell, repeat)}.json",
+        )
+
+    def judge(self, result: CellResult, repeat: int = 0) -> list[Verdict]:
+        """Sanity first, then the limits. Records the cell for the report."""
+        record = self.record(result, repeat)
+        verdicts = [sanity_verdict(result, self.label, record.file)]
+        if record.status is not Status.UNKNOWN:
+            verdicts += self._limit_verdicts(record)
+            slo = Slo(self.settings.slo_ttft_ms, self.settings.slo_tpot_ms)
+            if slo and not self.session.value("h20_calibrate"):
+                verdicts.append(slo_verdict(result, slo, self.settings.slo_share, self.label, record.file))
+            worst = max((v.status for v in verdicts), key=lambda s: s.rank)
+            record = record.model_copy(update={"status": worst})
+        self.session.folder.add(record)
+        return verdicts
+
+    def _limit_verdicts(self, record: CellRecord) -> list[Verdict]:
+        if self.session.value("h20_calibrate") or self.settings.limit == "none":
+            return [
+                Verdict(
+                    check="throughput.recorded",
+                    status=Status.PASS,
+                    title="Recorded without a limit",
+                    subject=record.name,
+                    measured=record.output_throughput,
+                    unit="tok/s",
+                    limit=Limit(kind="info", unit="tok/s", origin=Origin(kind="inventory", detail="load.limit: none")),
+                    evidence=(record.file,),
+                )
+            ]
+        if self.limits is None:
+            return [
+                Verdict(
+                    check="throughput.limit",
+                    status=Status.UNKNOWN,
+                    title="The cell has a limit",
+                    subject=record.name,
+                    measured=record.output_throughput,
+                    unit="tok/s",
+                    reason=f"profile {self.endpoint.target.profile_name!r} names no limits file",
+                    action="set `limits:` in the profile, or record a baseline with --h20-calibrate=FILE",
+                    evidence=(record.file,),
+                )
+            ]
+        return judge_cell(record, self.limits)
+
+
+def doubts(result: CellResult) -> list[Finding]:
+    """The rules that keep a cell from being judged.
+
+    The engine's own benchmark has no self-check: who chose it with ``--h20-load`` takes its figures as they are, and the run says
+    that no acceptance can be made of them.
+    """
+    unchecked = result.generator.endswith("-bench")
+    return [f for f in result.blockers if not (unchecked and f.rule == "client" and f.status == "unknown")]
+
+
+def slo_verdict(result: CellResult, slo: Slo, share: float, label: str, file: str) -> Verdict:
+    """``load.slo_*``: enough of all requests sent kept every limit that is set."""
+    given = ", ".join(f"{name} {value:g} ms" for name, value in (("TTFT", slo.ttft_ms), ("TPOT", slo.tpot_ms)) if value)
+    return judge(
+        "throughput.slo",
+        "Requests keep the service level that was promised",
+        None if result.goodput_share is None else round(100 * result.goodput_share, 3),
+        Limit(kind="min", value=100 * share, unit="% of requests", origin=Origin(kind="inventory", detail=f"load.slo: {given}")),
+        subject=f"{label} {result.cell.id}" if label else result.cell.id,
+        reason="" if result.goodput_share is not None else f"{result.generator} does not tell each request's times",
+        action="see which requests were late in the cell's .requests.jsonl",
+        evidence=(file,),
+    )
+
+
+def sanity_verdict(result: CellResult, label: str, file: str) -> Verdict:
+    """A cell that fails sanity is "could not measure": neither red nor green by its figures."""
+    blockers = doubts(result)
+    saturated = [f for f in blockers if f.rule == "client"]
+    return Verdict(
+        check="throughput.sanity",
+        status=Status.UNKNOWN if blockers or not result.sanity else Status.PASS,
+        title="The figures of this cell can be believed",
+        subject=f"{label} {result.cell.id}" if label else result.cell.id,
+        measured=len(blockers),
+        unit="failed rules",
+        reason="; ".join(f"{f.rule}: {f.text}" for f in blockers),
+        action=(
+            "send the load from a stronger machine, or with --h20-load-from=NODE"
+            if saturated
+            else "read the cell's record in the run folder"
+            if blockers
+            else ""
+        ),
+        evidence=(file,),
+        details={f.rule: f.status for f in result.sanity},
+    )
+
+
+def load_of(session: Session, label: str, endpoint: Endpoint, write: Write, terminal: bool) -> Load:
+    """The load generator of one engine. That its limits fit its cells was seen before anything was started."""
+    from pytest_h20.config.cells import cells_of
+
+    target = endpoint.target
+    settings = session.inventory.load_of(target.profile)
+    cells = cells_of(settings)
+    return Load(session, label, endpoint, write, terminal, settings, session.limits_of(label), tuple(cells))
+
+
+def further(result: CellResult) -> dict[str, float]:
+    """Every other figure that can be limited, by the names of :data:`~pytest_h20.config.figures.METRIC_FIGURES`."""
+    found: dict[str, float | None] = {}
+    if result.whole is not None:
+        found["total_throughput"] = result.whole.total_tokens_per_s
+        found["request_throughput"] = result.whole.requests_per_s
+        found["input_throughput"] = result.whole.input_tokens_per_s
+    for name in ("ttft", "tpot", "itl", "e2e"):
+        seen = getattr(result, name)
+        found |= {f"{word}_{name}_ms": getattr(seen, word) for word in ("mean", "median", "p90", "p95", "p99")}
+        found[f"p50_{name}_ms"] = seen.median
+    return {metric: value for metric, value in found.items() if value is not None and metric not in METRICS}
+
+
+def _shape(cell: Cell) -> tuple[int, int]:
+    """What one warm-up request serves for: prompts and answers of these lengths, at any concurrency."""
+    return cell.input_len, cell.output_len
+
+
+def _stem(cell: Cell, repeat: int) -> str:
+    return f"{cell.id}-r{repeat}" if repeat else cell.id
+
+
+def _figure(value: float | None) -> str:
+    return "?" if value is None else f"{value:.4g}"
