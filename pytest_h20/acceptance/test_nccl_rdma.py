@@ -34,7 +34,8 @@ def _something_to_prove(h20_target: Target) -> None:
 @pytest.fixture(scope="module")
 def proof(h20_nccl_logs: Job, h20_target: Target, h20_facts: GatheredFacts) -> NcclVerdicts:
     """The job's log, held against the inventory."""
-    return NcclVerdicts(h20_nccl_logs, h20_target, {name: v.nccl or "" for name, v in h20_facts.images.versions.items()})
+    image_nccl = {name: v.nccl or "" for name, v in h20_facts.images.versions.items()}
+    return NcclVerdicts(h20_nccl_logs, h20_target, image_nccl, h20_facts.probes.nodes)
 
 
 @pytest.fixture(scope="session")
@@ -73,6 +74,11 @@ def test_bootstrap_on_control_interface(proof: NcclVerdicts, h20_judge: Judge) -
     h20_judge(*proof.bootstrap())
 
 
+def test_ranks_of_a_node_talk_over_nvlink(proof: NcclVerdicts, h20_judge: Judge) -> None:
+    """Inside a node nothing goes through host memory or the network where NVLink joins the two GPUs."""
+    h20_judge(*proof.inside())
+
+
 def test_one_nccl_version(proof: NcclVerdicts, h20_judge: Judge) -> None:
     """Every rank runs the same NCCL."""
     h20_judge(*proof.one_version())
@@ -86,6 +92,11 @@ def test_no_fatal_and_no_retry_warnings(proof: NcclVerdicts, h20_judge: Judge) -
 def test_log_is_complete(proof: NcclVerdicts, h20_judge: Judge) -> None:
     """The logs of all ranks reach the first collective: a cut log proves nothing."""
     h20_judge(*proof.complete())
+
+
+def test_logs_belong_to_the_ranks_that_run(proof: NcclVerdicts, h20_judge: Judge) -> None:
+    """Logs of an attached engine are those of its running processes: what ended, or was written before they started, proves nothing."""
+    h20_judge(*proof.running())
 
 
 def test_rail_moves_its_share(moved: Traffic, rail: RailRef, h20_judge: Judge) -> None:

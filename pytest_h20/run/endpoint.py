@@ -7,19 +7,22 @@ import shlex
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 from pytest_h20.checks.rdma import traffic
+from pytest_h20.checks.rdma.proof import NodeLog, job_of
 from pytest_h20.cluster.bringup import reachable_url
 from pytest_h20.cluster.http import ask
 from pytest_h20.cluster.launch import Target
 from pytest_h20.cluster.state import ClusterState
 from pytest_h20.core.errors import MeasurementError
 from pytest_h20.endpoint.context import EndpointContext
-from pytest_h20.nccl import Expected, Job, judge_job, parse_log
+from pytest_h20.nccl import Job, parse_log
 from pytest_h20.nodes import Node
 from pytest_h20.nodes.recording import unrecorded
 from pytest_h20.probes.counters import COUNTERS, CounterSnapshot
+from pytest_h20.probes.gather import ask as ask_probes
+from pytest_h20.probes.log_owners import LOG_OWNERS, Claim, LogOwners, log_owners
 from pytest_h20.probes.script import Missing, build, split
 from pytest_h20.run.bringup import attach_headers, key
 from pytest_h20.run.settings import Session
@@ -171,32 +174,43 @@ def nccl_job(session: Session, label: str, endpoint: Endpoint) -> Job:
 
 
 def _nccl_job(session: Session, label: str, endpoint: Endpoint) -> Job:
-    target = endpoint.target
+    target, cluster = endpoint.target, endpoint.cluster
     endpoint.one_request(16, 8, max(endpoint.ctx.seconds(2), 60.0))
-    evidence, where = [], {}
+    logs = []
     for node in target.nodes:
-        for name, data in nccl_files(session, endpoint.cluster, node.name):
-            kept = session.folder.evidence(f"nccl/{key(label)}/{node.name}/{name}", data)
-            evidence.append(parse_log(data, source=kept))
-            where[kept] = node.name
-    expected = Expected(
-        nranks=target.profile.tensor_parallel,
-        nnodes=len(target.nodes),
-        hcas={n.name: tuple(r.hca for r in n.rails) for n in target.nodes},
-    )
-    return judge_job(evidence, expected, nodes=where)
+        for path, data in nccl_files(session, cluster, node.name):
+            kept = session.folder.evidence(f"nccl/{key(label)}/{node.name}/{path.rsplit('/', 1)[-1]}", data)
+            logs.append(NodeLog(node.name, path, kept, parse_log(data, source=kept)))
+    if not cluster.attached:
+        return job_of(target, logs)
+    owners = {n.name: owners_of(session, label, n.name, [log.claim for log in logs if log.node == n.name]) for n in target.nodes}
+    return job_of(target, logs, owners, trusted=not patterns(session))
+
+
+def owners_of(session: Session, label: str, node: str, claims: Sequence[Claim]) -> LogOwners | Missing:
+    """What a node tells of the processes that these logs name."""
+    if not claims:
+        return Missing("no log was found")
+    facts, _ = ask_probes(session.nodes[node], [log_owners(claims)], session.folder.evidence, f"nccl-owners/{key(label)}/{node}")
+    return cast("LogOwners | Missing", facts[LOG_OWNERS.name])
+
+
+def patterns(session: Session) -> Mapping[str, str]:
+    """Where the inventory says that the NCCL logs of an attached engine lie: a glob by node."""
+    return session.inventory.attach.nccl_logs if session.inventory.attach else {}
 
 
 def nccl_files(session: Session, cluster: ClusterState, node: str) -> list[tuple[str, bytes]]:
-    """NCCL's files of one node: from where the inventory says (``attach.nccl_logs``), else from the folder of the run that
-    started the engine, this one or one that was kept."""
-    pattern = session.inventory.attach.nccl_logs.get(node, "") if session.inventory.attach else ""
+    """NCCL's files of one node, path and content: from where the inventory says (``attach.nccl_logs``), else from the folder of the
+    run that started the engine, this one or one that was kept."""
+    pattern = patterns(session).get(node, "")
     if not pattern and node in cluster.node_dirs:
-        return own_nccl_files(unrecorded(session.nodes[node]), cluster.node_dirs[node])
+        folder = cluster.node_dirs[node]
+        return [(f"{folder}/{name}", data) for name, data in own_nccl_files(unrecorded(session.nodes[node]), folder)]
     if not pattern:
         return []
     listing = session.nodes[node].run(f"ls -1d -- {glob_word(pattern)} 2>/dev/null || true", timeout=30.0).stdout.splitlines()
-    return [(path.rsplit("/", 1)[-1], unrecorded(session.nodes[node]).get(path)) for path in listing]
+    return [(path, unrecorded(session.nodes[node]).get(path)) for path in listing]
 
 
 MOST_OF_A_LOG = 64 << 20

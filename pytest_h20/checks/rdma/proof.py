@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from pytest_h20.checks.rdma import nccl_log
-from pytest_h20.checks.rdma.nccl_log import Finding
+from pytest_h20.checks.rdma.nccl_log import Finding, GpuLinks
 from pytest_h20.cluster.launch import Target
 from pytest_h20.core.verdict import Limit, Origin, Status, Verdict
-from pytest_h20.nccl import Job
+from pytest_h20.nccl import Expected, Job, LogEvidence, judge_job
+from pytest_h20.nccl.model import LogsOfNode
+from pytest_h20.probes.facts import NodeFacts
+from pytest_h20.probes.log_owners import Claim, LogOwners, why_not
+from pytest_h20.probes.script import Missing
 
 _ORIGIN = Origin(kind="inventory", detail="rails and control interface")
 _TITLES = {
@@ -22,16 +27,90 @@ _TITLES = {
     "one_version": "Every rank runs the same NCCL",
     "no_failures": "NCCL reports no failure and no retry",
     "log_complete": "The logs reach the first collective on every rank",
+    "inside_nodes": "Ranks of one node talk over NVLink where it is there",
+    "logs_of_running_ranks": "The NCCL logs are those of the ranks that run now",
 }
 
 
 @dataclass(frozen=True)
+class NodeLog:
+    """A log that was read. ``path``: on the node; ``source``: in the run folder."""
+
+    node: str
+    path: str
+    source: str
+    evidence: LogEvidence
+
+    @property
+    def claim(self) -> Claim:
+        """Who wrote it by its own words: the processes with ranks or channels; where there are none, all that say anything."""
+        told: dict[int, dict[str, None]] = {}
+        for rank in self.evidence.ranks:
+            told.setdefault(rank.pid, {}).update({rank.comm: None} if re.fullmatch("0x[0-9a-f]{1,16}", rank.comm) else {})
+        for channel in self.evidence.channels:
+            told.setdefault(channel.pid, {})
+        for process in () if told else self.evidence.processes:
+            told.setdefault(process.pid, {})
+        return Claim(self.path, {pid: tuple(addresses) for pid, addresses in told.items() if pid > 0})
+
+
+def job_of(
+    target: Target, logs: Sequence[NodeLog], owners: Mapping[str, LogOwners | Missing] | None = None, trusted: bool = False
+) -> Job:
+    """The job of a target as these logs tell it.
+
+    ``owners``: by node, what it tells of the processes that the logs name (``probes.log_owners``); a log of others says nothing of
+    the job that runs and is left out. None: this run started the ranks and made their folder.
+    """
+    left: dict[str, str] = {}
+    if owners is not None:
+        for log in logs:
+            why = why_not(log.claim, owners.get(log.node, Missing("it was not asked")), trusted=trusted)
+            left |= {log.source: why} if why else {}
+    taken = [log for log in logs if log.source not in left]
+    expected = Expected(
+        nranks=target.profile.tensor_parallel,
+        nnodes=len(target.nodes),
+        hcas={n.name: tuple(r.hca for r in n.rails) for n in target.nodes},
+    )
+    job = judge_job([log.evidence for log in taken], expected, nodes={log.source: log.node for log in taken})
+    if owners is None:
+        return job
+    by_node = {
+        node.name: LogsOfNode(
+            tuple(log.source for log in taken if log.node == node.name),
+            {log.source: left[log.source] for log in logs if log.node == node.name and log.source in left},
+        )
+        for node in target.nodes
+    }
+    return replace(job, logs=by_node)
+
+
+def gpu_links(node: NodeFacts | None) -> GpuLinks | Missing:
+    """How the GPUs of a node are joined, from its facts."""
+    if node is None:
+        return Missing("the node was not asked")
+    if isinstance(node.topology, Missing):
+        return node.topology
+    pairs = {(a, b): word for (a, b), word in node.topology.items() if a != b and a.startswith("GPU") and b.startswith("GPU")}
+    gpus = () if isinstance(node.gpus, Missing) else node.gpus.gpus
+    return GpuLinks({_pci(g.bus_id): f"GPU{g.index}" for g in gpus}, pairs)
+
+
+def _pci(bus_id: str) -> str:
+    """nvidia-smi's ``00000000:1B:00.0`` as the kernel writes it."""
+    domain, _, rest = bus_id.lower().partition(":")
+    return f"{domain[-4:]}:{rest}"
+
+
+@dataclass(frozen=True)
 class NcclVerdicts:
-    """The job as NCCL's logs tell it, and what must hold. ``image_nccl``: node → NCCL version inside its image."""
+    """The job as NCCL's logs tell it, and what must hold. ``image_nccl``: node → NCCL version inside its image; ``nodes``: facts."""
 
     job: Job
     target: Target
     image_nccl: Mapping[str, str] = field(default_factory=dict)
+    nodes: Mapping[str, NodeFacts] = field(default_factory=dict)
 
     def verdict(self, finding: Finding) -> Verdict:
         """A finding of the log reader as a verdict of the gate."""
@@ -43,11 +122,45 @@ class NcclVerdicts:
             subject=finding.subject if finding.subject != "job" else "",
             measured=finding.measured,
             limit=Limit(kind="equal", value=finding.expected, origin=_ORIGIN),
-            reason="" if status is Status.PASS else finding.reason,
+            reason="" if status is Status.PASS else finding.reason + (self._left_out if status is Status.UNKNOWN else ""),
             action="" if status is Status.PASS else finding.action,
             evidence=tuple(dict.fromkeys(line.split(":", 1)[0] for line in finding.evidence_lines if ":" in line)),
             details={"lines": list(finding.evidence_lines)},
         )
+
+    @property
+    def _left_out(self) -> str:
+        left = [why for held in self.job.logs.values() for why in held.left_out.values()]
+        return f"; {len(left)} logs that are not those of the running ranks were left out ({left[0]})" if left else ""
+
+    def running(self) -> list[Verdict]:
+        """Per node: the logs are those of processes that run now. Nobody has to ask that of the folder of an own run."""
+        check, title = "rdma.logs_of_running_ranks", _TITLES["logs_of_running_ranks"]
+        if not self.job.logs:
+            why = "this run started the ranks: their logs lie in the folder that was made for them"
+            return [Verdict(check=check, status=Status.SKIP, title=title, reason=why)]
+        verdicts = []
+        for node, held in self.job.logs.items():
+            told = [f"{source.rsplit('/', 1)[-1]}: {why}" for source, why in held.left_out.items()]
+            more = f"; and {len(told) - 3} more" if len(told) > 3 else ""
+            looked = f"{len(told)} logs were looked at, none is of a process that runs: {'; '.join(told[:3])}{more}"
+            verdicts.append(
+                Verdict(
+                    check=check,
+                    status=Status.PASS if held.taken else Status.UNKNOWN,
+                    title=title,
+                    subject=node,
+                    measured=len(held.taken),
+                    unit="logs of running processes",
+                    reason="" if held.taken else looked if told else "no NCCL log was found on this node",
+                    action=""
+                    if held.taken
+                    else "start the engine with NCCL_DEBUG=INFO NCCL_DEBUG_FILE=/logs/nccl.%h.%p, and name these files in attach.nccl_logs",
+                    evidence=(*held.taken, *held.left_out)[:10],
+                    details={"left out": told} if told else {},
+                )
+            )
+        return verdicts
 
     def _all(self, findings: Sequence[Finding]) -> list[Verdict]:
         return [self.verdict(f) for f in findings]
@@ -84,6 +197,24 @@ class NcclVerdicts:
     def bootstrap(self) -> list[Verdict]:
         """Per node: the control interface."""
         return self._all(nccl_log.control_interface(self.job, {n.name: n.control_interface for n in self.target.nodes}))
+
+    def inside(self) -> list[Verdict]:
+        """Per node: NVLink where it is there."""
+        verdicts = []
+        for node in self.target.nodes:
+            links = gpu_links(self.nodes.get(node.name))
+            if isinstance(links, Missing):
+                reason, hint = f"how its GPUs are joined is not known: {links}", "see that nvidia-smi topo -m works on the node"
+                verdicts.append(self.verdict(Finding("inside_nodes", None, node.name, "not known", "", reason, hint)))
+                continue
+            found = nccl_log.inside_nodes(self.job, node.name, links)
+            if found is not None:
+                verdicts.append(self.verdict(found))
+                continue
+            why = "one rank of the job is on this node" if links.any_nvlink else "no two of its GPUs are joined by NVLink"
+            skip = Verdict(check="rdma.inside_nodes", status=Status.SKIP, title=_TITLES["inside_nodes"], subject=node.name)
+            verdicts.append(skip.model_copy(update={"reason": f"{why}: not judged"}))
+        return verdicts
 
     def one_version(self) -> list[Verdict]:
         """One NCCL. Before 2.22 only rank 0 tells its version: then the images' own answer decides."""
