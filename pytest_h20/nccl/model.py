@@ -139,7 +139,8 @@ class RankInit:
 
 @dataclass(frozen=True)
 class Communicator:
-    """One communicator of a job, put together from the processes that printed about it."""
+    """One communicator of a job, put together from the processes that printed about it. ``rank_to_bus``: its GPU's PCI address as NCCL
+    writes it (hexadecimal without separators: ``1b000``), of ranks that told it."""
 
     key: str
     comm_id: str | None
@@ -150,6 +151,7 @@ class Communicator:
     open_ranks: frozenset[int]
     ambiguous: bool
     mnnvl: bool = False
+    rank_to_bus: Mapping[int, str] = field(default_factory=dict)
 
     @property
     def spans_nodes(self) -> bool:
@@ -279,11 +281,20 @@ class Expected:
 
 
 @dataclass(frozen=True)
+class LogsOfNode:
+    """The logs of one node, where it was asked whose they are. ``taken``: of processes that run now; ``left_out``: the others, and why."""
+
+    taken: tuple[str, ...]
+    left_out: Mapping[str, str]
+
+
+@dataclass(frozen=True)
 class Job:
     """The judgement of one job from all its logs.
 
     ``verdict`` is ``rdma_proven`` only when every node shows its half of every link between nodes on an RDMA network, the
-    communicator finished and nothing fatal followed. ``missing`` lists what stands between ``undetermined`` and proof.
+    communicator finished and nothing fatal followed. ``missing`` lists what stands between ``undetermined`` and proof. ``logs``: by
+    node, whose logs they are; empty where nobody had to ask (this run made their folder and started the ranks).
     """
 
     verdict: VerdictName
@@ -314,6 +325,7 @@ class Job:
     sources: tuple[str, ...]
     damaged: int
     expected: Expected | None = None
+    logs: Mapping[str, LogsOfNode] = field(default_factory=dict)
 
     @property
     def inter_node_channels(self) -> tuple[Channel, ...]:

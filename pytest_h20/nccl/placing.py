@@ -309,4 +309,5 @@ def _freeze(group: Group) -> Communicator:
         key=group.key, comm_id=group.comm_id, nranks=group.nranks, nnodes=stated or counted,
         rank_to_node=dict(sorted(group.rank_to_node.items())), completed_ranks=completed, open_ranks=started - completed,
         ambiguous=group.ambiguous, mnnvl=group.mnnvl,
+        rank_to_bus={} if group.ambiguous else {e.rank: e.bus_id for _, e in group.entries if e.bus_id},
     )  # fmt: skip

@@ -140,12 +140,15 @@ class NcclJob:
             socket = truth["network"] != "IB" or channel >= channels - on_sockets
             gdr = "/GDRDMA" + ("(PCI)" if minor >= 26 else "") if truth["gdr"] else ""
             via = "NET/Socket/0" if socket else f"NET/IB/{dev}{gdr}"
+            inside = truth["inside"] or ("P2P/CUMEM/read" if minor >= 18 else "P2P/IPC")
             if before // self.per_node != rank // self.per_node:
                 lines.append(f"{name} {who(before)} -> {who(rank)} [receive] via {via}")
+            elif inside.startswith("NET/"):
+                lines.append(f"{name} {who(before)} -> {who(rank)} [receive] via {inside}")
             if after // self.per_node != rank // self.per_node:
                 lines.append(f"{name} {who(rank)} -> {who(after)} [send] via {via}")
             else:
-                lines.append(f"{name} {who(rank)} -> {who(after)} via P2P/CUMEM/read" if minor >= 18 else f"{name} P2P/IPC")
+                lines.append(f"{name} {who(rank)} -> {who(after)} {'[send] ' * inside.startswith('NET/')}via {inside}")
         return lines
 
 

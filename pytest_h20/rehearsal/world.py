@@ -25,13 +25,15 @@ class ImageTruth:
 
 @dataclass
 class NcclTruth:
-    """How the serving ranks' NCCL logs look. ``network``: IB or Socket per (node, channel) after faults."""
+    """How the serving ranks' NCCL logs look. ``network``: IB or Socket per (node, channel) after faults; ``inside``: the way between
+    ranks of one node (empty: P2P in the words of the version)."""
 
     version: str = "2.21.5"
     network: str = "IB"
     gdr: bool = True
     socket_share: float = 0.0
     unused_hcas: set[str] = field(default_factory=set)
+    inside: str = ""
     oob_interface: str = ""
     gid_index: int = 3
     cut_before_collective: bool = False

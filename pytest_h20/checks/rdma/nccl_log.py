@@ -68,6 +68,83 @@ def inter_node_gdr(job: Job) -> list[Finding]:
     return out
 
 
+@dataclass(frozen=True)
+class GpuLinks:
+    """How the GPUs of a node are joined. ``names``: PCI address (``0000:1b:00.0``) -> ``GPU0``; ``pairs``: (``GPU0``, ``GPU1``) ->
+    ``NV18``, ``PIX``, ``SYS`` ... as ``nvidia-smi topo -m`` says."""
+
+    names: Mapping[str, str]
+    pairs: Mapping[tuple[str, str], str]
+
+    @property
+    def all_nvlink(self) -> bool:
+        """Every GPU is joined to every other one by NVLink: then it does not matter which GPU a rank has."""
+        return bool(self.pairs) and all(word.startswith("NV") for word in self.pairs.values())
+
+    @property
+    def any_nvlink(self) -> bool:
+        """At least two GPUs are joined by NVLink."""
+        return any(word.startswith("NV") for word in self.pairs.values())
+
+
+def inside_nodes(job: Job, node: str, links: GpuLinks) -> Finding | None:
+    """Between two ranks of one node whose GPUs have NVLink, every channel is P2P (or NVLS), none goes through host memory or network.
+
+    None: nothing to judge, one rank of the job at most is on this node, or none of its GPUs has NVLink.
+    """
+    name = _find(job, node)
+    ranks = max((sum(n == name for n in c.rank_to_node.values()) for c in job.communicators), default=0) if name is not None else 0
+    if not links.any_nvlink or ranks == 1:
+        return None
+    wanted = "P2P or NVLS where NVLink joins two GPUs"
+    mine = [c for c in job.intra_node_channels if c.node == name and c.kind in ("p2p", "shm", "net")]
+    told = [p for p in job.processes if name is not None and _node_of(job, p) == name and p.connected]
+    if not mine and told and all("NVLS tree" in p.connected for p in told):
+        return Finding("inside_nodes", True, node, f"NVLS on {len(told)} processes", wanted)
+    if not mine:
+        return Finding("inside_nodes", None, node, "no channel inside this node", wanted, "no channel between its ranks is in the logs",
+                       "set NCCL_DEBUG=INFO and NCCL_DEBUG_SUBSYS=INIT,ENV,NET,GRAPH, and send one request first")  # fmt: skip
+    counts: dict[str, int] = {}
+    bad, words, open_ = [], [], []
+    for c in mine:
+        kind = "P2P" if c.kind == "p2p" else "SHM" if c.kind == "shm" else f"NET/{c.network}"
+        counts[kind] = counts.get(kind, 0) + 1
+        if c.kind == "p2p":
+            continue
+        pair = _gpus_of(job, c, links)
+        word = links.pairs.get(pair) if pair else None
+        if c.intact and (links.all_nvlink or (word or "").startswith("NV")):
+            where = f" ({pair[0]}, {pair[1]}: {word})" if pair and word else " (all GPUs of this node have NVLink)"
+            bad.append(c)
+            words.append(f"rank {c.src} -> rank {c.dst}{where} via {kind}")
+        elif word is None or not c.intact:
+            open_.append(c)
+    measured = ", ".join(f"{n} x {k}" for k, n in sorted(counts.items()))
+    if bad:
+        told_once = list(dict.fromkeys(words))
+        more = f"; and {len(told_once) - 3} more links" if len(told_once) > 3 else ""
+        return Finding("inside_nodes", False, node, measured, wanted, "; ".join(told_once[:3]) + more,
+                       "look for NCCL_P2P_DISABLE, NCCL_P2P_LEVEL and NCCL_SHM_DISABLE; let every rank see all GPUs of the node (same "
+                       "container, ipc: host); nvidia-smi topo -p2p r must say OK for this pair", _lines(bad))  # fmt: skip
+    if open_:
+        return Finding("inside_nodes", None, node, measured, wanted,
+                       f"which GPUs the ranks of {len(open_)} channel lines have is not shown: {open_[0].text()}",
+                       "give whole logs of all ranks (one NCCL_DEBUG_FILE a process)", _lines(open_))  # fmt: skip
+    return Finding("inside_nodes", True, node, measured, wanted, evidence_lines=_lines(mine))
+
+
+def _gpus_of(job: Job, channel: Channel, links: GpuLinks) -> tuple[str, str] | None:
+    buses = next((c.rank_to_bus for c in job.communicators if c.key == channel.comm), {})
+    names = [links.names.get(pci_of(buses[rank])) for rank in (channel.src, channel.dst) if rank in buses]
+    return (names[0], names[1]) if len(names) == 2 and names[0] and names[1] else None
+
+
+def pci_of(bus: str) -> str:
+    """NCCL's ``1b000`` is ``0000:1b:00.0``: domain, bus, device and function without their separators."""
+    value = int(bus, 16)
+    return f"{value >> 20:04x}:{value >> 12 & 0xFF:02x}:{value >> 4 & 0xFF:02x}.{value & 0xF:x}"
+
+
 def hcas_used(job: Job, expected: Mapping[str, Iterable[str]]) -> list[Finding]:
     """On each node every HCA of the list carries a channel between nodes, and no other does."""
     out = []
