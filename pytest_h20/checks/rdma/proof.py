@@ -8,12 +8,13 @@ from dataclasses import dataclass, field, replace
 
 from pytest_h20.checks.rdma import nccl_log
 from pytest_h20.checks.rdma.nccl_log import Finding, GpuLinks
+from pytest_h20.checks.rdma.running import why_not
 from pytest_h20.cluster.launch import Target
 from pytest_h20.core.verdict import Limit, Origin, Status, Verdict
 from pytest_h20.nccl import Expected, Job, LogEvidence, judge_job
 from pytest_h20.nccl.model import LogsOfNode
 from pytest_h20.probes.facts import NodeFacts
-from pytest_h20.probes.log_owners import Claim, LogOwners, why_not
+from pytest_h20.probes.log_owners import Claim, LogOwners
 from pytest_h20.probes.script import Missing
 
 _ORIGIN = Origin(kind="inventory", detail="rails and control interface")

@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
+from pytest_h20.checks.rdma.nccl_log import Finding, GpuLinks, inside_nodes, pci_of
 from pytest_h20.nccl import Job, judge_job, parse_log
-from pytest_h20.nccl.checks import Finding, GpuLinks, inside_nodes, pci_of
 from pytest_h20.rehearsal.nccl_log import job_of
 from pytest_h20.rehearsal.scenario import scenario_named
 from pytest_h20.rehearsal.world import NcclTruth

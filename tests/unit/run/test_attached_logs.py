@@ -12,14 +12,14 @@ from typing import Any, cast
 
 import pytest
 
+from pytest_h20.checks.rdma.proof import NcclVerdicts, NodeLog, job_of
 from pytest_h20.cluster.launch import Target
+from pytest_h20.core.verdict import Status
 from pytest_h20.nccl import parse_log
+from pytest_h20.nodes.local import LocalNode
 from pytest_h20.probes.log_owners import LogFile, LogOwners, Owner
-from pytest_h20.rdma import NcclVerdicts, NodeLog, job_of
-from pytest_h20.serving import Endpoint, nccl_job
-from pytest_h20.session import Session
-from pytest_h20.transport.local import LocalNode
-from pytest_h20.verdicts import Status
+from pytest_h20.run.endpoint import Endpoint, nccl_job
+from pytest_h20.run.settings import Session
 from tests.unit.nccl.synthetic import NODES, Synthetic
 
 LOGS = [log.encode() if isinstance(log, str) else log for log in Synthetic("2.28.9").logs()]
