@@ -22,6 +22,7 @@ from tests.unit.probes.cluster import blog_cluster
 
 Parse = Callable[[str], object]
 DATA = Path(__file__).parent / "data"
+FABRIC = Path(__file__).parent.parent / "checks" / "fabric"
 MODULES = (clock, counters, gpu, host, image, kernel_log, net, perf, rdma)
 ARGUMENTS = {
     "listen": ("60", "0", "8000"),
@@ -53,8 +54,8 @@ def recorded() -> Iterator[tuple[str, Parse, str]]:
     yield "gpus as CSV", gpu.parse_gpus, f"#csv {gpu.CSV_FIELDS}\n{row}\n"
     yield "show_gids of the write-up", rdma.parse_show_gids, (DATA / "show_gids-node01.txt").read_text("utf-8")
     yield "ibdev2netdev of the write-up", rdma.parse_ibdev2netdev, (DATA / "ibdev2netdev-node01.txt").read_text("utf-8")
-    yield "all-reduce of two H200", perf.parse_all_reduce, (DATA / "all_reduce-torch-2xh200.json").read_text("utf-8")
-    yield "all-reduce of two nodes", perf.parse_all_reduce, (DATA / "all_reduce-torch-2-nodes-2.28.9.txt").read_text("utf-8")
+    yield "all-reduce of two H200", perf.parse_all_reduce, (FABRIC / "all_reduce-torch-2xh200.json").read_text("utf-8")
+    yield "all-reduce of two nodes", perf.parse_all_reduce, (FABRIC / "all_reduce-torch-2-nodes-2.28.9.txt").read_text("utf-8")
     figures = '{"test_info": {"GID_index": 3}, "results": {"MsgSize": 65536, "BW_peak": 92.1, "BW_average": 91.9}}'
     yield "ib_write_bw", perf.parse_ib_write_bw, figures
     bare = "{\ntest_info: {\ntest: RDMA,\nGID_index: 3,\n},\nresults: {\nMsgSize: 65536,\nBW_average: 91.9,\n},\n}"
