@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pytest_h20.probes.script import Probe, ProbeError, integer, number, rows, whole
 
 # Word counters of /sys/class/infiniband/*/ports/*/counters; everything else counts events.
-_WORDS = ("port_xmit_data", "port_rcv_data")
+WORDS = ("port_xmit_data", "port_rcv_data")
 
 # Counters that must stand still while a healthy rail works. Names of mlx5 (hw_counters) and of the IB spec (counters); F41.
 ERRORS = (
@@ -112,7 +112,7 @@ def parse_counters(text: str) -> CounterSnapshot:
         n = integer(value)
         if n is None:
             raise ProbeError(f"counter {device}/{port} {name} = {value[:40]!r}")
-        found.setdefault((device, whole(port, f"port of {device}")), {})[name] = n * 4 if name in _WORDS else n
+        found.setdefault((device, whole(port, f"port of {device}")), {})[name] = n * 4 if name in WORDS else n
     return CounterSnapshot(uptime, tuple(PortCounters(d, p, v) for (d, p), v in sorted(found.items())))
 
 

@@ -1,35 +1,53 @@
-"""What the kernel said since boot that matters here: Xid, SXid, link flaps, memory errors, disk errors."""
+"""What the kernel said that matters here, since boot and within a stretch of time: Xid, SXid, NVLink, PCIe, NICs, memory, disks, hangs.
 
-# ruff: noqa: E501 - shell and foreign text stay on their own lines
+Stamps are seconds since boot: a wall clock that is set, on the node or here, moves nothing. What the ring buffer forgot between two
+readings is said (`Stretch.unseen`), never taken for silence.
+"""
+
 from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterable
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from importlib import resources
 from typing import Literal
 
-from pytest_h20.probes.script import Probe, ProbeError, integer, pairs
+from pytest_h20.probes.script import Probe, ProbeError, integer, number, pairs
 
 Severity = Literal["fatal", "reset", "watch", "application", "info"]
 
 
 @dataclass(frozen=True)
 class XidEntry:
-    """One row of our Xid table. ``severity``: fatal (service the machine), reset (GPU or node), watch, application, info."""
+    """One row of our Xid table. ``severity``: fatal (service the machine), reset (GPU or node), watch, application, info.
+    ``bucket``: NVIDIA's own class of the code (``RESTART_APP``, ``RESET_GPU`` ...), empty where its catalog names none."""
 
     code: int
     meaning: str
     severity: Severity
     action: str
+    bucket: str = ""
+
+
+@dataclass(frozen=True)
+class LineEntry:
+    """One row of our table of kernel lines. ``pattern``: a POSIX extended expression, case does not matter."""
+
+    kind: str
+    severity: Severity
+    pattern: str
+    meaning: str
+    action: str
+    source: str
 
 
 @dataclass(frozen=True)
 class KernelEvent:
     """One line that matters. ``when``: seconds since boot, None when the log has no such stamp. ``kind``: xid, sxid, link,
-    mce, oom, io."""
+    or one of the table of lines."""
 
     kind: str
     when: float | None
@@ -40,11 +58,14 @@ class KernelEvent:
 
 @dataclass(frozen=True)
 class KernelLog:
-    """The events, and whether the log reaches back to boot (a ring buffer forgets)."""
+    """The events, and whether the log reaches back to boot (a ring buffer forgets). ``since``: stamp of the oldest line it still
+    has, None when no line has a stamp. ``now``: uptime at which it was read, None from a reading that did not tell it."""
 
     source: str
     complete: bool
     events: tuple[KernelEvent, ...]
+    since: float | None = None
+    now: float | None = None
 
     def of(self, *kinds: str) -> tuple[KernelEvent, ...]:
         """The events of these kinds."""
@@ -59,16 +80,21 @@ _STAMP = re.compile(r"^\[\s*([0-9]{1,12}\.[0-9]{1,9})\]")
 
 
 def parse_kernel_log(text: str) -> KernelLog:
-    """``source=dmesg|journal``, ``first=SECONDS``, then the kernel lines that matched, each after ``> ``.
-
-    Kernel stamps ``[   12.345678]`` are seconds since boot.
+    """``source=dmesg|journal``, ``first=SECONDS``, ``now=UPTIME``, ``matched=LINES``, then the last `MOST_LINES` kernel lines that
+    matched, each after ``> ``. Kernel stamps ``[   12.345678]`` are seconds since boot.
     """
     p = pairs("\n".join(line for line in text.splitlines() if not line.startswith("> ")))
     if p.get("source") not in ("dmesg", "journal"):
         raise ProbeError(f"source={p.get('source')!r}")
-    events = [e for line in text.splitlines() if line.startswith("> ") for e in _event(line[2 : 2 + _LONGEST])]
-    first = integer(p.get("first"))
-    return KernelLog(p["source"], p["source"] == "journal" or (first is not None and first < 60), tuple(events))
+    lines = [line[2 : 2 + _LONGEST] for line in text.splitlines() if line.startswith("> ")]
+    events = [e for line in lines for e in _event(line)]
+    first = number(p.get("first"))
+    complete = p["source"] == "journal" or (first is not None and first < 60)
+    since = 0.0 if complete else first
+    if (integer(p.get("matched")) or 0) > len(lines):  # more than the probe sends: seen from the first line that came
+        stamps = [float(m[1]) for m in map(_STAMP.match, lines) if m]
+        complete, since = False, stamps[0] if stamps else None
+    return KernelLog(p["source"], complete, tuple(events), since, number(p.get("now")))
 
 
 def _event(line: str) -> Iterable[KernelEvent]:
@@ -78,14 +104,22 @@ def _event(line: str) -> Iterable[KernelEvent]:
         yield KernelEvent("xid", when, line, int(m[2]), m[1].lower())
     elif m := _SXID.search(line):
         yield KernelEvent("sxid", when, line, int(m[2]), m[1].lower())
-    elif re.search(r"mce: .*(Hardware Error|machine check)|EDAC .*(UE|uncorrect)|Uncorrected hardware memory error", line, re.I):
-        yield KernelEvent("mce", when, line)
-    elif "Out of memory" in line or "oom-kill" in line:
-        yield KernelEvent("oom", when, line)
-    elif re.search(r"I/O error|EXT4-fs error|XFS \(\S+\):.*(corrupt|error)|nvme\S*:.*(timeout|reset)", line, re.I):
-        yield KernelEvent("io", when, line)
+    elif row := _row(line):
+        yield KernelEvent(row.kind, when, line, None, _device(line))
     elif m := _LINK.search(line):
         yield KernelEvent("link", when, line, 1 if (m[2] or m[3]).lower() == "up" else 0, m[1].rstrip(":"))
+
+
+_PCI = re.compile(r"(?<![0-9a-f:])[0-9a-f]{4}:[0-9a-f]{2}:[0-9a-f]{2}\.[0-7](?![0-9a-f])", re.I)
+
+
+def _device(line: str) -> str:
+    found = _PCI.search(line)
+    return found[0].lower() if found else ""
+
+
+def _row(line: str) -> LineEntry | None:
+    return next((row for row, pattern in _patterns() if pattern.search(line)), None)
 
 
 def new_events(before: KernelLog, after: KernelLog) -> tuple[KernelEvent, ...]:
@@ -94,18 +128,36 @@ def new_events(before: KernelLog, after: KernelLog) -> tuple[KernelEvent, ...]:
     return tuple(e for e in after.events if (e.when, e.text) not in old)
 
 
-KERNEL_LOG = Probe(
-    "kernel_log",
-    r"""
+@lru_cache(maxsize=1)
+def line_table() -> tuple[LineEntry, ...]:
+    """Our table of kernel lines (``data/kernel_lines.json``, origin in the file): the first row that matches names a line."""
+    raw = json.loads(resources.files("pytest_h20.probes").joinpath("data/kernel_lines.json").read_text(encoding="utf-8"))
+    return tuple(LineEntry(**row) for row in raw["lines"])
+
+
+@lru_cache(maxsize=1)
+def _patterns() -> tuple[tuple[LineEntry, re.Pattern[str]], ...]:
+    return tuple((row, re.compile(row.pattern, re.I)) for row in line_table())
+
+
+MOST_LINES = 2000
+
+_WANTED = "|".join(("NVRM: Xid", "SXid", r"link (is )?(up|down)", *(row.pattern for row in line_table())))
+_SCRIPT = r"""
+read -r now x </proc/uptime
 s=dmesg; l=`dmesg 2>/dev/null`
 if [ -z "$l" ] && command -v journalctl >/dev/null; then s=journal; l=`journalctl -k -b -o short-monotonic --no-pager -q 2>/dev/null`; fi
 [ -n "$l" ] || { echo "the kernel log cannot be read (dmesg: `dmesg 2>&1 | head -n 1`)" >&2; exit 126; }
-echo "source=$s"
-f=`printf '%s\n' "$l" | sed -n 's/^\[ *\([0-9]*\)\..*/\1/p' | head -n 1`; echo "first=$f"
-printf '%s\n' "$l" | grep -E 'NVRM: Xid|SXid|[Ll]ink (is )?([Uu]p|[Dd]own)|mce: |EDAC .*UE|Out of memory|oom-kill|I/O error|EXT4-fs error|XFS \(.*(orrupt|error)|nvme.*(timeout|reset)|Uncorrected hardware' |
-  sed 's/^/> /' | tail -n 2000
+f=`printf '%s\n' "$l" | sed -n 's/^\[ *\([0-9]*\.[0-9]*\)\].*/\1/p' | head -n 1`
+m=`printf '%s\n' "$l" | grep -aiE 'WANTED'`
+echo "source=$s"; echo "first=$f"; echo "now=$now"
+[ -z "$m" ] || { printf 'matched=%s\n' `printf '%s\n' "$m" | wc -l`; printf '%s\n' "$m" | sed 's/^/> /' | tail -n MOST; }
 true
-""",
+"""
+
+KERNEL_LOG = Probe(
+    "kernel_log",
+    _SCRIPT.replace("WANTED", _WANTED.replace("'", ".")).replace("MOST", str(MOST_LINES)),
     parse_kernel_log,
     hint="log in as root, or allow it: sysctl kernel.dmesg_restrict=0",
 )
@@ -122,3 +174,109 @@ def explain_xid(code: int) -> XidEntry:
     """The table's row; a code that is not in it is ``watch``: unknown is not harmless."""
     known = xid_table().get(code)
     return known or XidEntry(code, "not in our table", "watch", "look it up in NVIDIA's Xid catalog; run nvidia-bug-report.sh")
+
+
+def explain(event: KernelEvent) -> LineEntry:
+    """Meaning, severity and next step of an event, whichever table has it."""
+    if event.kind == "xid":
+        x = explain_xid(event.code or 0)
+        bucket = f" (NVIDIA: {x.bucket})" if x.bucket else ""
+        return LineEntry("xid", x.severity, "", f"Xid {x.code} on {event.device}: {x.meaning}{bucket}", x.action, "NVIDIA's Xid catalog")
+    if event.kind == "sxid":
+        mild = "non-fatal" in event.text.lower()
+        action = "see the Fabric Manager user guide for the code"
+        if not mild:
+            action = "reset all GPUs and NVSwitches of the board, restart nvidia-fabricmanager"
+        meaning = f"SXid {event.code}: an NVSwitch reports {'an error that is not fatal' if mild else 'a fatal error'}"
+        return LineEntry("sxid", "watch" if mild else "reset", "", meaning, action, "NVIDIA's Fabric Manager user guide")
+    if event.kind == "link":
+        if event.code:
+            return LineEntry("link", "info", "", f"the link of {event.device} came up", "", "")
+        return LineEntry("link", "reset", "", f"the link of {event.device} went down", "check cable, transceiver and switch port", "F39")
+    row = next((r for r in line_table() if r.kind == event.kind and re.search(r.pattern, event.text, re.I)), None)
+    return row or LineEntry(event.kind, "watch", "", "not in our table", "read the line", "")
+
+
+# ---------------------------------------------------------------------------------------------------------- within a stretch of time
+@dataclass(frozen=True)
+class Reading:
+    """The log as it was read once. ``at``: a clock of ours that only runs forward, s."""
+
+    at: float
+    log: KernelLog
+
+    @property
+    def ahead(self) -> float | None:
+        """The node's uptime less our clock."""
+        return None if self.log.now is None else self.log.now - self.at
+
+
+@dataclass(frozen=True)
+class Stretch:
+    """What the kernel said between two moments. ``events``: each with its moment on our clock (None: the log has no stamps, and it
+    came between two readings). ``unseen``: why parts of it could not be seen; empty when all was."""
+
+    events: tuple[tuple[float | None, KernelEvent], ...]
+    unseen: tuple[str, ...]
+
+
+SLACK_S = 2.0
+"""A reading takes a moment, and stamps are made before lines are written."""
+
+REBOOT_S = 60.0
+"""An uptime that fell back by so much against our clock began anew. Suspend and drift take less."""
+
+
+def stretch(readings: Sequence[Reading], start: float, end: float) -> Stretch:
+    """Events from ``start`` to ``end`` (our clock), from every reading of one node, oldest first.
+
+    A reading sees what its buffer still holds; together they must reach over the whole stretch. A node that booted in between (its
+    uptime ran backwards) was not seen from the reading before to its boot.
+    """
+    known = sorted((r for r in readings if r.ahead is not None), key=lambda r: r.at)
+    if not known:
+        return Stretch((), ("the kernel log was never read with its uptime",))
+    found: dict[tuple[float | None, str, int], tuple[float | None, KernelEvent]] = {}
+    for index, (before, reading) in enumerate(zip([None, *known], known, strict=False)):
+        ahead = reading.ahead or 0.0
+        old = Counter(e.text for e in before.log.events) if before is not None else Counter[str]()
+        for event in reading.log.events:
+            if event.when is not None:
+                at = event.when - ahead
+                if start - SLACK_S <= at <= end + SLACK_S:
+                    found.setdefault((event.when, event.text, 0), (at, event))
+            elif old[event.text] > 0:
+                old[event.text] -= 1
+            elif before is not None and reading.at > start and before.at < end:  # no stamp: it is new since the reading before
+                found.setdefault((None, event.text, index), (None, event))
+    events = sorted(found.values(), key=lambda pair: (pair[0] is None, pair[0] or 0.0))
+    return Stretch(tuple(events), tuple(_holes(known, start, end)))
+
+
+def _holes(known: Sequence[Reading], start: float, end: float) -> Iterator[str]:
+    """Parts of the stretch that no reading reaches."""
+    seen_to = start  # on our clock
+    last = known[0]
+    for reading in known:
+        ahead, since = reading.ahead or 0.0, reading.log.since
+        booted = ahead < (last.ahead or 0.0) - REBOOT_S
+        earlier, last = last, reading
+        if reading.at <= start or seen_to >= end:
+            continue
+        if booted:
+            yield f"the node booted at {_clock(-ahead, start)}: what it said before that could not be seen"
+        elif since is None:
+            if earlier.at > start:
+                yield f"could not see up to {_clock(reading.at, start)}: the log has no time stamps, and was not read before"
+        elif since - ahead > seen_to + SLACK_S:
+            upto = _clock(min(since - ahead, end), start)
+            yield f"could not see between {_clock(seen_to, start)} and {upto}: the ring buffer had forgotten it by the next reading"
+        seen_to = max(seen_to, reading.at)
+    if not any(reading.at >= end for reading in known):
+        yield f"could not see between {_clock(seen_to, start)} and {_clock(end, start)}: the log was not read after that"
+
+
+def _clock(at: float, start: float) -> str:
+    """Seconds from the start of the stretch, as people say it."""
+    seconds = round(at - start)
+    return f"{seconds // 60}:{seconds % 60:02d} min" if seconds >= 0 else f"{-seconds} s before it"
