@@ -74,7 +74,7 @@ class KernelLog:
 
 _XID = re.compile(r"NVRM: Xid \((?:PCI:)?([0-9A-Fa-f:.]+)\): ([0-9]{1,9})")
 _SXID = re.compile(r"SXid \((?:PCI:)?([0-9A-Fa-f:.]+)\): ([0-9]{1,9})")
-_LINK = re.compile(r"(?<!\S)(\S{1,64}): (?:Link (up|down)|NIC Link is (Up|Down))", re.I)
+_LINK = re.compile(r"(?<!\S)([^\s:]{1,64}):? (?:Link (up|down)|NIC Link is (Up|Down))", re.I)
 _LONGEST = 1024  # what the kernel keeps of a line (LOG_LINE_MAX)
 _STAMP = re.compile(r"^\[\s*([0-9]{1,12}\.[0-9]{1,9})\]")
 
