@@ -51,8 +51,8 @@ WATCHED = (
 """Counters that are read every second. All others are read before and after the load (``probes.counters``)."""
 
 MOST_NOTES = 50
-MOST_SAMPLES = 100_000
-"""Per node: more than a day at one a second. What is older goes (``Telemetry.forget``)."""
+MOST_SAMPLES = 20_000
+"""Seconds of samples that are kept per node, five hours; what was summed up is forgotten before that (``Telemetry.forget``)."""
 
 _COMMAND = r"""%s %s
 LC_ALL=C; export LC_ALL
@@ -246,10 +246,14 @@ class Telemetry:
     containers: tuple[str, ...] = ()
     samples: list[tuple[float, Sample]] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
+    lines: list[tuple[float, str]] = field(default_factory=list)
     _names: dict[str, tuple[str, ...]] = field(default_factory=dict)
 
     def feed(self, line: str, at: float) -> None:
         """Take one line. Never raises: a line that cannot be read is a note, and its sample a gap."""
+        self.lines.append((at, line[:4096]))
+        if len(self.lines) > MOST_SAMPLES * 32:
+            del self.lines[: MOST_SAMPLES * 8]
         try:
             self._take(line, at)
         except ProbeError as error:
@@ -290,8 +294,13 @@ class Telemetry:
             self.notes.append(text)
 
     def forget(self, before: float) -> None:
-        """Drop samples older than this moment."""
+        """Drop what came before this moment."""
         self.samples = [(at, s) for at, s in self.samples if at >= before]
+        self.lines = [(at, line) for at, line in self.lines if at >= before]
+
+    def text(self, start: float, end: float) -> str:
+        """The lines that came between two moments, each after its second since ``start``: the evidence."""
+        return "".join(f"{at - start:.2f} {line}\n" for at, line in self.lines if start <= at <= end)
 
     def since(self, start: float, end: float) -> Window:
         """The stretch from ``start`` to ``end``, summed up."""

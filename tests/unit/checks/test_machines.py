@@ -7,8 +7,8 @@ from dataclasses import replace
 
 import pytest
 
-from pytest_h20.checks import under_load
-from pytest_h20.checks.under_load import CellMachines, Said, Snapshot, say
+from pytest_h20.checks import machines
+from pytest_h20.checks.machines import CellMachines, Said, Snapshot, say
 from pytest_h20.core.verdict import Status
 from pytest_h20.probes.counters import CounterDelta, CounterSnapshot, PortCounters
 from pytest_h20.probes.gpu import Gpu, Gpus
@@ -62,7 +62,7 @@ def other(index: int, *, at: range = range(SECONDS + 1), **fields: str) -> Line:
 
 # ---------------------------------------------------------------------------------------------------------------- telemetry
 def test_a_cell_that_was_seen_whole() -> None:
-    verdict = under_load.reported(say("throughput.telemetry", "c8"), cell())
+    verdict = machines.reported(say("throughput.telemetry", "c8"), cell())
     assert (verdict.status, verdict.measured) == (P, 100.0)
 
 
@@ -80,7 +80,7 @@ def test_a_cell_that_was_seen_whole() -> None:
     ids=["gap", "stops", "well", "one-gpu-stops", "unreachable", "nothing", "no-gpu"],
 )
 def test_telemetry(told: CellMachines, status: Status, words: str) -> None:
-    verdict = under_load.reported(say("throughput.telemetry", "c8"), told)
+    verdict = machines.reported(say("throughput.telemetry", "c8"), told)
     assert verdict.status is status
     assert words in verdict.reason
 
@@ -100,7 +100,7 @@ def test_telemetry(told: CellMachines, status: Status, words: str) -> None:
     ],
 )  # fmt: skip
 def test_throttling(told: CellMachines, status: Status, words: str) -> None:
-    verdict = under_load.throttled(say("throughput.throttled", "c8"), told)
+    verdict = machines.throttled(say("throughput.throttled", "c8"), told)
     assert verdict.status is status
     assert words in verdict.reason
 
@@ -122,24 +122,24 @@ def test_throttling(told: CellMachines, status: Status, words: str) -> None:
     ],
 )  # fmt: skip
 def test_one_gpu_apart(told: CellMachines, status: Status, words: str) -> None:
-    verdict = under_load.apart(say("throughput.gpu_apart", "c8"), told)
+    verdict = machines.apart(say("throughput.gpu_apart", "c8"), told)
     assert verdict.status is status, verdict.reason
     assert words in verdict.reason
 
 
 def test_drivers_that_tell_nothing_are_not_compared() -> None:
     mute: Line = lambda i, _: f"{i}, [N/A], [N/A], [N/A], [N/A], [N/A], [N/A], [N/A], [N/A]"  # noqa: E731
-    verdict = under_load.apart(say("throughput.gpu_apart", "c8"), CellMachines({"node01": window(line=mute)}, {}))
+    verdict = machines.apart(say("throughput.gpu_apart", "c8"), CellMachines({"node01": window(line=mute)}, {}))
     assert verdict.status is U
 
 
 def test_energy_is_told_only_where_every_power_was_seen() -> None:
     told = CellMachines({"node01": window(line=lambda i, s: f"{i}, 500, 1980, 2619, 60, 0x0, 90000, 0, 0", gpus=2)}, {})
-    assert under_load.energy_wh_per_1k(told, seconds=3600.0, tokens=1_000_000) == pytest.approx(1.0)
-    assert under_load.energy_wh_per_1k(told, seconds=3600.0, tokens=0) is None
-    assert under_load.energy_wh_per_1k(replace(told, missing={"node02": "gone"}), 3600.0, 1000) is None
-    assert under_load.energy_wh_per_1k(cell(silent=range(5, 31)), 3600.0, 1000) is None
-    assert under_load.energy_wh_per_1k(cell(other(6, watt="[N/A]")), 3600.0, 1000) is None
+    assert machines.energy_wh_per_1k(told, seconds=3600.0, tokens=1_000_000) == pytest.approx(1.0)
+    assert machines.energy_wh_per_1k(told, seconds=3600.0, tokens=0) is None
+    assert machines.energy_wh_per_1k(replace(told, missing={"node02": "gone"}), 3600.0, 1000) is None
+    assert machines.energy_wh_per_1k(cell(silent=range(5, 31)), 3600.0, 1000) is None
+    assert machines.energy_wh_per_1k(cell(other(6, watt="[N/A]")), 3600.0, 1000) is None
 
 
 # --------------------------------------------------------------------------------------------------------------------- rails
@@ -167,7 +167,7 @@ BYTES = {"port_xmit_data": 10**12, "port_rcv_data": 10**12}
     ],
 )
 def test_rail_errors(delta: CounterDelta | Missing, status: Status, words: str) -> None:
-    verdict = under_load.rail_errors(say("throughput.rail_errors", "node01 mlx5_1"), delta)
+    verdict = machines.rail_errors(say("throughput.rail_errors", "node01 mlx5_1"), delta)
     assert verdict.status is status
     assert words in verdict.reason
 
@@ -186,7 +186,7 @@ def test_rail_errors(delta: CounterDelta | Missing, status: Status, words: str) 
     ],
 )
 def test_rail_congestion(delta: CounterDelta | Missing, status: Status, words: str) -> None:
-    verdict = under_load.rail_congestion(say("throughput.rail_congestion", "node01 mlx5_1"), delta)
+    verdict = machines.rail_congestion(say("throughput.rail_congestion", "node01 mlx5_1"), delta)
     assert verdict.status is status
     assert words in verdict.reason
 
@@ -205,7 +205,7 @@ def test_rail_congestion(delta: CounterDelta | Missing, status: Status, words: s
     ],
 )
 def test_rail_shares(rails: Mapping[str, CounterDelta | Missing], status: Status, words: str) -> None:
-    verdict = under_load.rail_shares(say("throughput.rail_shares", "node01"), rails)
+    verdict = machines.rail_shares(say("throughput.rail_shares", "node01"), rails)
     assert verdict.status is status
     assert words in verdict.reason
 
@@ -213,9 +213,9 @@ def test_rail_shares(rails: Mapping[str, CounterDelta | Missing], status: Status
 def test_a_rail_that_is_in_one_snapshot_only_was_not_measured() -> None:
     port = PortCounters("mlx5_1", 1, {"port_xmit_data": 4})
     full, empty = (Snapshot(CounterSnapshot(1.0, ports), Missing("not asked")) for ports in ((port,), ()))
-    assert isinstance(under_load.rail_delta(full, empty, "mlx5_1", 1), Missing)
-    assert isinstance(under_load.rail_delta(full, full, "mlx5_1", 1), CounterDelta)
-    assert isinstance(under_load.rail_delta(full, Snapshot(Missing("gone"), Missing("")), "mlx5_1", 1), Missing)
+    assert isinstance(machines.rail_delta(full, empty, "mlx5_1", 1), Missing)
+    assert isinstance(machines.rail_delta(full, full, "mlx5_1", 1), CounterDelta)
+    assert isinstance(machines.rail_delta(full, Snapshot(Missing("gone"), Missing("")), "mlx5_1", 1), Missing)
 
 
 # ------------------------------------------------------------------------------------------------------------------ GPU state
@@ -248,7 +248,7 @@ def state(found: Gpus | Missing) -> Snapshot:
     ],
 )
 def test_gpu_state(before: Gpus | Missing, after: Gpus | Missing, status: Status, words: str) -> None:
-    verdict = under_load.gpu_state(say("throughput.gpu_state", "node01"), state(before), state(after))
+    verdict = machines.gpu_state(say("throughput.gpu_state", "node01"), state(before), state(after))
     assert verdict.status is status
     assert words in verdict.reason
 
@@ -277,7 +277,7 @@ def said(line: str) -> Said:
     ],
 )
 def test_kernel_log(lines: tuple[str, ...], unseen: tuple[str, ...], status: Status, words: str) -> None:
-    verdict = under_load.kernel_said(say("throughput.kernel_log", "node01"), [said(x) for x in lines], unseen, ["xgbe1", "xgbe3"])
+    verdict = machines.kernel_said(say("throughput.kernel_log", "node01"), [said(x) for x in lines], unseen, ["xgbe1", "xgbe3"])
     assert verdict.status is status, verdict.reason
     assert words in verdict.reason
     assert verdict.gate.value == "throughput"
@@ -285,4 +285,4 @@ def test_kernel_log(lines: tuple[str, ...], unseen: tuple[str, ...], status: Sta
 
 def test_an_expectation_can_let_it_stay_unmeasured() -> None:
     voice = say("throughput.kernel_log", "node01", ("throughput.kernel_*",))
-    assert under_load.kernel_said(voice, (), ("could not see",)).status is S
+    assert machines.kernel_said(voice, (), ("could not see",)).status is S
