@@ -22,7 +22,7 @@ STOP_TIMEOUT = 25.0
 
 @dataclass(frozen=True)
 class Stopped:
-    """How one container ended."""
+    """How one container ended. ``gone``: it did not run any more when the tear-down began; what then happened says nothing of SIGTERM."""
 
     node: str
     name: str
@@ -30,6 +30,7 @@ class Stopped:
     seconds: float
     ignored_sigterm: bool
     exit_code: int | None
+    gone: bool = False
 
 
 @dataclass(frozen=True)
@@ -103,6 +104,12 @@ def down(
     return Down(tuple(stopped), tuple(left), tuple(collected))
 
 
+def tried_again(earlier: Down, now: Down) -> Down:
+    """Two attempts as one: how a container ended is told by the first that met it, what is left and kept by the last."""
+    known = {(s.node, s.name): s for s in (*now.stopped, *earlier.stopped)}
+    return Down(tuple(known.values()), now.left, tuple(dict.fromkeys((*earlier.collected, *now.collected))))
+
+
 class _Quiet:
     """A journal that never keeps a tear-down from going on: the first thing it could not write is remembered."""
 
@@ -137,7 +144,7 @@ def _stop(node: Node, name: str, info: ContainerInfo, scale: float) -> Stopped |
         node.containers.remove(info.id)
         ignored = info.running and seconds >= limit
         role = info.labels.get(labels.ROLE, "")
-        return Stopped(name, info.name, role, seconds * scale, ignored, after.exit_code if after else None)
+        return Stopped(name, info.name, role, seconds * scale, ignored, after.exit_code if after else None, gone=not info.running)
     except (H20Error, OSError) as error:
         return f"{name}: container {info.name} ({info.id[:12]}) could not be removed: {error}"
 

@@ -18,7 +18,7 @@ from pytest_h20.cluster.postmortem import examine
 from pytest_h20.cluster.preflight import prepare, refuse_leftovers
 from pytest_h20.cluster.progress import Progress
 from pytest_h20.cluster.state import ClusterState, Versions
-from pytest_h20.cluster.teardown import Down, down
+from pytest_h20.cluster.teardown import Down, down, tried_again
 from pytest_h20.core.errors import BringUpError, H20Error, TransportError
 from pytest_h20.core.verdict import Status, Verdict
 from pytest_h20.nodes import Node
@@ -215,6 +215,8 @@ def _down_now(session: Session, label: str, write: Write) -> Down:
             done: Down = known[1]
             return done
         result = _down(session, label, write)
+        if known is not None and known[0]:
+            result = tried_again(known[1], result)
         with contextlib.suppress(OSError):  # a full disk: the cluster is down all the same
             shared.publish(name, result)
         return result
@@ -258,7 +260,7 @@ def take_down(session: Session, write: Write) -> list[Verdict]:
             write(keep_text(session, label, str(launched[1])))
             continue
         try:
-            verdicts += down_verdicts(_down_now(session, label, write), label, session.source)
+            verdicts += down_verdicts(_down_now(session, label, write), label, session.source, ended_before(session, label))
         except (H20Error, OSError) as error:
             verdicts.append(not_down(label, session.source, f"the tear-down broke off: {error}"))
     left = [] if settled else ["a process of this run is still starting a container"]
@@ -321,25 +323,51 @@ def stayed_up(session: Session, label: str) -> list[Verdict]:
     return [found] if found is not None else []
 
 
-def down_verdicts(result: Down, label: str, source: str = "INVENTORY") -> list[Verdict]:
-    """Two checks of the tear-down: SIGTERM is enough, and nothing is left."""
-    ignored = [s for s in result.stopped if s.ignored_sigterm]
-    stops = Verdict(
+def ended_before(session: Session, label: str) -> str | None:
+    """Why the engine was not there any more when the tear-down began; "" when nothing is known of that, None when it never came up."""
+    published = session.shared.published(f"cluster-{key(label)}")
+    if published is None or not published[0]:
+        return None
+    return died(session, label) or ""
+
+
+def down_verdicts(result: Down, label: str, source: str = "INVENTORY", ended: str | None = "") -> list[Verdict]:
+    """Two checks of the tear-down: SIGTERM is enough, and nothing is left. ``ended``: see ``ended_before``."""
+    return [_stops(result, label, ended), _nothing_left(result, label, source)]
+
+
+def _stops(result: Down, label: str, ended: str | None) -> Verdict:
+    ran = [s for s in result.stopped if not s.gone]
+    ignored = [s for s in ran if s.ignored_sigterm]
+    gone = [f"{s.node}: {s.role} had ended before it was stopped (exit code {s.exit_code})" for s in result.stopped if s.gone]
+    gone = gone or ([ended] if ended else [])
+    verdict = Verdict(
         check="bringup.stops",
-        status=Status.FAIL if ignored else Status.PASS if result.stopped else Status.UNKNOWN,
+        status=Status.PASS,
         title="The engine ends on SIGTERM",
         subject=label,
-        measured=max((round(s.seconds, 1) for s in result.stopped), default=None),
+        measured=max((round(s.seconds, 1) for s in ran), default=None),
         unit="s",
-        reason=(
-            "; ".join(f"{s.node}: {s.role} ignored SIGTERM for {s.seconds:.0f} s and was killed" for s in ignored)
-            or ("" if result.stopped else "no container of this run was found to be stopped")
-        ),
-        action="use a stop timeout with SIGKILL in your service unit; SGLang 0.5.16 does this after any request with n > 1"
-        if ignored
-        else "",
     )
-    left = Verdict(
+    if ignored:
+        told = "; ".join(f"{s.node}: {s.role} ignored SIGTERM for {s.seconds:.0f} s and was killed" for s in ignored)
+        action = "use a stop timeout with SIGKILL in your service unit; SGLang 0.5.16 does this after any request with n > 1"
+        return verdict.model_copy(update={"status": Status.FAIL, "reason": told, "action": action})
+    if ended is None and gone:
+        why = "; ".join(gone)
+        return verdict.model_copy(update={"status": Status.SKIP, "reason": f"the engine never came up, and {why}: the bring-up told why"})
+    if gone:
+        told = f"it was gone before it was asked to end: {'; '.join(gone)}"
+        action = "see bringup.stays_up and the end of its log: an engine that ends by itself has shown nothing about SIGTERM"
+        return verdict.model_copy(update={"status": Status.FAIL, "reason": told, "action": action})
+    if not ran:
+        why = "no container of this run was found to be stopped"
+        return verdict.model_copy(update={"status": Status.UNKNOWN, "reason": why})
+    return verdict
+
+
+def _nothing_left(result: Down, label: str, source: str) -> Verdict:
+    return Verdict(
         check="bringup.nothing_left",
         status=Status.FAIL if result.left else Status.PASS,
         title="Everything that was started is gone again",
@@ -348,7 +376,6 @@ def down_verdicts(result: Down, label: str, source: str = "INVENTORY") -> list[V
         reason="; ".join(result.left),
         action=f"python -m pytest_h20 reap --nodes {source}" if result.left else "",
     )
-    return [stops, left]
 
 
 def keep_text(session: Session, label: str, run_id: str) -> str:

@@ -90,7 +90,7 @@ FAULTS = (
     _knob("200-for-bad-input", "accepts_errors", "Bad input is answered with 200.", "issue 3", _EVERY_ERROR, "status 200 instead of a 4xx", _VLLM),
     _knob("500-for-bad-input", "errors_are_500", "Bad input is answered with 500.", "clients retry 500 for ever", _EVERY_ERROR, "status 500 instead of a 4xx", _VLLM),
     _knob("errors-without-words", "error_silent", "Errors have no message.", "nobody learns why", _SGLANG_ERRORS, "the error has no message"),
-    _fault("engine-dies-mid-run", "The engine dies while it serves.", "F40; SGLang 0.5.16: ids outside the vocabulary (recorded)", http(completion_kills=2), "determinism bringup.stays_up", "illegal_memory_access"),
+    _fault("engine-dies-mid-run", "The engine dies while it serves.", "F40; SGLang 0.5.16: ids outside the vocabulary (recorded)", http(completion_kills=2), "determinism bringup.stays_up bringup.stops", "illegal_memory_access"),
     _knob("200-for-bad-input-sglang", "accepts_errors", "Bad input is answered with 200 by SGLang.", "issue 3", f"{_SGLANG_ERRORS} dialect long_context openai_client", "status 200 instead of a 4xx"),
     _fault("hangs-on-a-request", "One kind of request is never answered.", "issue 3; F69", http(hang_on='"logprobs"'), "logprobs needle", "no complete answer within"),
 )  # fmt: skip

@@ -23,5 +23,5 @@ FAULTS = (
     _fault("admits-too-few", "The engine runs at most 64 requests at a time.", "--max-running-requests", http(batch=64, running_cap=64), "sanity", "64 running requests"),
     _fault("load-refused", "Every tenth request of a load is refused.", "a full queue", http(fail_rate=0.1, fail_kind="http503"), "sanity", "requests were answered"),
     _fault("streams-cut-under-load", "Connections break under load.", "a proxy or a NAT table", http(fail_rate=0.05, fail_kind="midstream"), "sanity", "requests were answered"),
-    _fault("dead-under-load", "The engine stops answering while it is under load.", "F40", http(completion_kills=60), "sanity bringup.stays_up", "rank0 (rank 0) on node01 ended (exit code 1); illegal_memory_access"),
+    _fault("dead-under-load", "The engine stops answering while it is under load.", "F40", http(completion_kills=60), "sanity bringup.stays_up bringup.stops", "rank0 (rank 0) on node01 ended (exit code 1); illegal_memory_access"),
 )  # fmt: skip
