@@ -5,9 +5,10 @@ On a screen it is not shown: everything in it stands there too. What pytest-html
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from pytest_h20.core.verdict import GATE_TITLES
+from pytest_h20.report.engines import comparisons, gates_by_engine, sentence
 from pytest_h20.report.html.first_screen import outcome
 from pytest_h20.report.html.tags import Child, Html, tag
 from pytest_h20.report.html.words import ICONS, STATUS_WORDS, count_words, moment, number
@@ -17,6 +18,9 @@ from pytest_h20.report.terminal import tally
 
 UNKNOWN = "not recorded"
 
+LONG, MANY = 105, 4
+"""Characters of a reason, and reasons, on page one: it is one page whatever happened. The pages after it have all of them."""
+
 
 def first_page(view: RunView) -> Html:
     """The page to sign."""
@@ -25,12 +29,13 @@ def first_page(view: RunView) -> Html:
     return tag(
         "section",
         tag("p", tag("strong", f"{ICONS[status]} {words}"), f": {view.header.name}", class_="h20-verdict"),
-        tag("p", view.decision.reason) if view.decision.reason else None,
-        tag("p", tag("b", "Conditions: "), "; ".join(conditions)) if conditions else None,
+        tag("p", _short(view.decision.reason, 2 * LONG)) if view.decision.reason else None,
+        tag("p", tag("b", "Conditions: "), "; ".join(_first(conditions))) if conditions else None,
         tag("p", "Without conditions.") if view.decision.accepted and not conditions else None,
-        _table("Machines", ("Node", "Address", "GPUs", "GPU serial numbers", "HCA GUIDs"), list(_nodes(view))),
+        _table("Machines", ("Machine", "Serial numbers"), list(_nodes(view)), "h20-machines"),
         _table("Gates", ("Gate", "Result", "Checks"), list(_gates(view))),
-        _table("Key figures", KEY_FIGURES, list(_figures(view))) if view.cells else None,
+        _table("Key figures", KEY_FIGURES, list(_figures(view)), "h20-tight") if view.cells else None,
+        [tag("p", _short(sentence(pair), 3 * LONG), ".") for pair in comparisons(view)[: len(view.header.engines) - 1]],
         tag("dl", [(tag("dt", name), tag("dd", value)) for name, value in _versions(view)], class_="h20-facts"),
         tag("dl", [(tag("dt", word), tag("dd", "")) for word in ("Name", "Date", "Signature")], class_="h20-sign"),
         class_="h20-paper",
@@ -38,12 +43,13 @@ def first_page(view: RunView) -> Html:
     )
 
 
-def _table(caption: str, head: tuple[str, ...], rows: list[tuple[Child, ...]]) -> Html:
+def _table(caption: str, head: tuple[str, ...], rows: list[tuple[Child, ...]], css: str | None = None) -> Html:
     return tag(
         "table",
         tag("caption", caption),
         tag("thead", tag("tr", *(tag("th", word, scope="col") for word in head))),
         tag("tbody", [tag("tr", *(tag("td", value) for value in row)) for row in rows]),
+        class_=css,
     )
 
 
@@ -52,14 +58,39 @@ def _nodes(view: RunView) -> Iterator[tuple[Child, ...]]:
     for node in view.header.nodes:
         facts = known.get(node.name, {})
         serials = facts.get("gpu serials") or facts.get("gpu uuids") or UNKNOWN
-        yield node.name, node.address, node.gpus or facts.get("gpu", UNKNOWN), serials, facts.get("hca guids", UNKNOWN)
+        machine = [tag("b", node.name), node.address, node.gpus or facts.get("gpu", UNKNOWN)]
+        numbers = [("GPU serial numbers: ", serials), ("HCA GUIDs: ", facts.get("hca guids", UNKNOWN))]
+        yield (
+            [tag("div", line, class_="h20-nowrap") for line in machine if line],
+            [tag("div", tag("span", words, class_="h20-muted"), _numbers(text)) for words, text in numbers],
+        )
+
+
+def _numbers(text: str) -> list[Child]:
+    """Serial numbers, none of them broken over two lines."""
+    numbers = text.split(", ")
+    return [[tag("span", number, "," if at < len(numbers) else "", class_="h20-nowrap"), " "] for at, number in enumerate(numbers, 1)]
+
+
+def _short(text: str, length: int = LONG) -> str:
+    return text if len(text) <= length else text[: length - 1].rstrip() + "…"
+
+
+def _first(texts: Sequence[str]) -> list[str]:
+    more = len(texts) - MANY
+    return [_short(text) for text in texts[:MANY]] + ([f"and {more} more, on the next page"] if more > 0 else [])
 
 
 def _gates(view: RunView) -> Iterator[tuple[Child, ...]]:
+    by_engine = gates_by_engine(view)
     for gate in view.decision.gates:
         counts = count_words(tally(view, gate))
         word = f"{ICONS[gate.status]} {STATUS_WORDS[gate.status]}" + ("" if gate.required else " (not required)")
-        yield GATE_TITLES[gate.name], word, gate.reason if gate.status.blocks and gate.reason else counts or gate.reason or "no check ran"
+        each = by_engine.get(gate.name, {})
+        red = [engine for engine, found in each.items() if found.status.blocks]
+        word += f" for {', '.join(red)}" if red and len(red) < len(each) else ""
+        why = gate.reason if gate.status.blocks and gate.reason else counts or gate.reason or "no check ran"
+        yield GATE_TITLES[gate.name], word, _short(why)
 
 
 KEY_FIGURES = ("Engine", "Cell with the most", "Output tok/s", "tok/s per GPU", "tok/s per user", "TTFT p50 / p99", "TPOT p50 / p99")
