@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from pytest_h20.core.verdict import GATE_TITLES, GateResult, Status
@@ -74,10 +75,10 @@ def terminal_lines(view: RunView, report: str = "") -> list[Line]:
     lines = []
     for gate in gates:
         counts = ", ".join(f"{count} {status}" for status, count in tally(view, gate).items()) or "no check ran"
-        each = ", ".join(f"{engine} {WORDS[found.status]}" for engine, found in by_engine.get(gate.name, {}).items())
+        each = _each(by_engine.get(gate.name, {}))
         why = f": {gate.reason}" if gate.reason else ""
         optional = "" if gate.required else " (not required)"
-        text = f"{gate.name.value:<{width}}  {WORDS[gate.status]}{optional}{f' ({each})' if each else ''}{why}  [{counts}]"
+        text = f"{gate.name.value:<{width}}  {WORDS[gate.status]}{optional}{each}{why}  [{counts}]"
         lines.append(Line(text, MARKUP[gate.status]))
     lines += [Line(f"set-up error: {error.title}: {error.cause or error.test_id}", {"red": True}) for error in view.setup_errors]
     lines += [Line(f"warning: {text}", {"yellow": True}) for text in (*view.warnings, *view.damage)]
@@ -89,6 +90,13 @@ def terminal_lines(view: RunView, report: str = "") -> list[Line]:
     if report:
         lines.append(Line(f"report: {report}", {}))
     return lines
+
+
+def _each(found: Mapping[str, GateResult]) -> str:
+    """How a gate came out for each engine; in few words when it is the same for all."""
+    if len({gate.status for gate in found.values()}) == 1:
+        return f" (all {len(found)} engines)"
+    return f" ({', '.join(f'{engine} {WORDS[gate.status]}' for engine, gate in found.items())})" if found else ""
 
 
 def gate_title(gate: GateResult) -> str:

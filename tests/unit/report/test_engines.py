@@ -61,6 +61,7 @@ def test_a_gate_is_red_for_the_engine_that_failed_it_only(tmp_path: Path) -> Non
     assert {e: g.status for e, g in found[GateName.ENVIRONMENT].items()} == dict.fromkeys(TWINS[1:], Status.PASS)
     line = next(line.text for line in terminal_lines(view) if line.text.startswith("rdma"))
     assert "FAILED (sglang:tuned passed, vllm FAILED): sockets" in line
+    assert any(line.text.startswith("environment  passed (all 2 engines)") for line in terminal_lines(view))
     assert "Gate sglang:tuned vllm" in read(view).text
 
 

@@ -5,12 +5,14 @@ from __future__ import annotations
 import re
 import shutil
 import subprocess
+from importlib.resources import files
 from pathlib import Path
 
 import pytest
+from jinja2 import Environment, FileSystemLoader
 
 from pytest_h20.core.verdict import GateName, Status, Verdict
-from pytest_h20.report.html.page import page, run_page
+from pytest_h20.report.html.page import page, run_page, summary_html
 from pytest_h20.report.html.paper import first_page
 from pytest_h20.report.model import RunView
 from tests.unit.report import samples
@@ -57,6 +59,23 @@ def test_page_one_is_one_page_of_the_best_and_of_the_worst_run(tmp_path: Path) -
         folder.mkdir()
         assert printed(page(name, first_page(view)), folder) == 1, name
     assert printed(page("both", first_page(view), first_page(view)), folder) == 2, "and what is after it begins on the next one"
+
+
+@pytest.mark.skipif(BROWSER is None, reason="no browser")
+def test_pytest_htmls_page_prints_the_same_pages(tmp_path: Path) -> None:
+    """Our part stands inside of pytest-html's summary: what is kept off paper of that must not take it along."""
+    view = samples.aborted(tmp_path / "runs")
+    folder = Path(str(files("pytest_html"))) / "resources"
+    template = Environment(loader=FileSystemLoader(folder), autoescape=True).get_template("index.jinja2")
+    rows = {name: {"label": name, "value": 1} for name in ("failed", "passed", "rerun")}
+    summary = {"prefix": [summary_html(view)], "summary": [], "postfix": []}
+    styles = [(folder / "style.css").read_text(encoding="utf-8")]
+    guest = template.render(
+        title="x", run_count="9 tests", additional_summary=summary, outcomes=rows, table_head=["Result"], styles=styles, test_data="{}"
+    )
+    assert "run-count" in guest
+    (tmp_path / "guest").mkdir()
+    assert printed(guest, tmp_path / "guest") == printed(run_page(view), tmp_path) > 2
 
 
 def test_page_one_has_every_number_of_sixteen_gpus_and_eighteen_hcas(tmp_path: Path) -> None:
