@@ -6,6 +6,7 @@ from collections import defaultdict
 from collections.abc import Sequence
 
 from pytest_h20.core.verdict import GATE_TITLES, GateResult, Status
+from pytest_h20.report.engines import engine_of
 from pytest_h20.report.html.first_screen import measured
 from pytest_h20.report.html.tags import Html, join, tag
 from pytest_h20.report.html.words import RECORDED, chip, count_words, term
@@ -17,8 +18,22 @@ def gates(view: RunView) -> Html:
     """One fold per gate; those that do not hold are open."""
     return join(
         tag("p", "Worst first. A ", term("gate"), " that could not be measured does not hold."),
-        [_gate(gate, [c for c in view.checks if c.gate is gate.name], count_words(tally(view, gate))) for gate in worst_first(view)],
+        [_gate(gate, _named(view, gate), count_words(tally(view, gate))) for gate in worst_first(view)],
     )
+
+
+def _named(view: RunView, gate: GateResult) -> list[Check]:
+    """The checks of a gate; in a run of several engines each subject says of which it is."""
+    engines = view.header.engines
+    found = [check for check in view.checks if check.gate is gate.name]
+    if len(engines) < 2:
+        return found
+    named = []
+    for check in found:
+        engine = engine_of(check, engines)
+        told = not engine or check.subject.startswith(engine)
+        named.append(check if told else check.model_copy(update={"subject": f"{engine} {check.subject}".strip()}))
+    return named
 
 
 def _gate(gate: GateResult, checks: Sequence[Check], counts: str) -> Html:

@@ -63,6 +63,7 @@ def test_a_gate_is_red_for_the_engine_that_failed_it_only(tmp_path: Path) -> Non
     assert "FAILED (sglang:tuned passed, vllm FAILED): sockets" in line
     assert any(line.text.startswith("environment  passed (all 2 engines)") for line in terminal_lines(view))
     assert "Gate sglang:tuned vllm" in read(view).text
+    assert "✗ fails vllm sockets" in read(view).text, "and whose the check is"
 
 
 def test_what_is_about_no_engine_counts_for_all(tmp_path: Path) -> None:
