@@ -58,8 +58,9 @@ class Say:
         reason: str = "",
         action: str = "",
         details: Mapping[str, JsonValue] | None = None,
+        of: int | None = None,
     ) -> Verdict:
-        """Hold a measurement against a limit."""
+        """Hold a measurement against a limit. ``of``: how many things it counts or summarises; of none it is ``UNKNOWN``."""
         return judge(
             self.check,
             self.title,
@@ -70,6 +71,7 @@ class Say:
             action=action or self.action,
             evidence=self.evidence,
             details=dict(details or {}),
+            looked_at=of,
         )
 
     def _plain(

@@ -13,7 +13,7 @@ from collections.abc import Iterable, Sequence
 from enum import Enum
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, JsonValue
+from pydantic import BaseModel, ConfigDict, Field, JsonValue, model_validator
 
 
 class Status(str, Enum):
@@ -159,6 +159,14 @@ class Verdict(_Frozen):
     action: str = ""
     evidence: tuple[str, ...] = ()
     details: dict[str, JsonValue] = Field(default_factory=dict)
+    looked_at: int | None = Field(default=None, ge=0)
+    """How many things (answers, channels, files, samples) the measurement is made of; None where it is one reading."""
+
+    @model_validator(mode="after")
+    def _nothing_is_no_pass(self) -> Verdict:
+        if self.status is Status.PASS and self.looked_at == 0:
+            raise ValueError(f"{self.check} passes, and nothing was looked at")
+        return self
 
     @property
     def gate(self) -> GateName:
@@ -197,12 +205,14 @@ def judge(
     action: str = "",
     evidence: Sequence[str] = (),
     details: dict[str, JsonValue] | None = None,
+    looked_at: int | None = None,
 ) -> Verdict:
-    """Hold a measurement against a limit. A missing or unusable measurement is ``UNKNOWN``, never a pass."""
-    accepted = limit.accepts(measured)
+    """Hold a measurement against a limit. A missing or unusable measurement is ``UNKNOWN``, never a pass, and so is one that is made
+    of nothing (``looked_at`` is 0)."""
+    accepted = limit.accepts(measured) if looked_at != 0 else None
     status = Status.UNKNOWN if accepted is None else Status.PASS if accepted else Status.FAIL
     if accepted is None and not reason:
-        reason = "no usable measurement" if measured is not None else "nothing was measured"
+        reason = "nothing was looked at" if looked_at == 0 else "no usable measurement" if measured is not None else "nothing was measured"
     return Verdict(
         check=check,
         title=title,
@@ -215,6 +225,7 @@ def judge(
         action=action if status is not Status.PASS else "",
         evidence=tuple(evidence),
         details=details or {},
+        looked_at=looked_at,
     )
 
 
@@ -223,7 +234,7 @@ def rejudge(verdict: Verdict, limit: Limit | None = None) -> Verdict:
     limit = limit or verdict.limit
     if limit is None or verdict.status is Status.SKIP:
         return verdict
-    accepted = limit.accepts(verdict.measured)
+    accepted = limit.accepts(verdict.measured) if verdict.looked_at != 0 else None
     status = Status.UNKNOWN if accepted is None else Status.PASS if accepted else Status.FAIL
     return verdict.model_copy(update={"status": status, "limit": limit})
 

@@ -67,7 +67,8 @@ def score_verdict(say: Say, score: Score, questions: Sequence[Question], subject
         round(low, 4),
         limit,
         subject,
-        f"{score.right} of {score.n} right ({score.share:.1%}, 95 % interval {low:.1%} to {high:.1%}); "
+        of=score.n,
+        reason=f"{score.right} of {score.n} right ({score.share:.1%}, 95 % interval {low:.1%} to {high:.1%}); "
         + "; ".join(str(w) for w in wrong[:3]),
         n=score.n,
         right=score.right,
@@ -138,7 +139,7 @@ def check_needle(api: Api, say: Say) -> Sequence[Verdict] | Verdict:
         if not given.right and given.finish == "length":
             verdicts.append(say.unknown("cut at the token limit", subject, "raise answer_tokens"))
         else:
-            verdicts.append(say.problems([] if given.right else [given.why], subject, prompt_tokens=reply.counts.prompt))
+            verdicts.append(say.problems([] if given.right else [given.why], subject, of=1, prompt_tokens=reply.counts.prompt))
     return verdicts
 
 
@@ -168,7 +169,8 @@ def compare_verdict(api: Api, first: str, second: str, one: Score, two: Score, s
         round(found.p_value, 6),
         limit,
         f"{first} and {second}, {subject}",
-        f"only {first} right: {found.only_first}, only {second} right: {found.only_second}",
+        of=found.both + found.only_first + found.only_second + found.neither,
+        reason=f"only {first} right: {found.only_first}, only {second} right: {found.only_second}",
         both=found.both,
         only_first=found.only_first,
         only_second=found.only_second,

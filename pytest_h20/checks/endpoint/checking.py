@@ -31,8 +31,11 @@ class Say:
     ctx: EndpointContext
     origin: Origin = OPENAI
 
-    def problems(self, found: Sequence[str], subject: str = "", **details: JsonValue) -> Verdict:
-        """PASS when nothing was found. The measurement is the number of problems, the reason names them."""
+    def problems(self, found: Sequence[str], subject: str = "", *, of: int, what: str = "answer", **details: JsonValue) -> Verdict:
+        """PASS when something was looked at and nothing was wrong. The measurement is the number of problems, the reason names them.
+
+        ``of``: how many of what were held against what they must be; of nothing it is ``UNKNOWN``, whatever else went well.
+        """
         shown = "; ".join(found[:4]) + (f"; and {len(found) - 4} more" if len(found) > 4 else "")
         return judge(
             self.check,
@@ -40,15 +43,28 @@ class Say:
             len(found),
             self.ctx.limits.get(self.check) or Limit(kind="equal", value=0, unit="problems", origin=self.origin),
             subject=subject,
-            reason=shown,
+            looked_at=max(of, len(found)),
+            reason=shown or ("" if of else f"no {what} came that could be looked at"),
             action=self.action,
             details={**details, **({"problems": list(found[:50])} if found else {})},
         )
 
-    def held(self, measured: JsonValue, limit: Limit, subject: str = "", reason: str = "", **details: JsonValue) -> Verdict:
-        """A figure against a limit; the context's limit for this check replaces the built-in one."""
+    def held(
+        self, measured: JsonValue, limit: Limit, subject: str = "", *, of: int, reason: str = "", **details: JsonValue
+    ) -> Verdict:
+        """A figure against a limit; the context's limit for this check replaces the built-in one. ``of``: made of how many answers."""
         limit = self.ctx.limits.get(self.check) or limit
-        return judge(self.check, self.title, measured, limit, subject=subject, reason=reason, action=self.action, details=details)
+        return judge(
+            self.check,
+            self.title,
+            measured,
+            limit,
+            subject=subject,
+            looked_at=of,
+            reason=reason if of else f"no answer came that could be looked at ({reason})",
+            action=self.action,
+            details=details,
+        )
 
     def skip(self, reason: str, subject: str = "") -> Verdict:
         """Not applicable, and why."""

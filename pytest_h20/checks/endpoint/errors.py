@@ -165,7 +165,7 @@ def _register(case: Case) -> None:
             style = "nested" if nested_get and error.style == "nested" else api.ctx.shape.error_style
             problems += shape_problems(error, style, case.framework or (nested_get and error.style == "detail"))
         problems += alive_after(api)
-        return say.problems(problems, status=exchange.status, message=error.message[:300], shape=error.style)
+        return say.problems(problems, of=1, status=exchange.status, message=error.message[:300], shape=error.style)
 
 
 for _case in CASES:

@@ -52,14 +52,14 @@ def _form_problems(reply: Reply, api: Api, object_name: str) -> list[str]:
 def check_completion(api: Api, say: Say) -> Verdict:
     """``/v1/completions``: one choice with text, finish reason, id, model and object as documented."""
     reply = api.complete("The capital of France is", max_tokens=12, ignore_eos=True)
-    return say.problems(_form_problems(reply, api, "text_completion"))
+    return say.problems(_form_problems(reply, api, "text_completion"), of=1)
 
 
 @CHECKS.add("endpoint.chat", "A chat is served")
 def check_chat(api: Api, say: Say) -> Verdict:
     """``/v1/chat/completions``: one assistant message, finish reason, id, model and object as documented."""
     reply = api.chat(known_question(), max_tokens=12)
-    return say.problems(_form_problems(reply, api, "chat.completion") + differs("role", reply.choice.role, "assistant"))
+    return say.problems(_form_problems(reply, api, "chat.completion") + differs("role", reply.choice.role, "assistant"), of=1)
 
 
 @CHECKS.add("endpoint.stream_form", "Streamed chunks have the documented form")
@@ -76,7 +76,9 @@ def check_stream_form(api: Api, say: Say) -> Verdict:
         problems += differs(f"{name}: finish reasons", len(ends), 1)
         after = [d for d in reply.deltas[ends[0] + 1 :] if d.content or d.reasoning] if ends else []
         problems += [f"{name}: {len(after)} chunks with text after the finish reason"] if after else []
-    return say.problems(problems, chat_chunks=len(chat.deltas), completion_chunks=len(plain.deltas))
+    chunks = len(chat.deltas), len(plain.deltas)
+    texts = sum(bool(d.content or d.reasoning) for d in (*chat.deltas, *plain.deltas))
+    return say.problems(problems, of=texts, what="text", chat_chunks=chunks[0], completion_chunks=chunks[1])
 
 
 def stream_equals(say: Say, ask: Callable[[bool], Reply]) -> Verdict:
@@ -89,11 +91,11 @@ def stream_equals(say: Say, ask: Callable[[bool], Reply]) -> Verdict:
         plain.append(_both(ask(False).choice))
         streamed.append(_both(ask(True).choice))
         if set(plain) & set(streamed):
-            return say.problems([], repeats=len(plain))
+            return say.problems([], of=sum(bool("".join(both).strip()) for both in set(plain) & set(streamed)), repeats=len(plain))
     if {tuple(map(str.strip, p)) for p in plain} & {tuple(map(str.strip, p)) for p in streamed}:
         return say.warn(f"equal but for blanks around the fields: plain {plain[0]!r:.100}, streamed {streamed[0]!r:.100}")
     if len(set(plain)) == len(set(streamed)) == 1:
-        return say.problems([f"plain {plain[0]!r:.200} but streamed {streamed[0]!r:.200}"])
+        return say.problems([f"plain {plain[0]!r:.200} but streamed {streamed[0]!r:.200}"], of=len(plain))
     return say.unknown(
         f"greedy answers differ anyway: {len(set(plain))} plain and {len(set(streamed))} streamed of 3 each",
         action="see endpoint.determinism",
@@ -125,7 +127,7 @@ def check_roles(api: Api, say: Say) -> Verdict:
         count = prompt_tokens(api.chat(turns, max_tokens=1))
         problems += [] if count > alone else [f"{name}: {count} prompt tokens, {alone} without"]
     problems += differs("prompt tokens of content parts", prompt_tokens(api.chat([parts], max_tokens=1)), alone)
-    return say.problems(problems, user_alone=alone)
+    return say.problems(problems, of=3, user_alone=alone)
 
 
 @CHECKS.add("endpoint.multi_turn", "Every earlier turn is part of the prompt")
@@ -141,7 +143,7 @@ def check_multi_turn(api: Api, say: Say) -> Verdict:
     problems = [] if min(steps) > 0 else [f"the prompt does not grow with every turn: {counts}"]
     if max(steps) > 2 * max(1, min(steps)):
         problems.append(f"turns of equal length add unequally: {steps}")
-    return say.problems(problems, prompt_tokens=list(counts))
+    return say.problems(problems, of=len(steps), prompt_tokens=list(counts))
 
 
 @CHECKS.add("endpoint.finish_reason", "An answer that ends by itself says stop, a cut one says length")
@@ -153,7 +155,7 @@ def check_finish_reason(api: Api, say: Say) -> Verdict:
     if whole.choice.finish == "length":
         return say.unknown(f"{whole.counts.completion} tokens were not enough to finish", action="raise answer_tokens")
     problems += differs("finish_reason at the end", whole.choice.finish, "stop")
-    return say.problems(problems, tokens=whole.counts.completion)
+    return say.problems(problems, of=2, tokens=whole.counts.completion)
 
 
 def stop_word(text: str) -> str | None:
@@ -198,9 +200,9 @@ def check_stop(api: Api, say: Say) -> Verdict:
                 strays.append(f"{name}, {kind}, stop {word!r}: {choice.said!r:.80} instead of {wanted!r:.80}")
                 repeats.append(ask().said.startswith(full))
     if judged:
-        return say.problems(problems, judged=judged, strayed=len(strays))
+        return say.problems(problems, of=judged, judged=judged, strayed=len(strays))
     if repeats and all(repeats):
-        return say.problems(strays)  # without a stop string the text repeats, with one it never does
+        return say.problems(strays, of=len(strays))  # without a stop string the text repeats, with one it never does
     return say.unknown("no repeatable text to take a stop string from", action="see endpoint.determinism")
 
 
@@ -214,7 +216,7 @@ def check_n(api: Api, say: Say) -> Verdict:
         problems += differs(f"{name}: indexes", [c.index for c in reply.choices], [0, 1])
         problems += differs(f"{name}: finish reasons", [c.finish for c in reply.choices], ["length"] * 2)
         problems += differs(f"{name}: completion_tokens", reply.counts.completion, 12)
-    return say.problems(problems)
+    return say.problems(problems, of=2)
 
 
 @CHECKS.add("endpoint.logprobs", "Log-probabilities are those of the tokens that were said")
@@ -239,7 +241,7 @@ def check_logprobs(api: Api, say: Say) -> Verdict:
         text = "".join(entry.token for entry in choice.logprobs)
         if "\ufffd" not in choice.said and "\ufffd" not in text and "bytes:" not in text:
             problems += differs(f"{name}: text of the tokens", text.strip(), choice.said.strip())
-    return say.problems(problems)
+    return say.problems(problems, of=sum(len(choice.logprobs or ()) for choice in (chat, plain)))
 
 
 @CHECKS.add("endpoint.seed", "The same seed gives the same sample", needs=["seed"])
@@ -256,7 +258,8 @@ def check_seed(api: Api, say: Say) -> Verdict:
     limit = Limit(kind="min", value=MIN_REPEAT_SHARE, origin=Origin(kind="builtin", detail="a near-tie may flip once"))
     if others == {first} and share == 1.0:
         return say.unknown("other seeds give the same text too: nothing was sampled", action="see whether temperature is ignored")
-    return say.held(share, limit, reason=f"{sum(t == first for t in rest)} of {len(rest)} repeats equal the first")
+    said = sum(bool(text.strip()) for text in (first, *rest))
+    return say.held(share, limit, of=said, reason=f"{sum(t == first for t in rest)} of {len(rest)} repeats equal the first")
 
 
 @CHECKS.add("endpoint.determinism", "Greedy answers repeat")
@@ -267,7 +270,8 @@ def check_determinism(api: Api, say: Say) -> Verdict:
     limit = Limit(
         kind="min", value=MIN_REPEAT_SHARE, origin=Origin(kind="builtin", detail="batch-dependent rounding may flip a tie")
     )
-    return say.held(share, limit, reason=f"{len(set(texts))} different answers in {len(texts)}", different=len(set(texts)))
+    said = sum(bool("".join(text).strip()) for text in texts)
+    return say.held(share, limit, of=said, reason=f"{len(set(texts))} different answers in {len(texts)}", different=len(set(texts)))
 
 
 @CHECKS.add("endpoint.prefix_reuse", "A cached prefix gives the answer of an uncached one")
@@ -281,7 +285,8 @@ def check_prefix_reuse(api: Api, say: Say) -> Verdict:
         cached.append(reply.counts.cached)
     share = sum(text == texts[0] for text in texts[1:]) / (len(texts) - 1)
     limit = Limit(kind="min", value=MIN_REPEAT_SHARE, origin=Origin(kind="builtin", detail="a cached prefix may flip a near-tie"))
-    return say.held(share, limit, reason=f"uncached {texts[0]!r:.60}, cached {texts[1:]!r:.200}", cached_tokens=list(cached))
+    reason = f"uncached {texts[0]!r:.60}, cached {texts[1:]!r:.200}"
+    return say.held(share, limit, of=sum(bool(text.strip()) for text in texts), reason=reason, cached_tokens=list(cached))
 
 
 @CHECKS.add(
@@ -304,7 +309,7 @@ def check_long_context(api: Api, say: Say) -> Verdict:
         problems.append(f"{len(room)} ids with a context of {api.max_len}: status {over.status}")
     dead = api.dead()
     problems += [f"afterwards: {dead}"] if dead else []
-    return say.problems(problems, max_model_len=api.max_len, longest=limit - 16)
+    return say.problems(problems, of=3, max_model_len=api.max_len, longest=limit - 16)
 
 
 @CHECKS.add(
@@ -336,7 +341,7 @@ def check_needle(api: Api, say: Say) -> Sequence[Verdict] | Verdict:
             block = [SMALL_IDS[-1 - k] for k in range(32)]
             if figures([*hay[:at], *block, *hay[at + 32 :]][:size]) == before:
                 problems.append(f"at {depth:.0%} of {size} tokens nothing changes")
-    return say.problems(problems, prompt_tokens=size)
+    return say.problems(problems, of=3, prompt_tokens=size)
 
 
 COLOURS = ("amber", "cobalt", "scarlet")
@@ -364,10 +369,10 @@ def check_structured_output(api: Api, say: Say) -> Verdict:
     try:
         value = json.loads(content)
     except (ValueError, RecursionError):
-        return say.problems([f"content is no JSON: {content!r:.120}"])
+        return say.problems([f"content is no JSON: {content!r:.120}"], of=1)
     problems = [] if value in COLOURS else [f"{value!r} is not one of {COLOURS}"]
     dead = api.dead()
-    return say.problems(problems + ([f"afterwards: {dead}"] if dead else []))
+    return say.problems(problems + ([f"afterwards: {dead}"] if dead else []), of=1)
 
 
 TOOL = {
@@ -407,4 +412,4 @@ def check_tool_call(api: Api, say: Say) -> Verdict:
         if not isinstance(arguments, dict) or arguments.get("state") not in ("on", "off") or len(arguments) != 1:
             problems.append(f"arguments do not fit the schema: {arguments!r:.80}")
     problems += [] if choice.finish in ("tool_calls", "stop") else [f"finish_reason is {choice.finish!r}"]
-    return say.problems(problems)
+    return say.problems(problems, of=len(choice.tool_calls))

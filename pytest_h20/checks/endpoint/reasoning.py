@@ -78,7 +78,7 @@ def check_split(api: Api, say: Say) -> Verdict:
         if unfinished:
             return unfinished
         problems.append("no content")
-    return say.problems(problems, fields=list[JsonValue](sorted(reply.seen.reasoning_fields)))
+    return say.problems(problems, of=1, fields=list[JsonValue](sorted(reply.seen.reasoning_fields)))
 
 
 @CHECKS.add("reasoning.split_stream", "A streamed answer has its reasoning apart", action=ACTION, needs=["reasoning"])
@@ -91,24 +91,26 @@ def check_split_stream(api: Api, say: Say) -> Verdict:
         if unfinished:
             return unfinished
         problems.append("no chunk brings content")
-    return say.problems(problems, fields=list[JsonValue](sorted(reply.seen.reasoning_fields)))
+    return say.problems(problems, of=len(reply.deltas), fields=list[JsonValue](sorted(reply.seen.reasoning_fields)))
 
 
 @CHECKS.add("reasoning.order", "Reasoning comes first, then the answer", action=ACTION, needs=["reasoning"])
 def check_order(api: Api, say: Say) -> Verdict:
     """No reasoning after the first content."""
     reply = whole(api, stream=True)
-    return say.problems(order_problems(reply), chunks=len(reply.deltas))
+    both = min(sum(bool(d.reasoning) for d in reply.deltas), sum(bool(d.content) for d in reply.deltas))
+    return say.problems(order_problems(reply), of=both, what="stream with reasoning and an answer", chunks=len(reply.deltas))
 
 
 @CHECKS.add("reasoning.no_tags", "No tag reaches a client", action=ACTION, needs=["reasoning"])
 def check_no_tags(api: Api, say: Say) -> Verdict:
     """``<think>`` and ``</think>`` in no field, plain and streamed."""
-    problems = []
+    problems, texts = [], 0
     for name, stream in (("plain", False), ("streamed", True)):
-        reply = whole(api, stream=stream)
-        problems += [f"{name}: {problem}" for problem in tag_problems(reply.choice)]
-    return say.problems(problems)
+        choice = whole(api, stream=stream).choice
+        texts += bool((choice.content or "").strip())  # only then has the model said </think>
+        problems += [f"{name}: {problem}" for problem in tag_problems(choice)]
+    return say.problems(problems, of=texts, what="whole answer")
 
 
 @CHECKS.add("reasoning.stream_equals_message", "The chunks add up to the message", action=ACTION, needs=["reasoning"])
@@ -129,7 +131,7 @@ def check_cut(api: Api, say: Say) -> Verdict:
             problems += differs(f"{where}: finish_reason", choice.finish, "length") + tag_problems(choice)
             if k > 1 and not choice.reasoning:
                 problems.append(f"{where}: no reasoning")
-    return say.problems(problems)
+    return say.problems(problems, of=6)
 
 
 @CHECKS.add("reasoning.cut_anywhere", "Cut at any point, the fields stay right", action=ACTION, needs=["reasoning"])
@@ -159,7 +161,8 @@ def check_cut_anywhere(api: Api, say: Say) -> Verdict:
             problems.append(f"cut at {k}: content {choice.content!r:.40} beside unfinished reasoning")
         if not content.strip().startswith((choice.content or "").strip().rstrip("\ufffd")):
             problems.append(f"cut at {k}: content {choice.content!r:.40} is no beginning of {content!r:.60}")
-    return say.problems(problems, cuts=list(cuts), answers_that_strayed=strayed)
+    repeated = len(cuts) - strayed if reasoning else 0
+    return say.problems(problems, of=repeated, what="cut answer that repeats", cuts=list(cuts), answers_that_strayed=strayed)
 
 
 @CHECKS.add("reasoning.lossless", "Splitting loses nothing", action=ACTION, needs=["reasoning"])
@@ -176,7 +179,7 @@ def check_lossless(api: Api, say: Say) -> Verdict:
     want = (before.removeprefix(START).strip(), after.strip())
     if got != want and ask(api).choice.said != choice.said:
         return say.unknown("greedy answers differ anyway, so nothing can be compared", action="see endpoint.determinism")
-    return say.problems(differs("reasoning", got[0], want[0]) + differs("content", got[1], want[1]))
+    return say.problems(differs("reasoning", got[0], want[0]) + differs("content", got[1], want[1]), of=sum(map(bool, want)), what="text")
 
 
 def _raw_text(api: Api) -> str | None:
@@ -242,7 +245,7 @@ def check_empty(api: Api, say: Say) -> Verdict:
     for name, choice in answers:
         problems += [f"{name}: reasoning {choice.reasoning!r:.60}"] if (choice.reasoning or "").strip() else []
         problems += [f"{name}: content {choice.content!r:.60}"] if (choice.content or "").strip() else []
-    return say.problems(problems)
+    return say.problems(problems, of=len(answers))
 
 
 @CHECKS.add("reasoning.newline_only", "Newlines alone are reasoning", action=ACTION, needs=["reasoning"], origin=PARSERS)
@@ -255,7 +258,7 @@ def check_newline_only(api: Api, say: Say) -> Verdict:
     for name, choice in answers:
         problems += [f"{name}: content {choice.content!r:.60}"] if choice.content else []
         problems += [f"{name}: reasoning {choice.reasoning!r:.60}"] if (choice.reasoning or "").strip() else []
-    return say.problems(problems)
+    return say.problems(problems, of=len(answers))
 
 
 @CHECKS.add(
@@ -270,7 +273,7 @@ def check_tag_in_content(api: Api, say: Say) -> Verdict:
     for name, choice in answers:
         problems += differs(f"{name}: content", (choice.content or "").strip(), END * 2)
         problems += [f"{name}: reasoning {choice.reasoning!r:.60}"] if (choice.reasoning or "").strip() else []
-    return say.problems(problems)
+    return say.problems(problems, of=len(answers))
 
 
 @CHECKS.add("reasoning.user_tags", "Tags in the user's text do not end the reasoning", action=ACTION, needs=["reasoning"])
@@ -278,15 +281,16 @@ def check_user_tags(api: Api, say: Say) -> Verdict:
     """The question holds both tags; with ``</think>`` forbidden to the model, all it says must be reasoning."""
     ids = forcing(api)
     bias = {} if ids.why else {"logit_bias": {str(ids.end): FORBID}}
-    problems = []
+    problems, said = [], 0
     for text in (f"What does {END} mean?", f"Explain `{START}x{END}` in this code: print('{END}')", f"{END}"):
         for name, stream in (("plain", None), ("streamed", True)):
             choice = api.chat(text, max_tokens=8, stream=stream, **bias).choice
+            said += bool(choice.said.strip())
             if (choice.content or "").strip() and (bias or not choice.reasoning):
                 problems.append(f"{name}: {text!r}: content {choice.content!r:.60}, reasoning {choice.reasoning!r:.40}")
             elif not choice.said:
                 problems += [f"{name}: {text!r}: nothing was said"] if bias and choice.finish == "length" else []
-    return say.problems(problems, tag_forbidden=bool(bias))
+    return say.problems(problems, of=said, what="text", tag_forbidden=bool(bias))
 
 
 # ---------------------------------------------------------------- history, switches, counts
@@ -303,12 +307,14 @@ def check_not_fed_back(api: Api, say: Say) -> Sequence[Verdict]:
         return prompt_tokens(api.chat(turns, max_tokens=1))
 
     bare = count({"content": "OK"})
+    heard = max(0, count({"content": f"OK. {thought}"}) - bare)  # an engine that drops whole turns feeds nothing back either
     verdicts = []
     for name in REASONING_FIELDS:
         found = differs("prompt tokens with the reasoning", count({"content": "OK", name: thought}), bare)
-        verdicts.append(say.problems(found, subject=name))
+        verdicts.append(say.problems(found, name, of=heard, what="token of an earlier turn"))
     within = count({"content": f"{thought}{END}OK"})
-    verdicts.append(say.problems(differs("prompt tokens with the reasoning", within, bare), subject="in the content"))
+    found = differs("prompt tokens with the reasoning", within, bare)
+    verdicts.append(say.problems(found, "in the content", of=heard, what="token of an earlier turn"))
     return verdicts
 
 
@@ -317,13 +323,14 @@ def check_not_fed_back(api: Api, say: Say) -> Sequence[Verdict]:
 )
 def check_separate_false(api: Api, say: Say) -> Verdict:
     """SGLang: everything, ``</think>`` included, in ``content``; the reasoning field empty; plain and streamed."""
-    problems = []
+    problems, joined = [], 0
     for name, stream in (("plain", False), ("streamed", True)):
         choice = ask(api, stream=stream, separate_reasoning=False).choice
+        joined += END in (choice.content or "")
         problems += [f"{name}: reasoning {choice.reasoning!r:.60}"] if choice.reasoning else []
         if END not in (choice.content or "") and choice.finish != "length":
             problems.append(f"{name}: no {END} in content {choice.content!r:.80}")
-    return say.problems(problems)
+    return say.problems(problems, of=joined, what="whole answer")
 
 
 @CHECKS.add(
@@ -331,15 +338,17 @@ def check_separate_false(api: Api, say: Say) -> Verdict:
 )
 def check_include_false(api: Api, say: Say) -> Verdict:
     """vLLM from 0.10.1: no reasoning at all, the answer as ever, no tag; plain and streamed."""
-    problems = []
+    problems, answers = [], 0
     for name, stream in (("plain", False), ("streamed", True)):
         reply = ask(api, stream=stream, include_reasoning=False)
         choice = reply.choice
         problems += [f"{name}: reasoning {choice.reasoning!r:.60}"] if choice.reasoning else []
         problems += [f"{name}: {problem}" for problem in tag_problems(choice)]
+        answers += bool((choice.content or "").strip())
         if not (choice.content or "").strip() and choice.finish != "length":
             problems.append(f"{name}: no content")
-    return say.problems(problems)
+    thoughts = bool((whole(api).choice.reasoning or "").strip())  # where nothing is thought, nothing is left out
+    return say.problems(problems, of=answers if thoughts else 0, what="thought and answer")
 
 
 @CHECKS.add("reasoning.token_count", "Reasoning tokens are counted", needs=["reasoning"])
@@ -360,21 +369,22 @@ def check_token_count(api: Api, say: Say) -> Verdict:
         problems.append(f"whole answer: {counted} reasoning tokens of {total}")
     streamed = ask(api, stream=True, max_tokens=6, stream_options={"include_usage": True})
     problems += differs("streamed, cut at 6: reasoning tokens", streamed.counts.reasoning, 6)
-    return say.problems(problems, whole=[counted, total])
+    return say.problems(problems, of=4, whole=[counted, total])
 
 
 @CHECKS.add("reasoning.with_tools", "Reasoning is split beside a tool call", action=ACTION, needs=["reasoning", "tools"])
 def check_with_tools(api: Api, say: Say) -> Verdict:
     """Tools offered: reasoning apart as ever, no tag in content or arguments; plain and streamed."""
-    problems = []
+    problems, ended = [], 0
     for name, stream in (("plain", False), ("streamed", True)):
         choice = ask(api, stream=stream, tools=[TOOL]).choice
+        ended += choice.finish != "length"
         problems += [f"{name}: {problem}" for problem in tag_problems(choice)]
         problems += [] if choice.reasoning else [f"{name}: no reasoning"]
         problems += [
             f"{name}: tag in the arguments of {c.name}" for c in choice.tool_calls if START in c.arguments or END in c.arguments
         ]
-    return say.problems(problems)
+    return say.problems(problems, of=ended, what="whole answer")
 
 
 @CHECKS.add(
@@ -394,7 +404,7 @@ def check_with_schema(api: Api, say: Say) -> Verdict:
         except (ValueError, RecursionError):
             value = None
         problems += [] if value in COLOURS else [f"{name}: content {choice.content!r:.60} is none of {COLOURS}"]
-    return say.problems(problems)
+    return say.problems(problems, of=2)
 
 
 # ---------------------------------------------------------------- the table
@@ -460,7 +470,7 @@ def check_parser_table(api: Api, say: Say) -> Sequence[Verdict]:
             continue
         problems = differs("reasoning", str(value.get("reasoning_text") or "").strip(), row.reasoning)
         problems += differs("content", str(value.get("text") or "").strip(), row.content)
-        verdicts.append(say.problems(problems, subject=row.id))
+        verdicts.append(say.problems(problems, row.id, of=2))
     return verdicts
 
 
@@ -472,4 +482,4 @@ def check_completions_unsplit(api: Api, say: Say) -> Verdict:
     problems = differs("status", exchange.status, 200)
     problems += [f"field {name} in a completion" for name in REASONING_FIELDS if choices[0].get(name)]
     problems += [] if isinstance(choices[0].get("text"), str) else ["no text"]
-    return say.problems(problems)
+    return say.problems(problems, of=sum(bool(choice.get("text")) for choice in choices))

@@ -13,7 +13,7 @@ from pytest_h20.core.errors import H20Error, TransportError, UsageError
 from pytest_h20.core.verdict import Limit, Origin, Verdict
 from pytest_h20.endpoint.client import CHAT, Api
 from pytest_h20.endpoint.context import EndpointContext
-from pytest_h20.endpoint.reply import SeenShape, UnexpectedAnswer, read_error
+from pytest_h20.endpoint.reply import REASONING_FIELDS, SeenShape, UnexpectedAnswer, read_error
 from pytest_h20.endpoint.wire import Wire
 from pytest_h20.engines.base import Version
 
@@ -45,7 +45,7 @@ def check_models(api: Api, say: Say) -> Verdict:
     problems = [] if api.ctx.model_id in ids else [f"serves {ids}, not {api.ctx.model_id!r}"]
     problems += differs("object", rows[0].get("object"), "model")
     problems += differs("owned_by", rows[0].get("owned_by"), api.ctx.shape.owned_by)
-    return say.problems(problems, models=[str(i) for i in ids])
+    return say.problems(problems, of=len(rows), models=[str(i) for i in ids])
 
 
 @CHECKS.add(
@@ -61,9 +61,10 @@ def check_max_model_len(api: Api, say: Say) -> Verdict:
     if api.ctx.max_model_len is None:
         if not isinstance(served, int) or served < 1:
             return say.fail(f"max_model_len is {served!r}, and the profile names none")
-        return say.held(served, Limit(kind="min", value=1, unit="tokens", origin=Origin(kind="builtin", detail="profile has none")))
+        limit = Limit(kind="min", value=1, unit="tokens", origin=Origin(kind="builtin", detail="profile has none"))
+        return say.held(served, limit, of=1)
     limit = Limit(kind="equal", value=api.ctx.max_model_len, unit="tokens", origin=Origin(kind="inventory", detail="max_model_len"))
-    return say.held(served, limit)
+    return say.held(served, limit, of=1)
 
 
 @CHECKS.add("endpoint.health", "/health on the head answers 200", action="see the engine's log; /health alone proves little")
@@ -72,7 +73,7 @@ def check_health(api: Api, say: Say) -> Verdict:
     problems = differs("status", api.get("/health").status, 200)
     dead = api.dead()
     problems += [f"no token: {dead}"] if dead else []
-    return say.problems(problems, health_means=api.ctx.shape.health)
+    return say.problems(problems, of=2, health_means=api.ctx.shape.health)
 
 
 @CHECKS.add(
@@ -97,7 +98,7 @@ def check_worker_is_no_head(api: Api, say: Say) -> Sequence[Verdict]:
                 verdicts.append(say.unknown(f"/health answered {health}, then: {error}", subject=node))
                 continue
         problems = [] if models != 200 else ["/v1/models answers 200: this node serves a model of its own"]
-        verdicts.append(say.problems(problems, subject=node, health_ignored=health, models_status=models))
+        verdicts.append(say.problems(problems, node, of=1, health_ignored=health, models_status=models))
     return verdicts
 
 
@@ -147,7 +148,7 @@ def check_version(api: Api, say: Say) -> Verdict:
         return say.fail(str(error))
     ours = str(api.ctx.parsed_version).split("+")[0]
     limit = Limit(kind="equal", value=ours, origin=Origin(kind="inventory", detail="version read in the image"))
-    return say.held(str(version).split("+")[0], limit)
+    return say.held(str(version).split("+")[0], limit, of=1)
 
 
 @CHECKS.add(
@@ -164,7 +165,7 @@ def check_auth(api: Api, say: Say) -> Verdict:
     wrong = api.raw("POST", CHAT, body, bare=True, headers={"Authorization": "Bearer h20-wrong-key"})
     problems = differs("status without a key", none.status, 401) + differs("status with a wrong key", wrong.status, 401)
     style = read_error(none.status, none.body).style
-    return say.problems(problems, error_style=style, health_open=api.raw("GET", "/health", bare=True).status == 200)
+    return say.problems(problems, of=2, error_style=style, health_open=api.raw("GET", "/health", bare=True).status == 200)
 
 
 @CHECKS.add(
@@ -179,6 +180,7 @@ def check_openai_client(api: Api, say: Say) -> Verdict:
     key = next((v.partition(" ")[2] for k, v in api.ctx.headers.items() if k.lower() == "authorization"), "") or "none"
     client = openai.OpenAI(base_url=api.ctx.base_url.rstrip("/") + "/v1", api_key=key, timeout=api.ctx.seconds(), max_retries=0)
     problems: list[str] = []
+    texts = 0
     try:
         with client:
             turn: Any = {"role": "user", "content": known_question()}
@@ -190,6 +192,7 @@ def check_openai_client(api: Api, say: Say) -> Verdict:
                 client.chat.completions.create(model=api.ctx.model_id, messages=[turn], max_tokens=8, temperature=0, stream=True)
             )
             problems += [] if chunks and any(c.choices and c.choices[0].finish_reason for c in chunks) else ["stream has no end"]
+            texts = sum(_says(c.choices[0].delta) for c in chunks if c.choices)
             problems += [] if client.models.list().data else ["models.list is empty"]
             try:
                 client.chat.completions.create(model=api.ctx.model_id, messages=[], max_tokens=1)
@@ -200,7 +203,12 @@ def check_openai_client(api: Api, say: Say) -> Verdict:
         raise TransportError(f"openai client: {error}") from None
     except Exception as error:  # a broken stream reaches users as an error of whatever is below the client
         problems.append(f"{type(error).__name__}: {error}")
-    return say.problems(problems, client=openai.__version__)
+    return say.problems(problems, of=texts, what="text", client=openai.__version__)
+
+
+def _says(message: Any) -> bool:
+    """Whether the client hands out text, in a field that it knows or in one of the engine's own."""
+    return any(getattr(message, name, None) for name in ("content", *REASONING_FIELDS))
 
 
 @CHECKS.add(
@@ -221,4 +229,4 @@ def check_dialect(api: Api, say: Say) -> Verdict:
         wanted = "null" if shape.truncated_content == "null" else "empty"
         problems += differs("content when cut in the reasoning", sorted(seen.empty_content), [wanted])
     problems += differs("tool_calls without any", sorted(seen.tool_calls), [shape.tool_calls_when_empty])
-    return say.problems(problems, seen=seen.to_dict(), seen_by_all_checks=api.seen.to_dict())
+    return say.problems(problems, of=2, seen=seen.to_dict(), seen_by_all_checks=api.seen.to_dict())

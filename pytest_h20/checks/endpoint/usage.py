@@ -31,14 +31,14 @@ def check_max_tokens(api: Api, say: Say) -> Verdict:
         ):
             problems += differs(f"{kind}, max_tokens {k}: completion_tokens", reply.ok().counts.completion, k)
             problems += differs(f"{kind}, max_tokens {k}: finish_reason", reply.choice.finish, "length")
-    return say.problems(problems)
+    return say.problems(problems, of=6)
 
 
 @CHECKS.add("endpoint.max_completion_tokens", "max_completion_tokens means the same as max_tokens", needs=["max_completion_tokens"])
 def check_max_completion_tokens(api: Api, say: Say) -> Verdict:
     """The newer name of the field, which the openai client uses for reasoning models."""
     reply = api.chat(known_question(), max_completion_tokens=5, ignore_eos=True)
-    return say.problems(differs("completion_tokens", reply.ok().counts.completion, 5))
+    return say.problems(differs("completion_tokens", reply.ok().counts.completion, 5), of=1)
 
 
 @CHECKS.add("endpoint.usage_prompt", "Prompt tokens of a token-id prompt are its length")
@@ -48,7 +48,7 @@ def check_usage_prompt(api: Api, say: Say) -> Verdict:
     for n in (1, 5, 64, 257):
         reply = api.complete(list(SMALL_IDS[:n]), max_tokens=1, ignore_eos=True)
         problems += differs(f"{n} ids: prompt_tokens", prompt_tokens(reply), n)
-    return say.problems(problems)
+    return say.problems(problems, of=4)
 
 
 @CHECKS.add("endpoint.usage_sum", "total_tokens is the sum of both")
@@ -61,7 +61,7 @@ def check_usage_sum(api: Api, say: Say) -> Verdict:
         "streamed chat": api.chat(known_question(), max_tokens=3, **how),
         "streamed completion": api.complete(list(SMALL_IDS[:9]), max_tokens=3, ignore_eos=True, **how),
     }
-    return say.problems([p for where, reply in replies.items() for p in _sum_problems(reply.ok().counts, where)])
+    return say.problems([p for where, reply in replies.items() for p in _sum_problems(reply.ok().counts, where)], of=len(replies))
 
 
 @CHECKS.add("endpoint.usage_tokenizer", "Prompt tokens agree with the server's tokenizer")
@@ -71,7 +71,7 @@ def check_usage_tokenizer(api: Api, say: Say) -> Verdict:
     counted = prompt_tokens(api.chat(messages, max_tokens=1))
     templated = api.chat_ids(messages)
     if templated is not None:
-        return say.problems(differs("prompt_tokens of the chat", counted, len(templated)), witness="/tokenize with messages")
+        return say.problems(differs("prompt_tokens of the chat", counted, len(templated)), of=1, witness="/tokenize with messages")
     text = "What is 17 * 23? 中文 and English."
     in_text = prompt_tokens(api.complete(text, max_tokens=1))
     if api.ctx.engine == "sglang":
@@ -81,7 +81,7 @@ def check_usage_tokenizer(api: Api, say: Say) -> Verdict:
         ids, witness = api.token_ids(text, special=True), str(api.ctx.shape.tokenize_route)
     if ids is None:
         return say.skip(f"{api.ctx.who} has no route that tells the tokens of a prompt")
-    return say.problems(differs("prompt_tokens of the text", in_text, len(ids)), witness=witness)
+    return say.problems(differs("prompt_tokens of the text", in_text, len(ids)), of=1, witness=witness)
 
 
 @CHECKS.add("endpoint.usage_stream", "include_usage sends one usage chunk, last and equal")
@@ -100,7 +100,7 @@ def check_usage_stream(api: Api, say: Say) -> Sequence[Verdict] | Verdict:
         stream = asked.stream
         if stream is not None and stream.objects and stream.objects[-1][1].get("choices") != []:
             problems.append("the usage chunk is not the last one before [DONE]")
-    return say.problems(problems, unasked_usage_chunks=len(silent.usage_chunks))
+    return say.problems(problems, of=len(asked.usage_chunks), unasked_usage_chunks=len(silent.usage_chunks))
 
 
 @CHECKS.add("endpoint.usage_continuous", "continuous_usage_stats counts on every chunk")
@@ -123,4 +123,4 @@ def check_usage_continuous(api: Api, say: Say) -> Verdict:
     problems += [] if numbers and numbers[-1] <= 12 and numbers[0] >= 0 else [f"the counts leave 0..12: {numbers}"]
     problems += differs("final completion_tokens", reply.counts.completion, 12)
     problems += [f"prompt_tokens changes: {d.usage.prompt}" for d in reply.deltas if d.usage and d.usage.prompt != 16][:1]
-    return say.problems(problems, counts=list(numbers))
+    return say.problems(problems, of=len(numbers), counts=list(numbers))

@@ -5,8 +5,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Mapping, Sequence
-
-from pydantic import JsonValue
+from typing import Any
 
 from pytest_h20.checks.endpoint.checking import CheckList, Say, differs
 from pytest_h20.checks.endpoint.questions import Question, grade, mixed, shipped
@@ -65,7 +64,7 @@ def check_sse_framing(api: Api, say: Say) -> Verdict:
             continue
         problems += [f"{name}: {problem}" for problem in stream_problems(exchange)]
         reads[name] = len(exchange.pieces)
-    return say.problems(problems, reads=dict(reads))
+    return say.problems(problems, of=sum(reads.values()), reads=dict(reads))
 
 
 def _unicode(name: str, text: str) -> None:
@@ -77,7 +76,7 @@ def _unicode(name: str, text: str) -> None:
             said = api.complete(text, max_tokens=1, echo=True, stream=stream).choice.said
             if not said.startswith(text):
                 problems.append(f"{kind}: {said[: len(text) + 8]!r} does not begin with {text!r}")
-        return say.problems(problems)
+        return say.problems(problems, of=2)
 
 
 for _name, _text in TEXTS.items():
@@ -87,16 +86,17 @@ for _name, _text in TEXTS.items():
 @CHECKS.add("endpoint.unicode_output", "Generated Chinese is whole characters, streamed and not")
 def check_unicode_output(api: Api, say: Say) -> Verdict:
     """Characters of several bytes are cut across tokens; no replacement character may reach a client, in no chunk."""
-    problems = []
+    problems, characters = [], 0
     for question in [q for q in shipped() if q.language == "zh"][:4]:
         for kind, stream in (("plain", None), ("streamed", True)):
             reply = api.chat(question.question, max_tokens=64, stream=stream)
             said = reply.choice.said
             # Cut by max_tokens, the last character may be half: that is not the server's fault.
             inner = said[:-1] if reply.choice.finish == "length" else said
+            characters += sum(not character.isascii() for character in inner)
             if "\ufffd" in inner:
                 problems.append(f"{question.id}, {kind}: replacement character in {said!r:.80}")
-    return say.problems(problems)
+    return say.problems(problems, of=characters, what="character of several bytes")
 
 
 @CHECKS.add("endpoint.long_line", "A very long line passes, plain and in one event")
@@ -108,7 +108,7 @@ def check_long_line(api: Api, say: Say) -> Verdict:
     for kind, stream in (("plain", None), ("streamed", True)):
         said = api.complete(text, max_tokens=1, echo=True, stream=stream).choice.said
         problems += [] if said.startswith(text) else [f"{kind}: {len(said)} characters came back, {len(text)} were sent"]
-    return say.problems(problems, characters=len(text))
+    return say.problems(problems, of=2, characters=len(text))
 
 
 @CHECKS.add("endpoint.huge_body", "A body of 8 MiB is served or refused, and nothing breaks")
@@ -123,7 +123,7 @@ def check_huge_body(api: Api, say: Say) -> Verdict:
     exchange = api.post(CHAT, body, deadline_s=api.ctx.seconds(2))
     problems = [] if exchange.status in (200, 400, 413, 422) else [f"status {exchange.status}: {exchange.body[:120]!r}"]
     dead = api.dead()
-    return say.problems(problems + ([f"afterwards: {dead}"] if dead else []), status=exchange.status)
+    return say.problems(problems + ([f"afterwards: {dead}"] if dead else []), of=1, status=exchange.status)
 
 
 @CHECKS.add("endpoint.slow_client", "A slow client is served and holds nobody up")
@@ -146,7 +146,7 @@ def check_slow_client(api: Api, say: Say) -> Verdict:
         problems += [] if reply.ok().choice.finish else [f"{kind}: no finish reason"]
         if reply.stream is not None:
             problems += [f"{kind}: {problem}" for problem in stream_problems(reply.exchange)]
-    return say.problems(problems)
+    return say.problems(problems, of=len(kinds))
 
 
 @CHECKS.add(
@@ -198,10 +198,10 @@ def check_disconnect(api: Api, say: Say) -> Verdict:
         if time.monotonic() - gone > 0.5:
             api.dead()
     freed_s = time.monotonic() - gone
-    facts: dict[str, JsonValue] = {"running_before": before, "running_during": during, "natural_end_s": round(natural_s, 3)}
+    facts: dict[str, Any] = {"running_before": before, "running_during": during, "natural_end_s": round(natural_s, 3)}
     if running is None or running > before:
         now = "an unknown number" if running is None else f"{running:g}"
-        return say.problems([f"after {freed_s:.1f} s still {now} running, {before:g} before"], "", **facts)
+        return say.problems([f"after {freed_s:.1f} s still {now} running, {before:g} before"], of=1, **facts)
     if freed_s > 0.5 * natural_s:
         return say.unknown(
             f"free after {freed_s:.2f} s, but it would have ended by itself after about {natural_s:.2f} s",
@@ -210,8 +210,7 @@ def check_disconnect(api: Api, say: Say) -> Verdict:
     return say.held(
         round(freed_s, 3),
         Limit(kind="max", value=patience, unit="s", origin=Origin(kind="builtin", detail="both engines look every second")),
-        "",
-        "",
+        of=1,
         **facts,
     )
 
@@ -242,7 +241,7 @@ def check_parallel(api: Api, say: Say) -> Verdict:
             f"only {len(answered)} of {len(questions)} questions were answered within {most} tokens: what is never said cannot be mixed up",
             action="give the inventory's endpoint.answer_tokens room for the model's thoughts",
         )
-    return say.problems(problems, answers_right=sum(g.right for g in grades), answers=len(grades))
+    return say.problems(problems, of=len(replies) // 2 + len(answered), answers_right=sum(g.right for g in grades), answers=len(grades))
 
 
 def _side_by_side(api: Api, questions: Sequence[Question], most: int) -> list[Reply]:

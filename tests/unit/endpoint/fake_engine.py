@@ -415,6 +415,7 @@ class _Handler(BaseHTTPRequestHandler):
         held = 0
         for token, finish in steps:
             text = "\ufffd" if fake.has("broken_characters") and token > OFFSET + 0x3000 else decode([token])
+            text = "" if fake.has("silent") else text
             step: dict[str, Any] = {"ids": [token], "finish": finish, "content": "", "reasoning": ""}
             if thinking and token == END:
                 thinking = False

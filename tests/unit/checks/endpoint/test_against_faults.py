@@ -184,6 +184,38 @@ def test_answers_of_a_model_that_thinks_longer_than_a_short_budget(faults: set[s
     assert said in verdict.reason
 
 
+OF_NO_TEXT = {
+    *(f"endpoint.{name}" for name in ("models", "max_model_len", "health", "version", "auth", "max_tokens", "max_completion_tokens")),
+    *(f"endpoint.usage_{name}" for name in ("prompt", "sum", "tokenizer", "stream", "continuous")),
+    *(f"endpoint.{name}" for name in ("roles", "multi_turn", "finish_reason", "n", "long_context", "needle", "tool_call", "sse_framing")),
+    *(f"endpoint.unicode_{name}" for name in ("chinese", "emoji", "right_to_left", "combining", "control")),
+    *(f"endpoint.{name}" for name in ("long_line", "huge_body", "slow_client", "disconnect")),
+    *("reasoning.not_fed_back", "reasoning.token_count", "reasoning.parser_table"),
+    *(f"endpoint.error_{case.name}" for case in CASES),
+}
+"""Checks of counts, forms, refusals and of text that is sent: what the model says is nothing to them."""
+
+
+@pytest.mark.parametrize("engine", ["vllm", "sglang"])
+@pytest.mark.parametrize("check", [c for c in ALL.values() if c.id not in OF_NO_TEXT], ids=lambda c: c.id)
+def test_an_engine_that_says_nothing_passes_no_check_of_text(check: Listed, engine: str) -> None:
+    """Every text is empty, every count and form is right: equal, whole, in order and without a tag, for nothing was looked at."""
+    verdicts = run(check, frozenset({"silent"}), engine)
+    assert not [v.text() for v in verdicts if v.status in (Status.PASS, Status.WARN)]
+
+
+@pytest.mark.parametrize("check", ["reasoning.no_tags", "reasoning.order", "reasoning.include_false", "reasoning.with_tools"])
+def test_a_thought_without_an_end_shows_nothing_about_its_end(check: str) -> None:
+    verdicts = run(ALL[check], frozenset({"thinks_for_ever"}))
+    assert [v.status for v in verdicts] == [Status.UNKNOWN], [v.text() for v in verdicts]
+    assert verdicts[0].looked_at == 0
+
+
+@pytest.mark.parametrize("check", list(ALL.values()), ids=lambda c: c.id)
+def test_a_pass_says_how_much_was_looked_at(check: Listed) -> None:
+    assert all(v.looked_at for v in run(check) if v.status is Status.PASS)
+
+
 def test_every_check_has_its_fault() -> None:
     assert set(ALL) - set(FAULTS) == {"endpoint.worker_is_no_head"}, "tested below with two servers"
 
