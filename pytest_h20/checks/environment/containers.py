@@ -318,12 +318,14 @@ def ports(say: Say, view: View) -> Iterable[Verdict]:
         return [say.skip("attached: the engine that is tested holds its ports")]
     if isinstance(x, Missing):
         return [say.missing(x)]
+    if not x and view.spec.transport == "ssh":
+        return [say.unknown("no listener is told at all, not even the SSH server we came through", "install iproute2 on the node")]
     told = []
     for port in wanted:
         busy = [y for y in x if y.port == port]
         owner = busy[0].owner if busy and busy[0].owner else "an unknown process (rights missing to name it)"
         limit = Limit(kind="max", value=0, unit="listeners", origin=builtin("the engine must be able to bind it"))
-        told.append(say.about(f"{view.name} :{port}").judge(len(busy), limit, reason=f"port {port} is taken by {owner}"))
+        told.append(say.about(f"{view.name} :{port}").judge(len(busy), limit, of=len(x) or 1, reason=f"port {port} is taken by {owner}"))
     return told
 
 

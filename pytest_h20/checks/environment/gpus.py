@@ -249,11 +249,11 @@ def gpu_clocks(say: Say, view: View) -> Verdict:
     if wanted is not None:
         low = _offenders(g.gpus, lambda x: x.app_clock != wanted)
         limit = Limit(kind="max", value=0, unit="GPUs", origin=inventory(f"gpu_clock_mhz = {wanted}"))
-        return say.judge(len(low), limit, reason=f"other clock: {', '.join(map(str, low))}")
+        return say.judge(len(low), limit, of=len(g.gpus), reason=f"other clock: {', '.join(map(str, low))}")
     low = _offenders(g.gpus, lambda x: x.max_clock is not None and (x.app_clock or 0) < x.max_clock)
     if low:
         return say.warn(len(low), f"application clock below the card's maximum: {', '.join(map(str, low))}")
-    return say.judge(0, Limit(kind="max", value=0, unit="GPUs", origin=builtin("the card's own maximum")))
+    return say.judge(0, Limit(kind="max", value=0, unit="GPUs", origin=builtin("the card's own maximum")), of=len(g.gpus))
 
 
 @node_check("environment.gpu_persistence", "Persistence mode", "gpus", action="nvidia-smi -pm 1, or start nvidia-persistenced")

@@ -404,6 +404,8 @@ def link_flaps(say: Say, rail: RailView) -> Verdict:
     changes = i.carrier_changes if i else None
     uptime = None if isinstance(s, Missing) else s.uptime_s
     details: dict[str, JsonValue] = {"carrier_changes": changes}
+    if i is None and not isinstance(n, Missing):
+        return say.skip(f"there is no interface {rail.rail.interface}: fabric.netdev judges that")
     if isinstance(log, Missing):
         # Without the log the counter still proves that there was no flap: two changes are coming up after boot.
         if changes is not None and changes <= 2:
@@ -553,6 +555,8 @@ def peermem_and_nccl(say: Say, view: View) -> Verdict:
     d, v = view.node.driver, view.node.image_versions
     if isinstance(d, Missing) or isinstance(v, Missing) or not v.nccl or not view.spec.rails:
         return say.skip("driver modules or the image's NCCL are not known, or there are no rails")
+    if not d.peermem:
+        return say.skip("no GPUDirect module is loaded: fabric.gpudirect judges that", v.nccl)
     numbers = tuple(int(x) for x in v.nccl.split(".")[:3] if re.fullmatch("[0-9]{1,9}", x))
     recognised = d.peermem != "nvidia_peermem" or numbers > (2, 22, 3)
     if not recognised:
