@@ -15,13 +15,13 @@ def _knob(name: str, knob: str, sentence: str, source: str, red: str, phrase: st
 
 
 FAULTS = (
-    _knob("not-split", "not_split", "Reasoning and answer are one text.", "F63: no parser, or an old one with the new template", "cut cut_anywhere lossless no_tags split split_stream user_tags with_schema", "no reasoning in any field"),
+    _knob("not-split", "not_split", "Reasoning and answer are one text.", "F63: no parser, or an old one with the new template", "cut cut_anywhere lossless no_tags order split split_stream user_tags with_schema", "no reasoning in any field"),
     _knob("tag-in-content", "tag_leaks", "</think> is left in the answer.", "F63, vllm#12999", "cut_anywhere lossless no_tags with_schema", "</think> in the content"),
     _knob("think-in-content", "think_in_content", "The answer begins with <think>.", "issue 3", "cut_anywhere no_tags", "<think> in the content"),
-    _knob("reasoning-null", "reasoning_null", "The reasoning field is always null.", "F63", "cut lossless split split_stream with_schema", "no reasoning in any field"),
+    _knob("reasoning-null", "reasoning_null", "The reasoning field is always null.", "F63", "cut cut_anywhere lossless order split split_stream user_tags with_schema", "no reasoning in any field"),
     _knob("fields-swapped", "fields_swapped", "The answer is in the reasoning field and the other way round.", "issue 3", "cut cut_anywhere lossless order separate_false user_tags with_schema", "after 47 chunks with content"),
-    _knob("never-closed", "never_closed", "The model never closes its reasoning.", "issue 3; F65", "lossless separate_false split split_stream", "no content"),
-    _knob("reasoning-leaks-into-next", "leaks_into_next", "An answer begins with the end of the one before.", "issue 3", "separate_false with_schema", "51 = 391"),
+    _knob("never-closed", "never_closed", "The model never closes its reasoning.", "issue 3; F65", "lossless no_tags order separate_false split split_stream", "no content"),
+    _knob("reasoning-leaks-into-next", "leaks_into_next", "An answer begins with the end of the one before.", "issue 3", "cut_anywhere separate_false with_schema", "51 = 391"),
     _knob("late-reasoning", "late_reasoning", "Reasoning comes back after the answer has begun.", "a parser without state", "cut_anywhere lossless order", "brings reasoning 'late' after"),
     _knob("eats-content", "eats_content", "A character of the answer gets lost in the split.", "a parser that strips too much", "lossless", "content is '39', not '391'"),
     _knob("cut-is-content", "cut_is_content", "Reasoning that was cut shows up as the answer.", "F65", "cut cut_anywhere", "beside unfinished reasoning"),
