@@ -1,6 +1,6 @@
 """What the HTTP API of each engine version looks like: fields, error bodies, health semantics, metrics names, surprises.
 
-Sources: ``S`` = read in released wheels (the project's engine facts, §1.4–1.5 and §2.3–2.6), ``R`` = recorded from real
+Sources: ``S`` = read in released wheels (E-api/E-rank1), ``R`` = recorded from real
 servers (SGLang 0.5.16, vLLM 0.24.0 and 0.32.0).
 """
 

@@ -22,7 +22,7 @@ def node_env(profile: Profile, node: NodePlan, engine: EngineName) -> dict[str, 
     """Environment of every process of this engine on one node.
 
     All of it goes into every container of every node: vLLM 0.7.2 forwards nothing to remote workers, later versions
-    forward differing sets (engine facts §1.7), SGLang forwards nothing. The profile's own entries win.
+    forward differing sets (E-env), SGLang forwards nothing. The profile's own entries win.
     """
     env = {
         "NCCL_DEBUG": "INFO",
@@ -112,7 +112,7 @@ def driver_limit(engine: EngineName, version: Version, facts: LaunchFacts, node:
 
     CUDA 13 needs R580; CUDA 12 runs on R525 and later by minor-version compatibility (NVIDIA's compatibility table).
     The image's own CUDA version is taken where known, else the release's wheels: CUDA 13 from vLLM 0.20 and
-    SGLang 0.5.11 on (engine facts §1.8).
+    SGLang 0.5.11 on (E-image).
     """
     image = facts.images.get(node)
     cuda = image.cuda if image and image.cuda else None
@@ -164,7 +164,7 @@ def common_refusals(
                 f"TP {profile.tensor_parallel} cuts the experts ({facts.expert_width} wide) into parts that "
                 f"block FP8 ({facts.block_n}) does not divide",
                 f"use TP ≤ {most}",
-                "engines §1.8",
+                "E-image",
                 flag="tensor-parallel-size",
             )
         )
@@ -268,7 +268,7 @@ def _flag_refusals(engine: EngineName, version: Version, flags: Mapping[str, obj
                     "unknown_reasoning_parser",
                     f"{engine} {version} has no reasoning parser {parser!r}",
                     hint,
-                    "engines §1.1/§2.1; vLLM spells deepseek_r1, SGLang deepseek-r1",
+                    "E-flags; vLLM spells deepseek_r1, SGLang deepseek-r1",
                     flag="reasoning-parser",
                 )
             )
@@ -278,11 +278,11 @@ def _flag_refusals(engine: EngineName, version: Version, flags: Mapping[str, obj
 REMOVED_FLAGS: Mapping[EngineName, Mapping[str, tuple[str, str, str]]] = {
     # flag: (first version without it, what to do instead, source). Flags that are translated do not stand here.
     "vllm": {
-        "enable-reasoning": ("0.10.0", "remove it: --reasoning-parser alone is enough since 0.9.0", "F22; engines §1.1"),
-        "max-seq-len-to-capture": ("0.11.0", "remove it: the V0 engine that used it is gone", "engines §1.1"),
-        "swap-space": ("0.18.0", "remove it: V1 does not swap", "engines §1.1"),
-        "num-scheduler-steps": ("0.10.1", "remove it: multi-step scheduling is gone", "engines §1.1"),
-        "device": ("0.10.0", "remove it: the build decides the device", "engines §1.1"),
+        "enable-reasoning": ("0.10.0", "remove it: --reasoning-parser alone is enough since 0.9.0", "F22; E-flags"),
+        "max-seq-len-to-capture": ("0.11.0", "remove it: the V0 engine that used it is gone", "E-flags"),
+        "swap-space": ("0.18.0", "remove it: V1 does not swap", "E-flags"),
+        "num-scheduler-steps": ("0.10.1", "remove it: multi-step scheduling is gone", "E-flags"),
+        "device": ("0.10.0", "remove it: the build decides the device", "E-flags"),
         "guided-decoding-backend": ("0.11.0", "remove it: the default backend is used", "parser of vllm 0.11.0"),
     },
     "sglang": {},

@@ -1,6 +1,6 @@
 """SGLang 0.4.4 … 0.5.23: the same command on every node, told apart by its rank. Pure, no I/O.
 
-Version facts: the project's engine facts §2 (read in released wheels), the stored argument parsers, and recordings of 0.5.16.
+Version facts: E-flags (read in released wheels), the stored argument parsers, and recordings of 0.5.16.
 """
 
 from __future__ import annotations
@@ -186,7 +186,7 @@ class SglangDialect:
                     "dist_port_is_http_port",
                     f"HTTP port {profile.http_port} is also used for the rendezvous (--dist-init-addr port {profile.dist_port})",
                     "give them different numbers: the HTTP bind would fail only after the whole load",
-                    "F11; engines §2.2",
+                    "F11; E-ports",
                     flag="dist-init-addr",
                 )
             )
@@ -209,7 +209,7 @@ class SglangDialect:
                     "reasoning_parser_too_early",
                     f"SGLang {v} has no --reasoning-parser (came with {OLDEST})",
                     f"use {OLDEST} or later",
-                    "engines §2.1",
+                    "E-flags",
                     flag="reasoning-parser",
                 )
             )
@@ -220,7 +220,7 @@ class SglangDialect:
                     "dp_attention_without_dp",
                     "--enable-dp-attention needs the number of DP groups",
                     "add dp: N (or attn-dp-size from 0.5.22 on)",
-                    "engines §2.1",
+                    "E-flags",
                     flag="enable-dp-attention",
                 )
             )

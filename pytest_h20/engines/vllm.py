@@ -1,6 +1,6 @@
 """vLLM 0.7.2 … 0.33.0: with Ray as in the write-up, or by itself over several nodes (≥ 0.11.1). Pure, no I/O.
 
-Version facts: the project's engine facts §1 (read in released wheels) and the stored argument parsers.
+Version facts: E-flags (read in released wheels) and the stored argument parsers.
 """
 
 from __future__ import annotations
@@ -266,7 +266,7 @@ class VllmDialect:
                     "native_too_early",
                     f"vLLM {v} cannot span nodes without Ray (--nnodes came with {NATIVE_SINCE})",
                     "use mode: ray",
-                    "engines §1.1",
+                    "E-flags",
                     flag="nnodes",
                 )
             )
@@ -296,7 +296,7 @@ class VllmDialect:
                     "max_num_batched_tokens_too_small",
                     f"without chunked prefill one batch ({batched} tokens) must hold the longest prompt ({length})",
                     "raise max-num-batched-tokens to max-model-len",
-                    "engines §1.1",
+                    "E-flags",
                     flag="max-num-batched-tokens",
                 )
             )
@@ -357,7 +357,7 @@ class VllmDialect:
         return found
 
     def _env_refusals(self, profile: Profile, nodes: tuple[NodePlan, ...]) -> list[Refusal]:
-        """0.17.1–0.20 copy the head's NCCL_* over the worker's own, so they must not differ (engine facts §1.7)."""
+        """0.17.1–0.20 copy the head's NCCL_* over the worker's own, so they must not differ (E-env)."""
         envs = {node.name: {k: v for k, v in node_env(profile, node, "vllm").items() if k.startswith("NCCL_")} for node in nodes}
         head, *rest = envs.values()
         differing = sorted({key for env in rest for key in head.keys() | env.keys() if head.get(key) != env.get(key)})
@@ -368,7 +368,7 @@ class VllmDialect:
                 "ray_overwrites_node_env",
                 f"vLLM {self.version} with Ray copies the head's {', '.join(differing)} over the other node's",
                 "use mode: native, or vLLM 0.21 and later",
-                "engines §1.7",
+                "E-env",
             )
         ]
 

@@ -183,7 +183,7 @@ def parse_engine_addresses(text: str) -> tuple[EngineAddress, ...]:
     return found
 
 
-# The rules of both engines, from reading them (research/engines.md 1.7 and 2.4): 8.8.8.8 is never contacted, a UDP "connect"
+# The rules of both engines, from reading them (E-env): 8.8.8.8 is never contacted, a UDP "connect"
 # only asks the routing table.
 ENGINE_ADDRESS = Probe(
     "engine_address",
@@ -260,7 +260,7 @@ def address_rule(engine: str, version: str) -> str:
 def gpu_driver_floor(cuda: str) -> str:
     """The oldest driver branch that runs a CUDA release without a compat package: CUDA 13 R580, CUDA 12 R525, CUDA 11 R450.
 
-    Source: NVIDIA's minor-version compatibility table (research/engines.md 1.8).
+    Source: NVIDIA's minor-version compatibility table (E-image).
     """
     major = cuda.split(".", 1)[0]
     return {"13": "580", "12": "525", "11": "450"}.get(major, "")

@@ -19,7 +19,7 @@ ARGUMENTS = (
         r"|[Ii]nvalid reasoning parser|[Uu]nsupported reasoning parser",
         "the reasoning parser's name is not known to this version",
         "vLLM spells it deepseek_r1, SGLang deepseek-r1",
-        "engines §1.1/§2.1; recorded (0.24, 0.32, 0.5.16)",
+        "E-flags; recorded (0.24, 0.32, 0.5.16)",
         stage="arguments",
     ),
     cause(
@@ -45,7 +45,7 @@ ARGUMENTS = (
         r"--enable-reasoning requires --reasoning-parser",
         "--enable-reasoning was given without a parser",
         "add --reasoning-parser deepseek_r1",
-        "engines §1.1 (vLLM 0.7.2)",
+        "E-flags (vLLM 0.7.2)",
         stage="arguments",
     ),
     cause(
@@ -90,7 +90,7 @@ ARGUMENTS = (
         r"|max_tokens_per_mm_item \(\d+\) is larger than max_num_batched_tokens",
         "chunked prefill is off and one batch cannot hold the longest prompt",
         "raise --max-num-batched-tokens to --max-model-len, or leave chunked prefill on",
-        "engines §1.1",
+        "E-flags",
         stage="arguments",
     ),
     cause(
@@ -101,7 +101,7 @@ ARGUMENTS = (
         r"|must be divisible by (?:tensor parallel size|tp_size)|AssertionError: \d+ is not divisible by \d+",
         "the model's shapes cannot be cut into this many parts",
         "choose a tensor parallel size that divides the shapes (R1 block FP8: at most 16)",
-        "engines §1.8",
+        "E-image",
         stage="loading",
     ),
     cause(

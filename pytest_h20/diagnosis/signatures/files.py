@@ -81,7 +81,7 @@ FILES = (
         r"version https://git-lfs\.github\.com|git-lfs.*pointer",
         "the weight files are Git LFS pointers",
         "fetch the content: git lfs pull",
-        "weights §5",
+        "E-weights",
         stage="loading",
     ),
     cause(

@@ -10,7 +10,7 @@ SYMPTOMS = (
         r"Engine core initialization failed|Failed core proc\(s\)|Engine process failed to start"
         r"|EngineCore failed to start",
         "vLLM's engine did not start",
-        "nccl-logs §8",
+        "E-nccl",
         "vllm",
     ),
     symptom(
@@ -124,14 +124,14 @@ WAITING = (
         r"|KV Cache is allocated|Memory pool end|GPU KV cache size",
         "memory is being measured and the KV cache laid out",
         "wait",
-        "engines §1.3",
+        "E-log",
     ),
     wait(
         "warmup",
         r"init engine \(profile|Uvicorn running on|Application startup complete|Warming up" r"|max_total_num_tokens=",
         "the server is warming up",
         "wait; SGLang is ready only with its own ready line",
-        "engines §2.5",
+        "E-log",
     ),
     wait(
         "engine_starting",
@@ -139,7 +139,7 @@ WAITING = (
         r"|Automatically detected platform|Initializing a V[01] LLM engine|█  version",
         "the engine has just started",
         "wait",
-        "engines §1.3",
+        "E-log",
     ),
 )
 
@@ -163,13 +163,13 @@ HINTS = (
         r"exceeds available GPUs|is bigger than a reserved number of GPUs",
         "normal for TP16 over 8+8 GPUs",
         "nothing",
-        "corpus; engines §1.3",
+        "corpus; E-log",
     ),
     hint(
         "host_ip_ignored",
         r"HOST_IP.*(?:ignored|deprecated|not be used)|Found HOST_IP",
         "vLLM ignores HOST_IP",
         "set VLLM_HOST_IP",
-        "engines §1.7",
+        "E-env",
     ),
 )
