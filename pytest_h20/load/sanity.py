@@ -20,6 +20,8 @@ SGLANG_REFRESH_STEPS = 40
 COUNTER_LIMIT = 0.01
 """The server's own token counter against the sum of its usages."""
 CLOCK_STEP_S = 0.5
+STARVED_S = 0.005
+"""A reference server that sends later than this was starved of CPU, and so was the client beside it."""
 
 
 def check(result: CellResult, tpot_floor_ms: float | None = None) -> tuple[Finding, ...]:
@@ -97,6 +99,9 @@ def littles_law(result: CellResult) -> Finding:
     text = (
         f"{result.flight.mean:.2f} requests in flight against {product:.2f} by throughput x latency ({100 * off:+.1f} %)"
     )
+    if off < -LITTLE_LIMIT and result.requests.complete:
+        noticed = 1e3 * result.flight.mean * whole.seconds / result.requests.complete - result.e2e.mean
+        text += f": answers had arrived {noticed:.0f} ms before this client noticed, the machine it runs on is too busy"
     if abs(off) > LITTLE_LIMIT:
         return Finding("littles_law", "failed", text, product, result.flight.mean, "requests")
     steady = result.flight.steady_mean
@@ -241,6 +246,8 @@ def client(result: CellResult) -> Finding:
     text = ", ".join(f"{name} {100 * error:+.2f} %" for name, error in parts if error is not None)
     if own.concurrency < result.cell.concurrency:
         return Finding("client", "unknown", f"checked at {own.concurrency} streams only ({text})", own.worst, own.limit)
+    if own.saturated and own.server_lag_s > STARVED_S:
+        text += f"; the server of that check sent {1e3 * own.server_lag_s:.0f} ms late itself: this machine is too busy"
     if own.saturated:
         return Finding("client", "failed", f"client saturated: its own error is {text}", own.worst, own.limit)
     return Finding("client", "ok", f"the client's own error at {own.concurrency} streams: {text}", own.worst, own.limit)

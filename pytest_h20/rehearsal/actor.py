@@ -253,6 +253,7 @@ class Actor:
             Timing(rows, self.scale, self.http),
             config_of(self.http, self.kind, self.served, max_len, metrics),
             self.state / f"tokens-{os.getpid()}",
+            self.state / f"late-{os.getpid()}",
             self.print,
             self._completion if self.http.get("completion_kills") else lambda: None,
         )

@@ -27,6 +27,7 @@ class Rehearsal:
     world: World
     state_dir: Path | None = None
     _state: State | None = field(default=None, repr=False)
+    _late_seen: dict[str, int] = field(default_factory=dict, repr=False)
 
     @classmethod
     def load(cls, scenario: str, faults: Sequence[str], state_dir: Path | None = None) -> Rehearsal:
@@ -54,6 +55,13 @@ class Rehearsal:
     def client_check(self, found: SelfCheck) -> SelfCheck:
         """The load generator's self-check as a fault of the sending machine would leave it."""
         return replace(found, tpot_error=self.world.client_error) if self.world.client_error else found
+
+    def late(self) -> list[tuple[float, float]]:
+        """How late (wall s) the first and the last token of each request left the stand-in since this was asked last."""
+        if self._state is None:
+            return []
+        found, self._late_seen = self._state.lates(self._late_seen)
+        return found
 
     def nodes(self) -> dict[str, StandInNode]:
         """The stand-in nodes by name."""

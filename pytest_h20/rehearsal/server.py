@@ -9,6 +9,7 @@ token by token at the same speed. Knobs beside those of ``replies.py``:
 ``stall_every``                   every so many-th request of a load goes silent half-way
 ``short``                         load gets only this part of the tokens it asked for (early end)
 ``double_count``                  usage of a load says twice the tokens
+``late_s``                        the machine itself keeps each of the last eight of a load back for so long (s)
 ``cache_hit_rate``                part of the prompts that /metrics and usage say came from the prefix cache
 ``running_cap``                   /metrics never tells more running requests than this
 ``batch``                         requests beyond so many wait
@@ -35,6 +36,9 @@ LOAD_TOKENS = 64
 """A streamed request for at least so many tokens of exact length is load."""
 
 NEVER_S = 1e6
+
+CROWD_KEPT = 8
+"""``late_s`` keeps back so many: a crowd would take minutes."""
 
 CROWDED, TOKENS_WHEN_CROWDED = 64, 4
 """From so many requests at a time on, so many tokens come in one event."""
@@ -70,6 +74,7 @@ def config_of(knobs: Mapping[str, Any], engine: str, model: str, max_len: int, m
 class EngineServer(ReferenceServer):
     """Rank 0 (or the API server). ``tokens_file``: where the tokens processed so far are written, before a client can know.
 
+    ``late_file``: a line per request of a load, how late (s) its first and its last tokens left, written likewise.
     ``log``: takes access-log lines. ``on_completion``: called when a generation begins.
     """
 
@@ -79,6 +84,7 @@ class EngineServer(ReferenceServer):
         timing: Timing,
         config: ReferenceConfig,
         tokens_file: Path,
+        late_file: Path,
         log: Callable[[str], None],
         on_completion: Callable[[], None] = lambda: None,
     ) -> None:
@@ -92,6 +98,9 @@ class EngineServer(ReferenceServer):
         self._log = log
         self._on_completion = on_completion
         self._tokens = os.open(tokens_file, os.O_RDWR | os.O_CREAT, 0o600)
+        self._lates = os.open(late_file, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+        self._due = 0.0
+        self._late_first: dict[int, float] = {}
         self._leaked = 0
 
     # ------------------------------------------------------------------ routes
@@ -231,6 +240,20 @@ class EngineServer(ReferenceServer):
             self._prepare(stream)
         return super()._first_due(stream)
 
+    # ------------------------------------------------------------------ how late this machine lets us be
+    def _emit(self, stream: Stream, due: float) -> bool | None:
+        self._due = due
+        ends = not isinstance(stream.generation, Scripted) and stream.generation.output_tokens - stream.sent <= stream.per_event
+        if due and ends and self.running <= CROWD_KEPT:
+            time.sleep(float(self.knobs.get("late_s", 0.0)))
+        if due and stream.sent == 0:
+            self._late_first[stream.index] = time.monotonic() - due
+        return super()._emit(stream, due)
+
+    def _tell_late(self, stream: Stream) -> None:
+        first, last = self._late_first.pop(stream.index, 0.0), time.monotonic() - self._due if self._due else 0.0
+        os.write(self._lates, b"%.6f %.6f\n" % (max(0.0, first), max(0.0, last)))
+
     # ------------------------------------------------------------------ scripted answers
     def stream_head(self, stream: Stream) -> bytes:
         """The headers of a stream."""
@@ -254,6 +277,7 @@ class EngineServer(ReferenceServer):
             self._count(stream.sent)
             return generation.answer.tail
         self._count(stream.sent)
+        self._tell_late(stream)
         return super()._tail(stream)
 
     def _usage(self, generation: Generation, count: int, final: bool) -> dict[str, Any]:

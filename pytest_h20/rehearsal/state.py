@@ -6,7 +6,7 @@ import contextlib
 import fcntl
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -116,6 +116,18 @@ class State:
             with path.open("ab") as file:
                 file.write(b".")
         return path.stat().st_size if path.exists() else 0
+
+    def lates(self, seen: Mapping[str, int]) -> tuple[list[tuple[float, float]], dict[str, int]]:
+        """How late (s) first and last tokens of each request left since ``seen``, and what is seen now (bytes by file)."""
+        found, now = [], dict(seen)
+        for path in sorted(self.folder.glob("late-*")):
+            with path.open("rb") as file:
+                file.seek(seen.get(path.name, 0))
+                lines = file.read()
+            lines = lines[: lines.rfind(b"\n") + 1]
+            now[path.name] = seen.get(path.name, 0) + len(lines)
+            found += [(float(first), float(last)) for first, last in map(bytes.split, lines.splitlines())]
+        return found, now
 
     def tokens(self) -> int:
         """Tokens that all engines of this rehearsal have processed."""

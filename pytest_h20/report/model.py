@@ -80,6 +80,52 @@ class StateChange(_Frozen):
     note: str = ""
 
 
+class Late(_Frozen):
+    """How late the machine of the run itself was with a cell: ms of model time, means over its requests.
+
+    ``first_ms``, ``last_ms``: when the stand-in's first and last tokens left, after they were due; ``most_ms``: the latest of them.
+    ``client_ms``: until this client noticed that an answer had ended, after it had arrived. ``answer_ms``: mean E2E, to compare.
+    """
+
+    first_ms: float = 0.0
+    last_ms: float = 0.0
+    most_ms: float = 0.0
+    client_ms: float = 0.0
+    answer_ms: float = 0.0
+
+    @property
+    def share(self) -> float:
+        """The part of the time of a request that is nobody's but this machine's."""
+        return (self.last_ms + self.client_ms) / self.answer_ms if self.answer_ms else 0.0
+
+    @property
+    def words(self) -> str:
+        """The cause in one sentence."""
+        parts = [
+            f"{who} was late by {ms:.0f} ms a request"
+            for who, ms in (("the stand-in", max(self.first_ms, self.last_ms)), ("this client", self.client_ms))
+            if ms > 0.01 * self.answer_ms
+        ]
+        return f"{' and '.join(parts) or 'the stand-in was late'} (mean E2E {self.answer_ms:.0f} ms): this machine is too busy to measure"
+
+    def without(self, metric: str, value: float, cell: Cell) -> float:
+        """The figure as it may have been on a machine that keeps its time: the means are right, of the rest it is the best case."""
+        _, _, name = metric.removesuffix("_ms").rpartition("_")
+        if metric.endswith("throughput"):
+            # The latest stream ends the measurement: by its own lateness in one wave, by that of all its turns in several.
+            lost = max(self.most_ms, (self.last_ms + self.client_ms) * cell.requests / cell.concurrency)
+            return value * 1e3 * cell.seconds / max(1.0, 1e3 * cell.seconds - lost) if cell.seconds else value
+        mean = metric.startswith("mean_")
+        tokens = max(1, cell.output_len - 1)
+        late = {
+            "ttft": self.first_ms if mean else self.most_ms,
+            "e2e": self.last_ms if mean else self.most_ms,
+            "tpot": (max(0.0, self.last_ms - self.first_ms) if mean else self.most_ms) / tokens,
+            "itl": max(0.0, self.last_ms - self.first_ms) / tokens if mean else self.most_ms,
+        }
+        return value - late.get(name, 0.0)
+
+
 class Cell(_Frozen):
     """One load cell: input length x output length x concurrency, with its figures and what they are held against.
 
@@ -112,6 +158,7 @@ class Cell(_Frozen):
     status: Status = Status.UNKNOWN
     reason: str = ""
     file: str = ""
+    late: Late | None = Field(None, description="of a rehearsal: how late its own machine was")
 
     @property
     def name(self) -> str:
@@ -127,6 +174,10 @@ class Cell(_Frozen):
         """A figure by name, or None when it was not measured."""
         value: float | None = getattr(self, metric) if metric in METRICS else self.more.get(metric)
         return value
+
+    def with_figure(self, metric: str, value: float) -> Cell:
+        """The cell with another value of one figure."""
+        return self.model_copy(update={metric: value} if metric in METRICS else {"more": {**self.more, metric: value}})
 
 
 class RailTraffic(_Frozen):

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator
+import statistics
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -19,7 +20,7 @@ from pytest_h20.load.roofline import DEEPSEEK_R1, H20, Fabric, decode_bound, gpu
 from pytest_h20.load.run import CellInterrupted, run_cell
 from pytest_h20.load.selfcheck import self_check
 from pytest_h20.probes.script import Missing
-from pytest_h20.report.model import METRICS
+from pytest_h20.report.model import METRICS, Late
 from pytest_h20.report.model import Cell as CellRecord
 from pytest_h20.report.requests import intervals, read_requests, windows
 from pytest_h20.run.bringup import key
@@ -37,6 +38,10 @@ SELFCHECK_TRIES = 3
 
 REPEAT_TRIES = 3
 """A repeat of a calibration that cannot be believed is measured again, up to so often in all: hours hang on it."""
+
+
+LATE_SHARE = 0.02
+"""From this part of a request's time on, this machine's own lateness is told as the cause of what could not be measured."""
 
 
 class NotRun(H20Error):
@@ -59,6 +64,7 @@ class Load:
     subfolder: str = ""
     _checks: dict[int, SelfCheck] = field(default_factory=dict)
     _warm: set[tuple[int, int]] = field(default_factory=set)
+    _late: dict[str, Late] = field(default_factory=dict)
 
     @property
     def repeats(self) -> tuple[int, ...]:
@@ -82,11 +88,16 @@ class Load:
         """
         self._engine_lives(cell)
         plan = self.plan(cell, repeat, attempt)
+        rehearsal = self.session.rehearsal
+        if rehearsal is not None:
+            rehearsal.late()
         try:
             result = self._measure(cell, plan)
         except CellInterrupted as stop:
             self._keep(stop.result, repeat)
             raise
+        if rehearsal is not None:
+            self._late[_stem(cell, repeat)] = lateness(result, rehearsal.late(), self.session.clock.scale)
         self._warm.add(_shape(cell))
         self.done += 1
         self._keep(result, repeat)
@@ -267,14 +278,15 @@ class Load:
             blog=blog,
             floor={} if floor is None else {"mean_tpot_ms": floor, "output_throughput": 1e3 * cell.concurrency / floor},
             status=Status.UNKNOWN if blockers or not result.sanity else Status.PASS,
-            reason="; ".join(f"{f.rule}: {f.text}" for f in blockers),
+            reason=why_doubted(blockers, self._late.get(_stem(cell, repeat))),
             file=f"load/{key(self.label)}/{_stem(cell, repeat)}.json",
+            late=self._late.get(_stem(cell, repeat)),
         )
 
     def judge(self, result: CellResult, repeat: int = 0) -> list[Verdict]:
         """Sanity first, then the limits. Records the cell for the report."""
         record = self.record(result, repeat)
-        verdicts = [sanity_verdict(result, self.label, record.file)]
+        verdicts = [sanity_verdict(result, self.label, record.file, record.late)]
         if record.status is not Status.UNKNOWN:
             verdicts += self._limit_verdicts(record)
             slo = Slo(self.settings.slo_ttft_ms, self.settings.slo_tpot_ms)
@@ -326,6 +338,27 @@ def doubts(result: CellResult) -> list[Finding]:
     return [f for f in result.blockers if not (unchecked and f.rule == "client" and f.status == "unknown")]
 
 
+def lateness(result: CellResult, stand_in: Sequence[tuple[float, float]], scale: float) -> Late:
+    """How late this machine was with a cell. ``stand_in``: wall s of the first and the last token of each request."""
+    to_ms = 1e3 * scale
+    firsts, lasts = [a * to_ms for a, _ in stand_in] or [0.0], [b * to_ms for _, b in stand_in] or [0.0]
+    answer, complete = result.e2e.mean or 0.0, result.requests.complete
+    held = 1e3 * result.flight.mean * result.whole.seconds / complete if result.whole is not None and complete else 0.0
+    return Late(
+        first_ms=statistics.fmean(firsts),
+        last_ms=statistics.fmean(lasts),
+        most_ms=max(*firsts, *lasts),
+        client_ms=max(0.0, held - answer),
+        answer_ms=answer,
+    )
+
+
+def why_doubted(blockers: Sequence[Finding], late: Late | None) -> str:
+    """The rules that a cell does not keep; first the cause, when this machine was late with a rehearsal."""
+    rules = "; ".join(f"{f.rule}: {f.text}" for f in blockers)
+    return f"{late.words}; {rules}" if rules and late is not None and late.share > LATE_SHARE else rules
+
+
 def slo_verdict(result: CellResult, slo: Slo, share: float, label: str, file: str) -> Verdict:
     """``load.slo_*``: enough of all requests sent kept every limit that is set."""
     given = ", ".join(f"{name} {value:g} ms" for name, value in (("TTFT", slo.ttft_ms), ("TPOT", slo.tpot_ms)) if value)
@@ -341,7 +374,7 @@ def slo_verdict(result: CellResult, slo: Slo, share: float, label: str, file: st
     )
 
 
-def sanity_verdict(result: CellResult, label: str, file: str) -> Verdict:
+def sanity_verdict(result: CellResult, label: str, file: str, late: Late | None = None) -> Verdict:
     """A cell that fails sanity is "could not measure": neither red nor green by its figures."""
     blockers = doubts(result)
     saturated = [f for f in blockers if f.rule == "client"]
@@ -352,7 +385,7 @@ def sanity_verdict(result: CellResult, label: str, file: str) -> Verdict:
         subject=f"{label} {result.cell.id}" if label else result.cell.id,
         measured=len(blockers),
         unit="failed rules",
-        reason="; ".join(f"{f.rule}: {f.text}" for f in blockers),
+        reason=why_doubted(blockers, late),
         action=(
             "send the load from a stronger machine, or with --h20-load-from=NODE"
             if saturated

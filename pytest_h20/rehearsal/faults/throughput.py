@@ -16,6 +16,8 @@ FAULTS = (
     _fault("slow-prefill", "The first token takes eight times as long.", "chunked prefill set too small", http(ttft_factor=8.0), "output_throughput", "throughput"),
     _fault("one-cell-12-percent-slow", "One cell is 12 % below its limit.", "issue 3", http(cell_factor={"in128-out128-c8": 1 / (0.88 * 0.9)}),
            "output_throughput mean_tpot_ms", "c8"),
+    _fault("own-machine-too-busy", "The rehearsal's own machine is so busy that the stand-in is late: nobody's fault, and nothing measured.", "issue 3: load 8 on two cores",
+           http(late_s=0.1), "output_throughput mean_tpot_ms", "this machine is too busy to measure"),
     _fault("stalls", "Some streams go silent half-way.", "F18, F69", http(stall_every=50), "sanity", "finished", "quick@60"),
     _fault("early-eos", "Answers end before their exact length.", "ignore_eos is ignored", http(short=0.7), "sanity", "another output length"),
     _fault("double-count", "The server counts every token twice.", "speculative decoding counted wrongly", http("double_count"), "sanity", "another output length"),

@@ -5,7 +5,7 @@ import pytest
 from pytest_h20.checks.throughput import judge_cell
 from pytest_h20.config.limits import LimitFile, parse_limits
 from pytest_h20.core.verdict import Status
-from pytest_h20.report.model import Cell
+from pytest_h20.report.model import Cell, Late
 
 PLAIN = """
 name: x
@@ -74,3 +74,67 @@ def test_the_next_step_names_the_runs_in_the_order_the_command_takes_them() -> N
     *_, first, second = verdict.action.split(" compare ", 1)[1].split()
     args = _parser().parse_args([first, second])
     assert (args.old, args.new) == ("EARLIER", "THIS")
+
+
+# ---------------------------------------------------------------- the machine of a rehearsal was late
+
+ALL = """
+name: x
+origin: {kind: file}
+cells: [{input: 128, output: 128, concurrency: 4, output_throughput: 100, mean_ttft_ms: 300, mean_tpot_ms: 40, p99_ttft_ms: 400}]
+metrics:
+  output_throughput: {kind: min, unit: tok/s}
+  mean_ttft_ms: {kind: max, unit: ms}
+  mean_tpot_ms: {kind: max, unit: ms}
+  p99_ttft_ms: {kind: max, unit: ms}
+"""
+LATE = Late(first_ms=60, last_ms=700, most_ms=900, answer_ms=6000)
+
+
+def late(late: Late | None = LATE, throughput: float = 92.0, tpot: float = 44.0) -> Cell:
+    """A cell that misses every limit by about as much as its machine was late."""
+    return cell(throughput, requests=4, seconds=6.0, mean_ttft_ms=340.0, mean_tpot_ms=tpot, more={"p99_ttft_ms": 1100.0}, late=late)
+
+
+def test_what_only_lateness_explains_could_not_be_measured() -> None:
+    found = judge_cell(late(), limits(ALL))
+    assert {v.check.removeprefix("throughput."): v.status for v in found} == dict.fromkeys(
+        ("output_throughput", "mean_ttft_ms", "mean_tpot_ms", "p99_ttft_ms"), Status.UNKNOWN
+    )
+    assert found[0].reason == "the stand-in was late by 700 ms a request (mean E2E 6000 ms): this machine is too busy to measure"
+    assert "rehearse again" in found[0].action
+    assert found[0].measured == 92.0, "the figure itself stays"
+
+
+def test_a_miss_that_is_larger_than_the_lateness_fails() -> None:
+    slow = outcome(late(throughput=60.0, tpot=90.0), ALL)
+    assert slow["throughput.output_throughput"] is slow["throughput.mean_tpot_ms"] is Status.FAIL
+
+
+def test_a_machine_that_kept_its_time_excuses_nothing() -> None:
+    for kept in (None, Late(answer_ms=6000)):
+        assert set(outcome(late(late=kept), ALL).values()) == {Status.FAIL}
+
+
+def test_what_holds_on_a_late_machine_holds() -> None:
+    assert outcome(cell(101.0, late=LATE))["throughput.output_throughput"] is Status.PASS
+
+
+def test_a_drop_against_a_baseline_is_excused_alike() -> None:
+    assert outcome(cell(85.0), CALIBRATED)["throughput.output_throughput"] is Status.FAIL
+    late = {"late": Late(last_ms=900, answer_ms=6000), "requests": 4, "seconds": 6.0}
+    assert outcome(cell(85.0, **late), CALIBRATED)["throughput.output_throughput"] is Status.UNKNOWN
+    assert outcome(cell(60.0, **late), CALIBRATED)["throughput.output_throughput"] is Status.FAIL
+
+
+def test_a_client_that_was_late_is_named() -> None:
+    words = Late(client_ms=500, answer_ms=6000).words
+    assert words == "this client was late by 500 ms a request (mean E2E 6000 ms): this machine is too busy to measure"
+    turns = cell(60.0, requests=40, seconds=65.0)
+    assert Late(client_ms=500, answer_ms=6000).without("output_throughput", 60.0, turns) == pytest.approx(65.0), "ten turns of each stream"
+    assert Late(answer_ms=6000).without("output_throughput", 60.0, cell(60.0)) == 60.0
+
+
+def test_the_latest_of_a_wave_ends_it() -> None:
+    wave = cell(60.0, requests=4, seconds=10.0)
+    assert Late(last_ms=500, most_ms=4000, answer_ms=6000).without("output_throughput", 60.0, wave) == pytest.approx(100.0)

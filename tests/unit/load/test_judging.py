@@ -174,6 +174,16 @@ def test_each_rule_has_its_fault(rule: str, status: str, broken: CellResult) -> 
         assert not judged(broken, 9.6).trustworthy
 
 
+def test_a_client_that_was_late_itself_is_told_as_that() -> None:
+    def text(result: CellResult, rule: str) -> str:
+        return next(f.text for f in judged(result).sanity if f.rule == rule)
+
+    assert "too busy" in text(with_part("flight", mean=70.0), "littles_law"), "more in flight than the answers account for"
+    assert "too busy" not in text(with_part("flight", mean=60.0), "littles_law"), "fewer is no lateness"
+    assert "too busy" in text(with_part("selfcheck", ttft_error=0.05, server_lag_s=0.04), "client")
+    assert "too busy" not in text(with_part("selfcheck", ttft_error=0.05, server_lag_s=0.0), "client"), "a client that is just slow"
+
+
 def test_rules_know_what_they_cannot_know() -> None:
     assert findings(GOOD, floor=None)["tpot_floor"] == "unknown"
     assert findings(replace(GOOD, cell=Cell(128, 1, 64), tpot=Summary(0)))["tpot_floor"] == "ok"

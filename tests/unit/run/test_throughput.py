@@ -16,8 +16,8 @@ from pytest_h20.load import CellResult
 from pytest_h20.load.metrics import Rates, Summary
 from pytest_h20.load.plan import Slo
 from pytest_h20.load.result import Finding
-from pytest_h20.report.model import METRICS, Cell
-from pytest_h20.run.throughput import Load, further, slo_verdict
+from pytest_h20.report.model import METRICS, Cell, Late
+from pytest_h20.run.throughput import Load, further, lateness, slo_verdict, why_doubted
 from tests.unit.load.test_judging import GOOD
 
 TIMES = Summary(8, 10.0, 9.0, 1.0, 8.0, 20.0, 12.0, 14.0, 19.0)
@@ -45,6 +45,26 @@ def test_a_service_level_that_is_given_is_judged(share: float | None, status: St
     verdict = slo_verdict(replace(GOOD, goodput_share=share), Slo(500.0, 50.0), 0.99, "sglang", "load/x.json")
     assert verdict.status is status
     assert "TTFT 500 ms, TPOT 50 ms" in str(verdict.limit and verdict.limit.origin)
+
+
+def test_how_late_the_machine_was_is_told_per_request_in_model_time() -> None:
+    answered = replace(MEASURED, e2e=replace(TIMES, mean=6000.0), whole=replace(MEASURED.whole or Rates(1, 1, 1, 1, 1), seconds=10.0))
+    requests, in_flight = answered.requests.complete, answered.flight.mean
+    found = lateness(answered, [(0.001, 0.002), (0.003, 0.006)], 60.0)
+    assert (found.first_ms, found.last_ms, found.most_ms, found.answer_ms) == pytest.approx((120.0, 240.0, 360.0, 6000.0))
+    assert found.client_ms == pytest.approx(max(0.0, 1e4 * in_flight / requests - 6000.0))
+    late_client = lateness(replace(answered, flight=replace(answered.flight, mean=0.7 * requests)), [], 60.0)
+    assert (late_client.last_ms, late_client.client_ms) == pytest.approx((0.0, 1000.0))
+
+
+def test_a_doubt_is_told_with_its_cause_where_the_machine_was_late() -> None:
+    doubt = Finding("littles_law", "failed", "4.37 against 3.99")
+    late = Late(last_ms=900, answer_ms=6000)
+    assert why_doubted([doubt], late).startswith("the stand-in was late by 900 ms a request")
+    assert why_doubted([doubt], late).endswith("littles_law: 4.37 against 3.99")
+    for other in (None, Late(answer_ms=6000), Late(last_ms=10, answer_ms=6000)):
+        assert why_doubted([doubt], other) == "littles_law: 4.37 against 3.99"
+    assert why_doubted([], late) == "", "figures that can be believed are judged, however late the machine was"
 
 
 class Calibrating(Load):
