@@ -105,6 +105,8 @@ RULES: tuple[Rule, ...] = (
     _rule(r"Failed to bind NVLink SHARP.*CUDA error \d+ '(?P<what>[^'\n]+)'", "nvls bind failed: {what}", "fatal", True,
           "NVLink multicast could not be set up: Fabric Manager or NVSwitch",
           "check nvidia-fabricmanager on that node; compare with NCCL_NVLS_ENABLE=0"),
+    _rule(r"failed to open CUDA IPC handle ?: \d+ (?P<what>\S.*)$", "cuda failure: {what}", "fatal", True,
+          "a GPU's memory could not be opened in another process", "P2P between the GPUs: nvidia-smi topo -p2p r; ACS, IOMMU, --ipc=host"),
     _rule(r"(?:Cuda|CUDA|HIP) failure(?: \d+)? '?(?P<what>[^'\n]+?)'?$", "cuda failure: {what}", "fatal", True,
           "a CUDA call failed", "see the CUDA error; look for Xid lines in the kernel log"),
     _rule(r"Failed to (?:CUDA )?(?:host )?[mc]?alloc|Failed to CUDA", "", "fatal", False, "memory could not be had"),
@@ -146,6 +148,11 @@ UNCLEAR = re.compile(
     r"[Cc]losed|[Rr]efused|[Uu]nreachable|GID|QP|qp|[Mm]ismatch|[Tt]runcated|[Dd]uplicate|[Ss]hared memory|transport|[Uu]nable"
 )
 RETRY_INFO = re.compile(r"\bretrying\b|, retry|[Rr]etry(?:ing)? (?:connect|after)|Call to connect returned")
+
+
+def harmless_place(file: str) -> bool:
+    """True for the RAS service: one process a host gets its port, and what it cannot do harms no collective."""
+    return file.startswith("ras/") or "/ras/" in file
 
 
 def classify(message: str, warn: bool) -> Failure | None:

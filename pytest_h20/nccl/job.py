@@ -272,6 +272,11 @@ def _no_network_channels(f: _Facts, net: list[Channel]) -> _Finding:
         return _Finding("undetermined", f"no channel line, and it failed: {first.label or first.meaning} ({first.where})",
                         missing=["a run without a fatal error", "channel lines"], advice=[a for a in (first.action,) if a] + ask,
                         deciding=[(first.text, first.where), *chosen])  # fmt: skip
+    offload = [c for c in f.placed.channels if c.kind == "collnet"]
+    if offload:
+        return _Finding("undetermined", f"reductions in the switches are set up (COLLNET/{offload[0].network}), but no channel line shows "
+                        "what carries everything else between nodes", missing=['channel lines ("via NET/…")'], advice=ask,
+                        deciding=_examples(offload, 3) + chosen)  # fmt: skip
     if two_nodes and families == {"socket"}:
         return _Finding("sockets", f"\"Using network {next(iter(networks))}\" in a job over more than one node: NCCL has no "
                         "later way to InfiniBand (no channel line confirms it)", deciding=chosen + _causes(f),

@@ -121,6 +121,8 @@ def _transport(evidence: LogEvidence, job: Job, nranks: int | None, nnodes: int 
             if family in families:
                 return family, True
         return "undetermined", True
+    if any(c.kind == "collnet" and c.family == "ib" for c in evidence.channels):
+        return "ib", True
     local = [c for c in evidence.channels if c.kind in ("p2p", "shm")]
     if local:
         return ("undetermined", False) if _more_nodes(evidence, job, nranks, nnodes) else ("p2p_shm_only", True)
@@ -129,7 +131,8 @@ def _transport(evidence: LogEvidence, job: Job, nranks: int | None, nnodes: int 
     networks = {name for _, name, _ in evidence.network_lines}
     families = {family_of(n) for n in networks}
     fatal = any(e.severity == "fatal" for e in evidence.errors)
-    if len(families) == 1 and (nnodes or 0) > 1 and not fatal:
+    several = (nnodes or 0) > 1 or (nnodes is None and families == {"socket"} and _more_nodes(evidence, job, nranks, nnodes))
+    if len(families) == 1 and several and not fatal:
         family = families.pop()
         finished = any(c.completed_ranks for c in job.communicators)
         if family == "socket" or (family in ("ib", "ofi") and finished):
@@ -147,7 +150,7 @@ def _more_nodes(evidence: LogEvidence, job: Job, nranks: int | None, nnodes: int
 
 
 def _gdr(evidence: LogEvidence) -> bool | None:
-    net = {c.gdr for c in evidence.channels if c.kind == "net"}
+    net = {c.gdr for c in evidence.channels if c.kind in ("net", "collnet")}
     if True in net:
         return True
     if False in net:

@@ -340,7 +340,7 @@ class Job:
     @property
     def unplaced_channels(self) -> tuple[Channel, ...]:
         """NET channels of which the logs do not show whether they leave the node."""
-        return tuple(c for c in self.channels if c.inter_node is None)
+        return tuple(c for c in self.channels if c.inter_node is None and c.kind != "collnet")
 
     def to_dict(self) -> dict[str, Any]:
         """JSON-safe form."""

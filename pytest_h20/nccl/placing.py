@@ -241,6 +241,8 @@ def _from_header(group: Group, evidences: Sequence[LogEvidence]) -> None:
 
 
 def _leaves(channel: Channel, group: Group, node: str) -> bool | None:
+    if channel.kind == "collnet":
+        return None  # between an adapter and a switch: it has no rank at its other end
     if channel.kind in ("p2p", "shm"):
         if not group.mnnvl:
             return False

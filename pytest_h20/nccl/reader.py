@@ -35,7 +35,8 @@ _CHANNEL = re.compile(
     r"(?: \[(?P<dir>send|receive)\])? +via (?P<via>.+?)(?: comm 0x[0-9a-f.]+ n[rR]anks (?P<nranks>\d+))?$"  # the tail is RCCL's
 )
 _NET = re.compile(
-    r"^NET/(?P<net>[^/\n]+)/(?P<dev>\d+)(?:\((?P<pxn>\d+)\))?(?P<gdr>/GDRDMA(?:\(PCI\))?)?(?P<shared>/Shared)?(?:/flush=\w+)?$"
+    r"^NET/(?P<net>[^/\n]+)/(?P<dev>\d+)(?:\((?P<pxn>\d+)\))?(?P<gdr>/GDRDMA(?:\(PCI\))?)?(?P<shared>/Shared)?(?:/flush=\w+)?"
+    r"(?P<behind>(?<=/GDRDMA)[\s\"',;<#|].*|(?<=/Shared)[\s\"',;<#|].*)?$"
 )
 _NET_NAME = re.compile(r"^NET/(?P<net>[^/\n]+)/")
 # P2P/IPC[/read], P2P/CUMEM[/read], P2P/MNNVL, P2P/direct pointer[/read], P2P/indirect/3[..]; SHM/direct/direct, SHM/CE/direct ...
@@ -43,7 +44,10 @@ _LOCAL = re.compile(
     r"^(?:P2P/(?:IPC|CUMEM|MNNVL|direct pointer|indirect)\S*(?:/read)?(?:\([^)]*\))?|P2P/\w+(?:/\w+)*|SHM/\w+(?:/\w+)*|"
     r"direct shared memory|SHM)$"
 )
-_COLLNET = re.compile(r"^CollNet (\d+)(?:/\d+)? : (\d+)(?:\[[^\]]*\])? \[(send|receive)\] via COLLNET/([^/]+)/(\d+)(/GDRDMA\S*)?$")
+_COLLNET = re.compile(
+    r"^CollNet (?P<ch>\d+)(?:/\d+)? : (?P<rank>\d+)(?:\[[^\]]*\])? \[(?P<dir>send|receive)\] via "
+    r"COLLNET/(?P<net>[^/]+)/(?P<dev>\d+)(?P<gdr>/GDRDMA)?"
+)
 _RING = re.compile(r"^Channel \d+/\d+ ?:((?: +\d+)+)$")
 _STARTS_CHANNEL = re.compile(r"^(?:Channel|Ring) ?\d*(?:/\d+)? ?:? ?(?:\d+(?:\[[^\]]*)?\]?)?")
 _COMM = re.compile(
@@ -143,7 +147,7 @@ class _Proc:
     connected: set[str] = field(default_factory=set)
     collective: Where | None = None
     tag: int | None = None
-    glued: bool = True  # only ever seen in the middle of a line
+    tids: set[int] = field(default_factory=set)
 
 
 @dataclass
@@ -272,7 +276,10 @@ class Reader:
             if "Using" in message:
                 return "OOB" not in message
             return "Got completion" in message and not failures.classify(message, warn=True)
-        return message in ("Using", "Using network") or ("comm 0x" in message and not _COMM.search(message))
+        if "comm 0x" in message:
+            found = _COMM.search(message)
+            return found is None or not (_STATE.search(found["rest"]) or _NNODES.match(found["rest"]))
+        return message in ("Using", "Using network") or (message.startswith("Using net") and " " not in message[6:])
 
     # -- one record ----------------------------------------------------------------------------------------------------------
 
@@ -324,6 +331,8 @@ class Reader:
                 self.procs[key] = proc
         if record.tag is not None and proc.tag is None:
             proc.tag = record.tag
+        if len(proc.tids) < MAX_PLACES:
+            proc.tids.add(record.tid)
         return proc
 
     def _damage(self, record: Record, channel: bool = False) -> None:
@@ -357,6 +366,9 @@ class Reader:
             self.nranks.add(int(found["nranks"]))
         net = _NET.match(via)
         if net:
+            behind = net["behind"] or ""
+            if behind.lstrip().startswith("comm"):  # RCCL's tail, cut
+                self._damage(record, channel=True)
             intact = record.whole or bool(net["gdr"])
             gdr: bool | None = bool(net["gdr"]) if intact else None
             if not direction:  # NET lines always say which half they are
@@ -398,7 +410,12 @@ class Reader:
             self.pending.setdefault(thread, []).append(key)
 
     def _collnet(self, record: Record, proc: _Proc) -> bool:
-        return _COLLNET.match(record.message) is not None
+        found = _COLLNET.match(record.message)
+        if found:
+            rank, gdr = int(found["rank"]), bool(found["gdr"])
+            link = (rank, rank, int(found["ch"]), 0, found["dir"], "collnet:" + found["net"], int(found["dev"]), gdr, None, False)
+            self._add_channel(record, link, record.whole and not record.joined)
+        return found is not None
 
     def _comm(self, record: Record) -> bool:
         found = _COMM.search(record.message)
@@ -640,6 +657,8 @@ class Reader:
         return found is not None
 
     def _warn(self, record: Record, proc: _Proc) -> None:
+        if failures.harmless_place(record.file):
+            return
         failure = failures.classify(record.message, warn=True)
         if failure:
             self._failure(failure, record, proc)
@@ -707,14 +726,26 @@ class Reader:
         )  # fmt: skip
 
     def _aliases(self) -> dict[str, str]:
-        """Host names that are a splice of something and a real host name (same pids, real name at the end)."""
+        """Host names that are a splice of something and a real host name, or what a splice left of one (same pids)."""
         pids: dict[str, set[int]] = {}
-        for host, pid in self.procs:
+        threads: dict[str, set[tuple[int, int]]] = {}
+        introduced = set()  # a host that really takes part names its interface or adapters
+        addresses: dict[str, set[str]] = {}
+        for (host, pid), proc in self.procs.items():
             pids.setdefault(host, set()).add(pid)
+            threads.setdefault(host, set()).update((pid, tid) for tid in proc.tids)
+            addresses.setdefault(host, set()).update(a.address for a in (proc.oob, proc.bootstrap) if a and a.address)
+            if proc.devices or proc.sockets or proc.bootstrap or proc.networks:
+                introduced.add(host)
         alias = {}
         for host, mine in pids.items():
             for other, theirs in pids.items():
-                if host != other and other and _spliced(host, other) and mine <= theirs:
+                if host == other or not other or not host:
+                    continue
+                if addresses[host] and addresses[other] and not addresses[host] & addresses[other]:
+                    continue  # each has its own: two hosts, however alike their names
+                rest = other.endswith(host) and host not in introduced and threads[host] <= threads[other]
+                if rest or (_spliced(host, other) and mine <= theirs):
                     alias[host] = other
         return alias
 
@@ -748,6 +779,8 @@ def _freeze_channel(key: _ChannelKey, comm: str, host: str, tid: int, where: Whe
     kind: Kind
     if via.startswith("net:"):
         network, kind, family = via[4:], "net", family_of(via[4:])
+    elif via.startswith("collnet:"):
+        network, kind, family = via[8:], "collnet", "ib" if via[8:] == "SHARP" else "other"  # SHARP lives in InfiniBand switches
     else:
         network, family = via, "local"
         kind = "shm" if via.startswith(("SHM", "direct shared")) else "p2p"

@@ -24,6 +24,7 @@ ANSI = re.compile(rb"\x1b\[[0-9;?]*[A-Za-z]|\x1b[()][A-Z0-9]")
 _MARK = re.compile(rb"NCCL (INFO|WARN|TRACE|CALL|ABORT)(?: |(?=[\r\n\\]|$))")
 # Where a WARN was raised: "transport/net_ib.cc:100", from 2.30 with "(function)" behind it, or the function of a plugin.
 _PLACE = rb"(?:[\w./+-]+:\d+ (?:\([\w:~]+\) )?)?"
+_FILE = re.compile(rb"(?:^|[\s\]])([\w./+-]+\.\w+):\d+ (?:\([\w:~]+\) )?$")
 # Posters mask pids ("XXXXXX"); such a process has pid 0.
 _HEAD = re.compile(rb"([^\s:]*):(\d{1,10}|[Xx*]{2,10}):(\d{1,10}|[Xx*]{2,10}) ?(?:\[(-?\d{1,3})\] ?)?" + _PLACE + rb"$")
 # A C++ plugin gives its whole signature as the place: "int f(type*, fid_cq*):46 NCCL WARN" (aws-ofi-nccl).
@@ -61,6 +62,8 @@ class Record:
     repeated: int
     tag: int | None
     headless: bool
+    file: str = ""
+    """The source file that raised a WARN (``ras/client_support.cc``), where the line names it."""
 
 
 @dataclass(frozen=True)
@@ -125,7 +128,8 @@ class Lines:
             if b"NCCL" in line:
                 # A collector's time stamp makes every line new: what counts is the part from "host:pid:tid" on.
                 mark = line.find(b"] NCCL INFO ")
-                body = _body(line) if mark < 0 else line[line.rfind(b" ", 0, line.rfind(b":", 0, mark)) + 1 :]
+                colon = line.rfind(b":", 0, mark) if mark >= 0 else -1
+                body = line[line.rfind(b" ", 0, colon) + 1 :] if colon >= 0 else _body(line)
                 if body in seen:
                     continue
                 self._remember(body)
@@ -183,10 +187,11 @@ class Splitter:
             whole = raw[-1:].isspace() or raw == b"" if i + 1 < len(heads) else ended
             capped = stop - start >= CAP
             message, repeated, cut = clean(raw)
+            place = _FILE.search(line[max(0, mark.start() - 200) : mark.start()])
             out.append(
                 Record(
                     host.decode("utf-8", "replace"), pid, tid, dev, mark[1].decode(), message, number,
-                    whole and not cut, joined, capped, repeated, tag, headless,
+                    whole and not cut, joined, capped, repeated, tag, headless, place[1].decode("utf-8", "replace") if place else "",
                 )
             )  # fmt: skip
         return out

@@ -134,10 +134,12 @@ def test_ring_order_trees_and_topology_are_not_transport() -> None:
     assert verdict(log).verdict == "undetermined"
 
 
-def test_collnet_and_nvls_lines_say_nothing() -> None:
+def test_collnet_and_nvls_lines_prove_nothing() -> None:
     log = one("CollNet 00/0 : 0 [send] via COLLNET/SHARP/0/GDRDMA", "Connected NVLS tree", "16 coll channels, 16 nvls channels")
-    assert parse_log(log).channels == ()
-    assert verdict(log).verdict == "undetermined"
+    assert [(c.kind, c.family, c.gdr) for c in parse_log(log).channels] == [("collnet", "ib", True)]
+    job = verdict(log)
+    assert (job.verdict, job.gdr) == ("undetermined", "unknown")
+    assert "COLLNET/SHARP" in job.reason
 
 
 def test_part_of_a_32_rank_job_looks_like_one_node() -> None:

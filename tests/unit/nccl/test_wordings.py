@@ -227,3 +227,91 @@ def test_hosts_whose_ranks_continue_are_one_job() -> None:  # huggingface/accele
 
     assert labels(parse_log(local("a", 3) + local("b", 11)))["nnodes"] == 2
     assert labels(parse_log(local("a", 3) + local("b", 3)))["nnodes"] is None
+
+
+# -- seen in public threads after the corpus was made ------------------------------------------------------------------------
+
+RAS = (
+    "ras/client_support.cc:181 NCCL WARN Call to bind failed: Address already in use",
+    "ras/rasnet.cc:9 (rasNet) NCCL WARN Call to accept failed",
+)
+
+
+@pytest.mark.parametrize("line", RAS)
+def test_ras_that_gets_no_port_leaves_the_proof(line: str) -> None:
+    """Every process of a host wants port 28028 for NCCL's own status service; the second one does not get it."""
+    assert verdict(Synthetic("2.28.9", last=(f"src/{line}", line)).all()).verdict == "rdma_proven"
+    assert parse_log(f"{line}\nNCCL INFO ras/rasnet.cc:365 -> 2\n").errors == ()  # without a head, as people paste it
+
+
+def test_the_same_words_elsewhere_end_the_proof() -> None:
+    line = "misc/socket.cc:409 NCCL WARN Call to bind failed: Address already in use"
+    assert verdict(Synthetic("2.28.9", last=(line,)).all()).verdict == "undetermined"
+
+
+@pytest.mark.parametrize("behind", ["  <- GPUDirect", "\",\"stream\":\"stdout\"}", " # rail 0", "; next", " | head"])
+def test_text_behind_the_gdr_suffix(behind: str) -> None:
+    log = one(f"Channel 00/0 : 9[1] -> 0[0] [receive] via NET/IB/0/GDRDMA{behind}")
+    assert labels(parse_log(log))["gdr"] is True
+    proven = Synthetic("2.28.9").all().replace(b"/GDRDMA\n", b"/GDRDMA" + behind.encode() + b"\n")
+    assert verdict(proven).verdict == "rdma_proven"
+    assert verdict(proven).gdr == "all"
+
+
+def test_text_that_touches_the_suffix_is_damage() -> None:
+    assert parse_log(one("Channel 00/0 : 9[1] -> 0[0] [receive] via NET/IB/0/GDRDMAx9")).damaged_channels
+
+
+def test_sharp_reductions_are_read_and_prove_nothing() -> None:  # NVIDIA/nccl-tests#311
+    lines = [f"CollNet 0{i}/0 : 0 [{way}] via COLLNET/SHARP/{i}/GDRDMA" for i in (0, 1) for way in ("send", "receive")]
+    got = labels(parse_log(one(*lines)))
+    assert (got["transport"], got["gdr"]) == ("ib", True)
+    assert verdict(one(*lines)).verdict == "undetermined"
+    head = b"h20-a:1000:1500 [0] NCCL INFO "
+    more = b"".join(head + line.encode() + b"\n" for line in lines)
+    assert verdict(Synthetic("2.28.9").all() + more).verdict == "rdma_proven"  # beside a proven job they disturb nothing
+    sockets = Synthetic("2.28.9", network=lambda rank: "Socket").all()
+    assert verdict(sockets + more).verdict == "sockets"
+
+
+def test_what_a_splice_left_of_a_host_name_is_no_third_host() -> None:
+    whole = Synthetic("2.28.9").all()
+    line = next(row for row in whole.split(b"\n") if b"[send] via NET/IB" in row)
+    log = whole + line.replace(b"h20-a:", b"20-a:", 1).replace(b"Channel 00", b"Channel 01") + b"\n"
+    assert parse_log(log).hosts == {"h20-a", "h20-b"}
+    assert verdict(log).nodes == ("h20-a", "h20-b")
+
+
+def test_a_host_whose_name_ends_another_is_still_a_host() -> None:
+    """Containers number their processes alike: only a host that never names an interface or adapter of its own is a remnant."""
+    job = verdict(Synthetic("2.28.9", hosts=("gpu-a", "a")).all())
+    assert (job.verdict, job.nodes) == ("rdma_proven", ("a", "gpu-a"))
+
+
+def test_lines_without_host_and_pid_are_told_apart() -> None:
+    """Two headless lines that end in the same word are two lines (a repeat filter took them for one)."""
+    log = (
+        "[1] NCCL INFO Channel 00/0 : 1[1] -> 2[2] via P2P/IPC comm 0x7f2a nRanks 08\n"
+        "[1] NCCL INFO Channel 01/0 : 6[2] -> 1[1] [receive] via NET/AWS Libfabric/1 comm 0x7f2a nRanks 08\n"
+    )
+    got = labels(parse_log(log))
+    assert (got["transport"], got["gdr"], got["nranks"]) == ("ofi", False, 8)
+
+
+def test_a_communicator_line_broken_in_a_word() -> None:
+    line = "ncclCommInitRank comm 0x55 rank 0 nranks 2 cudaDev 0 nvmlDev 0 busId 1d000 commId 0xab - Init COMP\nLETE"
+    ranks = parse_log(f"n1:1:2 [0] NCCL INFO {line}\n").ranks
+    assert [r.completed for r in ranks] == [True]
+
+
+def test_peer_memory_that_cannot_be_opened() -> None:  # ray_lightning#24
+    (error,) = parse_log(one("transport/p2p.cc:238 NCCL WARN failed to open CUDA IPC handle : 217 peer access is not supported")
+                         .replace(b"NCCL INFO transport", b"transport")).errors  # fmt: skip
+    assert error.label == "cuda failure: peer access is not supported"
+
+
+def test_second_node_on_sockets_without_its_nodes_line() -> None:  # sgl-project/sglang#3398
+    log = one(
+        "Using network Socket", "ncclCommInitRank comm 0xaf rank 10 nranks 16 cudaDev 2 nvmlDev 2 busId a2000 commId 0x89 - Init START"
+    )
+    assert labels(parse_log(log))["transport"] == "socket"
