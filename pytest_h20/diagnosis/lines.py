@@ -10,8 +10,12 @@ from pytest_h20.engines.stages import strip_ansi
 
 PREFIX = re.compile(
     r"""^(?:
-        \s*\([\w .:/,-]*pid=\d+[^)]*\)[ ]?                                                   # (EngineCore_DP0 pid=41)
-      | [\w.-]+[ ]+\|[ ]                                                                   # vllm-1  | (docker compose)
+        \s*\([\w .:/,=-]*pid=\d+[^)]*\)[ ]?                                                   # (EngineCore_DP0 pid=41)
+      | [\w.-]*[ ]+\|[ ]                                                                   # vllm-1  | (docker compose)
+      | >[ ]? | [│|][ ]+ | `[ ]?                                                            # quoted, framed, set as code
+      | [\w./-]+\.(?:log|out|err|txt):(?:\d+:)?(?=[(\[A-Z])                                  # what grep found where
+      | \((?:EngineCore|APIServer|Worker)\w*\)[ ]+                                          # a tag that lost its pid
+      | (?:DEBUG|INFO|WARNING|ERROR|CRITICAL)[ ](?:\.\.\.[ ])?\[?[\w./-]+\.py:\d+\][ ]?             # a level that lost its time
       | \w{3}[ ]+\d+[ ]\d\d:\d\d:\d\d[ ]\S+[ ][\w.@-]+\[\d+\]:[ ]                              # journald
       | (?:DEBUG|INFO|WARNING|ERROR|CRITICAL)[ ]\d\d-\d\d[ ]\d\d:\d\d:\d\d(?:\.\d+)?[ ]?(?:\[?[\w./-]+\.py:\d+\])?[ ]?
       | \[(?:20\d\d-)?\d\d-\d\d[ T]\d\d:\d\d:\d\d[^\]]*\][ ]?                                # [2026-01-04 02:23:49 TP0]
@@ -22,13 +26,17 @@ PREFIX = re.compile(
 )
 MILD = re.compile(
     r"\b(?:INFO|WARNING|DEBUG)\b(?: \d\d-\d\d \d\d:\d\d:\d\d|:| +\S+\.py:\d+)"  # levels of vLLM, uvicorn, other loggers
-    r"|\[W\d{4} \d\d:|(?:User|Future|Deprecation|Runtime|Import)Warning: "  # torch's C++ side, Python's warnings
+    r"|\[W\d{3,4} \d\d:|(?:^|\s)[IW]\d{4} \d\d:\d\d:\d\d\.\d+ "
+    r"|(?:User|Future|Deprecation|Runtime|Import)Warning: "  # torch's C++ side, Python's warnings
     r"|ERROR \d\d-\d\d \d\d:\d\d:\d\d \[?__init__\.py"  # vLLM's plugin loader logs a failure and goes on
     r"|Error retrieving (?:safetensors|file list): "  # vLLM asks the Hub about a local folder, and goes on without
 )
 LOUD = re.compile(
-    r"\bERROR\b|\berror: |Value error, |Error: |Exception: |^Error\b|core dumped|^Segmentation fault|NCCL WARN|No such option"
-    r"|^Failed: "
+    r"\b(?:ERROR|CRITICAL)\b|\berror: |Value error, |Error: |Exception: |^Error\b|core dumped|^Segmentation fault|Segfault encountered"
+    r"|NCCL WARN|No such option"
+    r"|^Failed: |non-zero status: -?[1-9]|: NULL value |aborting due to error in|^Memory access fault by GPU"
+    r"|(?:^|\s)[EF]\d{4} \d\d:\d\d:\d\d\.\d+ +\d+ [\w./-]+:\d+\]"  # glog: Mooncake
+    r"|\[[EF](?:\d{3,4} [\d:.]+)? [\w/]+\.cpp:\d+\]"  # torch's C++ side
 )
 CLOCK = re.compile(r"(?<!\d)(?:20\d\d-)?(\d\d)-(\d\d)[ T](\d\d):(\d\d):(\d\d)")
 ECHO = re.compile(
@@ -52,10 +60,12 @@ GUESSES = re.compile(r"There are some potential root causes")
 """Ray lists what may have killed a worker: none of it was seen."""
 CRASH = re.compile(
     r"Scheduler hit an exception|encountered a fatal error|(?:EngineCore|WorkerProc) hit an exception"
-    r"|(?:EngineCore|WorkerProc) failed to start"
+    r"|(?:EngineCore|WorkerProc) failed to start|Exception in worker \w+ while processing method|Initialization failed\. warmup"
 )
 """The next exception is what went wrong, known or not."""
 TRACEBACK = re.compile(r"Traceback \(most recent call last\)")
+FRAME = re.compile(r"^\s+\S|^\s*$|^During handling of|^The above exception was")
+"""What stands inside a traceback: a log that ends here ends in the middle of an exception."""
 
 START: tuple[tuple[EngineName, re.Pattern[str]], ...] = (
     ("vllm", re.compile(r"vLLM API server version|█ +version \S+|Launching vLLM \(v")),
@@ -100,9 +110,21 @@ SHUTDOWN = re.compile(
 )
 ORDERED = re.compile(
     r"Shutting down FastAPI HTTP server|\[shutdown\] API server: shutdown triggered"
-    r"|\[shutdown\] EngineCore: trigger received signal"
+    r"|\[shutdown\] EngineCore: trigger received signal|systemd\[\d+\]: Stopping "
 )
-"""vLLM's API server was told to stop. Its engine may go first: the EngineDeadError that follows is no reason."""
+"""vLLM's server was told to stop. Its engine may go first: the EngineDeadError that follows is no reason (vllm#48745)."""
+TORN = re.compile(r'HTTP/1\.[01]" 5\d\d|Exception in ASGI application|Error in \w+ (?:completion )?stream')
+"""A request did not get its answer."""
+ENGINE_UP = re.compile(
+    r"Starting vLLM (?:API )?server|Available routes are|\] Route: /|init engine \(profile|Graph capturing finished|[Ss]upported_?[ ]?tasks"
+)
+"""What vLLM prints between the end of its loading and uvicorn's line: before it, that line is another application's."""
+APP = re.compile(r"Application (?:startup|shutdown) |Uvicorn running on |Started server process|Waiting for application")
+"""uvicorn's lines: every FastAPI application prints them."""
+API_PID = re.compile(r"\(A(?:PI|pi)Server\w* pid=(\d+)\)")
+STARTED = re.compile(r"Started server process \[(\d+)\]")
+SERVICE = re.compile(r"^([\w.-]+)[ ]+\|[ ]")
+"""The name of the service that docker compose puts before a line."""
 SERVED = re.compile(r"\"POST /(?:v1/(?:chat/)?completions|generate)\S* HTTP/1\.[01]\" 200")
 ANNOUNCED = re.compile(r"Starting vLLM (?:API )?server(?: \d+)? on http")
 ANSWERED = re.compile(r"\"(?:GET /v1/models|POST /v1/(?:chat/)?completions)\S* HTTP/1\.[01]\" 200")

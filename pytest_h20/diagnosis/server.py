@@ -39,6 +39,12 @@ _SAID_ALOUD = 33
 _MESSAGE_LINES = 6
 """The message of an exception may go on for some lines; what they say was said as an error."""
 
+_WRAPPED = 40
+"""A line shorter than this was not broken by a terminal's edge."""
+
+_LOADING = frozenset({"model_downloading", "weights_loading", "kv_cache_allocation", "torch_compile", "cuda_graph_capture"})
+"""While one of these goes on, no server of the engine listens."""
+
 _TAIL_LINES = 4
 """The tracker's warning is two lines, a blank may follow."""
 
@@ -62,6 +68,7 @@ DEATHS = frozenset(
         "sigquit_from_child",
         "scheduler_exception",
         "engine_core_failed",
+        "nvshmem_exits",
         "port_in_use",
     }
 )
@@ -90,6 +97,8 @@ class Match:
     fatal: bool
     said: bool
     """Said as an error. What is only mentioned or warned about loses against everything that was."""
+    bare: bool = False
+    """Nothing but this stands in the line, and no logger calls it harmless: what people copy out of an error."""
 
 
 @dataclass
@@ -123,6 +132,15 @@ class Server:
     answered: tuple[int, str] | None = None
     tracker: tuple[int, str] | None = None
     ordered: tuple[int, str] | None = None
+    torn_at: int | None = None
+    up_at: int | None = None
+    services: set[str] = field(default_factory=set)
+    api_pids: set[str] = field(default_factory=set)
+    started: set[str] = field(default_factory=set)
+    loads: bool = False
+    inside_traceback: bool = False
+    crashed_at: int = -1
+    previous: tuple[int, str, str, str] | None = None
     crash_at: int | None = None
     message_until: int = -1
     crashes: list[tuple[int, str]] = field(default_factory=list)
@@ -141,7 +159,13 @@ class Server:
         self._tick(text, index)
         for engine, pattern in lines.READY.items():
             if pattern.search(body):
-                self.ready_candidates[engine] = (index, line)
+                self._ready_line(engine, index, line, text)
+        self.api_pids.update(lines.API_PID.findall(text))
+        self.started.update(lines.STARTED.findall(body))
+        if lines.ENGINE_UP.search(body):
+            self.up_at = index
+        if lines.TORN.search(body):
+            self.torn_at = index
         if not self.bound and lines.SGLANG_BOUND.search(body):
             self.bound = True
         if not self.dummy_line and lines.DUMMY.search(body):
@@ -156,7 +180,7 @@ class Server:
             self.shutdown = True
         if not self.announced and lines.ANNOUNCED.search(body):
             self.announced = True
-        if self.ordered is None and lines.ORDERED.search(body):
+        if self.ordered is None and lines.ORDERED.search(text):
             self.ordered = (index, line)
         if lines.TRACKER.search(body):
             self.tracker = (index, line)
@@ -168,17 +192,46 @@ class Server:
                 self.stage_index = index
                 break
         self._context(body)
-        return self._match(index, line, text, body)
+        found = self._match(index, line, text, body)
+        found += self._across(line, text)
+        self.previous = (index, line, text, body)
+        if any(m.signature.id in _LOADING for m in found):
+            self.loads = True
+            if self.up_at is None:  # it goes on loading: the ready line was not the engine's
+                self.ready_candidates.pop("vllm", None)
+        return found
+
+    def _ready_line(self, engine: EngineName, index: int, line: str, text: str) -> None:
+        """Take uvicorn's or SGLang's ready line, unless something shows that another application printed it."""
+        service = lines.SERVICE.match(text)
+        if service and self.services and service[1] not in self.services:
+            return
+        if engine == "vllm" and self.up_at is None and self.loads:
+            return  # vLLM says more between its last weight and uvicorn's line
+        if engine == "vllm" and self.api_pids and self.started and not self.started & self.api_pids:
+            self.started.clear()
+            return
+        self.ready_candidates[engine] = (index, line)
+
+    def _across(self, line: str, text: str) -> list[Match]:
+        """What a terminal's edge has broken in the middle: signatures that lie across the break before this line."""
+        before = self.previous
+        if before is None or len(before[2]) < _WRAPPED or text[:1].isspace() or lines.prefix_end(text):
+            return []
+        index, first, head, body = before
+        return self._match(index, first + line, head + text, body + text, seam=len(body))
 
     def _identify(self, text: str) -> None:
         if not self.marked:
             for engine, pattern in lines.START:
                 if pattern.search(text):
                     self.engine, self.marked = engine, True
+                    self._served_by(text)
         if not self.marked:
             for engine, pattern in lines.ENGINE_STRONG:
                 if pattern.search(text):
                     self.engine_votes[engine] += 10
+                    self._served_by(text)
             if lines.IS_VLLM.search(text):
                 self.engine_votes["vllm"] += 1
             if lines.IS_SGLANG.search(text):
@@ -192,6 +245,11 @@ class Server:
                 self.version = None
         if self.node_rank is None and "server_args=" in text and (match := lines.NODE_RANK.search(text)):
             self.node_rank = int(match.group(1))
+
+    def _served_by(self, text: str) -> None:
+        service = lines.SERVICE.match(text)
+        if service:
+            self.services.add(service[1])
 
     def _tick(self, text: str, index: int) -> None:
         match = lines.CLOCK.search(text[:120])
@@ -208,30 +266,17 @@ class Server:
             if signature.id not in self.contexts and signature.context and signature.context.search(body):
                 self.contexts[signature.id] = True
 
-    def _match(self, index: int, line: str, text: str, body: str) -> list[Match]:
+    def _match(self, index: int, line: str, text: str, body: str, seam: int | None = None) -> list[Match]:
+        """Signatures of a line; with ``seam`` of two lines put together, and only those that lie across the seam."""
         found: list[Match] = []
         if lines.IGNORED.search(body):
             return found
         is_exception = bool(lines.EXCEPTION.match(body))
-        if lines.TRACEBACK.search(body):
-            self.traceback_at = index
         mild = lines.MILD.search(text[:200]) is not None
         warning = lines.TORCH_WARNING.match(body) is not None
         loud = is_exception or lines.LOUD.search(text) is not None
-        if is_exception and not mild:
-            self.message_until = index + _MESSAGE_LINES
-        elif mild:
-            self.message_until = -1
-        if lines.CRASH.search(body):
-            self.crash_at = index
-        elif self.crash_at is not None and is_exception:
-            self.crashes.append((index, line))
-            self.crash_at = None
-        if is_exception and not mild and self.traceback_at is not None:
-            self.exception = (index, line)
-            self.first_exception = self.first_exception or self.exception
-        elif is_exception and not mild and self.bare_exception is None:
-            self.bare_exception = (index, line)  # the log begins in the middle of its traceback
+        if seam is None:
+            self._exception(index, line, body, is_exception, mild)
         if lines.BAR.search(body) or lines.ECHO.search(body):
             candidates: tuple[Signature, ...] = _WAITS
         elif "NCCL INFO" in body:
@@ -243,23 +288,47 @@ class Server:
         else:
             candidates = _OTHERS
         for signature in candidates:
-            if signature.engine is not None and self.engine is not None and signature.engine != self.engine:
-                continue
-            if signature.pattern.search(body) is None:
+            seen = signature.search(body)
+            if seen is None or (seam is not None and not seen.start() < seam < seen.end()):
                 continue
             # What is only mentioned, or warned about, is not the end; a reported death or timeout is, however it is said.
             said = not warning and (signature.rank > _SAID_ALOUD or (loud and not mild))
-            fatal = signature.fatal and (signature.kind == "symptom" or said)
+            fatal = signature.proves(body) and (signature.kind == "symptom" or said)
             told = said or index <= self.message_until or signature in _NCCL_INFO
-            found.append(Match(index, line, signature, is_exception, fatal, told))
+            bare = not mild and not warning and seen.start() == 0
+            found.append(Match(index, line, signature, is_exception, fatal, told, bare))
         self.matches += found
         return found
+
+    def _exception(self, index: int, line: str, body: str, is_exception: bool, mild: bool) -> None:
+        """Follow tracebacks: where one begins, which line is its exception, whether the log ends inside it."""
+        if lines.TRACEBACK.search(body):
+            self.traceback_at, self.inside_traceback = index, True
+        elif not lines.FRAME.match(body):
+            self.inside_traceback = False
+        if is_exception and not mild:
+            self.message_until = index + _MESSAGE_LINES
+        elif mild:
+            self.message_until = -1
+        if lines.CRASH.search(body):
+            self.crash_at = self.crashed_at = index
+        elif self.crash_at is not None and is_exception:
+            self.crashes.append((index, line))
+            self.crash_at = None
+        if is_exception and not mild and self.traceback_at is not None:
+            self.exception = (index, line)
+            self.first_exception = self.first_exception or self.exception
+        elif is_exception and not mild and self.bare_exception is None:
+            self.bare_exception = (index, line)  # the log begins in the middle of its traceback
 
     # ------------------------------------------------------------------------------------------------------- judgement
 
     def holds(self, match: Match) -> bool:
-        """A signature with a context counts only once that was seen; one with a version band only inside it."""
+        """A signature with a context counts only once that was seen; one with a version band only inside it; one of an engine
+        never in the other's log."""
         signature = match.signature
+        if signature.engine is not None and self.engine is not None and signature.engine != self.engine:
+            return False
         if signature.band is not None and self.version is not None and not self.version.within(*signature.band):
             return False
         return signature.context is None or self.contexts.get(signature.id, False)
@@ -273,12 +342,15 @@ class Server:
             # The end of a long log: the start is cut off, but requests were answered (one that is cut short by the
             # engine's death is answered too).
             served = self.answered or (None if self.marked else self.served)
-            if served is None or any(m.fatal and m.index < served[0] for m in self.matches):
+            if served is None or any(m.fatal and m.index < served[0] and self.holds(m) for m in self.matches):
                 return None
             return served
-        if self.engine == "sglang" and not self.bound:
-            return None  # the port was never bound, or the part that would show it is missing
+        if self.engine == "sglang" and not self.bound and (self.marked or not self._waited_before(ready[0])):
+            return None  # the port was never bound, or the part that would show it is missing (an excerpt shows stages instead)
         return ready
+
+    def _waited_before(self, index: int) -> bool:
+        return any(m.index < index and m.signature.kind == "wait" for m in self.matches)
 
     def best_cause(self, matches: Iterable[Match]) -> Match | None:
         """The most primary cause; among its lines the first that has the form of an exception.
@@ -316,9 +388,11 @@ class Server:
             return self._failed(cause, ends[0])
         if self._vanished():
             return self._killed()
-        if self.exception is not None and self.stage_index < self.exception[0]:
+        if self.inside_traceback or (self.exception is not None and self.stage_index < self.exception[0]):
             cause = self.best_cause(self.matches)
             return self._failed(cause, None)
+        if not self.marked and (excerpt := self._excerpt()):
+            return excerpt
         if self.engine == "sglang" and self.node_rank and self.dummy_line:
             return self._plain(
                 "undetermined",
@@ -345,17 +419,30 @@ class Server:
         after = [m for m in self.matches if m.index > at]
         death = next((m for m in after if m.fatal and m.signature.id in DEATHS and self.holds(m)), None)
         if death is not None and self.ordered is not None and self.ordered[0] < death.index:
-            return self._ended("terminated_by_signal", self.ordered[1])
+            if self.torn_at is not None and self.torn_at > self.ordered[0]:
+                return self._ended("terminated_by_signal", self.ordered[1])
+            return self._plain("ready", None, line, "")
         if death is not None:
             runtime = [m for m in after if m.signature.stage not in ("arguments", "loading")]
             # "SIGTERM received" is the order to stop, not what went wrong afterwards.
             return self._failed(self.best_cause(m for m in runtime if m.signature.id != "terminated_by_signal"), death, at)
         if self._vanished():
             return self._killed()
+        if self.inside_traceback and self.crashed_at > at:
+            return self._failed(None, None, at)
         signal = next((m for m in after if m.signature.id == "terminated_by_signal"), None)
         if signal is not None and not self.shutdown:
             return self._ended("terminated_by_signal", signal.line)
         return self._plain("ready", None, line, "")
+
+    def _excerpt(self) -> Diagnosis | None:
+        """An excerpt without the server's start, and nothing moved after the error in it: people copied out the failure."""
+        progress = max([self.stage_index, *(m.index for m in self.matches if m.signature.kind == "wait")])
+        told = [m for m in self.matches if m.index >= progress and (m.said or m.bare)]
+        cause = self.best_cause(told) or next((m for m in told if m.bare and m.signature.kind == "cause" and self.holds(m)), None)
+        if cause is None and (self.bare_exception is None or self.bare_exception[0] < progress):
+            return None
+        return self._failed(cause, Match(self.count, self.last_line, BY_ID["engine_core_failed"], False, True, True))
 
     def _ordered_before(self, ends: list[Match]) -> bool:
         """The start was told to stop before anything had gone wrong. (A script that uses the engine without a server stops
@@ -391,9 +478,9 @@ class Server:
         return self._plain("failed", None, line, "no known signature in this log")
 
     def _waiting(self) -> Diagnosis:
-        waits = [m for m in self.matches if m.signature.kind == "wait"]
+        waits = [m for m in self.matches if m.signature.kind == "wait" and (self.engine or not lines.APP.search(m.line))]
         if not waits:
-            if self.stage is not None:
+            if self.stage is not None and self.engine is not None:
                 return self._plain("waiting", "engine_starting", self.last_line, "the engine is starting")
             return self._plain("undetermined", None, self.last_line, "")
         newest = waits[-1].index

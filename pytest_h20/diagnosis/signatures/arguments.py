@@ -108,10 +108,11 @@ ARGUMENTS = (
         "unsupported_model_architecture",
         r"Model architectures \[.*\] are not supported"
         r"|does not recognize this architecture|Model architecture .* is not supported"
-        r"|has no vLLM implementation|[Uu]nsupported architectures?:|Cannot find model module",
+        r"|has no (?:vLLM|SG[Ll]ang) implementation|[Uu]nsupported architectures?:|Cannot find model module"
+        r"|Unknown gguf model_type|KeyError: '[a-z]+\w*_(?:moe|dsa|v\d|next|vl)\w*'$",
         "this engine version does not know the model's architecture",
         "use a newer image, or another model",
-        "corpus (0.10.2)",
+        "corpus (0.10.2); vllm-gguf-plugin#114",
         stage="arguments",
     ),
     cause(
@@ -165,10 +166,11 @@ ARGUMENTS = (
         "compute_capability_too_low",
         r"(?:requires|[Mm]inimum) (?:device |compute )?capability"
         r"|no kernel image is available for execution"
-        r"|sm_\d+ is not compatible with the current PyTorch",
+        r"|sm_\d+ is not compatible with the current PyTorch"
+        r"|Assertion error \([^)]*\): Unsupported architecture|[Uu]nsupported (?:GPU|CUDA|SM) arch",
         "the image's kernels do not cover this GPU",
-        "use an image built for this GPU's compute capability",
-        "CUDA",
+        "use an image built for this GPU's compute capability, or another backend for the kernel that refused",
+        "CUDA; vllm#40778",
         rank=20,
     ),
 )

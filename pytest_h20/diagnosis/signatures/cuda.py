@@ -62,11 +62,19 @@ CUDA = (
     ),
     cause(
         "illegal_memory_access",
-        r"illegal memory access was encountered",
+        r"illegal memory access was encountered|^Memory access fault by GPU",
         "a GPU kernel accessed memory that is not its own",
         "CUDA_LAUNCH_BLOCKING=1 finds the kernel; another attention or MoE backend; newer image",
         "CUDA 700",
         rank=30,
+    ),
+    cause(
+        "invalid_resource_handle",
+        r"(?:CUDA|Cuda|CUDART|HIP) (?:runtime )?error\b.{0,300}invalid resource handle|cudaErrorInvalidResourceHandle",
+        "memory or a stream of one process or GPU was used in another: peer memory of the engine's own all-reduce, as a rule",
+        "--disable-custom-all-reduce; the same CUDA_VISIBLE_DEVICES order in every rank; expandable_segments off",
+        "CUDA 400; an illegal access may follow it",
+        rank=29,
     ),
     cause(
         "device_side_assert",
@@ -82,13 +90,14 @@ CUDA = (
         r"|operation not permitted when stream is capturing|cudaErrorStreamCapture",
         "CUDA graphs could not be captured",
         "--disable-cuda-graph / --enforce-eager to bisect; smaller graph batch",
-        "F57; sgl#3547",
-        rank=20,
+        "F57; sgl#3547; it wraps the error that broke the capture, where the log shows one",
+        rank=31,
         stage="graphs",
     ),
     cause(
         "triton_error",
-        r"Triton Error \[CUDA\]|PassManager::run failed|Failures have been detected while processing an MLIR pass",
+        r"Triton Error \[CUDA\](?!: (?:an illegal memory|out of memory))|PassManager::run failed"
+        r"|Failures have been detected while processing an MLIR pass",
         "a Triton kernel could not be compiled or loaded for this GPU",
         "an image whose Triton knows this GPU; another attention backend; clear the Triton cache",
         "public logs (0.11.0)",
@@ -98,7 +107,7 @@ CUDA = (
     cause(
         "kernel_rejected",
         r"Error in function '\w*(?:Prefill|Decode)With\w*KVCache\w*' at |FlashInfer Internal Error"
-        r"|cutlass_gemm_caller, .*Error",
+        r"|cutlass_gemm_caller, .*Error|Mismatched Tensor on argument #\d+ when calling",
         "a GPU kernel cannot work with this model's shapes or data types",
         "another attention or GEMM backend; the default KV cache type; another image",
         "public logs (vLLM 0.21–0.27, SGLang 0.5.13)",
@@ -130,6 +139,6 @@ CUDA = (
         "CUDA reported an error",
         "the line names it; dmesg for Xid",
         "CUDA",
-        rank=31,
+        rank=32,
     ),
 )

@@ -220,11 +220,41 @@ FABRIC = (
     ),
     cause(
         "nvshmem_failed",
-        r"nvshmem_\w+.*==? ?0'|NVSHMEM.*(?:error|failed)|nvshmem.*(?:initialization failed|error)" r"|DeepEP (?:error|timeout)",
-        "DeepEP/NVSHMEM could not set up",
-        "newer DeepEP; IBGDA and its driver settings",
-        "F72; DeepEP#137",
+        r"nvshmem_\w+.*==? ?0'|NVSHMEM.*(?:error|failed)|nvshmem.*(?:initialization failed|detect topo failed|error)"
+        r"|nvshmem\S*:\d+: (?:non-zero status|NULL value)|Unable to initialize any transports|error in nvshmem"
+        r"|(?:NVSHMEM|nvshmem) API called before",
+        "NVSHMEM, on which DeepEP stands, could not set up between the GPUs or nodes",
+        "the first non-zero status names the call; IBGDA and its driver settings (PeerMappingOverride); NVSHMEM_HCA_LIST, "
+        "GID index; newer DeepEP",
+        "F72; DeepEP#137, #150, #223, #289; sgl#6017, #7888",
+        rank=19,
+        fatal=False,
+    ),
+    cause(
+        "deepep_failed",
+        r"Assertion error \S*(?:deep_ep|DeepEP)\S*:\d+|DeepEP (?:error|timeout)|deep_ep\S* .*[Tt]imeout",
+        "DeepEP refused or lost a dispatch: more tokens than its buffer holds, or a rank that does not answer",
+        "a smaller --cuda-graph-max-bs or a larger num_max_dispatch_tokens_per_rank; the other ranks' logs",
+        "public logs (SGLang, DeepEP)",
         rank=20,
+    ),
+    cause(
+        "kv_transfer_registration_failed",
+        r"Mooncake memory registration failed|Failed to register memory 0x|nixl\S* .*register\w* (?:failed|error)",
+        "the KV transfer engine cannot register GPU memory with the RDMA adapter",
+        "nvidia_peermem or DMA-BUF on that node; memlock unlimited; the adapters named to the transfer engine",
+        "sgl#6193; Mooncake#281, #351",
+        rank=20,
+        fatal=False,
+    ),
+    cause(
+        "kv_transfer_failed",
+        r"KVTransferError|worker_pool\.cpp:\d+\] Worker: (?:Process failed|Cannot)|Local segment descriptor not found"
+        r"|Too many errors found in local RNIC|NIXL_ERR_|nixl\w*(?:RemoteDisconnect|BackendError)",
+        "the KV cache did not get from the prefill to the decode side: a peer that is gone, or RDMA between them",
+        "the other side's log; then the adapters both sides use: same fabric, GID index, ib_write_bw",
+        "vllm PR 10884; sgl#8324; Mooncake#2177",
+        rank=39,
         fatal=False,
     ),
 )

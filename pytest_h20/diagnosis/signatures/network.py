@@ -70,10 +70,12 @@ RENDEZVOUS = (
         "F13, F05; vllm#19670, sgl#2658; recorded (0.5.16)",
         rank=40,
         stage="dist-init",
+        weak=r"The client socket has timed out after \d+m?s while trying to connect",
     ),
     cause(
         "peer_never_joined",
         r"Timed out after \d+ seconds waiting for clients|DistStoreError: wait timeout after \d+ms"
+        r"|Timed out initializing process group in store based barrier"
         r"|retrieving ncclUniqueId from \[\d+\].*(?:[Tt]imed? ?out)",
         "the other node's ranks never came to the rendezvous",
         "see why the peer did not start; both need the same --dist-init-addr; probe high TCP ports both ways",

@@ -7,7 +7,7 @@ from pytest_h20.diagnosis.signatures.row import cause
 PROCESS = (
     cause(
         "missing_python_module",
-        r"(?:ModuleNotFoundError|RaySystemError: System error): No module named '(?!ray')|^ImportError: (?!.*\.so)"
+        r"(?:ModuleNotFoundError|RaySystemError: System error): No module named '(?!ray'|common_ops')|^ImportError: (?!.*\.so)"
         r"|\bImportError: cannot import name",
         "a Python package that this configuration needs is not in the image",
         "use the official image, or install the package",
@@ -16,7 +16,8 @@ PROCESS = (
     ),
     cause(
         "missing_shared_library",
-        r"ImportError: \S+\.so\S*:|Failed to load NCCL library|cannot open shared object file|undefined symbol" r"|OSError: lib\S+\.so",
+        r"ImportError: \S+\.so\S*:|Failed to load NCCL library|cannot open shared object file|undefined symbol" r"|OSError: lib\S+\.so"
+        r"|Could not load any common_ops library|version `(?:GLIBC|CXXABI)\w*_[\d.]+' not found|: invalid ELF header",
         "a shared library is missing or of another build (torch and engine must fit)",
         "one image, nothing upgraded inside it",
         "torch ABI",
@@ -34,9 +35,11 @@ PROCESS = (
     ),
     cause(
         "startup_timeout",
-        r"Server failed to start within the timeout period|(?:server|Server|vLLM"
-        r"|SGLang)[^.]{0,40} (?:did not|failed to) (?:become ready|start|respond)[^.]{0,30}(?:within"
-        r"|in) \d+|Timeout(?:Error)?.*waiting for (?:the )?(?:vLLM |SGLang )?server",
+        r"Server failed to start within the timeout period"
+        r"|(?:[Ss]erver|vLLM|SGLang|[Ee]ngine|[Hh]ealth ?-?[Cc]heck)(?:[^.]|\.(?=\S)){0,120} (?:did not|failed to|not)"  # a URL has dots
+        r" (?:become |be |get )?(?:ready|healthy|start|respond|pass)(?:[^.]|\.(?=\S)){0,80}(?:within|in|after) \d+"
+        r"|Timeout(?:Error)?.*waiting for (?:the )?(?:vLLM |SGLang )?(?:server|https?://)|[Tt]imed out (?:after \S+ )?waiting for .*https?://"
+        r"|[Hh]ealth ?-?[Cc]heck\b.{0,160}\b(?:timed out|timeout)\b",
         "whoever started the server gave up waiting",
         "the last stage in this log says where it stood; raise the limit if it still moved",
         "corpus",
@@ -82,7 +85,7 @@ PROCESS = (
     ),
     cause(
         "worker_died",
-        r"Worker proc \S+ died unexpectedly|[Ww]orker process .*died|WorkerProc died" r"|Process \w+ exited unexpectedly",
+        r"Worker ?[Pp]roc \S+ died unexpectedly|[Ww]orker process .*died|WorkerProc died" r"|Process \w+ exited unexpectedly",
         "a vLLM worker process died",
         "its exit code; dmesg for an OOM kill or an Xid; the other node's log",
         "recorded (0.24, two nodes)",
@@ -102,7 +105,7 @@ PROCESS = (
     ),
     cause(
         "segmentation_fault",
-        r"Segmentation fault|SIGSEGV|Fatal Python error: Segmentation|signal 11\b|exit code -11\b"
+        r"Segmentation fault|Segfault encountered|SIGSEGV|Fatal Python error: Segmentation|signal 11\b|exit code -11\b"
         r"|exit(?:ed with)? (?:code|status)[ :]+139\b",
         "a native library crashed",
         "core dump or the Python stack above; newer image",
@@ -119,12 +122,22 @@ PROCESS = (
     ),
     cause(
         "warmup_failed",
-        r"AssertionError: res=<Response \[\d+\]>",
+        r"AssertionError: res=<Response \[\d+\]>|Initialization failed\. warmup error|[Ww]arm-?up (?:request )?failed\b",
         "SGLang's own first request failed",
         "502/503: a proxy stands between the server and itself (no_proxy=localhost,127.0.0.1); else the scheduler's log",
         "F15; sgl#16855, #4094",
         rank=36,
         stage="serving",
+        engine="sglang",
+    ),
+    cause(
+        "health_check_failed",
+        r"Health check failed\. Server couldn't get a response",
+        "the server runs but its scheduler no longer answers: it hangs in a collective, or one prefill takes longer than the limit",
+        "the last stage of every rank; SGLANG_HEALTH_CHECK_TIMEOUT for long prompts",
+        "sgl#10856, #22511, #26482",
+        rank=44,
+        fatal=False,
         engine="sglang",
     ),
     cause(

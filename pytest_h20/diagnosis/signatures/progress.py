@@ -20,6 +20,12 @@ SYMPTOMS = (
         "recorded (0.24)",
         "vllm",
     ),
+    symptom(
+        "nvshmem_exits",
+        r"nvshmem initialization failed, exiting|aborting due to error in nvshmem",
+        "NVSHMEM ends the process",
+        "DeepEP#150, #223",
+    ),
     symptom("scheduler_exception", r"Scheduler hit an exception", "an SGLang scheduler failed", "F48", "sglang"),
     symptom(
         "sigquit_from_child",
@@ -113,7 +119,7 @@ WAITING = (
     wait(
         "weights_loading",
         r"Load weight begin|Starting to load model|checkpoint shards:|loading shards:"
-        r"|Loading weights|Loading model weights",
+        r"|Loading weights|Loading model weights|Time spent downloading weights",
         "the weights are being read",
         "watch k of n; F46 if n is not 163",
         "F46",

@@ -29,6 +29,16 @@ class Signature:
     """The signature counts only if this occurs somewhere in the same server's log."""
     band: tuple[str, str] | None = None
     """Versions [first, below) that can show it; a log that does not tell its version is given the benefit of the doubt."""
+    weak: re.Pattern[str] | None = None
+    """Lines that name this cause too, but end nothing by themselves: the engine may try again or go on."""
+
+    def search(self, text: str) -> re.Match[str] | None:
+        """Where a line shows it."""
+        return self.pattern.search(text) or (self.weak.search(text) if self.weak else None)
+
+    def proves(self, text: str) -> bool:
+        """Does this line alone end the start?"""
+        return self.fatal and self.pattern.search(text) is not None
 
 
 def cause(
@@ -44,6 +54,7 @@ def cause(
     engine: EngineName | None = None,
     context: str = "",
     band: tuple[str, str] | None = None,
+    weak: str = "",
 ) -> Signature:
     """A root cause."""
     return Signature(
@@ -59,6 +70,7 @@ def cause(
         engine,
         re.compile(context) if context else None,
         band,
+        re.compile(weak) if weak else None,
     )
 
 

@@ -170,7 +170,13 @@ FAILED: list[tuple[str, list[str], str | None, str]] = [
     ),
     (
         "public log (0.27): SIGTERM while a request runs takes the engine away first",
-        [VLLM, VLLM_READY, "(APIServer pid=1) INFO 03-09 15:00:00 [launcher.py:100] [shutdown] API server: shutdown triggered", DEAD],
+        [
+            VLLM,
+            VLLM_READY,
+            "(APIServer pid=1) INFO 03-09 15:00:00 [launcher.py:100] [shutdown] API server: shutdown triggered",
+            '(APIServer pid=1) INFO:     10.0.0.9:52744 - "POST /v1/chat/completions HTTP/1.1" 500 Internal Server Error',
+            DEAD,
+        ],
         "terminated_by_signal",
         "[shutdown] API server: shutdown triggered",
     ),

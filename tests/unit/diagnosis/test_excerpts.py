@@ -1,0 +1,231 @@
+"""What people paste: a few lines, quoted, framed, wrapped, without the start, without the exception's own line. Met in public
+threads after the corpus was made; the lines are re-told with other names. The thread stands behind each."""
+
+from __future__ import annotations
+
+import pytest
+
+from pytest_h20.diagnosis import FatalWatch, diagnose
+
+SHARDS = "Loading safetensors checkpoint shards: 100% Completed | 2/2 [00:09<00:00,  4.9s/it]"
+BANNER = "INFO 04-18 14:08:52 [api_server.py:840] vLLM API server version 0.8.2"
+APP_READY = "INFO:     Application startup complete."
+UP = "INFO 04-18 14:12:52 [api_server.py:1088] Starting vLLM API server on http://0.0.0.0:8000"
+
+
+# -- ready, and what looks like it -----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("head", [[BANNER], []], ids=["whole", "tail"])
+def test_another_application_is_up_while_vllm_loads(head: list[str]) -> None:
+    """uvicorn's line is any FastAPI application's: a gateway in the same container says it while vLLM is at shard 2 of 2."""
+    loading = [*head, "INFO 04-18 14:09:00 [weight_utils.py:265] Using model weights format ['*.safetensors']", SHARDS]
+    gateway = ["INFO:     Started server process [7]", "INFO:     Waiting for application startup.", APP_READY]
+    for log in (
+        [*loading, *gateway],
+        [*head, *gateway, *loading[len(head) :]],
+        [*loading[:-1], *gateway, SHARDS],
+        [*loading, *gateway, "INFO 04-18 14:09:20 [gpu_model_runner.py:1347] Model loading took 14.9 GiB and 9.8 seconds"],
+    ):
+        assert diagnose(log).outcome == "waiting", log
+        watch = FatalWatch()
+        for line in log:
+            watch.feed(line)
+        assert watch.diagnosis().outcome == "waiting"
+    assert diagnose([*loading, *gateway, UP, APP_READY]).outcome == "ready"  # the look-alike: then vLLM's own
+
+
+def test_another_service_of_the_same_compose_file() -> None:
+    vllm = f"vllm-1     | {BANNER}"
+    assert diagnose([vllm, f"gateway-1  | {APP_READY}"]).outcome == "waiting"
+    assert diagnose([vllm, f"vllm-1     | {APP_READY}"]).outcome == "ready"
+
+
+def test_another_process_than_the_api_server() -> None:
+    banner = "(APIServer pid=41) INFO 03-09 12:55:57 [api_server.py:1351] vLLM API server version 0.21.0"
+    assert diagnose([banner, "INFO:     Started server process [7]", APP_READY]).outcome == "waiting"
+    assert diagnose([banner, "INFO:     Started server process [41]", APP_READY]).outcome == "ready"
+
+
+def test_an_application_that_is_no_engine() -> None:
+    log = ["Loading Phi-3 Mini...", "INFO:     Started server process [5]", APP_READY, "INFO:     Uvicorn running on http://127.0.0.1:8000"]
+    assert diagnose(log).outcome == "undetermined"
+
+
+SGLANG_POOL = "[2026-08-20 03:11:02 TP0] max_total_num_tokens=3228418, chunked_prefill_size=16384, context_len=262144"
+FIRED = "[2026-08-20 03:11:05] The server is fired up and ready to roll!"
+
+
+def test_sglang_excerpt_with_its_ready_line() -> None:
+    assert diagnose([SGLANG_POOL, FIRED]).outcome == "ready"
+    assert diagnose([FIRED]).outcome != "ready"  # nothing shows whose port answered
+    bind = "[2026-08-20 03:11:03] ERROR:    [Errno 98] error while attempting to bind on address ('0.0.0.0', 30000): address already in use"
+    assert diagnose([SGLANG_POOL, bind, FIRED]).cause == "port_in_use"
+
+
+VLLM_21 = "(APIServer pid=1) INFO 03-09 12:55:57 [api_server.py:1351] vLLM API server version 0.21.0"
+STOP = "(APIServer pid=1) INFO 03-09 15:00:00 [launcher.py:100] [shutdown] API server: shutdown triggered"
+DEAD = "(APIServer pid=1) ERROR 03-09 15:00:00 [async_llm.py:704] vllm.v1.engine.exceptions.EngineDeadError: EngineCore"
+
+
+def test_an_ordered_stop_may_lose_the_engine_first() -> None:  # vllm#48745
+    assert diagnose([VLLM_21, f"(APIServer pid=1) {APP_READY}", STOP, DEAD]).outcome == "ready"
+    journal = f"Aug 25 17:51:32 n1 vllm[44]: {DEAD}"
+    stopped = ["Aug 25 17:51:32 n1 systemd[21]: Stopping vLLM (production)...", journal]
+    assert diagnose([VLLM_21, f"(APIServer pid=1) {APP_READY}", *stopped]).outcome == "ready"
+    torn = '(APIServer pid=1) INFO:     10.0.0.9:52744 - "POST /v1/completions HTTP/1.1" 500 Internal Server Error'
+    assert diagnose([VLLM_21, f"(APIServer pid=1) {APP_READY}", STOP, torn, DEAD]).cause == "terminated_by_signal"
+    assert diagnose([VLLM_21, f"(APIServer pid=1) {APP_READY}", DEAD]).cause == "engine_core_died"  # nobody ordered it
+
+
+# -- failures without the exception's own line -----------------------------------------------------------------------------
+
+FRAME = '  File "/x/vllm/v1/executor/multiproc_executor.py", line 522, in worker_busy_loop'
+
+
+@pytest.mark.parametrize(
+    "log",
+    [
+        [
+            "INFO 06-09 23:57:43 [__init__.py:190] Automatically detected platform cuda.",
+            "Traceback (most recent call last):",
+            '  File "runpy.py", line 196, in _run',
+        ],
+        ["(VllmWorker rank=2 pid=225) ERROR 06-26 23:10:17 [multiproc_executor.py:527] WorkerProc hit an exception.",
+         "(VllmWorker rank=2 pid=225) ERROR 06-26 23:10:17 [multiproc_executor.py:527] Traceback (most recent call last):",
+         f"(VllmWorker rank=2 pid=225) ERROR 06-26 23:10:17 [multiproc_executor.py:527] {FRAME}"],
+        ['INFO:     127.0.0.1:1 - "POST /v1/completions HTTP/1.1" 200 OK',
+         "(VllmWorker rank=0 pid=1) ERROR 01-04 17:21:04 multiproc_executor.py:401] WorkerProc hit an exception: %s",
+         "(VllmWorker rank=0 pid=1) ERROR 01-04 17:21:04 multiproc_executor.py:401] Traceback (most recent call last):",
+         f"(VllmWorker rank=0 pid=1) ERROR 01-04 17:21:04 multiproc_executor.py:401] {FRAME}"],
+    ],
+    ids=["vllm start", "vllm#20170", "vllm PR 11737: it had served"],
+)  # fmt: skip
+def test_a_log_that_ends_inside_a_traceback_has_failed(log: list[str]) -> None:
+    assert (diagnose(log).outcome, diagnose(log).cause) == ("failed", None)
+
+
+def test_a_traceback_that_was_got_over_is_no_failure() -> None:
+    log = [BANNER, "Traceback (most recent call last):", '  File "a.py", line 1, in f', "LookupError: no tracing here",
+           SHARDS]  # fmt: skip
+    assert diagnose(log).outcome == "waiting"
+    served = [VLLM_21, f"(APIServer pid=1) {APP_READY}", "Traceback (most recent call last):", '  File "client.py", line 1, in f']
+    assert diagnose(served).outcome == "ready"  # a request's traceback, still being printed
+
+
+# -- causes ----------------------------------------------------------------------------------------------------------------
+
+CAUSES = [
+    ("vllm#6986", "2024-07-31T17:09:32.37+08:00 [rank0]: ValueError: Model architectures ['X'] are not supported for now.",
+     "unsupported_model_architecture"),
+    ("GLM-4#608: nothing but the message", "Model architectures ['GlmForCausalLM'] are not supported for now.",
+     "unsupported_model_architecture"),
+    ("gguf-plugin#114", "RuntimeError: Unknown gguf model_type: deepseek_v9", "unsupported_model_architecture"),
+    ("vllm#40778: the GPU's architecture", "vllm  | (Worker_TP0 pid=4) ERROR 04-24 18:37:45 [multiproc_executor.py:971] RuntimeError: "
+     "Assertion error (/w/deepgemm-src/csrc/apis/hyperconnection.hpp:56): Unsupported architecture", "compute_capability_too_low"),
+    ("sgl#748", "Initialization failed. warmup error: HTTPConnectionPool(host='0.0.0.0', port=30000): Max retries exceeded with url: "
+     "/generate (Caused by NewConnectionError('...: [Errno 111] Connection refused'))", "warmup_failed"),
+    ("a launcher's health check with a URL", "TimeoutError: Server at http://10.0.0.1:30000/health did not become ready within 600 s",
+     "startup_timeout"),
+    ("a launcher's health check with a URL", "ERROR: Health check of http://10.0.0.1:8000/v1/models timed out after 1800 s",
+     "startup_timeout"),
+    ("a launcher's wait with a URL", "TimeoutError: Timed out waiting for http://10.0.0.1:8000/health", "startup_timeout"),
+    ("sgl#10856", "[2025-09-24 05:49:34] Health check failed. Server couldn't get a response from detokenizer for last 20 seconds. "
+     "tic start time: 05:49:14. last_heartbeat time: 05:42:53", "health_check_failed"),
+    ("DeepEP#289", "/w/nvshmem/src/modules/transport/ibrc/ibrc.cpp:418: non-zero status: 110 ibv_modify_qp failed", "nvshmem_failed"),
+    ("sgl#6017", "/w/nvshmem/src/host/init/init.cu:nvshmemi_check_state_and_init:1080: nvshmem initialization failed, exiting",
+     "nvshmem_failed"),
+    ("DeepEP#150", "aborting due to error in nvshmemi_init_thread", "nvshmem_failed"),
+    ("Mooncake#2177", "[2026-05-21 16:41:11 TP7] Prefill transfer failed for request rank=7 with exception KVTransferError(bootstrap_room"
+     "=6): Decode instance could be dead, remote mooncake session 10.0.0.3:16917 is not alive", "kv_transfer_failed"),
+    ("vllm PR 10884", "E1213 02:57:10.528410  5811 worker_pool.cpp:274] Worker: Process failed for slice (opcode: 0): transport retry "
+     "counter exceeded", "kv_transfer_failed"),
+    ("sgl#6193", "[2025-05-13 11:04:18 TP0] Mooncake memory registration failed.", "kv_transfer_registration_failed"),
+    ("DeepEP in SGLang", "RuntimeError: Failed: Assertion error /w/DeepEP/csrc/deep_ep.cpp:1105", "deepep_failed"),
+    ("sglang PR 13948", "[sgl_kernel] CRITICAL: Could not load any common_ops library!", "missing_shared_library"),
+    ("an extension of another system", "ImportError: /lib/x86_64-linux-gnu/libstdc++.so.6: version `GLIBCXX_3.4.32' not found",
+     "missing_shared_library"),
+    ("vllm#1401", "RuntimeError: Timed out initializing process group in store based barrier on rank: 1, for key: k (world_size=2)",
+     "peer_never_joined"),
+    ("vllm#14340, quoted", "> [E306 00:03:07.842961975 socket.cpp:1011] [c10d] The client socket has timed out after 60000ms while trying "
+     "to connect to (10.0.0.12, 29400).", "master_unreachable"),
+    ("vllm#52907, found by grep", "node0.out:(Worker pid=2) ERROR 08-31 06:22:53 [multiproc_executor.py:944] torch.distributed."
+     "DistStoreError: wait timeout after 1800000ms, keys: /default_pg/0", "peer_never_joined"),
+    ("Ray's second executor", "ERROR ... [ray_executor_v2.py:464] RayWorkerProc rank=[3] died unexpectedly, shutting down executor.",
+     "worker_died"),
+    ("vllm#6976, framed", "│ ERROR 09-27 06:46:46 engine.py:157] RuntimeError: CUDA error: an illegal memory access was encountered   │",
+     "illegal_memory_access"),
+    ("ROCm", "Memory access fault by GPU node-2 (Agent handle: 0x5) on address 0x7f000. Reason: Unknown.", "illegal_memory_access"),
+    ("kernel of FlashInfer", "ValueError: Mismatched Tensor on argument #1 when calling: `f(x: Tensor([n0, 4096], bfloat16))`",
+     "kernel_rejected"),
+    ("torch", "!!!!!!! Segfault encountered !!!!!!!", "segmentation_fault"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("line", "cause"), [row[1:] for row in CAUSES], ids=[f"{i} {row[0]}" for i, row in enumerate(CAUSES)])
+def test_a_single_line_names_its_cause(line: str, cause: str) -> None:
+    assert (diagnose([line]).outcome, diagnose([line]).cause) == ("failed", cause)
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "/w/nvshmem/src/host/transport/transport.cpp:nvshmemi_transport_init:275: init failed for transport: IBGDA",  # IBRC may do
+        "I0513 11:04:17.478277  5507 rdma_context.cpp:125] RDMA device: mlx5_4, LID: 66, GID: (GID_Index 0) fe:80:00",
+        "W0724 03:14:20.702893 104002 worker_pool.cpp:303] retrying",
+        "INFO 04-18 14:09:00 [cuda.py:1] nvcc not found, using pre-built kernels",
+        "INFO: health check of http://10.0.0.1:8000/health passed after 12 s",
+        "[rank0]:[W306 00:03:07.843593274 TCPStore.cpp:358] [c10d] TCP client failed to connect/validate to host n1:29400 - retrying",
+    ],
+)
+def test_lines_that_only_look_like_it(line: str) -> None:
+    assert diagnose([line]).outcome != "failed"
+    assert diagnose([BANNER, line]).outcome == "waiting"
+
+
+def test_progress_after_a_mention_is_no_failure() -> None:
+    """The end of a longer log: an error was got over, for loading goes on."""
+    late = "[E306 00:03:07.84 socket.cpp:1011] [c10d] The client socket has timed out after 60000ms while trying to connect to (a, 1)."
+    assert diagnose([late, SHARDS]).outcome == "waiting"
+    assert diagnose([late]).outcome == "failed"
+
+
+def test_the_error_inside_a_wrapper_is_the_cause() -> None:
+    """SGLang wraps whatever breaks a graph capture, torch whatever a kernel left behind."""
+    ninja = "Exception: Capture cuda graph failed: Ninja build failed."
+    access = ["RuntimeError: Triton Error [CUDA]: an illegal memory access was encountered", "  -> Exception: Capture cuda graph failed"]
+    assert diagnose([ninja]).cause == "jit_compile_failed"
+    assert diagnose(access).cause == "illegal_memory_access"
+    assert diagnose(["Exception: Capture cuda graph failed: no reason given"]).cause == "cuda_graph_capture_failed"
+
+
+@pytest.mark.parametrize("error", ["CUDA error: invalid resource handle", "CUDA error (/w/a.cu:7): invalid resource handle"])
+def test_an_invalid_handle_comes_before_the_illegal_access_it_leads_to(error: str) -> None:
+    log = [f"[2026-01-01 10:00:00 TP1] Scheduler hit an exception: RuntimeError: {error}", f"RuntimeError: {error}",
+           "RuntimeError: CUDA error: an illegal memory access was encountered"]  # fmt: skip
+    assert diagnose(log).cause == "invalid_resource_handle"
+
+
+WIDE = "(VllmWorker rank=3 pid=226) ERROR 06-26 23:10:17 [multiproc_executor.py:527] "
+
+
+@pytest.mark.parametrize(("head", "rest"), [
+    ("RuntimeError: CUDA out of mem", "ory. Tried to allocate 1.50 GiB."),
+    ("[Rank 1] Watchdog caught collective operation ti", "meout: WorkNCCL(SeqNum=16487777, OpType=ALLREDUCE)"),
+    ("RuntimeError: Engine core initialization fai", "led. See root cause above."),
+])  # fmt: skip
+def test_a_terminal_breaks_inside_words(head: str, rest: str) -> None:
+    whole, broken = diagnose([BANNER, WIDE + head + rest]), diagnose([BANNER, WIDE + head, rest])
+    assert (broken.outcome, broken.cause) == (whole.outcome, whole.cause)
+    assert whole.outcome == "failed"
+    assert diagnose([BANNER, WIDE + head, "  " + rest]).outcome == "waiting"  # an indented line is a line of its own
+
+
+def test_sglang_known_by_a_later_line() -> None:
+    """The engine may become known only after the line that counts (sgl#2193: vLLM's loader speaks first)."""
+    log = [
+        "INFO 11-26 14:23:34 weight_utils.py:243] Using model weights format ['*.safetensors']",
+        "[2024-11-26 14:25:58] Initialization failed. warmup error: Traceback (most recent call last):",
+        '  File "/x/sglang/srt/server.py", line 579, in _wait_and_warmup',
+    ]
+    assert diagnose(log).cause == "warmup_failed"
