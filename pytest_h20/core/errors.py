@@ -18,6 +18,10 @@ class TransportError(H20Error):
     """A node could not be reached or the connection broke. Never a check failure: the verdict is "could not measure"."""
 
 
+class NoAnswer(TransportError):
+    """A server that was reached did not answer within the deadline."""
+
+
 class CommandTimeout(TransportError):
     """A remote command outlived its deadline and was killed."""
 

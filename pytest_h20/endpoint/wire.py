@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 from urllib.parse import urlsplit
 
-from pytest_h20.core.errors import H20Error, TransportError
+from pytest_h20.core.errors import H20Error, NoAnswer, TransportError
 
 MAX_HEAD = 256 * 1024
 """Bytes of status line and headers at most; anything longer is no sane server."""
@@ -266,7 +266,8 @@ class Wire:
         """Send, read to the end, or until ``leave`` (told the body so far) says that we hang up.
 
         Raises:
-            TransportError: no connection, or no complete answer within ``deadline_s`` seconds, or the peer reset it.
+            NoAnswer: no complete answer within ``deadline_s`` seconds.
+            TransportError: no connection, or the peer reset it.
             ProtocolError: the answer is no HTTP, or longer than ``MAX_ANSWER``.
         """
         parts = urlsplit(self.base_url)
@@ -283,7 +284,7 @@ class Wire:
                 ended = self._read(sock, reader, pieces, sent, end, leave, pace)
         except TimeoutError:
             got = f"status {reader.status} and {sum(len(p.data) for p in pieces)} body bytes" if reader.status else "nothing"
-            raise TransportError(f"{what}: no complete answer within {deadline_s:g} s ({got} arrived)") from None
+            raise NoAnswer(f"{what}: no complete answer within {deadline_s:g} s ({got} arrived)") from None
         except OSError as error:
             raise TransportError(f"{what}: {type(error).__name__}: {error}") from None
         if not reader.status:

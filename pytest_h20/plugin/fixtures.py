@@ -177,6 +177,10 @@ def h20_judge(request: pytest.FixtureRequest) -> Judge:
     """
     from pytest_h20.plugin.record import VERDICTS_KEY
 
+    plugin: ActivePlugin | None = request.config.pluginmanager.getplugin("h20-active")
+    rehearsal = plugin.session.rehearsal if plugin is not None else None
+    before = rehearsal.waited() if rehearsal is not None else 0.0
+
     def take(*verdicts: Verdict) -> None:
         __tracebackhide__ = True
         from pytest_h20.core.verdict import Status, worst
@@ -184,6 +188,10 @@ def h20_judge(request: pytest.FixtureRequest) -> Judge:
         if not verdicts:
             pytest.fail("could not measure: the check returned no verdict", pytrace=False)
         verdicts = _held_by_file(request, verdicts)
+        if rehearsal is not None:
+            from pytest_h20.rehearsal.busy import excused
+
+            verdicts = excused(verdicts, rehearsal.waited() - before, rehearsal.time_scale)
         request.node.stash[VERDICTS_KEY].extend(verdicts)
         overall = worst(v.status for v in verdicts)
         if overall.blocks:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
@@ -9,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pytest_h20.config.inventory import Inventory
+from pytest_h20.rehearsal.busy import waited_s
 from pytest_h20.rehearsal.faults import inject
 from pytest_h20.rehearsal.node import StandInNode
 from pytest_h20.rehearsal.scenario import Scenario, scenario_named
@@ -62,6 +64,11 @@ class Rehearsal:
             return []
         found, self._late_seen = self._state.lates(self._late_seen)
         return found
+
+    def waited(self) -> float:
+        """Seconds that the stand-in's busiest process and this one have waited for a processor so far."""
+        actors = [pid for held in self._state.all() for pid in held.pids] if self._state is not None else []
+        return waited_s([os.getpid()]) + max((waited_s([pid]) for pid in actors), default=0.0)
 
     def nodes(self) -> dict[str, StandInNode]:
         """The stand-in nodes by name."""

@@ -9,7 +9,7 @@ from typing import Any
 
 from pydantic import JsonValue
 
-from pytest_h20.core.errors import H20Error, TransportError, unforeseen
+from pytest_h20.core.errors import H20Error, NoAnswer, TransportError, unforeseen
 from pytest_h20.core.verdict import Limit, Origin, Status, Verdict, judge
 from pytest_h20.endpoint.client import Api
 from pytest_h20.endpoint.context import EndpointContext
@@ -70,7 +70,7 @@ class Say:
         """Not applicable, and why."""
         return Verdict(check=self.check, status=Status.SKIP, title=self.title, subject=subject, reason=reason)
 
-    def unknown(self, reason: str, subject: str = "", action: str = "") -> Verdict:
+    def unknown(self, reason: str, subject: str = "", action: str = "", **details: JsonValue) -> Verdict:
         """Could not be measured, and why."""
         return Verdict(
             check=self.check,
@@ -79,6 +79,7 @@ class Say:
             subject=subject,
             reason=reason,
             action=action or self.action,
+            details=details,
         )
 
     def fail(self, reason: str, subject: str = "") -> Verdict:
@@ -157,7 +158,8 @@ def with_evidence(api: Api, say: Say, body: Body) -> list[Verdict]:
             out = body(api, say)
             verdicts = [out] if isinstance(out, Verdict) else list(out)
         except TransportError as error:
-            verdicts = [say.unknown(str(error), action="see the engine's log: a request was not answered")]
+            action = "see the engine's log: a request was not answered"
+            verdicts = [say.unknown(str(error), action=action, unanswered=isinstance(error, NoAnswer))]
         except (ProtocolError, UnexpectedAnswer) as error:
             verdicts = [say.fail(str(error))]
         except H20Error:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import socket
 from collections.abc import Iterator
 
 import pytest
@@ -246,6 +247,16 @@ def test_failed_requests_are_no_wrong_answers() -> None:
         verdicts, _ = check_accuracy(Api(context(fake)))
     assert verdicts[0].status is Status.UNKNOWN
     assert "64 of 64 requests failed" in verdicts[0].reason
+
+
+def test_an_answer_that_did_not_come_is_marked_and_a_refused_connection_is_not() -> None:
+    """A rehearsal may have been too busy to give the first; the second is no question of time."""
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        for port, marked in ((silent.getsockname()[1], True), (9, False)):
+            api = Api(EndpointContext(f"http://127.0.0.1:{port}", "vllm", "0.24.0", "m", deadline_s=0.2))
+            (verdict,) = ALL["endpoint.completion"].run(api)
+            assert verdict.status is Status.UNKNOWN
+            assert verdict.details.get("unanswered") is marked, verdict.reason
 
 
 def test_engine_that_is_gone_is_unknown_everywhere() -> None:
