@@ -189,7 +189,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         with bystanders(tiny):
             series = Series(tiny)
             length = {workers: series.undisturbed(workers) for workers in (0, 2)}
-            print(f"a run that nobody disturbs leaves nothing; seconds by workers: { {w: round(s, 1) for w, s in length.items()} }", flush=True)
+            told = ", ".join(f"{s:.1f} s with {w} workers" for w, s in length.items())
+            print(f"a run that nobody disturbs leaves nothing and takes {told}", flush=True)
             for index in range(options.kills):
                 workers = 2 if index % 3 == 2 else 0
                 second = length[workers] * (index + 0.5) / options.kills
