@@ -9,6 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 
 from pytest_h20.cluster import ready as readiness
+from pytest_h20.cluster import regular
 from pytest_h20.cluster.clock import Clock
 from pytest_h20.cluster.http import ask, reachable
 from pytest_h20.cluster.journal import Journal
@@ -191,7 +192,7 @@ class BringUp:
 
     def _check_exec_alive(self, role: RoleRef) -> None:
         try:
-            code = unrecorded(self.nodes[role.node]).get(role.log_path + ".exit").decode().strip()
+            code = regular.read(self.nodes[role.node], role.log_path + ".exit", 0, 20).decode(errors="replace").strip()
         except FileNotFoundError:
             return
         raise self._failure(f"{role.node}: {role.role} ended (exit code {code}) {self._moment}", "bringup.every_rank_runs")

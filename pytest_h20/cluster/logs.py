@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
 from dataclasses import dataclass, field
 
+from pytest_h20.cluster import regular
 from pytest_h20.cluster.state import RoleRef
 from pytest_h20.core.errors import H20Error
 from pytest_h20.nodes import Node
@@ -12,27 +14,29 @@ from pytest_h20.nodes import Node
 _ANSI = re.compile(r"\x1b\[[0-9;?]*[ -/]*[@-~]")
 _CHUNK = 4 << 20
 
-_NCCL_WARNINGS = "find %s -maxdepth 1 -type f -name 'nccl.*' -exec grep -ah 'NCCL WARN' {} + | head -c 262144"
-"""Regular files only, and bounded: whoever writes into the folder of a run decides neither where we read nor how much."""
-
-_LOG_TAIL = "find %s -maxdepth 0 -type f -exec tail -c 1048576 {} +"
+_WARNINGS_MOST = 262_144
+_TAIL = 1 << 20
 
 
 def log_tail(node: Node, path: str) -> str:
     """The last MiB of a process's log, without colours. Empty when there is none, or when the node does not answer."""
     try:
-        return _ANSI.sub("", node.run(_LOG_TAIL, path, timeout=30.0).stdout)
-    except H20Error:
+        return _ANSI.sub("", regular.read(node, path, -_TAIL).decode("utf-8", "replace"))
+    except (FileNotFoundError, H20Error):
         return ""
 
 
 def nccl_warnings(node: Node, folder: str) -> str:
     """NCCL's own WARN lines of every rank on a node. ``NCCL_DEBUG_FILE`` keeps them out of the engine's log, where one reads only
     that NCCL failed. Empty when there are none, or when the node does not answer: this explains a failure that is told anyway."""
-    try:
-        return node.run(_NCCL_WARNINGS, folder, timeout=30.0).stdout
-    except H20Error:
-        return ""
+    found: list[bytes] = []
+    with contextlib.suppress(H20Error):
+        for name in regular.names(node, folder, "nccl.*"):
+            with contextlib.suppress(FileNotFoundError):
+                found.append(regular.read(node, f"{folder}/{name}", 0, _WARNINGS_MOST, only="NCCL WARN"))
+            if sum(map(len, found)) >= _WARNINGS_MOST:
+                break
+    return b"".join(found)[:_WARNINGS_MOST].decode("utf-8", "replace")
 
 
 @dataclass
@@ -48,10 +52,7 @@ class Follower:
     def poll(self) -> list[str]:
         """New complete lines, without colours. A progress bar's carriage returns end lines too."""
         try:
-            # A container writes there: of a link or a pipe in the place of its log nothing is read.
-            if not self.node.run("test -f %s -a ! -L %s", self.role.log_path, self.role.log_path, timeout=30.0).ok:
-                return []
-            data = self.node.get(self.role.log_path, offset=self.offset, limit=_CHUNK)
+            data = regular.read(self.node, self.role.log_path, self.offset, _CHUNK)
         except FileNotFoundError:
             return []
         self.offset += len(data)

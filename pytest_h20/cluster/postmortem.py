@@ -6,6 +6,7 @@ import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from pytest_h20.cluster import regular
 from pytest_h20.cluster.http import ask
 from pytest_h20.cluster.journal import Journal
 from pytest_h20.cluster.logs import log_tail, nccl_warnings
@@ -106,7 +107,7 @@ def _ended(role: RoleRef, node: Node) -> str:
     if not info.running:
         return "was killed for memory" if info.oom_killed else f"ended (exit code {info.exit_code})"
     try:  # a process that was started in a container of somebody else leaves its status beside its log
-        return f"ended (exit code {node.get(role.log_path + '.exit').decode(errors='replace').strip()[:20]})"
+        return f"ended (exit code {regular.read(node, role.log_path + '.exit', 0, 20).decode(errors='replace').strip()})"
     except (FileNotFoundError, H20Error):
         return ""
 

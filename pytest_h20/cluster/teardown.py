@@ -8,7 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
-from pytest_h20.cluster import labels
+from pytest_h20.cluster import labels, regular
 from pytest_h20.cluster.journal import Journal
 from pytest_h20.cluster.launch import STOP_EXECS
 from pytest_h20.cluster.ledger import DEAD_AFTER_S, Entry, containers_of, end_processes, entries, files, forget, ledger_of
@@ -162,10 +162,10 @@ def collect(node: Node, node_dir: str, journal: Journal) -> list[str]:
     paths = []
     for name, size in files(node, base, folder):
         try:
-            data = unrecorded(node).get(f"{node_dir}/{name}", 0, HEAD_BYTES if size > HEAD_BYTES + TAIL_BYTES else HEAD_BYTES + TAIL_BYTES)
+            data = regular.read(node, f"{node_dir}/{name}", 0, HEAD_BYTES if size > HEAD_BYTES + TAIL_BYTES else HEAD_BYTES + TAIL_BYTES)
             if size > HEAD_BYTES + TAIL_BYTES:
                 cut = f"\n--- {size - HEAD_BYTES - TAIL_BYTES} of {size} bytes were left out here ---\n".encode()
-                data += cut + unrecorded(node).get(f"{node_dir}/{name}", size - TAIL_BYTES, TAIL_BYTES)
+                data += cut + regular.read(node, f"{node_dir}/{name}", size - TAIL_BYTES, TAIL_BYTES)
         except (FileNotFoundError, H20Error):
             continue
         paths.append(journal.evidence(f"nodes/{node.name}/{name}", data))

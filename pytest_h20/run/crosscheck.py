@@ -9,6 +9,7 @@ import statistics
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
+from pytest_h20.cluster import regular
 from pytest_h20.cluster.launch import MOUNT_POINT
 from pytest_h20.cluster.state import RoleRef
 from pytest_h20.core.errors import MeasurementError, UsageError
@@ -23,6 +24,8 @@ if TYPE_CHECKING:
 
     from pytest_h20.run.throughput import Load
 
+MOST_OF_A_RESULT = 128 << 20
+"""Bytes of a foreign client's result that are read. With every request's times in it, it has some MiB."""
 AGREEMENT = 0.03
 """How far two honest generators may lie apart on one cell at low concurrency (done-criterion of the load issue)."""
 CROSSCHECK_ROUNDS = 6
@@ -72,7 +75,7 @@ def run_in_container(load: Load, cell: Cell, generator: str, requests: int | Non
     log = load.session.folder.evidence(f"load/{generator}-{cell.id}.log", f"$ {shlex.join(argv)}\n{result.stdout}{result.stderr}")
     host_path = role.log_path.rsplit("/", 1)[0] + output.removeprefix(MOUNT_POINT)
     try:
-        text = node.get(host_path).decode("utf-8", "replace")
+        text = regular.read(node, host_path, 0, MOST_OF_A_RESULT).decode("utf-8", "replace")
     except FileNotFoundError:
         tail = " / ".join((result.stderr or result.stdout).strip().splitlines()[-3:])
         raise MeasurementError(f"{generator} wrote no result for {cell.id} (exit {result.rc}): {tail}; see {log}") from None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
 import shlex
 from collections.abc import Mapping, Sequence
@@ -11,6 +12,7 @@ from typing import TYPE_CHECKING, cast
 
 from pytest_h20.checks.rdma import traffic
 from pytest_h20.checks.rdma.proof import NodeLog, job_of
+from pytest_h20.cluster import regular
 from pytest_h20.cluster.bringup import reachable_url
 from pytest_h20.cluster.http import ask
 from pytest_h20.cluster.launch import Target
@@ -210,7 +212,13 @@ def nccl_files(session: Session, cluster: ClusterState, node: str) -> list[tuple
     if not pattern:
         return []
     listing = session.nodes[node].run(f"ls -1d -- {glob_word(pattern)} 2>/dev/null || true", timeout=30.0).stdout.splitlines()
-    return [(path, unrecorded(session.nodes[node]).get(path)) for path in listing]
+    try:
+        return [(path, regular.read(session.nodes[node], path, 0, MOST_OF_A_LOG)) for path in listing]
+    except FileNotFoundError as error:
+        raise MeasurementError(
+            f"{node}: attach.nccl_logs: {error.filename} is a link, a pipe or something else that is no regular file, and anybody may have "
+            "put it there: name the files themselves"
+        ) from None
 
 
 MOST_OF_A_LOG = 64 << 20
@@ -219,9 +227,11 @@ MOST_OF_A_LOG = 64 << 20
 
 def own_nccl_files(node: Node, folder: str) -> list[tuple[str, bytes]]:
     """NCCL's files in the folder of a run of ours. Containers write there: links and pipes are left alone, and a file is bounded."""
-    listing = node.run("find %s -maxdepth 1 -type f -name 'nccl.*' -print", folder, timeout=30.0).stdout.splitlines()
-    names = sorted(path.rpartition("/")[2] for path in listing if re.fullmatch(r"nccl\.[A-Za-z0-9_.-]+", path.rpartition("/")[2]))
-    return [(name, node.get(f"{folder}/{name}", 0, MOST_OF_A_LOG)) for name in names]
+    found = []
+    for name in regular.names(node, folder, "nccl.*"):
+        with contextlib.suppress(FileNotFoundError):
+            found.append((name, regular.read(node, f"{folder}/{name}", 0, MOST_OF_A_LOG)))
+    return found
 
 
 def glob_word(pattern: str) -> str:
