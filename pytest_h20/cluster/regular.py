@@ -11,9 +11,9 @@ import errno
 import shlex
 
 from pytest_h20.cluster.ledger import MARK
-from pytest_h20.errors import H20Error
-from pytest_h20.transport import Node
-from pytest_h20.transport.recording import unrecorded
+from pytest_h20.core.errors import H20Error
+from pytest_h20.nodes import Node
+from pytest_h20.nodes.recording import unrecorded
 
 _NONE = 66
 # A pipe is not even opened: that would wait. Whoever puts one there between the two steps gains a command that ends at its deadline.

@@ -22,8 +22,8 @@ from pathlib import Path
 
 from pytest_h20.cluster import labels
 from pytest_h20.cluster.ledger import Ledger, LedgerNode, Owner
-from pytest_h20.connect import connect_all
-from pytest_h20.transport import ContainerSpec
+from pytest_h20.nodes import ContainerSpec
+from pytest_h20.run.nodes import connect_all
 from tests.integration.tiny import IMAGE, Tiny, clean_environment
 
 TEST = """

@@ -18,7 +18,7 @@ from typing import Any
 
 import yaml
 
-from pytest_h20.inventory import Inventory, load_inventory
+from pytest_h20.config.inventory import Inventory, load_inventory
 from tests.integration.dockerd import Dockerd
 from tests.integration.sshd import Sshd, free_port
 
