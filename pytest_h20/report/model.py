@@ -13,7 +13,7 @@ from enum import Enum
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, JsonValue
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, JsonValue
 
 from pytest_h20.core.verdict import Decision, GateName, GateResult, Limit, Status, Verdict
 
@@ -58,6 +58,13 @@ class Mode(str, Enum):
             Mode.REHEARSAL: "REHEARSAL: the cluster was an embedded stand-in; no hardware was touched",
             Mode.LAB: "LAB: parts of the hardware were stood in",
         }[self]
+
+
+def _inside(path: str) -> str:
+    """A path of the run's folder: a record that somebody planted must not name another file."""
+    if path.startswith("/") or ".." in path.split("/"):
+        raise ValueError("a path inside the run's folder is needed")
+    return path
 
 
 class _Frozen(BaseModel):
@@ -157,7 +164,7 @@ class Cell(_Frozen):
     floor: dict[str, float] = Field(default_factory=dict)
     status: Status = Status.UNKNOWN
     reason: str = ""
-    file: str = ""
+    file: Annotated[str, AfterValidator(_inside)] = ""
     late: Late | None = Field(None, description="of a rehearsal: how late its own machine was")
 
     @property

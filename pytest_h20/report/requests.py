@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from pytest_h20.core.errors import MeasurementError
+from pytest_h20.report import planted
 from pytest_h20.report.model import METRICS
 from pytest_h20.report.stats import mean_interval
 
@@ -38,7 +39,7 @@ class Request:
 def read_requests(path: Path) -> list[Request]:
     """The complete requests of a file; empty when it holds no per-request data. Raises ``MeasurementError`` when unreadable."""
     try:
-        text = path.read_text(encoding="utf-8")
+        text = planted.text(path)
         if path.suffix == ".jsonl":
             rows = [json.loads(line) for line in text.split("\n") if line.strip()]
             return [r for r in map(_own, rows) if r is not None]

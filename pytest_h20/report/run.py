@@ -17,7 +17,6 @@ most the last one is cut, and is then named as damage). Text is redacted on its 
 from __future__ import annotations
 
 import errno
-import hashlib
 import json
 import math
 import os
@@ -36,6 +35,7 @@ from pytest_h20 import __version__
 from pytest_h20.core.errors import H20Error, StorageError, UsageError
 from pytest_h20.core.redact import DEFAULT, Redactor
 from pytest_h20.core.verdict import Decision, GateName, Status, Verdict, decide
+from pytest_h20.report import planted
 from pytest_h20.report.model import (
     RECORD_TYPES,
     Cell,
@@ -308,7 +308,8 @@ def _candidates(folder: Path, name: str) -> Iterator[Path]:
 
 
 def _make_unique(base: Path, stem: str) -> Path:
-    base.mkdir(parents=True, exist_ok=True)
+    base.mkdir(parents=True, exist_ok=True, mode=0o755)
+    planted.refuse_foreign(base)
     for path in _candidates(base, stem):
         try:
             path.mkdir(mode=0o700)
@@ -318,21 +319,12 @@ def _make_unique(base: Path, stem: str) -> Path:
     raise AssertionError("unreachable: candidates never end")  # pragma: no cover
 
 
-def sha256_file(path: Path) -> str:
-    """SHA-256 of a file's bytes, in hex."""
-    digest = hashlib.sha256()
-    with path.open("rb") as file:
-        for block in iter(lambda: file.read(1 << 20), b""):
-            digest.update(block)
-    return digest.hexdigest()
-
-
 def index_evidence(path: Path) -> list[EvidenceFile]:
     """Every file below ``evidence/`` with size and SHA-256, in order of path."""
     root = path / EVIDENCE_DIR
-    files = sorted(f for f in root.rglob("*") if f.is_file() and f != path / INDEX_FILE)
+    files = sorted(f for f in root.rglob("*") if not f.is_dir() and f != path / INDEX_FILE)
     return [
-        EvidenceFile(path=f.relative_to(path).as_posix(), size=f.stat().st_size, sha256=sha256_file(f))
+        EvidenceFile(path=f.relative_to(path).as_posix(), size=f.lstat().st_size, sha256=planted.sha256(f))
         for f in files
         if not f.name.startswith(".index.json")
     ]
@@ -342,7 +334,7 @@ def hash_records(path: Path) -> dict[str, str]:
     """SHA-256 of what a finished run's folder consists of beside ``evidence/``: lines, fingerprint, cells, the index."""
     files = [*path.glob("verdicts*.jsonl"), *path.glob("events*.jsonl"), path / FINGERPRINT_FILE, path / INDEX_FILE]
     files += (path / "load").rglob("*")
-    return {f.relative_to(path).as_posix(): sha256_file(f) for f in sorted(files) if f.is_file()}
+    return {f.relative_to(path).as_posix(): planted.sha256(f) for f in sorted(files) if f.is_symlink() or (f.exists() and not f.is_dir())}
 
 
 def _record_problems(path: Path, doc: RunDocument, checks: Sequence[Check]) -> Iterator[str]:
@@ -364,7 +356,7 @@ def _record_problems(path: Path, doc: RunDocument, checks: Sequence[Check]) -> I
 def verify_evidence(path: Path) -> list[str]:
     """What does not agree with ``evidence/index.json``: changed, missing, added files. Empty: all is as it was written."""
     try:
-        recorded = {f["path"]: f["sha256"] for f in json.loads((path / INDEX_FILE).read_text(encoding="utf-8"))}
+        recorded = {f["path"]: f["sha256"] for f in json.loads(planted.text(path / INDEX_FILE))}
     except FileNotFoundError:
         return [f"{INDEX_FILE} is missing: the run did not finish, or the folder was changed"]
     except (OSError, ValueError, KeyError, TypeError) as error:
@@ -450,7 +442,7 @@ def document(view: RunView) -> RunDocument:
 def _read_document(path: Path) -> RunDocument:
     file = path / VERDICT_FILE
     try:
-        data = json.loads(file.read_text(encoding="utf-8"))
+        data = json.loads(planted.text(file))
     except FileNotFoundError:
         raise UsageError(f"{path}: no run here ({VERDICT_FILE} is missing); give a folder below h20-runs/") from None
     except NotADirectoryError:
@@ -470,14 +462,19 @@ def _read_document(path: Path) -> RunDocument:
 
 def _read_fingerprint(path: Path) -> Fingerprint | None:
     try:
-        return Fingerprint.model_validate_json((path / FINGERPRINT_FILE).read_text(encoding="utf-8"))
+        return Fingerprint.model_validate_json(planted.text(path / FINGERPRINT_FILE))
     except (OSError, ValueError):
         return None
 
 
 def _lines(path: Path, pattern: str, damage: list[str]) -> Iterator[dict[str, Any]]:
     for file in sorted(path.glob(pattern)):
-        for number, line in enumerate(file.read_text(encoding="utf-8", errors="replace").split("\n"), 1):
+        try:
+            lines = planted.text(file, errors="replace").split("\n")
+        except OSError as error:
+            damage.append(f"{file.name}: {error.strerror or error}")
+            continue
+        for number, line in enumerate(lines, 1):
             if not line:
                 continue
             try:

@@ -13,7 +13,7 @@ from pytest_h20.report.html.first_screen import outcome
 from pytest_h20.report.html.tags import Child, Html, tag
 from pytest_h20.report.html.words import ICONS, STATUS_WORDS, count_words, moment, number
 from pytest_h20.report.model import Cell, RunView
-from pytest_h20.report.run import sha256_file
+from pytest_h20.report.planted import sha256
 from pytest_h20.report.terminal import tally
 
 UNKNOWN = "not recorded"
@@ -137,4 +137,4 @@ def _versions(view: RunView) -> Iterator[tuple[str, Child]]:
     yield "Run", f"{view.path.name}, {h.mode.words}, {moment(h.started)}"
     document = view.path / "verdict.json"
     written = view.complete and document.is_file()
-    yield "SHA-256 of verdict.json", tag("code", sha256_file(document) if written else "the run has not finished")
+    yield "SHA-256 of verdict.json", tag("code", sha256(document) if written else "the run has not finished")

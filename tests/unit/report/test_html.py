@@ -19,7 +19,7 @@ from pytest_h20.report.html.tags import Html, join, render, script, stylesheet, 
 from pytest_h20.report.html.timeline import stretches
 from pytest_h20.report.html.words import duration, limit_words, measure, number, unit_of
 from pytest_h20.report.model import Cell, Check, LogTail, NodeFacts, RailTraffic, RunView, SetupError
-from pytest_h20.report.run import sha256_file
+from pytest_h20.report.planted import sha256
 from tests.unit.conftest import Sample
 from tests.unit.report import samples
 
@@ -355,7 +355,7 @@ def test_page_one_on_paper_is_what_somebody_signs(sample: Sample) -> None:
     paper = Page(found).text
     for words in (
         *("Accepted", "Without conditions", "node01", "1650001000002", "a288:c203:0001:0001", "2.21.5", "0.1.0", "tok/s per GPU"),
-        *("Name", "Date", "Signature", sha256_file(view.path / "verdict.json")),
+        *("Name", "Date", "Signature", sha256(view.path / "verdict.json")),
     ):
         assert words in paper, words
     for gate in view.decision.gates:
