@@ -29,7 +29,6 @@ def main(argv: Sequence[str]) -> int:
     base = inventory.run_dir_on_node
     nodes = connect_all(inventory)
     try:
-        sweep()
         found = [item for item in leftovers(nodes, base) if args.run in ("", item.entry.run)]
         if not found:
             print(f"nothing is left on {', '.join(nodes)}" + (f" of run {args.run}" if args.run else ""))
@@ -38,3 +37,5 @@ def main(argv: Sequence[str]) -> int:
     finally:
         for node in nodes.values():
             node.close()
+        if not args.dry_run:
+            sweep()  # last: a worker that outlived its controller leaves its sockets only now

@@ -38,6 +38,7 @@ def sweep() -> None:
 
 def _started(pid: int) -> str:
     try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[19]
+        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+        return "0" if fields[0] in "ZX" else fields[19]  # of what has ended only the exit status is left: nobody has fetched it
     except (OSError, IndexError):
         return "0"
