@@ -147,6 +147,11 @@ class Check(Generic[S]):
     function: Callable[[Say, S], Told]
 
     @property
+    def name(self) -> str:
+        """The id without its gate, for test ids."""
+        return self.id.split(".", 1)[1]
+
+    @property
     def description(self) -> str:
         """What it does, in one sentence."""
         return (self.function.__doc__ or "").strip().split("\n\n")[0].replace("\n", " ")
@@ -203,6 +208,14 @@ class ClusterCheck(Check[Facts]):
 NODE_CHECKS: dict[str, NodeCheck] = {}
 RAIL_CHECKS: dict[str, RailCheck] = {}
 CLUSTER_CHECKS: dict[str, ClusterCheck] = {}
+
+
+C = TypeVar("C", NodeCheck, RailCheck, ClusterCheck)
+
+
+def of_gate(gate: str, checks: Mapping[str, C]) -> list[C]:
+    """The registered checks of one gate, in the order in which they were registered: each becomes a test."""
+    return [check for check in checks.values() if check.id.split(".", 1)[0] == gate]
 
 
 def node_check(

@@ -26,28 +26,33 @@ LEFT_OUT_KEY: pytest.StashKey[bool] = pytest.StashKey()
 
 
 def place_of(item: pytest.Item) -> str:
-    """``test_fabric::test_mtu`` for a test of the suite, whatever its parameters; empty for a test of somebody else."""
+    """``test_fabric::test_rail[mtu]`` for a test of the suite, whatever its node, rail or cell; empty for a test of somebody else."""
     if ACCEPTANCE not in item.path.parents:
         return ""
-    return f"{item.path.stem}::{getattr(item, 'originalname', None) or item.name}"
+    check = getattr(getattr(item, "callspec", None), "params", {}).get("check")
+    return _place(item.path.stem, getattr(item, "originalname", None) or item.name, check)
+
+
+def _place(module: str, test: str, check: Any) -> str:
+    return f"{module}::{test}" + (f"[{check.name}]" if check is not None else "")
 
 
 def whole(session: Session) -> Counter[str]:
-    """How many tests the suite has at each place for this run: engines x nodes, rails or cells x listed checks."""
+    """How many tests the suite has at each place for this run: engines x nodes, rails or cells, for each registered check."""
     found: Counter[str] = Counter()
     for file in sorted(ACCEPTANCE.glob("test_*.py")):
         module = importlib.import_module(f"pytest_h20.acceptance.{file.stem}")
         for name, function in vars(module).items():
             if name.startswith("test_") and inspect.isfunction(function):
-                found[f"{file.stem}::{name}"] = _count(session, function)
+                lists = {mark.args[0]: list(mark.args[1]) for mark in getattr(function, "pytestmark", ()) if mark.name == "parametrize"}
+                for check in lists.pop("check", [None]):
+                    found[_place(file.stem, name, check)] += _count(session, function, [len(values) for values in lists.values()])
     return +found
 
 
-def _count(session: Session, function: Any) -> int:
-    lists = [mark.args[1] for mark in getattr(function, "pytestmark", ()) if mark.name == "parametrize"]
-    sizes = [len(list(values)) for values in lists]
-    sizes += [len(values) for _, values, _ in parameters(session, list(inspect.signature(function).parameters))]
-    return len(session.targets) * math.prod(sizes)
+def _count(session: Session, function: Any, sizes: list[int]) -> int:
+    asked = [len(values) for _, values, _ in parameters(session, list(inspect.signature(function).parameters))]
+    return len(session.targets) * math.prod(sizes + asked)
 
 
 def lacking(session: Session, reported: Iterable[tuple[str, str]]) -> str:

@@ -14,7 +14,7 @@ import pytest
 def pytest_collection_modifyitems(items):
     items[:] = [i for i in items if i.name != "test_throughput[in128-out128-c8]"]  # and tells nobody
     for item in items:
-        if item.name == "test_mtu[node01-mlx5_1]":
+        if item.name == "test_rail[node01-mlx5_1-mtu]":
             item.add_marker(pytest.mark.skip(reason="known"))
         if item.name == "test_property[chat]":
             item.user_skips = True
@@ -106,3 +106,21 @@ def test_a_hook_cannot_make_a_rehearsal_hardware(tmp_path: Path) -> None:
     done = pytest_in(tmp_path, *MEDDLER, *REHEARSAL, "--pyargs", "pytest_h20.acceptance.test_environment", "-k", "driver")
     assert done.verdict["mode"] == "rehearsal"
     assert done.verdict["accepted"] is False
+
+
+REGISTERS = """
+from pytest_h20.checks.frame import builtin, node_check
+from pytest_h20.core.verdict import Limit
+
+@node_check("environment.label", "The machine has its label", "system", always=True)
+def label(say, view):
+    return say.judge(view.name, Limit(kind="one_of", value=["node01"], origin=builtin("what we bought")))
+"""
+
+
+def test_a_registered_check_becomes_a_test(tmp_path: Path) -> None:
+    """Nothing is written by hand per check: the suite walks the registries, and counts what it finds there."""
+    write(tmp_path, meddler=REGISTERS)
+    done = pytest_in(tmp_path, *MEDDLER, *REHEARSAL, "--pyargs", "pytest_h20.acceptance.test_environment", "-k", "label")
+    assert [(c["subject"], c["status"]) for c in done.check("environment.label")] == [("node01", "pass"), ("node02", "fail")]
+    assert done.verdict["green"] is False

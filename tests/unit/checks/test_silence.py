@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from pytest_h20.checks import all_verdicts
-from pytest_h20.checks.frame import REACHABLE
+from pytest_h20.checks import CLUSTER_CHECKS, NODE_CHECKS, RAIL_CHECKS, all_verdicts
+from pytest_h20.checks.frame import REACHABLE, of_gate
 from pytest_h20.core.verdict import Status
 from tests.unit.probes.cluster import blog_cluster
 
@@ -30,3 +30,11 @@ def test_one_failure_and_the_other_node_is_judged_as_ever() -> None:
 def test_a_node_that_lost_one_tool_is_not_silent() -> None:
     cluster = blog_cluster()
     assert all(view.silence == "" for view in cluster.gather().views)
+
+
+def test_every_registered_check_is_of_a_gate_that_is_walked() -> None:
+    gates = ("environment", "fabric")
+    walked = [check.id for gate in gates for check in of_gate(gate, NODE_CHECKS)]
+    walked += [check.id for gate in gates for check in of_gate(gate, RAIL_CHECKS)]
+    walked += [check.id for gate in gates for check in of_gate(gate, CLUSTER_CHECKS)]
+    assert sorted(walked) == sorted((*NODE_CHECKS, *RAIL_CHECKS, *CLUSTER_CHECKS))
