@@ -1,6 +1,6 @@
 """How fast is the NCCL log parser, and does its memory stay flat? Beside ``grep -c 'via NET'`` on the same file.
 
-The log is made by repeating cases of the labelled corpus (``../shared/corpus/nccl``, ``H20_SHARED`` overrides) until it has the
+The log is made by repeating cases of the labelled corpus (``tests/corpus/nccl``) until it has the
 wanted size. ``--stamped`` puts a time stamp before every line, as ``docker logs -t`` does, so that no two lines are equal;
 ``--pids`` gives every copy its own processes: no job is like that, it is the parser's worst case.
 
@@ -10,7 +10,6 @@ Run: python benchmarks/nccl_speed.py [--mb 256 | --gb] [--stamped | --pids] [--d
 from __future__ import annotations
 
 import argparse
-import os
 import re
 import resource
 import shutil
@@ -30,11 +29,10 @@ GOAL = 150.0  # MB/s on one core, from the project's definition of done
 
 def corpus() -> list[bytes]:
     """All logs of the corpus, each ending with a newline."""
-    shared = os.environ.get("H20_SHARED")
-    root = Path(shared) if shared else Path(__file__).resolve().parents[2] / "shared"
-    logs = [p.read_bytes().rstrip(b"\n") + b"\n" for p in sorted((root / "corpus" / "nccl").glob("*.log"))]
+    folder = Path(__file__).resolve().parents[1] / "tests" / "corpus" / "nccl"
+    logs = [p.read_bytes().rstrip(b"\n") + b"\n" for p in sorted(folder.glob("*.log"))]
     if not logs:
-        raise SystemExit(f"nccl_speed: no *.log in {root / 'corpus' / 'nccl'} (set H20_SHARED)")
+        raise SystemExit(f"nccl_speed: no *.log in {folder}")
     return logs
 
 

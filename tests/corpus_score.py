@@ -1,6 +1,6 @@
-"""Scores the NCCL log parser against the labelled corpus: ``python -m tests.corpus_score [-v]``.
+"""Scores the NCCL log parser against the labelled logs: ``python -m tests.corpus_score [-v]``.
 
-The corpus is not part of this repository: it lies beside it in ``../shared/corpus`` (``H20_SHARED`` overrides).
+The redacted set in ``tests/corpus/nccl`` always; the larger set in ``H20_SHARED/corpus/nccl`` too, where it is there.
 """
 
 from __future__ import annotations
@@ -39,11 +39,11 @@ class Row:
         return self.verdict == "rdma_proven" and (not rdma or self.wanted["nnodes"] in (None, 1) or bool(self.wanted["errors"]))
 
 
-def corpus_dir() -> Path:
-    """Where the labelled NCCL logs lie."""
+def folders(kind: str) -> list[Path]:
+    """Where labelled logs of a kind (``nccl``, ``engine``) lie: those of this repository, and the larger set where it is."""
     shared = os.environ.get("H20_SHARED")
-    root = Path(shared) if shared else Path(__file__).resolve().parents[2] / "shared"
-    return root / "corpus" / "nccl"
+    larger = (Path(shared) if shared else Path(__file__).resolve().parents[2] / "shared") / "corpus" / kind
+    return [Path(__file__).resolve().parent / "corpus" / kind, *([larger] if larger.is_dir() else [])]
 
 
 def score(folder: Path) -> list[Row]:
@@ -57,24 +57,24 @@ def score(folder: Path) -> list[Row]:
 
 
 def main(argv: Sequence[str] = ()) -> int:
-    """Print the scores; exit 1 when a goal is missed."""
-    folder = corpus_dir()
-    if not folder.is_dir():
-        print(f"no corpus at {folder} (set H20_SHARED)", file=sys.stderr)
-        return 2
+    """Print the scores of each folder; exit 1 when a goal is missed."""
+    return max(_report(folder, "-v" in argv) for folder in folders("nccl"))
+
+
+def _report(folder: Path, verbose: bool) -> int:
     rows = score(folder)
     for row in rows:
         for key in KEYS:
             if row.wanted[key] != row.got[key]:
                 print(f"{row.file}: {key}: label {row.wanted[key]!r}, got {row.got[key]!r}")
-        if "-v" in argv:
+        if verbose:
             print(f"{row.file}: {row.wanted['transport']} -> {row.verdict}: {row.reason}")
     scores = {key: sum(row.wanted[key] == row.got[key] for row in rows) / len(rows) for key in KEYS}
     for key, value in scores.items():
         print(f"  {key:<22} {value:6.1%}")
     false_proofs = [row.file for row in rows if row.false_proof]
     proven = sum(row.verdict == "rdma_proven" for row in rows)
-    print(f"{len(rows)} logs; RDMA proven {proven}, of these falsely {len(false_proofs)} {' '.join(false_proofs)}")
+    print(f"{folder}: {len(rows)} logs; RDMA proven {proven}, of these falsely {len(false_proofs)} {' '.join(false_proofs)}")
     return 0 if min(scores["transport"], scores["gdr"]) >= GOAL and not false_proofs else 1
 
 

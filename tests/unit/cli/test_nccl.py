@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from pytest_h20.cli.nccl import main
-from tests.corpus_score import GOAL, KEYS, corpus_dir, score
+from tests.corpus_score import GOAL, KEYS, folders, score
 from tests.unit.nccl.synthetic import Synthetic
 
 
@@ -68,9 +68,10 @@ def test_wrong_use_is_one_line_and_2(arguments: list[str], capsys: pytest.Captur
     assert "Traceback" not in capsys.readouterr().err
 
 
-@pytest.mark.skipif(not corpus_dir().is_dir(), reason="the labelled corpus is not beside the repository (H20_SHARED)")
-def test_corpus_goals() -> None:
-    rows = score(corpus_dir())
+@pytest.mark.parametrize("folder", folders("nccl"), ids=lambda p: p.parent.parent.name)
+def test_corpus_goals(folder: Path) -> None:
+    rows = score(folder)
+    assert len(rows) >= 50
     assert [row.file for row in rows if row.false_proof] == []
     for key in ("transport", "gdr"):
         assert sum(row.wanted[key] == row.got[key] for row in rows) >= GOAL * len(rows)

@@ -1,4 +1,4 @@
-"""The labelled engine logs and the recorded transcripts, where they lie beside the checkout."""
+"""The labelled engine logs (tests/corpus, and the larger set where it is), and the recorded transcripts beside the checkout."""
 
 from __future__ import annotations
 
@@ -8,20 +8,18 @@ from pathlib import Path
 import pytest
 
 from pytest_h20.diagnosis import diagnose
-from tests.corpus_score_engine import corpus_dir, score
+from tests.corpus_score import folders
+from tests.corpus_score_engine import score
 
 
-@pytest.fixture(scope="module")
-def corpus() -> Path:
-    folder = corpus_dir()
-    if not folder.is_dir():
-        pytest.skip(f"no corpus at {folder}")
-    return folder
+@pytest.fixture(scope="module", params=folders("engine"), ids=lambda p: p.parent.parent.name)
+def corpus(request: pytest.FixtureRequest) -> Path:
+    return Path(request.param)
 
 
 def test_corpus_score(corpus: Path) -> None:
     rows = score(corpus)
-    assert len(rows) >= 27
+    assert len(rows) >= 26
     assert sum(r.outcome == r.got_outcome for r in rows) / len(rows) >= 0.95
     assert sum(r.cause == r.got_cause for r in rows) / len(rows) >= 0.90
     assert [r.file for r in rows if r.false_ready] == []

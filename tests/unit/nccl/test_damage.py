@@ -14,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pytest_h20.nccl import judge_job, labels, parse_log
-from tests.corpus_score import corpus_dir
+from tests.corpus_score import folders
 from tests.unit.nccl.synthetic import Synthetic
 from tests.unit.nccl.test_traps import FATAL, PREFIXES
 
@@ -116,9 +116,9 @@ def test_any_chunking_gives_the_same(data: st.DataObject) -> None:
     assert parse_log(pieces, "x") == parse_log(log, "x")
 
 
-@pytest.mark.skipif(not corpus_dir().is_dir(), reason="the labelled corpus is not beside the repository (H20_SHARED)")
-def test_no_two_cases_of_the_corpus_prove_each_other() -> None:
-    logs: list[Path] = sorted(corpus_dir().glob("*.log"))
+@pytest.mark.parametrize("folder", folders("nccl"), ids=lambda p: p.parent.parent.name)
+def test_no_two_cases_of_the_corpus_prove_each_other(folder: Path) -> None:
+    logs: list[Path] = sorted(folder.glob("*.log"))
     evidences = [parse_log(p.read_bytes(), p.name) for p in logs]
     alone = [judge_job([e]).verdict for e in evidences]
     for i, first in enumerate(evidences):
