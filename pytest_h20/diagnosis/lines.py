@@ -52,7 +52,7 @@ CODE = re.compile(r"^\s{4,}(?:raise|return|if|elif|for|while|with|assert|await|y
 IGNORED = re.compile(r"Exception ignored in|Ignore import error|\bras/\w+\.cc:\d+ NCCL WARN")
 """NCCL's RAS service wants one port per host: that a second process does not get it harms nobody."""
 EXCEPTION = re.compile(
-    r"^(?:[A-Za-z_][\w.]*\.)?[A-Z]\w*(?:Error|Exception|Timeout|Failure|NotFound|Interrupt)(?:: .*|\(['\"].*\))?$"
+    r"^(?:[A-Za-z_][\w.]*\.)?[A-Z]\w*(?:Error|Exception|Timeout|Failure|NotFound|Interrupt)(?::(?: .*)?|\(['\"].*\))?$"
 )
 TORCH_WARNING = re.compile(r"^(?:\[rank\d+\]:)?\[W\d{3,4} \d\d:")
 """torch's C++ side warns and goes on, whatever it says (a peer's store that closed at the end of an ordered stop)."""
@@ -64,6 +64,7 @@ CRASH = re.compile(
 )
 """The next exception is what went wrong, known or not."""
 TRACEBACK = re.compile(r"Traceback \(most recent call last\)")
+IN_FRAME = re.compile(r'^\s+File "[^"]+", line \d+, in ')
 FRAME = re.compile(r"^\s+\S|^\s*$|^During handling of|^The above exception was")
 """What stands inside a traceback: a log that ends here ends in the middle of an exception."""
 
@@ -129,6 +130,8 @@ SERVED = re.compile(r"\"POST /(?:v1/(?:chat/)?completions|generate)\S* HTTP/1\.[
 ANNOUNCED = re.compile(r"Starting vLLM (?:API )?server(?: \d+)? on http")
 ANSWERED = re.compile(r"\"(?:GET /v1/models|POST /v1/(?:chat/)?completions)\S* HTTP/1\.[01]\" 200")
 """After the announcement this proves what uvicorn's line says, where somebody filtered that out."""
+MOVES = re.compile(r"^(?!.*NCCL INFO)|NCCL INFO .*(?: via (?:NET|P2P|SHM)/|Init COMPLETE|Connected all)")
+"""NCCL prints INFO lines while it fails, too: only these show that it goes on."""
 TRACKER = re.compile(r"resource_tracker: There appear to be \d+ leaked")
 
 

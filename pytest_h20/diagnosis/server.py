@@ -304,6 +304,8 @@ class Server:
         """Follow tracebacks: where one begins, which line is its exception, whether the log ends inside it."""
         if lines.TRACEBACK.search(body):
             self.traceback_at, self.inside_traceback = index, True
+        elif lines.IN_FRAME.match(body):
+            self.inside_traceback = True  # of a traceback whose head is cut off
         elif not lines.FRAME.match(body):
             self.inside_traceback = False
         if is_exception and not mild:
@@ -437,7 +439,8 @@ class Server:
 
     def _excerpt(self) -> Diagnosis | None:
         """An excerpt without the server's start, and nothing moved after the error in it: people copied out the failure."""
-        progress = max([self.stage_index, *(m.index for m in self.matches if m.signature.kind == "wait")])
+        waits = [m.index for m in self.matches if m.signature.kind == "wait" and lines.MOVES.search(m.line)]
+        progress = max([-1 if self.engine is None else self.stage_index, *waits])
         told = [m for m in self.matches if m.index >= progress and (m.said or m.bare)]
         cause = self.best_cause(told) or next((m for m in told if m.bare and m.signature.kind == "cause" and self.holds(m)), None)
         if cause is None and (self.bare_exception is None or self.bare_exception[0] < progress):

@@ -148,7 +148,7 @@ ARGUMENTS = (
     cause(
         "unsupported_attention_backend",
         r"Selected backend \S+ is not valid for this configuration|No valid attention backend found for"
-        r"|expects attention_backend to be one of|only supports \([^)]*\) attention backend",
+        r"|FlashAttention .*\bonly supports?\b|expects attention_backend to be one of|only supports \([^)]*\) attention backend",
         "the attention backend does not fit the model, the KV cache's type or the GPU",
         "leave the choice to the engine, or name a backend that the message lists",
         "public logs (vLLM 0.21, SGLang 0.5.13)",
@@ -166,7 +166,7 @@ ARGUMENTS = (
         "compute_capability_too_low",
         r"(?:requires|[Mm]inimum) (?:device |compute )?capability"
         r"|no kernel image is available for execution"
-        r"|sm_\d+ is not compatible with the current PyTorch"
+        r"|\bonly supports? (?:sm_?\d+|compute capabilit)|sm_\d+ is not compatible with the current PyTorch"
         r"|Assertion error \([^)]*\): Unsupported architecture|[Uu]nsupported (?:GPU|CUDA|SM) arch",
         "the image's kernels do not cover this GPU",
         "use an image built for this GPU's compute capability, or another backend for the kernel that refused",

@@ -106,7 +106,7 @@ RENDEZVOUS = (
     cause(
         "peer_failed_to_load",
         r"could finish the model loading, but there are other ranks that didn't finish loading"
-        r"|failed to pass monitoredBarrier",
+        r"|failed to pass monitoredBarrier|reached monitoredBarrier, but received errors",
         "another rank did not finish loading; this one only reports it",
         "read the other node's log: its first exception is the cause",
         "recorded (0.5.16, two nodes)",

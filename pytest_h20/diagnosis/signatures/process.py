@@ -15,6 +15,14 @@ PROCESS = (
         rank=16,
     ),
     cause(
+        "no_main_guard",
+        r"An attempt has been made to start a new process before",
+        "the script that starts the engine starts it again in every child: its start stands outside `if __name__ == '__main__'`",
+        "guard the start, or call the engine's own command (vllm serve, python -m sglang.launch_server)",
+        "recorded (vLLM 0.24, two H200)",
+        rank=14,
+    ),
+    cause(
         "missing_shared_library",
         r"ImportError: \S+\.so\S*:|Failed to load NCCL library|cannot open shared object file|undefined symbol" r"|OSError: lib\S+\.so"
         r"|Could not load any common_ops library|version `(?:GLIBC|CXXABI)\w*_[\d.]+' not found|: invalid ELF header",

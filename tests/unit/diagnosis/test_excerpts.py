@@ -98,8 +98,10 @@ FRAME = '  File "/x/vllm/v1/executor/multiproc_executor.py", line 522, in worker
          "(VllmWorker rank=0 pid=1) ERROR 01-04 17:21:04 multiproc_executor.py:401] WorkerProc hit an exception: %s",
          "(VllmWorker rank=0 pid=1) ERROR 01-04 17:21:04 multiproc_executor.py:401] Traceback (most recent call last):",
          f"(VllmWorker rank=0 pid=1) ERROR 01-04 17:21:04 multiproc_executor.py:401] {FRAME}"],
+        [f"Aug 17 18:42:18 n1 vllm[8052]: (APIServer pid=8052) {FRAME}",
+         "Aug 17 18:42:18 n1 vllm[8052]: (APIServer pid=8052)     return await main"],
     ],
-    ids=["vllm start", "vllm#20170", "vllm PR 11737: it had served"],
+    ids=["vllm start", "vllm#20170", "vllm PR 11737: it had served", "the middle of one, from the journal"],
 )  # fmt: skip
 def test_a_log_that_ends_inside_a_traceback_has_failed(log: list[str]) -> None:
     assert (diagnose(log).outcome, diagnose(log).cause) == ("failed", None)
@@ -159,6 +161,12 @@ CAUSES = [
     ("kernel of FlashInfer", "ValueError: Mismatched Tensor on argument #1 when calling: `f(x: Tensor([n0, 4096], bfloat16))`",
      "kernel_rejected"),
     ("torch", "!!!!!!! Segfault encountered !!!!!!!", "segmentation_fault"),
+    ("sgl#5602", "[rank6]:[E421 04:13:43.45 ProcessGroupGloo.cpp:143] Rank 6 successfully reached monitoredBarrier, but received errors "
+     "while waiting for send/recv from rank 0. Please check rank 0 logs for faulty rank.", "peer_failed_to_load"),
+    ("an older GPU", "RuntimeError: SGLang only supports sm75 and above.", "compute_capability_too_low"),
+    ("FP8 KV cache on Ampere", "RuntimeError: FlashAttention on Ampere/Ada cards only supports fp16 and bf16 data type",
+     "unsupported_attention_backend"),
+    ("NIXL", "RuntimeError: NIXL_ERR_REMOTE_DISCONNECT", "kv_transfer_failed"),
 ]  # fmt: skip
 
 
@@ -181,6 +189,21 @@ def test_a_single_line_names_its_cause(line: str, cause: str) -> None:
 def test_lines_that_only_look_like_it(line: str) -> None:
     assert diagnose([line]).outcome != "failed"
     assert diagnose([BANNER, line]).outcome == "waiting"
+
+
+def test_what_nccl_says_while_it_fails_is_no_progress() -> None:
+    """Recorded (2.28.9, NCCL_SOCKET_IFNAME=bond7): INFO lines follow the WARN that ended it."""
+    warn = "[2026-11-27 07:54:32] node01:346:346 [0] bootstrap.cc:114 NCCL WARN Bootstrap : no socket interface found"
+    closing = "node01:346:346 [0] NCCL INFO ENV/Plugin: Closing env plugin ncclEnvDefault"
+    assert diagnose([warn, closing]).cause == "nccl_no_socket_interface"
+    assert diagnose([warn, "node01:346:346 [0] NCCL INFO comm 0x1 rank 0 nranks 2 - Init COMPLETE"]).outcome == "waiting"
+
+
+def test_an_exception_whose_words_are_on_the_next_line() -> None:
+    """Recorded (two H200): multiprocessing prints ``RuntimeError:`` and then what is wrong."""
+    log = [BANNER, "Traceback (most recent call last):", "(APIServer pid=243) RuntimeError: ",
+           "(APIServer pid=243)         An attempt has been made to start a new process before the"]  # fmt: skip
+    assert (diagnose(log).outcome, diagnose(log).cause) == ("failed", "no_main_guard")
 
 
 def test_progress_after_a_mention_is_no_failure() -> None:
