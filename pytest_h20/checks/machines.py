@@ -6,7 +6,7 @@ Every limit says where it comes from. A part that was not seen is told; what was
 from __future__ import annotations
 
 import statistics
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from pydantic import JsonValue
@@ -210,6 +210,13 @@ def energy_wh_per_1k(told: CellMachines, seconds: float, tokens: int) -> float |
     if not watts or None in watts:
         return None
     return sum(w for w in watts if w is not None) * seconds / 3600.0 / (tokens / 1000.0)
+
+
+OF_A_CELL: Mapping[str, Callable[[Say, CellMachines], Verdict]] = {
+    "throughput.telemetry": reported,
+    "throughput.throttled": throttled,
+    "throughput.gpu_apart": apart,
+}
 
 
 # ------------------------------------------------------------------------------------------------------- the whole load

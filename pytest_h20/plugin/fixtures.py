@@ -24,7 +24,7 @@ Each has a short name, too (``client`` for ``h20_client``; `pytest_h20.plugin.sh
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -156,12 +156,14 @@ def h20_nccl_logs(request: pytest.FixtureRequest, h20_engine: str, h20_endpoint:
 
 
 @pytest.fixture(scope="session")
-def h20_load(request: pytest.FixtureRequest, h20_engine: str, h20_endpoint: Endpoint) -> Load:
+def h20_load(request: pytest.FixtureRequest, h20_engine: str, h20_endpoint: Endpoint) -> Iterator[Load]:
     """The load generator, aimed at the endpoint. A test that uses it is alone on the endpoint."""
     from pytest_h20.run.throughput import load_of
 
     plugin = _active(request)
-    return load_of(plugin.session, h20_engine, h20_endpoint, plugin.line_writer(), _is_terminal(request))
+    load = load_of(plugin.session, h20_engine, h20_endpoint, plugin.line_writer(), _is_terminal(request))
+    yield load
+    load.close()
 
 
 @pytest.fixture

@@ -305,6 +305,7 @@ class ActivePlugin:
         """Take the cluster down, decide, write the documents, and never let "nothing measured" end in status 0."""
         from pytest_h20.run.bringup import take_down
         from pytest_h20.run.finish import finish
+        from pytest_h20.run.machines import last_look
 
         if self.session.run is None:
             return
@@ -313,7 +314,8 @@ class ActivePlugin:
             return
         self.signals.ending = True
         write = self.line_writer()
-        verdicts = take_down(self.session, write)
+        verdicts = last_look(self.session, self.reporting.spans)
+        verdicts += take_down(self.session, write)
         try:
             for verdict in verdicts:
                 self.session.run.record(verdict, "session::tear-down")

@@ -14,7 +14,8 @@ from pytest_h20.report.model import SetupError
 @dataclass(frozen=True)
 class Outcome:
     """The verdicts of one test, JSON-safe through ``to_dict``. ``broke``: it failed outside of any check. ``place``: of a test of the
-    suite whose outcome is the suite's own word (`pytest_h20.plugin.suite`); empty for any other."""
+    suite whose outcome is the suite's own word (`pytest_h20.plugin.suite`); empty for any other. ``span``: when its set-up began and
+    when it ended (``time.monotonic``, s)."""
 
     test_id: str
     gate: str | None
@@ -26,6 +27,7 @@ class Outcome:
     when: str = "call"
     place: str = ""
     asserted: bool = False
+    span: tuple[float, float] = (0.0, 0.0)
 
     @property
     def setup_error(self) -> SetupError | None:
@@ -51,7 +53,7 @@ class Outcome:
     @classmethod
     def from_dict(cls, data: dict[str, Any]) -> Outcome:
         """Back from ``to_dict``."""
-        return cls(**{**data, "verdicts": tuple(Verdict.model_validate(v) for v in data["verdicts"])})
+        return cls(**{**data, "verdicts": tuple(Verdict.model_validate(v) for v in data["verdicts"]), "span": tuple(data["span"])})
 
 
 def outcome_of(

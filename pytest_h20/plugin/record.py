@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+from collections import defaultdict
 from collections.abc import Generator, Sequence
 from dataclasses import replace
 from html import escape
@@ -19,6 +21,7 @@ from pytest_h20.report.run import RunFolder
 
 _TEST_ID = '<td class="col-testId">'
 VERDICTS_KEY: pytest.StashKey[list[Verdict]] = pytest.StashKey()
+BEGAN_KEY: pytest.StashKey[float] = pytest.StashKey()
 
 
 class Reporting:
@@ -40,6 +43,9 @@ class Reporting:
         """Hang the verdicts of a test on its report, so that they travel from any worker to the controller."""
         report = yield
         leave_by_the_door(report)
+        now = time.monotonic()
+        if call.when == "setup":
+            item.stash[BEGAN_KEY] = now - call.duration
         if report.when != "call" and not (report.when == "setup" and not report.passed):
             return report
         verdicts = [*item.stash.get(VERDICTS_KEY, []), *_carried(call)]
@@ -47,6 +53,7 @@ class Reporting:
         outcome = outcome_of(
             report.nodeid, report.when, report.outcome, _reason(report), gate_of(item), verdicts, report.duration, asserted
         )
+        outcome = replace(outcome, span=(item.stash.get(BEGAN_KEY, now - call.duration), now))
         if said_by_us(item, report, len(verdicts)):
             outcome = replace(outcome, place=place_of(item))
         # attributes of ours on a class of pytest's; xdist carries whatever is JSON-safe
@@ -107,6 +114,16 @@ class Reporting:
     def gates(self) -> set[str]:
         """The gates of which at least one test was reported."""
         return {o.gate for o in self.outcomes if o.gate}
+
+    @property
+    def spans(self) -> dict[GateName, list[tuple[float, float]]]:
+        """When the tests of each gate ran, in the order of the gates; of the bring-up also when it was only their set-up."""
+        found: defaultdict[GateName, list[tuple[float, float]]] = defaultdict(list)
+        for outcome in self.outcomes:
+            ran = outcome.when == "call" and outcome.outcome != "skipped"
+            if outcome.gate and (ran or (outcome.when == "setup" and outcome.outcome == "failed")):
+                found[GateName(outcome.gate)].append(outcome.span)
+        return {gate: found[gate] for gate in GateName if gate in found}
 
     def tell_junit(self) -> None:
         """The decision as properties of the suite. Called when it has been taken, and before the XML is written."""

@@ -115,7 +115,7 @@ done
 def command(containers: Sequence[str] = (), every_s: float = 1.0) -> str:
     """The shell command. ``containers``: full ids of ours whose memory is told. ``every_s``: nvidia-smi takes whole seconds."""
     ids = " ".join(shlex.quote(c) for c in containers)
-    return _COMMAND % (MARK, f"{every_s:g}", f"{every_s:g}", " ".join(WATCHED), ids or "''")
+    return _COMMAND % (MARK, f"{every_s:g}", f"{every_s:g}", " ".join(WATCHED), ids)
 
 
 # ---------------------------------------------------------------------------------------------------------------- lines to samples

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from pytest_h20.probes.counters import expected_volume
-from pytest_h20.rehearsal.world import World
+
+if TYPE_CHECKING:
+    from pytest_h20.rehearsal.world import World
 
 WORD = 4
 """``port_xmit_data`` counts 4-byte words."""

@@ -8,6 +8,7 @@ import re
 import shlex
 import shutil
 import subprocess
+import threading
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -19,8 +20,8 @@ from pytest_h20.nodes import CommandResult, quote
 from pytest_h20.probes.script import requests
 from pytest_h20.rehearsal import standin, weights
 from pytest_h20.rehearsal.containers import StandInContainers
-from pytest_h20.rehearsal.counters import counters_of
 from pytest_h20.rehearsal.state import State
+from pytest_h20.rehearsal.under_load import as_now, asked_for, ticks
 from pytest_h20.rehearsal.world import World
 
 
@@ -33,6 +34,8 @@ class StandInNode:
         self._name = name
         self._world = world
         self._state = state
+        self._scale = time_scale
+        self._closed = threading.Event()
         self.containers = StandInContainers(name, world, state, time_scale)
 
     @property
@@ -57,10 +60,20 @@ class StandInNode:
 
     def stream(self, command: str, *args: object, on_line: Callable[[str], None], timeout: float = 3600.0) -> CommandResult:
         """As ``run``; the lines come at once."""
-        result = self.run(command, *args, timeout=timeout)
-        for line in result.stdout.splitlines():
-            on_line(line)
-        return result
+        text = quote(command, *args)
+        every_s = asked_for(text)
+        if every_s is None:
+            result = self.run(command, *args, timeout=timeout)
+            for line in result.stdout.splitlines():
+                on_line(line)
+            return result
+        for line in ticks(self._world, self._state, self._name, self._scale):
+            if line:
+                on_line(line)
+            else:
+                time.sleep(every_s)
+        self._closed.wait()  # a command that says nothing more lives until its connection ends
+        return CommandResult(self._name, text, 130, "", "", 0.0)
 
     def put(self, data: bytes, path: str, mode: int = 0o644) -> None:
         """Write into the sandbox."""
@@ -83,7 +96,8 @@ class StandInNode:
         return ("127.0.0.1", int(served["real_port"])) if served else ("127.0.0.1", 1)
 
     def close(self) -> None:
-        """Nothing is held."""
+        """What still waits ends."""
+        self._closed.set()
 
     # ------------------------------------------------------------------ answers
     def _ledger(self, text: str, began: float) -> CommandResult:
@@ -96,13 +110,12 @@ class StandInNode:
         return CommandResult(self._name, text, done.returncode, done.stdout, done.stderr, time.monotonic() - began)
 
     def _probes(self, text: str) -> str:
-        machine = self._world.machines[self._name]
         served = self._state.ports(self._name)
-        loads = self._state.loads(self._name, more=any(name in ("ib_client", "ib_server") for name, _ in requests(text)))
+        self._state.loads(self._name, more=any(name in ("ib_client", "ib_server") for name, _ in requests(text)))
+        machine = as_now(self._world, self._state, self._name, self._scale)
         now = replace(
             machine,
             listeners={**machine.listeners, **{p: f'users:(("python3",pid={d["pid"]},fd=21))' for p, d in served.items()}},
-            counters=counters_of(self._world, self._name, self._state.tokens(), dict(machine.counters), loads),
             overrides={**weights.sections(self._world.weights[self._name], requests(text)), **machine.overrides},
         )
         return standin.answer(now, text, now=time.time())

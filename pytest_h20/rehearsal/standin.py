@@ -91,6 +91,7 @@ class Machine:
     uptime_s: float = 1209600.0
     gpus: list[StandInGpu] = field(default_factory=lambda: [StandInGpu() for _ in range(8)])
     kernel_lines: list[str] = field(default_factory=list)
+    kernel_first: float = 0.0
     listeners: dict[int, str] = field(default_factory=lambda: {22: 'users:(("sshd",pid=1201,fd=3))'})
     proxies: dict[str, str] = field(default_factory=dict)
     image_proxies: dict[str, str] = field(default_factory=dict)
@@ -309,7 +310,10 @@ def sections(m: Machine) -> dict[str, Callable[[tuple[str, ...]], str]]:
         ),
         "fabric_manager": lambda _: f"nvswitches=4\nstate=active\nversion=Fabric Manager version is : {m.driver}\n",
         "topology": lambda _: topology,
-        "kernel_log": lambda _: "source=dmesg\nfirst=0\n" + "".join(f"> {x}\n" for x in m.kernel_lines),
+        "kernel_log": lambda _: (
+            f"source=dmesg\nfirst={m.kernel_first:.6f}\nnow={m.uptime_s}\nmatched={len(m.kernel_lines)}\n"
+            + "".join(f"> {x}\n" for x in m.kernel_lines)
+        ),
         "rdma": lambda _: (
             _tab(
                 *(

@@ -36,6 +36,7 @@ class State:
         for name in ("containers", "nodes", "ports"):
             (folder / name).mkdir(parents=True, exist_ok=True)
         self.owner = self._owner()
+        self.began = (folder / "owner").stat().st_mtime
 
     def _owner(self) -> int:
         """The process with which everything here ends: the first that used the folder (xdist's controller, not its workers)."""
@@ -128,6 +129,20 @@ class State:
             now[path.name] = seen.get(path.name, 0) + len(lines)
             found += [(float(first), float(last)) for first, last in map(bytes.split, lines.splitlines())]
         return found, now
+
+    def load_begins(self) -> None:
+        """The load begins, unless it has."""
+        with contextlib.suppress(FileExistsError):
+            (self.folder / "load-began").touch(exist_ok=False)
+
+    def load_began(self) -> float | None:
+        """When the load began (time of day), None before it."""
+        path = self.folder / "load-began"
+        return path.stat().st_mtime if path.exists() else None
+
+    def ready_at(self, node: str) -> float | None:
+        """When something of ours first served a port on a node (time of day)."""
+        return min((path.stat().st_mtime for path in (self.folder / "ports").glob(f"{node}-*.json")), default=None)
 
     def tokens(self) -> int:
         """Tokens that all engines of this rehearsal have processed."""

@@ -9,6 +9,7 @@ from typing import Any
 from pytest_h20.config.inventory import Inventory
 from pytest_h20.rehearsal.all_reduce import AllReduceTruth
 from pytest_h20.rehearsal.standin import Machine, machine
+from pytest_h20.rehearsal.under_load import LoadTruth
 from pytest_h20.rehearsal.weights import WeightsTruth
 
 
@@ -94,6 +95,7 @@ class World:
     removal_refused: dict[str, str] = field(default_factory=dict)
     weights: dict[str, WeightsTruth] = field(default_factory=dict)
     all_reduce: AllReduceTruth = field(default_factory=AllReduceTruth)
+    load: LoadTruth = field(default_factory=LoadTruth)
     client_error: float = 0.0
 
     @property

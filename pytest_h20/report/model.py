@@ -210,6 +210,66 @@ class RailTraffic(_Frozen):
     reason: str = ""
 
 
+class GpuLoad(_Frozen):
+    """One GPU while a cell ran. ``spreads``: quantity (``sm_mhz``, ``power_w``, ``temperature_c``, ``mem_mhz``, ``memory_mib``) to its
+    (smallest, median, largest). ``series``: (model seconds since the cell's start, value), thinned. ``throttled``: reason to samples.
+    ``apart``: in what it stands apart from the others; empty when it does not."""
+
+    node: str
+    index: int
+    serial: str = ""
+    slot: str = ""
+    spreads: dict[str, tuple[float, float, float]] = Field(default_factory=dict)
+    series: dict[str, tuple[tuple[float, float], ...]] = Field(default_factory=dict)
+    throttled: dict[str, int] = Field(default_factory=dict)
+    samples: int = 0
+    apart: str = ""
+
+
+class HostLoad(_Frozen):
+    """One node while a cell ran. ``run_queue``: (smallest, median, largest). ``memory_bytes``: of our containers, at most. ``rails``:
+    port to counter to how far it rose."""
+
+    steal_share: float | None = None
+    run_queue: tuple[float, float, float] | None = None
+    memory_bytes: int | None = None
+    rails: dict[str, dict[str, int]] = Field(default_factory=dict)
+
+
+class CellLoad(_Frozen):
+    """The machines while one cell ran. ``began``, ``ended``: of a clock that only runs forward, of the machine that made the load.
+    ``gaps``: what was not seen, in words; ``missing``: nodes that told nothing, and why. ``energy_wh_per_1k``: watt-hours of the GPUs per
+    1,000 output tokens, None unless every power was seen."""
+
+    kind: Literal["load"] = "load"
+    engine: str
+    cell: str
+    repeat: int = 0
+    began: float = 0.0
+    ended: float = 0.0
+    seconds: float = 0.0
+    gpus: tuple[GpuLoad, ...] = ()
+    hosts: dict[str, HostLoad] = Field(default_factory=dict)
+    gaps: tuple[str, ...] = ()
+    missing: dict[str, str] = Field(default_factory=dict)
+    energy_wh_per_1k: float | None = None
+
+
+class KernelLine(_Frozen):
+    """A line of a node's kernel log, written while a gate ran. ``after_s``: since the start of the cell, else of the gate, model time."""
+
+    kind: Literal["kernel"] = "kernel"
+    node: str
+    gate: GateName
+    engine: str = ""
+    cell: str = ""
+    after_s: float | None = None
+    severity: str = ""
+    meaning: str = ""
+    action: str = ""
+    text: str = ""
+
+
 class NodeFacts(_Frozen):
     """Facts of one node for the table that compares nodes: a word to a short text (``driver``: ``535.216.03``)."""
 
@@ -266,12 +326,15 @@ class Other(BaseModel):
 
 
 Record = Annotated[
-    StateChange | Cell | RailTraffic | NodeFacts | Command | LogTail | SetupError | Warning_, Field(discriminator="kind")
+    StateChange | Cell | RailTraffic | CellLoad | KernelLine | NodeFacts | Command | LogTail | SetupError | Warning_,
+    Field(discriminator="kind"),
 ]
 RECORD_TYPES: dict[str, type[BaseModel]] = {
     "state": StateChange,
     "cell": Cell,
     "rail": RailTraffic,
+    "load": CellLoad,
+    "kernel": KernelLine,
     "facts": NodeFacts,
     "command": Command,
     "log": LogTail,
@@ -434,6 +497,8 @@ class RunView(_Frozen):
     timeline: tuple[Timed, ...] = ()
     cells: tuple[Cell, ...] = ()
     rails: tuple[RailTraffic, ...] = ()
+    loads: tuple[CellLoad, ...] = ()
+    kernel: tuple[KernelLine, ...] = ()
     facts: tuple[NodeFacts, ...] = ()
     commands: tuple[Command, ...] = ()
     logs: tuple[LogTail, ...] = ()

@@ -48,8 +48,11 @@ def bring_up(session: Session, label: str, write: Write, terminal: bool) -> Clus
 
 
 def _bring_up(session: Session, label: str, write: Write, terminal: bool) -> ClusterState:
+    from pytest_h20.run.machines import read_kernel
+
     target = session.target(label)
     if session.inventory.attach is not None or session.value("h20_attach"):
+        read_kernel(session, label, "start")
         return attach(session, label)
     progress = Progress(write, terminal)
     progress.phase("preflight", f"{label}: profile {target.profile_name} on {', '.join(n.name for n in target.nodes)}")
@@ -63,10 +66,13 @@ def _bring_up(session: Session, label: str, write: Write, terminal: bool) -> Clu
         if red:
             raise BringUpError(refusal_text(red))
     ready = prepare(target, facts.images, launch_facts(session, facts))
+    read_kernel(session, label, "start")
     bring = BringUp(target, nodes, run_id, session.folder, ready, label, session.clock, progress)
     session.shared.once(f"launched-{key(label)}", lambda: run_id)
     try:
-        return bring.up()
+        state = bring.up()
+        read_kernel(session, label, "ready")
+        return state
     except BaseException:
         if not session.value("h20_keep"):
             _down_now(session, label, write)
@@ -199,7 +205,9 @@ def previous_engine_down(session: Session, label: str, write: Write) -> None:
     """Before an engine comes up, the one before it goes: two engines do not fit on the GPUs."""
     for other in session.labels[: session.labels.index(label)]:
         if session.shared.published(f"launched-{key(other)}") and not session.shared.published(f"down-{key(other)}"):
-            for verdict in stayed_up(session, other):
+            from pytest_h20.run.machines import after_load
+
+            for verdict in [*after_load(session, other), *stayed_up(session, other)]:
                 session.folder.record(verdict, "session::tear-down")
             _down_now(session, other, write)
 

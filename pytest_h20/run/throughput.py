@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import json
 import statistics
+import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from pytest_h20.checks.machines import energy_wh_per_1k
 from pytest_h20.checks.throughput import judge_cell
 from pytest_h20.config.inventory import LoadSettings
 from pytest_h20.config.limits import LimitFile
@@ -25,6 +27,7 @@ from pytest_h20.report.model import Cell as CellRecord
 from pytest_h20.report.requests import intervals, read_requests, windows
 from pytest_h20.run.bringup import key
 from pytest_h20.run.endpoint import Endpoint, vocabulary_of
+from pytest_h20.run.machines import Watched, cell_load, in_a_line
 from pytest_h20.run.settings import Session, repeats_asked
 
 Write = Callable[[str], None]
@@ -65,6 +68,8 @@ class Load:
     _checks: dict[int, SelfCheck] = field(default_factory=dict)
     _warm: set[tuple[int, int]] = field(default_factory=set)
     _late: dict[str, Late] = field(default_factory=dict)
+    _watched: Watched | None = None
+    _machines: dict[tuple[str, int], list[Verdict]] = field(default_factory=dict)
 
     @property
     def repeats(self) -> tuple[int, ...]:
@@ -88,6 +93,8 @@ class Load:
         """
         self._engine_lives(cell)
         plan = self.plan(cell, repeat, attempt)
+        watched = self._watch()
+        began = time.monotonic()
         rehearsal = self.session.rehearsal
         if rehearsal is not None:
             rehearsal.late()
@@ -98,10 +105,37 @@ class Load:
             raise
         if rehearsal is not None:
             self._late[_stem(cell, repeat)] = lateness(result, rehearsal.late(), self.session.clock.scale)
+        ended = time.monotonic()
         self._warm.add(_shape(cell))
         self.done += 1
         self._keep(result, repeat)
+        self._look_at_machines(watched, result, repeat, (began, ended))
         return result
+
+    def close(self) -> None:
+        """After the last cell of this process: nothing of ours goes on on the nodes."""
+        if self._watched is not None:
+            self._watched.stop()
+
+    def _watch(self) -> Watched:
+        if self._watched is None:
+            self._watched = Watched(self.session, self.label, self.endpoint.cluster)
+            self._watched.start()
+        return self._watched
+
+    def _look_at_machines(self, watched: Watched, result: CellResult, repeat: int, span: tuple[float, float]) -> None:
+        """Keep what the nodes told while the cell ran, for its judgement and for the report."""
+        span = watched.span(*span)
+        told = watched.told(*span)
+        name = _stem(result.cell, repeat)
+        self._machines[result.cell.id, repeat] = watched.judge(name, told, *span)
+        if not told.windows and not told.missing:
+            return
+        seconds = result.whole.seconds if result.whole else 0.0
+        energy = energy_wh_per_1k(told, seconds, result.tokens.output)
+        load = cell_load(self.label, result.cell.id, repeat, told, span, energy)
+        self.session.folder.add(load)
+        self.write(f"h20:   {in_a_line(load)}\n")
 
     def results(self, cell: Cell) -> Iterator[tuple[CellResult, int]]:
         """The cell as often as it is measured, with the number of the repeat. In a calibration, a repeat that cannot be believed is
@@ -287,6 +321,7 @@ class Load:
         """Sanity first, then the limits. Records the cell for the report."""
         record = self.record(result, repeat)
         verdicts = [sanity_verdict(result, self.label, record.file, record.late)]
+        machines = self._machines.pop((result.cell.id, repeat), [])
         if record.status is not Status.UNKNOWN:
             verdicts += self._limit_verdicts(record)
             slo = Slo(self.settings.slo_ttft_ms, self.settings.slo_tpot_ms)
@@ -295,7 +330,7 @@ class Load:
             worst = max((v.status for v in verdicts), key=lambda s: s.rank)
             record = record.model_copy(update={"status": worst})
         self.session.folder.add(record)
-        return verdicts
+        return verdicts + machines
 
     def _limit_verdicts(self, record: CellRecord) -> list[Verdict]:
         if self.session.value("h20_calibrate") or self.settings.limit == "none":

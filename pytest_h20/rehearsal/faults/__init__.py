@@ -15,6 +15,7 @@ from pytest_h20.rehearsal.faults import (
     endpoint,
     environment,
     fabric,
+    machines,
     nccl,
     reasoning,
     throughput,
@@ -35,6 +36,7 @@ CATALOGUE: Mapping[str, Fault] = catalogue(
     reasoning.FAULTS,
     answers.FAULTS,
     throughput.FAULTS,
+    machines.FAULTS,
 )
 """Fault by name, in the order of the gates."""
 

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import os
+import signal
 import subprocess
 from pathlib import Path
 
 import pytest
 
+from pytest_h20.probes.telemetry import GpuSample, HostSample, Telemetry, command
 from tests.lab import sysfs
 from tests.lab.plan import ClusterPlan
 
@@ -163,3 +166,25 @@ def test_proc_files_of_the_drivers(tmp_path: Path) -> None:
     names = [line.split()[0] for line in text.splitlines()]
     assert names.count("nvidia") == 1
     assert {"loop", "nvidia_peermem", "mlx5_ib"} <= set(names)
+
+
+def test_nvidia_smi_loops_as_the_telemetry_asks_it_to(tmp_path: Path) -> None:
+    """The stand-in is what a lab's node runs under load."""
+    text = command(every_s=1)
+    script = tmp_path / "telemetry.sh"
+    script.write_text(text)
+    env = {"PATH": f"{STANDINS}:/usr/bin:/bin", "HOME": "/"}
+    process = subprocess.Popen(["/bin/sh", str(script)], env=env, stdout=subprocess.PIPE, text=True, start_new_session=True)
+    told = Telemetry("node01")
+    try:
+        assert process.stdout is not None
+        while sum(isinstance(s, GpuSample) for _, s in told.samples) < 9:  # into the second round
+            told.feed(process.stdout.readline().rstrip("\n"), 0.0)
+    finally:
+        os.killpg(process.pid, signal.SIGKILL)
+        process.wait(5)
+    assert told.notes == []
+    assert len(told.gpus) == 8
+    gpus = [sample for _, sample in told.samples if isinstance(sample, GpuSample)]
+    assert gpus[8] == gpus[0]
+    assert all(not s.memory for _, s in told.samples if isinstance(s, HostSample)), "no container was asked for"

@@ -17,8 +17,12 @@ from pytest_h20.config.limits import LimitFile, load_limits
 from pytest_h20.core.verdict import GateName, Limit, Origin, Status, Verdict, judge, worst
 from pytest_h20.report.model import (
     Cell,
+    CellLoad,
     Command,
     Fingerprint,
+    GpuLoad,
+    HostLoad,
+    KernelLine,
     LogTail,
     Mode,
     NodeBrief,
@@ -309,6 +313,47 @@ def rdma(run: RunFolder, engine: str, *, broken: int | None = None) -> None:
             run.record(verdict, f"test_nccl_rdma.py::test_rail_bytes[{node}-mlx5_{rail}]", 0.1)
 
 
+def machines(run: RunFolder, engine: str) -> None:
+    """Sixteen GPUs through two cells; in the second one of them is slow, and NVLink reports an error."""
+    rng = random.Random(7)
+    for number, streams in enumerate((64, 128)):
+        gpus = []
+        for index in range(16):
+            clock = 1188.0 if (number, index) == (1, 11) else 1980.0
+            levels = {"sm_mhz": (clock, 8.0), "power_w": (390.0 + 4 * (index % 4), 12.0), "temperature_c": (54.0 + index % 6, 1.5)}
+            series = {
+                name: tuple((20.0 * i, round(rng.gauss(middle, width), 1)) for i in range(24)) for name, (middle, width) in levels.items()
+            }
+            gpus.append(
+                GpuLoad(
+                    node=NODES[index // 8],
+                    index=index % 8,
+                    serial=f"16500{index:02d}",
+                    slot=f"00000000:{0x1B + 8 * (index % 8):02X}:00.0",
+                    spreads={name: (middle - width, middle, middle + width) for name, (middle, width) in levels.items()},
+                    series=series,
+                    samples=460,
+                    apart="node02 GPU 3: SM clock 1188 MHz, the median of 16 GPUs is 1980 MHz" if clock < 1500 else "",
+                )
+            )
+        hosts = {name: HostLoad(run_queue=(2.0, 9.0, 31.0), memory_bytes=97 * 2**30) for name in NODES}
+        cell = f"in128-out128-c{streams}"
+        run.add(CellLoad(engine=engine, cell=cell, seconds=460.0, gpus=tuple(gpus), hosts=hosts, energy_wh_per_1k=2.41))
+    run.add(
+        KernelLine(
+            node="node02",
+            gate=GateName.THROUGHPUT,
+            engine=engine,
+            cell="in128-out128-c128",
+            after_s=211.0,
+            severity="reset",
+            meaning="Xid 145 on 0000:33:00: NVLink: RLW error (NVIDIA: WORKFLOW_NVLINK5_ERR)",
+            action="drain the node, reset the board's GPUs",
+            text="[1209811.200000] NVRM: Xid (PCI:0000:33:00): 145, RLW_REMAP Nonfatal XC0 i0 Link 07",
+        )
+    )
+
+
 def endpoint(run: RunFolder, *, split: bool = True) -> None:
     protocol = Origin(kind="protocol", detail="OpenAI API")
     run.record(
@@ -413,6 +458,7 @@ def faulty(base: Path) -> RunView:
     )
     record_cells(run, cells, limits)
     prints(run, ("sglang",))
+    machines(run, "sglang")
     run.add(Warning_(text="host key checking is off for node02 (inventory)"))
     run.add(
         LogTail(

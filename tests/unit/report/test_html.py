@@ -143,7 +143,7 @@ def test_a_failed_start_shows_cause_fix_and_log_ends_at_once(sample: Sample) -> 
 def test_charts_have_words_for_who_does_not_see_them(sample: Sample) -> None:
     found = read(sample("faulty"))
     drawings = [attrs for name, attrs in found.tags if name == "svg" and attrs.get("role") == "img"]
-    assert len(drawings) == 11, "four metrics and the trade of GPU and user at two lengths, and the rail map"
+    assert len(drawings) == 17, "four metrics and the trade of GPU and user at two lengths, the rail map, two cells of machines"
     for attrs in drawings:
         assert all(word in found.ids for word in (attrs["aria-labelledby"] or "").split())
     assert "Misses its limit at 128, 200, 256, 512, 1024" in found.text

@@ -1,0 +1,110 @@
+"""The stand-in's machines under load: what its telemetry command prints every tick, and what its kernel says."""
+
+from __future__ import annotations
+
+import shlex
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING
+
+from pytest_h20.probes.telemetry import MARK, WATCHED
+from pytest_h20.rehearsal.counters import counters_of
+from pytest_h20.rehearsal.standin import Machine
+
+if TYPE_CHECKING:
+    from pytest_h20.rehearsal.state import State
+    from pytest_h20.rehearsal.world import World
+
+SM_MHZ, MEM_MHZ, WATT, DEGREES, MIB = 1980, 2619, 390, 52, 90_412
+"""An H20 that decodes: its clock is the card's highest, its power below the limit of 500 W."""
+
+POWER_BRAKE = 0x80
+
+
+@dataclass
+class LoadTruth:
+    """What happens to the machines while the load runs. GPUs are (node, index), rails (node, HCA).
+
+    ``clock``: part of the healthy SM clock. ``brake``: pulled until so many tokens of the load were served. ``silent_after``: ticks
+    after which a node says nothing more. ``remapped``: a row is remapped. ``creep``: counter to events per model second.
+    ``kernel``: lines of a node, each when the engine became ready (``ready``) or shortly after the load began (``load``). ``wraps``:
+    nodes whose ring buffer holds only the last moment by the end.
+    """
+
+    clock: dict[tuple[str, int], float] = field(default_factory=dict)
+    brake: dict[tuple[str, int], int] = field(default_factory=dict)
+    silent_after: dict[str, int] = field(default_factory=dict)
+    remapped: set[tuple[str, int]] = field(default_factory=set)
+    creep: dict[tuple[str, str], dict[str, float]] = field(default_factory=dict)
+    kernel: dict[str, list[tuple[str, str]]] = field(default_factory=dict)
+    wraps: set[str] = field(default_factory=set)
+
+
+def asked_for(command: str) -> float | None:
+    """Seconds between two ticks when the command is the telemetry's, else None."""
+    first = command.split("\n", 1)[0]
+    return float(shlex.split(first)[2]) if first.startswith(MARK) else None
+
+
+def as_now(world: World, state: State, node: str, scale: float) -> Machine:
+    """The machine at this moment: uptime, counters, what the load did to it, what its kernel said."""
+    machine, truth = world.machines[node], world.load
+    lasted = time.time() - state.began
+    up = machine.uptime_s + lasted
+    since = state.load_began()
+    lines = list(machine.kernel_lines)
+    for trigger, text in truth.kernel.get(node, ()):
+        moment = since + 0.2 if trigger == "load" and since is not None else state.ready_at(node) if trigger == "ready" else None
+        if moment is not None and moment <= time.time():
+            lines.append(f"[{machine.uptime_s + moment - state.began:.6f}] {text}")
+    gpus = [
+        replace(gpu, remap_pending="Yes") if since is not None and (node, index) in truth.remapped else gpu
+        for index, gpu in enumerate(machine.gpus)
+    ]
+    wrapped = since is not None and node in truth.wraps
+    first = up if wrapped else machine.kernel_first
+    return replace(
+        machine,
+        uptime_s=round(up, 2),
+        kernel_lines=[] if wrapped else lines,
+        kernel_first=first,
+        gpus=gpus,
+        counters=_counters(world, state, node, scale, state.loads(node)),
+    )
+
+
+def _counters(world: World, state: State, node: str, scale: float, loads: int) -> dict[tuple[str, str], int]:
+    found = counters_of(world, node, state.tokens(), dict(world.machines[node].counters), loads)
+    since = state.load_began()
+    for (name, hca), rates in world.load.creep.items():
+        for counter, rate in rates.items() if name == node and since is not None else ():
+            found[(hca, counter)] = found.get((hca, counter), 0) + int((time.time() - (since or 0.0)) * scale * rate)
+    return found
+
+
+def ticks(world: World, state: State, node: str, scale: float) -> Iterator[str]:
+    """The lines of the telemetry command, tick by tick; an empty text ends a tick. Ends where a fault silences the node."""
+    machine = world.machines[node]
+    state.load_begins()
+    served = state.tokens()
+    for index in range(len(machine.gpus)):
+        yield f"gpu {index}, 165{machine.number:04d}{index:06d}, 00000000:{0x1B + 8 * index:02X}:00.0, {machine.gpus[index].name}"
+    for rail in machine.rails:
+        yield f"rail {rail.hca}/1 {' '.join(WATCHED)}"
+    tick = 0
+    while tick < world.load.silent_after.get(node, tick + 1):
+        now = as_now(world, state, node, scale)
+        for index, gpu in enumerate(now.gpus):
+            clock = int(SM_MHZ * world.load.clock.get((node, index), 1.0))
+            braked = state.tokens() - served < world.load.brake.get((node, index), 0)
+            # No two GPUs are quite alike, and none stands still.
+            watt = WATT + 5 * (index % 4) + (tick * 7 + index * 3) % 9
+            reasons = POWER_BRAKE if braked else 0
+            degrees = DEGREES + index % 5 + min(tick, 8)
+            yield f"{index}, {watt}.00, {clock}, {MEM_MHZ}, {degrees}, {reasons:#018x}, {MIB}, 0, {gpu.uncorrectable}"
+        yield f"t {now.uptime_s:.2f} 0 {int(now.uptime_s * 19_200)} {3 + tick % 4}"
+        for rail in now.rails:
+            yield f"r {rail.hca}/1 {' '.join(str(now.counters.get((rail.hca, name), 0)) for name in WATCHED)}"
+        yield ""
+        tick += 1
