@@ -91,7 +91,7 @@ def reported(voice: Say, told: CellMachines) -> Verdict:
         return voice.warn(len(holes), "; ".join(holes), action=action, details=details)
     least = min(w.seen(k) for w in told.windows.values() for k in w.gaps)
     limit = Limit(kind="min", value=100 * ENOUGH, unit="% of the cell", origin=builtin("what was not seen is not judged"))
-    return voice.judge(round(100 * least, 1), limit, details=details)
+    return voice.judge(round(100 * least, 1), limit, details=details, of=len(told.windows))
 
 
 _KINDS = {"gpu": "GPUs", "host": "node"}
@@ -119,7 +119,7 @@ def throttled(voice: Say, told: CellMachines) -> Verdict:
     if not looked:
         return voice.unknown("no GPU told anything")
     limit = Limit(kind="max", value=0, unit="GPUs", origin=builtin("a GPU that is slowed down slows all of its tensor-parallel group"))
-    return voice.judge(len(found), limit, reason="; ".join(found), action=_HEAT, details={"gpus": looked})
+    return voice.judge(len(found), limit, reason="; ".join(found), action=_HEAT, of=looked)
 
 
 @dataclass(frozen=True)
@@ -196,7 +196,7 @@ def apart(voice: Say, told: CellMachines) -> Verdict:
     reason = "; ".join(words for *_, words in found)
     action = found[0][2].action if found else ""
     apart_gpus = {(node, gpu.identity.index) for node, gpu, *_ in found}
-    return voice.judge(len(apart_gpus), limit, reason=reason, action=action, details={"gpus": len(gpus), "compared": ", ".join(known)})
+    return voice.judge(len(apart_gpus), limit, reason=reason, action=action, details={"compared": ", ".join(known)}, of=len(gpus))
 
 
 def energy_wh_per_1k(told: CellMachines, seconds: float, tokens: int) -> float | None:
@@ -256,7 +256,8 @@ def rail_errors(voice: Say, moved: CounterDelta | Missing) -> Verdict:
     carried = _gigabytes(moved)
     if moved.reset:
         return voice.unknown(f"counters went backwards: {', '.join(moved.reset)}", "see the kernel log: was the port reset?")
-    if not any(name in moved.values for name in ERRORS):
+    looked = sum(name in moved.values for name in ERRORS)
+    if not looked:
         return voice.unknown("this driver has no error counters")
     risen = moved.errors
     told = ", ".join(f"{name} +{count}" for name, count in sorted(risen.items()))
@@ -274,7 +275,7 @@ def rail_errors(voice: Say, moved: CounterDelta | Missing) -> Verdict:
     origin = Origin(kind="derived", detail="IEEE 802.3: a bit error ratio of 1e-12 is 0.008 per GB")
     limit = Limit(kind="max", value=PER_GB, unit="per GB", origin=origin)
     reason = f"{told} while the rail carried {carried:.1f} GB"
-    return voice.judge(round(total / carried, 6) if carried > 0 else None, limit, reason=reason, action=action, details=details)
+    return voice.judge(round(total / carried, 6) if carried > 0 else None, limit, reason=reason, action=action, details=details, of=looked)
 
 
 PAUSES_PER_GB = 10.0
@@ -309,6 +310,7 @@ def rail_congestion(voice: Say, moved: CounterDelta | Missing) -> Verdict:
         reason=f"{told} while the rail carried {carried:.1f} GB",
         action="check PFC, DSCP, ECN and buffer settings of NICs and switch ports; see whether others use the same uplinks",
         details={**moved.congestion, "gigabytes": round(carried, 3)},
+        of=sum(name in moved.values for name in CONGESTION),
     )
 
 
@@ -336,6 +338,7 @@ def rail_shares(voice: Say, moved: Mapping[str, CounterDelta | Missing]) -> Verd
         reason=f"{', '.join(bad)}; the median rail carried {middle:.1f} GB",
         action="compare NCCL_IB_HCA with this rail; ib_write_bw between the two nodes on it; look at its link rate and PCIe width",
         details={hca: round(gb, 3) for hca, gb in carried.items()},
+        of=len(carried),
     )
 
 
@@ -367,7 +370,7 @@ def gpu_state(voice: Say, before: Snapshot, after: Snapshot) -> Verdict:
     if mild and not bad:
         return voice.warn(len(mild), "; ".join(mild), action="watch it; nvidia-smi -q -d ECC,ROW_REMAPPER")
     limit = Limit(kind="max", value=0, unit="changes", origin=builtin("memory errors and PCIe trouble that came with the load"))
-    return voice.judge(len(bad), limit, reason="; ".join(bad), action=action, details={"gpus": len(before.gpus.gpus)})
+    return voice.judge(len(bad), limit, reason="; ".join(bad), action=action, of=len(before.gpus.gpus))
 
 
 def _rise(old: int | None, new: int | None) -> int:

@@ -13,12 +13,12 @@ SERIES = tuple((float(second), 1980.0 - second % 3) for second in range(0, 60, 2
 
 def gpu(index: int, **fields: object) -> GpuLoad:
     spreads = {"sm_mhz": (1978.0, 1980.0, 1980.0), "power_w": (380.0, 400.0, 410.0)}
-    return GpuLoad(node="node01", index=index, serial=f"165{index}", spreads=spreads, series={"sm_mhz": SERIES}, samples=30, **fields)  # type: ignore[arg-type]
+    return GpuLoad(node="node01", index=index, serial=f"165{index}", spreads=spreads, series={"sm_mhz": SERIES}, samples=30, **fields)
 
 
 def load(*gpus: GpuLoad, **fields: object) -> CellLoad:
     hosts = {"node01": HostLoad(run_queue=(1.0, 3.0, 9.0), memory_bytes=2**30, rails={"mlx5_1/1": {"port_xmit_data": 2_000_000_000}})}
-    return CellLoad(engine="sglang", cell="in128-out128-c8", seconds=60.0, gpus=gpus, hosts=hosts, **fields)  # type: ignore[arg-type]
+    return CellLoad(engine="sglang", cell="in128-out128-c8", seconds=60.0, gpus=gpus, hosts=hosts, **fields)
 
 
 def line(**fields: object) -> KernelLine:
