@@ -59,7 +59,7 @@ def _rows(who: tuple[str, str], group: Sequence[Cell]) -> list[tuple[Html, bool]
                 "Spread",
                 join(f"{100 * figure.spread:.1f} % ", tag("span", "! noisy", class_="h20-chip h20-warn") if noisy else None),
             ),
-            ("95 % interval", f"{number(low)} … {number(high)}"),
+            ("95 % interval", f"{number(low)} … {number(high)} {unit}"),
             ("Repeats", str(figure.n)),
         )
         found.append((tag("tr", *(tag("td", value, data_label=label) for label, value in cells)), noisy))

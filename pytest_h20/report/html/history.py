@@ -37,7 +37,7 @@ def history_part(entries: Sequence[Entry], trends: Mapping[str, Sequence[Point]]
 
 def _row(entry: Entry) -> Html:
     cells = (
-        ("Started", tag("span", entry.started[:16].replace("T", " "), class_="h20-nowrap")),
+        ("Started", tag("span", entry.started[:16].replace("T", " ") + " UTC", class_="h20-nowrap")),
         ("Result", join(_state(entry), f" {entry.mode}" if entry.mode != "full" else "")),
         ("Engine", ", ".join(entry.engines)),
         ("On", entry.name),
@@ -65,7 +65,7 @@ def _trend(name: str, points: Sequence[Point], index: int) -> Html:
     marks = [
         tag(
             "g",
-            tag("title", f"{p.started[:16]} {p.run}: {number(p.value)} tok/s"),
+            tag("title", f"{p.started[:16].replace('T', ' ')} UTC {p.run}: {number(p.value)} tok/s"),
             tag("circle", cx=f"{x:.1f}", cy=f"{y:.1f}", r="3.2"),
             class_="h20-point h20-s0" if p.accepted else "h20-doubt",
         )
@@ -78,6 +78,7 @@ def _trend(name: str, points: Sequence[Point], index: int) -> Html:
         f"{len(points)} runs between {number(min(values))} and {number(max(values))} tok/s",
         tag("text", number(high), x="50", y="14", text_anchor="end"),
         tag("text", number(low), x="50", y=f"{HEIGHT - 18:g}", text_anchor="end"),
+        tag("text", "tok/s", x="50", y=f"{HEIGHT / 2 - 4:g}", text_anchor="end"),
         tag("line", x1="55", x2=f"{WIDTH - 15:g}", y1=f"{HEIGHT - 16:g}", y2=f"{HEIGHT - 16:g}", class_="h20-axis"),
         tag("polyline", points=" ".join(f"{x:.1f},{y:.1f}" for x, y in spots), class_="h20-measured h20-s0"),
         marks,

@@ -193,6 +193,10 @@ def test_what_a_gpu_gives_is_drawn_against_what_a_user_gets() -> None:
     assert "per GPU" not in Page(str(figures([unmeasured], {"e": 16}))).text
 
 
+def test_a_calibrations_intervals_have_units(sample: Sample) -> None:
+    assert re.search(r"\d tok/s [\d.]+ % [\d.\u202f]+ … [\d.\u202f]+ tok/s 5", read(sample("calibration")).text)
+
+
 def test_a_figure_without_a_limit_is_recorded_and_does_not_hold() -> None:
     info = Limit(kind="info", origin=Origin(kind="file"))
     cell = Cell(engine="e", input_len=8, output_len=8, concurrency=1, output_throughput=100.0, mean_tpot_ms=5.0, status=Status.PASS,
