@@ -1,4 +1,4 @@
-"""The hardware's lower bound of TPOT and TTFT: what no correct measurement can be below.
+"""The hardware's lower bound of TPOT: what no correct measurement can be below.
 
 Derivation: research note on engines, section 4.3 (decode, no speculative tokens, experts chosen evenly and
 independently, no kernel inefficiency, prefill ignored). For B requests of context ctx on G GPUs:
@@ -19,7 +19,9 @@ speculative decoding that was not told).
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from pytest_h20.core.errors import UsageError
 
@@ -68,38 +70,51 @@ class ModelSpec:
     """Multiply-adds per head, cached token and layer: 2 kv_lora_rank + rope dimensions (MLA in absorbed form)."""
 
 
-def _deepseek_r1() -> ModelSpec:
-    hidden, layers, dense_layers, experts = 7168, 61, 3, 256
-    q_lora, kv_lora, rope, nope, v_head, heads = 1536, 512, 64, 128, 128, 128
-    moe_inner, dense_inner, vocab = 2048, 18432, 129280
-    scale = 1 + 4 / (128 * 128)  # one FP32 scale per 128 x 128 block of FP8
+def spec_of(config: Mapping[str, Any]) -> ModelSpec | None:
+    """Bytes and operations of a model from its config.json; None for an architecture or quantisation that is not known here.
+
+    Known: DeepSeek-V3's (``deepseek_v3``: MLA, routed and shared experts) with FP8 weights in blocks.
+    """
+    quantised = config.get("quantization_config")
+    if config.get("model_type") != "deepseek_v3" or not isinstance(quantised, Mapping) or quantised.get("quant_method") != "fp8":
+        return None
+    try:
+        return _deepseek_v3(config, quantised)
+    except (KeyError, TypeError, ValueError, ZeroDivisionError):
+        return None
+
+
+def _deepseek_v3(config: Mapping[str, Any], quantised: Mapping[str, Any]) -> ModelSpec:
+    hidden, layers, dense_layers = int(config["hidden_size"]), int(config["num_hidden_layers"]), int(config["first_k_dense_replace"])
+    experts, chosen, shared_experts = (int(config[k]) for k in ("n_routed_experts", "num_experts_per_tok", "n_shared_experts"))
+    q_lora, kv_lora, heads = (int(config[k]) for k in ("q_lora_rank", "kv_lora_rank", "num_attention_heads"))
+    rope, nope, v_head = (int(config[k]) for k in ("qk_rope_head_dim", "qk_nope_head_dim", "v_head_dim"))
+    moe_inner, dense_inner, vocab = (int(config[k]) for k in ("moe_intermediate_size", "intermediate_size", "vocab_size"))
+    rows, columns = quantised.get("weight_block_size") or (128, 128)
+    scale = 1 + 4 / (int(rows) * int(columns))  # one FP32 scale per block of FP8
     moe_layers = layers - dense_layers
     expert = 3 * hidden * moe_inner
     attention = layers * (q_lora * heads * (nope + rope) + kv_lora * heads * (nope + v_head) + heads * v_head * hidden)
     dense = dense_layers * 3 * hidden * dense_inner
-    shared = moe_layers * expert
-    head = vocab * hidden * 2  # BF16
-    replicated = layers * hidden * (q_lora + kv_lora + rope) * scale + moe_layers * experts * hidden * 2  # router BF16
+    shared = moe_layers * shared_experts * expert
+    down = layers * hidden * (q_lora + kv_lora + rope)
+    router = moe_layers * experts * hidden
+    head = vocab * hidden
     return ModelSpec(
-        name="DeepSeek-R1",
+        name=str(config["model_type"]),
         layers=layers,
         moe_layers=moe_layers,
         experts=experts,
-        experts_per_token=8,
+        experts_per_token=chosen,
         hidden=hidden,
-        active_parameters=36.63e9,
+        active_parameters=float(attention + dense + shared + moe_layers * chosen * expert + down + router + head),
         expert_bytes=expert * scale,
-        sharded_bytes=(attention + dense + shared) * scale + head,
-        replicated_bytes=replicated,
+        sharded_bytes=(attention + dense + shared) * scale + head * 2,  # the output head is BF16
+        replicated_bytes=down * scale + router * 2,  # so is the router
         kv_bytes_per_token=layers * (kv_lora + rope) * 2,
         attention_heads=heads,
         attention_width=2 * kv_lora + rope,
     )
-
-
-DEEPSEEK_R1 = _deepseek_r1()
-"""Computed from config.json (hidden 7168, 61 layers of which 3 dense, 256 experts top-8 of 2048, q_lora 1536, kv_lora
-512, rope 64, vocabulary 129280); 36.63 G active parameters per token; KV cache BF16: 70,272 bytes per token."""
 
 
 @dataclass(frozen=True)
@@ -130,7 +145,8 @@ def decode_bound(
     context: float = 192,
     gpus: int = 16,
     gpu: GpuSpec = H20,
-    model: ModelSpec = DEEPSEEK_R1,
+    *,
+    model: ModelSpec,
     fabric: Fabric | None = None,
 ) -> DecodeBound:
     """Lower bound of a decode step of `batch` requests with `context` tokens each. Raises UsageError for sizes below 1.
@@ -158,13 +174,6 @@ def communication_floor(batch: int, gpus: int, model: ModelSpec, fabric: Fabric)
     size = batch * model.hidden * 2
     ring = 2 * (gpus - 1) / gpus * size / (fabric.rails * fabric.rail_gbit * 1e9 / 8)
     return (2 * model.layers + 1) * max(ring, fabric.allreduce_latency_s)
-
-
-def ttft_floor(
-    batch: int, input_len: int, gpus: int = 16, gpu: GpuSpec = H20, model: ModelSpec = DEEPSEEK_R1
-) -> float:
-    """Seconds that the prefill of `batch` prompts takes at full FP8 rate; the mean over them is at least half."""
-    return batch * input_len * 2 * model.active_parameters / (gpus * gpu.fp8_flops)
 
 
 def gpu_by_name(name: str) -> GpuSpec | None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
+from pytest_h20.probes.model_shape import ModelShape
 from pytest_h20.probes.script import Probe, ProbeError, integer, number, rows, whole
 
 # Word counters of /sys/class/infiniband/*/ports/*/counters; everything else counts events.
@@ -200,12 +201,6 @@ def delta(before: CounterSnapshot, after: CounterSnapshot) -> tuple[CounterDelta
     return tuple(found)
 
 
-# DeepSeek-R1: 61 layers with two all-reduces each (attention output, MLP/MoE output) and one for the embedding.
-ALL_REDUCES_PER_STEP = 2 * 61 + 1
-HIDDEN_SIZE = 7168
-BYTES_PER_VALUE = 2  # bf16
-
-
 @dataclass(frozen=True)
 class ExpectedVolume:
     """Bytes that leave one node through all of its rails together (as many come in), and how that follows."""
@@ -215,25 +210,21 @@ class ExpectedVolume:
     derivation: str
 
 
-def expected_volume(tokens: int, rails: int, ranks: int = 16, nodes: int = 2) -> ExpectedVolume:
+def expected_volume(tokens: int, rails: int, shape: ModelShape, ranks: int = 16, nodes: int = 2) -> ExpectedVolume:
     """What TP over ``nodes`` nodes must move between them for ``tokens`` tokens (prompt tokens count as generated ones do).
 
-    Each token passes 123 all-reduces of ``7168 x 2`` bytes. A ring all-reduce of S bytes over n ranks sends ``2 (n-1)/n x S``
-    over
-    every link of the ring; a ring that visits each node once has exactly one link that leaves a node, so each node sends (and
-    receives) ``2 (n-1)/n x S`` per all-reduce, whatever the number of channels: they share S. NCCL's tree moves at most as much
-    (``2 S`` up and down at an inner node, ``S`` per direction at a leaf of two nodes) and headers (LL doubles the bytes at
-    small
-    sizes) move more. So a measured volume between 0.5 and about 3 times this one is consistent with TP over RDMA, and a
-    volume far
+    Each token passes ``shape.all_reduces`` all-reduces of ``shape.token_bytes``. A ring all-reduce of S bytes over n ranks sends
+    ``2 (n-1)/n x S`` over every link of the ring; a ring that visits each node once has exactly one link that leaves a node, so each
+    node sends (and receives) ``2 (n-1)/n x S`` per all-reduce, whatever the number of channels: they share S. NCCL's tree moves at most
+    as much (``2 S`` up and down at an inner node, ``S`` per direction at a leaf of two nodes) and headers (LL doubles the bytes at small
+    sizes) move more. So a measured volume between 0.5 and about 3 times this one is consistent with TP over RDMA, and a volume far
     below it is not: then the traffic went elsewhere.
     """
     if nodes < 2:
         return ExpectedVolume(0.0, 0.0, "one node: nothing crosses the network")
-    size = tokens * HIDDEN_SIZE * BYTES_PER_VALUE
-    per_node = ALL_REDUCES_PER_STEP * 2 * (ranks - 1) / ranks * size
+    per_node = shape.all_reduces * 2 * (ranks - 1) / ranks * tokens * shape.token_bytes
     text = (
-        f"{ALL_REDUCES_PER_STEP} all-reduces x {tokens} tokens x {HIDDEN_SIZE} x {BYTES_PER_VALUE} B x 2 x {ranks - 1}/{ranks}"
+        f"{shape.all_reduces} all-reduces x {tokens} tokens x {shape.hidden} x {shape.value_bytes} B x 2 x {ranks - 1}/{ranks}"
         f" = {per_node / 1e6:.1f} MB per node and direction, over {rails} rails"
     )
     return ExpectedVolume(per_node, per_node / rails if rails else 0.0, text)

@@ -4,13 +4,15 @@ computes it."""
 # ruff: noqa: E501 - shell and foreign text stay on their own lines
 from __future__ import annotations
 
+import json
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from pytest_h20.config.inventory import Inventory, NodeSpec, Profile
 from pytest_h20.nodes.base import ContainerSpec, Mount
-from pytest_h20.probes.script import Probe, ProbeError, integer, pairs, rows
+from pytest_h20.probes.script import Missing, Probe, ProbeError, integer, pairs, rows
 
 
 @dataclass(frozen=True)
@@ -138,16 +140,27 @@ class ModelFolder:
     config_readable: bool
     shards: int
     device: str
+    config_json: str = ""
+    """The text of config.json in one line; empty when it could not be read whole."""
+
+    @property
+    def config(self) -> Mapping[str, Any] | Missing:
+        """config.json's object."""
+        try:
+            told = json.loads(self.config_json)
+        except (ValueError, RecursionError):
+            return Missing(f"config.json of {self.path} could not be read", "see that it lies in the folder that the engine mounts")
+        return told if isinstance(told, Mapping) else Missing(f"config.json of {self.path} is no object")
 
 
 def parse_model_folder(text: str) -> ModelFolder:
     """``path=``, ``exists=0|1``, ``config=0|1`` (config.json can be read), ``shards=N`` (``*.safetensors``), ``device=`` (its
-    mount's source)."""
+    mount's source), ``config_json=`` (its text)."""
     p = pairs(text)
     if "exists" not in p:
         raise ProbeError("no exists= line")
     return ModelFolder(
-        p.get("path", ""), p["exists"] == "1", p.get("config") == "1", integer(p.get("shards")) or 0, p.get("device", "")
+        p.get("path", ""), p["exists"] == "1", p.get("config") == "1", integer(p.get("shards")) or 0, p.get("device", ""), p.get("config_json", "")
     )
 
 
@@ -160,6 +173,7 @@ echo "path=$1"
 [ -n "`head -c 1 "$1/config.json" 2>/dev/null`" ] && echo config=1 || echo config=0
 n=0; for f in "$1"/*.safetensors; do [ -e "$f" ] && n=$((n + 1)); done; echo "shards=$n"
 echo "device=`df -P "$1" 2>/dev/null | tail -n 1 | cut -d' ' -f1`"
+printf 'config_json='; head -c 65536 "$1/config.json" 2>/dev/null | tr -d '\r\n'; echo
 """,
     parse_model_folder,
 )

@@ -11,13 +11,11 @@ from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any
 
-from pytest_h20.probes.counters import ALL_REDUCES_PER_STEP, BYTES_PER_VALUE, HIDDEN_SIZE
+from pytest_h20.probes.model_shape import ModelShape
 from pytest_h20.probes.script import Probe, ProbeError, whole
 
 # NCCL's maintainer: "about 24 GB/s bus bandwidth per 200 Gb/s NIC, 12 per 100" (NVIDIA/nccl-tests issues 119 and 252).
 BUSBW_PER_200G = 24.0
-# Token batches for which the blog's table and the roofline are given; one token is 7168 bf16 values.
-TOKEN_BYTES = HIDDEN_SIZE * BYTES_PER_VALUE
 
 
 @dataclass(frozen=True)
@@ -284,13 +282,13 @@ def busbw_floor(rail_gbps: Sequence[float]) -> tuple[float, str]:
     return floor, f"24 GB/s per 200 Gbit/s of rail (NCCL's maintainer, nccl-tests issue 119) x ({rates}) Gbit/s"
 
 
-def predicted_tpot_ms(result: AllReduce, batch: int) -> float | None:
-    """Milliseconds per output token that communication costs at this batch: 123 all-reduces of ``batch`` x 14336 bytes.
+def predicted_tpot_ms(result: AllReduce, batch: int, shape: ModelShape) -> float | None:
+    """Milliseconds per output token that communication costs at this batch: the model's all-reduces of ``batch`` tokens each.
 
     None when that size is outside the measured ones. Beside the measured TPOT it separates a slow fabric from a slow engine.
     """
-    t = result.time_us(batch * TOKEN_BYTES)
-    return None if t is None else ALL_REDUCES_PER_STEP * t / 1000.0
+    t = result.time_us(batch * shape.token_bytes)
+    return None if t is None else shape.all_reduces * t / 1000.0
 
 
 # Runs in the engine's own image (torch and its NCCL are there): RANK0_ADDRESS PORT NODES NODE_RANK GPUS. Rank 0 prints the

@@ -5,6 +5,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from pytest_h20.probes.counters import expected_volume
+from pytest_h20.probes.model_shape import shape_of
+from pytest_h20.probes.script import Missing
+from pytest_h20.rehearsal.sparse import R1_CONFIG
 
 if TYPE_CHECKING:
     from pytest_h20.rehearsal.world import World
@@ -17,7 +20,9 @@ def counters_of(world: World, node: str, tokens: int, base: dict[tuple[str, str]
     """Counters of every device of a node after this many tokens and runs of ``ib_write_bw``: (device, counter) → value."""
     spec = next(n for n in world.inventory.nodes if n.name == node)
     rails = [r.hca for r in spec.rails]
-    each = expected_volume(tokens, len(rails), 8 * len(world.inventory.nodes), len(world.inventory.nodes)).bytes_per_rail
+    shape = shape_of(R1_CONFIG)
+    assert not isinstance(shape, Missing)
+    each = expected_volume(tokens, len(rails), shape, 8 * len(world.inventory.nodes), len(world.inventory.nodes)).bytes_per_rail
     found = dict(base)
     for hca in rails:
         moved = int(each * world.traffic.share.get((node, hca), 1.0)) // WORD

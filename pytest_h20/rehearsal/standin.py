@@ -9,12 +9,14 @@ write-up's (CentOS 7.6, driver 535.216.03, 8 x H20, nine RoCE devices). ``Machin
 from __future__ import annotations
 
 import ipaddress
+import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from xml.sax.saxutils import escape
 
 from pytest_h20.config.inventory import Inventory, NodeSpec
 from pytest_h20.probes.script import Section, frame, requests
+from pytest_h20.rehearsal.sparse import R1_CONFIG
 
 OK = Section(0, "", "")
 
@@ -391,6 +393,7 @@ def sections(m: Machine) -> dict[str, Callable[[tuple[str, ...]], str]]:
         "image/proxies": lambda _: proxies(m.image_proxies),
         "image/model_folder": lambda a: (
             f"path={a[0] if a else ''}\nexists={int(m.model_exists)}\nconfig={int(m.model_exists)}\nshards=163\ndevice=/dev/nvme0n1\n"
+            + (f"config_json={json.dumps(R1_CONFIG)}\n" if m.model_exists else "config_json=\n")
         ),
         "image/engine_address": lambda _: _tab(
             *(

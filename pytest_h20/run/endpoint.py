@@ -25,15 +25,17 @@ from pytest_h20.nodes.recording import unrecorded
 from pytest_h20.probes.counters import COUNTERS, CounterSnapshot
 from pytest_h20.probes.gather import ask as ask_probes
 from pytest_h20.probes.log_owners import LOG_OWNERS, Claim, LogOwners, log_owners
+from pytest_h20.probes.model_shape import ModelShape, shape_of
 from pytest_h20.probes.script import Missing, build, split
 from pytest_h20.run.bringup import attach_headers, key
+from pytest_h20.run.facts import published_facts
 from pytest_h20.run.settings import Session
 
 if TYPE_CHECKING:
     import openai
 
 COUNTED_INPUT, COUNTED_OUTPUT = 256, 256
-"""Tokens of the request whose bytes are counted: with TP16 about 1.7 GB per node, far above background traffic."""
+"""Tokens of the request whose bytes are counted: with DeepSeek-R1 at TP16 about 1.7 GB per node, far above background traffic."""
 COMPRESSED_PATIENCE = 0.5
 """Where time runs faster, waiting as long as for a real engine would only be waiting."""
 
@@ -128,12 +130,20 @@ class Endpoint:
             before = self._snapshots(nodes, "before")
             tokens = self.one_request(COUNTED_INPUT, COUNTED_OUTPUT, timeout)
             after = self._snapshots(nodes, "after")
-        expected = traffic.plan(tokens, rails, self.target.profile.tensor_parallel, len(nodes))
+        expected = traffic.plan(tokens, rails, self._shape(), self.target.profile.tensor_parallel, len(nodes))
         request = f"one request of {COUNTED_INPUT} + {COUNTED_OUTPUT} tokens ({tokens} counted by the server)"
         moved = traffic.Traffic(before, after, tokens, expected, request)
         for record in traffic.rails_of(moved, job, self.target.nodes, self.label):
             self.session.folder.add(record)
         return moved
+
+    def _shape(self) -> ModelShape | Missing:
+        """The shape of the model that is served, from its config.json inside the head's container."""
+        facts = published_facts(self.session, self.label)
+        folder = None if facts is None else facts.probes.nodes[self.target.head.name].model_folder
+        if folder is None or isinstance(folder, Missing):
+            return folder or Missing("config.json was not read: the nodes were not probed in this run")
+        return shape_of(folder.config)
 
     def _snapshots(self, nodes: Sequence[str], when: str) -> dict[str, CounterSnapshot | Missing]:
         def one(name: str) -> CounterSnapshot | Missing:

@@ -18,7 +18,7 @@ from pytest_h20.core.verdict import Limit, Origin, Status, Verdict, judge
 from pytest_h20.load import Cell, CellResult, LoadPlan, Progress, SelfCheck, Slo
 from pytest_h20.load import Target as LoadTarget
 from pytest_h20.load.result import Finding
-from pytest_h20.load.roofline import DEEPSEEK_R1, H20, Fabric, decode_bound, gpu_by_name
+from pytest_h20.load.roofline import Fabric, decode_bound, gpu_by_name, spec_of
 from pytest_h20.load.run import CellInterrupted, run_cell
 from pytest_h20.load.selfcheck import self_check
 from pytest_h20.probes.script import Missing
@@ -177,29 +177,28 @@ class Load:
         return self.session.folder.path / "load" / key(self.label) / self.subfolder
 
     def floor_ms(self, cell: Cell) -> float | None:
-        """The hardware's lower bound of TPOT, when GPU and model are known; None otherwise (lab, unknown GPU)."""
+        """The hardware's lower bound of TPOT, when GPU and model (its config.json) are known; None otherwise."""
         target = self.endpoint.target
-        if target.inventory.model.kind != "deepseek-r1" or "gpu" in {s.lower() for s in target.inventory.stood_in}:
+        if "gpu" in {s.lower() for s in target.inventory.stood_in}:
             return None
         from pytest_h20.run.facts import published_facts
 
         facts = published_facts(self.session, self.label)
-        gpu = H20
-        if facts is not None:
-            node = facts.probes.nodes.get(target.head.name)
-            if node is not None and not isinstance(node.gpus, Missing) and node.gpus.gpus:
-                known = gpu_by_name(node.gpus.gpus[0].name)
-                if known is None:
-                    return None
-                gpu = known
+        node = None if facts is None else facts.probes.nodes.get(target.head.name)
+        if node is None or isinstance(node.gpus, Missing) or not node.gpus.gpus or isinstance(node.model_folder, Missing):
+            return None
+        gpu, config = gpu_by_name(node.gpus.gpus[0].name), node.model_folder.config
+        model = None if isinstance(config, Missing) else spec_of(config)
+        if gpu is None or model is None:
+            return None
         rails = len(target.head.rails)
         bound = decode_bound(
             cell.concurrency,
             cell.input_len + cell.output_len / 2,
             target.profile.tensor_parallel,
             gpu,
-            DEEPSEEK_R1,
-            Fabric(rails=rails) if rails and len(target.nodes) > 1 else None,
+            model=model,
+            fabric=Fabric(rails=rails) if rails and len(target.nodes) > 1 else None,
         )
         return bound.tpot_hw_s * 1e3
 

@@ -9,9 +9,10 @@ from pydantic import JsonValue
 
 from pytest_h20.checks.fabric.measure import RailBandwidth
 from pytest_h20.checks.frame import Say, builtin, cluster_check, inventory, node_check, rail_check, silence
-from pytest_h20.core.verdict import Limit, Origin, Verdict, judge
+from pytest_h20.core.verdict import Limit, Origin, Status, Verdict, judge
 from pytest_h20.probes.facts import Facts, RailView, View
 from pytest_h20.probes.gid import Gid, best, describe, score
+from pytest_h20.probes.model_shape import shape_of
 from pytest_h20.probes.perf import AllReduce, busbw_floor, predicted_tpot_ms
 from pytest_h20.probes.rdma import Port, RdmaFacts, pci_distance
 from pytest_h20.probes.script import Missing
@@ -729,10 +730,15 @@ def judge_all_reduce(facts: Facts, measured: AllReduce | Missing) -> list[Verdic
     )
     limit = Limit(kind="max", value=0, unit="wrong values", origin=builtin("sums are exact"))
     verdicts = [told, correct.judge(sum(wrong) if wrong else None, limit)]
+    folder = facts.views[0].node.model_folder if facts.views else Missing("no node was probed")
+    shape = shape_of(folder if isinstance(folder, Missing) else folder.config)
+    if isinstance(shape, Missing):
+        title = "Predicted communication time per token"
+        return [*verdicts, Verdict(check="fabric.tpot_cost", status=Status.SKIP, title=title, subject="batch 1", reason=str(shape))]
     cost: dict[str, JsonValue] = {
-        str(b): round(t, 3) for b in (1, 8, 32, 64, 128, 256) if (t := predicted_tpot_ms(measured, b)) is not None
+        str(b): round(t, 3) for b in (1, 8, 32, 64, 128, 256) if (t := predicted_tpot_ms(measured, b, shape)) is not None
     }
-    origin = Origin(kind="derived", detail="123 all-reduces per step (61 layers x 2 + embedding) of batch x 14336 bytes")
+    origin = Origin(kind="derived", detail=f"{shape.all_reduces} all-reduces per step of batch x {shape.token_bytes} bytes ({shape})")
     verdicts.append(
         judge("fabric.tpot_cost", "Predicted communication time per token", cost.get("1"), Limit(kind="info", origin=origin),
               subject="batch 1", unit="ms", details={"by_batch_ms": cost})

@@ -9,6 +9,7 @@ from pytest_h20.config.inventory import NodeSpec
 from pytest_h20.core.verdict import Limit, Origin, Status, Verdict, judge
 from pytest_h20.nccl import Job
 from pytest_h20.probes.counters import CounterDelta, CounterSnapshot, ExpectedVolume, delta, expected_volume
+from pytest_h20.probes.model_shape import ModelShape
 from pytest_h20.probes.script import Missing
 from pytest_h20.report.model import RailTraffic
 
@@ -19,6 +20,9 @@ IDLE_SHARE = 0.02
 """A rail whose counter rises by less than this share of its expected volume carried background traffic at most."""
 
 
+_QUIET, _QUIET_TITLE = "rdma.management_hca_quiet", "The management device carries no collectives"
+
+
 @dataclass(frozen=True)
 class Traffic:
     """Counters of every node before and after a request of known size."""
@@ -26,7 +30,7 @@ class Traffic:
     before: Mapping[str, CounterSnapshot | Missing]
     after: Mapping[str, CounterSnapshot | Missing]
     tokens: int
-    expected: ExpectedVolume
+    expected: ExpectedVolume | Missing
     request: str
 
     def deltas(self, node: str) -> tuple[CounterDelta, ...] | Missing:
@@ -47,15 +51,20 @@ class Traffic:
         return mine or Missing(f"{hca} port {port} has no counters on {node}")
 
 
-def plan(tokens: int, rails: int, ranks: int, nodes: int) -> ExpectedVolume:
-    """The volume that ``tokens`` tokens must move."""
-    return expected_volume(tokens, rails, ranks, nodes)
+def plan(tokens: int, rails: int, shape: ModelShape | Missing, ranks: int, nodes: int) -> ExpectedVolume | Missing:
+    """The volume that ``tokens`` tokens of this model must move."""
+    return shape if isinstance(shape, Missing) else expected_volume(tokens, rails, shape, ranks, nodes)
 
 
 def rail_volume(traffic: Traffic, node: str, hca: str, port: int = 1) -> Verdict:
     """The rail's byte counters rose, in both directions, by about what tensor parallelism must move."""
     title = "Bytes moved on this rail during a fixed request"
     subject = f"{node} {hca}"
+    if isinstance(traffic.expected, Missing):
+        reason = f"what this model must move is not known: {traffic.expected}"
+        return Verdict(
+            check="rdma.rail_volume", status=Status.UNKNOWN, title=title, subject=subject, reason=reason, action=traffic.expected.hint
+        )
     expected = traffic.expected.bytes_per_rail
     origin = Origin(kind="derived", detail=traffic.expected.derivation)
     limit = Limit(kind="min", value=round(LEAST * expected / 1e6, 3), unit="MB", origin=origin)
@@ -149,6 +158,10 @@ def _risen(traffic: Traffic, node: str, hca: str, port: int, check: str, title: 
 def unused_hcas_quiet(traffic: Traffic, node: NodeSpec) -> Sequence[Verdict]:
     """HCAs outside the rails (the management device) do not carry the collectives."""
     verdicts = []
+    if isinstance(traffic.expected, Missing):
+        why = f"what one rail must move is not known: {traffic.expected}"
+        subjects = [f"{node.name} {other.hca}" for other in node.other_hcas]
+        return [Verdict(check=_QUIET, status=Status.UNKNOWN, title=_QUIET_TITLE, subject=s, reason=why) for s in subjects]
     expected = traffic.expected.bytes_per_rail
     for other in node.other_hcas:
         found = traffic.rail(node.name, other.hca, other.port)
@@ -162,8 +175,8 @@ def unused_hcas_quiet(traffic: Traffic, node: NodeSpec) -> Sequence[Verdict]:
         measured = None if isinstance(found, Missing) or found.sent is None else round(found.sent / 1e6, 3)
         verdicts.append(
             judge(
-                "rdma.management_hca_quiet",
-                "The management device carries no collectives",
+                _QUIET,
+                _QUIET_TITLE,
                 measured,
                 limit,
                 subject=f"{node.name} {other.hca}",
@@ -199,7 +212,7 @@ def rails_of(traffic: Traffic, job: Job, nodes: Sequence[NodeSpec], engine: str)
                     peer_hca=peer.rails[number].hca if number < len(peer.rails) else "",
                     gb_sent=None if isinstance(moved, Missing) or moved.sent is None else moved.sent / 1e9,
                     gb_received=None if isinstance(moved, Missing) or moved.received is None else moved.received / 1e9,
-                    gb_expected=traffic.expected.bytes_per_rail / 1e9,
+                    gb_expected=None if isinstance(traffic.expected, Missing) else traffic.expected.bytes_per_rail / 1e9,
                     channels=len(channels),
                     gdr=gdr,
                     status=Status.FAIL if bad and verdict.status is Status.PASS else verdict.status,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import jsonschema
 import pytest
@@ -17,10 +17,12 @@ from pytest_h20.core.errors import UsageError
 from pytest_h20.load import Cell, CellResult, SelfCheck
 from pytest_h20.load.metrics import Rates, Summary
 from pytest_h20.load.result import ClientView, Flight, RequestCounts, TokenCounts, write_json
-from pytest_h20.load.roofline import H20, H20_3E, Fabric, decode_bound, gpu_by_name, ttft_floor
+from pytest_h20.load.roofline import H20, H20_3E, Fabric, ModelSpec, decode_bound, gpu_by_name, spec_of
 from pytest_h20.load.sanity import check, judged
 from pytest_h20.load.server_metrics import MetricsSample, ServerView, body_of, parse_metrics, view
+from pytest_h20.rehearsal.sparse import R1_CONFIG
 
+R1 = cast(ModelSpec, spec_of(R1_CONFIG))
 # Research note on engines, section 4.3: batch, experts, GB per GPU, TPOT_hw ms, TPOT_lb ms (8 x 200G, 20 us),
 # tokens/s by hardware, tokens/s with communication.
 TABLE = [
@@ -36,7 +38,7 @@ TABLE = [
 @pytest.mark.parametrize("row", TABLE, ids=lambda row: f"B{row[0]}")
 def test_the_research_table_is_reproduced(row: tuple[float, ...]) -> None:
     batch, experts, gigabytes, hardware, bound, rate_hw, rate = row
-    out = decode_bound(int(batch), 192, fabric=Fabric())
+    out = decode_bound(int(batch), 192, model=R1, fabric=Fabric())
     assert out.experts == pytest.approx(experts, abs=0.5)
     assert out.bytes_per_gpu / 1e9 == pytest.approx(gigabytes, rel=0.003)
     assert 1e3 * out.tpot_hw_s == pytest.approx(hardware, rel=0.005)
@@ -47,14 +49,24 @@ def test_the_research_table_is_reproduced(row: tuple[float, ...]) -> None:
 
 
 def test_roofline_edges() -> None:
-    assert decode_bound(4).tpot_lb_s == decode_bound(4).tpot_hw_s
-    assert ttft_floor(1024, 128) == pytest.approx(2.03, abs=0.01)  # "2.0 s" in the note
+    assert decode_bound(4, model=R1).tpot_lb_s == decode_bound(4, model=R1).tpot_hw_s
     assert gpu_by_name("NVIDIA H20") is H20
     assert gpu_by_name("NVIDIA H20-3e") is H20_3E
     assert gpu_by_name("NVIDIA L20") is None
     assert gpu_by_name("NVIDIA H200") is not H20
     with pytest.raises(UsageError, match="roofline"):
-        decode_bound(0)
+        decode_bound(0, model=R1)
+
+
+def test_a_model_is_what_its_config_says() -> None:
+    assert R1.active_parameters == pytest.approx(36.63e9, rel=0.002)
+    assert R1.kv_bytes_per_token == 70_272
+    half = spec_of({**R1_CONFIG, "num_hidden_layers": 32})
+    assert half is not None
+    assert half.kv_bytes_per_token == 32 * 576 * 2
+    assert decode_bound(8, model=half).tpot_hw_s < decode_bound(8, model=R1).tpot_hw_s
+    for other in ({"model_type": "llama"}, {"kv_lora_rank": None}, {"quantization_config": None}):
+        assert spec_of({**R1_CONFIG, **other}) is None
 
 
 # ---- /metrics ----------------------------------------------------------------------------------------------------

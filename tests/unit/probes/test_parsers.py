@@ -12,10 +12,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pytest_h20.probes import clock, counters, gid, gpu, host, image, kernel_log, net, perf, rdma
+from pytest_h20.probes.model_shape import ModelShape
 from pytest_h20.probes.script import Probe, ProbeError, build, split
 from pytest_h20.rehearsal.standin import answer, machine, sections
 from tests.unit.probes.cluster import blog_cluster
 
+R1 = ModelShape("deepseek_v3", 61, 7168, 2)
 DATA = Path(__file__).parent / "data"
 
 
@@ -294,7 +296,7 @@ def test_all_reduce_json_limit_and_cost_per_token() -> None:
     assert (a.tool, a.ranks, a.nccl) == ("nccl-tests", 16, "22105")
     assert a.largest is not None
     assert a.largest.busbw == 168.0
-    cost = perf.predicted_tpot_ms(a, 1)
+    cost = perf.predicted_tpot_ms(a, 1, R1)
     assert cost is not None
     assert 123 * 30.0 / 1000 < cost < 123 * 32.0 / 1000
     assert a.time_us(4096) is None
@@ -340,10 +342,10 @@ def test_counters_are_bytes_and_deltas_know_a_reset() -> None:
 
 
 def test_volume_of_tensor_parallelism() -> None:
-    v = counters.expected_volume(tokens=1000, rails=8)
+    v = counters.expected_volume(1000, 8, R1)
     assert v.bytes_per_node == pytest.approx(123 * 1000 * 7168 * 2 * 2 * 15 / 16)
     assert v.bytes_per_rail == pytest.approx(v.bytes_per_node / 8)
-    assert counters.expected_volume(1000, 8, nodes=1).bytes_per_node == 0
+    assert counters.expected_volume(1000, 8, R1, nodes=1).bytes_per_node == 0
 
 
 def test_pci_distance_from_sysfs_paths() -> None:

@@ -13,6 +13,7 @@ from pytest_h20.checks.fabric.rails import judge_all_reduce, judge_write_bandwid
 from pytest_h20.core.verdict import Status, Verdict
 from pytest_h20.nodes.base import CommandResult, ContainerSpec
 from pytest_h20.probes import perf
+from pytest_h20.probes.model_shape import ModelShape
 from pytest_h20.probes.script import Missing, Section
 from tests.unit.probes.cluster import Cluster, blog_cluster
 
@@ -172,5 +173,5 @@ def test_all_reduce_recorded_on_two_h200() -> None:
     assert [p.size for p in result.points][::11] == [14336, 1 << 28]
     assert all(p.wrong == 0 for p in result.points)
     assert max(p.busbw for p in result.points) == pytest.approx(298.5, abs=0.1)
-    cost = perf.predicted_tpot_ms(result, batch=1)
+    cost = perf.predicted_tpot_ms(result, 1, ModelShape("deepseek_v3", 61, 7168, 2))
     assert cost == pytest.approx(123 * 0.0428, rel=0.01)

@@ -1,0 +1,54 @@
+"""What of a model's config.json decides how much tensor parallelism moves between GPUs. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from pytest_h20.probes.script import Missing
+
+VALUE_BYTES = {"bfloat16": 2, "float16": 2, "half": 2, "float32": 4, "float": 4}
+"""Bytes of an activation by ``torch_dtype``; quantised weights (FP8, INT4) do not change it."""
+
+
+@dataclass(frozen=True)
+class ModelShape:
+    """Layers, width and type of the activations that are reduced over the ranks."""
+
+    name: str
+    layers: int
+    hidden: int
+    value_bytes: int
+
+    @property
+    def all_reduces(self) -> int:
+        """Per step: two per layer (attention output, MLP or experts' output) and one for the embedding, which is divided by vocabulary."""
+        return 2 * self.layers + 1
+
+    @property
+    def token_bytes(self) -> int:
+        """Bytes of one token's activation."""
+        return self.hidden * self.value_bytes
+
+    def __str__(self) -> str:
+        return f"{self.name}: {self.layers} layers of width {self.hidden}, {self.value_bytes} B a value"
+
+
+def shape_of(config: Mapping[str, Any] | Missing) -> ModelShape | Missing:
+    """The shape that a config.json tells (that of its ``text_config`` for a model of several kinds of input)."""
+    if isinstance(config, Missing):
+        return config
+    inner = config.get("text_config")
+    told = inner if isinstance(inner, Mapping) else config
+    layers, hidden = told.get("num_hidden_layers"), told.get("hidden_size")
+    kind = str(told.get("torch_dtype") or told.get("dtype") or config.get("torch_dtype") or config.get("dtype") or "bfloat16")
+    if not isinstance(layers, int) or not isinstance(hidden, int) or not _count(layers) or not _count(hidden):
+        return Missing("config.json tells no num_hidden_layers and hidden_size", "see that it is the model's own")
+    if kind not in VALUE_BYTES:
+        return Missing(f"config.json has torch_dtype {kind[:40]!r}; known are {', '.join(VALUE_BYTES)}")
+    return ModelShape(str(config.get("model_type") or "model")[:40], layers, hidden, VALUE_BYTES[kind])
+
+
+def _count(value: int) -> bool:
+    return not isinstance(value, bool) and 0 < value < 10**6

@@ -1,0 +1,78 @@
+"""What a model's config.json decides about the bytes between GPUs: its own layers and width, never DeepSeek-R1's."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from pytest_h20.probes.counters import expected_volume
+from pytest_h20.probes.image import MODEL_FOLDER, ModelFolder, parse_model_folder
+from pytest_h20.probes.model_shape import ModelShape, shape_of
+from pytest_h20.probes.script import Missing
+from pytest_h20.rehearsal.sparse import R1_CONFIG
+
+LAB = {"model_type": "llama", "num_hidden_layers": 2, "hidden_size": 128, "torch_dtype": "float32"}
+
+
+def folder(config: object) -> ModelFolder:
+    return parse_model_folder(f"path=/m\nexists=1\nconfig=1\nshards=1\ndevice=x\nconfig_json={json.dumps(config)}\n")
+
+
+def test_deepseek_r1() -> None:
+    shape = shape_of(folder(R1_CONFIG).config)
+    assert shape == ModelShape("deepseek_v3", 61, 7168, 2)
+    assert isinstance(shape, ModelShape)
+    assert (shape.all_reduces, shape.token_bytes) == (123, 14336)
+
+
+def test_a_model_of_two_layers_moves_what_two_layers_move() -> None:
+    """Seen on two GPUs: the lab's Llama was asked for 451 MB a rail in the counted request."""
+    shape = shape_of(folder(LAB).config)
+    assert shape == ModelShape("llama", 2, 128, 4)
+    assert isinstance(shape, ModelShape)
+    assert expected_volume(512, 1, shape, ranks=2).bytes_per_rail == 5 * 512 * 128 * 4
+
+
+@pytest.mark.parametrize(
+    ("config", "said"),
+    [
+        ({}, "tells no num_hidden_layers"),
+        ({**LAB, "num_hidden_layers": "many"}, "tells no num_hidden_layers"),
+        ({**LAB, "num_hidden_layers": True}, "tells no num_hidden_layers"),
+        ({**LAB, "torch_dtype": "int4"}, "torch_dtype 'int4'"),
+        ([1], "is no object"),
+    ],
+)
+def test_what_is_not_told_is_missing(config: object, said: str) -> None:
+    shape = shape_of(folder(config).config)
+    assert isinstance(shape, Missing)
+    assert said in str(shape)
+
+
+def test_a_text_model_inside_another() -> None:
+    assert shape_of({"model_type": "vlm", "text_config": LAB}) == ModelShape("vlm", 2, 128, 4)
+
+
+def test_a_file_that_is_cut_or_foreign_is_missing() -> None:
+    assert isinstance(parse_model_folder('path=/m\nexists=1\nconfig_json={"a": 1').config, Missing)
+    assert isinstance(parse_model_folder("path=/m\nexists=0").config, Missing)
+
+
+@given(st.recursive(st.none() | st.booleans() | st.integers() | st.text(max_size=5), lambda x: st.lists(x, max_size=3) | st.dictionaries(
+    st.sampled_from(["num_hidden_layers", "hidden_size", "torch_dtype", "text_config", "x"]), x, max_size=4)))  # fmt: skip
+def test_any_json_is_a_shape_or_missing(config: Any) -> None:
+    assert isinstance(shape_of(folder(config).config), (ModelShape, Missing))
+
+
+def test_the_probe_prints_the_file_in_one_line(tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_text(json.dumps(R1_CONFIG, indent=2).replace("\n", "\r\n"))
+    done = subprocess.run(["sh", "-c", MODEL_FOLDER.snippet, "sh", str(tmp_path)], capture_output=True, text=True, check=True)
+    assert parse_model_folder(done.stdout).config == R1_CONFIG
+    done = subprocess.run(["sh", "-c", MODEL_FOLDER.snippet, "sh", str(tmp_path / "no")], capture_output=True, text=True, check=True)
+    assert isinstance(parse_model_folder(done.stdout).config, Missing)
