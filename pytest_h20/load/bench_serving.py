@@ -69,6 +69,7 @@ def document(result: CellResult, records: Sequence[Record] = ()) -> dict[str, An
     for name, summary in (("e2e_latency", result.e2e), ("ttft", result.ttft), ("tpot", result.tpot), ("itl", result.itl)):
         for statistic in ("mean", "median", "std", "p90", "p95", "p99"):
             out[f"{statistic}_{name}_ms"] = getattr(summary, statistic)
+    records = [r for r in records if not r.canary]
     if records:
         out["input_lens"] = [r.prompt_tokens if r.prompt_tokens is not None else r.asked_input for r in records]
         out["output_lens"] = [(r.output_tokens or 0) if r.complete else 0 for r in records]

@@ -34,9 +34,13 @@ class RequestEncoder:
         lines += [f"{name}: {value}" for name, value in target.headers.items()]
         self._head = ("\r\n".join(lines) + "\r\nContent-Length: ").encode("utf-8")
 
-    def encode(self, prompt: Prompt) -> bytes:
-        """The complete request. Raises UsageError when the prompt's form does not fit the dialect."""
+    def encode(self, prompt: Prompt, special: bool = False) -> bytes:
+        """The complete request. `special`: special tokens of the answer are wanted as text. Raises UsageError when the prompt's
+        form does not fit the dialect."""
         body = self.body(prompt)
+        if special:
+            where = body["sampling_params"] if self.kind == "generate" else body
+            where.update(skip_special_tokens=False, spaces_between_special_tokens=False)
         ids = body.pop("\0ids", None)
         text = json.dumps(body, separators=(",", ":"))
         if ids is not None:  # a list of some hundred numbers: its repr is JSON, and many times faster made

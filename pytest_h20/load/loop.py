@@ -26,6 +26,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from pytest_h20.core.errors import MeasurementError, UsageError
+from pytest_h20.load.canary import Canary
 from pytest_h20.load.clock import allow_files, cpu_seconds, no_collector_pauses, now, realtime_offset
 from pytest_h20.load.poller import BROKEN, READ, WRITE, Poller
 from pytest_h20.load.target import Address
@@ -61,12 +62,13 @@ _KEPT_IDLE_S = 1.0
 class Exchange:
     """One request and the recorded answer. Stamps are the clock of `clock.now`; 0.0 = did not happen."""
 
-    __slots__ = ("asked", "connect_s", "deadline", "detail", "due", "end", "followup", "input_len", "kernel_stamps",
+    __slots__ = ("asked", "canary", "connect_s", "deadline", "detail", "due", "end", "followup", "input_len", "kernel_stamps",
                  "number", "outcome", "parts", "payload", "retried", "sent", "stamps", "status")  # fmt: skip
 
     def __init__(self, number: int, payload: bytes, asked: int, input_len: int,
-                 followup: Callable[[Exchange], Exchange | None] | None = None) -> None:  # fmt: skip
+                 followup: Callable[[Exchange], Exchange | None] | None = None, canary: Canary | None = None) -> None:  # fmt: skip
         self.number, self.payload, self.asked, self.input_len, self.followup = number, payload, asked, input_len, followup
+        self.canary = canary
         self.due = self.sent = self.end = self.deadline = 0.0
         self.connect_s: float | None = None
         self.outcome = ""  # set by the loop when it is not for the parser to say
@@ -96,7 +98,7 @@ class Exchange:
 class Slot:
     """One connection."""
 
-    __slots__ = ("connect_at", "connected", "deadline", "exchange", "fd", "fed", "framing", "freed", "handshake", "number",
+    __slots__ = ("before", "connect_at", "connected", "deadline", "exchange", "fd", "fed", "framing", "freed", "handshake", "number",
                  "out", "quick", "run", "served", "skim", "sock", "tokens")  # fmt: skip
 
     def __init__(self, number: int) -> None:
@@ -109,6 +111,7 @@ class Slot:
         self.skim = False  # the next piece begins a chunk, and of a plain token only a number is wanted
         self.run: Run | None = None  # what is growing with every plain token
         self.tokens = 0  # after the last of them
+        self.before = b""  # the last of them as it came
         self.fed = 0  # pieces of the exchange that the framing has seen
         self.out = b""
         self.connected = self.handshake = False
@@ -528,8 +531,9 @@ class LoadLoop:
             self._settle(slot, exchange, "protocol", str(error))
             return
         slot.quick = slot.framing.quick
-        # The head and the first event are always kept; a conversation's next turn needs the text of all.
-        slot.skim = self._kernel and slot.framing.between_chunks and len(exchange.parts) > 1 and exchange.followup is None
+        # The head and the first event are always kept; a conversation's next turn and a canary need the text of all.
+        plain = exchange.followup is None and exchange.canary is None
+        slot.skim = self._kernel and plain and slot.framing.between_chunks and len(exchange.parts) > 1
         slot.run, slot.tokens = None, 0
         if over:
             self._settle(slot, exchange, "", "")
@@ -786,8 +790,11 @@ class LoadLoop:
                             elif slot.run is not None and (tokens == expected or tokens == ONE_TOKEN == slot.tokens):
                                 slot.run.pieces += 1
                                 slot.tokens = tokens
+                                if data == slot.before:
+                                    slot.run.same += 1
+                                slot.before = data
                             else:
-                                slot.run, slot.tokens = Run(tokens), tokens
+                                slot.run, slot.tokens, slot.before = Run(tokens), tokens, data
                                 exchange.parts.append(slot.run)
                         else:
                             exchange.parts.append(data)

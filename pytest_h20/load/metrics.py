@@ -14,6 +14,7 @@ steady rates over [all streams busy, first stream out of requests]: the part in 
 goodput requests per second that met every limit of the SLO, over the whole run.
 
 Means are over complete requests (outcome ok, short or long); percentiles are linear between ranks, as numpy's.
+Canaries (`canary.py`) are requests like any other in counts and rates; TTFT, TPOT, ITL, E2E and goodput are without them.
 """
 
 from __future__ import annotations
@@ -26,6 +27,7 @@ from dataclasses import asdict, dataclass, field
 from operator import sub
 from typing import Any
 
+from pytest_h20.load.canary import CanaryAnswer, TextCounts, answer_of, period
 from pytest_h20.load.histogram import Histogram
 from pytest_h20.load.loop import Exchange
 from pytest_h20.load.plan import Slo
@@ -59,6 +61,7 @@ class Record:
     connect_s: float | None
     lag_s: float | None
     retried: bool
+    canary: bool = False
 
     @property
     def complete(self) -> bool:
@@ -138,6 +141,8 @@ class Tally:
     steady_input: float = 0.0
     clock_backwards: int = 0
     """Answers with a piece that is stamped before the piece it follows."""
+    canaries: list[CanaryAnswer] = field(default_factory=list)
+    texts: TextCounts = field(default_factory=TextCounts)
 
 
 def outcome_of(exchange: Exchange, answer: Answer) -> tuple[str, str]:
@@ -175,10 +180,12 @@ def tally(
     The recorded bytes of each exchange are dropped as it is read.
     """
     out = Tally()
+    seen = empty = one_token = 0
     for exchange in exchanges:
         exchange.resolve(offset)
+        canary = exchange.canary
         try:
-            answer = read_answer(kind, exchange.stamps, exchange.parts)
+            answer = read_answer(kind, exchange.stamps, exchange.parts, want_text=canary is not None)
         except ProtocolError as error:
             answer = Answer(status=exchange.status)
             exchange.outcome = exchange.outcome or "protocol"
@@ -189,18 +196,50 @@ def tally(
         outcome, detail = outcome_of(exchange, answer)
         record = _record(exchange, answer, outcome, detail, started, scale)
         out.records.append(record)
+        if canary is not None:
+            text, ended = answer_of(canary, answer.text)
+            out.canaries.append(
+                CanaryAnswer(record.number, canary.id, canary.kind, outcome, record.detail, text, ended, record.output_tokens or 0,
+                             record.sent_s, record.end_s)
+            )  # fmt: skip
+        elif (text_is := _text_of(answer, kind)) is not None:
+            seen, empty, one_token = seen + 1, empty + (text_is == "empty"), one_token + (text_is == "one token")
         events = answer.events
         if not events:
             continue
         if not answer.counted:
             out.itl_counted = False
-        if record.complete:
+        if record.complete and canary is None:
             out.itl.add_many(_gaps(events, answer.counted, scale))
         if steady is not None and outcome not in ("http_error", "stream_error", "protocol"):
             inside_output, inside_input = _inside(answer, steady)
             out.steady_output += inside_output
             out.steady_input += inside_input
+    out.texts = TextCounts(seen, empty, one_token)
     return out
+
+
+_FEW = 16
+"""Tokens below which an answer is too short to say that it is one token for ever."""
+
+
+def _text_of(answer: Answer, kind: str) -> str | None:
+    """Of a complete answer: "empty" (tokens are counted, no text), "one token" (or one short phrase, for ever), "text" for anything
+    else; None where the text was not seen. A route that streams every token by itself is judged by events that are alike to the
+    byte, `/generate` by its last event, which has the whole text."""
+    if answer.finish is None or answer.error or not answer.output_tokens:
+        return None
+    if kind == "generate":
+        if not answer.whole_text:
+            return None
+        if not answer.text:
+            return "empty"
+        return "one token" if answer.output_tokens >= _FEW and 0 < period(answer.text) <= 8 else "text"
+    if answer.counted and not answer.same:
+        return "text"
+    if not answer.events:
+        return "empty"
+    return "one token" if len(answer.events) >= _FEW and answer.same >= 0.9 * (len(answer.events) - 1) else "text"
 
 
 def _record(exchange: Exchange, answer: Answer, outcome: str, detail: str, started: float, scale: float) -> Record:
@@ -230,6 +269,7 @@ def _record(exchange: Exchange, answer: Answer, outcome: str, detail: str, start
         connect_s=None if exchange.connect_s is None else exchange.connect_s * scale,
         lag_s=(exchange.sent - exchange.due) * scale if exchange.due else None,
         retried=exchange.retried,
+        canary=exchange.canary is not None,
     )
 
 
@@ -279,6 +319,7 @@ def whole_rates(records: Sequence[Record], seconds: float) -> Rates | None:
 
 def goodput(records: Sequence[Record], slo: Slo, seconds: float) -> tuple[float, float] | None:
     """(requests/s that met the SLO, their share of all requests sent), None without an SLO or without time."""
+    records = [record for record in records if not record.canary]
     if not slo or seconds <= 0 or not records:
         return None
     good = sum(1 for record in records if record.complete and meets(record, slo))
@@ -306,5 +347,9 @@ def merge(parts: Sequence[Tally]) -> Tally:
         out.steady_output += part.steady_output
         out.steady_input += part.steady_input
         out.clock_backwards += part.clock_backwards
+        out.canaries.extend(part.canaries)
+        both = zip(vars(out.texts).values(), vars(part.texts).values())  # noqa: B905 - Python 3.8
+        out.texts = TextCounts(*(one + other for one, other in both))
+    out.canaries.sort(key=lambda answer: answer.sent_s)
     out.records.sort(key=lambda record: record.sent_s)
     return out

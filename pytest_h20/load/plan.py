@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 
 from pytest_h20.core.errors import UsageError
 from pytest_h20.load.arrivals import Arrivals
+from pytest_h20.load.canary import Canary
 from pytest_h20.load.cells import RECIPES
 from pytest_h20.load.prompts import PromptRecipe
 from pytest_h20.load.selfcheck_types import SelfCheck
@@ -32,6 +33,7 @@ class LoadPlan:
     duration_s         stop sending after this time; with `requests` whichever comes first
     arrivals           closed loop (default) or a plan of send times
     prompts            what is sent
+    canaries           prompts with known answers, sent in place of as many of `prompts`, spread over the cell (`canary.py`)
     seed               of prompts and arrivals; recorded in every result
     warmup             requests sent one after another before the clock starts, of the cell's own shape
     request_timeout_s  deadline of one request, send to last byte
@@ -57,6 +59,7 @@ class LoadPlan:
     duration_s: float | None = None
     arrivals: Arrivals = field(default_factory=Arrivals)
     prompts: PromptRecipe = field(default_factory=PromptRecipe)
+    canaries: tuple[Canary, ...] = ()
     seed: int = 20250405
     warmup: int = 1
     request_timeout_s: float = 900.0

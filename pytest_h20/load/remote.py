@@ -28,7 +28,7 @@ from pytest_h20.load.share import Job
 from pytest_h20.load.target import Target
 
 MODULES = (
-    "__init__", "arrivals", "cells", "clock", "dialects", "histogram", "loop", "metrics", "plan", "poller", "prompts",
+    "__init__", "arrivals", "canary", "cells", "clock", "dialects", "histogram", "loop", "metrics", "plan", "poller", "prompts",
     "reference", "remote", "result", "run", "sanity", "selfcheck", "selfcheck_types", "server_metrics", "share", "target",
     "wire",
 )  # fmt: skip

@@ -14,8 +14,9 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from pytest_h20.core.errors import UsageError
+from pytest_h20.load.canary import CanaryAnswer, TextCounts
 from pytest_h20.load.cells import Cell
-from pytest_h20.load.metrics import Rates, Summary
+from pytest_h20.load.metrics import COMPLETE, Rates, Summary
 from pytest_h20.load.plan import Slo
 from pytest_h20.load.selfcheck_types import SelfCheck
 from pytest_h20.load.server_metrics import ServerView
@@ -71,6 +72,8 @@ class TokenCounts:
     wrong_input: int = 0
     """Requests whose input count by the server is not the prompt's length."""
     wrong_output: int = 0
+    canary_input: int = 0
+    """Of `input`, those of canaries: nothing was asked of their length."""
 
 
 @dataclass(frozen=True)
@@ -140,6 +143,8 @@ class CellResult:
     sanity: tuple[Finding, ...] = ()
     notes: tuple[str, ...] = ()
     records_path: str | None = None
+    canaries: tuple[CanaryAnswer, ...] = ()
+    texts: TextCounts = field(default_factory=TextCounts)
 
     @property
     def id(self) -> str:
@@ -169,7 +174,9 @@ class CellResult:
 
     @property
     def mean_input_len(self) -> float | None:
-        return self.tokens.input / self.requests.complete if self.requests.complete else None
+        canaries = sum(1 for answer in self.canaries if answer.outcome in COMPLETE)
+        ordinary = self.requests.complete - canaries
+        return (self.tokens.input - self.tokens.canary_input) / ordinary if ordinary else None
 
     @property
     def mean_output_len(self) -> float | None:

@@ -294,6 +294,7 @@ def build_result(
     whole_tally = merge([share.tally for share in shares])
     records = whole_tally.records
     complete = [record for record in records if record.complete]
+    ordinary = [record for record in complete if not record.canary]
     seconds = 0.0
     if complete:
         seconds = max(r.end_s for r in complete) - min(r.sent_s for r in records)
@@ -323,11 +324,11 @@ def build_result(
         requests=RequestCounts(planned, len(records), len(complete), len(records) - len(complete) + not_sent, outcomes,
                                sum(share.retries for share in shares), tuple(failures[:5])),
         tokens=_tokens(complete),
-        ttft=Summary.of_seconds(r.ttft_s for r in complete if r.ttft_s is not None),
-        tpot=Summary.of_seconds(r.tpot_s for r in complete if r.tpot_s is not None),
+        ttft=Summary.of_seconds(r.ttft_s for r in ordinary if r.ttft_s is not None),
+        tpot=Summary.of_seconds(r.tpot_s for r in ordinary if r.tpot_s is not None),
         itl=Summary.of_histogram(whole_tally.itl),
         itl_basis="token" if whole_tally.itl_counted and whole_tally.itl.count else "event",
-        e2e=Summary.of_seconds(r.e2e_s for r in complete if r.e2e_s is not None),
+        e2e=Summary.of_seconds(r.e2e_s for r in ordinary if r.e2e_s is not None),
         connect=Summary.of_seconds(took for share in shares for took in share.connects_s),
         lag=Summary.of_seconds(r.lag_s for r in records if r.lag_s is not None),
         whole=whole_rates(records, seconds),
@@ -341,6 +342,8 @@ def build_result(
         stopped=stopped,
         notes=tuple(notes) + _own_notes(plan, records, complete, shares),
         records_path=plan.records_path,
+        canaries=tuple(whole_tally.canaries),
+        texts=whole_tally.texts,
     )  # fmt: skip
     good = goodput(records, plan.slo, seconds)
     if good is not None:
@@ -367,6 +370,7 @@ def _tokens(complete: Sequence[Record]) -> TokenCounts:
         reasoning=sum(reasoning) if reasoning else None,
         wrong_input=sum(1 for r in complete if r.asked_input and r.prompt_tokens != r.asked_input),
         wrong_output=sum(1 for r in complete if r.output_tokens != r.asked_output),
+        canary_input=sum(r.prompt_tokens or 0 for r in complete if r.canary),
     )
 
 

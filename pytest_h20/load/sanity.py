@@ -76,7 +76,7 @@ def usage(result: CellResult) -> Finding:
         text = (
             f"of {complete} answers {tokens.wrong_output} have another output length than asked "
             f"({tokens.output} tokens in all where {tokens.asked_output} were asked for), "
-            f"{tokens.wrong_input} another input length ({tokens.input} counted, {tokens.asked_input} sent)"
+            f"{tokens.wrong_input} another input length ({tokens.input - tokens.canary_input} counted, {tokens.asked_input} sent)"
         )
         return Finding("usage", "failed", text, float(wrong), 0, "requests")
     return Finding("usage", "ok", f"{tokens.input} input and {tokens.output} output tokens, as asked in each request",
@@ -200,6 +200,8 @@ def prefix_cache(result: CellResult) -> Finding:
         return Finding("prefix_cache", "ok", text + "; conversations share their history", rate, None, "", False)
     # First tokens differ within a cell, not between cells: a cache by token (SGLang, page size 1) finds that one again.
     limit = max(CACHE_LIMIT, 1 / result.cell.input_len)
+    if result.tokens.input:  # canaries repeat from cell to cell, and some within one
+        limit += result.tokens.canary_input / result.tokens.input
     if rate > limit + 1e-6:
         return Finding("prefix_cache", "failed", text + ": prefill was skipped for them", rate, limit, "", False)
     return Finding("prefix_cache", "ok", text, rate, limit, "", False)

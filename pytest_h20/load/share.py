@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from pytest_h20.core.errors import H20Error, UsageError
 from pytest_h20.load.arrivals import Arrivals
+from pytest_h20.load.canary import Canary, CanaryAnswer, TextCounts, places
 from pytest_h20.load.cells import Cell, requests_for
 from pytest_h20.load.clock import now
 from pytest_h20.load.dialects import RequestEncoder, get_request
@@ -81,6 +82,7 @@ class Job:
             recipe["prompts"] = tuple(_prompt(row) for row in recipe["prompts"])
             arrivals = dict(plan.pop("arrivals"))
             arrivals["times"] = tuple(arrivals["times"])
+            canaries = tuple(Canary(**row) for row in plan.pop("canaries"))
             check = plan.pop("selfcheck")
             return cls(
                 target=Target(
@@ -91,7 +93,7 @@ class Job:
                 cell=Cell(**document["cell"]),
                 plan=LoadPlan(
                     prompts=PromptRecipe(**recipe), arrivals=Arrivals(**arrivals), slo=Slo(**plan.pop("slo")),
-                    selfcheck=None if check is None else SelfCheck(**check), **plan,
+                    selfcheck=None if check is None else SelfCheck(**check), canaries=canaries, **plan,
                 ),
                 index=document["index"], of=document["of"], template_tokens=document["template_tokens"],
             )  # fmt: skip
@@ -146,6 +148,8 @@ class Share:
             "steady_output": self.tally.steady_output,
             "steady_input": self.tally.steady_input,
             "clock_backwards": self.tally.clock_backwards,
+            "canaries": [answer.to_json() for answer in self.tally.canaries],
+            "texts": asdict(self.tally.texts),
         }
         return document
 
@@ -157,9 +161,11 @@ class Share:
             part = dict(rest.pop("tally"))
             records = [Record(**row) for row in part.pop("records")]
             itl = Histogram.from_json(part.pop("itl"))
+            canaries = [CanaryAnswer(**row) for row in part.pop("canaries")]
+            texts = TextCounts(**part.pop("texts"))
             samples = [MetricsSample(**row) for row in rest.pop("samples")]
             steady = rest.pop("steady")
-            return cls(tally=Tally(records=records, itl=itl, **part), samples=samples,
+            return cls(tally=Tally(records=records, itl=itl, canaries=canaries, texts=texts, **part), samples=samples,
                        steady=None if steady is None else (steady[0], steady[1]), **rest)  # fmt: skip
         except (KeyError, TypeError, ValueError, IndexError, AttributeError) as error:
             raise UsageError(f"load share: {type(error).__name__}: {error}") from None
@@ -232,11 +238,21 @@ def run_share(job: Job, report: Report | None = None, gate: Callable[[], float] 
 
 
 def _exchanges(job: Job, source: PromptSource, encoder: RequestEncoder, mine: int | None) -> Iterator[Exchange]:
-    local = 0
+    local, canaries = 0, places(job.plan.canaries, job.planned())
     while mine is None or local < mine:
         number = local * job.of + job.index
-        yield make_exchange(source.prompt(number), number, source, encoder)
+        canary = canaries.get(number)
+        if canary is None:
+            yield make_exchange(source.prompt(number), number, source, encoder)
+        else:
+            yield canary_exchange(canary, number, job.cell, encoder)
         local += 1
+
+
+def canary_exchange(canary: Canary, number: int, cell: Cell, encoder: RequestEncoder) -> Exchange:
+    """As long an answer as any other request of the cell; the length of its prompt is the server's to count."""
+    prompt = Prompt(0, cell.output_len, text=canary.prompt)
+    return Exchange(number, encoder.encode(prompt, special=True), prompt.output_len, 0, canary=canary)
 
 
 def make_exchange(prompt: Prompt, number: int, source: PromptSource, encoder: RequestEncoder) -> Exchange:

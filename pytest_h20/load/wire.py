@@ -173,6 +173,8 @@ class Run:
 
     first: int
     pieces: int = 1
+    same: int = 0
+    """Of them, those that are to the byte the one before."""
 
     @property
     def last(self) -> int:
@@ -266,7 +268,12 @@ class Answer:
     empty_before_first: int = 0
     """Events with empty text before the first token: in some servers a token without visible text."""
     text: str = ""
+    """Of `/generate` always; of the others when it is wanted."""
     reasoning_text: str = ""
+    whole_text: bool = False
+    """`text` is the whole answer's."""
+    same: int = 0
+    """Token events that are to the byte the one before (not counted for `/generate`)."""
 
 
 def read_answer(kind: str, stamps: list[float], parts: Sequence[Piece], want_text: bool = False) -> Answer:
@@ -474,10 +481,12 @@ def _read_openai(answer: Answer, times: list[float], payloads: Sequence[tuple[in
     for number, payload in payloads:
         if isinstance(payload, Run):
             arrivals += times[number : number + payload.pieces]
+            answer.same += payload.same
             last_token = payload
             continue
         if is_token(payload):
             arrivals.append(times[number])
+            answer.same += payload == last_token
             first_token, last_token = first_token or payload, payload
             continue
         if payload == b"[DONE]":
@@ -560,7 +569,7 @@ def _collect_text(answer: Answer, payloads: Sequence[tuple[int, Piece]]) -> None
 def _read_generate(answer: Answer, times: list[float], payloads: Sequence[tuple[int, Piece]], want_text: bool) -> None:
     """SGLang's /generate. Events grow with every token (cumulative text and ids), so only the count is looked for;
     it stands in meta_info after the text, which cannot contain it unescaped."""
-    final, final_at = b"", 0.0
+    first, final, final_at = b"", b"", 0.0
     events, count_at = answer.events, _COUNT.match
     for number, payload in payloads:
         if isinstance(payload, Run):
@@ -579,7 +588,7 @@ def _read_generate(answer: Answer, times: list[float], payloads: Sequence[tuple[
         count = int(match.group(1))
         if count > (events[-1][1] if events else 0):
             events.append((times[number], count))
-        final, final_at = payload, times[number]
+        first, final, final_at = first or payload, payload, times[number]
     if not final:
         return
     answer.counted = True
@@ -591,8 +600,11 @@ def _read_generate(answer: Answer, times: list[float], payloads: Sequence[tuple[
         answer.last = max(answer.last or 0.0, final_at)
     elif answer.output_tokens is not None and events:
         answer.output_tokens = max(answer.output_tokens, events[-1][1])  # cut in a run
-    if want_text:
-        answer.text = str(document.get("text") or "")
+    answer.text = str(document.get("text") or "")
+    # Told to stream only what is new, the last event has no more than the end: then the first one's text is not in it.
+    answer.whole_text = answer.text.startswith(str(_load(first).get("text") or ""))
+    if want_text and not answer.whole_text:
+        answer.text = "".join(str(_load(p).get("text") or "") for _, p in payloads if isinstance(p, bytes) and p != b"[DONE]")
 
 
 def _take_meta(answer: Answer, meta: Any) -> None:

@@ -27,13 +27,17 @@ WINDOWS = 40
 
 @dataclass(frozen=True)
 class Request:
-    """One complete request. Times in seconds; ``sent`` and ``end`` count from the start of the cell, None when not recorded."""
+    """One complete request. Times in seconds; ``sent`` and ``end`` count from the start of the cell, None when not recorded.
+
+    A canary's tokens count in rates, its times are in no figure.
+    """
 
     ttft: float
     tpot: float | None
     tokens: int
     sent: float | None = None
     end: float | None = None
+    canary: bool = False
 
 
 def read_requests(path: Path) -> list[Request]:
@@ -60,9 +64,10 @@ def requests_file(cell_file: Path) -> Path:
 def figures(requests: Sequence[Request]) -> dict[str, float]:
     """Mean TTFT and TPOT in ms, and output tokens/s where the requests have their times."""
     found = {}
-    if requests:
-        found["mean_ttft_ms"] = 1000 * statistics.fmean(r.ttft for r in requests)
-    tpots = [r.tpot for r in requests if r.tpot is not None]
+    ordinary = [r for r in requests if not r.canary]
+    if ordinary:
+        found["mean_ttft_ms"] = 1000 * statistics.fmean(r.ttft for r in ordinary)
+    tpots = [r.tpot for r in ordinary if r.tpot is not None]
     if tpots:
         found["mean_tpot_ms"] = 1000 * statistics.fmean(tpots)
     span = _span(requests)
@@ -74,6 +79,7 @@ def figures(requests: Sequence[Request]) -> dict[str, float]:
 def percentiles(requests: Sequence[Request]) -> dict[str, float]:
     """Every other figure of a cell that the requests tell, by the names of :data:`pytest_h20.config.figures.METRIC_FIGURES`."""
     found: dict[str, float] = {}
+    requests = [r for r in requests if not r.canary]
     times = {
         "ttft": [r.ttft for r in requests],
         "tpot": [r.tpot for r in requests if r.tpot is not None],
@@ -100,6 +106,7 @@ def _percentile(ordered: Sequence[float], percent: float) -> float:
 def intervals(requests: Sequence[Request]) -> dict[str, tuple[float, float]]:
     """95 % intervals of mean TTFT and TPOT in ms; requests are taken as independent."""
     found = {}
+    requests = [r for r in requests if not r.canary]
     for metric, values in (
         ("mean_ttft_ms", [1000 * r.ttft for r in requests]),
         ("mean_tpot_ms", [1000 * r.tpot for r in requests if r.tpot is not None]),
@@ -157,6 +164,7 @@ def _own(row: Mapping[str, Any]) -> Request | None:
         tokens=int(row.get("output_tokens") or 0),
         sent=_optional(row.get("sent_s")),
         end=_optional(row.get("end_s")),
+        canary=bool(row.get("canary")),
     )
 
 
