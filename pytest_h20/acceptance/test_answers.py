@@ -15,6 +15,7 @@ from pytest_h20.checks.endpoint.serving import with_served_version
 from pytest_h20.core.verdict import Verdict
 from pytest_h20.endpoint.client import Api
 from pytest_h20.plugin.fixtures import Judge
+from pytest_h20.run.endpoint import score_key
 
 if TYPE_CHECKING:
     from pytest_h20.run.endpoint import Endpoint
@@ -30,17 +31,13 @@ def api(h20_endpoint: Endpoint) -> Api:
     return Api(with_served_version(h20_endpoint.ctx))
 
 
-def _key(name: str, label: str) -> str:
-    return f"score-{name}-{''.join(c if c.isalnum() else '-' for c in label)}"
-
-
 def _graded(h20_endpoint: Endpoint, api: Api, name: str, path: str | None) -> Graded:
     """Asked once per engine and run, whichever worker comes first."""
 
     def ask() -> Graded:
         return check_accuracy(api) if path is None else check_dataset(api, path, load_dataset(path))
 
-    return h20_endpoint.session.shared.once(_key(name, h20_endpoint.label), ask)
+    return h20_endpoint.session.shared.once(score_key(name, h20_endpoint.label), ask)
 
 
 def _user_file(h20_endpoint: Endpoint) -> str:
@@ -74,7 +71,7 @@ def test_compare(h20_endpoint: Endpoint, api: Api, h20_judge: Judge) -> None:
             continue
         mine = _graded(h20_endpoint, api, name, path)[1]
         for other in h20_endpoint.session.labels:
-            known = h20_endpoint.session.shared.published(_key(name, other)) if other != h20_endpoint.label else None
+            known = h20_endpoint.session.shared.published(score_key(name, other)) if other != h20_endpoint.label else None
             if known is not None and known[0] and known[1][1].n and mine.n:
                 verdicts.append(compare_verdict(api, other, h20_endpoint.label, known[1][1], mine, f"{name} questions"))
     if not verdicts:

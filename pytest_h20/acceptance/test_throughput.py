@@ -25,3 +25,13 @@ def test_crosscheck(h20_load: Load, h20_judge: Judge) -> None:
     from pytest_h20.run.crosscheck import crosscheck
 
     h20_judge(*crosscheck(h20_load))
+
+
+def test_answers(h20_load: Load, h20_judge: Judge) -> None:
+    """What the canaries in all cells said: right, alike, nobody else's, and to an end."""
+    h20_judge(*h20_load.answers_of_all())
+
+
+def test_after_load(h20_load: Load, h20_judge: Judge) -> None:
+    """After the last cell the graded questions are answered as before it."""
+    h20_judge(*h20_load.after_load())

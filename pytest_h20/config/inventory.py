@@ -198,6 +198,13 @@ class LoadSettings(_Model):
     recipe: Literal["steady", "blog"] = Field("steady", description="'blog': as many requests as streams, one wave")
     seed: int = Field(20250405, description="of the random prompts, mixed with the id of the run; --h20-seed repeats one")
     min_requests: Annotated[int, Field(ge=1)] | None = Field(None, description="requests per cell, at least; default: by recipe")
+    canaries: float = Field(
+        0.05,
+        ge=0,
+        le=0.5,
+        description="part of each cell's requests, from 8 streams on, that ask something with a known answer; 0: none, and nobody knows "
+        "what is answered under load",
+    )
     limit: Literal["all", "none"] = Field("all", description="'none' records without judging; such a run cannot be accepted")
     dataset: str | None = Field(None, description="ShareGPT file inside the container, for the engine's own benchmark")
     slo_ttft_ms: float | None = Field(None, gt=0, description="requests must have at most this TTFT, ms (goodput counts those that do)")

@@ -72,6 +72,7 @@ class CanaryAnswer:
 
     ended    the end of the answer was seen; `text` is the answer. Else `text` is what was said so far, shortened
     tokens   the server's count, the rambling after the answer included
+    period   of a text that never ended: characters of the phrase that it, or its second half, repeats to its end (0 = it does not)
     outcome  as `loop.OUTCOMES`
     """
 
@@ -83,6 +84,7 @@ class CanaryAnswer:
     text: str
     ended: bool
     tokens: int
+    period: int = 0
     sent_s: float = 0.0
     end_s: float = 0.0
 
@@ -100,20 +102,15 @@ class TextCounts:
     one_token: int = 0
 
 
-def answer_of(canary: Canary, text: str) -> tuple[str, bool]:
-    """(the answer, True), or (what was said, False) when it never ended. A stop that the engine itself made counts as an end when
-    the caller appends `canary.end`."""
-    whole, begin = text, 0
-    if canary.opens:
-        begin = text.find(canary.opens)
-        if begin < 0:
-            return kept(whole), False
-        begin += len(canary.opens)
-    body = text[begin:].lstrip()
+def answer_of(canary: Canary, text: str) -> tuple[str, bool, int]:
+    """(the answer, True, 0), or (what was said, False, its `period`) when it never ended. A stop that the engine itself made counts
+    as an end when the caller appends `canary.end`."""
+    begin = text.find(canary.opens) if canary.opens else 0
+    body = text[begin + len(canary.opens) :].lstrip() if begin >= 0 else ""
     end = body.find(canary.end)
     if end < 0:
-        return kept(whole), False
-    return kept(body[:end].strip()), True
+        return kept(text), False, period(text) or period(text[len(text) // 2 :])
+    return kept(body[:end].strip()), True, 0
 
 
 def kept(text: str) -> str:

@@ -197,10 +197,10 @@ def tally(
         record = _record(exchange, answer, outcome, detail, started, scale)
         out.records.append(record)
         if canary is not None:
-            text, ended = answer_of(canary, answer.text)
+            text, ended, again = answer_of(canary, answer.text)
             out.canaries.append(
                 CanaryAnswer(record.number, canary.id, canary.kind, outcome, record.detail, text, ended, record.output_tokens or 0,
-                             record.sent_s, record.end_s)
+                             again, record.sent_s, record.end_s)
             )  # fmt: skip
         elif (text_is := _text_of(answer, kind)) is not None:
             seen, empty, one_token = seen + 1, empty + (text_is == "empty"), one_token + (text_is == "one token")
@@ -235,11 +235,9 @@ def _text_of(answer: Answer, kind: str) -> str | None:
         if not answer.text:
             return "empty"
         return "one token" if answer.output_tokens >= _FEW and 0 < period(answer.text) <= 8 else "text"
-    if answer.counted and not answer.same:
-        return "text"
     if not answer.events:
         return "empty"
-    return "one token" if len(answer.events) >= _FEW and answer.same >= 0.9 * (len(answer.events) - 1) else "text"
+    return "one token" if answer.compared >= _FEW // 2 and answer.same >= 0.95 * answer.compared else "text"
 
 
 def _record(exchange: Exchange, answer: Answer, outcome: str, detail: str, started: float, scale: float) -> Record:

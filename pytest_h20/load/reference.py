@@ -32,6 +32,7 @@ import heapq
 import json
 import math
 import os
+import re
 import signal
 import socket
 import struct
@@ -84,8 +85,8 @@ class ReferenceConfig:
     """`honour` stream_options, `always`, `never`, or `continuous` (in every event)."""
     incremental: bool = False
     """/generate sends only the new text (SGLang --stream-output / --incremental-streaming-output)."""
-    text: str = " the"
-    """Text of a token for which `generation` gives none."""
+    text: str = " the and was for not"
+    """Texts of the tokens for which `generation` gives none: its words, one after the other, over and over."""
     model: str = "reference"
     model_path: str = ""
     max_model_len: int = 163840
@@ -219,7 +220,6 @@ class Stream:
         "blocked",
         "connection",
         "constant",
-        "constant_reasoning",
         "digest",
         "ended",
         "epoch",
@@ -248,8 +248,8 @@ class Stream:
         self.first = self.last = self.ended = self.tpot = self.start_base = 0.0
         self.times: list[float] = []
         self.fault, self.digest, self.started, self.epoch, self.per_event = "", "", False, -1, 1
-        self.constant: bytes | None = None
-        self.constant_reasoning: bytes | None = None
+        self.constant: dict[tuple[bool, int], bytes] = {}
+        """Ready events by (reasoning, number of their first word)."""
         self.ident = f"{generation.kind}-{index:08d}"
 
 
@@ -298,6 +298,7 @@ class ReferenceServer:
         self._eager: deque[Stream] = deque()  # streams without a schedule: as fast as the socket takes it
         self._waiting: deque[Stream] = deque()  # requests without an engine slot
         self._event_cache: dict[Any, bytes] = {}
+        self._words_of, self._words = "", [""]
         self._alive = True
         self._prefill_free = 0.0
         self._epoch = 0  # counts changes of `running`
@@ -696,19 +697,20 @@ class ReferenceServer:
         return self.config.reasoning_field or ("reasoning" if self.config.flavour == "vllm" else "reasoning_content")
 
     def _prepare(self, stream: Stream) -> None:
-        """Token events without own text are constant within a stream: serialise them once."""
-        if stream.generation.pieces is not None or stream.generation.usage_each:
-            return
-        text = self.config.text * stream.per_event
-        if stream.generation.kind == "chat":
-            stream.constant = chunk(sse(self._chat_event(stream, {"content": text})))
-            stream.constant_reasoning = chunk(sse(self._chat_event(stream, {self.reasoning_field: text})))
-        elif stream.generation.kind == "completions":
-            stream.constant = chunk(sse(self._text_event(stream, text)))
+        """Called before a stream's first token, and again when `per_event` has changed."""
+        stream.constant = {}
+
+    def words(self) -> list[str]:
+        """What `config.text` consists of."""
+        if self._words_of != self.config.text:
+            self._words_of = self.config.text
+            self._words = re.findall(r"\s*\S+", self.config.text) or [self.config.text]
+        return self._words
 
     def _text(self, generation: Generation, start: int, end: int) -> str:
         if generation.pieces is None:
-            return self.config.text * (end - start)
+            words = self.words()
+            return "".join(words[i % len(words)] for i in range(start, end))
         return "".join(generation.pieces[start:end])
 
     def _usage(self, generation: Generation, count: int, final: bool) -> dict[str, Any]:
@@ -749,9 +751,11 @@ class ReferenceServer:
         if generation.kind == "generate":
             return self._generate_event(generation, start, count)
         reasoning = generation.kind == "chat" and start < generation.reasoning
-        ready = stream.constant_reasoning if reasoning else stream.constant
-        if ready is not None and count - start == stream.per_event:
-            return ready
+        # Token events without own text come again word for word within a stream: each is serialised once.
+        again = generation.pieces is None and not generation.usage_each and count - start == stream.per_event
+        key = (reasoning, start % len(self.words())) if again else None
+        if key in stream.constant:
+            return stream.constant[key]
         text = self._text(generation, start, count)
         if generation.kind == "chat":
             document = self._chat_event(stream, {self.reasoning_field if reasoning else "content": text})
@@ -759,7 +763,10 @@ class ReferenceServer:
             document = self._text_event(stream, text)
         if generation.usage_each:
             document["usage"] = self._usage(generation, count, False)
-        return chunk(sse(document))
+        data = chunk(sse(document))
+        if key is not None:
+            stream.constant[key] = data
+        return data
 
     def _tail(self, stream: Stream) -> bytes:
         generation, data = stream.generation, b""
@@ -871,7 +878,7 @@ class ReferenceServer:
         if not stream.ended:
             stream.ended = now()
         self.in_flight -= 1
-        stream.constant = stream.constant_reasoning = None
+        stream.constant = {}
         self._free_slot(stream)
         if connection.stream is stream:
             connection.stream = None

@@ -83,6 +83,8 @@ class Flight:
     mean: float
     steady_mean: float | None
     peak: int
+    latency_ms: float | None = None
+    """Mean E2E of all complete requests, canaries included: for Little's law, which is about all of them."""
 
 
 @dataclass(frozen=True)

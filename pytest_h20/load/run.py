@@ -97,10 +97,10 @@ def prepare(target: Target, cell: Cell, plan: LoadPlan, notes: list[str]) -> tup
     return job, ""
 
 
-def one_request(target: Target, plan: LoadPlan, prompt: Prompt) -> tuple[Answer | None, str, str]:
-    """Send one request outside of any clock: (answer or None, outcome, detail)."""
+def one_request(target: Target, plan: LoadPlan, prompt: Prompt, special: bool = False) -> tuple[Answer | None, str, str]:
+    """Send one request outside of any clock: (answer or None, outcome, detail). `special`: as `RequestEncoder.encode`."""
     encoder = RequestEncoder(target, plan.temperature, plan.ignore_eos, plan.usage_each)
-    exchange = Exchange(-1, encoder.encode(prompt), prompt.output_len, prompt.input_len)
+    exchange = Exchange(-1, encoder.encode(prompt, special), prompt.output_len, prompt.input_len)
     settings = LoopSettings(1, plan.request_timeout_s / plan.time_scale, encoder.kind, verify_tls=target.verify_tls,
                             ca_file=target.ca_file)  # fmt: skip
     loop = LoadLoop(encoder.address, iter((exchange,)), 1, settings)
@@ -333,7 +333,7 @@ def build_result(
         lag=Summary.of_seconds(r.lag_s for r in records if r.lag_s is not None),
         whole=whole_rates(records, seconds),
         steady=_steady(shares),
-        flight=_flight(shares),
+        flight=_flight(shares, complete),
         time_scale=plan.time_scale,
         slo=plan.slo,
         server=server,
@@ -392,7 +392,7 @@ def _steady(shares: Sequence[Share]) -> Rates | None:
     return Rates(shortest, given, output, given + output, requests)
 
 
-def _flight(shares: Sequence[Share]) -> Flight:
+def _flight(shares: Sequence[Share], complete: Sequence[Record]) -> Flight:
     seconds = max((share.seconds for share in shares), default=0.0)
     mean = sum(share.flight_area for share in shares) / seconds if seconds > 0 else 0.0
     steady: float | None = 0.0
@@ -401,7 +401,8 @@ def _flight(shares: Sequence[Share]) -> Flight:
             steady = None
         else:
             steady += share.steady_area / (share.steady[1] - share.steady[0])
-    return Flight(mean, steady if shares else None, sum(share.peak for share in shares))
+    latency = Summary.of_seconds(r.e2e_s for r in complete if r.e2e_s is not None).mean
+    return Flight(mean, steady if shares else None, sum(share.peak for share in shares), latency)
 
 
 def _client(shares: Sequence[Share], complete: Sequence[Record], where: str) -> ClientView:

@@ -91,10 +91,11 @@ def littles_law(result: CellResult) -> Finding:
     the steady part must also be the concurrency that was asked for.
     """
     whole, cell = result.whole, result.cell
-    if whole is None or result.e2e.mean is None or result.flight.mean <= 0:
+    latency = result.flight.latency_ms or result.e2e.mean
+    if whole is None or latency is None or result.flight.mean <= 0:
         return Finding("littles_law", "unknown", "no rate and latency to compare")
     asked = result.tokens.asked_output / result.requests.complete if result.requests.complete else cell.output_len
-    product = whole.output_tokens_per_s / asked * result.e2e.mean / 1e3
+    product = whole.output_tokens_per_s / asked * latency / 1e3
     off = product / result.flight.mean - 1
     text = (
         f"{result.flight.mean:.2f} requests in flight against {product:.2f} by throughput x latency ({100 * off:+.1f} %)"

@@ -268,12 +268,14 @@ class Answer:
     empty_before_first: int = 0
     """Events with empty text before the first token: in some servers a token without visible text."""
     text: str = ""
-    """Of `/generate` always; of the others when it is wanted."""
+    """When it is wanted; that of a finished `/generate` always."""
     reasoning_text: str = ""
     whole_text: bool = False
     """`text` is the whole answer's."""
-    same: int = 0
-    """Token events that are to the byte the one before (not counted for `/generate`)."""
+    compared: int = field(default=0, compare=False)
+    """Token events that were held against the one before: not those of `/generate`, nor where a run that was skimmed begins or ends."""
+    same: int = field(default=0, compare=False)
+    """Of them, those that are the same to the byte."""
 
 
 def read_answer(kind: str, stamps: list[float], parts: Sequence[Piece], want_text: bool = False) -> Answer:
@@ -481,12 +483,15 @@ def _read_openai(answer: Answer, times: list[float], payloads: Sequence[tuple[in
     for number, payload in payloads:
         if isinstance(payload, Run):
             arrivals += times[number : number + payload.pieces]
+            answer.compared += payload.pieces - 1
             answer.same += payload.same
             last_token = payload
             continue
         if is_token(payload):
             arrivals.append(times[number])
-            answer.same += payload == last_token
+            if isinstance(last_token, bytes) and last_token:
+                answer.compared += 1
+                answer.same += payload == last_token
             first_token, last_token = first_token or payload, payload
             continue
         if payload == b"[DONE]":
@@ -600,9 +605,10 @@ def _read_generate(answer: Answer, times: list[float], payloads: Sequence[tuple[
         answer.last = max(answer.last or 0.0, final_at)
     elif answer.output_tokens is not None and events:
         answer.output_tokens = max(answer.output_tokens, events[-1][1])  # cut in a run
-    answer.text = str(document.get("text") or "")
-    # Told to stream only what is new, the last event has no more than the end: then the first one's text is not in it.
-    answer.whole_text = answer.text.startswith(str(_load(first).get("text") or ""))
+    if want_text or answer.finish is not None:
+        answer.text = str(document.get("text") or "")
+        # Told to stream only what is new, the last event has no more than the end: then the first one's text is not in it.
+        answer.whole_text = answer.text.startswith(str(_load(first).get("text") or ""))
     if want_text and not answer.whole_text:
         answer.text = "".join(str(_load(p).get("text") or "") for _, p in payloads if isinstance(p, bytes) and p != b"[DONE]")
 

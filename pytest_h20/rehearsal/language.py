@@ -45,6 +45,8 @@ class Language:
 
     def __init__(self, has: Callable[[str], bool]) -> None:
         self._has = has
+        self.spoilt = False
+        """No answer is right any more."""
         self._seen: set[str] = set()
         self._answers: dict[str, str] = {}
 
@@ -82,7 +84,7 @@ class Language:
         if text is None and "secret number is" in question:
             found = re.search(r"secret number is (\d+)", question)
             text = f"Looking.\n</think>\n\n{found[1] if found and not self._has('needle_lost') else 0}"
-        if text is not None and (self._has("stupid") or self._has("garbage")):
+        if text is not None and (self._has("stupid") or self._has("garbage") or self.spoilt):
             text = text.split("</think>")[0] + "</think>\n\nno idea"
         if text is not None and self._has("never_closed"):
             text = text.replace("</think>", "and further")

@@ -22,12 +22,14 @@ import json
 import os
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from pytest_h20.load.canary import EOS
 from pytest_h20.load.clock import allow_files
 from pytest_h20.load.reference import STREAM_HEAD, Generation, ReferenceConfig, ReferenceServer, Reply, Request, Schedule, Stream
+from pytest_h20.rehearsal.canaries import Canaries
 from pytest_h20.rehearsal.language import encode
 from pytest_h20.rehearsal.replies import Answer, Refused, Replies
 from pytest_h20.rehearsal.timing import Timing
@@ -49,6 +51,13 @@ class Scripted(Generation):
     """A generation whose every byte was made beforehand."""
 
     answer: Answer | None = None
+
+
+@dataclass(frozen=True)
+class Asked(Generation):
+    """The answer to a canary, and what was asked."""
+
+    text: str = ""
 
 
 def config_of(knobs: Mapping[str, Any], engine: str, model: str, max_len: int, metrics: bool) -> ReferenceConfig:
@@ -101,7 +110,8 @@ class EngineServer(ReferenceServer):
         self._lates = os.open(late_file, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
         self._due = 0.0
         self._late_first: dict[int, float] = {}
-        self._leaked = 0
+        self._leaked = self._heaviest = 0
+        self._canaries = Canaries(replies.language, replies.knobs)
 
     # ------------------------------------------------------------------ routes
     def handle(self, request: Request) -> Reply | Generation | None:
@@ -185,6 +195,7 @@ class EngineServer(ReferenceServer):
         if path not in _GENERATE or (path == "/generate" and replies.vllm):
             return None
         self._on_completion()
+        self._spoil()
         if self._is_load(path, body):
             return self._load(request, body)
         if path == "/generate":
@@ -205,9 +216,13 @@ class EngineServer(ReferenceServer):
     def _is_load(self, path: str, body: Mapping[str, Any]) -> bool:
         if path == "/generate":
             return bool(body.get("stream"))
-        exact = body.get("ignore_eos") and body.get("stream") and isinstance(body.get("prompt"), list)
         plain = not any(body.get(k) for k in ("logprobs", "echo", "stop", "logit_bias", "n"))
-        return bool(exact and plain and int(body.get("max_tokens") or 0) >= LOAD_TOKENS and len(body["prompt"]) >= LOAD_TOKENS)
+        if not (plain and body.get("stream") and int(body.get("max_tokens") or 0) >= LOAD_TOKENS):
+            return False
+        prompt = body.get("prompt")
+        if isinstance(prompt, str):
+            return body.get("skip_special_tokens") is False  # a canary
+        return bool(body.get("ignore_eos")) and isinstance(prompt, list) and len(prompt) >= LOAD_TOKENS
 
     def _load(self, request: Request, body: Mapping[str, Any]) -> Generation:
         if request.path != "/generate" and self.replies.vllm and body.get("model", self.replies.model) != self.replies.model:
@@ -215,7 +230,26 @@ class EngineServer(ReferenceServer):
         generation = self.generation(request)
         if self.knobs.get("double_count"):
             self.config.completion_skew = generation.output_tokens
-        return generation
+        text, tokens, running = body.get("text", body.get("prompt")), generation.output_tokens, self.running + 1
+        if not isinstance(text, str):
+            pieces = self._canaries.ordinary(running, tokens)
+            return generation if pieces is None else replace(generation, pieces=pieces)
+        if self.knobs.get("canaries_refused"):
+            raise Refused(400, "prompts must be lists of token ids")
+        pieces = self._canaries.pieces(text, tokens, running, self.requests_total, request.connection)
+        self._canaries.took_off(text)
+        told = {**vars(generation), "pieces": pieces, "prompt_tokens": len(text) // 4 + 1}
+        stops = not body.get("sampling_params", body).get("ignore_eos") and EOS in pieces
+        if stops:
+            told |= {"pieces": pieces[: pieces.index(EOS)], "output_tokens": pieces.index(EOS), "finish": "stop"}
+        return Asked(**told, text=text)
+
+    def _spoil(self) -> None:
+        """``nonsense_after``: the heaviest cell is over, and nothing is right any more."""
+        most = self.knobs.get("nonsense_after")
+        self._heaviest = max(self._heaviest, self.running)
+        if most is not None and self._heaviest > int(most) and not self.running:
+            self.replies.language.spoilt = True
 
     # ------------------------------------------------------------------ speed
     def timing(self, request: Request, running: int) -> Schedule:
@@ -302,6 +336,11 @@ class EngineServer(ReferenceServer):
         """Write down the tokens: the rails' counters follow them. ``more``: of the stream that is about to end."""
         total = self.prompt_tokens_total + self.generation_tokens_total + more
         os.pwrite(self._tokens, b"%020d" % total, 0)
+
+    def _finish(self, stream: Stream) -> None:
+        if stream.connection is not None and isinstance(stream.generation, Asked):
+            self._canaries.landed(stream.generation.text)
+        super()._finish(stream)
 
     # ------------------------------------------------------------------ slots
     def _free_slot(self, stream: Stream) -> None:

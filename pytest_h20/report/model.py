@@ -133,6 +133,61 @@ class Late(_Frozen):
         return value - late.get(name, 0.0)
 
 
+class Canaries(_Frozen):
+    """What a cell's canaries said (`load/canary.py`), and the text of its ordinary load. Every canary is counted in exactly one of
+    ``failed`` (its request), ``blank``, ``flood`` (one token for ever), ``loop``, ``cut`` (it never ended), ``swapped`` (somebody else's
+    answer), and those that gave an answer: ``questions`` and ``nonces`` (of which ``right`` and ``back``), ``twins`` (prompts asked
+    several times at once, of which ``alike`` say what one says alone). ``lost``: of the nonces that did not come back, those whose
+    answer has nothing of it.
+    """
+
+    asked: int = 0
+    failed: int = 0
+    questions: int = 0
+    right: int = 0
+    nonces: int = 0
+    back: int = 0
+    lost: int = 0
+    twins: int = 0
+    alike: int = 0
+    blank: int = 0
+    flood: int = 0
+    loop: int = 0
+    cut: int = 0
+    swapped: int = 0
+    texts: int = Field(0, description="answers of the ordinary load whose text was seen")
+    texts_empty: int = Field(0, description="of them, those without any text although the server counted tokens")
+    texts_one_token: int = Field(0, description="of them, those of one token or short phrase for ever")
+    examples: tuple[str, ...] = Field((), description="the first of what was wrong")
+
+    @property
+    def graded(self) -> int:
+        """Questions and nonces that were answered."""
+        return self.questions + self.nonces
+
+    @property
+    def wrong(self) -> int:
+        """Of them, those answered wrongly."""
+        return self.graded - self.right - self.back
+
+    @property
+    def degenerate(self) -> int:
+        """Answers that are none: blank, a flood or a loop."""
+        return self.blank + self.flood + self.loop
+
+    @property
+    def words(self) -> str:
+        """In one line. Empty when none was asked."""
+        if not self.asked:
+            return ""
+        parts = [f"{self.right} of {self.questions} right"] if self.questions else []
+        parts += [f"{self.back} of {self.nonces} nonces back"] if self.nonces else []
+        parts += [f"{self.alike} of {self.twins} alike"] if self.twins else []
+        others = ("blank", "flood", "loop", "cut", "swapped", "failed")
+        parts += [f"{count} {name}" for name in others if (count := getattr(self, name))]
+        return f"{self.asked} canaries: " + ", ".join(parts)
+
+
 class Cell(_Frozen):
     """One load cell: input length x output length x concurrency, with its figures and what they are held against.
 
@@ -162,6 +217,7 @@ class Cell(_Frozen):
     limits: dict[str, Limit] = Field(default_factory=dict)
     blog: dict[str, float] = Field(default_factory=dict)
     floor: dict[str, float] = Field(default_factory=dict)
+    canaries: Canaries | None = Field(None, description="answers under this cell's load")
     status: Status = Status.UNKNOWN
     reason: str = ""
     file: Annotated[str, AfterValidator(_inside)] = ""

@@ -247,3 +247,8 @@ def own_nccl_files(node: Node, folder: str) -> list[tuple[str, bytes]]:
 def glob_word(pattern: str) -> str:
     """A glob as one word for a shell: only ``*``, ``?`` and ``[...]`` mean something in it."""
     return "".join(part if part in ("*", "?", "[", "]") else shlex.quote(part) for part in re.split(r"([*?\[\]])", pattern) if part)
+
+
+def score_key(name: str, label: str) -> str:
+    """Under which a graded set's score is told to the other processes of a run."""
+    return f"score-{name}-{''.join(c if c.isalnum() else '-' for c in label)}"

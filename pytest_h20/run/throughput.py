@@ -6,27 +6,35 @@ import json
 import statistics
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+from pytest_h20.checks import under_load
+from pytest_h20.checks.endpoint.answers import LOWER_BOUND, accuracy
+from pytest_h20.checks.endpoint.questions import Score, shipped
+from pytest_h20.checks.endpoint.serving import with_served_version
 from pytest_h20.checks.machines import energy_wh_per_1k
 from pytest_h20.checks.throughput import judge_cell
 from pytest_h20.config.inventory import LoadSettings
 from pytest_h20.config.limits import LimitFile
 from pytest_h20.core.errors import H20Error
-from pytest_h20.core.verdict import Limit, Origin, Status, Verdict, judge
+from pytest_h20.core.verdict import GateName, Limit, Origin, Status, Verdict, judge
+from pytest_h20.endpoint.client import Api
 from pytest_h20.load import Cell, CellResult, LoadPlan, Progress, SelfCheck, Slo
 from pytest_h20.load import Target as LoadTarget
+from pytest_h20.load.canary import Canary
+from pytest_h20.load.cells import requests_for
 from pytest_h20.load.result import Finding
 from pytest_h20.load.roofline import Fabric, decode_bound, gpu_by_name, spec_of
 from pytest_h20.load.run import CellInterrupted, run_cell
 from pytest_h20.load.selfcheck import self_check
 from pytest_h20.probes.script import Missing
-from pytest_h20.report.model import METRICS, Late
+from pytest_h20.report.model import METRICS, Canaries, Late
 from pytest_h20.report.model import Cell as CellRecord
 from pytest_h20.report.requests import intervals, read_requests, windows
 from pytest_h20.run.bringup import key
-from pytest_h20.run.endpoint import Endpoint, vocabulary_of
+from pytest_h20.run.canaries import ask_alone
+from pytest_h20.run.endpoint import Endpoint, score_key, vocabulary_of
 from pytest_h20.run.machines import Watched, cell_load, in_a_line
 from pytest_h20.run.settings import Session, repeats_asked
 
@@ -169,7 +177,91 @@ class Load:
             records_path=str(folder / f"{_stem(cell, repeat)}.requests.jsonl"),
             tpot_floor_ms=self.floor_ms(cell),
             selfcheck=self._selfcheck(cell),
+            canaries=self._canaries(cell, recipe, repeat, attempt),
         )
+
+    # ------------------------------------------------------------------ canaries
+    def _canaries(self, cell: Cell, recipe: str, repeat: int, attempt: int) -> tuple[Canary, ...]:
+        """The prompts with known answers among this cell's. None where two generators are compared."""
+        least = self.settings.min_requests and max(self.settings.min_requests, cell.concurrency)
+        count = under_load.count_of(self.settings.canaries, cell.concurrency, least or requests_for(cell, recipe))
+        if not count or self.subfolder or self.foreign:
+            return ()
+        return under_load.canaries_of(self.alone, count, f"{self.session.seed} {cell.id} {repeat} {attempt}")
+
+    @property
+    def foreign(self) -> bool:
+        """Whether another generator sends the load: it has no canaries."""
+        return (self.session.value("h20_load") or "own") != "own"
+
+    @property
+    def alone(self) -> under_load.Alone:
+        """What the engine answers alone, asked once per engine and run before the first cell that needs it."""
+        crowded = [cell.output_len for cell in self.cells if cell.concurrency >= under_load.FROM_STREAMS]
+        plan = LoadPlan(seed=self.session.seed, time_scale=self.session.clock.scale, request_timeout_s=120.0 * self.session.clock.scale)
+        return self.session.shared.once(f"alone-{key(self.label)}", lambda: ask_alone(self.target, plan, min(crowded)))
+
+    def answers(self, record: CellRecord) -> list[Verdict]:
+        """What a cell's canaries come to: always what was answered and how it looks, of the rest what is wrong."""
+        found = record.canaries
+        if found is None:
+            return []
+        say = under_load.Say(f"{self.label} {record.name}", (record.file,))
+        if record.concurrency < under_load.FROM_STREAMS:
+            told = under_load.ordinary_text(found)
+            return [say.plain(Status.WARN, under_load.TEXT, under_load.TITLES[under_load.TEXT], told)] if told else []
+        if why := self.no_canaries:
+            return [say.plain(Status.SKIP, under_load.ANSWERS, under_load.TITLES[under_load.ANSWERS], why)]
+        always = (under_load.ANSWERS, under_load.TEXT)
+        return [v for v in self._judged(say, found) if v.check in always or v.status.blocks]
+
+    def _judged(self, say: under_load.Say, found: Canaries) -> list[Verdict]:
+        verdicts = under_load.verdicts(say, found)
+        if not found.asked and self.settings.canaries and self.alone.why:
+            why = f"no canary was sent: the engine answered none rightly even alone ({self.alone.why})"
+            verdicts = [v.model_copy(update={"reason": why, "action": "see the gate answers first"}) for v in verdicts]
+        return verdicts
+
+    @property
+    def no_canaries(self) -> str:
+        """Why answers under load are not judged here; empty when they are."""
+        if self.foreign:
+            return "another generator sent the load (--h20-load): it asks nothing that could be judged"
+        if not self.settings.canaries or self.endpoint.target.inventory.model.kind == "deepseek-r1" or self.alone.form is not None:
+            return ""
+        return f"this model answers none of the canaries even alone ({self.alone.why})"
+
+    def answers_of_all(self) -> list[Verdict]:
+        """The canaries of all cells of this engine together."""
+        measured = [c for c in self.session.folder.view().cells if c.engine == self.label]
+        crowded = [c for c in measured if c.concurrency >= under_load.FROM_STREAMS and c.canaries is not None]
+        say = under_load.Say(f"{self.label}, all cells", tuple(c.file for c in crowded[:1]))
+        title = under_load.TITLES[under_load.ANSWERS]
+        if not any(cell.concurrency >= under_load.FROM_STREAMS for cell in self.cells):
+            return [say.plain(Status.SKIP, under_load.ANSWERS, title, f"no cell has {under_load.FROM_STREAMS} streams or more")]
+        if why := self.no_canaries:
+            return [say.plain(Status.SKIP, under_load.ANSWERS, title, why)]
+        if not crowded:
+            return [say.plain(Status.UNKNOWN, under_load.ANSWERS, title, "no cell was measured", "measure the cells, or see why not")]
+        return self._judged(say, under_load.together([c.canaries for c in crowded if c.canaries is not None]))
+
+    def after_load(self) -> list[Verdict]:
+        """The graded questions once more, now that the heaviest cell is over."""
+        say = under_load.Say(f"{self.label}, shipped set")
+        if GateName.ANSWERS not in self.session.required:
+            return [say.plain(Status.SKIP, under_load.AFTER, under_load.AFTER_TITLE, "this inventory does not ask for the gate answers")]
+        known = self.session.shared.published(score_key("shipped", self.label))  # of the gate answers, when it was selected
+        before: Score | None = known[1][1] if known is not None and known[0] and known[1][1].n else None
+        ctx = self.endpoint.ctx
+        lowest = ctx.limits.get("answers.accuracy") or LOWER_BOUND
+        if before is not None and lowest.accepts(before.interval[0]) is False:
+            why = "the same questions were not answered rightly before the load either: see answers.accuracy"
+            return [say.plain(Status.SKIP, under_load.AFTER, under_load.AFTER_TITLE, why)]
+        told, now = accuracy(Api(with_served_version(ctx)), shipped(), under_load.AFTER, under_load.AFTER_TITLE, say.subject)
+        if not now.n:
+            return told
+        cells = sum(cell.engine == self.label for cell in self.session.folder.view().cells)
+        return [under_load.after_load(replace(say, evidence=told[0].evidence), before, now, lowest, cells)]
 
     @property
     def folder(self) -> Path:
@@ -275,7 +367,8 @@ class Load:
             self.write("\r\x1b[2K")
         figures = f"{_figure(result.output_throughput)} tok/s, TTFT {_figure(result.mean_ttft_ms)} ms, "
         figures += f"TPOT {_figure(result.mean_tpot_ms)} ms"
-        self.write(f"h20: cell {self.done} of {max(self.total, self.done)} {cell.id}: {figures}\n")
+        said = under_load.seen(result.canaries, result.texts).words
+        self.write(f"h20: cell {self.done} of {max(self.total, self.done)} {cell.id}: {figures}{said and f'; {said}'}\n")
 
     def record(self, result: CellResult, repeat: int = 0) -> CellRecord:
         """The cell as the report draws it."""
@@ -314,6 +407,7 @@ class Load:
             reason=why_doubted(blockers, self._late.get(_stem(cell, repeat))),
             file=f"load/{key(self.label)}/{_stem(cell, repeat)}.json",
             late=self._late.get(_stem(cell, repeat)),
+            canaries=under_load.seen(result.canaries, result.texts),
         )
 
     def judge(self, result: CellResult, repeat: int = 0) -> list[Verdict]:
@@ -329,7 +423,7 @@ class Load:
             worst = max((v.status for v in verdicts), key=lambda s: s.rank)
             record = record.model_copy(update={"status": worst})
         self.session.folder.add(record)
-        return verdicts + machines
+        return verdicts + self.answers(record) + machines
 
     def _limit_verdicts(self, record: CellRecord) -> list[Verdict]:
         if self.session.value("h20_calibrate") or self.settings.limit == "none":

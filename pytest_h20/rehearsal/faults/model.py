@@ -106,6 +106,15 @@ def expecting(**fields: Any) -> Change:
     return change
 
 
+def loading(**fields: Any) -> Change:
+    """Another load is asked for (``load:``)."""
+
+    def change(world: World) -> None:
+        world.inventory = world.inventory.model_copy(update={"load": world.inventory.load.model_copy(update=fields)})
+
+    return change
+
+
 def profile(**fields: Any) -> Change:
     """Other values of every engine profile of the inventory."""
 

@@ -12,6 +12,7 @@ from pathlib import Path
 from pytest_h20.core.verdict import GateName, Status
 from pytest_h20.report.compare import Comparison
 from pytest_h20.report.html import charts, rails, tables, timeline
+from pytest_h20.report.html.answers import answers
 from pytest_h20.report.html.calibration import calibration
 from pytest_h20.report.html.comparison import comparison
 from pytest_h20.report.html.engines import engines
@@ -73,7 +74,7 @@ def run_parts(view: RunView) -> Html:
         _section("Gates", gates(view)) if view.decision.gates else None,
         _engines(view),
         _calibration(view),
-        _section("Throughput and latency", charts.figures(view.cells, gpus)) if view.cells else None,
+        _section("Throughput and latency", charts.figures(view.cells, gpus), answers(view.cells)) if view.cells else None,
         _section("Machines under load", machines(view.loads, view.kernel)) if view.loads or view.kernel else None,
         _section("Proof of RDMA", rails.rail_map(view.rails, _no_proof(view))) if view.rails else None,
         _section("Bring-up", timeline.timeline_part(view.timeline, view.header.ended, view.header.time_scale)) if view.timeline else None,

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from pytest_h20.core.verdict import GATE_TITLES, GateName, Limit, Origin, Status, Verdict, decide
 from pytest_h20.report.compare import compare, side
+from pytest_h20.report.html.answers import answers
 from pytest_h20.report.html.charts import figures
 from pytest_h20.report.html.first_screen import blocking
 from pytest_h20.report.html.page import comparison_page, page, run_page, summary_html, title
@@ -18,7 +19,7 @@ from pytest_h20.report.html.rows import COLUMN_AT, header_cells, row_cells, setu
 from pytest_h20.report.html.tags import Html, join, render, script, stylesheet, tag
 from pytest_h20.report.html.timeline import stretches
 from pytest_h20.report.html.words import duration, limit_words, measure, number, unit_of
-from pytest_h20.report.model import Cell, Check, LogTail, NodeFacts, RailTraffic, RunView, SetupError
+from pytest_h20.report.model import Canaries, Cell, Check, LogTail, NodeFacts, RailTraffic, RunView, SetupError
 from pytest_h20.report.planted import sha256
 from tests.unit.conftest import Sample
 from tests.unit.report import samples
@@ -445,3 +446,19 @@ def test_values_and_limits_in_words() -> None:
     assert limit_words(Limit(kind="equal", value=False, origin=origin)) == "no"
     assert limit_words(Limit(kind="min", value=261.666, unit="tok/s", origin=origin)) == "at least 261.7 tok/s"
     assert limit_words(Limit(kind="one_of", value=["a", "b"], origin=origin)) == "one of a, b"
+
+
+def test_what_the_canaries_said_stands_beside_the_cells() -> None:
+    said = Canaries(asked=10, questions=3, right=3, nonces=4, back=3, twins=2, alike=2, blank=1, examples=(f"x: wrong: {HOSTILE}",))
+    cells = [
+        Cell(engine="sglang", input_len=128, output_len=128, concurrency=c, canaries=found)
+        for c, found in ((1, Canaries()), (200, said), (512, None))
+    ]
+    text = render(answers(cells))
+    found = Page(text)
+    assert not found.problems
+    assert [name for name, _ in found.tags].count("tr") == 2, "a head, and the one cell that carried canaries"
+    for words in ("<b>3 of 4</b>", ">3 of 3<", ">2 of 2<", "<b>1 blank</b>"):
+        assert words in text
+    assert "<script>" not in text
+    assert render(answers(cells[::2])) == ""

@@ -1,0 +1,58 @@
+"""Beside the figures of each cell: what its canaries said."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from pytest_h20.report.html.tags import Child, Html, join, tag
+from pytest_h20.report.model import Canaries, Cell
+
+COLUMNS = ("In / out", "At a time", "Canaries", "Right", "Nonces back", "Alike", "Anything else")
+
+
+def answers(cells: Sequence[Cell]) -> Html:
+    """A row per cell that carried canaries. Nothing when none did."""
+    engines = sorted({cell.engine for cell in cells})
+    asked = [cell for cell in cells if cell.canaries is not None and cell.canaries.asked]
+    return join(*(_table(engine, [cell for cell in asked if cell.engine == engine]) for engine in engines))
+
+
+def _table(engine: str, cells: Sequence[Cell]) -> Html | None:
+    if not cells:
+        return None
+    head = tag("tr", *(tag("th", words, scope="col") for words in COLUMNS))
+    rows = [_row(cell, cell.canaries) for cell in cells if cell.canaries is not None]
+    return tag(
+        "table",
+        tag("caption", f"{engine}: answers inside the cells"),
+        tag("thead", head),
+        tag("tbody", rows),
+        class_="h20-stack",
+    )
+
+
+def _row(cell: Cell, found: Canaries) -> Html:
+    values: tuple[Child, ...] = (
+        f"{cell.input_len} / {cell.output_len}",
+        str(cell.concurrency),
+        str(found.asked),
+        _of(found.right, found.questions),
+        _of(found.back, found.nonces),
+        _of(found.alike, found.twins),
+        _strange(found) or "–",
+    )
+    return tag("tr", *(tag("td", value, data_label=label) for label, value in zip(COLUMNS, values, strict=True)))
+
+
+def _of(good: int, asked: int) -> Child:
+    """A count that is short of what was asked stands out."""
+    words = f"{good} of {asked}" if asked else "–"
+    return words if good == asked else tag("b", words)
+
+
+def _strange(found: Canaries) -> Child:
+    names = ("swapped", "blank", "flood", "loop", "cut", "failed")
+    parts = [f"{count} {name}" for name in names if (count := getattr(found, name))]
+    if not parts and not found.examples:
+        return ""
+    return join(tag("b", ", ".join(parts)), tag("span", f" {'; '.join(found.examples)}", class_="h20-small"))
