@@ -217,12 +217,12 @@ class Say:
     subject: str
     evidence: tuple[str, ...] = ()
 
-    def held(self, check: str, title: str, measured: int, limit: Limit, reason: str, action: str, seen: Canaries) -> Verdict:
-        """A count against the most that is allowed; what was seen is in the details."""
+    def held(self, check: str, title: str, measured: int, n: int, limit: Limit, reason: str, action: str, seen: Canaries) -> Verdict:
+        """A count among ``n`` against the most that is allowed; what was seen is in the details."""
         shown: dict[str, JsonValue] = {k: v for k, v in seen.model_dump(mode="json").items() if v}
         return judge(
             check, title, measured, limit, subject=self.subject, reason=reason, action=action, evidence=self.evidence,
-            details={**shown, "said": reason},
+            details={**shown, "said": reason}, looked_at=n,
         )  # fmt: skip
 
     def plain(self, status: Status, check: str, title: str, reason: str, action: str = "") -> Verdict:
@@ -276,7 +276,7 @@ def _answers(say: Say, found: Canaries, told: Sequence[Verdict]) -> Verdict:
     low, high = wilson(good, n)
     reason = f"{good} of {n} right, all of which are right alone (95 % interval {low:.1%} to {high:.1%})"
     reason += "".join(f"; {text}" for text in found.examples[:3])
-    return say.held(ANSWERS, title, found.wrong, _limit(n, "wrong answers"), reason, _WRONG, found)
+    return say.held(ANSWERS, title, found.wrong, n, _limit(n, "wrong answers"), reason, _WRONG, found)
 
 
 def _agreement(say: Say, found: Canaries, told: Sequence[Verdict]) -> Verdict:
@@ -288,7 +288,7 @@ def _agreement(say: Say, found: Canaries, told: Sequence[Verdict]) -> Verdict:
         status = Status.SKIP if found.failed else Status.UNKNOWN
         return say.plain(status, AGREEMENT, title, f"{found.words}: no identical prompts gave an answer")
     reason = f"{found.alike} of {found.twins} say what the same prompt says alone" + "".join(f"; {text}" for text in found.examples[:3])
-    return say.held(AGREEMENT, title, wrong, _limit(found.twins, "other answers"), reason, _WRONG, found)
+    return say.held(AGREEMENT, title, wrong, found.twins, _limit(found.twins, "other answers"), reason, _WRONG, found)
 
 
 def _swapped(say: Say, found: Canaries) -> Verdict:
@@ -305,7 +305,7 @@ def _swapped(say: Say, found: Canaries) -> Verdict:
     reason += "".join(f"; {text}" for text in found.examples[:3])
     limit = Limit(kind="equal", value=0, unit="answers", origin=Origin(kind="builtin", detail="an answer belongs to one user"))
     action = "stop serving: users read each other's answers; keep the engine's log and version, and ask at fewer streams"
-    return say.held(SWAPPED, title, strange, limit, reason, action, found)
+    return say.held(SWAPPED, title, strange, keyed, limit, reason, action, found)
 
 
 def _cut(say: Say, found: Canaries) -> Verdict:
@@ -314,7 +314,7 @@ def _cut(say: Say, found: Canaries) -> Verdict:
         return say.plain(Status.SKIP, CUT, title, f"{found.words}: no answer that could have ended")
     reason = f"{found.cut} of {n} did not end within the cell's answer length, all of which do alone"
     action = "the model goes on thinking or rambling: compare with the same questions at one stream, before and after"
-    return say.held(CUT, title, found.cut, _limit(n, "endless answers"), reason, action, found)
+    return say.held(CUT, title, found.cut, n, _limit(n, "endless answers"), reason, action, found)
 
 
 def _text(say: Say, found: Canaries) -> Verdict:
@@ -325,7 +325,7 @@ def _text(say: Say, found: Canaries) -> Verdict:
     kinds = f"{found.blank} blank, {found.flood} one token for ever, {found.loop} loops"
     reason = f"{bad} of {n} canaries are no text ({kinds}); {_texts(found)}"
     action = "an engine that counts tokens and says nothing is broken: read the cell's record, then the engine's log"
-    verdict = say.held(TEXT, title, bad, _limit(n, "canaries"), reason, action, found)
+    verdict = say.held(TEXT, title, bad, n, _limit(n, "canaries"), reason, action, found)
     if verdict.status is Status.PASS and (told := ordinary_text(found)):
         return verdict.model_copy(update={"status": Status.WARN, "reason": told})
     return verdict
@@ -368,6 +368,7 @@ def after_load(say: Say, before: Score | None, now: Score, lowest: Limit, cells:
     verdict = judge(
         AFTER, AFTER_TITLE, round(low, 4), lowest, subject=say.subject, reason=f"{told}, {now.cut} cut while thinking; {wrong[:300]}",
         action=action, details={"said": told, "right": now.right, "n": now.n, "cut": now.cut}, evidence=say.evidence,
+        looked_at=now.n,
     )  # fmt: skip
     if before is None or not before.n or verdict.status is not Status.PASS:
         return verdict

@@ -101,7 +101,7 @@ def littles_law(result: CellResult) -> Finding:
         f"{result.flight.mean:.2f} requests in flight against {product:.2f} by throughput x latency ({100 * off:+.1f} %)"
     )
     if off < -LITTLE_LIMIT and result.requests.complete:
-        noticed = 1e3 * result.flight.mean * whole.seconds / result.requests.complete - result.e2e.mean
+        noticed = 1e3 * result.flight.mean * whole.seconds / result.requests.complete - latency
         text += f": answers had arrived {noticed:.0f} ms before this client noticed, the machine it runs on is too busy"
     if abs(off) > LITTLE_LIMIT:
         return Finding("littles_law", "failed", text, product, result.flight.mean, "requests")

@@ -470,7 +470,7 @@ def lateness(result: CellResult, stand_in: Sequence[tuple[float, float]], scale:
     """How late this machine was with a cell. ``stand_in``: wall s of the first and the last token of each request."""
     to_ms = 1e3 * scale
     firsts, lasts = [a * to_ms for a, _ in stand_in] or [0.0], [b * to_ms for _, b in stand_in] or [0.0]
-    answer, complete = result.e2e.mean or 0.0, result.requests.complete
+    answer, complete = result.flight.latency_ms or result.e2e.mean or 0.0, result.requests.complete
     held = 1e3 * result.flight.mean * result.whole.seconds / complete if result.whole is not None and complete else 0.0
     return Late(
         first_ms=statistics.fmean(firsts),

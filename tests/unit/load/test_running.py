@@ -263,7 +263,7 @@ def test_conversations_send_their_history(serve: Serve) -> None:
     assert result.requests.outcomes == {"ok": 9}
     bodies = [stream.request.json() for stream in server.streams if stream.generation.asked_tokens == 4]
     assert sorted(len(body["messages"]) for body in bodies) == [1] * 3 + [3] * 3 + [5] * 3
-    assert any(body["messages"][-2]["content"].strip() == "the the the the" for body in bodies if len(body["messages"]) > 1)
+    assert any(body["messages"][-2]["content"].strip() == "the and was for" for body in bodies if len(body["messages"]) > 1)
 
 
 def test_real_prompts(serve: Serve) -> None:
