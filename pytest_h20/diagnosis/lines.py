@@ -7,12 +7,13 @@ from collections.abc import Iterator
 
 from pytest_h20.engines.base import EngineName
 from pytest_h20.engines.stages import strip_ansi
+from pytest_h20.nccl.records import plain
 
 PREFIX = re.compile(
     r"""^(?:
         \s*\([\w .:/,=-]*pid=\d+[^)]*\)[ ]?                                                   # (EngineCore_DP0 pid=41)
       | [\w.-]*[ ]+\|[ ]                                                                   # vllm-1  | (docker compose)
-      | >[ ]? | [│|][ ]+ | `[ ]?                                                            # quoted, framed, set as code
+      | >[ ]? | [|][ ]+ | `[ ]? | [ ]{1,3}(?=(?:DEBUG|INFO|WARNING|ERROR|CRITICAL)[ ])        # quoted, in a table, as code, framed
       | [\w./-]+\.(?:log|out|err|txt):(?:\d+:)?(?=[(\[A-Z])                                  # what grep found where
       | \((?:EngineCore|APIServer|Worker)\w*\)[ ]+                                          # a tag that lost its pid
       | (?:DEBUG|INFO|WARNING|ERROR|CRITICAL)[ ](?:\.\.\.[ ])?\[?[\w./-]+\.py:\d+\][ ]?             # a level that lost its time
@@ -135,9 +136,17 @@ MOVES = re.compile(r"^(?!.*NCCL INFO)|NCCL INFO .*(?: via (?:NET|P2P|SHM)/|Init 
 TRACKER = re.compile(r"resource_tracker: There appear to be \d+ leaked")
 
 
+def shown(line: str) -> str:
+    """A line as it was printed: without colours, a screen's frame, and what a web page made of it (NCCL's reader cleans alike)."""
+    text = strip_ansi(line)
+    if "│" in text or "](" in text or "&" in text:
+        text = plain(text.encode("utf-8", "replace")).decode("utf-8", "replace")
+    return text.rstrip()
+
+
 def body_of(line: str) -> str:
     """A log line without colours, process tag, time stamp and level. Indentation is kept."""
-    text = strip_ansi(line).rstrip()
+    text = shown(line)
     return text[prefix_end(text) :]
 
 

@@ -10,7 +10,7 @@ from pytest_h20.diagnosis import lines
 from pytest_h20.diagnosis.result import Diagnosis, Outcome
 from pytest_h20.diagnosis.signatures import BY_ID, FABRIC, RAY, SIGNATURES, Signature
 from pytest_h20.engines.base import EngineName, Stage, Version
-from pytest_h20.engines.stages import recognise, strip_ansi
+from pytest_h20.engines.stages import recognise
 
 _BACKWARDS_S = 120
 """A clock that jumps back by more than this within one server's log means two writers (the corpus' case: 37 minutes)."""
@@ -150,7 +150,7 @@ class Server:
         """Take one line (no newline, no carriage return) and return what matched."""
         index = self.count
         self.count += 1
-        text = strip_ansi(line).rstrip()
+        text = lines.shown(line)
         if not text.strip():
             return []
         self.last_line = line
@@ -473,7 +473,8 @@ class Server:
             signature = cause.signature
             because = signature.id in _CONSEQUENCES and crash is not None and crash[0] < cause.index
             line = crash[1] if crash is not None and because else cause.line
-            return replace(self._plain("failed", signature.id, line, signature.cause, signature), rank=signature.rank)
+            meaning, fix = signature.words(lines.body_of(cause.line))
+            return replace(self._plain("failed", signature.id, line, meaning, signature), rank=signature.rank, fix=fix)
         first = self.first_exception[1] if self.first_exception and self.first_exception[0] > since else None
         if first is None and self.bare_exception and end and since < self.bare_exception[0] < end.index:
             first = self.bare_exception[1]

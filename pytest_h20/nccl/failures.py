@@ -14,6 +14,10 @@ from pytest_h20.nccl.verbs import Failure, Severity
 
 OTHERS = "look at the other ranks' logs, first failure in time"
 IFNAME = "set NCCL_SOCKET_IFNAME to the control interface on every node; check the firewall between the nodes"
+DEVICES = (
+    "give the container /dev/infiniband, IPC_LOCK and memlock=-1 (or --privileged); check that NCCL_IB_HCA names existing HCAs "
+    "(ibv_devinfo inside the container)"
+)
 
 # -- sockets: bootstrap, OOB, proxies and NET/Socket -------------------------------------------------------------------------
 
@@ -89,9 +93,10 @@ RULES: tuple[Rule, ...] = (
     _rule(r"Error ?: network (?P<net>.*?\S) not found", "network {net} not found", "fatal", True,
           "NCCL_NET names a network that is not there", "correct NCCL_NET, or give the container /dev/infiniband and the plugin"),
     _rule(r"Failed to initialize any NET plugin", "failed to initialize any NET plugin", "fatal", True,
-          "neither InfiniBand nor sockets could be used", "check NCCL_NET, NCCL_IB_HCA and NCCL_SOCKET_IFNAME"),
+          "neither InfiniBand nor sockets could be used", "check NCCL_NET, NCCL_IB_HCA and NCCL_SOCKET_IFNAME; " + DEVICES),
     _rule(r"[Nn]o (?:socket |IP |usable listening )?interface found", "no socket interface found", "fatal", True,
-          "NCCL_SOCKET_IFNAME matches no interface", "name an interface that exists on this node"),
+          "NCCL_SOCKET_IFNAME matches no interface",
+          "name an interface that exists where NCCL runs: compare with ip -br addr in the container; --network host"),
     _rule(r"different link_layer|incompatible (?:with the local|devices)", "incompatible link layers", "fatal", True,
           "InfiniBand and RoCE ports, or merged devices of different kinds, were paired",
           "set NCCL_IB_HCA to ports of one link type, the same on both nodes"),
@@ -118,6 +123,9 @@ RULES: tuple[Rule, ...] = (
     _rule(r"[Mm]ismatched (?:collective|NCCL version) detected|NCCL version mismatch|[Vv]ersion mismatch|collective mismatch error|"
           r"NCCL library (?:version )?is (?:too old|not backwards)", "version mismatch", "fatal", True,
           "the ranks do not run the same NCCL or collective", "use one image on all nodes"),
+    _rule(r"attaching to shared memory segment", "shared memory segment failed", "fatal", True,
+          "the ranks of a node do not share /dev/shm, or somebody cleaned it",
+          "start the container with --ipc=host; RemoveIPC=no on the host"),
     _rule(r"shared memory (?:segment|file|mapping) |failed to extend |posix_fallocate failed|No space left on device|Could not map ",
           "shared memory segment failed", "fatal", True, "/dev/shm is too small or not shared",
           "start the container with --ipc=host or a larger --shm-size"),

@@ -6,6 +6,7 @@ from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
+from pytest_h20.nccl.failures import DEVICES
 from pytest_h20.nccl.model import (
     Address,
     Channel,
@@ -347,8 +348,7 @@ def _per_node(channels: Sequence[Channel]) -> list[tuple[str, Where]]:
 _CAUSES: tuple[tuple[str, str], ...] = (
     ("NCCL_IB_DISABLE set by environment to 1", "unset NCCL_IB_DISABLE (or set it to 0)"),
     ("NCCL_NET set by environment to Socket", "unset NCCL_NET"),
-    ("No device found", "give the container /dev/infiniband, IPC_LOCK and memlock=-1 (or --privileged); check that NCCL_IB_HCA "
-     "names existing HCAs (ibv_devinfo inside the container)"),
+    ("No device found", DEVICES),
     ("Failed to open libibverbs", "install libibverbs (rdma-core) in the image"),
     ("Failed to initialize NET plugin IB", "check /dev/infiniband and NCCL_IB_HCA inside the container"),
     ("devices() returned 0 devices", "check /dev/infiniband and NCCL_IB_HCA inside the container"),

@@ -269,7 +269,7 @@ def clean(raw: bytes) -> tuple[str, int, bool]:
 
 
 def plain(line: bytes) -> bytes:
-    """A line as NCCL printed it, where a screen framed it or a web page escaped it or turned names into Markdown links."""
+    """A line as it was printed, where a screen framed it or a web page escaped it or turned names into Markdown links."""
     if b"\xe2\x94\x82" in line:
         line = _FRAME.sub(b" ", line)
     if b"](" in line:

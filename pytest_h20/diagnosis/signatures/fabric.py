@@ -2,91 +2,71 @@
 
 from __future__ import annotations
 
-from pytest_h20.diagnosis.signatures.row import cause, hint
+from pytest_h20.diagnosis.signatures.row import cause, hint, of_nccl
+from pytest_h20.nccl.failures import DEVICES
 
 FABRIC = (
     cause(
         "ib_no_device",
         r"NCCL WARN.*(?:NET/IB.*[Nn]o device|No IB devices)|NET/IB : No device found",
         "NCCL sees no RDMA device in the container",
-        "--device /dev/infiniband (or --privileged), IPC_LOCK, memlock unlimited; ibv_devinfo in the container",
+        DEVICES,
         "F24; vllm PR#42075, nccl#451",
         rank=17,
         fatal=False,
         stage="nccl",
         context=r"Failed to initialize any NET plugin",
     ),
-    cause(
+    of_nccl(
         "nccl_no_net_plugin",
         r"NCCL WARN Failed to initialize any NET plugin",
-        "NCCL_NET or the allowed devices name something that is not there",
-        "F24: give the container its devices; correct NCCL_NET / NCCL_IB_HCA",
+        "Failed to initialize any NET plugin",
         "F32; recorded (2.28.9)",
         rank=18,
-        fatal=False,
-        stage="nccl",
     ),
-    cause(
+    of_nccl(
         "nccl_no_socket_interface",
         r"NCCL WARN Bootstrap : no socket interface found|no socket interface found",
-        "NCCL_SOCKET_IFNAME names an interface the container does not have",
-        "compare with ip -br addr in the container; --network host",
+        "Bootstrap : no socket interface found",
         "recorded (2.28.9)",
         rank=18,
-        fatal=False,
-        stage="nccl",
     ),
-    cause(
+    of_nccl(
         "nccl_duplicate_gpu",
         r"NCCL WARN Duplicate GPU detected",
-        "two ranks use the same GPU",
-        "one GPU per rank: check CUDA_VISIBLE_DEVICES and the ranks",
+        "Duplicate GPU detected : rank 0 and rank 1 both on CUDA device 60",
         "recorded (2.28.9)",
         rank=18,
-        fatal=False,
-        stage="nccl",
     ),
-    cause(
+    of_nccl(
         "ib_completion_error",
         r"Got completion (?:from peer .*)?with (?:error|status=?)\s*\d+",
-        "an RDMA transfer failed (12: no answer from the peer; 4: local protection; 5: flushed after another error)",
-        "ib_write_bw -x GID per rail; right GID index; PFC/ECN and cables",
+        "NET/IB : Got completion from peer 10.0.0.2<5> with status=12 opcode=0 len=0 vendor err 129 (Recv)",
         "F28; nccl#426",
         rank=20,
-        fatal=False,
-        stage="nccl",
     ),
-    cause(
+    of_nccl(
         "ib_modify_qp_failed",
         r"ibv_modify_qp failed",
-        "a queue pair cannot reach its peer (link-local GID, no route for the rail's subnet)",
-        "NCCL_IB_GID_INDEX of the RoCE v2 IPv4 GID per device; ping on every rail; NCCL_CROSS_NIC=0",
+        "Call to ibv_modify_qp failed with error Connection timed out",
         "F29, F30; nccl#769",
         rank=20,
-        fatal=False,
-        stage="nccl",
     ),
-    cause(
+    of_nccl(
         "ib_memory_registration_failed",
         r"ibv_reg_mr\w* failed|ibv_create_(?:cq|qp) failed.*Cannot allocate memory"
         r"|ibv_reg_\w+ failed with error Cannot allocate memory",
-        "the container may not lock memory for RDMA",
-        "--ulimit memlock=-1 and IPC_LOCK; ulimit -l in the container",
+        "Call to ibv_reg_mr_iova2 failed with error Cannot allocate memory",
         "F27; nccl-tests#206",
         rank=20,
-        fatal=False,
-        stage="nccl",
     ),
-    cause(
+    of_nccl(
         "ib_queue_pair_failed",
         r"ibv_create_(?:qp|cq) failed|ibv_alloc_pd failed|ibv_get_async_event failed"
         r"|local catastrophic error|communicator encountered a fatal error",
-        "the RDMA device refused or broke",
-        "dmesg and ibstat on that node; container permissions",
+        "NET/IB : mlx5_0:1 Got async event : local catastrophic error",
         "corpus (nccl)",
         rank=20,
-        fatal=False,
-        stage="nccl",
     ),
     hint(
         "ib_library_missing",
@@ -103,15 +83,12 @@ FABRIC = (
         "F31; nccl#1676",
     ),
     hint("nccl_uses_sockets", r"Using network Socket", "NCCL goes over TCP, not RDMA", "F24", "F24"),
-    cause(
+    of_nccl(
         "nvls_multicast_failed",
         r"Failed to bind NVLink SHARP|CUDA error 401.*[Mm]ulticast|NVLS.*(?:failed|Failed)",
-        "NVLink SHARP memory cannot be bound: Fabric Manager or NVSwitch state",
-        "restart nvidia-fabricmanager (operator), or NCCL_NVLS_ENABLE=0",
+        "Failed to bind NVLink SHARP (NVLS) Multicast memory of size 2097152 : CUDA error 401 'operation not permitted'",
         "F33; nccl#1788",
         rank=18,
-        fatal=False,
-        stage="nccl",
     ),
     cause(
         "fabric_manager_not_running",
@@ -121,35 +98,26 @@ FABRIC = (
         "CUDA 802",
         rank=12,
     ),
-    cause(
+    of_nccl(
         "shared_memory_too_small",
         r"Error while creating shared memory segment|posix_fallocate failed" r"|/dev/shm/nccl-\S+.*No space left",
-        "/dev/shm is too small for NCCL",
-        "--shm-size 128G or --ipc=host; df /dev/shm",
+        "Error while creating shared memory segment /dev/shm/nccl-x (size 9637888)",
         "F34; vllm#1710",
         rank=18,
-        fatal=False,
-        stage="nccl",
     ),
-    cause(
+    of_nccl(
         "shared_memory_vanished",
         r"Error while attaching to shared memory segment",
-        "the ranks of a node do not share /dev/shm, or somebody cleaned it",
-        "--ipc=host; RemoveIPC=no",
+        "Error while attaching to shared memory segment /dev/shm/nccl-x (size 9637888)",
         "F35; vllm#18831",
         rank=18,
-        fatal=False,
-        stage="nccl",
     ),
-    cause(
+    of_nccl(
         "no_route_to_host",
         r"No route to host",
-        "the nodes do not reach each other on the chosen interface",
-        "NCCL_SOCKET_IFNAME / GLOO_SOCKET_IFNAME = the control interface; firewall",
+        "socketStartConnect: Connect to 10.0.0.2<45> failed : No route to host",
         "corpus (nccl)",
         rank=20,
-        fatal=False,
-        stage="nccl",
     ),
     cause(
         "nccl_unhandled_cuda_error",

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 from pytest_h20.engines.base import EngineName
+from pytest_h20.nccl.failures import classify
 
 Kind = Literal["cause", "symptom", "wait", "hint"]
 
@@ -31,6 +32,14 @@ class Signature:
     """Versions [first, below) that can show it; a log that does not tell its version is given the benefit of the doubt."""
     weak: re.Pattern[str] | None = None
     """Lines that name this cause too, but end nothing by themselves: the engine may try again or go on."""
+
+    nccl: bool = False
+    """NCCL words the line itself: what it means and what to do stands in NCCL's catalogue (:mod:`pytest_h20.nccl.failures`)."""
+
+    def words(self, body: str) -> tuple[str, str]:
+        """What a line with this signature means, and what to do."""
+        failure = classify(body.rpartition("NCCL WARN ")[2], warn=True) if self.nccl else None
+        return (failure.meaning, failure.action) if failure and failure.action else (self.cause, self.fix)
 
     def search(self, text: str) -> re.Match[str] | None:
         """Where a line shows it."""
@@ -72,6 +81,18 @@ def cause(
         band,
         re.compile(weak) if weak else None,
     )
+
+
+def of_nccl(
+    id: str, pattern: str, example: str, source: str, *, rank: int = 20, fatal: bool = False, context: str = ""
+) -> Signature:
+    """A root cause that NCCL words itself. ``example`` is one of its messages: NCCL's catalogue says what it means, so that
+    ``nccl`` and ``diagnose`` say the same."""
+    failure = classify(example, warn=True)
+    if failure is None or not failure.action:
+        raise ValueError(f"signature {id}: NCCL's catalogue has no advice for {example!r}")
+    row = cause(id, pattern, failure.meaning, failure.action, source, rank=rank, fatal=fatal, stage="nccl", context=context)
+    return replace(row, nccl=True)
 
 
 def symptom(id: str, pattern: str, meaning: str, source: str, engine: EngineName | None = None) -> Signature:
