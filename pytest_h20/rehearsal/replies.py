@@ -429,6 +429,8 @@ class Replies:
         elif body.get("echo"):
             opening = event({"index": 0, "text": self._echo(body, prompt), "logprobs": None, "finish_reason": None})
         total: list[int] = []
+        known = self.vllm or self.shape.version.at_least("0.5.16")
+        running = options.get("continuous_usage_stats") and known and not has("continuous_missing")
         for index, steps in enumerate(runs):
             held_content, held_reasoning = "", ""
             if body.get("stop"):  # a real engine holds back what might become the stop string
@@ -446,7 +448,7 @@ class Replies:
                     content, reasoning = "", ""
                 if self._hidden(body):
                     reasoning = ""
-                usage = self._usage_now(options, prompt, [s.token for s in steps[: at + 1]], chat)
+                usage = self._usage_now(prompt, [s.token for s in steps[: at + 1]], chat) if running else None
                 events.append(self._step(event, index, chat, content, reasoning, step.finish, usage))
                 if step.finish and has("text_after_end"):
                     events[-1] += event({"index": index, "delta": {"content": "x"}, "text": "x", "finish_reason": None})
@@ -461,10 +463,7 @@ class Replies:
         events[0] = opening + events[0]
         return Answer(True, tuple(events), tail, {}, len(prompt), len(total))
 
-    def _usage_now(self, options: Mapping[str, Any], prompt: Sequence[int], ids: list[int], chat: bool) -> dict[str, Any] | None:
-        known = self.vllm or self.shape.version.at_least("0.5.16")
-        if not (options.get("continuous_usage_stats") and known and not self.has("continuous_missing")):
-            return None
+    def _usage_now(self, prompt: Sequence[int], ids: list[int], chat: bool) -> dict[str, Any]:
         value = self.usage(len(prompt), ids, self._reasoned(ids, chat))
         if self.has("continuous_falls"):
             value["completion_tokens"] = max(0, 9 - len(ids))

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from pytest_h20.core.door import shown
 from pytest_h20.core.verdict import Status
+from pytest_h20.report.engines import comparisons, sentence
 from pytest_h20.report.model import METRICS, RunView
 from pytest_h20.report.terminal import WORDS, gate_title, tally, verdict_words, worst_first
 
@@ -64,6 +65,9 @@ def _summary(view: RunView) -> Iterator[str]:
     for gate in worst_first(view):
         counts = ", ".join(f"{n} {s}" for s, n in tally(view, gate).items())
         yield f"| {_md(gate_title(gate))} | {_ICONS[gate.status]} {WORDS[gate.status]} | {_md(gate.reason or counts)} |"
+    for pair in comparisons(view):
+        yield ""
+        yield f"{_md(sentence(pair))}."
     for error in view.setup_errors:
         yield ""
         yield f"**Set-up error: {_md(error.title)}** {_md(error.cause)}" + (f" Next: {_md(error.fix)}" if error.fix else "")

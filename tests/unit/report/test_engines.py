@@ -10,6 +10,7 @@ import pytest
 from pytest_h20.core.verdict import GateName, Status, Verdict
 from pytest_h20.report.compare import Comparison, Side, compare
 from pytest_h20.report.engines import engine_of, gates_by_engine, sentence
+from pytest_h20.report.github import step_summary
 from pytest_h20.report.html.page import run_page
 from pytest_h20.report.model import Cell, Check, RunView
 from pytest_h20.report.run import RunFolder
@@ -148,3 +149,4 @@ def test_engines_are_columns_with_their_names(sample: Sample) -> None:
     assert "Cell sglang vllm in128-out128-c1 18.25 tok/s" in text
     assert "Old" not in Page(run_page(view)).text.split("Engine against engine")[1].split("Throughput and latency")[0]
     assert any("sglang is faster than vllm" in line.text for line in terminal_lines(view))
+    assert "\nsglang is faster than vllm in 18 of 26 cells" in step_summary(view)
