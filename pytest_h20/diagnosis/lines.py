@@ -34,7 +34,7 @@ MILD = re.compile(
 )
 LOUD = re.compile(
     r"\b(?:ERROR|CRITICAL)\b|\berror: |Value error, |Error: |Exception: |^Error\b|core dumped|^Segmentation fault|Segfault encountered"
-    r"|NCCL WARN|No such option"
+    r"|NCCL WARN|No such option|nvidia-container-cli: |Error response from daemon|torch\._(?:dynamo|inductor)\.exc\.|NVRM: Xid"
     r"|^Failed: |non-zero status: -?[1-9]|: NULL value |aborting due to error in|^Memory access fault by GPU"
     r"|(?:^|\s)[EF]\d{4} \d\d:\d\d:\d\d\.\d+ +\d+ [\w./-]+:\d+\]"  # glog: Mooncake
     r"|\[[EF](?:\d{3,4} [\d:.]+)? [\w/]+\.cpp:\d+\]"  # torch's C++ side

@@ -11,6 +11,16 @@ from dataclasses import dataclass, field
 from typing import Any
 
 
+def _ras(head: str, gpu: int) -> list[str]:
+    """NCCL's status service wants one port of each host: the first process gets it, the others warn (recorded: 2.28.9, 2.29)."""
+    if gpu == 0:
+        return [f"{head}NCCL INFO RAS client listening socket at 127.0.0.1<28028>"]
+    return [
+        f"{head}ras/client_support.cc:160 NCCL WARN Call to bind failed: Address already in use",
+        f"{head}NCCL INFO RAS failed to establish a client listening socket at localhost:28028",
+    ]
+
+
 @dataclass(frozen=True)
 class NcclNode:
     """One node as NCCL sees it. ``hcas`` with port: ``mlx5_1:1``."""
@@ -80,6 +90,8 @@ class NcclJob:
         if truth["cut_before_collective"]:
             order = start
         lines += [f"{late}{line}" for line in order]
+        if minor >= 24:
+            lines += _ras(f"{node.name}:{pid}:{pid + 400} [{gpu}] ", gpu)
         if rank == 0 and minor < 22:
             lines.insert(1, f"NCCL version {self.version(node)}+cuda12.4")
         return "".join(f"{line}\n" for line in lines)

@@ -98,7 +98,7 @@ ARGUMENTS = (
         r"is not divisible by weight quantization block_n"
         r"|attention heads \(\d+\) must be divisible by tensor parallel size"
         r"|is not divisible by (?:the )?(?:tensor parallel|tp)[_ ]size"
-        r"|must be divisible by (?:tensor parallel size|tp_size)|AssertionError: \d+ is not divisible by \d+",
+        r"|must be divisible by (?:tensor parallel size|[tdpe]p_size)|AssertionError: \d+ is not divisible by \d+",
         "the model's shapes cannot be cut into this many parts",
         "choose a tensor parallel size that divides the shapes (R1 block FP8: at most 16)",
         "E-image",
@@ -166,7 +166,7 @@ ARGUMENTS = (
         "compute_capability_too_low",
         r"(?:requires|[Mm]inimum) (?:device |compute )?capability"
         r"|no kernel image is available for execution"
-        r"|\bonly supports? (?:sm_?\d+|compute capabilit)|sm_\d+ is not compatible with the current PyTorch"
+        r"|\b(?:only supports?|requires GPUs with) (?:sm_?\d+|compute capabilit)|sm_\d+ is not compatible with the current PyTorch"
         r"|Assertion error \([^)]*\): Unsupported architecture|[Uu]nsupported (?:GPU|CUDA|SM) arch",
         "the image's kernels do not cover this GPU",
         "use an image built for this GPU's compute capability, or another backend for the kernel that refused",

@@ -53,6 +53,22 @@ CUDA = (
         rank=12,
     ),
     cause(
+        "driver_library_mismatch",
+        r"(?:Failed to initialize NVML: )?[Dd]river/library version mismatch",
+        "the driver's library is not of the kernel module that runs: the driver was upgraded under it",
+        "reboot the node, or unload and load the nvidia modules while nothing uses the GPUs",
+        "NVML 18",
+        rank=11,
+    ),
+    cause(
+        "gpu_hardware_error",
+        r"uncorrectable ECC error|GPU has fallen off the bus|GPU is lost|NVRM: Xid .*: (?:48|63|64|74|79|92|94|95|119|120)\b",
+        "the GPU itself failed",
+        "dmesg for its Xid and PCI address; nvidia-smi -q -d ECC,ROW_REMAPPER; take the node out until it is reset or replaced",
+        "NVIDIA's Xid catalogue",
+        rank=11,
+    ),
+    cause(
         "floating_point_exception",
         r"Floating point exception",
         "an old cuBLAS on H20 divides by zero",
@@ -62,7 +78,7 @@ CUDA = (
     ),
     cause(
         "illegal_memory_access",
-        r"illegal memory access was encountered|^Memory access fault by GPU",
+        r"illegal memory access was encountered|^Memory access fault by GPU|CUDA error: unspecified launch failure",
         "a GPU kernel accessed memory that is not its own",
         "CUDA_LAUNCH_BLOCKING=1 finds the kernel; another attention or MoE backend; newer image",
         "CUDA 700",
@@ -107,6 +123,7 @@ CUDA = (
     cause(
         "kernel_rejected",
         r"Error in function '\w*(?:Prefill|Decode)With\w*KVCache\w*' at |FlashInfer Internal Error"
+        r"|Assertion error \([^)]*(?:deep_?gemm|DeepGEMM|flashinfer|cutlass)[^)]*\)"
         r"|cutlass_gemm_caller, .*Error|Mismatched Tensor on argument #\d+ when calling",
         "a GPU kernel cannot work with this model's shapes or data types",
         "another attention or GEMM backend; the default KV cache type; another image",
@@ -126,12 +143,20 @@ CUDA = (
         r"No such file or directory: '(?:ninja|nvcc|gcc|g\+\+|cc|clang)'|Ninja is required"
         r"|ninja: build stopped|Ninja build failed|Error building extension|nvcc fatal|\bnvcc: not found"
         r"|Could not find nvcc|CUDA_HOME environment variable is not set|NVCC compilation failed"
-        r"|subprocess\.CalledProcessError.*(?:ninja|nvcc|gcc)|CompilationError"
+        r"|CalledProcessError.*(?:ninja|nvcc|gcc|clang)|CompilationError"
         r"|fatal error: \S+\.h: No such file",
         "kernels had to be compiled at start, and that failed",
         "an image with a compiler and headers, or with pre-built kernels; free disk for the cache",
         "FlashInfer/Triton/DeepGEMM JIT",
         rank=20,
+    ),
+    cause(
+        "torch_compile_failed",
+        r"torch\._(?:dynamo|inductor)\.exc\.\w+|\bInductorError\b|BackendCompilerFailed",
+        "torch.compile could not compile the model",
+        "--enforce-eager / without --enable-torch-compile to bisect; an image with a compiler; clear the compile cache",
+        "torch",
+        rank=31,
     ),
     cause(
         "cuda_error",

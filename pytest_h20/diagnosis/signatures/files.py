@@ -21,7 +21,7 @@ FILES = (
         r"Unrecognized model in .*[Ss]hould have a `model_type` key"
         r"|does not appear to have a file named config\.json"
         r"|Invalid repository ID or local directory specified: '/"
-        r"|No config(?:\.json)? (?:file )?found|the config file at '[^']*' is not a valid JSON",
+        r"|Cannot find the config file for|No config(?:\.json)? (?:file )?found|the config file at '[^']*' is not a valid JSON",
         "the model folder has no usable config.json",
         "copy config.json; compare both nodes' folders",
         "recorded (0.24, 0.32, 0.5.16)",
@@ -86,7 +86,7 @@ FILES = (
     ),
     cause(
         "weight_shape_mismatch",
-        r"size mismatch for|AssertionError: Attempted to load weight|KeyError: '(?:model\.)?layers\."
+        r"size mismatch for|There is no module or parameter named|AssertionError: Attempted to load weight|KeyError: '(?:model\.)?layers\."
         r"|shape mismatch.*weight|loaded_weight\.shape|start \(\d+\) \+ length \(\d+\) exceeds dimension size",
         "the weights do not fit the model's configuration (another revision, another quantisation)",
         "take config and shards from one revision; F48 asks the same",

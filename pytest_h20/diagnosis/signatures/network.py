@@ -30,6 +30,16 @@ PORTS = (
 
 RENDEZVOUS = (
     cause(
+        "address_not_local",
+        r"\[Errno 99\]|[Cc]annot assign requested address",
+        "an address to listen on, or to connect from, is not of this machine",
+        "--host, VLLM_HOST_IP, --dist-init-addr: the node's own address (ip -br addr in the container; --network host)",
+        "errno 99",
+        rank=21,
+        fatal=False,
+        stage="dist-init",
+    ),
+    cause(
         "gloo_connect_failed",
         r"Gloo connectFullMesh failed|Unable to find (?:address|interface) for: "
         r"|gloo.*connect.*(?:timed out|refused)|Connect timeout \[.*gloo",

@@ -122,7 +122,7 @@ PROCESS = (
     ),
     cause(
         "bus_error",
-        r"Fatal Python error: Bus error|^Bus error\b|Bus error \(core dumped\)|exit code -7\b",
+        r"Fatal Python error: Bus error|Unexpected bus error encountered|^Bus error\b|Bus error \(core dumped\)|exit code -7\b",
         "memory that was promised is not there: most often /dev/shm of the container is too small",
         "--ipc=host or --shm-size 128G; df /dev/shm; a weight file that is shorter than its size says",
         "vllm#1771; JAX-Toolbox#183",

@@ -167,6 +167,23 @@ CAUSES = [
     ("FP8 KV cache on Ampere", "RuntimeError: FlashAttention on Ampere/Ada cards only supports fp16 and bf16 data type",
      "unsupported_attention_backend"),
     ("NIXL", "RuntimeError: NIXL_ERR_REMOTE_DISCONNECT", "kv_transfer_failed"),
+    ("UCX", "UCX  ERROR   no active messages transport to n2: self/memory - Destination is unreachable", "kv_transfer_failed"),
+    ("an upgraded driver", "nvidia-container-cli: initialization error: nvml error: driver/library version mismatch: unknown",
+     "driver_library_mismatch"),
+    ("an upgraded driver", "Failed to initialize NVML: Driver/library version mismatch", "driver_library_mismatch"),
+    ("docker", 'docker: Error response from daemon: could not select device driver "" with capabilities: [[gpu]].', "no_gpu_visible"),
+    ("a dying GPU", "RuntimeError: CUDA error: uncorrectable ECC error encountered", "gpu_hardware_error"),
+    ("a lost GPU", "NVRM: Xid (PCI:0000:5d:00): 79, pid=1, GPU has fallen off the bus.", "gpu_hardware_error"),
+    ("torch.compile", "torch._dynamo.exc.BackendCompilerFailed: backend='<VllmBackend>' raised:", "torch_compile_failed"),
+    ("its compiler", "torch._inductor.exc.InductorError: CalledProcessError: Command '['/usr/bin/gcc', '/tmp/main.c']' returned non-zero "
+     "exit status 1.", "jit_compile_failed"),
+    ("another node's address", "OSError: [Errno 99] error while attempting to bind on address ('10.0.0.9', 8000): cannot assign requested "
+     "address", "address_not_local"),
+    ("DeepEP", "DeepEP dispatch NVL receiver timeout, channel: 1, RDMA: 0, nvl: 3, src RDMA: 1", "deepep_failed"),
+    ("DeepGEMM", "RuntimeError: Assertion error (/w/DeepGEMM/csrc/jit_kernels/x.hpp:22): m > 0", "kernel_rejected"),
+    ("torch in /dev/shm", "RuntimeError: unable to write to file </torch_123_1>: No space left on device (28)", "shared_memory_too_small"),
+    ("another model's weights", "ValueError: There is no module or parameter named 'language_model.x' in Qwen3ForCausalLM",
+     "weight_shape_mismatch"),
 ]  # fmt: skip
 
 
@@ -183,6 +200,8 @@ def test_a_single_line_names_its_cause(line: str, cause: str) -> None:
         "W0724 03:14:20.702893 104002 worker_pool.cpp:303] retrying",
         "INFO 04-18 14:09:00 [cuda.py:1] nvcc not found, using pre-built kernels",
         "INFO: health check of http://10.0.0.1:8000/health passed after 12 s",
+        "NVRM: Xid (PCI:0000:5d:00): 43, pid=1, Ch 00000008",  # an application's own fault
+        "INFO 04-18 14:09:00 [decorators.py:203] torch._dynamo.config.recompile_limit is 8",
         "[rank0]:[W306 00:03:07.843593274 TCPStore.cpp:358] [c10d] TCP client failed to connect/validate to host n1:29400 - retrying",
     ],
 )
