@@ -6,6 +6,8 @@ waiting requests   vllm:num_requests_waiting; sglang:num_queue_reqs
 prefix cache       vllm:prefix_cache_queries/hits_total (>= 0.9.2), vllm:gpu_prefix_cache_queries/hits_total (0.8.2 to
                    0.11.2), vllm:gpu_prefix_cache_hit_rate (a gauge, up to 0.9.0); sglang:cached_tokens_total over
                    prompt_tokens_total (newer), sglang:cache_hit_rate (a gauge of the last prefill, older)
+KV cache in use    vllm:kv_cache_usage_perc (>= 0.9.2), vllm:gpu_cache_usage_perc (older); sglang:token_usage; all 0 to 1
+put back           vllm:num_preemptions_total (a counter); sglang:num_retracted_reqs (a gauge: of its last interval)
 SGLang answers 404 without --enable-metrics. Its gauges move only with its own log interval (40 decode steps).
 """
 
@@ -25,6 +27,9 @@ from pytest_h20.load.wire import CRLF2, Framing, ProtocolError, chunk_size
 _SAMPLE = re.compile(r"^((?:vllm|sglang):[a-z_]+)(?:\{([^}]*)\})? +([-+0-9.eE]+|NaN|[+-]Inf)", re.MULTILINE)
 _RUNNING = ("vllm:num_requests_running", "sglang:num_running_reqs")
 _WAITING = ("vllm:num_requests_waiting", "sglang:num_queue_reqs")
+_KV_USE = ("vllm:kv_cache_usage_perc", "vllm:gpu_cache_usage_perc", "sglang:token_usage")
+_PREEMPTED = ("vllm:num_preemptions_total", "vllm:num_preemptions")
+_RETRACTED = ("sglang:num_retracted_reqs",)
 _GENERATED = ("vllm:generation_tokens_total", "sglang:generation_tokens_total")
 _PROMPTED = ("vllm:prompt_tokens_total", "sglang:prompt_tokens_total")
 _CACHE_PAIRS = (
@@ -49,12 +54,19 @@ class MetricsSample:
     cache_hits: float | None = None
     cache_rate: float | None = None
     """A hit rate the server computes itself (older engines), 0..1."""
+    kv_use: float | None = None
+    """Of the engine whose cache is fullest, 0..1."""
+    preempted: float | None = None
+    """Requests put back since the server started."""
+    retracted: float | None = None
+    """Requests put back in the server's last interval."""
 
 
 def parse_metrics(text: str) -> MetricsSample:
     """Prometheus text -> sample. Series of one name are added up (data-parallel engines), except that SGLang's copies
     per tensor- and pipeline-parallel rank are one engine: of those only rank 0 counts. Unknown text gives all None."""
     sums: dict[str, float] = {}
+    most: dict[str, float] = {}
     for name, labels, value in _SAMPLE.findall(text):
         if labels and (_label(labels, "tp_rank") not in (None, "0") or _label(labels, "pp_rank") not in (None, "0")):
             continue
@@ -64,6 +76,7 @@ def parse_metrics(text: str) -> MetricsSample:
             continue
         if number == number:
             sums[name] = sums.get(name, 0.0) + number
+            most[name] = max(most.get(name, number), number)
 
     def first(names: Iterable[str]) -> float | None:
         return next((sums[name] for name in names if name in sums), None)
@@ -74,7 +87,8 @@ def parse_metrics(text: str) -> MetricsSample:
             queries, hits = sums[asked], sums[hit]
             break
     return MetricsSample(first(_RUNNING), first(_WAITING), first(_PROMPTED), first(_GENERATED), queries, hits,
-                         first(_CACHE_GAUGES))  # fmt: skip
+                         first(_CACHE_GAUGES), next((most[name] for name in _KV_USE if name in most), None),
+                         first(_PREEMPTED), first(_RETRACTED))  # fmt: skip
 
 
 def _label(labels: str, name: str) -> str | None:
@@ -96,6 +110,9 @@ class ServerView:
     generation_tokens: float | None = None
     cache_hit_rate_before: float | None = None
     cache_hit_rate: float | None = None
+    kv_use_max: float | None = None
+    put_back: float | None = None
+    """Requests that were preempted or retracted: all of them by a counter (vLLM), the most at once by a gauge (SGLang)."""
 
 
 def view(before: MetricsSample | None, during: list[MetricsSample], after: MetricsSample | None) -> ServerView | None:
@@ -124,8 +141,12 @@ def view(before: MetricsSample | None, during: list[MetricsSample], after: Metri
         rate = most([sample.cache_rate for sample in during])
         if rate is None and after is not None:
             rate = after.cache_rate
+    put_back = risen(before.preempted if before else None, after.preempted if after else None)
+    if put_back is None:
+        put_back = most([sample.retracted for sample in during])
     return ServerView(len(during), most([sample.running for sample in during]),
-                      most([sample.waiting for sample in during]), prompts, generated, rate_before, rate)  # fmt: skip
+                      most([sample.waiting for sample in during]), prompts, generated, rate_before, rate,
+                      most([sample.kv_use for sample in during]), put_back)  # fmt: skip
 
 
 def _share(part: float | None, of: float | None) -> float | None:

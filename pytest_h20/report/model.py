@@ -295,7 +295,8 @@ class HostLoad(_Frozen):
 class CellLoad(_Frozen):
     """The machines while one cell ran. ``began``, ``ended``: of a clock that only runs forward, of the machine that made the load.
     ``gaps``: what was not seen, in words; ``missing``: nodes that told nothing, and why. ``energy_wh_per_1k``: watt-hours of the GPUs per
-    1,000 output tokens, None unless every power was seen."""
+    1,000 output tokens, None unless every power was seen. ``gauges``: what the engine said of itself in ``/metrics``: most running and
+    waiting requests, most of its KV cache in use (0 to 1), requests that it preempted or retracted."""
 
     kind: Literal["load"] = "load"
     engine: str
@@ -309,6 +310,7 @@ class CellLoad(_Frozen):
     gaps: tuple[str, ...] = ()
     missing: dict[str, str] = Field(default_factory=dict)
     energy_wh_per_1k: float | None = None
+    gauges: dict[str, float] = Field(default_factory=dict)
 
 
 class KernelLine(_Frozen):

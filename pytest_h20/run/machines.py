@@ -16,6 +16,7 @@ from pytest_h20.cluster.state import ClusterState
 from pytest_h20.cluster.watch import Watch
 from pytest_h20.core.errors import H20Error
 from pytest_h20.core.verdict import GateName, Verdict
+from pytest_h20.load.server_metrics import ServerView
 from pytest_h20.nodes import Node
 from pytest_h20.probes.counters import COUNTERS
 from pytest_h20.probes.gpu import GPUS
@@ -185,7 +186,23 @@ class Watched:
         return [judge(made[check], told) for check, judge in checks.OF_A_CELL.items()]
 
 
-def cell_load(label: str, cell: str, repeat: int, told: CellMachines, span: tuple[float, float], energy: float | None) -> CellLoad:
+def gauges_of(server: ServerView | None) -> dict[str, float]:
+    """What the engine said of itself during a cell, as far as it did."""
+    if server is None:
+        return {}
+    told = {"running": server.running_max, "waiting": server.waiting_max, "kv_use": server.kv_use_max, "put_back": server.put_back}
+    return {name: value for name, value in told.items() if value is not None}
+
+
+def cell_load(
+    label: str,
+    cell: str,
+    repeat: int,
+    told: CellMachines,
+    span: tuple[float, float],
+    energy: float | None,
+    server: ServerView | None = None,
+) -> CellLoad:
     """What the report keeps and draws of the machines in one cell. Times in model seconds since its start."""
     odd = {(node, gpu.identity.index): words for node, gpu, _, words in checks.odd_ones(told)}
     gpus = [
@@ -223,6 +240,7 @@ def cell_load(label: str, cell: str, repeat: int, told: CellMachines, span: tupl
         gaps=tuple(told.holes()),
         missing=dict(told.missing),
         energy_wh_per_1k=energy,
+        gauges=gauges_of(server),
     )
 
 

@@ -141,7 +141,7 @@ class Load:
             return
         seconds = result.whole.seconds if result.whole else 0.0
         energy = energy_wh_per_1k(told, seconds, result.tokens.output)
-        load = cell_load(self.label, result.cell.id, repeat, told, span, energy)
+        load = cell_load(self.label, result.cell.id, repeat, told, span, energy, result.server)
         self.session.folder.add(load)
         self.write(f"h20:   {in_a_line(load)}\n")
 

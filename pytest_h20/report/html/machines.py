@@ -64,6 +64,9 @@ def _medians(load: CellLoad) -> Iterator[str]:
         yield f"{number(load.energy_wh_per_1k, 3)} Wh per 1,000 tokens (GPUs alone)"
 
 
+_GAUGES = {"running": "at most {} running", "waiting": "at most {} waiting", "put_back": "{} put back (preempted or retracted)"}
+
+
 def _remarks(load: CellLoad) -> Iterator[str]:
     for gpu in load.gpus:
         if gpu.apart:
@@ -71,6 +74,9 @@ def _remarks(load: CellLoad) -> Iterator[str]:
         if _held(gpu):
             told = ", ".join(f"{reason} in {count} of {gpu.samples} samples" for reason, count in gpu.throttled.items())
             yield f"{gpu.node} GPU {gpu.index}: {told}"
+    if said := [words.format(number(load.gauges[name])) for name, words in _GAUGES.items() if name in load.gauges]:
+        share = f", KV cache at most {100 * load.gauges['kv_use']:.0f} % in use" if "kv_use" in load.gauges else ""
+        yield f"the engine: {', '.join(said)}{share}"
     yield from load.gaps
     for node, why in load.missing.items():
         yield f"{node}: {why}"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
@@ -18,6 +19,7 @@ from pytest_h20.probes.telemetry import Telemetry, Window
 
 F, W, U, P, S = Status.FAIL, Status.WARN, Status.UNKNOWN, Status.PASS, Status.SKIP
 SECONDS = 30
+RECORDED = Path(__file__).parents[1] / "probes" / "data" / "telemetry-4xh200-matmul.txt"
 
 Line = Callable[[int, int], str | None]
 
@@ -83,6 +85,20 @@ def test_telemetry(told: CellMachines, status: Status, words: str) -> None:
     verdict = machines.reported(say("throughput.telemetry", "c8"), told)
     assert verdict.status is status
     assert words in verdict.reason
+
+
+def test_four_real_gpus_at_their_power_limit_are_well() -> None:
+    """Recorded: 4 x H200 (R580) for a minute of matrix multiplications, each at 690 W of 700 W, clocks between 1.4 and 1.6 GHz."""
+    told = Telemetry("node01")
+    second = 0.0
+    for line in RECORDED.read_text(encoding="utf-8").splitlines():
+        second += line.startswith("t ")
+        told.feed(line, second)
+    seen = CellMachines({"node01": told.since(1.0, second)}, {})
+    verdicts = [check(say(name, "c8"), seen) for name, check in machines.OF_A_CELL.items()]
+    assert {v.check: v.status for v in verdicts} == dict.fromkeys(machines.OF_A_CELL, P), [v.text() for v in verdicts]
+    assert told.notes == []
+    assert seen.windows["node01"].power_w == pytest.approx(4 * 691, rel=0.01)
 
 
 # ---------------------------------------------------------------------------------------------------------------- throttling

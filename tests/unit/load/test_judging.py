@@ -72,9 +72,9 @@ def test_a_model_is_what_its_config_says() -> None:
 # ---- /metrics ----------------------------------------------------------------------------------------------------
 def test_metrics_of_both_engines_as_recorded(transcripts: Path) -> None:
     vllm = parse_metrics((transcripts / "vllm-0.24.0-h200/api/get-metrics-after.txt").read_text())
-    assert vllm == MetricsSample(0, 0, 965, 4443, 943, 496)
+    assert vllm == MetricsSample(0, 0, 965, 4443, 943, 496, kv_use=0, preempted=0)
     sglang = parse_metrics((transcripts / "sglang-0.5.16-h200/api/get-metrics-after.txt").read_text())
-    assert sglang == MetricsSample(0, 0, 1201, 5401, 1201, 904, 0)
+    assert sglang == MetricsSample(0, 0, 1201, 5401, 1201, 904, 0, kv_use=0, retracted=0)
 
 
 def test_old_names_ranks_and_engines() -> None:
@@ -85,6 +85,23 @@ def test_old_names_ranks_and_engines() -> None:
     between = "vllm:gpu_prefix_cache_queries_total 10\nvllm:gpu_prefix_cache_hits_total 5\nsglang:token_usage NaN\n"
     assert parse_metrics(between) == MetricsSample(cache_queries=10, cache_hits=5)
     assert parse_metrics("") == MetricsSample()
+
+
+def test_the_fullest_cache_counts_and_requests_put_back_are_of_the_cell() -> None:
+    text = 'vllm:kv_cache_usage_perc{engine="0"} 0.4\nvllm:kv_cache_usage_perc{engine="1"} 0.9\nvllm:num_preemptions_total 7\n'
+    during = parse_metrics(text)
+    assert (during.kv_use, during.preempted) == (0.9, 7)
+    assert parse_metrics("vllm:gpu_cache_usage_perc 0.5\n").kv_use == 0.5
+    seen = view(MetricsSample(preempted=4), [during, MetricsSample(kv_use=0.2)], MetricsSample(preempted=9))
+    assert seen is not None
+    assert (seen.kv_use_max, seen.put_back) == (0.9, 5)
+    gauges = [parse_metrics(f"sglang:num_retracted_reqs {n}\nsglang:token_usage 0.97\n") for n in (0, 3, 1)]
+    retracted = view(MetricsSample(running=0), gauges, MetricsSample(running=0))
+    assert retracted is not None
+    assert (retracted.kv_use_max, retracted.put_back) == (0.97, 3)
+    unknown = view(MetricsSample(running=0), [MetricsSample(running=1)], MetricsSample(running=0))
+    assert unknown is not None
+    assert (unknown.kv_use_max, unknown.put_back) == (None, None)
 
 
 @given(st.text(max_size=200))

@@ -59,9 +59,9 @@ SICK = {
     "lockup": (
         "watchdog: BUG: soft lockup - CPU#12 stuck for 23s! [kworker/12:1:4711]",
         "rcu: INFO: rcu_sched self-detected stall on CPU; rcu_sched detected stalls on CPUs/tasks",
-        "INFO: task python3:4711 blocked for more than 120 seconds.",
         "BUG: unable to handle kernel NULL pointer dereference at 0000000000000008",
     ),
+    "hung": ("INFO: task python3:4711 blocked for more than 120 seconds.",),
     "segfault": ("python3[4711]: segfault at 8 ip 00007f3b sp 00007ffd error 4 in libnccl.so.2[7f3b+1000]",),
     "iommu": ("DMAR: [DMA Read] Request device [1b:00.0] fault addr 0x1 [fault reason 06] PTE Read access is not set: fault",),
     "io": ("blk_update_request: I/O error, dev nvme0n1, sector 4096", "nvme nvme0: I/O 12 QID 3 timeout, aborting"),

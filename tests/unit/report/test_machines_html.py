@@ -71,6 +71,12 @@ def test_gaps_and_silent_nodes_are_told() -> None:
     assert "node03: connection refused" in page
 
 
+def test_the_engines_own_gauges_are_beside_the_machines() -> None:
+    page = str(machines([load(gpu(0), gauges={"running": 200.0, "waiting": 12.0, "kv_use": 0.834, "put_back": 4.0})], []))
+    assert "the engine: at most 200 running, at most 12 waiting, 4 put back (preempted or retracted), KV cache at most 83 % in use" in page
+    assert "the engine" not in str(machines([load(gpu(0))], []))
+
+
 def test_many_lines_are_bounded() -> None:
     page = str(machines([], [line(text=f"[{i}.0] x") for i in range(500)]))
     assert "and 480 more" in page
