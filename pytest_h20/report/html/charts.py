@@ -337,12 +337,13 @@ def frontier(cells: Sequence[Cell], engines: Sequence[tuple[str, str]], gpus: Ma
             if all(abs(at[0] - left) >= 30 or abs(at[1] - top) >= 12 for left, top in labels):
                 signs.append(_text(at[0] + 6, at[1] - 5, str(cell.concurrency), "start"))
                 labels.append(at)
-    best = max(points, key=lambda p: p[1])
-    quick = max(points, key=lambda p: p[2])
-    told = (
-        f"Most per GPU: {number(best[1])} tok/s with {best[0].engine} at {best[0].concurrency} requests at a time, each user then gets "
-        f"{number(best[2])}. Most per user: {number(quick[2])} tok/s with {quick[0].engine} at {quick[0].concurrency}."
-    )
+    sure = [point for point in points if point[0].status is not Status.UNKNOWN]
+    told = "No point of it could be measured."
+    if sure:
+        best, quick = max(sure, key=lambda p: p[1]), max(sure, key=lambda p: p[2])
+        told = f"Most per GPU: {number(best[1])} tok/s with {best[0].engine} at {best[0].concurrency} requests at a time, "
+        told += f"each user then gets {number(best[2])}. "
+        told += f"Most per user: {number(quick[2])} tok/s with {quick[0].engine} at {quick[0].concurrency}."
     drawn = svg(
         WIDTH,
         HEIGHT,

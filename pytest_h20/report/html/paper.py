@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-from pytest_h20.core.verdict import GATE_TITLES
+from pytest_h20.core.verdict import GATE_TITLES, Status
 from pytest_h20.report.engines import comparisons, gates_by_engine, sentence
 from pytest_h20.report.html.first_screen import outcome
 from pytest_h20.report.html.tags import Child, Html, tag
@@ -98,9 +98,9 @@ KEY_FIGURES = ("Engine", "Cell with the most", "Output tok/s", "tok/s per GPU", 
 
 def _figures(view: RunView) -> Iterator[tuple[Child, ...]]:
     for engine in dict.fromkeys(c.engine for c in view.cells):
-        cells = [c for c in view.cells if c.engine == engine and c.output_throughput is not None]
+        cells = [c for c in view.cells if c.engine == engine and c.output_throughput is not None and c.status is not Status.UNKNOWN]
         if not cells:
-            yield engine, "nothing was measured", "–", "–", "–", "–", "–"
+            yield engine, "nothing could be measured", "–", "–", "–", "–", "–"
             continue
         best = max(cells, key=lambda c: c.output_throughput or 0.0)
         gpus = gpus_of(view, engine)

@@ -189,6 +189,8 @@ def test_what_a_gpu_gives_is_drawn_against_what_a_user_gets() -> None:
     assert "e at 64: 40 tok/s per GPU, 10 tok/s per user" in found.text
     assert "e at 128: 50 tok/s per GPU, 6.25 tok/s per user ?" in found.text, "in doubt"
     assert "Most per user: 20 tok/s with e at 1." in found.text
+    assert "Most per GPU: 40 tok/s with e at 64" in found.text, "what is in doubt is no best"
+    assert "No point of it could be measured." in Page(str(figures(cells[2:], {"e": 16}))).text
     assert "per GPU" not in Page(str(figures(cells))).text, "the number of GPUs is not known"
     unmeasured = cells[0].model_copy(update={"mean_tpot_ms": None})
     assert "per GPU" not in Page(str(figures([unmeasured], {"e": 16}))).text

@@ -94,3 +94,13 @@ def test_what_is_cut_on_page_one_stands_in_full_behind_it(tmp_path: Path) -> Non
     assert LONG.strip() not in paper
     assert "and 8 more, on the next page" in paper
     assert LONG.strip() in Page(run_page(view)).text
+
+
+def test_a_cell_in_doubt_is_no_key_figure(tmp_path: Path) -> None:
+    view = samples.clean(tmp_path)
+    most = max(view.cells, key=lambda c: c.output_throughput or 0.0)
+    doubt = tuple(c.model_copy(update={"status": Status.UNKNOWN}) if c == most else c for c in view.cells)
+    for cells, named in ((view.cells, True), (doubt, False)):
+        assert (most.name in Page(page("x", first_page(view.model_copy(update={"cells": cells})))).text) is named
+    none = tuple(c.model_copy(update={"status": Status.UNKNOWN}) for c in view.cells)
+    assert "nothing could be measured" in Page(page("x", first_page(view.model_copy(update={"cells": none})))).text
