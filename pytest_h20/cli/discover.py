@@ -3,13 +3,20 @@
 from __future__ import annotations
 
 import argparse
+import secrets
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import nullcontext
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from pytest_h20.core.errors import H20Error, TransportError, UsageError
+
+if TYPE_CHECKING:
+    from pytest_h20.nodes import Node
+    from pytest_h20.probes.image import Versions
+    from pytest_h20.probes.script import Missing
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -67,7 +74,7 @@ def discover(options: argparse.Namespace) -> str:
     """Ask the hosts, propose, render. Raises ``H20Error`` with the host in it."""
     from pytest_h20.config.inventory import parse_inventory, read_yaml
     from pytest_h20.probes import gpu, host, net, rdma
-    from pytest_h20.probes.discover import DEFAULTS, IMAGES, MODELS, REACHED, Found, engine_images, image_version, propose, render
+    from pytest_h20.probes.discover import DEFAULTS, IMAGES, MODELS, REACHED, Found, engine_images, propose, render
     from pytest_h20.probes.script import build, split
     from pytest_h20.run.nodes import connect_all
 
@@ -84,7 +91,8 @@ def discover(options: argparse.Namespace) -> str:
     ssh = _ssh(options)
     engines = {k: {"default": "default", "profiles": {"default": v}} for k, v in DEFAULTS["engines"].items()}
     asking = {"name": "discover", "kind": "lab", "ssh": ssh, "nodes": nodes, "model": DEFAULTS["model"], "engines": engines}
-    connected = connect_all(parse_inventory(asking, "discover"))
+    asked = parse_inventory(asking, "discover")
+    connected = connect_all(asked)
     probes = (host.SYSTEM, net.NETWORK, rdma.RDMA, gpu.GPUS, gpu.NVLINKS, MODELS, IMAGES, REACHED)
 
     def one(spec: dict[str, Any]) -> Found:
@@ -109,8 +117,8 @@ def discover(options: argparse.Namespace) -> str:
         with ThreadPoolExecutor(max_workers=len(nodes)) as pool:
             found = list(pool.map(one, nodes))
         head = connected[nodes[0]["name"]]
-        asked = {} if like is not None else {image: image_version(image) for image in engine_images(found).values()}
-        versions = {i: p.read(split(head.run(build((p,)), timeout=p.seconds + 20.0).stdout)) for i, p in asked.items()}
+        images = () if like is not None else engine_images(found).values()
+        versions = ask_images(head, asked.run_dir_on_node, images) if images else {}
     finally:
         for node in connected.values():
             node.close()
@@ -123,6 +131,38 @@ def discover(options: argparse.Namespace) -> str:
     for note in proposal.notes:
         print(f"discover: {note}", file=sys.stderr)
     return render(proposal)
+
+
+def ask_images(head: Node, base: str, images: Iterable[str]) -> dict[str, Versions | Missing]:
+    """What the images on a node say about themselves. Each answers in a container that is written down there before it is made, as
+    those of a run are, so that ``reap`` finds what a killed discover leaves."""
+    from pytest_h20.cluster import labels
+    from pytest_h20.cluster.launch import started_by
+    from pytest_h20.cluster.ledger import Ledger, LedgerNode, Owner, end_processes, forget
+    from pytest_h20.probes.discover import image_version
+    from pytest_h20.probes.script import Missing, build, split
+
+    run = f"discover-{secrets.token_hex(4)}"
+    ledger = Ledger(head, base, run, Owner.me(started_by()))
+    node = LedgerNode(head, ledger, nullcontext)
+    names: dict[str, str] = {image: f"h20-{run}-{number}" for number, image in enumerate(images)}
+    found: dict[str, Versions | Missing] = {}
+    try:
+        for image, name in names.items():
+            ledger.note(container=name)
+            probe = image_version(image, name, {labels.OWNER: "1", labels.RUN: run})
+            found[image] = probe.read(split(node.run(build((probe,)), timeout=probe.seconds + 20.0).stdout))
+        # A container whose client ended before it (a deadline, a connection) is still there.
+        node.run("docker rm -f -- " + " ".join(["%s"] * len(names)) + " >/dev/null 2>&1 || true", *names.values())
+        entry = ledger.entry()
+        if entry is not None:
+            end_processes(head, base, entry)
+            forget(head, base, entry)
+    except TransportError as error:
+        found |= {image: Missing(str(error)) for image in names if image not in found}
+    finally:
+        ledger.close()
+    return found
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -10,7 +10,7 @@ import base64
 import importlib
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import fields, is_dataclass
 from enum import Enum
 from pathlib import PurePath
@@ -24,9 +24,9 @@ _KEY = "$"
 _PACKAGE = "pytest_h20."
 
 
-def encode(value: object) -> str:
-    """The value as text. Raises ``H20Error`` for what is no plain data."""
-    return json.dumps(_plain(value), ensure_ascii=False, allow_nan=False)
+def encode(value: object, clean: Callable[[Any], Any] = lambda data: data) -> str:
+    """The value as text, its plain data passed through ``clean``. Raises ``H20Error`` for what is no plain data."""
+    return json.dumps(clean(_plain(value)), ensure_ascii=False, allow_nan=False)
 
 
 def decode(text: str) -> Any:

@@ -179,6 +179,12 @@ def secrets_of(target: Target, plan: LaunchPlan) -> dict[str, list[str]]:
     return {node: list(names) for node, names in found.items() if names}
 
 
+def secrets_note(target: Target, plan: LaunchPlan) -> str:
+    """Which secrets others on the nodes can read while the engine runs; empty when there are none."""
+    told = [f"{name} on {node}" for node, names in secrets_of(target, plan).items() for name in names]
+    return f"visible to who may run `docker inspect` there: {', '.join(told)}" if told else ""
+
+
 def exec_argv(step: Step) -> tuple[str, ...]:
     """The command of a step that runs inside a container that is up already."""
     return ("/bin/sh", "-c", _EXEC, f"{MOUNT_POINT}/{step.role}.log", *step.argv)

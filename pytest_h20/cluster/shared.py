@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from pytest_h20.cluster.codec import decode, encode
-from pytest_h20.core.door import shown
+from pytest_h20.core.door import shown, shown_data
 from pytest_h20.core.errors import H20Error
 
 T = TypeVar("T")
@@ -91,7 +91,7 @@ class Shared:
 
     def _publish(self, key: str, value: tuple[bool, Any]) -> None:
         path = self._folder / f"{key}.json"
-        text = encode(list(value))
+        text = encode(list(value), clean=shown_data)  # the folder goes into a CI's artifacts with the rest of the run
         partial = path.with_suffix(f".{os.getpid()}")
         with os.fdopen(os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW, 0o600), "w", encoding="utf-8") as file:
             file.write(text)

@@ -106,6 +106,48 @@ class Out(io.TextIOBase):
         return str(getattr(self.stream, "encoding", None) or "utf-8")
 
 
+class Live(Out):
+    """A standard stream that is seen as it is written (``pytest -s``): whole lines only, because a secret that comes in two pieces is
+    none of a known shape in either. What is flushed goes at once, but for a private key that has not come to its end."""
+
+    _MOST = 1 << 20
+
+    def __init__(self, stream: Any) -> None:
+        super().__init__(stream)
+        self._held = ""
+        self._in_key = False
+
+    def write(self, text: str) -> int:
+        """Take a text; its whole lines are shown."""
+        self._held += text
+        cut = self._held.rfind("\n") + 1
+        key = _KEY_BEGINS.search(self._held, 0, cut)
+        cut = min(cut, key.start()) if key else cut
+        if cut or len(self._held) > self._MOST:
+            self._show(cut or len(self._held))
+        return len(text)
+
+    def flush(self) -> None:
+        """Show what has come so far, and flush the stream itself."""
+        self._show(len(self._held))
+        super().flush()
+
+    def _show(self, end: int) -> None:
+        text, self._held = self._held[:end], self._held[end:]
+        if self._in_key:
+            ends = _KEY_ENDS.search(text)
+            self._in_key, text = ends is None, text[ends.end() :] if ends else ""
+        begins = _KEY_BEGINS.search(text)
+        self._in_key = self._in_key or begins is not None
+        if text:
+            super().write(text)
+
+
+_KEY_BEGINS = re.compile(r"-----BEGIN [A-Z0-9 ]*PRIVATE KEY(?: BLOCK)?-----(?!.*?-----END [A-Z0-9 ]*PRIVATE KEY)", re.S)
+"""The beginning of a private key whose end is not there."""
+_KEY_ENDS = re.compile(r"-----END [A-Z0-9 ]*PRIVATE KEY(?: BLOCK)?-----")
+
+
 @contextmanager
 def standard_streams() -> Iterator[None]:
     """Standard output and error of a command line behind the door."""

@@ -33,7 +33,7 @@ _SECRET_WORDS = frozenset(
     re.findall(
         r"\w+",
         "password passwords passwd passphrase passcode secret secrets token credential credentials apikey apikeys "
-        "cookie authorization accesskey secretkey privatekey authtoken accesstoken",
+        "cookie authorization accesskey secretkey privatekey authtoken accesstoken identitytoken registrytoken sshpass",
     )
 )
 _SECRET_KEYS = frozenset(
@@ -103,6 +103,10 @@ _SSHPASS = re.compile(
     r"""(?P<head>\bsshpass\s+-p\s*["']?|\bdocker\s+login\b[^\n]*?\s-p\s*["']?)(?P<value>(?!\[redacted\])[^\s"']+)"""
 )
 
+_NETRC = re.compile(r"(?P<head>\blogin\s+\S+\s+password\s+)(?P<value>(?!\[redacted\])\S+)")
+_DOCKER_AUTH = re.compile(r"""(?P<head>"auth\\*"\s*:\s*\\*")(?P<value>[A-Za-z0-9+/]{8,}={0,2})(?=\\*")""")
+"""What ``docker login`` leaves in config.json: user and password in base64."""
+
 _NAME = r"(?P<name>[A-Za-z_][A-Za-z0-9_.-]{0,80})"
 _HEAD = re.compile(
     rf"""(?<![\w/.])-{{0,2}}{_NAME}(?:\\*["']?[ \t]*(?:=>|:=|=|:)[ \t]*|\\*["']?[ \t]*,[ \t]*(?=\\*["']))
@@ -136,6 +140,8 @@ def secret_name(name: str) -> bool:
     if last == "token":
         return before not in _COUNTED_TOKENS
     if last in _SECRET_WORDS:
+        return True
+    if (before, last) == ("key", "data"):  # kubeconfig's client-key-data
         return True
     if last in ("key", "keys"):
         return before in _SECRET_KEYS
@@ -248,6 +254,10 @@ def _known_secrets(text: str) -> str:
         text = _USER_OPTION.sub(_headed, text)
     if "sshpass" in text or "docker" in text:
         text = _SSHPASS.sub(_headed, text)
+    if "login" in text:
+        text = _NETRC.sub(_headed, text)
+    if '"auth' in text:
+        text = _DOCKER_AUTH.sub(_headed, text)
     text = _ENV_LINE.sub(_env_line, text)
     spoken = "passw" in folded or "passp" in folded
     if spoken:
@@ -324,6 +334,8 @@ class Redactor:
         return value
 
     def _member(self, name: str, value: Any) -> Any:
+        if name == "auth" and isinstance(value, str):
+            return MASK if _DOCKER_AUTH.search(f'"auth":"{value}"') else self.text(value)
         if not secret_name(name) or value is None or (isinstance(value, (bool, int, float)) and "token" in name.lower()):
             return self.data(value)
         if isinstance(value, str):
@@ -350,11 +362,18 @@ def _user_match(match: re.Match[str]) -> str:
     return whole[: match.start("secret") - start] + MASK + whole[match.end("secret") - start :]
 
 
+_SIGNED = re.compile(r"(?:^|-)sig(?:nature)?$", re.I)
+"""The parameter that makes a link to a cloud's store a key to it: Azure's ``sig``, ``X-Amz-Signature``."""
 _QUERY = re.compile(r"""(?P<head>[?&](?P<name>[A-Za-z_][\w.-]*)=)(?P<value>[^\s&"'<>#]+)""")
 
 
 def _query(text: str) -> str:
-    return _QUERY.sub(lambda m: m.group("head") + MASK if secret_name(m.group("name")) else m.group(0), text)
+    return _QUERY.sub(_asked, text)
+
+
+def _asked(match: re.Match[str]) -> str:
+    secret = secret_name(match.group("name")) or _SIGNED.search(match.group("name"))
+    return match.group("head") + MASK if secret else match.group(0)
 
 
 def _pem_tails(text: str) -> str:

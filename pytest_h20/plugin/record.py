@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import time
 from collections import defaultdict
 from collections.abc import Generator, Sequence
@@ -35,6 +36,7 @@ class Reporting:
         self.outcomes: list[Outcome] = []
         self.lost: list[str] = []
         self.finished = False
+        self._live: list[tuple[Any, str, Any]] = []
 
     @pytest.hookimpl(wrapper=True, tryfirst=True)
     def pytest_runtest_makereport(
@@ -85,6 +87,27 @@ class Reporting:
         writer = getattr(terminal, "_tw", None)
         if writer is not None and not isinstance(writer._file, door.Out):
             writer._file = door.Out(writer._file)
+        self._take_live_streams()
+
+    def _take_live_streams(self) -> None:
+        """What a test prints is seen at once with ``-s``, and beside being captured with ``--capture=tee-sys``."""
+        capture = self.config.getoption("capture", "fd")
+        places: list[tuple[Any, str]] = [(sys, "stdout"), (sys, "stderr")] if capture == "no" else []
+        if capture == "tee-sys":
+            captured = self.config.pluginmanager.getplugin("capturemanager")._global_capturing
+            places = [(one.tmpfile, "_other") for one in (captured.out, captured.err)]
+        for owner, name in places:
+            stream = getattr(owner, name)
+            if not isinstance(stream, door.Out):
+                self._live.append((owner, name, stream))
+                setattr(owner, name, door.Live(stream))
+
+    def pytest_unconfigure(self) -> None:
+        """The streams are as they were."""
+        for owner, name, stream in self._live:
+            getattr(owner, name).flush()
+            setattr(owner, name, stream)
+        self._live.clear()
 
     @pytest.hookimpl(optionalhook=True)
     def pytest_metadata(self, metadata: dict[str, Any]) -> None:

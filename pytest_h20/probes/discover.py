@@ -5,6 +5,7 @@ Pure."""
 from __future__ import annotations
 
 import re
+import shlex
 from collections.abc import Mapping, Sequence
 from copy import deepcopy
 from dataclasses import dataclass, field
@@ -92,18 +93,19 @@ REACHED = Probe("reached", 'echo "ssh=$SSH_CONNECTION"', _reached)
 
 IMAGE_VERSION = Probe(
     "image_version",
-    """command -v docker >/dev/null || { echo "docker is not installed" >&2; exit 127; }
-docker run --rm --network none --entrypoint /bin/sh "$1" -c "$2"
+    f"""command -v docker >/dev/null || {{ echo "docker is not installed" >&2; exit 127; }}
+docker run --rm --network none --name "$2" --label "$3" --label "$4" --entrypoint /bin/sh "$1" -c {shlex.quote(VERSIONS.snippet)}
 """,
     parse_versions,
     seconds=100,
 )
-"""``image_version IMAGE SNIPPET``: what ``probes.image.VERSIONS`` says inside the image; the container is gone when it has answered."""
+"""``image_version IMAGE NAME LABEL LABEL``: what ``probes.image.VERSIONS`` says inside the image, in a container of this name
+that is gone when it has answered."""
 
 
-def image_version(image: str) -> Probe[Versions]:
-    """Ask this image."""
-    return IMAGE_VERSION.with_args(image, VERSIONS.snippet)
+def image_version(image: str, name: str, labels: Mapping[str, str]) -> Probe[Versions]:
+    """Ask this image, in a container of this name and with these two labels."""
+    return IMAGE_VERSION.with_args(image, name, *(f"{key}={value}" for key, value in labels.items()))
 
 
 @dataclass(frozen=True)

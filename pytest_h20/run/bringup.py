@@ -10,7 +10,7 @@ from pytest_h20.checks.bringup import TITLES as BRINGUP_TITLES
 from pytest_h20.cluster import labels
 from pytest_h20.cluster.bringup import BringUp, reachable_url
 from pytest_h20.cluster.http import ask
-from pytest_h20.cluster.launch import Target
+from pytest_h20.cluster.launch import Target, secrets_note
 from pytest_h20.cluster.ledger import containers_of, ledger_of
 from pytest_h20.cluster.postmortem import CHECK as STAYS_UP
 from pytest_h20.cluster.postmortem import TITLE as STAYS_UP_TITLE
@@ -23,11 +23,13 @@ from pytest_h20.core.errors import BringUpError, H20Error, TransportError
 from pytest_h20.core.verdict import Status, Verdict
 from pytest_h20.nodes import Node
 from pytest_h20.nodes.recording import unrecorded
+from pytest_h20.report.model import Warning_
 from pytest_h20.run.facts import early_verdicts, gathered, launch_facts
 from pytest_h20.run.kept import Kept, kept
 from pytest_h20.run.settings import Session
 
 Write = Callable[[str], None]
+NOTHING_LEFT = "bringup.nothing_left"
 
 
 def key(label: str) -> str:
@@ -68,6 +70,9 @@ def _bring_up(session: Session, label: str, write: Write, terminal: bool) -> Clu
     ready = prepare(target, facts.images, launch_facts(session, facts))
     read_kernel(session, label, "start")
     bring = BringUp(target, nodes, run_id, session.folder, ready, label, session.clock, progress)
+    if note := secrets_note(target, ready.plan):
+        write(f"h20: {note}\n")
+        session.folder.add(Warning_(text=f"{label}: {note}"))
     session.shared.once(f"launched-{key(label)}", lambda: run_id)
     try:
         state = bring.up()
@@ -100,8 +105,7 @@ def nodes_of(session: Session, target: Target) -> dict[str, Node]:
 def attach(session: Session, label: str) -> ClusterState:
     """A cluster somebody else started. It is looked at, never changed."""
     target = session.target(label)
-    configured = session.inventory.attach.url if session.inventory.attach else ""
-    url = str(session.value("h20_attach") or configured).rstrip("/")
+    url = attach_url(session)
     headers = attach_headers(session)
     try:
         models = ask(url, "/v1/models", headers=headers, timeout=15.0).json()
@@ -129,6 +133,12 @@ def attach(session: Session, label: str) -> ClusterState:
         worker_health_urls={n.name: f"http://{n.engine_ip}:{target.profile.http_port}" for n in target.nodes[1:] if ours.roles},
         proof=ours.proof,
     )
+
+
+def attach_url(session: Session) -> str:
+    """Where the attached endpoint is; of what was published about it a password is gone."""
+    configured = session.inventory.attach.url if session.inventory.attach else ""
+    return str(session.value("h20_attach") or configured).rstrip("/")
 
 
 def attach_headers(session: Session) -> dict[str, str]:
@@ -163,7 +173,7 @@ def post_mortem(session: Session, label: str) -> Verdict | None:
         return None
     state: ClusterState = published[1]
     target = session.target(label)
-    url = state.url if state.attached else reachable_url(
+    url = attach_url(session) if state.attached else reachable_url(
         state.url, target.head.engine_ip, target.profile.http_port, session.nodes[target.head.name]
     )
     try:
@@ -273,9 +283,19 @@ def take_down(session: Session, write: Write) -> list[Verdict]:
             verdicts.append(not_down(label, session.source, f"the tear-down broke off: {error}"))
     left = [] if settled else ["a process of this run is still starting a container"]
     left += _end_ledgers(session, keep)
-    if left:
-        verdicts.append(not_down("", session.source, "; ".join(left)))
-    return verdicts
+    return with_left(verdicts, left, session.source)
+
+
+def with_left(verdicts: Sequence[Verdict], left: Sequence[str], source: str) -> list[Verdict]:
+    """The verdicts of a tear-down and what the nodes' records say is left at its very end. Told once: what an engine's tear-down could
+    not remove is met again there."""
+    found = list(verdicts)
+    red = next((index for index, v in enumerate(found) if v.check == NOTHING_LEFT and v.status.blocks), None)
+    if red is None:
+        return [*found, not_down("", source, "; ".join(left))] if left else found
+    more = [line for line in left if line not in found[red].reason]
+    found[red] = found[red].model_copy(update={"reason": "; ".join([found[red].reason, *more])})
+    return found
 
 
 def _opened(session: Session) -> dict[str, Node]:
@@ -310,7 +330,7 @@ def _end_ledgers(session: Session, keep: bool) -> list[str]:
 def not_down(label: str, source: str, reason: str) -> Verdict:
     """Something of this run may still be there."""
     return Verdict(
-        check="bringup.nothing_left",
+        check=NOTHING_LEFT,
         status=Status.UNKNOWN,
         title="Everything that was started is gone again",
         subject=label,
@@ -376,7 +396,7 @@ def _stops(result: Down, label: str, ended: str | None) -> Verdict:
 
 def _nothing_left(result: Down, label: str, source: str) -> Verdict:
     return Verdict(
-        check="bringup.nothing_left",
+        check=NOTHING_LEFT,
         status=Status.FAIL if result.left else Status.PASS,
         title="Everything that was started is gone again",
         subject=label,

@@ -27,7 +27,7 @@ from pytest_h20.probes.gather import ask as ask_probes
 from pytest_h20.probes.log_owners import LOG_OWNERS, Claim, LogOwners, log_owners
 from pytest_h20.probes.model_shape import ModelShape, shape_of
 from pytest_h20.probes.script import Missing, build, split
-from pytest_h20.run.bringup import attach_headers, key
+from pytest_h20.run.bringup import attach_headers, attach_url, key
 from pytest_h20.run.facts import published_facts
 from pytest_h20.run.settings import Session
 
@@ -171,8 +171,9 @@ def endpoint_of(session: Session, label: str, cluster: ClusterState) -> Endpoint
     """The endpoint of a cluster: directly, or through a tunnel where this process cannot reach it."""
     target = session.target(label)
     headers = attach_headers(session) if cluster.attached else {}
-    url = cluster.url
-    if not cluster.attached:
+    if cluster.attached:
+        url = attach_url(session)
+    else:
         url = reachable_url(cluster.url, target.head.engine_ip, target.profile.http_port, session.nodes[target.head.name])
     return Endpoint(session, label, target, cluster, url, headers)
 

@@ -6,7 +6,7 @@ import re
 import sys
 from collections.abc import Callable, Mapping
 
-from pytest_h20.cluster.launch import Target, plan_text, secrets_of
+from pytest_h20.cluster.launch import Target, plan_text, secrets_note
 from pytest_h20.config.inventory import Inventory
 from pytest_h20.core.door import shown, use
 from pytest_h20.core.errors import H20Error, UsageError
@@ -39,8 +39,8 @@ def render(target: Target, label: str) -> str:
     refusals = dialect.refuse(target.engine_profile(), target.node_plans(), LaunchFacts())
     lines += [f"# REFUSED before launch: {refusal}" for refusal in refusals]
     lines += [f"# note: {warning}" for warning in plan.warnings]
-    told = [f"{name} on {node}" for node, names in secrets_of(target, plan).items() for name in names]
-    lines += [f"# note: visible to who may run `docker inspect` there: {', '.join(told)}"] if told else []
+    note = secrets_note(target, plan)
+    lines += [f"# note: {note}"] if note else []
     for node, needs in plan.ports_needed.items():
         if needs:
             lines.append(f"# {node}: must be free: " + ", ".join(f"{n.port} ({n.purpose})" for n in needs))

@@ -87,12 +87,12 @@ class Tiny:
         self.dockerd.stop()
         shutil.rmtree(self.folder, ignore_errors=True)
 
-    def image(self, name: str, engine: str = _ENGINE, labels: Mapping[str, str] | None = None) -> None:
-        """Load an image whose ``vllm`` is this script, with these labels of its own."""
+    def image(self, name: str, engine: str = _ENGINE, labels: Mapping[str, str] | None = None, python: str = _PYTHON) -> None:
+        """Load an image whose ``vllm`` and ``python3`` are these scripts, with these labels of its own."""
         client = self.docker()
         changes = [f'LABEL {key}="{value}"' for key, value in (labels or {}).items()]
         repository, _, tag = name.partition(":")
-        client.import_image_from_data(_layer(engine), repository=repository, tag=tag, changes=changes)
+        client.import_image_from_data(_layer(engine, python), repository=repository, tag=tag, changes=changes)
         client.close()
 
     def docker(self) -> Any:
@@ -112,7 +112,7 @@ class Tiny:
         """An inventory of this node. ``changes`` go over the profile's fields; ``top`` over the file's."""
         top = changes.pop("top", {})
         profile = {
-            "image": IMAGE, "mode": "native", "tensor_parallel": 1, "http_port": self.port, "ready_timeout": 60,
+            "image": IMAGE, "version": "0.11.0", "mode": "native", "tensor_parallel": 1, "http_port": self.port, "ready_timeout": 60,
             "container": {"gpus": None, "privileged": False, "ulimits": {}, "cap_add": [], "security_opt": []},
             "load": {"limit": "none"}, **changes,
         }  # fmt: skip
@@ -140,10 +140,12 @@ class Tiny:
         words = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "-p", "no:flask", "-p", "no:django", "--engine=vllm"]
         return [*words, f"--nodes={inventory or self.inventory_file}", "--h20-force", "--h20-history=none", *args]
 
-    def run(self, folder: Path, *args: str, inventory: Path | None = None, timeout: float = 120, **env: str) -> Ran:
+    def run(
+        self, folder: Path, *args: str, inventory: Path | None = None, timeout: float = 120, env: Mapping[str, str] | None = None
+    ) -> Ran:
         """A run to its end, in a folder."""
         argv = self.argv(*args, inventory=inventory)
-        environment = {**clean_environment(), **env}
+        environment = {**clean_environment(), **(env or {})}
         return Ran(subprocess.run(argv, cwd=folder, env=environment, capture_output=True, text=True, timeout=timeout, check=False))
 
     def reap(self, *args: str, **env: str) -> Ran:
@@ -165,7 +167,7 @@ def clean_environment() -> dict[str, str]:
     return {k: v for k, v in os.environ.items() if not k.startswith(("PYTEST_", "COV_", "GITHUB_", "H20_"))}
 
 
-def _layer(engine: str) -> bytes:
+def _layer(engine: str, python: str) -> bytes:
     applets: Sequence[str] = subprocess.run(["busybox", "--list"], capture_output=True, text=True, check=True).stdout.split()
     path = subprocess.run(["sh", "-c", "command -v busybox"], capture_output=True, text=True, check=True).stdout.strip()
     data = io.BytesIO()
@@ -176,7 +178,7 @@ def _layer(engine: str) -> bytes:
             link.type, link.linkname = tarfile.SYMTYPE, "busybox"
             if applet != "busybox":
                 tar.addfile(link)
-        for name, text in (("python3", _PYTHON), ("vllm", engine), ("answer", _ANSWER)):
+        for name, text in (("python3", python), ("vllm", engine), ("answer", _ANSWER)):
             info = tarfile.TarInfo(f"bin/{name}")
             info.mode, info.size = 0o755, len(text.encode())
             tar.addfile(info, io.BytesIO(text.encode()))

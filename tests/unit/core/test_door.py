@@ -6,12 +6,14 @@ import io
 import os
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from pytest_h20.__main__ import main
 from pytest_h20.cluster.shared import FailedElsewhere, Shared
+from pytest_h20.cluster.state import RoleRef
 from pytest_h20.core import door
 from pytest_h20.core.redact import Redactor, known_secrets
 
@@ -57,6 +59,40 @@ def test_a_line_that_is_written_in_pieces_is_one_line() -> None:
     assert stream.getvalue() == "name::test\n  : :add-mask::x\n\x1b[32mgreen\x1b[0m\rHF_TOKEN=[redacted]\\x1b[2J\n::error::ours\n"
 
 
+@pytest.mark.parametrize(
+    "pieces",
+    [
+        ("HF_TOKEN=", "plantedsecret1", "\n"),
+        ("no line end: HF_TOKEN=plantedsecret1",),
+        ("-----BEGIN PRIVATE KEY-----\n", "plantedsecret1\n", "-----END PRIVATE KEY-----\n", "after\n"),
+        ("-----BEGIN PRIVATE KEY-----\nplantedsecret1\n", None, "planted", None, "secret1\n-----END PRIVATE KEY-----\nafter\n"),
+        ("-----BEGIN PRIVATE KEY-----\nplantedsecret1", None),
+    ],
+)
+def test_what_is_seen_at_once_comes_whole(pieces: tuple[str | None, ...]) -> None:
+    """None: the writer flushes."""
+    stream = io.StringIO()
+    live = door.Live(stream)
+    for piece in pieces:
+        live.flush() if piece is None else live.write(piece)
+    live.flush()
+    assert "plantedsecret1" not in stream.getvalue()
+    assert "secret1" not in stream.getvalue()
+    assert "[redacted]" in stream.getvalue()
+    assert stream.getvalue().endswith("after\n") == any(piece and piece.endswith("after\n") for piece in pieces)
+
+
+def test_ordinary_output_is_seen_line_by_line_and_when_it_is_flushed() -> None:
+    stream = io.StringIO()
+    live = door.Live(stream)
+    for piece, visible in (("a", ""), ("b\nc", "ab\n"), ("d\n::error::x\n", "ab\ncd\n: :error::x\n")):
+        live.write(piece)
+        assert stream.getvalue() == visible
+    live.write("(Pdb) ")
+    live.flush()
+    assert stream.getvalue().endswith("(Pdb) ")
+
+
 def test_settings_tell_the_secrets_that_a_program_may_print_bare() -> None:
     settings = {
         "env": {"HF_TOKEN": "tok-1234567", "NCCL_DEBUG": "INFO", "HTTPS_PROXY": "http://me:proxy-pass-1@proxy:3128"},
@@ -75,6 +111,10 @@ def test_what_processes_of_a_run_tell_each_other_is_redacted(tmp_path: Path) -> 
     with pytest.raises(OSError, match="log tail"):
         shared.once("cluster", fails)
     shared.once("died", lambda: f"token {SECRET}")
+    made = RoleRef("n", "rank0", 0, "id", "name", "/log", f"docker run -e HF_TOKEN={SECRET} image")
+    assert shared.once("role", lambda: made) == made, "who made it has it as it is"
+    told = Shared(tmp_path / ".shared").published("role")
+    assert told == (True, replace(made, command="docker run -e HF_TOKEN=[redacted] image"))
     with pytest.raises(FailedElsewhere, match="redacted"):
         Shared(tmp_path / ".shared").once("cluster", fails)
     assert SECRET not in "".join(f.read_text() for f in (tmp_path / ".shared").glob("*.json"))

@@ -101,6 +101,25 @@ def test_env_values_of_secret_names_go_whole(secret: str) -> None:
 HEX = st.text("0123456789abcdef", min_size=64, max_size=64)
 
 
+@pytest.mark.parametrize(
+    ("text", "secret"),
+    [
+        ('{"auths": {"registry": {"auth": "cGxhbnRlZDpwbGFudGVk"}}}', "cGxhbnRlZDpwbGFudGVk"),
+        ('"identitytoken": "planted-identity"', "planted-identity"),
+        ("    client-key-data: cGxhbnRlZGtleQ==", "cGxhbnRlZGtleQ"),
+        ("GET https://x.blob.core.windows.net/m?sv=2022&sig=planted%3D&x=1", "planted"),
+        ("https://b.s3.amazonaws.com/x?X-Amz-Signature=planted0123", "planted0123"),
+        ("machine hf.co login me password planted-netrc", "planted-netrc"),
+        ("SSHPASS=planted-pass ssh root@node", "planted-pass"),
+    ],
+)
+def test_keys_to_stores_registries_and_clusters(text: str, secret: str) -> None:
+    assert secret not in redact(text)
+    assert MASK in redact(text)
+    assert "cGxhbnRlZDpwbGFudGVk" not in json.dumps(Redactor().data({"auths": {"r": {"auth": "cGxhbnRlZDpwbGFudGVk"}}}))
+    assert redact('"auth": "none", ?signal=3&design=x') == '"auth": "none", ?signal=3&design=x'
+
+
 @given(digest=HEX)
 def test_digests_stay(digest: str) -> None:
     text = f"registry/vllm@sha256:{digest} id {digest} file model-00001.safetensors {digest[:40]} {digest[:12]}"

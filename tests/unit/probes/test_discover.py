@@ -11,7 +11,7 @@ from pytest_h20.config.inventory import Inventory
 from pytest_h20.core.errors import UsageError
 from pytest_h20.nodes.base import CommandResult
 from pytest_h20.probes import gpu, host, net, rdma
-from pytest_h20.probes.discover import IMAGES, MODELS, REACHED, Found, ModelFound, Proposal, check, propose, render
+from pytest_h20.probes.discover import IMAGES, MODELS, REACHED, Found, ModelFound, Proposal, check, image_version, propose, render
 from pytest_h20.probes.gather import gather
 from pytest_h20.probes.image import Versions
 from pytest_h20.probes.script import Missing, Section, build, split
@@ -188,6 +188,8 @@ def test_small_probes() -> None:
     (found_model,) = MODELS.parse("model\t/a/R1\tdeepseek_v3\t158\t129280\n")
     assert (found_model.path, found_model.shards, found_model.r1) == ("/a/R1", 158, False)
     assert IMAGES.parse("image\tx:1\n") == ("x:1",)
+    script = build((image_version("x:1", "h20-discover-1-0", {"io.pytest-h20": "1", "io.pytest-h20.run": "discover-1"}),))
+    assert "io.pytest-h20.run=discover-1" in script
 
 
 class Answering:

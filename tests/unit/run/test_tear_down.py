@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pytest_h20.cluster.teardown import Down, Stopped, tried_again
 from pytest_h20.core.verdict import Status, Verdict
-from pytest_h20.run.bringup import down_verdicts
+from pytest_h20.run.bringup import NOTHING_LEFT, down_verdicts, with_left
 
 HEAD = Stopped("node01", "h20-a-rank0", "rank0", 3.1, False, 137)
 WORKER = Stopped("node02", "h20-a-rank1", "rank1", 2.0, False, 0)
@@ -59,3 +59,17 @@ def test_a_second_attempt_does_not_forget_that_the_first_one_stopped_it() -> Non
     whole = tried_again(first, second)
     assert {s.name: s.gone for s in whole.stopped} == {"h20-a-rank0": False, "h20-a-rank1": False}
     assert (whole.left, whole.collected) == ((), ("evidence/a", "evidence/b"))
+
+
+def test_what_is_left_is_told_once() -> None:
+    """What an engine's tear-down could not remove is met again when the node's record is closed."""
+    stays = "node02: container h20-r1-rank1 (abc) could not be removed: device or resource busy"
+    red = down_verdicts(Down((), (stays,), ()), "sglang")
+    for left, reason in (([stays], stays), ([stays, "node01: r1.tmp"], f"{stays}; node01: r1.tmp"), ([], stays)):
+        told = [v for v in with_left(red, left, "x.yaml") if v.check == NOTHING_LEFT]
+        assert [(v.status, v.reason) for v in told] == [(Status.FAIL, reason)]
+    green = down_verdicts(Down((), (), ()), "sglang")
+    (fine, late) = (v for v in with_left(green, ["node01: r1.tmp"], "x.yaml") if v.check == NOTHING_LEFT)
+    assert fine.status is Status.PASS
+    assert (late.status, late.reason) == (Status.UNKNOWN, "node01: r1.tmp")
+    assert with_left(green, [], "x.yaml") == green
