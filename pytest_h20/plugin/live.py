@@ -27,6 +27,7 @@ from pytest_h20.plugin.outcome import not_measured
 from pytest_h20.plugin.record import VERDICTS_KEY, Reporting, first_line, gate_of, report_hook, told_plainly
 from pytest_h20.plugin.suite import ACCEPTANCE, LEFT_OUT_KEY, lacking
 from pytest_h20.report.run import RunFolder
+from pytest_h20.run.served import Served, ask_served, owner_of, refuse_another_engine
 from pytest_h20.run.settings import Session, build, create_run, redactor_of, with_run
 
 if TYPE_CHECKING:
@@ -49,8 +50,13 @@ def activate(config: pytest.Config, settings: Mapping[str, Setting]) -> ActivePl
         if not base.is_absolute():
             base = config.invocation_params.dir / base
         worker = workerinput["workerid"] if workerinput else ""
-        session = build(settings, worker, change=inventory_hooks(config), state_dir=state)
+        served = Served(**workerinput["h20_served"]) if workerinput and workerinput["h20_served"] else None
+        if workerinput is None and not collect_only and settings["h20_attach"] and not settings["h20_nodes"]:
+            served = ask_served(settings["h20_attach"].value)
+        session = build(settings, worker, change=inventory_hooks(config), state_dir=state, served=served)
         door.use(redactor_of(session.inventory))
+        if workerinput is None and not collect_only:
+            _refuse_another_engine(session, served)
         _refuse_two_engines_side_by_side(config, session)
         if state is not None:
             session = with_run(session, RunFolder.open(state, worker, redactor=redactor_of(session.inventory)), run_id)
@@ -64,7 +70,17 @@ def activate(config: pytest.Config, settings: Mapping[str, Setting]) -> ActivePl
             session.rehearsal.use(state / ".rehearsal")
     except H20Error as error:
         raise pytest.UsageError(door.shown(str(error))) from None
-    return _register(config, ActivePlugin(config, session))
+    return _register(config, ActivePlugin(config, session, served))
+
+
+def _refuse_another_engine(session: Session, served: Served | None) -> None:
+    """An attached server that says it is the other engine is a mistake of the command line, told before anything is made."""
+    attach = session.inventory.attach
+    if attach is None:
+        return
+    key = os.environ.get(attach.api_key_env) if attach.api_key_env else None
+    owner = served.owner if served is not None else owner_of(attach.url, {"Authorization": f"Bearer {key}"} if key else {})
+    refuse_another_engine(owner, session.targets[0].engine, attach.url)
 
 
 Registered = TypeVar("Registered")
@@ -123,8 +139,9 @@ def _refuse_two_engines_side_by_side(config: pytest.Config, session: Session) ->
 class ActivePlugin:
     """State and hooks of one process of the run."""
 
-    def __init__(self, config: pytest.Config, session: Session) -> None:
+    def __init__(self, config: pytest.Config, session: Session, served: Served | None = None) -> None:
         self.config = config
+        self.served = served
         self.session = session
         self.controller = not hasattr(config, "workerinput")
         self.given_way: dict[str, str] = {}
@@ -198,6 +215,9 @@ class ActivePlugin:
         taken = {name.strip() for mark in marks for name in str(mark.args[0]).split(",")}
         wanted = [name for name in metafunc.fixturenames if name not in taken]
         for name, values, ids in parameters(self.session, wanted):
+            if not values:  # in our words: pytest's own for this are about parameter sets
+                reason = f"the inventory names no {name} on {', '.join(n.name for n in self.session.inventory.nodes)}"
+                values, ids = [pytest.param(None, marks=pytest.mark.skip(reason=reason))], [f"no-{name}"]
             metafunc.parametrize(name, values, ids=ids)
 
     @pytest.hookimpl(trylast=True)
@@ -298,6 +318,7 @@ class ActivePlugin:
         """Tell a worker where the run folder is."""
         node.workerinput["h20_run"] = str(self.session.folder.path)
         node.workerinput["h20_run_id"] = self.session.run_id
+        node.workerinput["h20_served"] = self.served.plain() if self.served is not None else None
 
     # ------------------------------------------------------------------ the end
     @pytest.hookimpl(tryfirst=True)

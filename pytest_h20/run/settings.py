@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
+from urllib.parse import urlsplit
 
 from pytest_h20.cluster.clock import Clock
 from pytest_h20.cluster.launch import Target, started_by
@@ -23,6 +24,7 @@ from pytest_h20.report.model import Mode, NodeBrief
 from pytest_h20.report.run import RunFolder
 from pytest_h20.run.conditions import conditions, obstacles
 from pytest_h20.run.nodes import connect_all, refuse_unusable_settings
+from pytest_h20.run.served import Served
 
 if TYPE_CHECKING:
     from pytest_h20.config.limits import LimitFile
@@ -149,10 +151,11 @@ def build(
     worker: str = "",
     change: Callable[[Inventory], Inventory] = lambda inventory: inventory,
     state_dir: Path | None = None,
+    served: Served | None = None,
 ) -> Session:
-    """Resolve the options into a session. Raises ``UsageError`` for anything that cannot be used.
+    """Resolve the options into a session. Raises ``UsageError`` for anything that cannot be used. Touches no network.
 
-    ``state_dir``: where a rehearsal keeps what its processes share.
+    ``state_dir``: where a rehearsal keeps what its processes share. ``served``: what the endpoint of a bare ``--h20-attach`` told.
     """
     _known_words(settings)
     nodes = settings["h20_nodes"].value
@@ -170,7 +173,7 @@ def build(
     elif nodes:
         inventory = load_inventory(Path(nodes))
     else:
-        inventory = attach_inventory(attach, settings["h20_engine"].value)
+        inventory = attach_inventory(attach, settings["h20_engine"].value, served)
         cannot.append("attached without an inventory: machines, fabric, weights and RDMA were not looked at")
     inventory = as_real_as_it_was(inventory, change(inventory))
     if nodes and rehearsal is None:
@@ -400,39 +403,20 @@ def select(inventory: Inventory, asked: Sequence[str]) -> tuple[Target, ...]:
     return targets
 
 
-def attach_inventory(url: str, engines: Sequence[str]) -> Inventory:
-    """An inventory for a bare URL: one machine nothing is known about. Asks ``/v1/models`` for the model's name."""
-    from urllib.parse import urlsplit
-
-    from pytest_h20.cluster.http import ask
-    from pytest_h20.core.errors import TransportError
-
+def attach_inventory(url: str, engines: Sequence[str], served: Served | None) -> Inventory:
+    """An inventory for a bare URL: one machine nothing is known about, and the model that ``served`` tells (None: not asked)."""
     parts = urlsplit(url)
     if parts.scheme not in ("http", "https") or not parts.hostname:
         raise UsageError(f"--h20-attach={url}: give a URL such as http://10.63.65.207:8000")
     if not engines:
         raise UsageError("--h20-attach: --engine=vllm or --engine=sglang is needed, to know which API dialect is spoken")
-    try:
-        answer = ask(url, "/v1/models", timeout=10.0)
-        if answer.status in (401, 403):
-            raise UsageError(
-                f"--h20-attach={url}: answers {answer.status}; name the variable that holds its key in an inventory "
-                "(attach: {url: ..., api_key_env: NAME}) and give it with --nodes"
-            )
-        card = answer.json()["data"][0]  # type: ignore[index]
-        model = str(card["id"])
-    except TransportError as error:
-        raise UsageError(f"--h20-attach: {error}; is the engine up, and is this its address?") from None
-    except (KeyError, IndexError, TypeError):
-        raise UsageError(
-            f"--h20-attach={url}: /v1/models does not list a model; is this an OpenAI-compatible server?"
-        ) from None
+    served = served or Served(model="not-asked")
     engine = engines[0].partition(":")[0]
     port = parts.port or (443 if parts.scheme == "https" else 80)
     profile: dict[str, object] = {"image": "unknown", "http_port": port, "tensor_parallel": 1}
-    if isinstance(card.get("max_model_len"), int):
-        profile["max_model_len"] = card["max_model_len"]
-    if "deepseek-r1" in model.lower() or splits_reasoning(url, model):
+    if served.max_model_len is not None:
+        profile["max_model_len"] = served.max_model_len
+    if served.splits_reasoning:
         profile["reasoning_parser"] = "as served"
     return parse_inventory(
         {
@@ -441,8 +425,8 @@ def attach_inventory(url: str, engines: Sequence[str]) -> Inventory:
             "model": {
                 "host_path": "/unknown",
                 "mount": "/unknown",
-                "path": model,
-                "served_name": model,
+                "path": served.model,
+                "served_name": served.model,
                 "kind": "other",
                 # Nobody tells the size of the vocabulary, and an id outside of it ends SGLang: these every tokenizer has.
                 "vocab_size": 2000,
@@ -454,18 +438,6 @@ def attach_inventory(url: str, engines: Sequence[str]) -> Inventory:
         f"--h20-attach={url}",
     )
 
-
-def splits_reasoning(url: str, model: str) -> bool:
-    """Whether a short answer of the server has its reasoning apart: then somebody has asked for a reasoning parser."""
-    from pytest_h20.cluster.http import ask
-    from pytest_h20.core.errors import TransportError
-
-    body = {"model": model, "messages": [{"role": "user", "content": "What is 6 times 7?"}], "max_tokens": 64, "temperature": 0}
-    try:
-        message = ask(url, "/v1/chat/completions", body=body, timeout=60.0).json()["choices"][0]["message"]  # type: ignore[index]
-        return bool(message.get("reasoning_content") or message.get("reasoning"))
-    except (TransportError, KeyError, IndexError, TypeError, AttributeError):
-        return False
 
 
 def cells_from_limits(inventory: Inventory, path: str) -> Inventory:

@@ -195,3 +195,38 @@ def test_collecting_only_leaves_nothing_behind(tmp_path: Path) -> None:
     done = pytest_in(tmp_path, *REHEARSAL, "--co", "-q")
     assert done.status == 0
     assert not done.runs
+
+
+def test_an_attached_server_of_the_other_engine_is_a_mistake_of_the_command_line(server: str, tmp_path: Path) -> None:
+    write(tmp_path)
+    done = pytest_in(tmp_path, f"--h20-attach={server}", "--engine=vllm")
+    assert done.status == pytest.ExitCode.USAGE_ERROR
+    assert "this server is sglang (owned_by of /v1/models), not vllm: give --engine=sglang" in done.output
+    assert not done.runs
+
+
+def test_collecting_asks_no_server(tmp_path: Path) -> None:
+    """What is attached is asked once, by the process that starts the run; a plugin's configuration touches no network."""
+    write(tmp_path)
+    done = pytest_in(
+        tmp_path,
+        "--h20-attach=http://127.0.0.1:9",
+        "--engine=vllm",
+        "--collect-only",
+        "-q",
+        "--pyargs",
+        "pytest_h20.acceptance.test_endpoint",
+    )
+    assert done.status == 0, done.output
+    assert "test_property[chat]" in done.output
+
+
+def test_an_inventory_without_rails_says_so_in_our_words(tmp_path: Path) -> None:
+    bare = "def pytest_h20_inventory(inventory):\n    nodes = tuple(n.model_copy(update={'rails': ()}) for n in inventory.nodes)\n"
+    write(tmp_path, conftest=bare + "    return inventory.model_copy(update={'nodes': nodes})\n")
+    done = pytest_in(
+        tmp_path, *REHEARSAL, "-rs", "--pyargs", "pytest_h20.acceptance.test_fabric", "-k", "mtu", f"--junitxml={tmp_path}/j.xml"
+    )
+    told = done.output + json.dumps(done.verdict) + (tmp_path / "j.xml").read_text(encoding="utf-8")
+    assert "the inventory names no rail on node01, node02" in told
+    assert "parameter set" not in told
