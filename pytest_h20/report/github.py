@@ -70,7 +70,8 @@ def _summary(view: RunView) -> Iterator[str]:
         yield f"{_md(sentence(pair))}."
     for error in view.setup_errors:
         yield ""
-        yield f"**Set-up error: {_md(error.title)}** {_md(error.cause)}" + (f" Next: {_md(error.fix)}" if error.fix else "")
+        fix = f" Next: {_md(error.fix)}" if error.fix else ""
+        yield f"**{_md(error.words.capitalize())}: {_md(error.title)}** {_md(error.cause)}{fix}"
     blocking = [c for c in view.checks if c.status.blocks]
     if blocking:
         yield ""

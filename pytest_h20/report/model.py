@@ -358,11 +358,13 @@ class LogTail(_Frozen):
 
 
 class SetupError(_Frozen):
-    """A test (or the bring-up all tests need) broke before it could check anything."""
+    """A test (or the bring-up all tests need) broke before it could check anything; or a test that counts for no gate failed
+    (``words`` says which of the two)."""
 
     kind: Literal["setup_error"] = "setup_error"
     test_id: str
     title: str
+    words: str = "set-up error"
     cause: str = ""
     fix: str = ""
     text: str = ""
@@ -419,6 +421,9 @@ class NodeBrief(_Frozen):
     gpus: str = ""
 
 
+NOT_ASKED = "no test of a gate was selected: these were tests of your own"
+
+
 class Header(_Frozen):
     """What was run, on what, since when. Known at the start; fields learnt later come by ``RunFolder.describe``.
 
@@ -451,6 +456,11 @@ class Header(_Frozen):
     command_line: str = ""
     plugin_version: str = ""
     replay_of: str = ""
+
+    @property
+    def asked(self) -> bool:
+        """Whether anything that counts for a gate was to be run; False for a run of a repository's own tests alone."""
+        return NOT_ASKED not in self.cannot_accept
 
     @property
     def obstacles(self) -> tuple[str, ...]:

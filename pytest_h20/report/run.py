@@ -208,7 +208,7 @@ class RunFolder:
         view = load_run(self.path)
         verdicts = view.verdicts
         decision = decision or decide(verdicts, self.header.required, acceptance=not self.header.obstacles)
-        spoiled = [f"set-up broke: {title}" for title in dict.fromkeys(e.title for e in view.setup_errors)]
+        spoiled = [f"{words}: {title}" for words, title in dict.fromkeys((e.words, e.title) for e in view.setup_errors)]
         spoiled += [f"record damaged: {where}" for where in view.damage]
         if spoiled and decision.green:
             decision = decision.model_copy(update={"accepted": False, "green": False, "reason": "; ".join(spoiled)})

@@ -56,6 +56,8 @@ def verdict_words(view: RunView) -> str:
     """The answer in a few words: ACCEPTED, NOT ACCEPTED, or what else it is."""
     if not view.complete or view.header.unfinished:
         return "NOT FINISHED"
+    if not view.header.asked:
+        return "NO ACCEPTANCE WAS ASKED FOR" if view.decision.green else "NO ACCEPTANCE WAS ASKED FOR, AND NOT EVERYTHING HOLDS"
     if view.decision.accepted:
         return "ACCEPTED UNDER CONDITIONS" if view.header.conditions else "ACCEPTED"
     if view.decision.green:
@@ -80,7 +82,7 @@ def terminal_lines(view: RunView, report: str = "") -> list[Line]:
         optional = "" if gate.required else " (not required)"
         text = f"{gate.name.value:<{width}}  {WORDS[gate.status]}{optional}{each}{why}  [{counts}]"
         lines.append(Line(text, MARKUP[gate.status]))
-    lines += [Line(f"set-up error: {error.title}: {error.cause or error.test_id}", {"red": True}) for error in view.setup_errors]
+    lines += [Line(f"{error.words}: {error.title}: {error.cause or error.test_id}", {"red": True}) for error in view.setup_errors]
     lines += [Line(f"warning: {text}", {"yellow": True}) for text in (*view.warnings, *view.damage)]
     lines += [Line(sentence(pair), {}) for pair in comparisons(view)]
     colour = MARKUP[Status.PASS] if view.decision.accepted else MARKUP[Status.WARN if view.decision.green else Status.FAIL]

@@ -124,3 +124,21 @@ def test_a_registered_check_becomes_a_test(tmp_path: Path) -> None:
     done = pytest_in(tmp_path, *MEDDLER, *REHEARSAL, "--pyargs", "pytest_h20.acceptance.test_environment", "-k", "label")
     assert [(c["subject"], c["status"]) for c in done.check("environment.label")] == [("node01", "pass"), ("node02", "fail")]
     assert done.verdict["green"] is False
+
+
+def test_a_repositorys_own_tests_are_told_no_gates(tmp_path: Path) -> None:
+    """Nobody asked for gates: a failing test is a failure with its name, no set-up error, and never green or accepted."""
+    own = "def test_good(h20_endpoint): assert h20_endpoint.url\ndef test_bad(h20_endpoint): assert 1 == 2, 'mine'\n"
+    write(tmp_path, test_own=own)
+    good = pytest_in(tmp_path, *REHEARSAL, "test_own.py", "-k", "good")
+    assert good.status == 0, good.output
+    assert "NO ACCEPTANCE WAS ASKED FOR" in good.output
+    assert good.verdict["accepted"] is False
+    bad = pytest_in(tmp_path, *REHEARSAL, "test_own.py")
+    assert bad.status == 1
+    assert "test failed: AssertionError: mine: test_own.py::test_bad" in bad.output
+    assert bad.verdict["green"] is False
+    for done in (good, bad):
+        assert "nothing in this gate was measured" not in done.output
+        assert "set-up error" not in done.output
+        assert [gate["name"] for gate in done.verdict["gates"]] == ["bringup"]
