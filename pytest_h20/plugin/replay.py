@@ -18,6 +18,7 @@ from pytest_h20.core.verdict import Status, Verdict, worst
 from pytest_h20.plugin.record import VERDICTS_KEY, Reporting, report_hook
 from pytest_h20.report.model import Mode, RunView, Warning_
 from pytest_h20.report.run import RunFolder, load_run
+from pytest_h20.run.inputs import judged_again
 from pytest_h20.run.rejudge import rejudge_run, replay_cells, told
 
 
@@ -63,7 +64,8 @@ class ReplayPlugin:
         view = load_run(source)
         limits = load_limits(Path(settings["h20_limits"].value)) if settings["h20_limits"] else None
         grouped: dict[str, list[Verdict]] = {}
-        for test_id, verdict in rejudge_run(view, limits):
+        anew = judged_again(view)
+        for test_id, verdict in rejudge_run(view, limits, anew):
             grouped.setdefault(test_id or verdict.check, []).append(verdict)
         redactor = Redactor(patterns=[p for more in config.hook.pytest_h20_redact() for p in more or ()])
         door.use(redactor)
@@ -89,6 +91,7 @@ class ReplayPlugin:
                 command_line="pytest " + shlex.join(config.invocation_params.args),
             )
             for record in (
+                *(Warning_(text=f"replay: {line}") for line in anew.problems),
                 *(Warning_(text=f"replay: {line}") for line in told(v for found in grouped.values() for v in found)),
                 *replay_cells(view, limits),
                 *(t.change for t in view.timeline),

@@ -533,6 +533,7 @@ class RunDocument(_Frozen):
     records: dict[str, str] = Field(
         default_factory=dict, description="SHA-256 of every record of the folder as the run left it, by path; load_run checks them"
     )
+    seal: str = Field("", description="SHA-256 of this document without the seal: header and decision are covered too")
 
 
 class Fingerprint(_Frozen):

@@ -3,8 +3,9 @@
 Layout of ``h20-runs/<UTC time>-<engine>-<name>/``::
 
     verdict.json        the document of :class:`~pytest_h20.report.model.RunDocument`; "complete": false until the end, then also
-                        with the SHA-256 of every record below (the evidence by its index)
+                        with the SHA-256 of every record below (the evidence by its index) and of itself (``seal``)
     fingerprint.json    what may explain a different figure
+    inputs/             what a replay needs to judge the evidence again: header, inventory, facts of the nodes ... as JSON, redacted
     verdicts.jsonl      one line per check as it happened   (verdicts.<worker>.jsonl from xdist workers)
     events.jsonl        states, cells, rails, facts, commands, log tails ...   (events.<worker>.jsonl)
     evidence/           logs and tool outputs; index.json lists size and SHA-256
@@ -17,6 +18,7 @@ most the last one is cut, and is then named as damage). Text is redacted on its 
 from __future__ import annotations
 
 import errno
+import hashlib
 import json
 import math
 import os
@@ -38,6 +40,7 @@ from pytest_h20.core.verdict import Decision, GateName, Status, Verdict, decide
 from pytest_h20.report import planted
 from pytest_h20.report.model import (
     RECORD_TYPES,
+    SCHEMA_VERSION,
     Cell,
     CellLoad,
     Check,
@@ -67,6 +70,8 @@ FINGERPRINT_FILE = "fingerprint.json"
 SUMMARY_FILE = "summary.csv"
 EVIDENCE_DIR = "evidence"
 INDEX_FILE = "evidence/index.json"
+INPUTS_DIR = "inputs"
+HEADER_FILE = "inputs/header.json"
 
 
 def _now() -> datetime:
@@ -126,6 +131,7 @@ class RunFolder:
         try:
             path = _make_unique(base, stem)
             (path / EVIDENCE_DIR).mkdir(mode=0o700)
+            (path / INPUTS_DIR).mkdir(mode=0o700)
         except OSError as error:
             raise UsageError(f"{base}: no run folder can be made there: {error}; give another --h20-run-dir") from None
         header = Header(
@@ -138,7 +144,7 @@ class RunFolder:
     @classmethod
     def open(cls, path: Path, worker: str = "", *, redactor: Redactor | None = None) -> RunFolder:
         """Open a folder that exists, to append to it. Raises ``UsageError`` when it is no run folder."""
-        return cls(path, _read_document(path).header, worker, redactor)
+        return cls(path, _read_document(path)[0].header, worker, redactor)
 
     # ------------------------------------------------------------ as the run goes
 
@@ -162,6 +168,10 @@ class RunFolder:
                     continue
                 return target.relative_to(self.path).as_posix()
         raise AssertionError("unreachable: candidates never end")  # pragma: no cover
+
+    def keep(self, name: str, data: object) -> None:
+        """Write ``inputs/NAME.json``: what a replay needs beside the evidence. Written again, it replaces what was there."""
+        self._write_json(f"{INPUTS_DIR}/{_safe(name)}.json", data)
 
     def record(self, verdict: Verdict, test_id: str = "", duration_s: float | None = None) -> None:
         """Append one verdict."""
@@ -218,6 +228,7 @@ class RunFolder:
             self.fingerprint(Fingerprint(plugin_version=__version__))
         self._write_text(SUMMARY_FILE, _summary(view))
         self._write_json(INDEX_FILE, [file.model_dump() for file in index_evidence(self.path)])
+        self._write_json(HEADER_FILE, self.header.model_dump(mode="json"))
         self._sealed = True
         self._seal(document(view.model_copy(update={"header": self.header, "decision": decision, "complete": True})))
         return load_run(self.path)
@@ -225,7 +236,8 @@ class RunFolder:
     # ------------------------------------------------------------ writing
 
     def _seal(self, doc: RunDocument) -> None:
-        self._write_json(VERDICT_FILE, doc.model_copy(update={"records": hash_records(self.path)}).model_dump(mode="json"))
+        data = self._clean(doc.model_copy(update={"records": hash_records(self.path)}).model_dump(mode="json"))
+        self._write_text(VERDICT_FILE, _json_text({**data, "seal": seal_of(data)}))
 
     def _write_document(self, complete: bool) -> None:
         h = self.header
@@ -238,6 +250,7 @@ class RunFolder:
             header=h,
         )
         self._write_json(VERDICT_FILE, doc.model_dump(mode="json"))
+        self._write_json(HEADER_FILE, h.model_dump(mode="json"))
 
     def _append(self, path: Path, data: Mapping[str, Any]) -> None:
         stamped = {"time": self._clock().isoformat(), **data}
@@ -248,15 +261,18 @@ class RunFolder:
             if file.write(whole) != len(whole):
                 raise OSError(errno.ENOSPC, "only a part of a line could be written")
         if self._sealed:  # said by ourselves after the decision (a history store that cannot be reached): no damage
-            self._seal(_read_document(self.path))
+            doc, problem = _read_document(self.path)
+            if not problem:  # sealed again as it is, what was changed meanwhile would look whole
+                self._seal(doc)
 
     def _write_json(self, name: str, data: object) -> None:
-        self._write_text(name, json.dumps(self._clean(data), ensure_ascii=False, indent=2, allow_nan=False) + "\n")
+        self._write_text(name, _json_text(self._clean(data)))
 
     def _write_text(self, name: str, text: str) -> None:
         target = self.path / name
         temporary = target.with_name(f".{target.name}.{os.getpid()}")
         with _told(target):
+            target.parent.mkdir(exist_ok=True, mode=0o700)
             with open(temporary, "w", encoding="utf-8", errors="replace", newline="\n", opener=_private) as file:
                 file.write(text)
             temporary.replace(target)
@@ -335,8 +351,18 @@ def index_evidence(path: Path) -> list[EvidenceFile]:
 def hash_records(path: Path) -> dict[str, str]:
     """SHA-256 of what a finished run's folder consists of beside ``evidence/``: lines, fingerprint, cells, the index."""
     files = [*path.glob("verdicts*.jsonl"), *path.glob("events*.jsonl"), path / FINGERPRINT_FILE, path / INDEX_FILE]
-    files += (path / "load").rglob("*")
+    files += [*(path / "load").rglob("*"), *(path / INPUTS_DIR).rglob("*")]
     return {f.relative_to(path).as_posix(): planted.sha256(f) for f in sorted(files) if f.is_symlink() or (f.exists() and not f.is_dir())}
+
+
+def seal_of(data: Mapping[str, Any]) -> str:
+    """SHA-256 of ``verdict.json`` without its seal, in hex: keys sorted, no blanks, so that layout does not matter."""
+    text = json.dumps({k: v for k, v in data.items() if k != "seal"}, sort_keys=True, separators=(",", ":"))
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def _json_text(data: object) -> str:
+    return json.dumps(data, ensure_ascii=False, indent=2, allow_nan=False) + "\n"
 
 
 def _record_problems(path: Path, doc: RunDocument, checks: Sequence[Check]) -> Iterator[str]:
@@ -380,8 +406,14 @@ def load_run(path: Path) -> RunView:
         UsageError: there is no run, or its ``verdict.json`` is not one this version can read.
     """
     path = path.parent if path.name == VERDICT_FILE else path
-    doc = _read_document(path)
     damage: list[str] = []
+    lost = ""
+    try:
+        doc, problem = _read_document(path)
+        damage += [problem] if problem else []
+    except _Unreadable as error:
+        doc, lost = _salvaged(path, error), f"{VERDICT_FILE} cannot be read: what was decided is not known"
+        damage.append(f"{str(error).replace(f'{path}/', '')}; what stands in the files beside it is shown")
     checks = tuple(_checks(path, damage))
     records: defaultdict[type[BaseModel], list[Any]] = defaultdict(list)
     for time, record in _events(path, damage):
@@ -395,7 +427,10 @@ def load_run(path: Path) -> RunView:
     decision = Decision(accepted=doc.accepted, green=doc.green, reason=doc.reason, gates=doc.gates)
     if not doc.complete:
         seen = decide([c.bare() for c in checks], header.required, acceptance=False)
-        decision = Decision(accepted=False, green=False, reason="the run did not finish", gates=seen.gates)
+        decision = Decision(accepted=False, green=False, reason=lost or "the run did not finish", gates=seen.gates)
+    elif damage and (decision.accepted or decision.green):
+        told = f"record damaged: {damage[0]}" + (f" (and {len(damage) - 1} more)" if len(damage) > 1 else "")
+        decision = Decision(accepted=False, green=False, reason=told, gates=decision.gates)
     return RunView(
         path=path,
         header=header,
@@ -443,25 +478,53 @@ def document(view: RunView) -> RunDocument:
     )
 
 
-def _read_document(path: Path) -> RunDocument:
+class _Unreadable(UsageError):
+    """A ``verdict.json`` that cannot be read, in a folder that may hold more."""
+
+
+def _read_document(path: Path) -> tuple[RunDocument, str]:
+    """``verdict.json``, and what is wrong with its seal. Raises ``_Unreadable`` when it is damaged, ``UsageError`` when it is of
+    another version or there is no folder."""
     file = path / VERDICT_FILE
     try:
         data = json.loads(planted.text(file))
     except FileNotFoundError:
-        raise UsageError(f"{path}: no run here ({VERDICT_FILE} is missing); give a folder below h20-runs/") from None
+        raise _Unreadable(f"{path}: no run here ({VERDICT_FILE} is missing); give a folder below h20-runs/") from None
     except NotADirectoryError:
         raise UsageError(f"{path}: not a run folder; give a folder below h20-runs/") from None
     except (OSError, ValueError, RecursionError) as error:
-        raise UsageError(f"{file}: cannot be read as JSON: {error}") from None
+        raise _Unreadable(f"{file}: cannot be read as JSON: {error}") from None
     version = data.get("schema_version") if isinstance(data, dict) else None
-    if version != 1:
-        raise UsageError(f"{file}: schema_version is {version!r}; this version of pytest-h20 ({__version__}) reads 1")
+    if version != SCHEMA_VERSION:
+        refused = UsageError if isinstance(version, int) else _Unreadable
+        raise refused(f"{file}: schema_version is {version!r}; this version of pytest-h20 ({__version__}) reads {SCHEMA_VERSION}")
     try:
-        return RunDocument.model_validate(data)
+        doc = RunDocument.model_validate(data)
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(map(str, first["loc"]))
-        raise UsageError(f"{file}: {where}: {first['msg']}; the file was changed or is damaged") from None
+        raise _Unreadable(f"{file}: {where}: {first['msg']}; the file was changed or is damaged") from None
+    if not doc.complete:
+        return doc, ""
+    if not doc.seal:
+        return doc, f"{VERDICT_FILE}: has no seal: whether its header or its decision was changed cannot be told"
+    return doc, "" if doc.seal == seal_of(data) else f"{VERDICT_FILE}: changed since the run: its seal is not that of what it says"
+
+
+def _salvaged(path: Path, error: _Unreadable) -> RunDocument:
+    """What is known of a run whose ``verdict.json`` cannot be read: its header as it was kept beside it, else the folder's name.
+
+    Raises the error again when there is no record of a run either.
+    """
+    if not any(True for name in ("verdicts*.jsonl", "events*.jsonl", HEADER_FILE) for _ in path.glob(name)):
+        raise UsageError(str(error)) from None
+    try:
+        header = Header.model_validate_json(planted.text(path / HEADER_FILE))
+    except (OSError, ValueError):
+        named = re.fullmatch(r"(\d{8}T\d{6}Z)-(.+)", path.name)
+        started = datetime.strptime(named[1], "%Y%m%dT%H%M%SZ").replace(tzinfo=timezone.utc) if named else None
+        header = Header(run=path.name, started=started, cannot_accept=("what kind of run it was is not known",))
+    return RunDocument(mode=header.mode, started=header.started, header=header)
 
 
 def _read_fingerprint(path: Path) -> Fingerprint | None:

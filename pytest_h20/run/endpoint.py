@@ -29,6 +29,7 @@ from pytest_h20.probes.model_shape import ModelShape, shape_of
 from pytest_h20.probes.script import Missing, build, split
 from pytest_h20.run.bringup import attach_headers, attach_url, key
 from pytest_h20.run.facts import published_facts
+from pytest_h20.run.inputs import KeptLogs, keep
 from pytest_h20.run.settings import Session
 
 if TYPE_CHECKING:
@@ -133,6 +134,7 @@ class Endpoint:
         expected = traffic.plan(tokens, rails, self._shape(), self.target.profile.tensor_parallel, len(nodes))
         request = f"one request of {COUNTED_INPUT} + {COUNTED_OUTPUT} tokens ({tokens} counted by the server)"
         moved = traffic.Traffic(before, after, tokens, expected, request)
+        keep(self.session.folder, "traffic", self.label, moved)
         for record in traffic.rails_of(moved, job, self.target.nodes, self.label):
             self.session.folder.add(record)
         return moved
@@ -192,12 +194,14 @@ def _nccl_job(session: Session, label: str, endpoint: Endpoint) -> Job:
     logs = []
     for node in target.nodes:
         for path, data in nccl_files(session, cluster, node.name):
-            kept = session.folder.evidence(f"nccl/{key(label)}/{node.name}/{path.rsplit('/', 1)[-1]}", data)
-            logs.append(NodeLog(node.name, path, kept, parse_log(data, source=kept)))
-    if not cluster.attached:
-        return job_of(target, logs)
-    owners = {n.name: owners_of(session, label, n.name, [log.claim for log in logs if log.node == n.name]) for n in target.nodes}
-    return job_of(target, logs, owners, trusted=not patterns(session))
+            source = session.folder.evidence(f"nccl/{key(label)}/{node.name}/{path.rsplit('/', 1)[-1]}", data)
+            logs.append(NodeLog(node.name, path, source, parse_log(data, source=source)))
+    owners = None
+    if cluster.attached:
+        owners = {n.name: owners_of(session, label, n.name, [log.claim for log in logs if log.node == n.name]) for n in target.nodes}
+    kept = KeptLogs(tuple((log.node, log.path, log.source) for log in logs), owners, trusted=not patterns(session))
+    keep(session.folder, "nccl", label, kept)
+    return job_of(target, logs, owners, kept.trusted)
 
 
 def owners_of(session: Session, label: str, node: str, claims: Sequence[Claim]) -> LogOwners | Missing:

@@ -55,7 +55,11 @@ def _gather(session: Session, label: str) -> GatheredFacts:
     )
     for name, node in facts.nodes.items():
         session.folder.add(NodeFactsRecord(node=name, facts=node_texts(node)))
-    return GatheredFacts(facts, image_facts(facts))
+    found = GatheredFacts(facts, image_facts(facts))
+    from pytest_h20.run.inputs import keep
+
+    keep(session.folder, "facts", label, found)
+    return found
 
 
 def image_facts(facts: Facts) -> ImageFacts:

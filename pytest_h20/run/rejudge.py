@@ -14,6 +14,7 @@ from pytest_h20.report.calibrate import merge_repeats
 from pytest_h20.report.model import METRICS, Cell, Mode, RunView
 from pytest_h20.report.requests import figures, percentiles, read_requests, requests_file
 from pytest_h20.report.run import verify_evidence
+from pytest_h20.run.inputs import JudgedAgain, judged_again
 
 TOLERANCE = 0.005
 """A figure recomputed from the per-request file may differ by this fraction: rounding in the file, nothing more."""
@@ -22,14 +23,16 @@ Judged = tuple[str, Verdict]
 
 HOW = "replay"
 """The key in a verdict's details that says how it came about in a replay: one of the following."""
+EVIDENCE = "its recorded evidence (probes, NCCL logs, counters) was judged again"
 DERIVED = "its figure was derived again from the recorded requests"
 JUDGED = "its recorded figure was held against its limit again"
-READ = "only read again: it has no figure that a limit decides"
+READ = "only read again: its evidence is not kept in a form that can be judged, and it has no figure that a limit decides"
 
 
-def rejudge_run(view: RunView, limits: LimitFile | None = None) -> list[Judged]:
+def rejudge_run(view: RunView, limits: LimitFile | None = None, anew: JudgedAgain | None = None) -> list[Judged]:
     """All verdicts of a recorded run, judged again: pairs of test id and verdict.
 
+    Probes, NCCL logs and rail counters are judged anew from the folder (``run.inputs``): the worse of record and judgement counts.
     Figures of cells are derived again from the per-request files where the folder has them; a recorded figure that its own
     file contradicts is "could not measure". With ``limits``, cells are judged by that file and other checks by its ``checks``
     where it has one; everything else keeps its recorded limit. An incomplete or changed folder adds a verdict that blocks.
@@ -41,6 +44,7 @@ def rejudge_run(view: RunView, limits: LimitFile | None = None) -> list[Judged]:
     cells = {cell_key(cell): cell for cell in merge_repeats(view.cells)}
     if limits is not None and limits.skus and not any(gpus.values()):
         raise UsageError(f"limits {limits.name!r}: skus: this run's record does not tell the PCI ids of its GPUs; take them out")
+    anew = judged_again(view) if anew is None else anew
     judged: list[Judged] = []
     tests: dict[tuple[str, str], str] = {}
     for check in view.checks:
@@ -55,7 +59,9 @@ def rejudge_run(view: RunView, limits: LimitFile | None = None) -> list[Judged]:
             other = limits.check(verdict.check, gpus.get(verdict.subject.split(" ", 1)[0])) if limits else None
             if other is not None and verdict.limit is not None and verdict.limit.unit != other.unit:
                 other = None  # another figure of the same check
-            judged.append((check.test_id, again(verdict, other)))
+            new = anew.of(view.header.engines, check.test_id, verdict)
+            held = again(verdict if new is None else settled(verdict, new), other)
+            judged.append((check.test_id, _marked(held, EVIDENCE if new is not None else "")))
             continue
         derived, problem = recompute(cell, view.path)
         if problem:
@@ -74,6 +80,14 @@ def rejudge_run(view: RunView, limits: LimitFile | None = None) -> list[Judged]:
     return [(test, _marked(v)) for test, v in judged] + [("replay", verdict) for verdict in folder_verdicts(view)]
 
 
+def settled(recorded: Verdict, new: Verdict) -> Verdict:
+    """The worse one. A recorded verdict may have been held against more than its check knows (``checks:`` of a limits file), and must
+    not become better by being judged again; one that was better than its evidence was wrong."""
+    if new.status.rank > recorded.status.rank:
+        return new.model_copy(update={"reason": f"{new.reason or new.title}; recorded was {recorded.status.value}".strip("; ")})
+    return new if new.status is recorded.status and new.limit == recorded.limit else recorded
+
+
 def _marked(verdict: Verdict, how: str = "") -> Verdict:
     if HOW in verdict.details:
         return verdict
@@ -84,10 +98,10 @@ def _marked(verdict: Verdict, how: str = "") -> Verdict:
 
 def told(verdicts: Iterable[Verdict]) -> list[str]:
     """How much of a replay is judgement and how much is only what the record says of itself; the last line names the latter."""
-    found: dict[str, list[Verdict]] = {DERIVED: [], JUDGED: [], READ: []}
+    found: dict[str, list[Verdict]] = {EVIDENCE: [], DERIVED: [], JUDGED: [], READ: []}
     for verdict in verdicts:
         found.get(str(verdict.details.get(HOW)), []).append(verdict)
-    lines = [f"{len(found[how])} verdicts: {how}" for how in (DERIVED, JUDGED)]
+    lines = [f"{len(found[how])} verdicts: {how}" for how in (EVIDENCE, DERIVED, JUDGED)]
     read = sorted({v.check for v in found[READ]})
     return [*lines, f"{len(found[READ])} verdicts: {READ}" + (f" ({', '.join(read)})" if read else "")]
 
@@ -170,7 +184,7 @@ def folder_verdicts(view: RunView) -> list[Verdict]:
     """What the folder itself says: complete, whole, unchanged. Empty when all of that holds."""
     problems = []
     if not view.complete:
-        problems.append("the run did not finish")
+        problems.append(view.decision.reason)
     problems += view.damage
     problems += verify_evidence(view.path) if view.complete else []
     if not problems:

@@ -460,7 +460,9 @@ def create_run(session: Session, base: Path, command_line: str) -> RunFolder:
     settings = {
         name: f"{_text(setting.value)} (from {setting.origin})" for name, setting in session.settings.items() if setting.value
     }
-    return RunFolder.create(
+    from pytest_h20.run.inputs import keep_targets
+
+    run = RunFolder.create(
         base,
         session.labels,
         inventory.name,
@@ -479,6 +481,8 @@ def create_run(session: Session, base: Path, command_line: str) -> RunFolder:
         conditions=session.conditions,
         command_line=command_line,
     )
+    keep_targets(run, inventory, dict(zip(session.labels, session.targets, strict=True)))
+    return run
 
 
 def redactor_of(inventory: Inventory) -> Any:

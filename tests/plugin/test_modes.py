@@ -10,9 +10,10 @@ from pathlib import Path
 
 import pytest
 
-from pytest_h20.acceptance import test_bringup, test_endpoint, test_throughput
+from pytest_h20.acceptance import test_bringup, test_endpoint, test_nccl_rdma, test_throughput
 from pytest_h20.cluster.state import ClusterState, Versions
 from pytest_h20.core.setting import OPTIONS, Setting
+from pytest_h20.report.run import hash_records, seal_of
 from pytest_h20.run.bringup import keep_text
 from pytest_h20.run.settings import build, create_run, with_run
 from tests.plugin.foreign import REHEARSAL, Done, pytest_in, write
@@ -65,6 +66,32 @@ def test_a_replay_with_other_limits_gives_other_verdicts(recorded: Done, tmp_pat
         c["measured"] for c in recorded.check("throughput.output_throughput")
     }
     assert {g["name"]: g["status"] for g in done.verdict["gates"]}["bringup"] == "pass"
+
+
+def talked_green(path: Path) -> None:
+    """Every verdict turned green by hand, and all of it hashed and sealed as if it had been so: only the evidence still tells."""
+    lines = [json.loads(line) for line in (path / "verdicts.jsonl").read_text().splitlines()]
+    for line in lines:
+        line["verdict"] |= {"status": "pass", "limit": None}
+    (path / "verdicts.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    file = path / "verdict.json"
+    document = json.loads(file.read_text()) | {"records": hash_records(path), "green": True}
+    document["checks"] = [c | {"status": "pass", "limit": None} for c in document["checks"]]
+    file.write_text(json.dumps(document | {"seal": seal_of(document)}))
+
+
+def test_a_replay_judges_the_evidence_and_not_what_was_made_of_it(tmp_path: Path) -> None:
+    (tmp_path / "run").mkdir()
+    write(tmp_path / "run")
+    red = pytest_in(tmp_path / "run", *REHEARSAL, "--h20-fault=nccl-without-gdr", str(test_nccl_rdma.__file__), timeout=500)
+    assert [c["status"] for c in red.check("rdma.channels_gdr")] == ["fail", "fail"]
+    talked_green(red.run)
+    write(tmp_path)
+    done = pytest_in(tmp_path, f"--h20-replay={red.run}")
+    assert done.status == pytest.ExitCode.TESTS_FAILED
+    assert [c["status"] for c in done.check("rdma.channels_gdr")] == ["fail", "fail"]
+    assert done.check("rdma.channels_gdr")[0]["reason"].endswith("; recorded was pass")
+    assert "verdicts: its recorded evidence (probes, NCCL logs, counters) was judged again" in done.output
 
 
 def test_a_replay_of_nothing_is_a_usage_error(tmp_path: Path) -> None:

@@ -163,6 +163,13 @@ class NcclVerdicts:
             )
         return verdicts
 
+    def all(self) -> list[Verdict]:
+        """Every verdict that the logs allow."""
+        return [
+            self.job_verdict(), *self.gdrdma(), *self.no_sockets(), *self.hcas(), *self.gid_index(), *self.bootstrap(), *self.inside(),
+            *self.one_version(), *self.no_errors(), *self.complete(), *self.running(),
+        ]  # fmt: skip
+
     def _all(self, findings: Sequence[Finding]) -> list[Verdict]:
         return [self.verdict(f) for f in findings]
 

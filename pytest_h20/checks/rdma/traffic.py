@@ -187,6 +187,13 @@ def unused_hcas_quiet(traffic: Traffic, node: NodeSpec) -> Sequence[Verdict]:
     return verdicts
 
 
+def verdicts_of(traffic: Traffic, nodes: Sequence[NodeSpec]) -> list[Verdict]:
+    """Every verdict about the rails of these nodes."""
+    rails = [(node.name, rail.hca, rail.port) for node in nodes for rail in node.rails]
+    judged = [check(traffic, *rail) for rail in rails for check in (rail_volume, rail_errors, rail_congestion)]
+    return [*judged, *(verdict for node in nodes for verdict in unused_hcas_quiet(traffic, node))]
+
+
 def rails_of(traffic: Traffic, job: Job, nodes: Sequence[NodeSpec], engine: str) -> list[RailTraffic]:
     """Every rail for the report's map: bytes of the counted request, and the channels NCCL put on it."""
     records = []

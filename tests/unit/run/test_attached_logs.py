@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import subprocess
 import sys
@@ -111,6 +112,9 @@ class Run:
         file.parent.mkdir(parents=True, exist_ok=True)
         file.write_bytes(data if isinstance(data, bytes) else data.encode())
         return f"evidence/{name}"
+
+    def keep(self, name: str, data: object) -> None:
+        self.evidence(f"inputs/{name}.json", json.dumps(data))
 
     def job(self) -> NcclVerdicts:
         one = cast("Target", SimpleNamespace(nodes=(SimpleNamespace(name="n1", rails=()),), profile=SimpleNamespace(tensor_parallel=1)))

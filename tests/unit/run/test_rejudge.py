@@ -160,7 +160,7 @@ def test_a_run_without_hashes_is_not_taken_for_unchanged(sample: Sample, tmp_pat
     path = Path(shutil.copytree(sample("clean").path, tmp_path / "run"))
     document = json.loads((path / "verdict.json").read_text())
     (path / "verdict.json").write_text(json.dumps({**document, "records": {}}))
-    assert "whether they were changed cannot be told" in load_run(path).damage[0]
+    assert any("whether they were changed cannot be told" in problem for problem in load_run(path).damage)
 
 
 def test_what_is_said_after_the_decision_is_sealed_too(tmp_path: Path) -> None:
