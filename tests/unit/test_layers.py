@@ -179,9 +179,7 @@ def test_only_the_shell_knows_pytest() -> None:
 
 
 def test_heavy_modules_have_few_doors() -> None:
-    wrong = [
-        str(found) for found in ALL if found.target.split(".")[0] in HEAVY and found.unit not in HEAVY[found.target.split(".")[0]]
-    ]
+    wrong = [str(found) for found in ALL if found.target.split(".")[0] in HEAVY and found.unit not in HEAVY[found.target.split(".")[0]]]
     assert not wrong
 
 
@@ -224,3 +222,17 @@ def test_the_page_draws_these_layers(layer: str, units: set[str]) -> None:
     row = re.search(rf"^\| {layer} \| (.*?) \|", PAGE.read_text(encoding="utf-8"), re.M)
     assert row is not None, f"docs/architecture.md has no row for {layer}"
     assert set(re.findall(r"`([^`]+)`", row[1])) == units
+
+
+def test_no_test_imports_another_test() -> None:
+    """What several tests share is a module of its own: a test file can be read, moved and run alone."""
+    wrong = [
+        f"{path.relative_to(PACKAGE.parent)}:{node.lineno}"
+        for path in sorted((PACKAGE.parent / "tests").rglob("*.py"))
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+        if isinstance(node, ast.ImportFrom)
+        and node.module
+        and re.search(r"(^|\.)test_\w+$", node.module)
+        and "acceptance" not in node.module
+    ]
+    assert not wrong

@@ -18,7 +18,7 @@ from pytest_h20.diagnosis.judge import diagnose
 from pytest_h20.engines import stages
 from pytest_h20.nccl.reader import parse_log
 from pytest_h20.nodes.docker_api import DockerContainers, container_info
-from tests.unit.endpoint.test_lying_servers import ODD_JSON
+from tests.unit.endpoint.liars import ODD_JSON
 from tests.unit.mutants import mutate, mutate_bytes
 
 NCCL = """\

@@ -5,11 +5,8 @@ from __future__ import annotations
 import dataclasses
 import json
 import random
-import socket
-import threading
 import time
-from collections.abc import Callable, Iterator
-from contextlib import closing, contextmanager, suppress
+from contextlib import suppress
 
 import pytest
 from hypothesis import given, settings
@@ -24,16 +21,12 @@ from pytest_h20.endpoint.context import EndpointContext
 from pytest_h20.endpoint.reply import read_error, read_reply, read_usage
 from pytest_h20.endpoint.sse import read_stream
 from pytest_h20.endpoint.wire import Exchange, Piece, ProtocolError, Wire, read_response
-from tests.unit.checks.endpoint.test_against_faults import ALL, run
+from tests.unit.checks.endpoint.running import ALL, run
 from tests.unit.endpoint import recorded
+from tests.unit.endpoint.liars import ODD_JSON, drip, endless, server
 from tests.unit.mutants import mutate_bytes
 
 ANSWERS = [recorded.recorded(server, name) for server in recorded.SERVERS for name in recorded.names(server)]
-ODD_JSON = st.recursive(
-    st.none() | st.booleans() | st.integers() | st.floats() | st.text() | st.just(10**400),
-    lambda v: st.lists(v, max_size=3) | st.dictionaries(st.text(), v, max_size=3),
-    max_leaves=5,
-)
 FIELDS = (
     "index", "role", "content", "reasoning", "finish_reason", "token_ids", "logprobs", "tool_calls", "message", "delta", "text", "usage",
     "choices", "top_logprobs", "logprob", "tokens", "token_logprobs", "bytes", "function", "arguments", "object", "error", "detail", "id",
@@ -119,39 +112,10 @@ def test_a_whole_check_of_a_lying_server_ends_in_verdicts(check: object, monkeyp
 # ------------------------------------------------------------------------------------------------------ servers that do not end
 
 
-@contextmanager
-def server(serve: Callable[[socket.socket], None]) -> Iterator[str]:
-    """A server that reads a request and then does as ``serve`` says, until the client is gone."""
-    with closing(socket.create_server(("127.0.0.1", 0))) as listener:
-
-        def work() -> None:
-            with suppress(OSError):
-                client, _ = listener.accept()
-                with closing(client):
-                    client.recv(65536)
-                    serve(client)
-
-        thread = threading.Thread(target=work, daemon=True)
-        thread.start()
-        yield f"http://127.0.0.1:{listener.getsockname()[1]}"
-    thread.join(5)
-    assert not thread.is_alive()
 
 
-def drip(what: bytes) -> Callable[[socket.socket], None]:
-    def serve(client: socket.socket) -> None:
-        client.sendall(b"HTTP/1.1 200 OK\r\n" if what == b"X: y\r\n" else b"HTTP/1.1 200 OK\r\n\r\n")
-        while True:
-            client.sendall(what)
-            time.sleep(0.02)
-
-    return serve
 
 
-def endless(client: socket.socket) -> None:
-    client.sendall(b"HTTP/1.1 200 OK\r\n\r\n")
-    while True:
-        client.sendall(b"x" * 65536)
 
 
 @pytest.mark.parametrize("what", [b"X: y\r\n", b"x"], ids=["headers", "body"])

@@ -29,9 +29,8 @@ from pytest_h20.load.bench_serving import (
 )
 from pytest_h20.load.metrics import tally
 from pytest_h20.load.run import write_records
-
-from .test_judging import GOOD
-from .test_metrics import recorded
+from tests.unit.load.records import recorded
+from tests.unit.load.results import GOOD
 
 KEYS_0_4_4 = (
     "backend dataset_name request_rate max_concurrency sharegpt_output_len random_input_len random_output_len "

@@ -17,8 +17,8 @@ from pytest_h20.load.cells import Cell
 from pytest_h20.load.server_metrics import body_of, get_text, parse_metrics
 from pytest_h20.load.target import Target
 from pytest_h20.load.wire import Framing, ProtocolError, read_answer
-from tests.unit.endpoint.test_lying_servers import drip, endless, server
-from tests.unit.load.test_wire import CHAT, HEAD, chunked, event, text
+from tests.unit.endpoint.liars import drip, endless, server
+from tests.unit.load.streams import CHAT, HEAD, chunked, event, text
 from tests.unit.mutants import mutate, mutate_bytes
 
 GENERATE = tuple(

@@ -7,28 +7,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pytest_h20.load.loop import OUTCOMES, Exchange
+from pytest_h20.load.loop import OUTCOMES
 from pytest_h20.load.metrics import Record, Summary, Tally, goodput, merge, percentile, tally, whole_rates
 from pytest_h20.load.plan import Slo
-
-from .test_wire import HEAD, chunked, event, text
-
-
-def recorded(tokens: int = 5, asked: int = 5, sent: float = 100.0, first: float = 0.2, gap: float = 0.02) -> Exchange:
-    """A completion whose tokens arrive one by one; the last one brings the end of the answer."""
-    exchange = Exchange(0, b"", asked, 7)
-    exchange.sent = sent
-    usage: dict[str, Any] = {"choices": [], "usage": {"prompt_tokens": 7, "completion_tokens": tokens}}
-    exchange.parts = [HEAD]
-    exchange.stamps = [sent + 0.001]
-    for number in range(tokens):
-        last = number + 1 == tokens
-        data = event(text("x")) + ((event(text("", "length")) + event(usage) + b"data: [DONE]\n\n") if last else b"")
-        exchange.parts.append(chunked(data)[: None if last else -5])
-        exchange.stamps.append(sent + first + number * gap)
-    exchange.end = exchange.stamps[-1]
-    exchange.status = 200
-    return exchange
+from tests.unit.load.records import recorded
+from tests.unit.load.streams import chunked, event
 
 
 def test_latencies_follow_their_definitions() -> None:

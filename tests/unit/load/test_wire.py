@@ -11,36 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pytest_h20.load.wire import CRLF2, ONE_TOKEN, Answer, Framing, Piece, ProtocolError, Run, Skimmer, read_answer
-
-HEAD = b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\nTransfer-Encoding: chunked\r\n\r\n"
-
-
-def chunked(*parts: bytes) -> bytes:
-    return b"".join(b"%x\r\n%s\r\n" % (len(part), part) for part in parts) + b"0\r\n\r\n"
-
-
-def event(document: Any, end: bytes = b"\n\n") -> bytes:
-    return b"data: " + json.dumps(document).encode() + end
-
-
-def chat(delta: dict[str, Any], finish: str | None = None, **more: Any) -> dict[str, Any]:
-    return {"choices": [{"index": 0, "delta": delta, "finish_reason": finish}], **more}
-
-
-def text(value: str, finish: str | None = None, **more: Any) -> dict[str, Any]:
-    return {"choices": [{"index": 0, "text": value, "finish_reason": finish}], **more}
-
-
-USAGE = {"choices": [], "usage": {"prompt_tokens": 7, "completion_tokens": 4, "total_tokens": 11, "reasoning_tokens": 2}}
-CHAT = (
-    event(chat({"role": "assistant", "content": ""})),
-    event(chat({"reasoning_content": "Hm"})),
-    event(chat({"reasoning": '"content": "no"', "content": None})),
-    event(chat({"content": "\n\n9.8"})),
-    event(chat({"content": ""}, "stop")),
-    event(USAGE),
-    b"data: [DONE]\n\n",
-)
+from tests.unit.load.streams import CHAT, HEAD, USAGE, chat, chunked, event, text
 
 
 def read(kind: str, raw: bytes, cuts: tuple[int, ...] = ()) -> Answer:

@@ -6,7 +6,6 @@ only fatal line is missing looks like a good log to anybody.)
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
 import pytest
@@ -15,10 +14,10 @@ from hypothesis import strategies as st
 
 from pytest_h20.nccl import judge_job, labels, parse_log
 from tests.corpus_score import folders
+from tests.unit.nccl.examples import EXAMPLES
+from tests.unit.nccl.lines import FATAL, PREFIXES
 from tests.unit.nccl.synthetic import Synthetic
-from tests.unit.nccl.test_traps import FATAL, PREFIXES
 
-EXAMPLES = int(os.environ.get("H20_NCCL_EXAMPLES", "150"))
 ALIEN = ("other-1", "other-2")
 
 

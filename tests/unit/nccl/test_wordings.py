@@ -8,9 +8,9 @@ from hypothesis import strategies as st
 
 from pytest_h20.nccl import judge_job, labels, parse_log
 from pytest_h20.nccl.failures import classify
+from tests.unit.nccl.examples import EXAMPLES
+from tests.unit.nccl.lines import FATAL, one, verdict
 from tests.unit.nccl.synthetic import Synthetic
-from tests.unit.nccl.test_damage import EXAMPLES
-from tests.unit.nccl.test_traps import FATAL, one, verdict
 
 # message, severity, label, can it be the first cause
 MESSAGES = [

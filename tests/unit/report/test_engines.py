@@ -17,7 +17,7 @@ from pytest_h20.report.run import RunFolder
 from pytest_h20.report.terminal import terminal_lines
 from tests.unit.conftest import Sample
 from tests.unit.report import samples
-from tests.unit.report.test_html import Page, read
+from tests.unit.report.pages import Page, read
 
 TWINS = ("sglang", "sglang:tuned", "vllm")
 

@@ -2,7 +2,6 @@ from __future__ import annotations
 
 import json
 import re
-from html.parser import HTMLParser
 
 import pytest
 from hypothesis import given
@@ -19,58 +18,20 @@ from pytest_h20.report.html.rows import COLUMN_AT, header_cells, row_cells, setu
 from pytest_h20.report.html.tags import Html, join, render, script, stylesheet, tag
 from pytest_h20.report.html.timeline import stretches
 from pytest_h20.report.html.words import duration, limit_words, measure, number, unit_of
-from pytest_h20.report.model import Canaries, Cell, Check, LogTail, NodeFacts, RailTraffic, RunView, SetupError
+from pytest_h20.report.model import Canaries, Cell, Check, LogTail, NodeFacts, RailTraffic, SetupError
 from pytest_h20.report.planted import sha256
 from tests.unit.conftest import Sample
 from tests.unit.report import samples
+from tests.unit.report.pages import PAPER, Page, read
 
 HOSTILE = "<script>alert(1)</script>\"'&<img src=x onerror=alert(2)>"
-VOID = {"meta", "br", "hr", "line", "rect", "circle", "path", "polyline", "polygon"}
 ALL_RUNS = sorted(samples.ALL)
 
 
-class Page(HTMLParser):
-    """Checks nesting and collects what tests ask for."""
-
-    def __init__(self, text: str) -> None:
-        super().__init__(convert_charrefs=True)
-        self.stack: list[str] = []
-        self.problems: list[str] = []
-        self.ids: list[str] = []
-        self.tags: list[tuple[str, dict[str, str | None]]] = []
-        self.words: list[str] = []
-        self.feed(text)
-        self.close()
-        self.problems += [f"<{name}> is never closed" for name in self.stack]
-
-    def handle_starttag(self, name: str, attrs: list[tuple[str, str | None]]) -> None:
-        self.tags.append((name, dict(attrs)))
-        self.ids += [value for key, value in attrs if key == "id" and value]
-        if name not in VOID:
-            self.stack.append(name)
-
-    def handle_startendtag(self, name: str, attrs: list[tuple[str, str | None]]) -> None:
-        self.tags.append((name, dict(attrs)))
-
-    def handle_endtag(self, name: str) -> None:
-        if not self.stack or self.stack.pop() != name:
-            self.problems.append(f"</{name}> closes nothing")
-
-    def handle_data(self, data: str) -> None:
-        if not self.stack or self.stack[-1] not in ("style", "script"):
-            self.words.append(data)
-
-    @property
-    def text(self) -> str:
-        return " ".join(" ".join(self.words).split())
 
 
-PAPER = re.compile('<section class="h20-paper".*?</section>', re.S)
 
 
-def read(view: RunView) -> Page:
-    """What the screen shows: the page to sign is for paper only."""
-    return Page(PAPER.sub("", run_page(view)))
 
 
 @pytest.mark.parametrize("name", ALL_RUNS)

@@ -16,7 +16,7 @@ from pytest_h20.report.html.page import page, run_page, summary_html
 from pytest_h20.report.html.paper import first_page
 from pytest_h20.report.model import RunView
 from tests.unit.report import samples
-from tests.unit.report.test_html import Page
+from tests.unit.report.pages import Page
 
 BROWSER = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 LONG = "the driver of node02 is 535.129.03 where 535.216.03 is wanted, and nothing else of this machine was looked at after that; " * 4

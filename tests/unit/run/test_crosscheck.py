@@ -16,7 +16,7 @@ from pytest_h20.load.metrics import Rates
 from pytest_h20.run import crosscheck
 from pytest_h20.run.crosscheck import agreement
 from pytest_h20.run.throughput import Load, doubts, sanity_verdict
-from tests.unit.load.test_judging import GOOD
+from tests.unit.load.results import GOOD
 
 
 def at(rate: float, generator: str = "pytest-h20") -> CellResult:

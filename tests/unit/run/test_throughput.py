@@ -18,7 +18,7 @@ from pytest_h20.load.plan import Slo
 from pytest_h20.load.result import Finding
 from pytest_h20.report.model import METRICS, Cell, Late
 from pytest_h20.run.throughput import Load, further, lateness, slo_verdict, why_doubted
-from tests.unit.load.test_judging import GOOD
+from tests.unit.load.results import GOOD
 
 TIMES = Summary(8, 10.0, 9.0, 1.0, 8.0, 20.0, 12.0, 14.0, 19.0)
 MEASURED = replace(GOOD, ttft=TIMES, tpot=TIMES, itl=TIMES, e2e=TIMES, whole=Rates(10.0, 1.0, 2.0, 3.0, 4.0))

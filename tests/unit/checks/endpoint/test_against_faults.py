@@ -2,25 +2,20 @@
 
 from __future__ import annotations
 
-import dataclasses
 import socket
 from collections.abc import Iterator
 
 import pytest
 
 from pytest_h20.checks.endpoint.answers import check_accuracy
-from pytest_h20.checks.endpoint.catalog import ANSWERS, ENDPOINT, REASONING
 from pytest_h20.checks.endpoint.checking import Listed
 from pytest_h20.checks.endpoint.errors import CASES
-from pytest_h20.core.verdict import Status, Verdict, worst
+from pytest_h20.core.verdict import Status, worst
 from pytest_h20.endpoint.client import Api
 from pytest_h20.endpoint.context import EndpointContext
+from tests.unit.checks.endpoint.running import ALL, context, run
 from tests.unit.endpoint.fake_engine import FakeEngine
 
-ALL = {listed.id: listed for listed in (*ENDPOINT, *REASONING, *ANSWERS)}
-LONG = {"answers.needle"}
-SLOW_TOKENS = {"endpoint.disconnect"}
-WITH_TOOLS = {"endpoint.tool_call", "reasoning.with_tools"}
 SGLANG_ONLY = {"reasoning.separate_false", "reasoning.parser_table", "reasoning.token_count"}
 
 FAULTS: dict[str, str] = {
@@ -121,28 +116,8 @@ MORE_FAULTS: tuple[tuple[str, str], ...] = (
 )
 
 
-def context(fake: FakeEngine, **more: object) -> EndpointContext:
-    given: dict[str, object] = {"max_model_len": fake.max_len, "deadline_s": 10.0, "time_scale": 0.1, "answer_tokens": 512, **more}
-    given["time_scale"] = 1.0
-    return EndpointContext(fake.url, fake.engine, fake.version, fake.model, **given)  # type: ignore[arg-type]
 
 
-def run(check: Listed, faults: frozenset[str] = frozenset(), engine: str = "vllm") -> list[Verdict]:
-    """One check against an engine with these faults."""
-    fake = FakeEngine(
-        engine=engine,
-        version="0.5.16" if engine == "sglang" else "0.32.0",
-        faults=faults,
-        max_len=16_384 if check.id in LONG else 2048,
-        token_s=0.001 if check.id in SLOW_TOKENS else 0.0,
-        api_key="secret" if check.id == "endpoint.auth" else "",
-        tool_parser=check.id in WITH_TOOLS,
-    )
-    with fake:
-        headers = {"Authorization": "Bearer secret"} if fake.api_key else {}
-        slots = {"time_scale": 0.1} if check.id in SLOW_TOKENS else {}
-        ctx = dataclasses.replace(context(fake, headers=headers, tool_parser=fake.tool_parser), **slots)  # type: ignore[arg-type]
-        return check.run(Api(ctx))
 
 
 @pytest.mark.parametrize("engine", ["vllm", "sglang"])

@@ -6,8 +6,8 @@ import pytest
 
 from pytest_h20.checks.rdma import nccl_log
 from pytest_h20.nccl import Job, judge_job, parse_log
+from tests.unit.nccl.lines import FATAL
 from tests.unit.nccl.synthetic import NODES, Synthetic
-from tests.unit.nccl.test_traps import FATAL
 
 HCAS = dict.fromkeys(NODES, ("mlx5_0", "mlx5_1"))
 
