@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import asdict
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -17,6 +18,21 @@ NAMES = {pci_of(f"{0x1B000 + 0x8000 * i:x}"): f"GPU{i}" for i in range(8)}
 FULL = GpuLinks(NAMES, {(f"GPU{i}", f"GPU{j}"): "NV18" for i in range(8) for j in range(8) if i != j})
 NONE = GpuLinks(NAMES, dict.fromkeys(FULL.pairs, "SYS"))
 PAIRS = GpuLinks(NAMES, {(a, b): "NV12" if int(a[3]) // 2 == int(b[3]) // 2 else "SYS" for a, b in FULL.pairs})
+
+
+DATA = Path(__file__).parent / "data"
+
+
+WAYS = (("p2p", True, ""), ("shm", False, "NV18) via SHM"), ("net", False, "NV18) via NET/Socket"))
+
+
+@pytest.mark.parametrize(("way", "ok", "words"), WAYS)
+def test_two_real_gpus(way: str, ok: bool, words: str) -> None:
+    """Two H200, NCCL 2.28.9: as it is, without P2P, and without SHM as well (NCCL then counts two nodes)."""
+    links = GpuLinks({pci_of("60"): "GPU0", pci_of("70"): "GPU1"}, {("GPU0", "GPU1"): "NV18", ("GPU1", "GPU0"): "NV18"})
+    finding = inside_nodes(judge_job([parse_log((DATA / f"2xh200-{way}.log").read_bytes(), way)], nodes={way: "vm"}), "vm", links)
+    assert finding is not None
+    assert (finding.ok, words in finding.reason) == (ok, True)
 
 
 def written(**truth: Any) -> list[str]:
