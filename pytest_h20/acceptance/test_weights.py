@@ -7,6 +7,7 @@ from collections.abc import Mapping
 
 import pytest
 
+from pytest_h20.checks.frame import silence
 from pytest_h20.checks.weights.full import full_verdicts
 from pytest_h20.checks.weights.judge import Judge as WeightsJudge
 from pytest_h20.checks.weights.runner import fast_check
@@ -15,15 +16,20 @@ from pytest_h20.config.inventory import Inventory
 from pytest_h20.nodes import Node
 from pytest_h20.plugin.fixtures import Judge
 from pytest_h20.report.run import RunFolder
+from pytest_h20.run.facts import GatheredFacts
 
 pytestmark = pytest.mark.h20_gate("weights")
 
 
 @pytest.fixture(scope="module")
-def weights(h20_nodes: Mapping[str, Node], h20_inventory: Inventory, h20_target: Target, h20_run: RunFolder) -> WeightsJudge:
-    """The fast check of all nodes at once: seconds, no payload is read."""
-    chosen = {n.name: h20_nodes[n.name] for n in h20_target.nodes}
-    return WeightsJudge(fast_check(chosen, h20_inventory, profile=h20_target.profile, record=h20_run.evidence), h20_inventory)
+def weights(
+    h20_facts: GatheredFacts, h20_nodes: Mapping[str, Node], h20_inventory: Inventory, h20_target: Target, h20_run: RunFolder
+) -> WeightsJudge:
+    """The fast check of all nodes that answer, at once: seconds, no payload is read."""
+    silent = [view for view in h20_facts.probes.views if view.silence]
+    chosen = {n.name: h20_nodes[n.name] for n in h20_target.nodes if n.name not in [view.name for view in silent]}
+    found = fast_check(chosen, h20_inventory, profile=h20_target.profile, record=h20_run.evidence)
+    return WeightsJudge(found, h20_inventory, silence(silent))
 
 
 def test_readable(weights: WeightsJudge, node_name: str, h20_judge: Judge) -> None:
@@ -80,4 +86,6 @@ def test_sha256(weights: WeightsJudge, h20_nodes: Mapping[str, Node], h20_run: R
     """SHA-256 of every file, against what is known offline, else node against node. Minutes once, then cached on the nodes."""
     log = logging.getLogger("pytest_h20.weights")
     chosen = {name: h20_nodes[name] for name in weights.facts.fast}
+    if weights.silent:  # node against node, and one of them is not there
+        h20_judge(weights.say("weights.sha256", "cluster").skip(weights.silent))
     h20_judge(*full_verdicts(weights, chosen, progress=lambda node, p: log.info("%s: %s", node, p), record=h20_run.evidence))

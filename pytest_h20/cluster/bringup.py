@@ -144,7 +144,7 @@ class BringUp:
         """Read what is new in every log, note stages, stop at the first certain sign of failure."""
         with ThreadPoolExecutor(max_workers=max(1, len(self._followers))) as pool:
             fresh = dict(zip(self._followers, pool.map(lambda f: f.poll(), self._followers.values()), strict=True))
-        fatal = None
+        fatal, void = None, ""
         for role, lines in fresh.items():
             for line in lines:
                 stage = self.preflight.dialect.stage(line, role)
@@ -153,11 +153,11 @@ class BringUp:
                 hit = self._watches[role].feed(line)
                 fatal = fatal or (role if hit is not None else None)
             if role == self.plan.ready.role:
-                self._check_ready(lines)
-        if fatal is not None:
+                void = void or self._check_ready(lines)
+        if fatal is not None or void:
             # Give the other rank a moment to print the cause: the loudest line is rarely it.
             self.clock.sleep(2.0)
-            raise self._failure("")
+            raise self._failure(void)
         self._check_alive()
 
     def _note(self, role: str, stage: Stage) -> None:
@@ -168,16 +168,19 @@ class BringUp:
             self.journal.event("state", engine=self.label or self.target.engine, state=stage.name, node=where, note=note)
         self._stages[role] = stage
 
-    def _check_ready(self, lines: list[str]) -> None:
+    def _check_ready(self, lines: list[str]) -> str:
+        """Note the ready lines; what makes them worthless, or ends the engine before they came, in words (empty: nothing)."""
         import re
 
         rule = self.plan.ready
         for line in lines:
             for pattern in rule.voided_by:
                 if re.search(pattern, line):
-                    raise self._failure(f"the ready line is worthless: {line.strip()[:200]}")
+                    came = self._seen_ready >= len(rule.patterns)
+                    return f"{'the ready line is worthless' if came else f'no ready line came from {rule.role}'}: {line.strip()[:200]}"
             if self._seen_ready < len(rule.patterns) and re.search(rule.patterns[self._seen_ready], line):
                 self._seen_ready += 1
+        return ""
 
     def _check_alive(self) -> None:
         for role in self.roles:

@@ -292,8 +292,7 @@ REMOVED_FLAGS: Mapping[EngineName, Mapping[str, tuple[str, str, str]]] = {
 def removed_refusals(engine: EngineName, version: Version, profile: Profile) -> list[Refusal]:
     """Options that this version no longer has and that mean nothing to it."""
     found = []
-    for raw, value in profile.flags.items():
-        name = flag_name(raw)
+    for name, value in normalised(profile.flags).items():
         entry = REMOVED_FLAGS[engine].get(name)
         if entry and value is not None and version.at_least(entry[0]) and value is not False:
             found.append(

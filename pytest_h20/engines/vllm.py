@@ -24,6 +24,7 @@ from pytest_h20.engines.base import (
     Version,
 )
 from pytest_h20.engines.common import (
+    REMOVED_FLAGS,
     check_parallel,
     common_refusals,
     flag_name,
@@ -133,26 +134,16 @@ class VllmDialect:
             if name in flags:
                 notes.append(f"--{name} belongs to the profile's own fields; the flag is ignored")
                 del flags[name]
-        if v.at_least("0.10.0"):
-            if flags.pop("enable-reasoning", None):
-                notes.append("--enable-reasoning dropped: gone in 0.10.0, --reasoning-parser alone is enough")
-        elif v.below("0.9.0") and flags.get("reasoning-parser") and "enable-reasoning" not in flags:
+        if v.below("0.9.0") and flags.get("reasoning-parser") and "enable-reasoning" not in flags:
             flags["enable-reasoning"] = True
         if "disable-log-requests" in flags and v.at_least("0.10.1"):
             if flags.pop("disable-log-requests"):
                 notes.append("--disable-log-requests dropped: request logging is off by default since 0.10.1")
             else:
                 flags["enable-log-requests"] = True
-        for name, since in (
-            ("max-seq-len-to-capture", "0.11.0"),
-            ("swap-space", "0.18.0"),
-            ("num-scheduler-steps", "0.10.1"),
-            ("device", "0.10.0"),
-            ("guided-decoding-backend", "0.11.0"),
-        ):
-            if name in flags and v.at_least(since):
-                del flags[name]
-                notes.append(f"--{name} dropped: gone in {since}")
+        for name, (since, _, _) in REMOVED_FLAGS["vllm"].items():
+            if name in flags and v.at_least(since) and flags.pop(name) is False:  # what is on is refused, and told there
+                notes.append(f"--{name} dropped: gone in {since}, and it is off")
         return flags, notes
 
     def _common_words(self, profile: Profile, flags: dict[str, object]) -> list[str]:

@@ -118,17 +118,20 @@ def h20_cluster(request: pytest.FixtureRequest, h20_engine: str) -> ClusterState
     from pytest_h20.cluster.shared import FailedElsewhere
     from pytest_h20.core.errors import H20Error
     from pytest_h20.run.bringup import bring_up
+    from pytest_h20.run.facts import unreached_nodes
 
     plugin = _active(request)
+    if why := unreached_nodes(plugin.session, h20_engine):
+        pytest.skip(why)
     try:
         state = bring_up(plugin.session, h20_engine, plugin.line_writer(), _is_terminal(request))
     except FailedElsewhere as error:
         pytest.skip(f"the cluster is not up (told once by the first test that needed it): {str(error).splitlines()[0]}")
     except H20Error as error:
         from pytest_h20.plugin.record import told_plainly
-        from pytest_h20.run.bringup import failed_verdict
+        from pytest_h20.run.bringup import failed_verdict, started
 
-        raise told_plainly(error, failed_verdict(h20_engine, error)) from None
+        raise told_plainly(error, failed_verdict(h20_engine, error, started(plugin.session, h20_engine))) from None
     plugin.checks_of_hooks(h20_engine, state)
     return state
 

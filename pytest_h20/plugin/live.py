@@ -26,6 +26,7 @@ from pytest_h20.core.verdict import Decision, GateName, Status, Verdict
 from pytest_h20.plugin.outcome import not_measured
 from pytest_h20.plugin.record import VERDICTS_KEY, Reporting, first_line, gate_of, report_hook, told_plainly
 from pytest_h20.plugin.suite import ACCEPTANCE, LEFT_OUT_KEY, lacking
+from pytest_h20.report.model import Mode
 from pytest_h20.report.run import RunFolder
 from pytest_h20.run.served import Served, ask_served, owner_of, refuse_another_engine
 from pytest_h20.run.settings import Session, build, create_run, redactor_of, with_run
@@ -177,7 +178,8 @@ class ActivePlugin:
     def pytest_report_header(self) -> list[str]:
         """Every effective setting and where it came from."""
         s = self.session
-        lines = [f"h20: {s.mode.words}"]
+        kept = s.mode is Mode.FULL and bool(s.value("h20_keep"))
+        lines = ["h20: full run: checks, starts and tests the engine on the machines, and leaves it up" if kept else f"h20: {s.mode.words}"]
         nodes = ", ".join(f"{n.name} ({n.address})" for n in s.inventory.nodes)
         lines.append(f"h20: inventory {s.source} ({s.settings['h20_nodes'].origin}): {s.inventory.name}: {nodes}")
         for label, target in zip(s.labels, s.targets, strict=True):
@@ -325,6 +327,7 @@ class ActivePlugin:
     def pytest_sessionfinish(self, session: pytest.Session, exitstatus: int) -> None:
         """Take the cluster down, decide, write the documents, and never let "nothing measured" end in status 0."""
         from pytest_h20.run.bringup import take_down
+        from pytest_h20.run.facts import unreached
         from pytest_h20.run.finish import finish
         from pytest_h20.run.machines import last_look
 
@@ -335,7 +338,8 @@ class ActivePlugin:
             return
         self.signals.ending = True
         write = self.line_writer()
-        verdicts = last_look(self.session, self.reporting.spans)
+        told = {(v.check, v.subject) for o in self.reporting.outcomes for v in o.verdicts}
+        verdicts = [*unreached(self.session, told), *last_look(self.session, self.reporting.spans)]
         verdicts += take_down(self.session, write)
         try:
             for verdict in verdicts:

@@ -14,7 +14,9 @@ from typing import Any, TypeVar
 from pytest_h20.config.environments import environments
 from pytest_h20.config.inventory import Inventory, parse_inventory
 from pytest_h20.core.errors import UsageError
-from pytest_h20.engines.base import Version
+from pytest_h20.engines.base import EngineName, Version
+from pytest_h20.engines.flags import unknown
+from pytest_h20.engines.vllm import NATIVE_SINCE
 from pytest_h20.probes.gid import best
 from pytest_h20.probes.gpu import Gpus, NvLinks
 from pytest_h20.probes.host import System
@@ -268,7 +270,7 @@ def propose(
     data["nodes"] = nodes
     template = like if like is not None else DEFAULTS
     data["model"] = dict(template["model"]) if like is not None else _model(hosts, notes)
-    data["engines"] = template["engines"] if like is not None else _engines(hosts, notes, versions or {})
+    data["engines"] = template["engines"] if like is not None else _engines(hosts, notes, versions or {}, data["model"])
     for section in ("load", "gates", "attach", "run_dir_on_node"):
         if like is not None and section in like:
             data[section] = like[section]
@@ -359,10 +361,10 @@ def engine_images(hosts: Sequence[Found]) -> dict[str, str]:
     return {engine: image for engine, image in found.items() if image}
 
 
-ENGINE_IMAGES = {"sglang": r"(^|/)sglang\b", "vllm": r"(^|/)vllm\b|vllm-openai"}
+ENGINE_IMAGES: dict[EngineName, str] = {"sglang": r"(^|/)sglang\b", "vllm": r"(^|/)vllm\b|vllm-openai"}
 
 
-def _for_version(engine: str, image: str, profile: dict[str, Any], told: Versions | Missing | None, notes: list[str]) -> None:
+def _for_version(engine: EngineName, image: str, profile: dict[str, Any], told: Versions | Missing | None, notes: list[str]) -> None:
     """Flags as this version takes them; what it is, is noted."""
     version = "" if told is None or isinstance(told, Missing) else told.package(engine)
     if not version:
@@ -370,11 +372,28 @@ def _for_version(engine: str, image: str, profile: dict[str, Any], told: Version
         notes.append(f"{engine}: the image {image} does not say its version{why}; the flags are those of the write-up's version")
         return
     notes.append(f"{engine}: the image {image} holds {engine} {version}")
-    if engine == "vllm" and Version.parse(version).at_least("0.9.0") and profile["flags"].pop("enable-reasoning", None):
+    v, flags = Version.parse(version), profile["flags"]
+    if engine == "vllm" and v.at_least("0.9.0") and flags.pop("enable-reasoning", None):
         notes.append("vllm: --enable-reasoning is left out: since 0.9.0 --reasoning-parser alone is enough")
+    for name in [n for n in flags if unknown(engine, v, n)]:
+        del flags[name]
+        notes.append(f"{engine}: --{name} is left out: {engine} {version} has no such option")
+    if profile.get("mode") == "ray" and isinstance(told, Versions) and not told.package("ray") and v.at_least(NATIVE_SINCE):
+        profile["mode"] = "native"
+        del profile["ray_port"]
+        notes.append("vllm: mode: native: there is no Ray in the image")
 
 
-def _engines(hosts: Sequence[Found], notes: list[str], versions: Mapping[str, Versions | Missing]) -> dict[str, Any]:
+def _for_model(engine: str, model: Mapping[str, Any], profile: dict[str, Any], notes: list[str]) -> None:
+    """The write-up's context length is that of its own model's launch; another model knows its own, which may be shorter."""
+    if model.get("kind") != "deepseek-r1" and profile.pop("max_model_len", None):
+        profile["flags"].pop("max-model-len", None)
+        notes.append(f"{engine}: --max-model-len is left out: the engine takes the model's own")
+
+
+def _engines(
+    hosts: Sequence[Found], notes: list[str], versions: Mapping[str, Versions | Missing], model: Mapping[str, Any]
+) -> dict[str, Any]:
     images = engine_images(hosts)
     gpus = [len(h.gpus.gpus) for h in hosts if not isinstance(h.gpus, Missing)]
     ranks = sum(gpus) if len(gpus) == len(hosts) and len(set(gpus)) == 1 and gpus[0] else 16
@@ -387,6 +406,7 @@ def _engines(hosts: Sequence[Found], notes: list[str], versions: Mapping[str, Ve
         profile = {**deepcopy(DEFAULTS["engines"][engine]), "tensor_parallel": ranks, **({"image": image} if image else {})}
         if image:
             _for_version(engine, image, profile, versions.get(image), notes)
+            _for_model(engine, model, profile, notes)
         else:
             notes.append(f"no {engine} image is on all hosts: the profile names the write-up's")
         if engine == "sglang" and ranks == 16 and _write_ups(hosts):

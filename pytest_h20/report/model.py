@@ -51,7 +51,7 @@ class Mode(str, Enum):
     def words(self) -> str:
         """One sentence for a reader who does not know the modes."""
         return {
-            Mode.FULL: "full run: checked, started, tested and stopped the engine on the machines",
+            Mode.FULL: "full run: checked, started and tested the engine on the machines",
             Mode.ATTACH: "attached: tested an engine that was already running",
             Mode.PLAN: "plan: printed what would be done and touched nothing",
             Mode.REPLAY: "replay: judged the recorded evidence of an earlier run again; nothing was measured now",

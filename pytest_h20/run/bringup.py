@@ -194,8 +194,14 @@ def died(session: Session, label: str) -> str | None:
     return None if known is None else str(known[1])
 
 
-def failed_verdict(label: str, error: H20Error) -> Verdict:
-    """A bring-up that failed. A node that could not be reached is "could not measure", not the engine's fault."""
+NOT_STARTED = "The engine could be started"
+
+
+def failed_verdict(label: str, error: H20Error, started: bool = True) -> Verdict:
+    """A bring-up that failed. A node that could not be reached is "could not measure", not the engine's fault.
+
+    ``started``: whether a container was; what was never started did not become ready too late.
+    """
     # Up to the log tails: the cause, and the line or the refusals that show it. What to do next has a place of its own.
     told = [line.strip() for line in str(error).split("\n--- ")[0].splitlines() if line.strip()] or [type(error).__name__]
     check = error.check if isinstance(error, BringUpError) else "bringup.ready"
@@ -203,7 +209,7 @@ def failed_verdict(label: str, error: H20Error) -> Verdict:
     return Verdict(
         check=check,
         status=Status.UNKNOWN if isinstance(error, TransportError) else Status.FAIL,
-        title=BRINGUP_TITLES[check],
+        title=BRINGUP_TITLES[check] if started else NOT_STARTED,
         subject=label,
         reason="; ".join(line.rstrip(":") for line in told if line != fix)[:1000],
         action=fix.removeprefix("fix: ") or "read the log tails in the report, or: python -m pytest_h20 diagnose EVIDENCE/LOG",
@@ -339,6 +345,11 @@ def not_down(label: str, source: str, reason: str) -> Verdict:
     )
 
 
+def started(session: Session, label: str) -> bool:
+    """Whether any process of this run began to start containers of this engine."""
+    return session.shared.published(f"launched-{key(label)}") is not None
+
+
 def stayed_up(session: Session, label: str) -> list[Verdict]:
     """At the end, before anything is stopped: the engine that came up is still there. An end that was told is not told again."""
     published = session.shared.published(f"cluster-{key(label)}")
@@ -411,8 +422,12 @@ def keep_text(session: Session, label: str, run_id: str) -> str:
     target = session.target(label)
     published = session.shared.published(f"cluster-{key(label)}")
     state = published[1] if published and published[0] else None
+    up = published is not None and published[0] and died(session, label) is None
     lines = [f"h20: kept: {label} stays up (run {run_id})"]
-    if isinstance(state, ClusterState):
+    if not up:
+        came = "ended while it was tested" if published is not None and published[0] else "did not come up"
+        lines = [f"h20: kept: {label} {came}; its containers and logs are left as they are (run {run_id})"]
+    if up and isinstance(state, ClusterState):
         lines.append(f"h20:   test it again:  pytest --engine={label} --nodes={session.source} --h20-attach={state.url}")
     lines += [f"h20:   on {node.name}: docker ps --filter label={labels.RUN}={run_id}" for node in target.nodes]
     lines.append(f"h20:   remove it:      python -m pytest_h20 reap --nodes {session.source} --run {session.run_id}")

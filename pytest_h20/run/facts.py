@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 
 from pytest_h20.cluster.preflight import ImageFacts
@@ -60,6 +60,26 @@ def _gather(session: Session, label: str) -> GatheredFacts:
 
     keep(session.folder, "facts", label, found)
     return found
+
+
+def unreached_nodes(session: Session, label: str) -> str:
+    """Why no engine can be started on these nodes, when one of them does not answer; empty when all do, and for an engine that runs."""
+    from pytest_h20.checks.frame import silence
+
+    if session.run is None or session.inventory.attach is not None:
+        return ""
+    return silence(gathered(session, label).probes.views)
+
+
+def unreached(session: Session, told: Collection[tuple[str, str]]) -> list[Verdict]:
+    """The failures of nodes that did not answer, where the test that tells them was not selected: everything about them was skipped, and
+    what is left must not be green. ``told``: (check, subject) of every verdict of the run."""
+    from pytest_h20.checks import NODE_CHECKS
+    from pytest_h20.checks.frame import REACHABLE
+
+    known = [facts for label in session.labels if (facts := published_facts(session, label)) is not None]
+    silent = {view.name: view for facts in known for view in facts.probes.views if view.silence}
+    return [v for name, view in silent.items() if (REACHABLE, name) not in told for v in NODE_CHECKS[REACHABLE](view)]
 
 
 def image_facts(facts: Facts) -> ImageFacts:

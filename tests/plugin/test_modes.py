@@ -169,6 +169,17 @@ def test_keep_says_how_to_attach_and_how_to_remove(tmp_path: Path) -> None:
     ]
 
 
+def test_what_never_came_up_is_not_said_to_stay_up(tmp_path: Path) -> None:
+    defaults = {option.dest: Setting(() if option.kind == "list" else None, "default") for option in OPTIONS}
+    asked = {"h20_nodes": Setting("rehearsal:quick", "option"), "h20_engine": Setting(("sglang",), "option")}
+    session = build({**defaults, **asked})
+    session = with_run(session, create_run(session, tmp_path, "pytest"), "20250405-ab12")
+    text = keep_text(session, "sglang", "20250405-ab12")
+    assert text.startswith("h20: kept: sglang did not come up; its containers and logs are left as they are")
+    assert "test it again" not in text
+    assert "reap --nodes" in text
+
+
 def test_a_rehearsal_cannot_be_kept(tmp_path: Path) -> None:
     """Its processes live and end with the run; nothing must suggest that they could be attached to."""
     write(tmp_path, test_it="def test_it(cluster): pass\n")

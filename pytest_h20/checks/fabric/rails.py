@@ -284,6 +284,8 @@ def gid_address(say: Say, rail: RailView) -> Verdict:
         return say.judge(here[0] if here else "none", limit, reason=f"{r.interface} has {', '.join(here) or 'no IPv4 address'}")
     index = rail.view.spec.rail_gid_index(r)
     used = next((g for g in rdma.port_gids(r.hca, r.port) if g.index == index), None)
+    if used is None and isinstance(p := _port(rail), Missing):
+        return say.missing(p)  # a port that is not there has no table
     if used is None:
         return say.unknown(f"slot {index} of the GID table is empty")
     if r.gid:

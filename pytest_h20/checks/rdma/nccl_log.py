@@ -6,6 +6,7 @@ job's node names without case and domain (``node01.example`` = ``NODE01``); pass
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -191,8 +192,9 @@ def gid_index(job: Job, expected: Mapping[str, int]) -> list[Finding]:
         if not values:
             out.append(
                 Finding("gid_index", None, name, "not shown", str(index),
+                        "the job runs over sockets: no connection has a GID" if job.verdict == "sockets" else
                         "neither NCCL_IB_GID_INDEX nor a GID of a connection is in the logs (from 2.21 NCCL chooses it itself)",
-                        "set NCCL_DEBUG_SUBSYS=INIT,ENV,NET")
+                        _advice(job) if job.verdict == "sockets" else _more_told(job, node, "INIT", "ENV", "NET"))
             )  # fmt: skip
             continue
         ok = values == {index}
@@ -214,7 +216,7 @@ def control_interface(job: Job, expected: Mapping[str, str]) -> list[Finding]:
         if not seen:
             out.append(
                 Finding("control_interface", None, name, "not shown", interface, "no Bootstrap or OOB line of this node",
-                        "set NCCL_DEBUG=INFO and NCCL_DEBUG_SUBSYS=INIT,BOOTSTRAP,ENV,NET")
+                        _more_told(job, node, "INIT", "BOOTSTRAP", "ENV", "NET"))
             )  # fmt: skip
             continue
         ok = set(seen) == {interface}
@@ -329,6 +331,15 @@ def _count(channels: Sequence[Channel]) -> str:
 
 def _advice(job: Job) -> str:
     return job.advice[0] if job.advice else ""
+
+
+def _more_told(job: Job, node: str | None, *needed: str) -> str:
+    """How to make NCCL tell what is missing: its subsystems, unless they are set already."""
+    notes = [text for p in job.processes for text, _ in p.notes if node is None or _node_of(job, p) == node]
+    told = next((text for text in notes if text.startswith("NCCL_DEBUG_SUBSYS")), "").upper()
+    if told and all(re.search(rf"\b({name}|ALL)\b", told) for name in needed):
+        return "its subsystems are on already: send one request, then give whole logs of all ranks (one NCCL_DEBUG_FILE a process)"
+    return f"set NCCL_DEBUG=INFO and NCCL_DEBUG_SUBSYS={','.join(needed)}"
 
 
 def _env_lines(job: Job, node: str | None, key: str) -> tuple[str, ...]:

@@ -57,8 +57,9 @@ def refetch(facts: FastFacts, names: Iterable[str], peer: str = "", kind: str = 
 class Judge:
     """The verdicts about the weights of all nodes."""
 
-    def __init__(self, facts: WeightFacts, inventory: Inventory) -> None:
-        self.facts, self.inventory = facts, inventory
+    def __init__(self, facts: WeightFacts, inventory: Inventory, silent: str = "") -> None:
+        """``silent``: of nodes that were not asked because they do not answer, in words (`pytest_h20.checks.frame.silence`)."""
+        self.facts, self.inventory, self.silent = facts, inventory, silent
 
     def say(self, check: str, node: str) -> Say:
         """What makes the verdicts of one check about one node."""
@@ -96,6 +97,8 @@ class Judge:
 
     def check(self, check: str, node: str) -> Verdict:
         """One fast check of one node, by id. A folder that could not be examined is "could not measure" for each of them."""
+        if self.silent and node not in self.facts.fast:
+            return self.say(check, node).skip(self.silent)
         f = self.facts.fast.get(node, Missing("the node was not asked"))
         if isinstance(f, Missing):
             return self.say(check, node).missing(f)
@@ -244,6 +247,8 @@ class Judge:
     def equal(self) -> list[Verdict]:
         """Shards (name, size, header) and small files (SHA-256) are the same on every node; each difference is named."""
         say = self.say("weights.equal", "cluster")
+        if self.silent:
+            return [say.skip(self.silent)]
         if len(self.facts.fast) < 2:
             return [say.skip("one node only")]
         known: dict[str, FastFacts] = {}

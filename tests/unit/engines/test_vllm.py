@@ -6,6 +6,8 @@ import pytest
 
 from pytest_h20.core.errors import UsageError
 from pytest_h20.engines import ImageVersions, LaunchFacts, NodePlan, Profile, dialect_for
+from pytest_h20.engines.base import Version
+from pytest_h20.engines.common import REMOVED_FLAGS
 from pytest_h20.engines.flags import stored_versions
 from tests.unit.engines.profiles import HCAS, VLLM_WRITE_UP, lab_nodes, nodes
 
@@ -222,3 +224,21 @@ def test_the_ready_rule_waits_for_uvicorn_not_for_the_announcement() -> None:
     assert rule.node == "node01"
     assert "Application startup complete" in rule.patterns[-1]
     assert len(dialect_for("vllm", "0.7.2").ready(nodes()).patterns) == 1  # 0.7.2 announces nothing
+
+
+@pytest.mark.parametrize("version", ["0.8.2", "0.10.0", "0.11.0", "0.18.0", "0.24.0"])
+@pytest.mark.parametrize("value", [True, False, "true", "False", 4, None], ids=repr)
+def test_an_option_is_refused_or_dropped_or_given_and_never_two_of_them(version: str, value: object) -> None:
+    names = sorted(REMOVED_FLAGS["vllm"])
+    made = replace(VLLM_WRITE_UP, flags=dict.fromkeys(names, value))
+    dialect = dialect_for("vllm", version)
+    refused = {r.flag for r in dialect.refuse(made, nodes(), LaunchFacts()) if r.id == "removed_flag"}
+    plan = dialect.plan(made, nodes())
+    dropped = {name for name in names if any(f"--{name} dropped" in note for note in plan.warnings)}
+    words = {word.partition("=")[0] for step in plan.steps for word in step.argv}
+    given = {name for name in names if f"--{name}" in words or f"--no-{name}" in words}
+    assert not refused & dropped
+    assert not (refused | dropped) & given
+    gone = {name for name in names if Version.parse(version).at_least(REMOVED_FLAGS["vllm"][name][0])}
+    off = value in (False, "False")
+    assert (refused, dropped) == ((set(), gone) if off else (set(), set()) if value is None else (gone, set()))

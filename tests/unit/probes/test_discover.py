@@ -7,8 +7,11 @@ import yaml
 
 from pytest_h20.checks import all_verdicts
 from pytest_h20.cli import discover
+from pytest_h20.cluster.launch import Target
 from pytest_h20.config.inventory import Inventory
 from pytest_h20.core.errors import UsageError
+from pytest_h20.engines import dialect_for
+from pytest_h20.engines.base import LaunchFacts
 from pytest_h20.nodes.base import CommandResult
 from pytest_h20.probes import gpu, host, net, rdma
 from pytest_h20.probes.discover import IMAGES, MODELS, REACHED, Found, ModelFound, Proposal, check, image_version, propose, render
@@ -163,6 +166,23 @@ def test_the_image_says_its_version_and_the_flags_are_of_that_version() -> None:
     assert "enable-reasoning" in flags("0.8.2")
     assert "enable-reasoning" not in flags("0.11.0")
     assert "enable-reasoning" in flags("0.8.5"), "one proposal leaves the next alone"
+
+
+def test_what_is_written_for_a_version_is_not_refused_by_it() -> None:
+    """A discovered profile for vLLM 0.24 had mode: ray without Ray, --enable-reasoning and a context that its model does not have."""
+    image = "vllm/vllm-openai:v0.24.0"
+    small = (ModelFound("/models/tiny", "llama", 2, 4096),)
+    hosts = [Found(**{**h.__dict__, "images": (image,), "models": small}) for h in found(blog_cluster())]
+    proposal = propose(hosts, versions={image: Versions("3.12.3", (("vllm", "0.24.0"),), "", "", "")})
+    made = check(proposal)
+    target = Target(made, *made.engine_profile("vllm"))
+    assert target.profile.mode == "native"
+    dialect = dialect_for("vllm", "0.24.0", target.profile.mode)
+    assert [str(r) for r in dialect.refuse(target.engine_profile(), target.node_plans(), LaunchFacts())] == []
+    assert "max-model-len" not in target.profile.flags
+    assert any("no Ray in the image" in note for note in proposal.notes)
+    told = {image: Versions("3.12.3", (("vllm", "0.24.0"), ("ray", "2.48.0")), "", "", "")}
+    assert propose(hosts, versions=told).data["engines"]["vllm"]["profiles"]["default"]["mode"] == "ray", "there is one"
 
 
 def test_the_write_ups_limits_are_for_the_write_ups_machines() -> None:
