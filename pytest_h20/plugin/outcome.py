@@ -41,7 +41,7 @@ class Outcome:
         return SetupError(
             test_id=self.test_id,
             title=_last_line(self.reason) if self.broke else blocking.title if blocking else "Set-up failed",
-            words="test failed" if self.when == "call" and self.gate is None else "set-up error",
+            words="test failed" if self.gate is None and blocking is None else "set-up error",
             cause=cause,
             fix=blocking.action if blocking is not None else "",
             text=self.reason[-20000:],

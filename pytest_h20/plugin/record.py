@@ -18,6 +18,7 @@ from pytest_h20.core.errors import H20Error, StorageError
 from pytest_h20.core.verdict import Decision, GateName, Verdict
 from pytest_h20.plugin.outcome import Outcome, outcome_of
 from pytest_h20.plugin.suite import place_of, said_by_us
+from pytest_h20.report.model import SetupError
 from pytest_h20.report.run import RunFolder
 
 _TEST_ID = '<td class="col-testId">'
@@ -122,6 +123,9 @@ class Reporting:
         if data is None:
             if report.failed and report.when not in ("setup", "call", "teardown"):  # xdist's word for a worker that was lost
                 self.lost.append(report.nodeid)
+            elif report.failed and report.when == "teardown":  # pytest ends with 1: the record must not be green
+                text = _reason(report)[-20000:]
+                self.run.add(SetupError(test_id=report.nodeid, title="its tear-down broke", words="test failed", text=text))
             return
         outcome = Outcome.from_dict(data)
         self.outcomes.append(outcome)

@@ -221,6 +221,25 @@ def test_exit_status(tmp_path: Path, test: str, status: int, said: str) -> None:
     assert done.verdict["green"] is ("EVERY GATE HOLDS" in done.output)
 
 
+@pytest.mark.parametrize(
+    ("fixture", "said"),
+    [
+        ("raise RuntimeError('early')", "test failed: RuntimeError: early"),
+        ("yield\n    raise RuntimeError('late')", "test failed: its tear-down broke"),
+    ],
+    ids=["fixture", "tear-down"],
+)
+def test_what_breaks_around_a_test_of_theirs_is_theirs_and_leaves_nothing_green(tmp_path: Path, fixture: str, said: str) -> None:
+    theirs = f"import pytest\n@pytest.fixture\ndef own():\n    {fixture}\ndef test_theirs(own): pass\n"
+    write(tmp_path, test_it=theirs, test_gate=GATED + "def test_ours(inventory): pass\n")
+    done = pytest_in(tmp_path, *REHEARSAL, "test_it.py", "test_gate.py")
+    assert done.status == 1, done.output
+    assert {g["name"]: g["status"] for g in done.verdict["gates"]} == {"endpoint": "pass"}
+    assert (done.verdict["green"], done.verdict["accepted"]) == (False, False)
+    assert said in done.output
+    assert "set-up error" not in done.output
+
+
 def test_a_part_of_the_suite_is_green_but_no_acceptance(tmp_path: Path) -> None:
     write(tmp_path)
     done = pytest_in(tmp_path, *REHEARSAL, str(test_endpoint.__file__), "-k", "models")
