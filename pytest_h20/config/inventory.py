@@ -276,7 +276,9 @@ class Attach(_Model):
     url: str = Field(pattern=r"^https?://", description="for example http://10.63.65.207:8000")
     api_key_env: str | None = Field(None, description="name of the environment variable that holds the API key")
     nccl_logs: dict[str, str] = Field(
-        default_factory=dict, description="node: glob of its NCCL logs; those of processes that ended are left out"
+        default_factory=dict,
+        description="node: glob of its NCCL logs (`*`, `?`, `[...]`; braces and `~` are taken as they are); those of processes that ended "
+        "are left out",
     )
 
 

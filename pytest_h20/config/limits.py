@@ -398,6 +398,8 @@ def _json(text: str, source: str) -> object:
         return json.loads(text, object_pairs_hook=unique)
     except ValueError as error:
         raise UsageError(f"{source}: not valid JSON: {error}") from None
+    except RecursionError:
+        raise UsageError(f"{source}: not valid JSON: nested too deeply; limits are a few levels deep") from None
 
 
 def _explain(error: ValidationError, source: str) -> list[str]:

@@ -43,7 +43,7 @@ OPTIONS: tuple[Option, ...] = (
     ),
     Option("h20-run-dir", "Folder for run folders (default: h20-runs)", metavar="DIR"),
     Option("h20-attach", "Test the endpoint at URL that runs already; never starts or stops it", metavar="URL"),
-    Option("h20-plan", "Print every command and container for every node, touch nothing", kind="flag"),
+    Option("h20-plan", "Print what would be judged, which nodes can be reached, every command and container; change nothing", kind="flag"),
     Option("h20-replay", "Judge the recorded evidence of an earlier run again", metavar="RUN_DIR"),
     Option("h20-limits", "Limits file to use instead of the profile's", metavar="FILE"),
     Option("h20-keep", "Leave the cluster up at the end and print how to attach to it and how to remove it", kind="flag"),

@@ -1,4 +1,5 @@
-"""``--h20-plan``: every command and container for every node, printed; nothing is touched, no image is asked."""
+"""``--h20-plan``: what would be judged, and every command and container for every node, printed. Nodes are asked whether they can be
+reached; nothing is started or written there, and no image is asked."""
 
 from __future__ import annotations
 
@@ -13,6 +14,7 @@ from pytest_h20.core.errors import H20Error, UsageError
 from pytest_h20.core.setting import Setting
 from pytest_h20.engines import dialect_for
 from pytest_h20.engines.base import LaunchFacts
+from pytest_h20.run.forecast import judged, reached
 from pytest_h20.run.settings import build, label_of, redactor_of
 
 _TAG_VERSION = re.compile(r"[:@]v?(\d+\.\d+(?:\.\d+)?(?:[.-]?(?:post|rc)\d+)?)")
@@ -30,8 +32,8 @@ def version_of(target: Target) -> tuple[str, str]:
     )
 
 
-def render(target: Target, label: str) -> str:
-    """The plan of one target as text."""
+def render(target: Target, label: str) -> tuple[str, bool]:
+    """The plan of one target as text, and whether something of it is refused."""
     version, origin = version_of(target)
     dialect = dialect_for(target.engine, version, target.profile.mode)
     plan = dialect.plan(target.engine_profile(), target.node_plans())
@@ -49,7 +51,7 @@ def render(target: Target, label: str) -> str:
     lines += ["", f"# ready: {' then '.join(plan.ready.patterns)} in the output of {plan.ready.role} on {plan.ready.node},"]
     seconds = f"{target.profile.first_completion_timeout:g} s"
     lines.append(f"#   GET {plan.ready.health_path} = 200, the socket is our container's, one token within {seconds}")
-    return "\n".join(lines)
+    return "\n".join(lines), bool(refusals)
 
 
 def _waits(wait_for: str) -> list[str]:
@@ -60,14 +62,22 @@ def _waits(wait_for: str) -> list[str]:
 def main(settings: Mapping[str, Setting], change: Callable[[Inventory], Inventory]) -> int:
     """Print the plans of all targets, with the inventory as ``change`` (the hooks) leaves it.
 
-    0, or 4 (pytest's usage error) with one line on standard error.
+    0, or 4 (pytest's usage error): with one line on standard error, or when an engine would be refused before launch.
     """
     try:
         if not settings["h20_nodes"]:
             raise UsageError("--h20-plan needs --nodes=INVENTORY")
         session = build(settings, change=change)
         use(redactor_of(session.inventory))
-        print(shown("\n\n".join(render(t, label_of(t, session.targets)) for t in session.targets)))
+        plans = [render(t, label_of(t, session.targets)) for t in session.targets]
+        try:
+            head = [*judged(session), *reached(session)]
+        finally:
+            session.close()
+        print(shown("\n\n".join(["\n".join(head), *(text for text, _ in plans)])))
+        if any(refused for _, refused in plans):
+            print("ERROR: --h20-plan: an engine would be refused before launch: see REFUSED above", file=sys.stderr)
+            return 4
     except H20Error as error:
         print(shown(f"ERROR: {error}"), file=sys.stderr)
         return 4

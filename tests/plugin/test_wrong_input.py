@@ -101,3 +101,38 @@ def test_a_gate_that_does_not_exist(pytester: pytest.Pytester, inventory_file: P
     pytester.makepyfile("import pytest\n@pytest.mark.h20_gate('speed')\ndef test_it(): pass")
     text = _usage_error(pytester, "--nodes=cluster.yaml", "--engine=sglang", "test_a_gate_that_does_not_exist.py")
     assert "h20_gate('speed'): gates are environment, fabric" in text
+
+
+def _local(text: str) -> str:
+    """Both nodes on this machine, so that no address of somebody else is asked."""
+    return text.replace("  - name: node01\n", "  - name: node01\n    transport: local\n").replace(
+        "  - name: node02\n", "  - name: node02\n    transport: local\n"
+    )
+
+
+def test_a_plan_says_what_would_be_judged(pytester: pytest.Pytester, inventory_file: Path, inventory_text: str) -> None:
+    assert "kind: hardware" in inventory_text
+    loose = "\ngates: [environment, throughput]\nexpect: {unmeasured_ok: [environment.swap]}\n"
+    inventory_file.write_text(_local(inventory_text.partition("\nexpect:")[0]) + loose, encoding="utf-8")
+    done = pytester.runpytest_subprocess("--engine=sglang", f"--nodes={inventory_file.name}", "--h20-plan")
+    assert done.ret == pytest.ExitCode.OK, done.stderr.str()
+    text = done.stdout.str()
+    for said in (
+        "# gates: environment, throughput\n", "26 load cells, limits from ",
+        "in128-out128-c1: output_throughput at least 15.678 tok/s (blog)",
+        "# no acceptance: the inventory requires only the gates environment, throughput",
+        "# condition of an acceptance: may stay unmeasured: environment.swap",
+        "min at most (ready_timeout 1800 s); 26 cells about 69 min",
+        "x output tokens / output_throughput of the limits file", "# node01: reached", "# node02: reached",
+    ):  # fmt: skip
+        assert said in text, text[:3000]
+
+
+def test_a_plan_with_something_refused_ends_with_4(pytester: pytest.Pytester, inventory_file: Path, inventory_text: str) -> None:
+    flags = "        flags: {trust-remote-code: true, reasoning-parser: deepseek-r1, "
+    assert flags in inventory_text
+    inventory_file.write_text(_local(inventory_text).replace(flags, f"{flags}no-such-option: true, ", 1), encoding="utf-8")
+    done = pytester.runpytest_subprocess("--engine=sglang", f"--nodes={inventory_file.name}", "--h20-plan")
+    assert done.ret == pytest.ExitCode.USAGE_ERROR, done.stdout.str()[:2000]
+    assert "# REFUSED before launch: " in done.stdout.str()
+    assert "ERROR: --h20-plan: an engine would be refused before launch" in done.stderr.str()

@@ -1,0 +1,84 @@
+"""What ``--h20-plan`` says a run would judge, how long that would take, and which nodes can be reached."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+
+from pytest_h20.cluster.launch import Target
+from pytest_h20.config.cells import cells_of
+from pytest_h20.core.errors import H20Error
+from pytest_h20.core.verdict import Limit
+from pytest_h20.load.cells import Cell, requests_for
+from pytest_h20.nodes import Node
+from pytest_h20.run.settings import Session
+
+REACH_SECONDS = 10.0
+
+
+def judged(session: Session) -> Iterator[str]:
+    """Gates, cells with their limits and where those are from, and what keeps the run from being an acceptance. Comment lines."""
+    yield f"# gates: {', '.join(g.value for g in session.required)}"
+    for gate, why in session.left_out.items():
+        yield f"# not looked at: {gate.value}: {why}"
+    for label, target in zip(session.labels, session.targets, strict=True):
+        yield from _cells(session, label, target)
+    obstacles = [*session.cannot_accept, *([] if session.mode.can_accept else [session.mode.words])]
+    yield from (f"# no acceptance: {text}" for text in obstacles)
+    yield from (f"# condition of an acceptance: {text}" for text in session.conditions)
+    if not obstacles and not session.conditions:
+        yield "# an acceptance, if every gate holds: nothing stands in its way and nothing is left out"
+
+
+def _cells(session: Session, label: str, target: Target) -> Iterator[str]:
+    limits, source = session.limits_of(label), target.profile.limits
+    cells = cells_of(target.inventory.load_of(target.profile))
+    yield f"# {label}: {len(cells)} load cells, limits from {source or 'nowhere: the figures are only recorded'}"
+    for cell in cells:
+        found = limits.cell(cell.id) if limits is not None else {}
+        told = "; ".join(_limit(metric, limit) for metric, limit in found.items() if limit.kind != "info")
+        yield f"#   {cell.id}: {told or 'recorded, no limit'}"
+    yield f"# {label}: {minutes(session, label, target, cells)}"
+
+
+def _limit(metric: str, limit: Limit) -> str:
+    return f"{metric} {limit} ({limit.origin.kind})"
+
+
+def minutes(session: Session, label: str, target: Target, cells: list[Cell]) -> str:
+    """How long it would take, with what that is computed from: the time a start may take, and the tokens of each cell at the rate that
+    its limits file has for it. Cells without a figure are counted, not guessed."""
+    load, limits = target.inventory.load_of(target.profile), session.limits_of(label)
+    start = 0.0 if session.inventory.attach is not None else target.profile.ready_timeout
+    seconds, known = 0.0, 0
+    for cell in cells:
+        rate = limits.written(cell.id, "output_throughput") if limits is not None else None
+        if rate:
+            requests = max(load.min_requests, cell.concurrency) if load.min_requests else requests_for(cell, load.recipe)
+            seconds, known = seconds + requests * cell.output_len / rate, known + 1
+    first = f"a start takes {start / 60:.0f} min at most (ready_timeout {start:g} s)" if start else "nothing is started"
+    if not known:
+        return f"expected time: {first}; no limits file has a rate for its {len(cells)} cells, so their time is not known"
+    rest = f"; {len(cells) - known} cells have no rate there" if known < len(cells) else ""
+    return (
+        f"expected time: {first}; {known} cells about {seconds / 60:.0f} min (requests of recipe {load.recipe}"
+        + (f", {load.min_requests} at least," if load.min_requests else "")
+        + f" x output tokens / output_throughput of the limits file){rest}"
+    )
+
+
+def reached(session: Session) -> list[str]:
+    """One line per node: whether a command can be run there. Nothing is changed on it."""
+    if session.rehearsal is not None:
+        return ["# nodes: the embedded stand-in, nothing to reach"]
+
+    def one(node: Node) -> str:
+        try:
+            rc = node.run("true", timeout=REACH_SECONDS).rc
+        except H20Error as error:
+            return f"NOT reached: {' '.join(str(error).split())}"
+        return "reached" if rc == 0 else f"reached, but `true` ended with {rc}"
+
+    nodes = session.nodes
+    with ThreadPoolExecutor(max_workers=max(1, len(nodes))) as pool:
+        return [f"# {name}: {said}" for name, said in zip(nodes, pool.map(one, nodes.values()), strict=True)]
