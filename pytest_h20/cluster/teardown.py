@@ -12,7 +12,7 @@ from pytest_h20.cluster import labels, regular
 from pytest_h20.cluster.journal import Journal
 from pytest_h20.cluster.launch import STOP_EXECS
 from pytest_h20.cluster.ledger import DEAD_AFTER_S, Entry, containers_of, end_processes, entries, files, forget, ledger_of
-from pytest_h20.core.errors import H20Error
+from pytest_h20.core.errors import H20Error, StorageError
 from pytest_h20.nodes import ContainerInfo, Node
 from pytest_h20.nodes.recording import unrecorded
 
@@ -110,6 +110,12 @@ def tried_again(earlier: Down, now: Down) -> Down:
     return Down(tuple(known.values()), now.left, tuple(dict.fromkeys((*earlier.collected, *now.collected))))
 
 
+def _unwritten(error: OSError) -> str:
+    if isinstance(error, StorageError):  # it says so itself, and what to do: that is told where the run ends
+        return str(error).split(";", 1)[0]
+    return f"{error.filename or 'the run folder'} cannot be written: {error.strerror or error}"
+
+
 class _Quiet:
     """A journal that never keeps a tear-down from going on: the first thing it could not write is remembered."""
 
@@ -122,14 +128,14 @@ class _Quiet:
         try:
             self._journal.event(kind, **data)
         except OSError as error:
-            self.problem = self.problem or f"{error.filename or 'the run folder'} cannot be written: {error.strerror or error}"
+            self.problem = self.problem or _unwritten(error)
 
     def evidence(self, name: str, data: bytes | str) -> str:
         """Keep a file; empty when it could not be kept."""
         try:
             return self._journal.evidence(name, data)
         except OSError as error:
-            self.problem = self.problem or f"{error.filename or 'the run folder'} cannot be written: {error.strerror or error}"
+            self.problem = self.problem or _unwritten(error)
             return ""
 
 

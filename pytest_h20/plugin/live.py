@@ -20,7 +20,7 @@ from pytest_h20.cluster.bringup import new_run_id
 from pytest_h20.cluster.shared import FailedElsewhere
 from pytest_h20.config.inventory import Inventory, with_limits
 from pytest_h20.core import door
-from pytest_h20.core.errors import H20Error, UsageError
+from pytest_h20.core.errors import H20Error, StorageError, UsageError
 from pytest_h20.core.setting import Setting
 from pytest_h20.core.verdict import Decision, GateName, Status, Verdict
 from pytest_h20.plugin.outcome import not_measured
@@ -350,9 +350,10 @@ class ActivePlugin:
             self.reporting.finished = True
             self.session.close()
             left = "; ".join(v.reason for v in verdicts if v.check == "bringup.nothing_left" and v.status is not Status.PASS)
+            why = str(error) if isinstance(error, StorageError) else f"{self.session.run.path} cannot be written: {error.strerror or error}"
             pytest.exit(
-                f"h20: {self.session.run.path} cannot be written: {error.strerror or error}; nothing is decided. "
-                + (f"Not everything was taken down: {left}" if left else "What was started was taken down"),
+                f"h20: {why}; nothing is decided. "
+                + (f"The tear-down says: {left}" if left else "What was started was taken down"),
                 returncode=pytest.ExitCode.TESTS_FAILED,
             )
         self.session.close()
