@@ -147,36 +147,78 @@ class Sglang:
     def figures(self) -> dict[str, float]:
         row = json.loads((self.directory / "out.jsonl").read_text().splitlines()[-1])
         cpu = json.loads((self.directory / "cpu.json").read_text())["cpu_s"]
-        return {"ttft": row["mean_ttft_ms"] / 1e3, "tpot": row["mean_tpot_ms"] / 1e3, "cpu": cpu,
-                "throughput": row["output_throughput"], "tokens": row["total_output_tokens"]}  # fmt: skip
+        return {
+            "ttft": row["mean_ttft_ms"] / 1e3,
+            "tpot": row["mean_tpot_ms"] / 1e3,
+            "cpu": cpu,
+            "throughput": row["output_throughput"],
+            "tokens": row["total_output_tokens"],
+        }
 
     def _asked(self, url: str, streams: int, output: int) -> list[str]:
         host, _, port = url.removeprefix("http://").partition(":")
         out = self.directory / "out.jsonl"
         for name in (out, self.directory / "cpu.json"):
             name.unlink(missing_ok=True)
-        return ["--backend", "sglang", "--host", host, "--port", port, "--model", "reference",
-                "--random-input-len", str(INPUT), "--random-output-len", str(output), "--random-range-ratio", "1.0",
-                "--num-prompts", str(streams), "--max-concurrency", str(streams), "--warmup-requests", "0",
-                "--disable-tqdm", "--output-file", str(out)]  # fmt: skip
+        return [
+            "--backend",
+            "sglang",
+            "--host",
+            host,
+            "--port",
+            port,
+            "--model",
+            "reference",
+            "--random-input-len",
+            str(INPUT),
+            "--random-output-len",
+            str(output),
+            "--random-range-ratio",
+            "1.0",
+            "--num-prompts",
+            str(streams),
+            "--max-concurrency",
+            str(streams),
+            "--warmup-requests",
+            "0",
+            "--disable-tqdm",
+            "--output-file",
+            str(out),
+        ]
 
 
 class BenchServing(Sglang):
     """The Python client."""
 
     def command(self, url: str, streams: int, output: int) -> list[str]:
-        return [str(self.python), str(self.directory / "driver.py"), str(self.directory / "cpu.json"),
-                *self._asked(url, streams, output),
-                "--dataset-name", "random", "--dataset-path", str(self.directory / "sharegpt.json")]  # fmt: skip
+        return [
+            str(self.python),
+            str(self.directory / "driver.py"),
+            str(self.directory / "cpu.json"),
+            *self._asked(url, streams, output),
+            "--dataset-name",
+            "random",
+            "--dataset-path",
+            str(self.directory / "sharegpt.json"),
+        ]
 
 
 class RustClient(Sglang):
     """The Rust client, with as many worker threads as it takes by itself. Prompts are token ids, as ours."""
 
     def command(self, url: str, streams: int, output: int) -> list[str]:
-        return [str(self.python), str(self.directory / "rust_driver.py"), str(self.directory / "cpu.json"),
-                *self._asked(url, streams, output), "--dataset-name", "random-ids", "--tokenize-prompt",
-                "--vocab-size", "32000", "--disable-retokenize"]  # fmt: skip
+        return [
+            str(self.python),
+            str(self.directory / "rust_driver.py"),
+            str(self.directory / "cpu.json"),
+            *self._asked(url, streams, output),
+            "--dataset-name",
+            "random-ids",
+            "--tokenize-prompt",
+            "--vocab-size",
+            "32000",
+            "--disable-retokenize",
+        ]
 
 
 class Ours:
@@ -188,15 +230,46 @@ class Ours:
     def command(self, url: str, streams: int, output: int) -> list[str]:
         self.out.unlink(missing_ok=True)
         stamps = [] if self.kernel else ["--user-stamps"]
-        return [sys.executable, "-m", "pytest_h20.load.cli", "--url", url, "--dialect", self.dialect, "--model", "reference",
-                "--vocab-size", "32000", "--concurrency", str(streams), "--requests", str(streams),
-                "--input", str(INPUT), "--output", str(output), "--warmup", "0", "--no-selfcheck", "--quiet",
-                "--processes", str(self.processes), "--json", str(self.out), *stamps]  # fmt: skip
+        return [
+            sys.executable,
+            "-m",
+            "pytest_h20.load.cli",
+            "--url",
+            url,
+            "--dialect",
+            self.dialect,
+            "--model",
+            "reference",
+            "--vocab-size",
+            "32000",
+            "--concurrency",
+            str(streams),
+            "--requests",
+            str(streams),
+            "--input",
+            str(INPUT),
+            "--output",
+            str(output),
+            "--warmup",
+            "0",
+            "--no-selfcheck",
+            "--quiet",
+            "--processes",
+            str(self.processes),
+            "--json",
+            str(self.out),
+            *stamps,
+        ]
 
     def figures(self) -> dict[str, float]:
         row = json.loads(self.out.read_text())["results"][0]
-        return {"ttft": row["ttft"]["mean"] / 1e3, "tpot": row["tpot"]["mean"] / 1e3, "cpu": row["client"]["cpu_s"],
-                "throughput": row["whole"]["output_tokens_per_s"], "tokens": row["tokens"]["output"]}  # fmt: skip
+        return {
+            "ttft": row["ttft"]["mean"] / 1e3,
+            "tpot": row["tpot"]["mean"] / 1e3,
+            "cpu": row["client"]["cpu_s"],
+            "throughput": row["whole"]["output_tokens_per_s"],
+            "tokens": row["tokens"]["output"],
+        }
 
 
 def measure(name: str, client: BenchServing | RustClient | Ours, server: ReferenceProcess, streams: int, output: int) -> Run:
@@ -264,8 +337,11 @@ def search(client: Ours, server: ReferenceProcess, streams: int, limit: float = 
         run = measure("ours", client, server, streams, output)
         worst = max(abs(run.ttft), abs(run.tpot), abs(run.throughput))
         wanted = streams / tpot
-        print(f"  asked {wanted:9,.0f} tok/s, sent {run.tokens_per_s:9,.0f}, worst error {100 * worst:.2f} %, "
-              f"CPU {run.cpu_per_1000:.4f} s per 1,000", flush=True)  # fmt: skip
+        print(
+            f"  asked {wanted:9,.0f} tok/s, sent {run.tokens_per_s:9,.0f}, worst error {100 * worst:.2f} %, "
+            f"CPU {run.cpu_per_1000:.4f} s per 1,000",
+            flush=True,
+        )
         if worst > limit:
             break
         if best is None or run.tokens_per_s > best.tokens_per_s:
@@ -285,8 +361,9 @@ def main() -> int:
     parser.add_argument("--ttft", type=float, default=0.2)
     parser.add_argument("--tpot", type=float, default=0.02)
     parser.add_argument("--runs", type=int, default=1, help="per client and size, in rotation; medians are printed")
-    parser.add_argument("--dialect", choices=("sglang", "vllm", "chat"), default="sglang",
-                        help="of our client; bench_serving speaks /generate")
+    parser.add_argument(
+        "--dialect", choices=("sglang", "vllm", "chat"), default="sglang", help="of our client; bench_serving speaks /generate"
+    )
     parser.add_argument("--processes", type=int, default=1)
     parser.add_argument("--user-stamps", action="store_true", help="stamp at read instead of by the kernel")
     parser.add_argument("--ours-only", action="store_true")
@@ -308,8 +385,11 @@ def main() -> int:
             else:
                 print(f"the wheel of {SGLANG} for this Python has no Rust client: left out")
         load, cores = os.getloadavg()[0], os.cpu_count()
-        print(f"load average {load:.2f} on {cores} cores; dialect {options.dialect}, true TTFT {1e3 * options.ttft:g} ms, "
-              f"TPOT {1e3 * options.tpot:g} ms, {options.output} tokens", flush=True)  # fmt: skip
+        print(
+            f"load average {load:.2f} on {cores} cores; dialect {options.dialect}, true TTFT {1e3 * options.ttft:g} ms, "
+            f"TPOT {1e3 * options.tpot:g} ms, {options.output} tokens",
+            flush=True,
+        )
         table: list[Run] = []
         with ReferenceProcess(ReferenceConfig(ttft=options.ttft, tpot=options.tpot)) as server:
             if options.search:

@@ -95,9 +95,7 @@ def main(argv: Sequence[str]) -> int:
         large = peak_mib()
         judge_job([evidence])
         began = time.perf_counter()
-        counted = subprocess.run(
-            ["grep", "-c", "via NET", str(log)], capture_output=True, text=True, env={"LC_ALL": "C"}, check=True
-        )
+        counted = subprocess.run(["grep", "-c", "via NET", str(log)], capture_output=True, text=True, env={"LC_ALL": "C"}, check=True)
         grep = time.perf_counter() - began
     finally:
         shutil.rmtree(folder)

@@ -34,9 +34,7 @@ class _Containers:
 
     def run(self, spec: ContainerSpec, timeout: float = 120.0) -> CommandResult:
         self.node.wait()
-        return CommandResult(
-            self.node.name, "docker run", 0, standin.answer(self.node.machine, spec.argv[-1], inside=True), "", 0.0
-        )
+        return CommandResult(self.node.name, "docker run", 0, standin.answer(self.node.machine, spec.argv[-1], inside=True), "", 0.0)
 
 
 @dataclass
@@ -69,9 +67,7 @@ def _inventory(count: int) -> Inventory:
             address=f"10.63.{i // 200}.{i % 200 + 1}",
             control_interface="xgbe0",
             gid_index=3,
-            rails=tuple(
-                Rail(hca=f"mlx5_{r}", interface=f"xgbe{r}", address=f"33.{r}.{i // 200}.{i % 200 + 1}") for r in range(1, 9)
-            ),
+            rails=tuple(Rail(hca=f"mlx5_{r}", interface=f"xgbe{r}", address=f"33.{r}.{i // 200}.{i % 200 + 1}") for r in range(1, 9)),
         )
         for i in range(count)
     )

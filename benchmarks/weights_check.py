@@ -36,9 +36,7 @@ def fast(folder: Path) -> float:
     times = []
     for _ in range(3):
         start = time.perf_counter()
-        out = subprocess.run(
-            [sys.executable, _agent(folder), "fast", model, "163"], capture_output=True, text=True, check=True
-        ).stdout
+        out = subprocess.run([sys.executable, _agent(folder), "fast", model, "163"], capture_output=True, text=True, check=True).stdout
         times.append(time.perf_counter() - start)
         facts = parse_fast(out)
         assert (facts.data_bytes, len(facts.shards), facts.shapes.count) == (688574839360, 163, 0)
@@ -94,9 +92,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     for name, t in best.items():
         print(f"{name:<24} {t:6.2f} s  {size / t / 1e9:5.2f} GB/s")
     serial, side_by_side, ours = best.values()
-    print(
-        f"agent / xargs: {ours / side_by_side:.2f} (limit 1.10)   sha256sum / agent: {serial / ours:.2f} (limit 1.80 on two cores)"
-    )
+    print(f"agent / xargs: {ours / side_by_side:.2f} (limit 1.10)   sha256sum / agent: {serial / ours:.2f} (limit 1.80 on two cores)")
     return int(seconds > 2 or ours > 1.1 * side_by_side or (options.jobs > 1 and serial < 1.8 * ours))
 
 

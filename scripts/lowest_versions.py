@@ -1,6 +1,6 @@
 """Prints what pip needs to install the lowest versions that pyproject.toml promises: one ``name==version`` per runtime dependency.
 
-    python scripts/lowest_versions.py > lowest.txt && pip install -c lowest.txt .
+python scripts/lowest_versions.py > lowest.txt && pip install -c lowest.txt .
 """
 
 from __future__ import annotations

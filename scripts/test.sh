@@ -34,6 +34,7 @@ fi
 
 step "Lint and types"
 ruff check .
+ruff format --check .
 mypy
 
 # A promise that nothing holds to is none: the lowest versions of pyproject.toml in a venv of their own, inert and in a short rehearsal.

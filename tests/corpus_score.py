@@ -16,9 +16,18 @@ from typing import Any
 from pytest_h20.nccl import judge_job, labels, parse_log
 
 KEYS = (
-    "transport", "gdr", "roce", "hcas", "oob_interface", "oob_address", "errors", "nranks", "nnodes", "network_selected",
+    "transport",
+    "gdr",
+    "roce",
+    "hcas",
+    "oob_interface",
+    "oob_address",
+    "errors",
+    "nranks",
+    "nnodes",
+    "network_selected",
     "confirmed_by_channels",
-)  # fmt: skip
+)
 GOAL = 0.98  # of transport and gdr
 
 

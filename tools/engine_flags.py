@@ -153,9 +153,7 @@ def _annotated(call_fields: list[ast.AnnAssign]) -> Iterator[tuple[list[str], st
                 aliases = [text for item in keyword.value.elts if (text := _text(item))]
             elif keyword.arg == "action":
                 action = ast.unparse(keyword.value)
-                kind = (
-                    "negatable" if "BooleanOptional" in action else "switch" if "store_" in action or "NoValue" in action else kind
-                )
+                kind = "negatable" if "BooleanOptional" in action else "switch" if "store_" in action or "NoValue" in action else kind
         if not skip:
             yield [name, *aliases], kind
 

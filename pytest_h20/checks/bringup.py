@@ -99,9 +99,7 @@ def alive(cluster: ClusterState, nodes: Mapping[str, Node]) -> list[Verdict]:
                 status,
                 Limit(kind="equal", value="running", origin=Origin(kind="protocol", detail="a rank that ended takes no part")),
                 subject=f"{role.node} {role.role}",
-                reason=""
-                if info is None
-                else f"exit code {info.exit_code}" + (", killed for memory" if info.oom_killed else ""),
+                reason="" if info is None else f"exit code {info.exit_code}" + (", killed for memory" if info.oom_killed else ""),
                 action=f"read the end of the log of {role.role} in the run folder (evidence/nodes/{role.node}/)",
             )
         )
@@ -113,10 +111,7 @@ def same_versions(facts: GatheredFacts, cluster: ClusterState) -> Verdict:
     title = TITLES["bringup.same_versions"]
     if cluster.attached and not cluster.roles:
         return _attached("bringup.same_versions", title, cluster)
-    found = {
-        node: {k: v for k, v in versions.__dict__.items() if isinstance(v, str)}
-        for node, versions in facts.images.versions.items()
-    }
+    found = {node: {k: v for k, v in versions.__dict__.items() if isinstance(v, str)} for node, versions in facts.images.versions.items()}
     names = sorted({name for held in found.values() for name in held})
     differing = [n for n in names if len({held.get(n) for held in found.values()}) > 1]
     told = "; ".join(f"{n}: " + ", ".join(f"{node} {held.get(n, 'absent')}" for node, held in found.items()) for n in differing)

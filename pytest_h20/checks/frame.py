@@ -74,9 +74,7 @@ class Say:
             looked_at=of,
         )
 
-    def _plain(
-        self, status: Status, measured: JsonValue, reason: str, action: str, details: Mapping[str, JsonValue] | None
-    ) -> Verdict:
+    def _plain(self, status: Status, measured: JsonValue, reason: str, action: str, details: Mapping[str, JsonValue] | None) -> Verdict:
         return Verdict(
             check=self.check,
             title=self.title,
@@ -89,9 +87,7 @@ class Say:
             details=dict(details or {}),
         )
 
-    def warn(
-        self, measured: JsonValue, reason: str, *, action: str = "", details: Mapping[str, JsonValue] | None = None
-    ) -> Verdict:
+    def warn(self, measured: JsonValue, reason: str, *, action: str = "", details: Mapping[str, JsonValue] | None = None) -> Verdict:
         """Worth knowing, does not stop the gate."""
         return self._plain(Status.WARN, measured, reason, action or self.action, details)
 

@@ -24,9 +24,7 @@ def judge_cell(cell: Cell, limits: LimitFile, *, evidence: tuple[str, ...] = ())
     return [judge_figure(cell, metric, limit, limits, evidence=evidence) for metric, limit in found.items()]
 
 
-def judge_figure(
-    cell: Cell, metric: str, limit: Limit, limits: LimitFile | None = None, *, evidence: tuple[str, ...] = ()
-) -> Verdict:
+def judge_figure(cell: Cell, metric: str, limit: Limit, limits: LimitFile | None = None, *, evidence: tuple[str, ...] = ()) -> Verdict:
     """Hold one figure of a cell against its limit; with its noise when ``limits`` has a calibrated value for it.
 
     A figure that would hold had the rehearsal's own machine kept its time could not be measured: that machine is not what is judged.
@@ -65,9 +63,7 @@ def _held(cell: Cell, metric: str, limit: Limit, limits: LimitFile | None, evide
     if baseline is None or measured is None or limit.kind not in ("min", "max"):
         return verdict
     windows = cell.windows if metric == "output_throughput" else ()
-    seen = judge_change(
-        estimate(measured, windows, cell.intervals.get(metric)), baseline, higher_is_better=higher_is_better(metric)
-    )
+    seen = judge_change(estimate(measured, windows, cell.intervals.get(metric)), baseline, higher_is_better=higher_is_better(metric))
     return verdict.model_copy(
         update={
             "status": seen.status,

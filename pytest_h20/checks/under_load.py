@@ -42,10 +42,27 @@ ALL_TEXTS = 0.9
 EXAMPLES = 5
 
 _ASKED = (
-    "arith-add", "arith-mul-big", "arith-sub", "arith-div", "arith-power", "arith-root", "arith-factorial", "arith-sum",
-    "compare-max", "unit-hours", "unit-km", "unit-days", "unit-gram", "unit-gib", "unit-hex", "arith-zh-sub", "word-speed",
-    "sequence-prime", "arith-lcm", "unit-celsius",
-)  # fmt: skip
+    "arith-add",
+    "arith-mul-big",
+    "arith-sub",
+    "arith-div",
+    "arith-power",
+    "arith-root",
+    "arith-factorial",
+    "arith-sum",
+    "compare-max",
+    "unit-hours",
+    "unit-km",
+    "unit-days",
+    "unit-gram",
+    "unit-gib",
+    "unit-hex",
+    "arith-zh-sub",
+    "word-speed",
+    "sequence-prime",
+    "arith-lcm",
+    "unit-celsius",
+)
 """Questions of the shipped set that have one number for an answer, which no other one has, and need no thinking."""
 
 _WORDS = ("maple", "river", "stone", "amber", "cloud", "tiger", "piano", "lemon", "field", "north", "olive", "robin", "candle", "violet")
@@ -222,15 +239,21 @@ class Say:
         """A count among ``n`` against the most that is allowed; what was seen is in the details."""
         shown: dict[str, JsonValue] = {k: v for k, v in seen.model_dump(mode="json").items() if v}
         return judge(
-            check, title, measured, limit, subject=self.subject, reason=reason, action=action, evidence=self.evidence,
-            details={**shown, "said": reason}, looked_at=n,
-        )  # fmt: skip
+            check,
+            title,
+            measured,
+            limit,
+            subject=self.subject,
+            reason=reason,
+            action=action,
+            evidence=self.evidence,
+            details={**shown, "said": reason},
+            looked_at=n,
+        )
 
     def plain(self, status: Status, check: str, title: str, reason: str, action: str = "") -> Verdict:
         """A verdict without a figure."""
-        return Verdict(
-            check=check, status=status, title=title, subject=self.subject, reason=reason, action=action, evidence=self.evidence
-        )
+        return Verdict(check=check, status=status, title=title, subject=self.subject, reason=reason, action=action, evidence=self.evidence)
 
 
 ANSWERS = "throughput.answers"
@@ -335,9 +358,7 @@ def _text(say: Say, found: Canaries) -> Verdict:
 def _texts(found: Canaries) -> str:
     if not found.texts:
         return "the text of the ordinary load was not seen"
-    return (
-        f"of {found.texts} answers to random ids {found.texts_empty} have no text and {found.texts_one_token} are one token for ever"
-    )
+    return f"of {found.texts} answers to random ids {found.texts_empty} have no text and {found.texts_one_token} are one token for ever"
 
 
 def ordinary_text(found: Canaries) -> str:
@@ -360,17 +381,27 @@ def after_load(say: Say, before: Score | None, now: Score, lowest: Limit, cells:
     failed = [g for g in now.grades if g.finish == "error"]
     if failed:
         return say.plain(
-            Status.UNKNOWN, AFTER, AFTER_TITLE, f"{len(failed)} of {now.n} requests failed after the load, the first: {failed[0].why}",
+            Status.UNKNOWN,
+            AFTER,
+            AFTER_TITLE,
+            f"{len(failed)} of {now.n} requests failed after the load, the first: {failed[0].why}",
             "the engine does not answer any more as it did: see its log",
-        )  # fmt: skip
+        )
     low, _ = now.interval
     action = "the load has spoilt the engine: start it anew, ask again, and find the cell after which the answers change"
     wrong = "; ".join(f"{g.id}: {g.why}" for g in now.grades if not g.right)
     verdict = judge(
-        AFTER, AFTER_TITLE, round(low, 4), lowest, subject=say.subject, reason=f"{told}, {now.cut} cut while thinking; {wrong[:300]}",
-        action=action, details={"said": told, "right": now.right, "n": now.n, "cut": now.cut}, evidence=say.evidence,
+        AFTER,
+        AFTER_TITLE,
+        round(low, 4),
+        lowest,
+        subject=say.subject,
+        reason=f"{told}, {now.cut} cut while thinking; {wrong[:300]}",
+        action=action,
+        details={"said": told, "right": now.right, "n": now.n, "cut": now.cut},
+        evidence=say.evidence,
         looked_at=now.n,
-    )  # fmt: skip
+    )
     if before is None or not before.n or verdict.status is not Status.PASS:
         return verdict
     changed = compare(before, now)

@@ -43,9 +43,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("old", metavar="OLD", help=f"run folder, RUN@ENGINE, or {LAST}")
     parser.add_argument("new", metavar="NEW", nargs="?", help="run folder or RUN@ENGINE")
     parser.add_argument("--html", metavar="FILE", help="also write a page")
-    parser.add_argument(
-        "--spread", metavar="PERCENT", type=float, help="run-to-run spread of your cluster in percent (from a calibration)"
-    )
+    parser.add_argument("--spread", metavar="PERCENT", type=float, help="run-to-run spread of your cluster in percent (from a calibration)")
     parser.add_argument(
         "--fail-on-drop",
         action="store_true",

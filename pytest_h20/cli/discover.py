@@ -21,9 +21,7 @@ if TYPE_CHECKING:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m pytest_h20 discover", description=__doc__)
-    parser.add_argument(
-        "hosts", nargs="+", metavar="HOST", help="[user@]address[:port]; the first one becomes the head; 'local' is here"
-    )
+    parser.add_argument("hosts", nargs="+", metavar="HOST", help="[user@]address[:port]; the first one becomes the head; 'local' is here")
     parser.add_argument("--user", help="log in as (default: ~/.ssh/config)")
     parser.add_argument("--port", type=int, help="SSH port")
     parser.add_argument("--key", help="private key file")

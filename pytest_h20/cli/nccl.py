@@ -92,9 +92,22 @@ def summary(name: str, evidence: LogEvidence, job: Job) -> dict[str, Any]:
     """One JSON object for one file: the corpus' label keys, then the judgement."""
     full = job.to_dict()
     more = (
-        "verdict", "reason", "missing", "advice", "nodes", "hcas_used", "nccl_versions", "oob", "bootstrap", "env", "gid_indexes",
-        "networks", "completed", "collective", "damaged",
-    )  # fmt: skip
+        "verdict",
+        "reason",
+        "missing",
+        "advice",
+        "nodes",
+        "hcas_used",
+        "nccl_versions",
+        "oob",
+        "bootstrap",
+        "env",
+        "gid_indexes",
+        "networks",
+        "completed",
+        "collective",
+        "damaged",
+    )
     return {
         "file": name,
         **labels(evidence, job),
@@ -104,10 +117,12 @@ def summary(name: str, evidence: LogEvidence, job: Job) -> dict[str, Any]:
         "failures": [e.to_dict() for e in job.errors],
         "communicators": [c.to_dict() for c in job.communicators],
         "channel_lines": {
-            "inter_node": len(job.inter_node_channels), "intra_node": len(job.intra_node_channels),
-            "unplaced": len(job.unplaced_channels), "one_sided": len(job.one_sided),
+            "inter_node": len(job.inter_node_channels),
+            "intra_node": len(job.intra_node_channels),
+            "unplaced": len(job.unplaced_channels),
+            "one_sided": len(job.one_sided),
         },
-    }  # fmt: skip
+    }
 
 
 def explain(job: Job, evidences: Sequence[LogEvidence]) -> str:
@@ -143,9 +158,7 @@ def explain(job: Job, evidences: Sequence[LogEvidence]) -> str:
         if len(fatal) > 8:
             out.append(f"    and {len(fatal) - 8} more")
     if job.one_sided:
-        out.append(
-            f"  seen on one side only: {len(job.one_sided)} links, first {job.one_sided[0].text()} ({job.one_sided[0].where})"
-        )
+        out.append(f"  seen on one side only: {len(job.one_sided)} links, first {job.one_sided[0].text()} ({job.one_sided[0].where})")
     if job.missing:
         out.append("  missing for proof:")
         out += [f"    - {item}" for item in job.missing[:8]]

@@ -326,9 +326,7 @@ def ledger_of(node: Node) -> Ledger:
 class LedgerNode:
     """A ``Node`` around another one that writes down what it starts, before it starts it; the rest is the inner node's."""
 
-    def __init__(
-        self, inner: Node, ledger: Ledger, launching: Callable[[], AbstractContextManager[None]], mark: bool = True
-    ) -> None:
+    def __init__(self, inner: Node, ledger: Ledger, launching: Callable[[], AbstractContextManager[None]], mark: bool = True) -> None:
         self.inner, self.ledger = inner, ledger
         self._launching = launching
         self._mark = mark

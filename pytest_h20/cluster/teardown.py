@@ -203,9 +203,7 @@ def leftovers(nodes: Mapping[str, Node], base: str, not_run: str = "") -> list[L
     return found
 
 
-def reap(
-    nodes: Mapping[str, Node], base: str, say: Callable[[str], None], run: str = "", kept: bool = False, dry: bool = False
-) -> int:
+def reap(nodes: Mapping[str, Node], base: str, say: Callable[[str], None], run: str = "", kept: bool = False, dry: bool = False) -> int:
     """Remove what dead runs left on these nodes. Returns how many things could not be removed.
 
     A run that lives is never touched. One that was kept goes when it is named (``run``), or with ``kept``.

@@ -29,9 +29,7 @@ class Expect(BaseModel):
     transparent_hugepages: tuple[str, ...] | None = Field(None, description="accepted settings, e.g. ['madvise', 'always']")
     swap_used_max_mib: Count | None = Field(None, description="swap in use, at most, MiB")
     timezone: str | None = Field(None, description="UTC offset of the node, e.g. '+0800'")
-    clock_skew_max_s: Positive = Field(
-        1.0, description="clocks of two nodes may differ by this many seconds (no engine needs less)"
-    )
+    clock_skew_max_s: Positive = Field(1.0, description="clocks of two nodes may differ by this many seconds (no engine needs less)")
     clock_to_us_max_s: Positive = Field(60.0, description="a node's clock may differ from ours by this many seconds")
 
     # Driver and GPUs
@@ -45,9 +43,7 @@ class Expect(BaseModel):
     gpu_idle_max_mib: Count = Field(1024, description="memory in use per GPU before the engine starts, at most, MiB")
     gpu_ecc: bool | None = Field(None, description="ECC on")
     gpu_persistence: bool | None = Field(None, description="persistence mode on")
-    gpu_power_limit_w: Positive | None = Field(
-        None, description="power limit per GPU, W; default: the card's own default limit"
-    )
+    gpu_power_limit_w: Positive | None = Field(None, description="power limit per GPU, W; default: the card's own default limit")
     gpu_clock_mhz: Count | None = Field(None, description="application clock of the SMs, MHz; default: the card's maximum")
     gpu_temperature_max_c: Count | None = Field(None, description="GPU temperature before the run, at most, degrees C")
     gpu_temperature_spread_c: Count | None = Field(None, description="hottest less coldest GPU of a node, at most, degrees C")
@@ -68,15 +64,9 @@ class Expect(BaseModel):
     nccl_version: str | None = Field(None, description="version of NCCL in the image begins with this")
     cuda_runtime: str | None = Field(None, description="CUDA version torch in the image was built with begins with this")
     memlock_unlimited: bool = Field(True, description="the container must be able to lock any amount of memory (RDMA needs it)")
-    nofile_min: Count | None = Field(
-        None, description="open files in the container, at least; default: what the profile asks for"
-    )
-    stack_min_kib: Count | None = Field(
-        None, description="stack in the container, at least, KiB; default: what the profile asks for"
-    )
-    shm_min_gib: Positive | None = Field(
-        None, description="/dev/shm in the container, at least, GiB; default: the profile's shm_size"
-    )
+    nofile_min: Count | None = Field(None, description="open files in the container, at least; default: what the profile asks for")
+    stack_min_kib: Count | None = Field(None, description="stack in the container, at least, KiB; default: what the profile asks for")
+    shm_min_gib: Positive | None = Field(None, description="/dev/shm in the container, at least, GiB; default: the profile's shm_size")
 
     # Network
     mtu: Count | None = Field(None, description="MTU of the control interface")
@@ -85,9 +75,7 @@ class Expect(BaseModel):
     hostname_resolves: bool | None = Field(None, description="true: the host name must resolve to the engine's address")
 
     # Fabric
-    rail_rate_gbps: Positive | None = Field(
-        None, description="line rate of every rail, Gbit/s (a rail's own rate_gbps goes first)"
-    )
+    rail_rate_gbps: Positive | None = Field(None, description="line rate of every rail, Gbit/s (a rail's own rate_gbps goes first)")
     rail_width: Count | None = Field(None, description="lanes of every rail's port, e.g. 4")
     rail_mtu: Count | None = Field(None, description="MTU of every rail's net device, e.g. 4200 or 9000")
     firmware: str | None = Field(None, description="firmware of every rail's HCA begins with this")
@@ -99,18 +87,12 @@ class Expect(BaseModel):
     link_down_max_per_day: Count = Field(0, description="link-down events per rail in the last 24 hours, at most")
     qos_trust: str | None = Field(None, description="QoS trust state of every rail, 'dscp' or 'pcp'")
     pfc: str | None = Field(None, description="PFC per priority as mlnx_qos prints it, e.g. '0 0 0 1 0 0 0 0'")
-    ib_write_bw: bool | None = Field(
-        None, description="true: must be measured; false: never run; default: run where it is installed"
-    )
+    ib_write_bw: bool | None = Field(None, description="true: must be measured; false: never run; default: run where it is installed")
     ib_write_bw_min: float = Field(
         0.9, gt=0, le=1, description="ib_write_bw, at least this part of the line rate (64 KiB messages, best of 3)"
     )
-    all_reduce: bool | None = Field(
-        None, description="true: must be measured; false: never run; default: run where the tools are"
-    )
-    all_reduce_image: str | None = Field(
-        None, description="image with mpirun and all_reduce_perf; default: the engine's own torch"
-    )
+    all_reduce: bool | None = Field(None, description="true: must be measured; false: never run; default: run where the tools are")
+    all_reduce_image: str | None = Field(None, description="image with mpirun and all_reduce_perf; default: the engine's own torch")
     all_reduce_busbw_min: Positive | None = Field(
         None, description="all-reduce bus bandwidth at the largest size, GB/s; default: 24 per 200 Gbit/s of rail, together"
     )

@@ -346,9 +346,7 @@ class Inventory(_Model):
             for profile, spec in section.profiles.items():
                 unknown = [n for n in spec.nodes or () if n not in names]
                 if unknown:
-                    problems.append(
-                        f"engines.{engine}.profiles.{profile}.nodes: {unknown[0]!r} is not a node; nodes are {sorted(names)}"
-                    )
+                    problems.append(f"engines.{engine}.profiles.{profile}.nodes: {unknown[0]!r} is not a node; nodes are {sorted(names)}")
         with_rails = [n for n in self.nodes if n.rails]
         if with_rails:
             most = max(len(n.rails) for n in self.nodes)
@@ -385,9 +383,7 @@ class Inventory(_Model):
             raise UsageError(f"--engine={text}: the inventory has no engine {engine!r}; it has {have}")
         name = wanted or section.default
         if name not in section.profiles:
-            raise UsageError(
-                f"--engine={text}: engine {engine!r} has no profile {name!r}; it has {', '.join(sorted(section.profiles))}"
-            )
+            raise UsageError(f"--engine={text}: engine {engine!r} has no profile {name!r}; it has {', '.join(sorted(section.profiles))}")
         return engine, name, section.profiles[name]
 
     def nodes_of(self, profile: Profile) -> tuple[NodeSpec, ...]:
@@ -449,9 +445,7 @@ def _read(path: Path) -> object:
     try:
         text = path.read_text(encoding="utf-8")
     except FileNotFoundError:
-        raise UsageError(
-            f"{path}: no such inventory file; `python -m pytest_h20 example` prints one, or use --nodes=rehearsal"
-        ) from None
+        raise UsageError(f"{path}: no such inventory file; `python -m pytest_h20 example` prints one, or use --nodes=rehearsal") from None
     except (OSError, UnicodeDecodeError) as error:
         raise UsageError(f"{path}: cannot be read as UTF-8 text: {error}") from None
     return read_yaml(text, str(path))

@@ -365,9 +365,7 @@ def parse_limits(text: str, source: str) -> LimitFile:
     """As :func:`load_limits`, for text. JSON is taken when ``source`` ends in ``.json``."""
     data = _json(text, source) if source.endswith(".json") else _yaml(text, source)
     if not isinstance(data, Mapping):
-        raise UsageError(
-            f"{source}: a limits file is a mapping with name, origin, metrics and cells, not {type(data).__name__}"
-        )
+        raise UsageError(f"{source}: a limits file is a mapping with name, origin, metrics and cells, not {type(data).__name__}")
     try:
         return LimitFile.model_validate(data)
     except ValidationError as error:

@@ -36,9 +36,7 @@ _SECRET_WORDS = frozenset(
         "cookie authorization accesskey secretkey privatekey authtoken accesstoken identitytoken registrytoken sshpass",
     )
 )
-_SECRET_KEYS = frozenset(
-    re.findall(r"\w+", "api access secret private signing encryption auth account session master shared ssh")
-)
+_SECRET_KEYS = frozenset(re.findall(r"\w+", "api access secret private signing encryption auth account session master shared ssh"))
 """``<word>_key`` is a secret for these words; ``key``, ``sort_key``, ``host_key`` alone are not."""
 _COUNTED_TOKENS = frozenset(
     re.findall(
@@ -49,9 +47,7 @@ _COUNTED_TOKENS = frozenset(
     )
 )
 """``<word>_token`` is vocabulary or a unit of measure for these words, not a secret."""
-_NOT_SECRET_VALUES = re.compile(
-    r"(?:null|none|true|false|yes|no|nil|undefined|required|missing|not|<[^>]*>|\$\{?\w+\}?|-|)", re.I
-)
+_NOT_SECRET_VALUES = re.compile(r"(?:null|none|true|false|yes|no|nil|undefined|required|missing|not|<[^>]*>|\$\{?\w+\}?|-|)", re.I)
 _NUMBER = re.compile(r"[-+]?\d{1,12}(?:\.\d*)?(?:e[-+]?\d+)?(?:ms|s|us|%)?", re.I)
 
 _KEY_KIND = r"(?:[A-Z0-9]+ )*PRIVATE KEY(?: BLOCK)?-----"
@@ -81,9 +77,7 @@ _HEADER = re.compile(
         (?P<value>(?!\[redacted\])[^\s"'\\,;\]})]+(?:[^\n"'\\,;\]})]*[^\s"'\\,;\]})])?)""",
     re.I | re.X,
 )
-_COOKIE = re.compile(
-    r"""(?P<head>\b(?:set-)?cookie\\*["']?\s*:\s*\\*["']?)(?P<value>(?!\[redacted\])[^\s"'\\][^\n"'\\]*)""", re.I
-)
+_COOKIE = re.compile(r"""(?P<head>\b(?:set-)?cookie\\*["']?\s*:\s*\\*["']?)(?P<value>(?!\[redacted\])[^\s"'\\][^\n"'\\]*)""", re.I)
 _BEARER = re.compile(
     r"""(?P<head>\b(?:bearer|basic)\s+)(?P<value>(?=[A-Za-z._~+/=-]*\d|[A-Za-z0-9._~+/=-]{20})[A-Za-z0-9._~+/=-]{6,})""", re.I
 )
@@ -91,17 +85,13 @@ _URL = re.compile(
     r"""(?P<head>\b[a-z][a-z0-9+.-]{0,20}://[^\s/:@"'<>]{0,200}:)(?!\d{1,5}(?:[/?\#,;]|\]|$))(?P<value>(?!\[redacted\]@)[^\s"'<>]{1,300})(?=@[\w.\[-])""",
     re.I | re.X,
 )
-_URL_USER = re.compile(
-    r"""(?P<head>\b[a-z][a-z0-9+.-]{0,20}://)(?P<value>(?=[^\s/@]*\d)[A-Za-z0-9_-]{20,})(?=@[\w.\[-])""", re.I
-)
+_URL_USER = re.compile(r"""(?P<head>\b[a-z][a-z0-9+.-]{0,20}://)(?P<value>(?=[^\s/@]*\d)[A-Za-z0-9_-]{20,})(?=@[\w.\[-])""", re.I)
 _USER_OPTION = re.compile(
     r"""(?P<head>(?:\s|^|["'])
         (?:-u|--user|--proxy-user)(?:["']?[\s,=]\s*)["']?(?!\d+:\d+\b)[^\s:"'=/]+:)(?P<value>(?!\[redacted\])[^\s"'/]+)""",
     re.X,
 )
-_SSHPASS = re.compile(
-    r"""(?P<head>\bsshpass\s+-p\s*["']?|\bdocker\s+login\b[^\n]*?\s-p\s*["']?)(?P<value>(?!\[redacted\])[^\s"']+)"""
-)
+_SSHPASS = re.compile(r"""(?P<head>\bsshpass\s+-p\s*["']?|\bdocker\s+login\b[^\n]*?\s-p\s*["']?)(?P<value>(?!\[redacted\])[^\s"']+)""")
 
 _NETRC = re.compile(r"(?P<head>\blogin\s+\S+\s+password\s+)(?P<value>(?!\[redacted\])\S+)")
 _DOCKER_AUTH = re.compile(r"""(?P<head>"auth\\*"\s*:\s*\\*")(?P<value>[A-Za-z0-9+/]{8,}={0,2})(?=\\*")""")
@@ -119,9 +109,7 @@ _LIST = re.compile(r"\[(?:\[redacted\]|[^\[\]{}]){0,4000}\]")
 _LOGPROB = re.compile(r"""\s*,\s*\\*["'](?:logprob|bytes|token_id|score)""")
 """What follows a ``"token"`` that is a piece of the model's answer (OpenAI's logprobs), not a credential."""
 _BARE = re.compile(r"""[^\s"'\\]?(?:\\[^\n"]|[^\s"'\\])*""")
-_ENV_LINE = re.compile(
-    r"(?P<head>^(?:export[ \t]+|declare -x[ \t]+|set[ \t]+)?(?P<name>[A-Z][A-Z0-9_]*)=)(?P<value>[^\s].*)$", re.M
-)
+_ENV_LINE = re.compile(r"(?P<head>^(?:export[ \t]+|declare -x[ \t]+|set[ \t]+)?(?P<name>[A-Z][A-Z0-9_]*)=)(?P<value>[^\s].*)$", re.M)
 _PROSE = re.compile(r"""(?P<head>\bpass(?:word|phrase)[ \t]+(?:is|was)[ \t]+)(?P<value>[^\s]+)""", re.I)
 
 

@@ -54,9 +54,7 @@ OPTIONS: tuple[Option, ...] = (
         choices=("fast", "full", "skip"),
         metavar="HOW",
     ),
-    Option(
-        "h20-load", "Load generator: own (default), sglang-bench, vllm-bench", choices=("own", "sglang-bench", "vllm-bench")
-    ),
+    Option("h20-load", "Load generator: own (default), sglang-bench, vllm-bench", choices=("own", "sglang-bench", "vllm-bench")),
     Option("h20-load-recipe", "Requests per cell: steady (default), or blog (as many as streams)", choices=("steady", "blog")),
     Option("h20-load-from", "Send the load from inside this node's container instead of from here", metavar="NODE"),
     Option("h20-load-crosscheck", "Run the engine's own benchmark too, at 1 and 16 streams, and report the difference", kind="flag"),
@@ -64,9 +62,7 @@ OPTIONS: tuple[Option, ...] = (
     Option("h20-calibrate", "Measure every cell several times and write limits with their spread to FILE", metavar="FILE"),
     Option("h20-repeats", "Repeats of each cell when calibrating (default: 5)", metavar="N"),
     Option("h20-seed", "Seed of the random prompts, to repeat those of an earlier run (default: new prompts in every run)", metavar="N"),
-    Option(
-        "h20-fault", "Fault to inject into the rehearsal (repeatable); docs/faults.md lists them", kind="list", metavar="NAME"
-    ),
+    Option("h20-fault", "Fault to inject into the rehearsal (repeatable); docs/faults.md lists them", kind="list", metavar="NAME"),
     Option(
         "h20-history",
         "History store: SQLite file or SQLAlchemy URL (default: h20-runs/history.sqlite; 'none': off)",

@@ -52,9 +52,7 @@ BAR = re.compile(r"\d%\||% Completed \|")
 CODE = re.compile(r"^\s{4,}(?:raise|return|if|elif|for|while|with|assert|await|yield|self\.|logger\.|except|try:|\w+ = )")
 IGNORED = re.compile(r"Exception ignored in|Ignore import error|\bras/\w+\.cc:\d+ NCCL WARN")
 """NCCL's RAS service wants one port per host: that a second process does not get it harms nobody."""
-EXCEPTION = re.compile(
-    r"^(?:[A-Za-z_][\w.]*\.)?[A-Z]\w*(?:Error|Exception|Timeout|Failure|NotFound|Interrupt)(?::(?: .*)?|\(['\"].*\))?$"
-)
+EXCEPTION = re.compile(r"^(?:[A-Za-z_][\w.]*\.)?[A-Z]\w*(?:Error|Exception|Timeout|Failure|NotFound|Interrupt)(?::(?: .*)?|\(['\"].*\))?$")
 TORCH_WARNING = re.compile(r"^(?:\[rank\d+\]:)?\[W\d{3,4} \d\d:")
 """torch's C++ side warns and goes on, whatever it says (a peer's store that closed at the end of an ordered stop)."""
 GUESSES = re.compile(r"There are some potential root causes")
@@ -73,9 +71,7 @@ START: tuple[tuple[EngineName, re.Pattern[str]], ...] = (
     ("vllm", re.compile(r"vLLM API server version|█ +version \S+|Launching vLLM \(v")),
     ("sglang", re.compile(r"server_args=(?:ServerArgs\(|\{)")),
 )
-IS_VLLM = re.compile(
-    r"vLLM|\bvllm[/.\s]|VllmWorker|EngineCore|\b(?:INFO|WARNING" r"|ERROR) \d\d-\d\d \d\d:\d\d:\d\d \[?[\w./]+\.py:\d+\]"
-)
+IS_VLLM = re.compile(r"vLLM|\bvllm[/.\s]|VllmWorker|EngineCore|\b(?:INFO|WARNING" r"|ERROR) \d\d-\d\d \d\d:\d\d:\d\d \[?[\w./]+\.py:\d+\]")
 IS_SGLANG = re.compile(
     r"\bsglang\b|SGLang|(?:Prefill batch|Decode batch)[,.] #" r"|\[20\d\d-\d\d-\d\d \d\d:\d\d:\d\d[^\]]* (?:DP|TP|PP|EP)\d+"
 )

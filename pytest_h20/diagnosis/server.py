@@ -361,9 +361,7 @@ class Server:
         """
         broken = min((m.index for m in self.matches if m.signature.kind == "symptom"), default=self.count)
         causes = [
-            m
-            for m in matches
-            if m.signature.kind == "cause" and self.holds(m) and not (m.signature.id in _SELF_KILLS and m.index > broken)
+            m for m in matches if m.signature.kind == "cause" and self.holds(m) and not (m.signature.id in _SELF_KILLS and m.index > broken)
         ]
         said = [m for m in causes if m.said]
         if not said and self.first_exception is not None:
@@ -498,9 +496,7 @@ class Server:
             best = next(m for m in recent if m.signature.id == best.signature.id and lines.shape(m.line) == shape)
         return self._plain("waiting", best.signature.id, best.line, best.signature.cause, best.signature)
 
-    def _plain(
-        self, outcome: Outcome, cause: str | None, line: str, explanation: str, signature: Signature | None = None
-    ) -> Diagnosis:
+    def _plain(self, outcome: Outcome, cause: str | None, line: str, explanation: str, signature: Signature | None = None) -> Diagnosis:
         return Diagnosis(
             outcome=outcome,
             cause=cause,

@@ -42,9 +42,7 @@ _RECORDED = "recorded from SGLang 0.5.16"
 _VLLM = "recorded from vLLM 0.24.0 and 0.32.0"
 
 TABLE: tuple[Capability, ...] = (
-    Capability(
-        "n", "sglang", "harmful", "each request with n > 1 leaves a request id behind and SIGTERM then never ends", _RECORDED
-    ),
+    Capability("n", "sglang", "harmful", "each request with n > 1 leaves a request id behind and SIGTERM then never ends", _RECORDED),
     Capability("out_of_vocabulary", "sglang", "harmful", "one token id outside the vocabulary kills the whole server", _RECORDED),
     Capability("out_of_vocabulary", "vllm", "refused", "", _VLLM, since="0.24.0"),
     Capability(
@@ -63,9 +61,7 @@ TABLE: tuple[Capability, ...] = (
         "seen on SGLang 0.5.16 CPU",
         cpu_only=True,
     ),
-    Capability(
-        "seed", "sglang", "accepted_silently", "seed takes effect only with --enable-deterministic-inference", "SGLang docs; S"
-    ),
+    Capability("seed", "sglang", "accepted_silently", "seed takes effect only with --enable-deterministic-inference", "SGLang docs; S"),
     Capability(
         "continuous_usage",
         "sglang",
@@ -86,18 +82,14 @@ TABLE: tuple[Capability, ...] = (
     Capability("unknown_role", "sglang", "refused", "", _RECORDED),
     Capability("temperature_5", "sglang", "accepted_silently", "temperature has no upper bound", _RECORDED),
     Capability("temperature_5", "vllm", "refused", "", _VLLM, since="0.24.0"),
-    Capability(
-        "temperature_5", "vllm", "accepted_silently", "an upper bound is not known before 0.24", "no recording", below="0.24.0"
-    ),
+    Capability("temperature_5", "vllm", "accepted_silently", "an upper bound is not known before 0.24", "no recording", below="0.24.0"),
     Capability("max_tokens_zero", "sglang", "accepted_silently", "max_tokens 0 is served with one token", _RECORDED),
     Capability("top_logprobs_100", "sglang", "accepted_silently", "top_logprobs has no upper bound", _RECORDED),
     Capability("top_logprobs_alone", "sglang", "accepted_silently", "top_logprobs without logprobs is ignored", _RECORDED),
     Capability("stream_options_alone", "sglang", "accepted_silently", "stream_options without stream is ignored", _RECORDED),
     Capability("image_part", "sglang", "accepted_silently", "an image on a text model is dropped", _RECORDED),
     Capability("tools_without_parser", "sglang", "accepted_silently", "tools without a parser are put into the prompt", _RECORDED),
-    Capability(
-        "logit_bias", "sglang", "accepted_silently", "logit_bias has no effect before 0.4.7", "S; not recorded", below="0.4.7"
-    ),
+    Capability("logit_bias", "sglang", "accepted_silently", "logit_bias has no effect before 0.4.7", "S; not recorded", below="0.4.7"),
     Capability("parse_route", "vllm", "refused", "vLLM has no route that runs the reasoning parser on a text", _VLLM),
     Capability("separate_reasoning", "vllm", "accepted_silently", "separate_reasoning is SGLang's; vLLM ignores it", _VLLM),
     Capability("include_reasoning", "sglang", "accepted_silently", "include_reasoning is vLLM's; SGLang ignores it", _RECORDED),

@@ -40,10 +40,23 @@ _COMPARE: Mapping[type[ast.cmpop], Callable[[Any, Any], bool]] = {
     ast.NotIn: lambda a, b: a not in b,
 }
 _FUNCTIONS: Mapping[str, Callable[..., Any]] = {
-    "abs": abs, "len": len, "list": list, "max": max, "min": min, "reversed": lambda x: list(reversed(x)), "round": round,
-    "sorted": sorted, "str": str, "int": int, "float": float, "sum": sum, "tuple": tuple, "set": set,
-    "enumerate": lambda x: list(enumerate(x)), "zip": lambda *x: list(zip(*x, strict=False)),
-}  # fmt: skip
+    "abs": abs,
+    "len": len,
+    "list": list,
+    "max": max,
+    "min": min,
+    "reversed": lambda x: list(reversed(x)),
+    "round": round,
+    "sorted": sorted,
+    "str": str,
+    "int": int,
+    "float": float,
+    "sum": sum,
+    "tuple": tuple,
+    "set": set,
+    "enumerate": lambda x: list(enumerate(x)),
+    "zip": lambda *x: list(zip(*x, strict=False)),
+}
 _METHODS = frozenset({"join", "lower", "upper", "strip", "split", "count", "replace"})
 
 

@@ -225,9 +225,15 @@ def read_reply(exchange: Exchange) -> Reply:
     if usage is not None:
         seen = seen.merged(SeenShape(usage_keys=usage.keys))
     return Reply(
-        exchange, str(value.get("id") or ""), str(value.get("object") or ""), str(value.get("model") or ""),
-        tuple(choices), usage, None, seen,
-    )  # fmt: skip
+        exchange,
+        str(value.get("id") or ""),
+        str(value.get("object") or ""),
+        str(value.get("model") or ""),
+        tuple(choices),
+        usage,
+        None,
+        seen,
+    )
 
 
 def read_usage(value: Any) -> Usage | None:
@@ -336,11 +342,16 @@ class _Growing:
 
     def choice(self, index: int) -> Choice:
         return Choice(
-            index, self.role, "".join(self.content) if self.content else None,
-            "".join(self.reasoning) if self.reasoning else None, self.finish, self.matched_stop,
+            index,
+            self.role,
+            "".join(self.content) if self.content else None,
+            "".join(self.reasoning) if self.reasoning else None,
+            self.finish,
+            self.matched_stop,
             tuple(ToolCall(name, arguments, id_) for _, (name, arguments, id_) in sorted(self.calls.items())),
-            tuple(self.logprobs) or None, tuple(self.token_ids) or None,
-        )  # fmt: skip
+            tuple(self.logprobs) or None,
+            tuple(self.token_ids) or None,
+        )
 
 
 def _read_stream(exchange: Exchange) -> Reply:

@@ -95,9 +95,7 @@ class Exchange:
         got = [f"HTTP/1.1 {self.status} {self.reason}", *(f"{n}: {v}" for n, v in self.headers)]
         tail = f"\n\n[{self.ended} after {self.elapsed_s:.3f} s, {len(self.pieces)} reads]\n"
         return (
-            b"\n".join(
-                ["\n".join(sent).encode(), b"", _short(self.request.body), b"", "\n".join(got).encode(), b"", _short(self.body)]
-            )
+            b"\n".join(["\n".join(sent).encode(), b"", _short(self.request.body), b"", "\n".join(got).encode(), b"", _short(self.body)])
             + tail.encode()
         )
 
@@ -290,9 +288,15 @@ class Wire:
         if not reader.status:
             raise TransportError(f"{what}: the server closed the connection without an answer")
         return Exchange(
-            request, reader.status, reader.reason, tuple(reader.headers), tuple(pieces), ended,
-            time.monotonic() - start, tuple(reader.chunks),
-        )  # fmt: skip
+            request,
+            reader.status,
+            reader.reason,
+            tuple(reader.headers),
+            tuple(pieces),
+            ended,
+            time.monotonic() - start,
+            tuple(reader.chunks),
+        )
 
     @staticmethod
     def _connect(host: str, port: int | None, scheme: str, end: float) -> socket.socket:

@@ -106,9 +106,7 @@ def _vllm_metrics(v: Version) -> MetricNames:
         ("vllm:gpu_prefix_cache_queries_total", "vllm:gpu_prefix_cache_queries") if old_prefix else ()
     )
     hits = tuple(name.replace("queries", "hits") for name in queries)
-    usage = (("vllm:kv_cache_usage_perc",) if v.at_least("0.9.2") else ()) + (
-        ("vllm:gpu_cache_usage_perc",) if v.below("0.12.0") else ()
-    )
+    usage = (("vllm:kv_cache_usage_perc",) if v.at_least("0.9.2") else ()) + (("vllm:gpu_cache_usage_perc",) if v.below("0.12.0") else ())
     itl = (("vllm:inter_token_latency_seconds",) if v.at_least("0.10.2") else ()) + (
         ("vllm:time_per_output_token_seconds",) if v.below("0.15.0") else ()
     )
@@ -137,8 +135,7 @@ def _sglang_metrics(v: Version) -> MetricNames:
         prefix_hits=("sglang:cached_tokens_total",),
         kv_usage=("sglang:token_usage",),
         ttft_seconds=("sglang:time_to_first_token_seconds",),
-        itl_seconds=("sglang:inter_token_latency_seconds",)
-        + (("sglang:time_per_output_token_seconds",) if v.below("0.4.5") else ()),
+        itl_seconds=("sglang:inter_token_latency_seconds",) + (("sglang:time_per_output_token_seconds",) if v.below("0.4.5") else ()),
         e2e_seconds=("sglang:e2e_request_latency_seconds",),
         requests=("sglang:num_requests_total",),
     )
@@ -313,8 +310,7 @@ def sglang_shape(v: Version) -> ApiShape:
         Surprise("drain_answers_503", "while draining after SIGTERM /health is 503 and /v1/models 200", "R 0.5.16"),
         Surprise(
             "dead_children_hang",
-            "with the scheduler killed connections hang about 5 s, with the detokenizer or node 1 "
-            "killed up to 60 s more, port open",
+            "with the scheduler killed connections hang about 5 s, with the detokenizer or node 1 killed up to 60 s more, port open",
             "R 0.5.16",
         ),
         Surprise("api_key_leaves_health_open", "with --api-key, /health, /health_generate and /metrics stay open", "R 0.5.16"),

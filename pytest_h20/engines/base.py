@@ -429,8 +429,7 @@ print("H20VERSIONS " + json.dumps(out))
 VERSION_COMMANDS: tuple[str, ...] = (
     "/bin/sh",
     "-c",
-    'for p in python3 python; do command -v "$p" >/dev/null 2>&1 && exec "$p" -c "$0"; done; '
-    'echo "no python in this image" >&2; exit 127',
+    'for p in python3 python; do command -v "$p" >/dev/null 2>&1 && exec "$p" -c "$0"; done; echo "no python in this image" >&2; exit 127',
     _VERSION_SCRIPT,
 )
 """argv that prints one line with the versions an image really holds. Ends within seconds, needs no GPU."""

@@ -170,9 +170,7 @@ def common_refusals(
         )
     ips = [node.host_ip for node in nodes]
     if len(set(ips)) != len(ips):
-        found.append(
-            Refusal("duplicate_host_ip", f"nodes share a host IP: {', '.join(ips)}", "give each node its own address", "F07")
-        )
+        found.append(Refusal("duplicate_host_ip", f"nodes share a host IP: {', '.join(ips)}", "give each node its own address", "F07"))
     found += _flag_refusals(engine, version, flags)
     return found
 

@@ -84,9 +84,7 @@ def stored_versions(engine: EngineName) -> tuple[Version, ...]:
     folder = resources.files("pytest_h20.engines") / "data" / "flags"
     names = [entry.name for entry in folder.iterdir()]
     prefix = f"{engine}-"
-    return tuple(
-        sorted(Version.parse(n[len(prefix) : -len(".json")]) for n in names if n.startswith(prefix) and n.endswith(".json"))
-    )
+    return tuple(sorted(Version.parse(n[len(prefix) : -len(".json")]) for n in names if n.startswith(prefix) and n.endswith(".json")))
 
 
 @functools.lru_cache(maxsize=8)

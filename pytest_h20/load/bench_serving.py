@@ -24,9 +24,14 @@ if TYPE_CHECKING:
     from typing import TypeGuard
 
 SUMMARY_HEADER = (
-    "concurrency", "mean TTFT(ms)", "input_throughput(tokens/s)", "output_throughput(tokens/s)", "mean TPOT(ms)",
-    "mean_input_len", "mean_output_len",
-)  # fmt: skip
+    "concurrency",
+    "mean TTFT(ms)",
+    "input_throughput(tokens/s)",
+    "output_throughput(tokens/s)",
+    "mean TPOT(ms)",
+    "mean_input_len",
+    "mean_output_len",
+)
 """The write-up's fieldnames, in its order."""
 
 
@@ -75,8 +80,13 @@ def document(result: CellResult, records: Sequence[Record] = ()) -> dict[str, An
         out["output_lens"] = [(r.output_tokens or 0) if r.complete else 0 for r in records]
         out["ttfts"] = [r.ttft_s for r in records]
         out["errors"] = ["" if r.complete else f"{r.outcome}: {r.detail}" for r in records]
-    out["h20"] = {"generator": result.generator, "trustworthy": result.trustworthy, "time_scale": result.time_scale,
-                  "seed": result.seed, "recipe": result.recipe}  # fmt: skip
+    out["h20"] = {
+        "generator": result.generator,
+        "trustworthy": result.trustworthy,
+        "time_scale": result.time_scale,
+        "seed": result.seed,
+        "recipe": result.recipe,
+    }
     return out
 
 
@@ -104,17 +114,30 @@ def summary_csv(results: Sequence[CellResult]) -> str:
     for result in sorted(results, key=lambda r: (r.cell.concurrency, -r.cell.input_len, -r.cell.output_len)):
         if result.whole is None:
             continue
-        row = (result.mean_ttft_ms, result.whole.input_tokens_per_s, result.whole.output_tokens_per_s,
-               result.mean_tpot_ms, result.mean_input_len, result.mean_output_len)  # fmt: skip
+        row = (
+            result.mean_ttft_ms,
+            result.whole.input_tokens_per_s,
+            result.whole.output_tokens_per_s,
+            result.mean_tpot_ms,
+            result.mean_input_len,
+            result.mean_output_len,
+        )
         writer.writerow([result.cell.concurrency, *("" if value is None else f"{value:.2f}" for value in row)])
     return buffer.getvalue()
 
 
 # ---- other generators ------------------------------------------------------------------------------------------
 def sglang_argv(
-    cell: Cell, model_path: str, dataset_path: str, output_file: str, host: str = "127.0.0.1", port: int = 8000,
-    requests: int | None = None, python: str = "python3", seed: int = 1,
-) -> list[str]:  # fmt: skip
+    cell: Cell,
+    model_path: str,
+    dataset_path: str,
+    output_file: str,
+    host: str = "127.0.0.1",
+    port: int = 8000,
+    requests: int | None = None,
+    python: str = "python3",
+    seed: int = 1,
+) -> list[str]:
     """The write-up's command line (it says `--random-input`, which argparse completes; the full names are given here).
 
     `requests` None = the concurrency, as the write-up. `--flush-cache` is not given: 0.4.4 flushes always and does not
@@ -122,26 +145,91 @@ def sglang_argv(
     refuses it in its usage text): `random` would fetch ShareGPT from the network.
     """
     dataset = ["random", "--dataset-path", dataset_path] if dataset_path else ["random-ids"]
-    return [python, "-m", "sglang.bench_serving", "--backend", "sglang", "--dataset-name", *dataset, "--model", model_path,
-            "--random-input-len", str(cell.input_len), "--random-output-len", str(cell.output_len),
-            "--random-range-ratio", "1.0", "--num-prompts", str(requests or cell.concurrency), "--host", host,
-            "--port", str(port), "--output-file", output_file, "--max-concurrency", str(cell.concurrency),
-            "--seed", str(seed)]  # fmt: skip
+    return [
+        python,
+        "-m",
+        "sglang.bench_serving",
+        "--backend",
+        "sglang",
+        "--dataset-name",
+        *dataset,
+        "--model",
+        model_path,
+        "--random-input-len",
+        str(cell.input_len),
+        "--random-output-len",
+        str(cell.output_len),
+        "--random-range-ratio",
+        "1.0",
+        "--num-prompts",
+        str(requests or cell.concurrency),
+        "--host",
+        host,
+        "--port",
+        str(port),
+        "--output-file",
+        output_file,
+        "--max-concurrency",
+        str(cell.concurrency),
+        "--seed",
+        str(seed),
+    ]
 
 
 def vllm_argv(
-    cell: Cell, model: str, output_file: str, host: str = "127.0.0.1", port: int = 8000, requests: int | None = None,
-    tokenizer: str | None = None, seed: int = 0,
-) -> list[str]:  # fmt: skip
+    cell: Cell,
+    model: str,
+    output_file: str,
+    host: str = "127.0.0.1",
+    port: int = 8000,
+    requests: int | None = None,
+    tokenizer: str | None = None,
+    seed: int = 0,
+) -> list[str]:
     """`vllm bench serve` (0.9 and later) on random prompts with exact lengths."""
     directory, name = os.path.split(output_file)
-    argv = ["vllm", "bench", "serve", "--backend", "vllm", "--model", model, "--dataset-name", "random",
-            "--random-input-len", str(cell.input_len), "--random-output-len", str(cell.output_len),
-            "--random-range-ratio", "0.0", "--num-prompts", str(requests or cell.concurrency),
-            "--max-concurrency", str(cell.concurrency), "--host", host, "--port", str(port), "--ignore-eos",
-            "--temperature", "0", "--seed", str(seed), "--num-warmups", "1", "--percentile-metrics", "ttft,tpot,itl,e2el",
-            "--metric-percentiles", "90,95,99", "--save-result", "--save-detailed", "--result-dir", directory or ".",
-            "--result-filename", name]  # fmt: skip
+    argv = [
+        "vllm",
+        "bench",
+        "serve",
+        "--backend",
+        "vllm",
+        "--model",
+        model,
+        "--dataset-name",
+        "random",
+        "--random-input-len",
+        str(cell.input_len),
+        "--random-output-len",
+        str(cell.output_len),
+        "--random-range-ratio",
+        "0.0",
+        "--num-prompts",
+        str(requests or cell.concurrency),
+        "--max-concurrency",
+        str(cell.concurrency),
+        "--host",
+        host,
+        "--port",
+        str(port),
+        "--ignore-eos",
+        "--temperature",
+        "0",
+        "--seed",
+        str(seed),
+        "--num-warmups",
+        "1",
+        "--percentile-metrics",
+        "ttft,tpot,itl,e2el",
+        "--metric-percentiles",
+        "90,95,99",
+        "--save-result",
+        "--save-detailed",
+        "--result-dir",
+        directory or ".",
+        "--result-filename",
+        name,
+    ]
     return argv if tokenizer is None else [*argv, "--tokenizer", tokenizer]
 
 
@@ -208,18 +296,25 @@ def _whole_number(row: dict[str, Any], key: str) -> int | None:
 def _summary(row: dict[str, Any], *names: str) -> Summary:
     for name in names:
         if _number(row, f"mean_{name}_ms") is not None:
+
             def of(statistic: str, name: str = name) -> float | None:
                 return _number(row, f"{statistic}_{name}_ms")
 
-            return Summary(int(row["completed"]), of("mean"), of("median"), of("std"), None, of("max"), of("p90"),
-                           of("p95"), of("p99"))  # fmt: skip
+            return Summary(int(row["completed"]), of("mean"), of("median"), of("std"), None, of("max"), of("p90"), of("p95"), of("p99"))
     return Summary(0)
 
 
 def _foreign(
-    row: dict[str, Any], cell: Cell, generator: str, dialect: str, model: str, url: str, recipe: str,
-    planned: int | None, notes: Sequence[str],
-) -> CellResult:  # fmt: skip
+    row: dict[str, Any],
+    cell: Cell,
+    generator: str,
+    dialect: str,
+    model: str,
+    url: str,
+    recipe: str,
+    planned: int | None,
+    notes: Sequence[str],
+) -> CellResult:
     complete, duration = int(row["completed"]), float(row["duration"])
     given, output = _whole_number(row, "total_input_tokens") or 0, int(row["total_output_tokens"])
     failed = _whole_number(row, "failed")
@@ -244,19 +339,34 @@ def _foreign(
     told = row.get("errors")
     errors = [str(error) for error in told if error] if isinstance(told, list) else []
     lens = row.get("output_lens")
-    wrong_output = sum(1 for n in lens if n != cell.output_len) if isinstance(lens, list) else (
-        0 if output == complete * cell.output_len else complete
+    wrong_output = (
+        sum(1 for n in lens if n != cell.output_len)
+        if isinstance(lens, list)
+        else (0 if output == complete * cell.output_len else complete)
     )
     return CellResult(
-        cell=cell, generator=generator, url=url, dialect=dialect, model=model, started_at="",
-        recipe=recipe, arrivals="closed", prompts=str(row.get("dataset_name") or "random"), seed=0,
+        cell=cell,
+        generator=generator,
+        url=url,
+        dialect=dialect,
+        model=model,
+        started_at="",
+        recipe=recipe,
+        arrivals="closed",
+        prompts=str(row.get("dataset_name") or "random"),
+        seed=0,
         requests=RequestCounts(planned, complete + failed, complete, failed, outcomes, 0, tuple(errors[:5])),
         tokens=TokenCounts(complete * cell.input_len, complete * cell.output_len, given, output, None, None, 0, wrong_output),
-        ttft=_summary(row, "ttft"), tpot=_summary(row, "tpot"), itl=_summary(row, "itl"), e2e=e2e, connect=Summary(0),
-        whole=whole, steady=None,
+        ttft=_summary(row, "ttft"),
+        tpot=_summary(row, "tpot"),
+        itl=_summary(row, "itl"),
+        e2e=e2e,
+        connect=Summary(0),
+        whole=whole,
+        steady=None,
         flight=Flight(concurrency or 0.0, None, _whole_number(row, "max_concurrent_requests") or 0),
         notes=tuple(notes),
-    )  # fmt: skip
+    )
 
 
 def _noted(result: CellResult, note: str, row: dict[str, Any], *lengths: str) -> CellResult:
@@ -270,6 +380,7 @@ def _noted(result: CellResult, note: str, row: dict[str, Any], *lengths: str) ->
 
 def compare(ours: CellResult, other: CellResult) -> tuple[tuple[str, float | None, float | None, float | None], ...]:
     """(figure, ours, the other's, relative difference of the other to ours) for the cross-check."""
+
     def rate(result: CellResult) -> float | None:
         return result.output_throughput
 

@@ -51,9 +51,7 @@ class Cell:
         return self.concurrency * (self.input_len + self.output_len)
 
 
-def matrix(
-    concurrencies: Iterable[int] = BLOG_CONCURRENCIES, lengths: Iterable[tuple[int, int]] = BLOG_LENGTHS
-) -> tuple[Cell, ...]:
+def matrix(concurrencies: Iterable[int] = BLOG_CONCURRENCIES, lengths: Iterable[tuple[int, int]] = BLOG_LENGTHS) -> tuple[Cell, ...]:
     """Every combination once, cheap cells first; by default the 26 rows of the write-up."""
     sizes = tuple(lengths)
     cells = {Cell(size[0], size[1], level) for level in concurrencies for size in sizes}

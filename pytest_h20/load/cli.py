@@ -28,16 +28,19 @@ def parser() -> argparse.ArgumentParser:
         "2 wrong input, 130 interrupted (what was finished is written).",
     )
     out.add_argument("--url", required=True, help="http(s)://host:port")
-    out.add_argument("--dialect", required=True, choices=DIALECTS,
-                     help="sglang: /generate with ids; vllm: /v1/completions with ids; chat: /v1/chat/completions")
+    out.add_argument(
+        "--dialect",
+        required=True,
+        choices=DIALECTS,
+        help="sglang: /generate with ids; vllm: /v1/completions with ids; chat: /v1/chat/completions",
+    )
     out.add_argument("--model", default="", help="model name in requests")
     out.add_argument("--concurrency", default="1", help="streams; several levels with commas")
     out.add_argument("--requests", type=int, help="requests per level (default: by --recipe)")
     out.add_argument("--duration", type=float, metavar="S", help="stop sending after S seconds")
     out.add_argument("--input", type=int, default=128, metavar="TOKENS")
     out.add_argument("--output", type=int, default=128, metavar="TOKENS")
-    out.add_argument("--recipe", choices=RECIPES, default="steady",
-                     help="requests per level: several waves (steady) or one (blog)")
+    out.add_argument("--recipe", choices=RECIPES, default="steady", help="requests per level: several waves (steady) or one (blog)")
     out.add_argument("--arrivals", choices=[kind for kind in KINDS if kind != "trace"], default="closed")
     out.add_argument("--rate", type=float, default=0.0, help="requests/s of an open loop")
     out.add_argument("--ramp", type=float, default=0.0, metavar="S", help="start the streams one by one within S seconds")
@@ -56,8 +59,13 @@ def parser() -> argparse.ArgumentParser:
     out.add_argument("--slo-ttft", type=float, metavar="MS")
     out.add_argument("--slo-tpot", type=float, metavar="MS")
     out.add_argument("--slo-e2e", type=float, metavar="MS")
-    out.add_argument("--slo-share", type=float, default=0.99, metavar="PART",
-                     help="part of the requests that must keep every --slo-*, else exit status 1 (0.99)")
+    out.add_argument(
+        "--slo-share",
+        type=float,
+        default=0.99,
+        metavar="PART",
+        help="part of the requests that must keep every --slo-*, else exit status 1 (0.99)",
+    )
     out.add_argument("--user-stamps", action="store_true", help="stamp at read instead of by the kernel's receive time")
     out.add_argument("--usage-each", action="store_true", help="ask for usage in every event")
     out.add_argument("--no-ignore-eos", action="store_true", help="let the model stop")
@@ -146,8 +154,16 @@ def _target(options: argparse.Namespace) -> Target:
         raise UsageError(f"--vocab-size {options.vocab_size} and --tokenizer-json: give one of them, they may disagree")
     if options.tokenizer_json:
         vocabulary = Vocabulary.from_tokenizer_json(_read(options.tokenizer_json))
-    target = Target(options.url, options.dialect, options.model, headers, vocabulary, options.vocab_size,
-                    verify_tls=not options.insecure, ca_file=options.ca_file)  # fmt: skip
+    target = Target(
+        options.url,
+        options.dialect,
+        options.model,
+        headers,
+        vocabulary,
+        options.vocab_size,
+        verify_tls=not options.insecure,
+        ca_file=options.ca_file,
+    )
     if options.dialect != "chat" and not options.prompts:
         ids = target.ids()  # before anything runs
         if vocabulary is None and options.vocab_size is None:
@@ -170,12 +186,20 @@ def _plan(options: argparse.Namespace) -> LoadPlan:
         raise UsageError(f"--arrivals {options.arrivals}: an open loop needs --requests or --duration")
     arrivals = Arrivals(options.arrivals, options.rate, ramp_s=options.ramp)
     return LoadPlan(
-        recipe=options.recipe, requests=options.requests, duration_s=options.duration, arrivals=arrivals,
-        prompts=prompts, seed=options.seed, warmup=options.warmup, request_timeout_s=options.timeout,
-        processes=options.processes, slo=Slo(options.slo_ttft, options.slo_tpot, options.slo_e2e),
-        ignore_eos=not options.no_ignore_eos, usage_each=options.usage_each,
+        recipe=options.recipe,
+        requests=options.requests,
+        duration_s=options.duration,
+        arrivals=arrivals,
+        prompts=prompts,
+        seed=options.seed,
+        warmup=options.warmup,
+        request_timeout_s=options.timeout,
+        processes=options.processes,
+        slo=Slo(options.slo_ttft, options.slo_tpot, options.slo_e2e),
+        ignore_eos=not options.no_ignore_eos,
+        usage_each=options.usage_each,
         kernel_stamps=not options.user_stamps,
-    )  # fmt: skip
+    )
 
 
 def _read(path: str) -> str:
@@ -228,14 +252,12 @@ def progress_line(progress: Progress, number: int, of: int) -> str:
     total = "" if progress.total is None else f"/{progress.total}"
     left = "" if progress.left_s is None else f", {progress.left_s:.0f} s left"
     failed = f", {progress.failed} failed" if progress.failed else ""
-    return (
-        f"cell {number}/{of} {progress.cell}: {progress.done}{total} requests{failed}, "
-        f"{progress.tokens_per_s:,.0f} tok/s{left}"
-    )
+    return f"cell {number}/{of} {progress.cell}: {progress.done}{total} requests{failed}, {progress.tokens_per_s:,.0f} tok/s{left}"
 
 
 def describe(result: CellResult) -> str:
     """A cell as lines of text: figures first, then what is wrong or unknown."""
+
     def ms(value: float | None) -> str:
         return "-" if value is None else f"{value:.2f}"
 

@@ -62,11 +62,36 @@ _KEPT_IDLE_S = 1.0
 class Exchange:
     """One request and the recorded answer. Stamps are the clock of `clock.now`; 0.0 = did not happen."""
 
-    __slots__ = ("asked", "canary", "connect_s", "deadline", "detail", "due", "end", "followup", "input_len", "kernel_stamps",
-                 "number", "outcome", "parts", "payload", "retried", "sent", "stamps", "status")  # fmt: skip
+    __slots__ = (
+        "asked",
+        "canary",
+        "connect_s",
+        "deadline",
+        "detail",
+        "due",
+        "end",
+        "followup",
+        "input_len",
+        "kernel_stamps",
+        "number",
+        "outcome",
+        "parts",
+        "payload",
+        "retried",
+        "sent",
+        "stamps",
+        "status",
+    )
 
-    def __init__(self, number: int, payload: bytes, asked: int, input_len: int,
-                 followup: Callable[[Exchange], Exchange | None] | None = None, canary: Canary | None = None) -> None:  # fmt: skip
+    def __init__(
+        self,
+        number: int,
+        payload: bytes,
+        asked: int,
+        input_len: int,
+        followup: Callable[[Exchange], Exchange | None] | None = None,
+        canary: Canary | None = None,
+    ) -> None:
         self.number, self.payload, self.asked, self.input_len, self.followup = number, payload, asked, input_len, followup
         self.canary = canary
         self.due = self.sent = self.end = self.deadline = 0.0
@@ -98,8 +123,26 @@ class Exchange:
 class Slot:
     """One connection."""
 
-    __slots__ = ("before", "connect_at", "connected", "deadline", "exchange", "fd", "fed", "framing", "freed", "handshake", "number",
-                 "out", "quick", "run", "served", "skim", "sock", "tokens")  # fmt: skip
+    __slots__ = (
+        "before",
+        "connect_at",
+        "connected",
+        "deadline",
+        "exchange",
+        "fd",
+        "fed",
+        "framing",
+        "freed",
+        "handshake",
+        "number",
+        "out",
+        "quick",
+        "run",
+        "served",
+        "skim",
+        "sock",
+        "tokens",
+    )
 
     def __init__(self, number: int) -> None:
         self.number = number
@@ -272,9 +315,7 @@ class LoadLoop:
                 self._connect_failed(slot, OSError(error, errno.errorcode.get(error, str(error))))
                 return
             if self._tls is not None:
-                slot.sock = self._tls.wrap_socket(
-                    slot.sock, server_hostname=self._address.host, do_handshake_on_connect=False
-                )
+                slot.sock = self._tls.wrap_socket(slot.sock, server_hostname=self._address.host, do_handshake_on_connect=False)
                 slot.handshake = True
         if slot.handshake:
             try:
@@ -325,9 +366,7 @@ class LoadLoop:
             count = min(count, self._total)
         allowed = allow_files(count + 256)
         if count + 64 > allowed:
-            raise UsageError(
-                f"{count} connections need as many open files; the limit here is {allowed}: raise it (ulimit -n)"
-            )
+            raise UsageError(f"{count} connections need as many open files; the limit here is {allowed}: raise it (ulimit -n)")
         for family_number, family in enumerate(self._families):
             self._failed_connects.clear()
             chosen, self._families = self._families, [family]
@@ -938,5 +977,3 @@ def _wait_until(at: float) -> None:
         if left <= 0:
             return
         time.sleep(left if left > 0.002 else 0.0002)
-
-

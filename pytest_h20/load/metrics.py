@@ -92,8 +92,17 @@ class Summary:
             return cls(0)
         mean = math.fsum(ordered) / len(ordered)
         variance = math.fsum((value - mean) ** 2 for value in ordered) / len(ordered)
-        return cls(len(ordered), mean, percentile(ordered, 50), math.sqrt(variance), ordered[0], ordered[-1],
-                   percentile(ordered, 90), percentile(ordered, 95), percentile(ordered, 99))  # fmt: skip
+        return cls(
+            len(ordered),
+            mean,
+            percentile(ordered, 50),
+            math.sqrt(variance),
+            ordered[0],
+            ordered[-1],
+            percentile(ordered, 90),
+            percentile(ordered, 95),
+            percentile(ordered, 99),
+        )
 
     @classmethod
     def of_histogram(cls, histogram: Histogram) -> Summary:
@@ -104,9 +113,17 @@ class Summary:
         def ms(value: float | None) -> float | None:
             return None if value is None else 1e3 * value
 
-        return cls(histogram.count, ms(histogram.mean), ms(histogram.percentile(50)), ms(histogram.std()),
-                   1e3 * histogram.least, 1e3 * histogram.most, ms(histogram.percentile(90)),
-                   ms(histogram.percentile(95)), ms(histogram.percentile(99)))  # fmt: skip
+        return cls(
+            histogram.count,
+            ms(histogram.mean),
+            ms(histogram.percentile(50)),
+            ms(histogram.std()),
+            1e3 * histogram.least,
+            1e3 * histogram.most,
+            ms(histogram.percentile(90)),
+            ms(histogram.percentile(95)),
+            ms(histogram.percentile(99)),
+        )
 
 
 def percentile(ordered: Sequence[float], percent: float) -> float:
@@ -199,9 +216,20 @@ def tally(
         if canary is not None:
             text, ended, again = answer_of(canary, answer.text)
             out.canaries.append(
-                CanaryAnswer(record.number, canary.id, canary.kind, outcome, record.detail, text, ended, record.output_tokens or 0,
-                             again, record.sent_s, record.end_s)
-            )  # fmt: skip
+                CanaryAnswer(
+                    record.number,
+                    canary.id,
+                    canary.kind,
+                    outcome,
+                    record.detail,
+                    text,
+                    ended,
+                    record.output_tokens or 0,
+                    again,
+                    record.sent_s,
+                    record.end_s,
+                )
+            )
         elif (text_is := _text_of(answer, kind)) is not None:
             seen, empty, one_token = seen + 1, empty + (text_is == "empty"), one_token + (text_is == "one token")
         events = answer.events

@@ -88,8 +88,9 @@ class PromptRecipe:
 class PromptSource:
     """The prompts of one cell by number. `template_tokens`: what the chat template adds (chat dialect only)."""
 
-    def __init__(self, recipe: PromptRecipe, cell: Cell, dialect: str, vocabulary: Vocabulary | None, seed: int,
-                 template_tokens: int = 0) -> None:  # fmt: skip
+    def __init__(
+        self, recipe: PromptRecipe, cell: Cell, dialect: str, vocabulary: Vocabulary | None, seed: int, template_tokens: int = 0
+    ) -> None:
         self.recipe, self.cell, self.dialect, self.seed = recipe, cell, dialect, seed
         self.template_tokens = template_tokens
         # Cells of one run share the seed: without the cell in it, a later one would find the prompts of an earlier one
@@ -104,9 +105,7 @@ class PromptSource:
                 self._pool = tuple(i for i in self._pool if i not in vocabulary.special)
             self._stride = _coprime(len(self._pool), seed)
         elif dialect == "chat" and recipe.kind in ("random", "multi-turn") and cell.input_len <= template_tokens:
-            raise UsageError(
-                f"cell {cell}: the chat template alone takes {template_tokens} tokens; an input length above that is needed"
-            )
+            raise UsageError(f"cell {cell}: the chat template alone takes {template_tokens} tokens; an input length above that is needed")
 
     def prompt(self, number: int) -> Prompt:
         """Prompt `number` (from 0; negative numbers are for warm-up and never collide with measured ones)."""
@@ -271,9 +270,7 @@ def sharegpt_random(
     return PromptRecipe("sharegpt", tuple(prompts), source=source)
 
 
-def _tokens_forever(
-    texts: Sequence[str], encode: Callable[[str], Sequence[int]], source: str
-) -> Iterator[Sequence[int]]:
+def _tokens_forever(texts: Sequence[str], encode: Callable[[str], Sequence[int]], source: str) -> Iterator[Sequence[int]]:
     while True:
         some = False
         for text in texts:

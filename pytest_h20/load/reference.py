@@ -51,9 +51,15 @@ from pytest_h20.load.poller import BROKEN, READ, WRITE, Poller
 SO_TIMESTAMPNS = 35  # Linux, asm-generic/socket.h; the control message carries a struct timespec
 TIMESPEC = struct.Struct("qq")
 REASONS = {
-    200: "OK", 400: "Bad Request", 401: "Unauthorized", 404: "Not Found", 405: "Method Not Allowed",
-    429: "Too Many Requests", 500: "Internal Server Error", 503: "Service Unavailable",
-}  # fmt: skip
+    200: "OK",
+    400: "Bad Request",
+    401: "Unauthorized",
+    404: "Not Found",
+    405: "Method Not Allowed",
+    429: "Too Many Requests",
+    500: "Internal Server Error",
+    503: "Service Unavailable",
+}
 FAULTS = ("http500", "http503", "reset", "midstream", "eof", "truncate", "stream_error", "stall")
 
 
@@ -201,8 +207,7 @@ class Generation:
 
 
 class _Connection:
-    __slots__ = ("accepted", "buffer", "close_after", "closed", "fd", "head", "number", "out", "received", "served",
-                 "sock", "stream")  # fmt: skip
+    __slots__ = ("accepted", "buffer", "close_after", "closed", "fd", "head", "number", "out", "received", "served", "sock", "stream")
 
     def __init__(self, sock: socket.socket, number: int) -> None:
         self.sock, self.fd, self.number = sock, sock.fileno(), number
@@ -238,7 +243,7 @@ class Stream:
         "started",
         "times",
         "tpot",
-    )  # fmt: skip
+    )
 
     def __init__(self, index: int, request: Request, generation: Generation, connection: _Connection) -> None:
         self.index, self.request, self.generation = index, request, generation
@@ -265,8 +270,7 @@ def sse(document: Any) -> bytes:
 
 DONE = chunk(b"data: [DONE]\n\n") + b"0\r\n\r\n"
 STREAM_HEAD = (
-    b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream; charset=utf-8\r\n"
-    b"Cache-Control: no-cache\r\nTransfer-Encoding: chunked\r\n\r\n"
+    b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream; charset=utf-8\r\nCache-Control: no-cache\r\nTransfer-Encoding: chunked\r\n\r\n"
 )
 
 
@@ -326,9 +330,14 @@ class ReferenceServer:
         if request.method == "POST" and request.path in ("/v1/completions", "/v1/chat/completions", "/generate"):
             return self.generation(request)
         if request.path == "/v1/models":
-            card: dict[str, Any] = {"id": config.model, "object": "model", "created": 1700000000,
-                                    "owned_by": config.flavour, "root": config.model_path or config.model,
-                                    "max_model_len": config.max_model_len}  # fmt: skip
+            card: dict[str, Any] = {
+                "id": config.model,
+                "object": "model",
+                "created": 1700000000,
+                "owned_by": config.flavour,
+                "root": config.model_path or config.model,
+                "max_model_len": config.max_model_len,
+            }
             return Reply({"object": "list", "data": [card]})
         if request.path == "/metrics":
             return Reply(self.metrics_text(), content_type="text/plain; version=0.0.4") if config.metrics else None
@@ -350,12 +359,8 @@ class ReferenceServer:
         if not isinstance(query, dict):
             raise ValueError("body is not an object")
         options = query.get("stream_options") or {}
-        usage = config.usage in ("always", "continuous") or (
-            config.usage == "honour" and bool(options.get("include_usage"))
-        )
-        each = config.usage == "continuous" or (
-            config.usage == "honour" and bool(options.get("continuous_usage_stats"))
-        )
+        usage = config.usage in ("always", "continuous") or (config.usage == "honour" and bool(options.get("include_usage")))
+        each = config.usage == "continuous" or (config.usage == "honour" and bool(options.get("continuous_usage_stats")))
         if request.path == "/generate":
             kind = "generate"
             prompt: Any = query.get("text", query.get("input_ids", ""))
@@ -535,9 +540,7 @@ class ReferenceServer:
                 try:
                     method, target, _ = lines[0].split(" ", 2)
                     headers = {k.strip().lower(): v.strip() for k, _, v in (line.partition(":") for line in lines[1:])}
-                    length = -1 if "chunked" in headers.get("transfer-encoding", "") else int(
-                        headers.get("content-length", "0")
-                    )
+                    length = -1 if "chunked" in headers.get("transfer-encoding", "") else int(headers.get("content-length", "0"))
                 except ValueError:
                     connection.close_after = True
                     self._reply(connection, self.error_reply(400, "malformed HTTP request"))
@@ -558,8 +561,7 @@ class ReferenceServer:
                 del buffer[:length]
             connection.head = None
             path, _, query = target.partition("?")
-            request = Request(method, path, query, headers, body, connection.received, connection.number,
-                              connection.served)  # fmt: skip
+            request = Request(method, path, query, headers, body, connection.received, connection.number, connection.served)
             self._route(connection, request)
             connection.served += 1
 
@@ -684,13 +686,23 @@ class ReferenceServer:
         choice: dict[str, Any] = {"index": 0, "delta": delta, "logprobs": None, "finish_reason": finish}
         if self.config.flavour == "sglang":
             choice["matched_stop"] = None
-        return {"id": stream.ident, "object": "chat.completion.chunk", "created": 1700000000,
-                "model": stream.generation.model, "choices": [choice]}  # fmt: skip
+        return {
+            "id": stream.ident,
+            "object": "chat.completion.chunk",
+            "created": 1700000000,
+            "model": stream.generation.model,
+            "choices": [choice],
+        }
 
     def _text_event(self, stream: Stream, text: str, finish: str | None = None) -> dict[str, Any]:
         choice = {"index": 0, "text": text, "logprobs": None, "finish_reason": finish}
-        return {"id": stream.ident, "object": "text_completion", "created": 1700000000,
-                "model": stream.generation.model, "choices": [choice]}  # fmt: skip
+        return {
+            "id": stream.ident,
+            "object": "text_completion",
+            "created": 1700000000,
+            "model": stream.generation.model,
+            "choices": [choice],
+        }
 
     @property
     def reasoning_field(self) -> str:
@@ -715,9 +727,11 @@ class ReferenceServer:
 
     def _usage(self, generation: Generation, count: int, final: bool) -> dict[str, Any]:
         completion = count + (self.config.completion_skew if final else 0)
-        usage: dict[str, Any] = {"prompt_tokens": generation.prompt_tokens,
-                                 "total_tokens": generation.prompt_tokens + completion,
-                                 "completion_tokens": completion}  # fmt: skip
+        usage: dict[str, Any] = {
+            "prompt_tokens": generation.prompt_tokens,
+            "total_tokens": generation.prompt_tokens + completion,
+            "completion_tokens": completion,
+        }
         if self.config.flavour == "sglang":
             usage["reasoning_tokens"] = min(count, generation.reasoning)
         return usage
@@ -730,17 +744,21 @@ class ReferenceServer:
         data = self._event_cache.get(key) if key else None
         if data is None:
             completion = count + (self.config.completion_skew if final else 0)
-            data = chunk(sse({
-                "text": self._text(generation, base, count),
-                "output_ids": [19] * (count - base),
-                "meta_info": {
-                    "id": "0123456789abcdef0123456789abcdef",
-                    "finish_reason": {"type": generation.finish, "length": count} if final else None,
-                    "prompt_tokens": generation.prompt_tokens,
-                    "completion_tokens": completion,
-                    "cached_tokens": int(generation.prompt_tokens * self.config.cache_hit_rate),
-                },
-            }))  # fmt: skip
+            data = chunk(
+                sse(
+                    {
+                        "text": self._text(generation, base, count),
+                        "output_ids": [19] * (count - base),
+                        "meta_info": {
+                            "id": "0123456789abcdef0123456789abcdef",
+                            "finish_reason": {"type": generation.finish, "length": count} if final else None,
+                            "prompt_tokens": generation.prompt_tokens,
+                            "completion_tokens": completion,
+                            "cached_tokens": int(generation.prompt_tokens * self.config.cache_hit_rate),
+                        },
+                    }
+                )
+            )
             if key:
                 self._event_cache[key] = data
         return data
@@ -839,21 +857,29 @@ class ReferenceServer:
             document = {
                 "text": self._text(generation, 0, count),
                 "output_ids": [19] * count,
-                "meta_info": {"id": stream.ident, "finish_reason": {"type": generation.finish, "length": count},
-                              "prompt_tokens": generation.prompt_tokens, "cached_tokens": 0,
-                              "completion_tokens": count + self.config.completion_skew},
-            }  # fmt: skip
+                "meta_info": {
+                    "id": stream.ident,
+                    "finish_reason": {"type": generation.finish, "length": count},
+                    "prompt_tokens": generation.prompt_tokens,
+                    "cached_tokens": 0,
+                    "completion_tokens": count + self.config.completion_skew,
+                },
+            }
         else:
             choice: dict[str, Any] = {"index": 0, "logprobs": None, "finish_reason": generation.finish}
             if generation.kind == "chat":
                 reasoning = self._text(generation, 0, split) if split else None
-                choice["message"] = {"role": "assistant", "content": self._text(generation, split, count),
-                                     self.reasoning_field: reasoning}  # fmt: skip
+                choice["message"] = {"role": "assistant", "content": self._text(generation, split, count), self.reasoning_field: reasoning}
             else:
                 choice["text"] = self._text(generation, 0, count)
-            document = {"id": stream.ident, "created": 1700000000, "model": generation.model, "choices": [choice],
-                        "object": "chat.completion" if generation.kind == "chat" else "text_completion",
-                        "usage": self._usage(generation, count, True)}  # fmt: skip
+            document = {
+                "id": stream.ident,
+                "created": 1700000000,
+                "model": generation.model,
+                "choices": [choice],
+                "object": "chat.completion" if generation.kind == "chat" else "text_completion",
+                "usage": self._usage(generation, count, True),
+            }
         stream.first = stream.last = now()
         stream.sent = count
         self.generation_tokens_total += count
@@ -976,12 +1002,23 @@ class ReferenceServer:
         rows: list[dict[str, Any]] = []
         for stream in self.streams:
             row: dict[str, Any] = {
-                "i": stream.index, "path": stream.request.path, "asked": stream.generation.asked_tokens,
-                "sent": stream.sent, "prompt_tokens": stream.generation.prompt_tokens, "connection": stream.number,
-                "reused": stream.reused, "received": stream.request.received, "first": stream.first,
-                "last": stream.last, "ended": stream.ended, "digest": stream.digest, "blocked": stream.blocked,
-                "fault": stream.fault, "ttft": None, "tpot": None,
-            }  # fmt: skip
+                "i": stream.index,
+                "path": stream.request.path,
+                "asked": stream.generation.asked_tokens,
+                "sent": stream.sent,
+                "prompt_tokens": stream.generation.prompt_tokens,
+                "connection": stream.number,
+                "reused": stream.reused,
+                "received": stream.request.received,
+                "first": stream.first,
+                "last": stream.last,
+                "ended": stream.ended,
+                "digest": stream.digest,
+                "blocked": stream.blocked,
+                "fault": stream.fault,
+                "ttft": None,
+                "tpot": None,
+            }
             if stream.sent and stream.generation.stream:
                 row["ttft"] = stream.first - stream.request.received
                 if stream.sent > 1:
@@ -991,11 +1028,19 @@ class ReferenceServer:
             rows.append(row)
         complete = [row for row in rows if row["ended"] and not row["fault"] and row["sent"]]
         summary: dict[str, Any] = {
-            "requests": len(rows), "complete": len(complete), "peak_in_flight": self.peak_in_flight,
-            "calls": dict(self.calls), "max_send_lag": self.max_send_lag, "max_intake_lag": self.max_intake_lag,
-            "distinct_prompts": len({row["digest"] for row in rows}), "blocked": sum(row["blocked"] for row in rows),
-            "tokens": sum(row["sent"] for row in complete), "ttft": None, "tpot": None, "throughput": None,
-        }  # fmt: skip
+            "requests": len(rows),
+            "complete": len(complete),
+            "peak_in_flight": self.peak_in_flight,
+            "calls": dict(self.calls),
+            "max_send_lag": self.max_send_lag,
+            "max_intake_lag": self.max_intake_lag,
+            "distinct_prompts": len({row["digest"] for row in rows}),
+            "blocked": sum(row["blocked"] for row in rows),
+            "tokens": sum(row["sent"] for row in complete),
+            "ttft": None,
+            "tpot": None,
+            "throughput": None,
+        }
         ttfts = [row["ttft"] for row in complete if row["ttft"] is not None]
         tpots = [row["tpot"] for row in complete if row["tpot"] is not None]
         if ttfts:
@@ -1012,8 +1057,8 @@ class ReferenceServer:
 class ReferenceProcess:
     """The server in a child process, so that it shares no interpreter lock with the client it judges.
 
-        with ReferenceProcess(ReferenceConfig(ttft=0.1)) as server:
-            server.url; server.truth(); server.configure(tpot=0.05); server.reset()
+    with ReferenceProcess(ReferenceConfig(ttft=0.1)) as server:
+        server.url; server.truth(); server.configure(tpot=0.05); server.reset()
     """
 
     def __init__(self, config: ReferenceConfig | None = None, host: str = "127.0.0.1") -> None:
@@ -1025,15 +1070,28 @@ class ReferenceProcess:
         """Raises MeasurementError when the child does not come up."""
         package_root = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
         environment = dict(os.environ)
-        environment["PYTHONPATH"] = os.pathsep.join(
-            part for part in (package_root, environment.get("PYTHONPATH", "")) if part
-        )
-        argv = [sys.executable, "-m", "pytest_h20.load.reference", "--host", self._host, "--port", "0",
-                "--config", json.dumps(asdict(self._config)), "--with-parent"]  # fmt: skip
+        environment["PYTHONPATH"] = os.pathsep.join(part for part in (package_root, environment.get("PYTHONPATH", "")) if part)
+        argv = [
+            sys.executable,
+            "-m",
+            "pytest_h20.load.reference",
+            "--host",
+            self._host,
+            "--port",
+            "0",
+            "--config",
+            json.dumps(asdict(self._config)),
+            "--with-parent",
+        ]
         self._process = subprocess.Popen(
-            argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=environment, text=True,
+            argv,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            env=environment,
+            text=True,
             start_new_session=True,
-        )  # fmt: skip
+        )
         assert self._process.stdout is not None
         assert self._process.stderr is not None
         line = self._process.stdout.readline()
@@ -1111,8 +1169,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     """`python -m pytest_h20.load.reference`: serve until SIGTERM or SIGINT. Exit status 2 on bad input."""
     import argparse
 
-    parser = argparse.ArgumentParser(prog="python -m pytest_h20.load.reference",
-                                     description="Inference server without a model that knows its own timing.")  # fmt: skip
+    parser = argparse.ArgumentParser(
+        prog="python -m pytest_h20.load.reference", description="Inference server without a model that knows its own timing."
+    )
     parser.add_argument("--host", default="127.0.0.1")
     parser.add_argument("--port", type=int, default=0, help="0 = any free one (default); the first line printed tells")
     parser.add_argument("--config", default="{}", help="all knobs as one JSON object")

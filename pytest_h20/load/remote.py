@@ -28,10 +28,30 @@ from pytest_h20.load.share import Job
 from pytest_h20.load.target import Target
 
 MODULES = (
-    "__init__", "arrivals", "canary", "cells", "clock", "dialects", "histogram", "loop", "metrics", "plan", "poller", "prompts",
-    "reference", "remote", "result", "run", "sanity", "selfcheck", "selfcheck_types", "server_metrics", "share", "target",
+    "__init__",
+    "arrivals",
+    "canary",
+    "cells",
+    "clock",
+    "dialects",
+    "histogram",
+    "loop",
+    "metrics",
+    "plan",
+    "poller",
+    "prompts",
+    "reference",
+    "remote",
+    "result",
+    "run",
+    "sanity",
+    "selfcheck",
+    "selfcheck_types",
+    "server_metrics",
+    "share",
+    "target",
     "wire",
-)  # fmt: skip
+)
 _MARK = "H20-LOAD "
 """Begins every line of ours on standard output; containers print other things too."""
 _MAIN = "import sys\nfrom pytest_h20.load.remote import main\nsys.exit(main())\n"

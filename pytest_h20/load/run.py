@@ -88,8 +88,7 @@ def prepare(target: Target, cell: Cell, plan: LoadPlan, notes: list[str]) -> tup
         if not exact:
             notes.append("words are not one token each in this model: input lengths are not exact")
     needs_ids = target.dialect != "chat" and synthetic
-    source = PromptSource(plan.prompts, cell, target.dialect, target.ids() if needs_ids else None, plan.seed,
-                          job.template_tokens)  # fmt: skip
+    source = PromptSource(plan.prompts, cell, target.dialect, target.ids() if needs_ids else None, plan.seed, job.template_tokens)
     for number in range(plan.warmup):
         answer, outcome, detail = one_request(target, plan, replace(source.prompt(-1 - number), turns=1))
         if answer is None or outcome not in ("ok", "short", "long", "uncounted"):
@@ -101,8 +100,7 @@ def one_request(target: Target, plan: LoadPlan, prompt: Prompt, special: bool = 
     """Send one request outside of any clock: (answer or None, outcome, detail). `special`: as `RequestEncoder.encode`."""
     encoder = RequestEncoder(target, plan.temperature, plan.ignore_eos, plan.usage_each)
     exchange = Exchange(-1, encoder.encode(prompt, special), prompt.output_len, prompt.input_len)
-    settings = LoopSettings(1, plan.request_timeout_s / plan.time_scale, encoder.kind, verify_tls=target.verify_tls,
-                            ca_file=target.ca_file)  # fmt: skip
+    settings = LoopSettings(1, plan.request_timeout_s / plan.time_scale, encoder.kind, verify_tls=target.verify_tls, ca_file=target.ca_file)
     loop = LoadLoop(encoder.address, iter((exchange,)), 1, settings)
     try:
         loop.open()
@@ -153,11 +151,15 @@ def _run_shares(job: Job, progress: Callable[[Progress], None] | None) -> list[S
     environment["PYTHONPATH"] = os.pathsep.join(p for p in (package_root, environment.get("PYTHONPATH", "")) if p)
     children = [
         subprocess.Popen(
-            [sys.executable, "-m", "pytest_h20.load.share"], stdin=subprocess.PIPE, stdout=subprocess.PIPE,
-            stderr=subprocess.DEVNULL, env=environment, text=True,
+            [sys.executable, "-m", "pytest_h20.load.share"],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            env=environment,
+            text=True,
         )
         for _ in range(count)
-    ]  # fmt: skip
+    ]
     try:
         for index, child in enumerate(children):
             _tell(child, {"job": replace(job, index=index, of=count).to_json()})
@@ -260,10 +262,15 @@ def _together(parts: Sequence[Progress]) -> Progress:
     totals = [part.total for part in parts]
     left = [part.left_s for part in parts]
     return Progress(
-        parts[0].cell, sum(p.done for p in parts), None if None in totals else sum(t or 0 for t in totals),
-        sum(p.failed for p in parts), sum(p.in_flight for p in parts), max(p.elapsed_s for p in parts),
-        sum(p.tokens_per_s for p in parts), None if None in left else max(value or 0.0 for value in left),
-    )  # fmt: skip
+        parts[0].cell,
+        sum(p.done for p in parts),
+        None if None in totals else sum(t or 0 for t in totals),
+        sum(p.failed for p in parts),
+        sum(p.in_flight for p in parts),
+        max(p.elapsed_s for p in parts),
+        sum(p.tokens_per_s for p in parts),
+        None if None in left else max(value or 0.0 for value in left),
+    )
 
 
 # ---- result ------------------------------------------------------------------------------------------------------
@@ -283,9 +290,7 @@ def _settled(target: Target, before: MetricsSample | None, shares: Sequence[Shar
     return sample
 
 
-def build_result(
-    job: Job, shares: Sequence[Share], server: ServerView | None, notes: Sequence[str], where: str = ""
-) -> CellResult:
+def build_result(job: Job, shares: Sequence[Share], server: ServerView | None, notes: Sequence[str], where: str = "") -> CellResult:
     """One result from the shares of all client processes; writes the records when the plan names a file.
 
     `where` names the machine the shares ran on, when it is not this one.
@@ -305,10 +310,12 @@ def build_result(
     planned = job.planned()
     if not_sent:
         outcomes["not_sent"] = not_sent
-    failures = list(dict.fromkeys(
-        [share.failure for share in shares if share.failure]
-        + [f"{r.outcome}: {r.detail}" for r in records if not r.complete and r.detail]
-    ))  # fmt: skip
+    failures = list(
+        dict.fromkeys(
+            [share.failure for share in shares if share.failure]
+            + [f"{r.outcome}: {r.detail}" for r in records if not r.complete and r.detail]
+        )
+    )
     stopped = next((share.stopped for share in shares if share.stopped), "")
     result = CellResult(
         cell=cell,
@@ -321,8 +328,15 @@ def build_result(
         arrivals=plan.arrivals.kind,
         prompts=plan.prompts.describe(),
         seed=plan.seed,
-        requests=RequestCounts(planned, len(records), len(complete), len(records) - len(complete) + not_sent, outcomes,
-                               sum(share.retries for share in shares), tuple(failures[:5])),
+        requests=RequestCounts(
+            planned,
+            len(records),
+            len(complete),
+            len(records) - len(complete) + not_sent,
+            outcomes,
+            sum(share.retries for share in shares),
+            tuple(failures[:5]),
+        ),
         tokens=_tokens(complete),
         ttft=Summary.of_seconds(r.ttft_s for r in ordinary if r.ttft_s is not None),
         tpot=Summary.of_seconds(r.tpot_s for r in ordinary if r.tpot_s is not None),
@@ -344,7 +358,7 @@ def build_result(
         records_path=plan.records_path,
         canaries=tuple(whole_tally.canaries),
         texts=whole_tally.texts,
-    )  # fmt: skip
+    )
     good = goodput(records, plan.slo, seconds)
     if good is not None:
         result = replace(result, goodput_requests_per_s=good[0], goodput_share=good[1])
@@ -424,9 +438,7 @@ def _client(shares: Sequence[Share], complete: Sequence[Record], where: str) -> 
     )
 
 
-def _own_notes(
-    plan: LoadPlan, records: Sequence[Record], complete: Sequence[Record], shares: Sequence[Share]
-) -> tuple[str, ...]:
+def _own_notes(plan: LoadPlan, records: Sequence[Record], complete: Sequence[Record], shares: Sequence[Share]) -> tuple[str, ...]:
     notes = []
     if plan.time_scale != 1.0:
         notes.append(f"compressed time: every figure is wall time x {plan.time_scale:g}")

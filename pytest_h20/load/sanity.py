@@ -69,8 +69,7 @@ def usage(result: CellResult) -> Finding:
         return Finding("usage", "unknown", "no request was answered")
     if "uncounted" in result.requests.outcomes:
         n = result.requests.outcomes["uncounted"]
-        return Finding("usage", "failed", f"{n} answers came without a token count: nothing can be counted by it",
-                       n, 0, "requests")  # fmt: skip
+        return Finding("usage", "failed", f"{n} answers came without a token count: nothing can be counted by it", n, 0, "requests")
     wrong = tokens.wrong_input + tokens.wrong_output
     if wrong:
         text = (
@@ -79,8 +78,14 @@ def usage(result: CellResult) -> Finding:
             f"{tokens.wrong_input} another input length ({tokens.input - tokens.canary_input} counted, {tokens.asked_input} sent)"
         )
         return Finding("usage", "failed", text, float(wrong), 0, "requests")
-    return Finding("usage", "ok", f"{tokens.input} input and {tokens.output} output tokens, as asked in each request",
-                   float(tokens.output), float(tokens.asked_output), "tokens")  # fmt: skip
+    return Finding(
+        "usage",
+        "ok",
+        f"{tokens.input} input and {tokens.output} output tokens, as asked in each request",
+        float(tokens.output),
+        float(tokens.asked_output),
+        "tokens",
+    )
 
 
 def littles_law(result: CellResult) -> Finding:
@@ -97,9 +102,7 @@ def littles_law(result: CellResult) -> Finding:
     asked = result.tokens.asked_output / result.requests.complete if result.requests.complete else cell.output_len
     product = whole.output_tokens_per_s / asked * latency / 1e3
     off = product / result.flight.mean - 1
-    text = (
-        f"{result.flight.mean:.2f} requests in flight against {product:.2f} by throughput x latency ({100 * off:+.1f} %)"
-    )
+    text = f"{result.flight.mean:.2f} requests in flight against {product:.2f} by throughput x latency ({100 * off:+.1f} %)"
     if off < -LITTLE_LIMIT and result.requests.complete:
         noticed = 1e3 * result.flight.mean * whole.seconds / result.requests.complete - latency
         text += f": answers had arrived {noticed:.0f} ms before this client noticed, the machine it runs on is too busy"
@@ -151,8 +154,9 @@ def server_running(result: CellResult) -> Finding:
     wanted = float(min(result.cell.concurrency, result.requests.planned or result.cell.concurrency))
     server = result.server
     if server is None or server.running_max is None:
-        return Finding("server_running", "unknown", "the server tells no number of running requests (/metrics)",
-                       None, wanted, "requests", False)  # fmt: skip
+        return Finding(
+            "server_running", "unknown", "the server tells no number of running requests (/metrics)", None, wanted, "requests", False
+        )
     seen = server.running_max
     text = f"the server had at most {seen:g} running requests in {server.samples} looks, {wanted:g} were in flight"
     if seen >= RUNNING_SHARE * wanted:
@@ -170,14 +174,16 @@ def server_tokens(result: CellResult) -> Finding:
     """The server's counter of generated tokens rose by what its answers said: nobody else used it, nothing was lost."""
     server, total = result.server, result.tokens.output
     if server is None or server.generation_tokens is None:
-        return Finding("server_tokens", "unknown", "the server has no counter of generated tokens (/metrics)",
-                       None, float(total), "tokens", False)  # fmt: skip
+        return Finding(
+            "server_tokens", "unknown", "the server has no counter of generated tokens (/metrics)", None, float(total), "tokens", False
+        )
     rise = server.generation_tokens
     allowed = COUNTER_LIMIT * total + result.requests.sent
     text = f"the server's counter rose by {rise:g} tokens, its answers have {total}"
     if result.requests.failed:
-        return Finding("server_tokens", "unknown", f"{text}; {result.requests.failed} requests failed on the way",
-                       rise, float(total), "tokens", False)  # fmt: skip
+        return Finding(
+            "server_tokens", "unknown", f"{text}; {result.requests.failed} requests failed on the way", rise, float(total), "tokens", False
+        )
     if abs(rise - total) <= allowed:
         return Finding("server_tokens", "ok", text, rise, float(total), "tokens", False)
     why = ": someone else uses the server" if rise > total else ": it does not count what it sends"
@@ -192,8 +198,7 @@ def prefix_cache(result: CellResult) -> Finding:
     if rate is None and result.tokens.cached is not None and result.tokens.input:
         rate = result.tokens.cached / result.tokens.input
     if rate is None:
-        return Finding("prefix_cache", "unknown", "the server tells nothing about its prefix cache", None, CACHE_LIMIT,
-                       "", False)  # fmt: skip
+        return Finding("prefix_cache", "unknown", "the server tells nothing about its prefix cache", None, CACHE_LIMIT, "", False)
     before = server.cache_hit_rate_before if server is not None else None
     text = f"{100 * rate:.1f} % of prompt tokens from the prefix cache"
     text += "" if before is None else f" ({100 * before:.1f} % before the cell)"

@@ -1,6 +1,6 @@
 """The JSON Schema of `CellResult.to_json`, derived from the dataclasses: `schema.json` is its output.
 
-    python -m pytest_h20.load.schema > pytest_h20/load/schema.json
+python -m pytest_h20.load.schema > pytest_h20/load/schema.json
 """
 
 from __future__ import annotations

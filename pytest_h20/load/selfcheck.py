@@ -38,8 +38,14 @@ def self_check(
     are taken from it. Never raises for a check that could not be made: its `note` says why and it counts as saturated.
     """
     base = plan or LoadPlan()
-    own = LoadPlan(requests=concurrency, warmup=0, processes=base.processes, kernel_stamps=base.kernel_stamps,
-                   seed=base.seed, request_timeout_s=60.0 + 10 * (ttft_s + output_len * tpot_s))  # fmt: skip
+    own = LoadPlan(
+        requests=concurrency,
+        warmup=0,
+        processes=base.processes,
+        kernel_stamps=base.kernel_stamps,
+        seed=base.seed,
+        request_timeout_s=60.0 + 10 * (ttft_s + output_len * tpot_s),
+    )
     try:
         with ReferenceProcess(ReferenceConfig(ttft=0.0, tpot=0.0, metrics=False)) as server:
             # Chat prompts are calibrated first, and the first request of a connection path is never the fastest.

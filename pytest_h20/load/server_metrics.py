@@ -86,9 +86,18 @@ def parse_metrics(text: str) -> MetricsSample:
         if hit in sums and asked in sums:
             queries, hits = sums[asked], sums[hit]
             break
-    return MetricsSample(first(_RUNNING), first(_WAITING), first(_PROMPTED), first(_GENERATED), queries, hits,
-                         first(_CACHE_GAUGES), next((most[name] for name in _KV_USE if name in most), None),
-                         first(_PREEMPTED), first(_RETRACTED))  # fmt: skip
+    return MetricsSample(
+        first(_RUNNING),
+        first(_WAITING),
+        first(_PROMPTED),
+        first(_GENERATED),
+        queries,
+        hits,
+        first(_CACHE_GAUGES),
+        next((most[name] for name in _KV_USE if name in most), None),
+        first(_PREEMPTED),
+        first(_RETRACTED),
+    )
 
 
 def _label(labels: str, name: str) -> str | None:
@@ -144,9 +153,17 @@ def view(before: MetricsSample | None, during: list[MetricsSample], after: Metri
     put_back = risen(before.preempted if before else None, after.preempted if after else None)
     if put_back is None:
         put_back = most([sample.retracted for sample in during])
-    return ServerView(len(during), most([sample.running for sample in during]),
-                      most([sample.waiting for sample in during]), prompts, generated, rate_before, rate,
-                      most([sample.kv_use for sample in during]), put_back)  # fmt: skip
+    return ServerView(
+        len(during),
+        most([sample.running for sample in during]),
+        most([sample.waiting for sample in during]),
+        prompts,
+        generated,
+        rate_before,
+        rate,
+        most([sample.kv_use for sample in during]),
+        put_back,
+    )
 
 
 def _share(part: float | None, of: float | None) -> float | None:

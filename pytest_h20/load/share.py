@@ -66,9 +66,7 @@ class Job:
         document = asdict(self)
         document["plan"]["prompts"]["prompts"] = [prompt.to_json() for prompt in self.plan.prompts.prompts]
         vocabulary = self.target.vocabulary
-        document["target"]["vocabulary"] = (
-            None if vocabulary is None else [vocabulary.low, vocabulary.high, sorted(vocabulary.special)]
-        )
+        document["target"]["vocabulary"] = None if vocabulary is None else [vocabulary.low, vocabulary.high, sorted(vocabulary.special)]
         return document
 
     @classmethod
@@ -86,17 +84,22 @@ class Job:
             check = plan.pop("selfcheck")
             return cls(
                 target=Target(
-                    vocabulary=None if vocabulary is None
-                    else Vocabulary(vocabulary[0], vocabulary[1], frozenset(vocabulary[2])),
+                    vocabulary=None if vocabulary is None else Vocabulary(vocabulary[0], vocabulary[1], frozenset(vocabulary[2])),
                     **target,
                 ),
                 cell=Cell(**document["cell"]),
                 plan=LoadPlan(
-                    prompts=PromptRecipe(**recipe), arrivals=Arrivals(**arrivals), slo=Slo(**plan.pop("slo")),
-                    selfcheck=None if check is None else SelfCheck(**check), canaries=canaries, **plan,
+                    prompts=PromptRecipe(**recipe),
+                    arrivals=Arrivals(**arrivals),
+                    slo=Slo(**plan.pop("slo")),
+                    selfcheck=None if check is None else SelfCheck(**check),
+                    canaries=canaries,
+                    **plan,
                 ),
-                index=document["index"], of=document["of"], template_tokens=document["template_tokens"],
-            )  # fmt: skip
+                index=document["index"],
+                of=document["of"],
+                template_tokens=document["template_tokens"],
+            )
         except (KeyError, TypeError, ValueError, IndexError) as error:
             raise UsageError(f"load job: {type(error).__name__}: {error}") from None
 
@@ -105,9 +108,12 @@ def _prompt(row: dict[str, Any]) -> Prompt:
     messages = row.get("messages")
     ids = row.get("input_ids")
     return Prompt(
-        row["input_len"], row["output_len"], ids=None if ids is None else tuple(ids), text=row.get("prompt"),
+        row["input_len"],
+        row["output_len"],
+        ids=None if ids is None else tuple(ids),
+        text=row.get("prompt"),
         messages=None if messages is None else tuple((m["role"], m["content"]) for m in messages),
-    )  # fmt: skip
+    )
 
 
 @dataclass
@@ -165,8 +171,12 @@ class Share:
             texts = TextCounts(**part.pop("texts"))
             samples = [MetricsSample(**row) for row in rest.pop("samples")]
             steady = rest.pop("steady")
-            return cls(tally=Tally(records=records, itl=itl, canaries=canaries, texts=texts, **part), samples=samples,
-                       steady=None if steady is None else (steady[0], steady[1]), **rest)  # fmt: skip
+            return cls(
+                tally=Tally(records=records, itl=itl, canaries=canaries, texts=texts, **part),
+                samples=samples,
+                steady=None if steady is None else (steady[0], steady[1]),
+                **rest,
+            )
         except (KeyError, TypeError, ValueError, IndexError, AttributeError) as error:
             raise UsageError(f"load share: {type(error).__name__}: {error}") from None
 
@@ -190,8 +200,7 @@ def run_share(job: Job, report: Report | None = None, gate: Callable[[], float] 
     scale = plan.time_scale
     encoder = RequestEncoder(target, plan.temperature, plan.ignore_eos, plan.usage_each)
     needs_ids = target.dialect != "chat" and plan.prompts.kind in ("random", "multi-turn")
-    source = PromptSource(plan.prompts, cell, target.dialect, target.ids() if needs_ids else None, plan.seed,
-                          job.template_tokens)  # fmt: skip
+    source = PromptSource(plan.prompts, cell, target.dialect, target.ids() if needs_ids else None, plan.seed, job.template_tokens)
     planned = job.planned()
     turns = plan.prompts.turns if plan.prompts.kind == "multi-turn" else 1
     mine = None if planned is None else len(range(job.index, planned // turns, job.of))
@@ -332,6 +341,7 @@ def main() -> int:
 
     Everything encoded and connected it says {"ready": true} and starts when a second line, {"start_at": seconds}, tells it to.
     """
+
     def put(document: dict[str, Any]) -> None:
         sys.stdout.write(json.dumps(document) + "\n")
         sys.stdout.flush()

@@ -529,9 +529,7 @@ def _read_openai(answer: Answer, times: list[float], payloads: Sequence[tuple[in
 
 def _is_empty_text(document: dict[str, Any]) -> bool:
     choices = document.get("choices")
-    return (
-        isinstance(choices, list) and bool(choices) and isinstance(choices[0], dict) and choices[0].get("text") == ""
-    )
+    return isinstance(choices, list) and bool(choices) and isinstance(choices[0], dict) and choices[0].get("text") == ""
 
 
 def _count_per_event(answer: Answer, times: list[float], payloads: Sequence[tuple[int, Piece]]) -> None:

@@ -26,26 +26,34 @@ _SOCKET = re.compile(r"[Ss]ocket|[Cc]onnect\b|Net : |Call to (?:recv|send|accept
 _SYSTEM_ERROR = re.compile(r"(?:failed ?:|failed with error|returned|Accept failed)(?: -?\d+)? ?\(?(?P<why>[A-Z][A-Za-z' /-]{4,60})")
 _NUMBER = re.compile(r"\breturned (\d{1,3})\b|\berrno (\d{1,3})\b|\b(113|111|110|101)\b")
 _NUMBERS = {
-    32: "broken pipe", 101: "network is unreachable", 103: "software caused connection abort", 104: "connection reset by peer",
-    110: "connection timed out", 111: "connection refused", 113: "no route to host",
-}  # fmt: skip
+    32: "broken pipe",
+    101: "network is unreachable",
+    103: "software caused connection abort",
+    104: "connection reset by peer",
+    110: "connection timed out",
+    111: "connection refused",
+    113: "no route to host",
+}
 _EXCEEDED = re.compile(r"exceeded (?:error )?(?:retr(?:y|ies)|timeouts)")
 # error text -> (first cause?, meaning, action); every other text is a first cause too.
 _SOCKET_ERRORS: dict[str, tuple[bool, str, str]] = {
     "connection refused": (
-        True, "the peer does not listen: it ended, or the address belongs to another interface",
+        True,
+        "the peer does not listen: it ended, or the address belongs to another interface",
         "look at the peer's log; set NCCL_SOCKET_IFNAME to the control interface on every node",
     ),
     "no route to host": (True, "the bootstrap (OOB) path between the nodes is filtered or has no route", IFNAME),
     "connection timed out": (True, "the bootstrap (OOB) path between the nodes is filtered", IFNAME),
     "network is unreachable": (True, "there is no route to the peer's address", IFNAME),
     "software caused connection abort": (
-        True, "a connect was refused or timed out and tried again (NCCL before 2.24 hides the first error behind this one)", IFNAME,
+        True,
+        "a connect was refused or timed out and tried again (NCCL before 2.24 hides the first error behind this one)",
+        IFNAME,
     ),
     "cannot assign requested address": (True, "the address is not of this node's interfaces, or its ports are used up", IFNAME),
     "connection reset by peer": (False, "another rank ended first; its log holds the cause", OTHERS),
     "broken pipe": (False, "another rank ended first; its log holds the cause", OTHERS),
-}  # fmt: skip
+}
 
 # -- libfabric plugin (aws-ofi-nccl) -----------------------------------------------------------------------------------------
 
@@ -75,68 +83,202 @@ def _rule(pattern: str, label: str, severity: Severity, primary: bool, meaning: 
 
 # Order matters: the first match wins. ``{name}`` in a label is filled from the pattern's groups.
 RULES: tuple[Rule, ...] = (
-    _rule(r"communicator encountered a fatal error \(detected in (?P<where>\w+)\)", "communicator fatal error ({where})",
-          "fatal", False, "NCCL saw the failure of a queue pair or device; the cause is in another line"),
-    _rule(r"Connection closed by remote peer", "connection closed by remote peer", "fatal", False,
-          "another rank ended first; its log holds the cause", OTHERS),
-    _rule(r"wrong type \d+ != \d+", "wrong socket type", "fatal", True,
-          "a connection meant for something else reached this socket: two runs share ports, or ranks got each other's addresses",
-          "end what a former run left; check the rank arguments"),
+    _rule(
+        r"communicator encountered a fatal error \(detected in (?P<where>\w+)\)",
+        "communicator fatal error ({where})",
+        "fatal",
+        False,
+        "NCCL saw the failure of a queue pair or device; the cause is in another line",
+    ),
+    _rule(
+        r"Connection closed by remote peer",
+        "connection closed by remote peer",
+        "fatal",
+        False,
+        "another rank ended first; its log holds the cause",
+        OTHERS,
+    ),
+    _rule(
+        r"wrong type \d+ != \d+",
+        "wrong socket type",
+        "fatal",
+        True,
+        "a connection meant for something else reached this socket: two runs share ports, or ranks got each other's addresses",
+        "end what a former run left; check the rank arguments",
+    ),
     _rule(r"wrong magic|valid magic", "", "note", False, "something that is not NCCL connected (a port scanner); NCCL ignores it"),
-    _rule(r"is neither AF_INET|unsupported IP family|Unsupported address family", "invalid socket address", "fatal", True,
-          "a peer has no usable address: NCCL_SOCKET_IFNAME matches no interface on one of the nodes", IFNAME),
-    _rule(r"No interface found in the same subnet", "no interface in the subnet of the peer", "fatal", True,
-          "no interface of this node is in the network of NCCL_COMM_ID's address", IFNAME),
-    _rule(r"Bootstrap Root ?: (?:mismatch|rank .*(?:already checked in|mismatch))|rank \d+ of \d+ ranks has already checked in",
-          "rank already checked in", "fatal", True,
-          "two processes claim one rank, or an old process still runs", "end what a former run left; check the rank arguments"),
-    _rule(r"Error ?: network (?P<net>.*?\S) not found", "network {net} not found", "fatal", True,
-          "NCCL_NET names a network that is not there", "correct NCCL_NET, or give the container /dev/infiniband and the plugin"),
-    _rule(r"Failed to initialize any NET plugin", "failed to initialize any NET plugin", "fatal", True,
-          "neither InfiniBand nor sockets could be used", "check NCCL_NET, NCCL_IB_HCA and NCCL_SOCKET_IFNAME; " + DEVICES),
-    _rule(r"[Nn]o (?:socket |IP |usable listening )?interface found", "no socket interface found", "fatal", True,
-          "NCCL_SOCKET_IFNAME matches no interface",
-          "name an interface that exists where NCCL runs: compare with ip -br addr in the container; --network host"),
-    _rule(r"different link_layer|incompatible (?:with the local|devices)", "incompatible link layers", "fatal", True,
-          "InfiniBand and RoCE ports, or merged devices of different kinds, were paired",
-          "set NCCL_IB_HCA to ports of one link type, the same on both nodes"),
-    _rule(r"mixed local \w+ device counts", "mixed net device counts", "fatal", True,
-          "the nodes see different numbers of network devices", "make NCCL_IB_HCA and /dev/infiniband the same on both nodes"),
+    _rule(
+        r"is neither AF_INET|unsupported IP family|Unsupported address family",
+        "invalid socket address",
+        "fatal",
+        True,
+        "a peer has no usable address: NCCL_SOCKET_IFNAME matches no interface on one of the nodes",
+        IFNAME,
+    ),
+    _rule(
+        r"No interface found in the same subnet",
+        "no interface in the subnet of the peer",
+        "fatal",
+        True,
+        "no interface of this node is in the network of NCCL_COMM_ID's address",
+        IFNAME,
+    ),
+    _rule(
+        r"Bootstrap Root ?: (?:mismatch|rank .*(?:already checked in|mismatch))|rank \d+ of \d+ ranks has already checked in",
+        "rank already checked in",
+        "fatal",
+        True,
+        "two processes claim one rank, or an old process still runs",
+        "end what a former run left; check the rank arguments",
+    ),
+    _rule(
+        r"Error ?: network (?P<net>.*?\S) not found",
+        "network {net} not found",
+        "fatal",
+        True,
+        "NCCL_NET names a network that is not there",
+        "correct NCCL_NET, or give the container /dev/infiniband and the plugin",
+    ),
+    _rule(
+        r"Failed to initialize any NET plugin",
+        "failed to initialize any NET plugin",
+        "fatal",
+        True,
+        "neither InfiniBand nor sockets could be used",
+        "check NCCL_NET, NCCL_IB_HCA and NCCL_SOCKET_IFNAME; " + DEVICES,
+    ),
+    _rule(
+        r"[Nn]o (?:socket |IP |usable listening )?interface found",
+        "no socket interface found",
+        "fatal",
+        True,
+        "NCCL_SOCKET_IFNAME matches no interface",
+        "name an interface that exists where NCCL runs: compare with ip -br addr in the container; --network host",
+    ),
+    _rule(
+        r"different link_layer|incompatible (?:with the local|devices)",
+        "incompatible link layers",
+        "fatal",
+        True,
+        "InfiniBand and RoCE ports, or merged devices of different kinds, were paired",
+        "set NCCL_IB_HCA to ports of one link type, the same on both nodes",
+    ),
+    _rule(
+        r"mixed local \w+ device counts",
+        "mixed net device counts",
+        "fatal",
+        True,
+        "the nodes see different numbers of network devices",
+        "make NCCL_IB_HCA and /dev/infiniband the same on both nodes",
+    ),
     _rule(r"Got CQE with error", "", "fatal", False, "a request failed: the line behind it names the status"),
-    _rule(r"NET/IB ?: .*(?:marked as failed|The error is fatal|Detected \d+ failed devices)", "network device failed", "fatal",
-          True, "a port failed during the run; NCCL moves to another one only where failover is on", "look at that port's link"),
-    _rule(r"Duplicate GPU detected|Multiple Ranks are using the same GPU", "duplicate GPU detected", "fatal", True,
-          "two ranks use one GPU", "check CUDA_VISIBLE_DEVICES and the rank arguments"),
-    _rule(r"Failed to bind NVLink SHARP.*CUDA error \d+ '(?P<what>[^'\n]+)'", "nvls bind failed: {what}", "fatal", True,
-          "NVLink multicast could not be set up: Fabric Manager or NVSwitch",
-          "check nvidia-fabricmanager on that node; compare with NCCL_NVLS_ENABLE=0"),
-    _rule(r"failed to open CUDA IPC handle ?: \d+ (?P<what>\S.*)$", "cuda failure: {what}", "fatal", True,
-          "a GPU's memory could not be opened in another process", "P2P between the GPUs: nvidia-smi topo -p2p r; ACS, IOMMU, --ipc=host"),
-    _rule(r"(?:Cuda|CUDA|HIP) failure(?: \d+)? '?(?P<what>[^'\n]+?)'?$", "cuda failure: {what}", "fatal", True,
-          "a CUDA call failed", "see the CUDA error; look for Xid lines in the kernel log"),
+    _rule(
+        r"NET/IB ?: .*(?:marked as failed|The error is fatal|Detected \d+ failed devices)",
+        "network device failed",
+        "fatal",
+        True,
+        "a port failed during the run; NCCL moves to another one only where failover is on",
+        "look at that port's link",
+    ),
+    _rule(
+        r"Duplicate GPU detected|Multiple Ranks are using the same GPU",
+        "duplicate GPU detected",
+        "fatal",
+        True,
+        "two ranks use one GPU",
+        "check CUDA_VISIBLE_DEVICES and the rank arguments",
+    ),
+    _rule(
+        r"Failed to bind NVLink SHARP.*CUDA error \d+ '(?P<what>[^'\n]+)'",
+        "nvls bind failed: {what}",
+        "fatal",
+        True,
+        "NVLink multicast could not be set up: Fabric Manager or NVSwitch",
+        "check nvidia-fabricmanager on that node; compare with NCCL_NVLS_ENABLE=0",
+    ),
+    _rule(
+        r"failed to open CUDA IPC handle ?: \d+ (?P<what>\S.*)$",
+        "cuda failure: {what}",
+        "fatal",
+        True,
+        "a GPU's memory could not be opened in another process",
+        "P2P between the GPUs: nvidia-smi topo -p2p r; ACS, IOMMU, --ipc=host",
+    ),
+    _rule(
+        r"(?:Cuda|CUDA|HIP) failure(?: \d+)? '?(?P<what>[^'\n]+?)'?$",
+        "cuda failure: {what}",
+        "fatal",
+        True,
+        "a CUDA call failed",
+        "see the CUDA error; look for Xid lines in the kernel log",
+    ),
     _rule(r"Failed to (?:CUDA )?(?:host )?[mc]?alloc|Failed to CUDA", "", "fatal", False, "memory could not be had"),
-    _rule(r": invalid (?:root|type|reduction operation) \d|is not a valid pointer|argument is NULL", "invalid argument", "fatal", True,
-          "the program called NCCL wrongly: nothing about the network"),
-    _rule(r"[Mm]essage truncated", "message truncated", "fatal", True,
-          "the two sides send and expect different sizes: different NCCL versions or a program error",
-          "use one NCCL version on all nodes"),
-    _rule(r"[Mm]ismatched (?:collective|NCCL version) detected|NCCL version mismatch|[Vv]ersion mismatch|collective mismatch error|"
-          r"NCCL library (?:version )?is (?:too old|not backwards)", "version mismatch", "fatal", True,
-          "the ranks do not run the same NCCL or collective", "use one image on all nodes"),
-    _rule(r"attaching to shared memory segment", "shared memory segment failed", "fatal", True,
-          "the ranks of a node do not share /dev/shm, or somebody cleaned it",
-          "start the container with --ipc=host; RemoveIPC=no on the host"),
-    _rule(r"shared memory (?:segment|file|mapping) |failed to extend |posix_fallocate failed|No space left on device|Could not map ",
-          "shared memory segment failed", "fatal", True, "/dev/shm is too small or not shared",
-          "start the container with --ipc=host or a larger --shm-size"),
-    _rule(r"\[(?:Service thread|Proxy Service[^\]]*)\]|\[Proxy [^\]]*\]|Failed to execute operation|closing connection|"
-          r"Error encountered progressing|Proxy Call to rank \d+ failed|recv failed while polling|\[Rem Allocator\]|"
-          r"Proxy response for|ncclProxy\w+ call to", "", "fatal", False, "the proxy thread gave up after another failure"),
-    _rule(r"(?:heartbeat|[Ww]atchdog|[Tt]imed? ?out (?:waiting|while))", "timeout", "fatal", False, "a rank waited in vain",
-          "look at the other ranks' logs"),
-    _rule(r"P2P is disabled between NVLINK connected", "", "note", False,
-          "GPUs with NVLink between them cannot use it: slow inside the node, nothing about the network", "check ACS, IOMMU, MIG"),
-)  # fmt: skip
+    _rule(
+        r": invalid (?:root|type|reduction operation) \d|is not a valid pointer|argument is NULL",
+        "invalid argument",
+        "fatal",
+        True,
+        "the program called NCCL wrongly: nothing about the network",
+    ),
+    _rule(
+        r"[Mm]essage truncated",
+        "message truncated",
+        "fatal",
+        True,
+        "the two sides send and expect different sizes: different NCCL versions or a program error",
+        "use one NCCL version on all nodes",
+    ),
+    _rule(
+        r"[Mm]ismatched (?:collective|NCCL version) detected|NCCL version mismatch|[Vv]ersion mismatch|collective mismatch error|"
+        r"NCCL library (?:version )?is (?:too old|not backwards)",
+        "version mismatch",
+        "fatal",
+        True,
+        "the ranks do not run the same NCCL or collective",
+        "use one image on all nodes",
+    ),
+    _rule(
+        r"attaching to shared memory segment",
+        "shared memory segment failed",
+        "fatal",
+        True,
+        "the ranks of a node do not share /dev/shm, or somebody cleaned it",
+        "start the container with --ipc=host; RemoveIPC=no on the host",
+    ),
+    _rule(
+        r"shared memory (?:segment|file|mapping) |failed to extend |posix_fallocate failed|No space left on device|Could not map ",
+        "shared memory segment failed",
+        "fatal",
+        True,
+        "/dev/shm is too small or not shared",
+        "start the container with --ipc=host or a larger --shm-size",
+    ),
+    _rule(
+        r"\[(?:Service thread|Proxy Service[^\]]*)\]|\[Proxy [^\]]*\]|Failed to execute operation|closing connection|"
+        r"Error encountered progressing|Proxy Call to rank \d+ failed|recv failed while polling|\[Rem Allocator\]|"
+        r"Proxy response for|ncclProxy\w+ call to",
+        "",
+        "fatal",
+        False,
+        "the proxy thread gave up after another failure",
+    ),
+    _rule(
+        r"(?:heartbeat|[Ww]atchdog|[Tt]imed? ?out (?:waiting|while))",
+        "timeout",
+        "fatal",
+        False,
+        "a rank waited in vain",
+        "look at the other ranks' logs",
+    ),
+    _rule(
+        r"P2P is disabled between NVLINK connected",
+        "",
+        "note",
+        False,
+        "GPUs with NVLink between them cannot use it: slow inside the node, nothing about the network",
+        "check ACS, IOMMU, MIG",
+    ),
+)
 _RETRY = re.compile(r"\bretrying\b|[Rr]etry(?:ing)? (?:\d+|attempt|connect|after|count)|\(\d+ retr(?:y|ies)\)")
 
 # Harmless WARN and INFO wordings (research note, section 3.6, and NCCL sources).
@@ -170,8 +312,9 @@ def classify(message: str, warn: bool) -> Failure | None:
         return completion
     if not warn:
         if RETRY_INFO.search(message) and "NCCL_" not in message:
-            return Failure("", "retry", False, "a connect was tried again",
-                           "the peer was late or its port filtered: see whether it succeeded", {})  # fmt: skip
+            return Failure(
+                "", "retry", False, "a connect was tried again", "the peer was late or its port filtered: see whether it succeeded", {}
+            )
         return None
     if _RETRY.search(message) and not _EXCEEDED.search(message):
         return Failure("", "retry", False, "NCCL tried again", "the peer was late or its port filtered: see whether it succeeded", {})
@@ -197,8 +340,14 @@ def _socket(message: str) -> Failure | None:
     if not _SOCKET.search(message):
         return None
     if message.startswith(("UDS:", "IPC:")):
-        return Failure("local socket failed", "fatal", True, "two processes of one node could not talk over a local socket",
-                       "look at the other process; check that both share /tmp and the network namespace", {})  # fmt: skip
+        return Failure(
+            "local socket failed",
+            "fatal",
+            True,
+            "two processes of one node could not talk over a local socket",
+            "look at the other process; check that both share /tmp and the network namespace",
+            {},
+        )
     found = _SYSTEM_ERROR.search(message)
     number = _NUMBER.search(message)
     if found:
@@ -220,5 +369,11 @@ def _ofi(message: str) -> Failure | None:
     what = re.sub(r" 0x[0-9a-f]+", "", found["what"]).strip()
     why = _OFI_WHY.search(message, found.start())
     text = what[0].lower() + what[1:] + (f": {why['why'].strip()}" if why else "")
-    return Failure(f"NET/OFI {text}", "fatal", True, "the libfabric plugin failed: adapter, memory registration or peer",
-                   "look at the plugin's lines before this one; check memlock and the EFA or verbs provider", {})  # fmt: skip
+    return Failure(
+        f"NET/OFI {text}",
+        "fatal",
+        True,
+        "the libfabric plugin failed: adapter, memory registration or peer",
+        "look at the plugin's lines before this one; check memlock and the EFA or verbs provider",
+        {},
+    )

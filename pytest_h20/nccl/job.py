@@ -80,27 +80,41 @@ def judge_job(evidences: Sequence[LogEvidence], expected: Expected | None = None
     processes = tuple(p for e in evidences for p in e.processes if p.host or p.pid)
     node_of = placed.node_of
     main = _main(placed.communicators)
-    names = tuple(sorted({n for c in placed.communicators for n in c.rank_to_node.values() if n} | {
-        n for (_, host, _), n in node_of.items() if host
-    }))  # fmt: skip
+    names = tuple(
+        sorted({n for c in placed.communicators for n in c.rank_to_node.values() if n} | {n for (_, host, _), n in node_of.items() if host})
+    )
     by_node = _by_node(evidences, node_of)
     net = facts.net
     return Job(
-        verdict=finding.verdict, reason=finding.reason, missing=tuple(dict.fromkeys(finding.missing)),
-        advice=tuple(dict.fromkeys(finding.advice)), deciding=tuple(dict.fromkeys(finding.deciding)),
+        verdict=finding.verdict,
+        reason=finding.reason,
+        missing=tuple(dict.fromkeys(finding.missing)),
+        advice=tuple(dict.fromkeys(finding.advice)),
+        deciding=tuple(dict.fromkeys(finding.deciding)),
         gdr=_gdr([c for c in net if c.inter_node] or net),
-        communicators=placed.communicators, channels=placed.channels, nodes=names,
-        nranks=main.nranks if main else None, nnodes=main.nnodes if main else None,
-        hcas_used=_hcas_used(net, effective), unresolved_devices=placed.unresolved,
-        nccl_versions=_versions(evidences), oob=_addresses(by_node, "oob"), bootstrap=_addresses(by_node, "bootstrap"),
-        env=_env(by_node), gid_indexes=_gids(by_node), errors=errors, one_sided=facts.one_sided,
+        communicators=placed.communicators,
+        channels=placed.channels,
+        nodes=names,
+        nranks=main.nranks if main else None,
+        nnodes=main.nnodes if main else None,
+        hcas_used=_hcas_used(net, effective),
+        unresolved_devices=placed.unresolved,
+        nccl_versions=_versions(evidences),
+        oob=_addresses(by_node, "oob"),
+        bootstrap=_addresses(by_node, "bootstrap"),
+        env=_env(by_node),
+        gid_indexes=_gids(by_node),
+        errors=errors,
+        one_sided=facts.one_sided,
         completed=any(c.completed_ranks and not c.open_ranks for c in placed.communicators if c is main) if main else False,
         collective=_collective(evidences, net),
         networks={n: tuple(dict.fromkeys(x for p in ps for x in p.networks)) for n, ps in by_node.items()},
-        processes=processes, node_of_process={f"{s}|{h}|{p}": n for (s, h, p), n in node_of.items()},
-        sources=tuple(e.source for e in evidences), damaged=sum(len(e.damaged) + len(e.damaged_channels) for e in evidences),
+        processes=processes,
+        node_of_process={f"{s}|{h}|{p}": n for (s, h, p), n in node_of.items()},
+        sources=tuple(e.source for e in evidences),
+        damaged=sum(len(e.damaged) + len(e.damaged_channels) for e in evidences),
         expected=expected,
-    )  # fmt: skip
+    )
 
 
 # -- the decision ------------------------------------------------------------------------------------------------------------
@@ -116,24 +130,29 @@ def _decide(f: _Facts) -> _Finding:
     if sockets and (rdma or unknown):
         names = ", ".join(sorted({c.network for c in leaving}))
         return _Finding(
-            "mixed", f"channels between ranks use {names} side by side: part of the traffic goes over TCP",
+            "mixed",
+            f"channels between ranks use {names} side by side: part of the traffic goes over TCP",
             deciding=_examples(sockets, 3) + _examples(rdma, 3) + _causes(f),
             advice=["make the node or rank whose channels are Socket use InfiniBand: see the lines above for its reason"],
-        )  # fmt: skip
+        )
     if sockets:
         placed = any(c.inter_node for c in sockets)
         where = "between nodes" if placed else "between ranks (the log does not show on which nodes they are)"
         return _Finding(
-            "sockets", f"{len(sockets)} channel lines {where} use NET/{sockets[0].network}, that is TCP; none uses RDMA",
-            deciding=_examples(sockets, 4) + _causes(f), advice=_cause_advice(f),
-        )  # fmt: skip
+            "sockets",
+            f"{len(sockets)} channel lines {where} use NET/{sockets[0].network}, that is TCP; none uses RDMA",
+            deciding=_examples(sockets, 4) + _causes(f),
+            advice=_cause_advice(f),
+        )
     if unknown:
         names = ", ".join(sorted({c.network for c in unknown}))
         return _Finding(
-            "undetermined", f"the channels use the network {names}, of which this tool does not know whether it is RDMA",
+            "undetermined",
+            f"the channels use the network {names}, of which this tool does not know whether it is RDMA",
             missing=[f"what network {names} runs on (for libfabric: the line that names the provider)"],
-            advice=list(ASK[:1]), deciding=_examples(unknown, 4),
-        )  # fmt: skip
+            advice=list(ASK[:1]),
+            deciding=_examples(unknown, 4),
+        )
     if rdma:
         return _rdma(f, rdma)
     return _no_network_channels(f, net)
@@ -194,28 +213,34 @@ def _rdma(f: _Facts, rdma: list[Channel]) -> _Finding:
         return _Finding(
             "undetermined",
             f"channels were set up over {network}, but then it failed: {first.label or first.meaning} ({first.where})",
-            missing=["a run without a fatal error", *missing], advice=[a for a in (first.action,) if a] + advice,
+            missing=["a run without a fatal error", *missing],
+            advice=[a for a in (first.action,) if a] + advice,
             deciding=[(first.text, first.where), *_examples(rdma, 3)],
-        )  # fmt: skip
+        )
     if missing:
         if all(g.nnodes == 1 for g in groups.values() if g.key in judged):
-            return _Finding("intra_node_only", f"channels use {network}, but all ranks are on one node",
-                            deciding=_examples(rdma, 3))  # fmt: skip
+            return _Finding("intra_node_only", f"channels use {network}, but all ranks are on one node", deciding=_examples(rdma, 3))
         return _Finding(
             "undetermined",
             f"every visible channel between ranks uses {network}, but this is not yet proof: missing is {missing[0]}",
-            missing=missing, advice=advice, deciding=_examples(rdma, 4),
-        )  # fmt: skip
+            missing=missing,
+            advice=advice,
+            deciding=_examples(rdma, 4),
+        )
     gdr = _gdr(rdma)
-    word = {"all": "all with GPUDirect RDMA", "none": "none with GPUDirect RDMA (data is copied through host memory)",
-            "mixed": "only some with GPUDirect RDMA", "unknown": "GPUDirect not shown"}[gdr]  # fmt: skip
+    word = {
+        "all": "all with GPUDirect RDMA",
+        "none": "none with GPUDirect RDMA (data is copied through host memory)",
+        "mixed": "only some with GPUDirect RDMA",
+        "unknown": "GPUDirect not shown",
+    }[gdr]
     nodes = sorted({c.node for c in rdma})
     return _Finding(
         "rdma_proven",
         f"all {len(rdma)} channel lines between {len(nodes)} nodes use {network}, {word}; both halves of every link are there, the "
         "communicator finished, nothing fatal follows",
         deciding=_per_node(rdma),
-    )  # fmt: skip
+    )
 
 
 def _group_gaps(f: _Facts, group: Communicator, links: list[Channel]) -> list[str]:
@@ -262,37 +287,73 @@ def _no_network_channels(f: _Facts, net: list[Channel]) -> _Finding:
         single = bool(comms) and all(c.nnodes == 1 and not c.ambiguous for c in comms)
         if single and not damaged:
             how = "P2P and shared memory" if not net else f"{', '.join(sorted({c.network for c in net}))} (inside one node)"
-            return _Finding("intra_node_only", f"all ranks are on one node; channels use {how}: says nothing about the network "
-                            "between nodes", deciding=_examples(local or net, 3) + chosen)  # fmt: skip
+            return _Finding(
+                "intra_node_only",
+                f"all ranks are on one node; channels use {how}: says nothing about the network between nodes",
+                deciding=_examples(local or net, 3) + chosen,
+            )
         what = "every visible channel stays inside a node" if not net else "it is not shown whether the channels leave the node"
         gap = "the logs of the other nodes" if two_nodes else "how many nodes the job has"
-        return _Finding("undetermined", f"{what}, and {gap} {'are' if two_nodes else 'is'} not shown", missing=[gap], advice=ask,
-                        deciding=_examples(local or net, 3) + chosen)  # fmt: skip
+        return _Finding(
+            "undetermined",
+            f"{what}, and {gap} {'are' if two_nodes else 'is'} not shown",
+            missing=[gap],
+            advice=ask,
+            deciding=_examples(local or net, 3) + chosen,
+        )
     if fatal:
         first = fatal[0]
-        return _Finding("undetermined", f"no channel line, and it failed: {first.label or first.meaning} ({first.where})",
-                        missing=["a run without a fatal error", "channel lines"], advice=[a for a in (first.action,) if a] + ask,
-                        deciding=[(first.text, first.where), *chosen])  # fmt: skip
+        return _Finding(
+            "undetermined",
+            f"no channel line, and it failed: {first.label or first.meaning} ({first.where})",
+            missing=["a run without a fatal error", "channel lines"],
+            advice=[a for a in (first.action,) if a] + ask,
+            deciding=[(first.text, first.where), *chosen],
+        )
     offload = [c for c in f.placed.channels if c.kind == "collnet"]
     if offload:
-        return _Finding("undetermined", f"reductions in the switches are set up (COLLNET/{offload[0].network}), but no channel line shows "
-                        "what carries everything else between nodes", missing=['channel lines ("via NET/…")'], advice=ask,
-                        deciding=_examples(offload, 3) + chosen)  # fmt: skip
+        return _Finding(
+            "undetermined",
+            f"reductions in the switches are set up (COLLNET/{offload[0].network}), but no channel line shows "
+            "what carries everything else between nodes",
+            missing=['channel lines ("via NET/…")'],
+            advice=ask,
+            deciding=_examples(offload, 3) + chosen,
+        )
     if two_nodes and families == {"socket"}:
-        return _Finding("sockets", f"\"Using network {next(iter(networks))}\" in a job over more than one node: NCCL has no "
-                        "later way to InfiniBand (no channel line confirms it)", deciding=chosen + _causes(f),
-                        advice=_cause_advice(f))  # fmt: skip
+        return _Finding(
+            "sockets",
+            f'"Using network {next(iter(networks))}" in a job over more than one node: NCCL has no '
+            "later way to InfiniBand (no channel line confirms it)",
+            deciding=chosen + _causes(f),
+            advice=_cause_advice(f),
+        )
     if two_nodes and families and families <= {"ib", "ofi"}:
-        return _Finding("undetermined", f"\"Using network {next(iter(networks))}\" on more than one node is probable RDMA, but no "
-                        "channel line proves it", missing=['channel lines ("via NET/…")'], advice=ask, deciding=chosen)  # fmt: skip
+        return _Finding(
+            "undetermined",
+            f'"Using network {next(iter(networks))}" on more than one node is probable RDMA, but no channel line proves it',
+            missing=['channel lines ("via NET/…")'],
+            advice=ask,
+            deciding=chosen,
+        )
     if any(c.nranks == 1 for c in f.placed.communicators) and not comms:
-        return _Finding("undetermined", "the communicator has one rank: nothing is transported",
-                        missing=["a job with several ranks"], advice=ask, deciding=chosen)  # fmt: skip
+        return _Finding(
+            "undetermined",
+            "the communicator has one rank: nothing is transported",
+            missing=["a job with several ranks"],
+            advice=ask,
+            deciding=chosen,
+        )
     if not any(e.processes or e.channels for e in f.evidences):
         return _Finding("undetermined", "no NCCL line at all", missing=["NCCL log lines"], advice=ask)
     said = f'"Using network {next(iter(networks))}" names what would be used' if networks else "the network chosen is not shown"
-    return _Finding("undetermined", f"no channel line (\"via NET/…\"): {said}, not what carries data between nodes",
-                    missing=['channel lines ("via NET/…")'], advice=ask, deciding=chosen + _causes(f)[:2])  # fmt: skip
+    return _Finding(
+        "undetermined",
+        f'no channel line ("via NET/…"): {said}, not what carries data between nodes',
+        missing=['channel lines ("via NET/…")'],
+        advice=ask,
+        deciding=chosen + _causes(f)[:2],
+    )
 
 
 # -- parts -------------------------------------------------------------------------------------------------------------------
@@ -353,7 +414,7 @@ _CAUSES: tuple[tuple[str, str], ...] = (
     ("Failed to initialize NET plugin IB", "check /dev/infiniband and NCCL_IB_HCA inside the container"),
     ("devices() returned 0 devices", "check /dev/infiniband and NCCL_IB_HCA inside the container"),
     ("IBEXT_DISABLE set", "unset IBEXT_DISABLE"),
-)  # fmt: skip
+)
 
 
 def _cause_notes(f: _Facts) -> list[tuple[str, str, Where]]:

@@ -71,9 +71,7 @@ def place(evidences: Sequence[LogEvidence], names: Mapping[str, str] | None = No
             hca = _resolve(channel, (evidence.source, channel.host, channel.pid), node, lists, group)
             if hca is None and channel.family == "ib":
                 unresolved.setdefault(f"{node} NET/{channel.network}/{channel.dev}")
-        channels.append(
-            replace(channel, comm=group.key, node=node, inter_node=_leaves(channel, group, node), hca=hca)
-        )  # fmt: skip
+        channels.append(replace(channel, comm=group.key, node=node, inter_node=_leaves(channel, group, node), hca=hca))
     communicators = tuple(_freeze(g) for g in groups)
     return Placed(tuple(groups), communicators, tuple(channels), node_of, tuple(unresolved))
 
@@ -178,9 +176,7 @@ def _attribute(
     for evidence in evidences:
         for channel in evidence.channels:
             key = (evidence.source, channel.host, channel.pid)
-            group = _owner(channel, key, by_comm, by_process, groups) or implicit.setdefault(
-                "", Group("no communicator line", None, None)
-            )
+            group = _owner(channel, key, by_comm, by_process, groups) or implicit.setdefault("", Group("no communicator line", None, None))
             owned.append((evidence, channel, group))
             group.channel_ranks.update((channel.src, channel.dst))
             node = node_of.get(key, channel.host)
@@ -308,8 +304,14 @@ def _freeze(group: Group) -> Communicator:
     completed = frozenset(e.rank for _, e in group.entries if e.completed)
     started = frozenset(e.rank for _, e in group.entries)
     return Communicator(
-        key=group.key, comm_id=group.comm_id, nranks=group.nranks, nnodes=stated or counted,
-        rank_to_node=dict(sorted(group.rank_to_node.items())), completed_ranks=completed, open_ranks=started - completed,
-        ambiguous=group.ambiguous, mnnvl=group.mnnvl,
+        key=group.key,
+        comm_id=group.comm_id,
+        nranks=group.nranks,
+        nnodes=stated or counted,
+        rank_to_node=dict(sorted(group.rank_to_node.items())),
+        completed_ranks=completed,
+        open_ranks=started - completed,
+        ambiguous=group.ambiguous,
+        mnnvl=group.mnnvl,
         rank_to_bus={} if group.ambiguous else {e.rank: e.bus_id for _, e in group.entries if e.bus_id},
-    )  # fmt: skip
+    )

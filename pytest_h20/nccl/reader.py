@@ -207,13 +207,25 @@ class Reader:
         self._splitter = Splitter()
         self._lines = Lines()
         self._handlers: tuple[tuple[str, Callable[[Record, _Proc], bool]], ...] = (
-            ("Channel ", self._channel), ("Ring ", self._channel), ("CollNet ", self._collnet),
-            ("Using network", self._network), ("Using internal Network", self._network), ("NET/", self._net_line),
-            ("Net/IB", self._note), ("Bootstrap", self._bootstrap),
-            ("Connected ", self._connected), ("Failed to ", self._note), ("No network plugin", self._note),
-            ("P2P plugin", self._plugin), ("Assigned NET", self._plugin), ("Successfully loaded", self._plugin),
-            ("GPU Direct", self._gdr), ("NCCL version", self._version), ("Init timings", self._timings), ("rank ", self._timings),
-        )  # fmt: skip
+            ("Channel ", self._channel),
+            ("Ring ", self._channel),
+            ("CollNet ", self._collnet),
+            ("Using network", self._network),
+            ("Using internal Network", self._network),
+            ("NET/", self._net_line),
+            ("Net/IB", self._note),
+            ("Bootstrap", self._bootstrap),
+            ("Connected ", self._connected),
+            ("Failed to ", self._note),
+            ("No network plugin", self._note),
+            ("P2P plugin", self._plugin),
+            ("Assigned NET", self._plugin),
+            ("Successfully loaded", self._plugin),
+            ("GPU Direct", self._gdr),
+            ("NCCL version", self._version),
+            ("Init timings", self._timings),
+            ("rank ", self._timings),
+        )
 
     # -- input ---------------------------------------------------------------------------------------------------------------
 
@@ -374,9 +386,21 @@ class Reader:
             if not direction:  # NET lines always say which half they are
                 intact = False
             self._add_channel(
-                record, (src, dst, channel, conn, direction, "net:" + net["net"], int(net["dev"]) if intact else None, gdr,
-                         int(net["pxn"]) if net["pxn"] else None, bool(net["shared"])), intact and not record.joined,
-            )  # fmt: skip
+                record,
+                (
+                    src,
+                    dst,
+                    channel,
+                    conn,
+                    direction,
+                    "net:" + net["net"],
+                    int(net["dev"]) if intact else None,
+                    gdr,
+                    int(net["pxn"]) if net["pxn"] else None,
+                    bool(net["shared"]),
+                ),
+                intact and not record.joined,
+            )
             if not intact:
                 self._damage(record, channel=True)
             return True
@@ -397,9 +421,22 @@ class Reader:
         thread = (record.host, record.pid, record.tid)
         comm = self.current.get(thread, "")
         key: _ChannelKey = (
-            record.host, record.pid, record.cuda_dev, comm, link[0], link[1], link[2], link[3], link[4], link[5], link[6], link[7],
-            link[8], link[9], intact,
-        )  # fmt: skip
+            record.host,
+            record.pid,
+            record.cuda_dev,
+            comm,
+            link[0],
+            link[1],
+            link[2],
+            link[3],
+            link[4],
+            link[5],
+            link[6],
+            link[7],
+            link[8],
+            link[9],
+            intact,
+        )
         if key in self.channels:
             return
         if len(self.channels) >= MAX_CHANNELS:
@@ -678,12 +715,21 @@ class Reader:
             return
         self.errors[key] = (
             NcclError(
-                failure.label, failure.severity, failure.primary, failure.meaning, failure.action, record.message[:400],
-                record.host, record.pid, 1, self._where(record), failure.details,
+                failure.label,
+                failure.severity,
+                failure.primary,
+                failure.meaning,
+                failure.action,
+                record.message[:400],
+                record.host,
+                record.pid,
+                1,
+                self._where(record),
+                failure.details,
             )
             if known is None
             else NcclError(**{**known.__dict__, "count": known.count + 1})
-        )  # fmt: skip
+        )
 
     # -- result --------------------------------------------------------------------------------------------------------------
 
@@ -703,27 +749,57 @@ class Reader:
             comm = key[3] or self.channel_comm.get(key, "")
             channels.append(_freeze_channel(key, comm, real(key[0]), tid, where))
         ranks = tuple(
-            RankInit(real(host), pid, comm, r.comm_id, rank, nranks, r.nnodes, r.local_rank, r.local_ranks, r.cuda_dev, r.bus_id,
-                     r.started, r.completed, tuple(r.tids), r.where, r.mnnvl)
+            RankInit(
+                real(host),
+                pid,
+                comm,
+                r.comm_id,
+                rank,
+                nranks,
+                r.nnodes,
+                r.local_rank,
+                r.local_ranks,
+                r.cuda_dev,
+                r.bus_id,
+                r.started,
+                r.completed,
+                tuple(r.tids),
+                r.where,
+                r.mnnvl,
+            )
             for (host, pid, comm, _id, rank, nranks), r in self.ranks.items()
-        )  # fmt: skip
+        )
 
         def places(lines: dict[int, None]) -> tuple[Where, ...]:
             return tuple(Where(self.source, n) for n in lines)
 
         return LogEvidence(
-            source=self.source, lines=self._lines.count, bytes=self._lines.size,
+            source=self.source,
+            lines=self._lines.count,
+            bytes=self._lines.size,
             processes=tuple(_freeze(p, host, self.source) for (host, _), p in procs.items()),
-            ranks=ranks, channels=tuple(channels),
+            ranks=ranks,
+            channels=tuple(channels),
             errors=tuple(NcclError(**{**e.__dict__, "host": real(e.host)}) for e in self.errors.values()),
-            devices=self.first_devices, links=frozenset(self.links), first_oob=self.first_oob, first_network=self.first_network,
+            devices=self.first_devices,
+            links=frozenset(self.links),
+            first_oob=self.first_oob,
+            first_network=self.first_network,
             network_lines=tuple((real(h), n, w) for (h, n), w in self.network_lines.items()),
-            gdr_hcas=dict(self.gdr), gdr_pairs=frozenset(self.gdr_pairs), bare_versions=tuple(self.bare_versions),
-            engine_versions=tuple(self.engine_versions), test_ranks=dict(self.tests), ring_ranks=frozenset(self.ring),
-            nranks_seen=frozenset(self.nranks), nnodes_seen=frozenset(self.nnodes), damaged=places(self.damaged),
-            damaged_channels=places(self.damaged_channels), ray_dedup=places(self.ray),
-            unclear_warnings=tuple(self.unclear.items()), overflow=self.overflow,
-        )  # fmt: skip
+            gdr_hcas=dict(self.gdr),
+            gdr_pairs=frozenset(self.gdr_pairs),
+            bare_versions=tuple(self.bare_versions),
+            engine_versions=tuple(self.engine_versions),
+            test_ranks=dict(self.tests),
+            ring_ranks=frozenset(self.ring),
+            nranks_seen=frozenset(self.nranks),
+            nnodes_seen=frozenset(self.nnodes),
+            damaged=places(self.damaged),
+            damaged_channels=places(self.damaged_channels),
+            ray_dedup=places(self.ray),
+            unclear_warnings=tuple(self.unclear.items()),
+            overflow=self.overflow,
+        )
 
     def _aliases(self) -> dict[str, str]:
         """Host names that are a splice of something and a real host name, or what a splice left of one (same pids)."""
@@ -786,9 +862,26 @@ def _freeze_channel(key: _ChannelKey, comm: str, host: str, tid: int, where: Whe
         kind = "shm" if via.startswith(("SHM", "direct shared")) else "p2p"
     side: Direction = "send" if direction == "send" else "receive" if direction == "receive" else ""
     return Channel(
-        src=src, dst=dst, channel=number, conn=conn, direction=side, kind=kind, network=network, family=family, dev=dev, gdr=gdr,
-        pxn=pxn, shared=shared, host=host, pid=pid, tid=tid, cuda_dev=cuda_dev, intact=intact, where=where, comm=comm,
-    )  # fmt: skip
+        src=src,
+        dst=dst,
+        channel=number,
+        conn=conn,
+        direction=side,
+        kind=kind,
+        network=network,
+        family=family,
+        dev=dev,
+        gdr=gdr,
+        pxn=pxn,
+        shared=shared,
+        host=host,
+        pid=pid,
+        tid=tid,
+        cuda_dev=cuda_dev,
+        intact=intact,
+        where=where,
+        comm=comm,
+    )
 
 
 def _merge(first: _Proc, second: _Proc) -> _Proc:
@@ -807,13 +900,30 @@ def _merge(first: _Proc, second: _Proc) -> _Proc:
 
 def _freeze(p: _Proc, host: str, source: str) -> Process:
     return Process(
-        host=host, pid=p.pid, source=source, nccl_version=p.version, devices=p.devices,
-        virtual_devices=tuple(p.virtual[i] for i in sorted(p.virtual)), devices_complete=p.devices_complete,
-        devices_where=p.devices_where, socket_interfaces=p.sockets, oob=p.oob, bootstrap=p.bootstrap, networks=tuple(p.networks),
-        network_where=p.network_where, plugins=tuple(p.plugins), providers=tuple(p.providers), env=dict(p.env),
-        gdr_hcas=dict(p.gdr), gid_indexes={k: frozenset(v) for k, v in p.gids.items()}, local_gids=frozenset(p.local_gids),
-        notes=tuple(p.notes.items()), connected=frozenset(p.connected), collective=p.collective, mpi_rank=p.tag,
-    )  # fmt: skip
+        host=host,
+        pid=p.pid,
+        source=source,
+        nccl_version=p.version,
+        devices=p.devices,
+        virtual_devices=tuple(p.virtual[i] for i in sorted(p.virtual)),
+        devices_complete=p.devices_complete,
+        devices_where=p.devices_where,
+        socket_interfaces=p.sockets,
+        oob=p.oob,
+        bootstrap=p.bootstrap,
+        networks=tuple(p.networks),
+        network_where=p.network_where,
+        plugins=tuple(p.plugins),
+        providers=tuple(p.providers),
+        env=dict(p.env),
+        gdr_hcas=dict(p.gdr),
+        gid_indexes={k: frozenset(v) for k, v in p.gids.items()},
+        local_gids=frozenset(p.local_gids),
+        notes=tuple(p.notes.items()),
+        connected=frozenset(p.connected),
+        collective=p.collective,
+        mpi_rank=p.tag,
+    )
 
 
 def parse_log(chunks: Iterable[bytes] | bytes | str, source: str = "") -> LogEvidence:

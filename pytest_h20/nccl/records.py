@@ -190,10 +190,22 @@ class Splitter:
             place = _FILE.search(line[max(0, mark.start() - 200) : mark.start()])
             out.append(
                 Record(
-                    host.decode("utf-8", "replace"), pid, tid, dev, mark[1].decode(), message, number,
-                    whole and not cut, joined, capped, repeated, tag, headless, place[1].decode("utf-8", "replace") if place else "",
+                    host.decode("utf-8", "replace"),
+                    pid,
+                    tid,
+                    dev,
+                    mark[1].decode(),
+                    message,
+                    number,
+                    whole and not cut,
+                    joined,
+                    capped,
+                    repeated,
+                    tag,
+                    headless,
+                    place[1].decode("utf-8", "replace") if place else "",
                 )
-            )  # fmt: skip
+            )
         return out
 
     def fragment(self, line: bytes) -> bytes:

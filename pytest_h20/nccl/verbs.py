@@ -46,9 +46,17 @@ COMPLETION_ACTIONS: dict[int, str] = {
     13: "look at the peer's log: it stopped first",
 }
 COMPLETION_NAMES = {
-    "LOC_LEN_ERR": 1, "LOC_QP_OP_ERR": 2, "LOC_PROT_ERR": 4, "WR_FLUSH_ERR": 5, "REM_INV_REQ_ERR": 9, "REM_ACCESS_ERR": 10,
-    "REM_OP_ERR": 11, "RETRY_EXC_ERR": 12, "RNR_RETRY_EXC_ERR": 13, "FATAL_ERR": 21,
-}  # fmt: skip
+    "LOC_LEN_ERR": 1,
+    "LOC_QP_OP_ERR": 2,
+    "LOC_PROT_ERR": 4,
+    "WR_FLUSH_ERR": 5,
+    "REM_INV_REQ_ERR": 9,
+    "REM_ACCESS_ERR": 10,
+    "REM_OP_ERR": 11,
+    "RETRY_EXC_ERR": 12,
+    "RNR_RETRY_EXC_ERR": 13,
+    "FATAL_ERR": 21,
+}
 LOOK = "look in the kernel log of that node"
 
 _COMPLETION = re.compile(
@@ -148,10 +156,13 @@ def event(message: str) -> Failure | None:
     fatal = _FATAL_EVENT.search(message)
     if fatal:
         return Failure(
-            f"async fatal event: {_short(fatal['what'])}", "fatal", True,
+            f"async fatal event: {_short(fatal['what'])}",
+            "fatal",
+            True,
             "the adapter reported a fatal event on a queue pair or on itself",
-            f"{LOOK}; check GPUDirect, ACS and IOMMU for access violations", {},
-        )  # fmt: skip
+            f"{LOOK}; check GPUDirect, ACS and IOMMU for access violations",
+            {},
+        )
     match = _EVENT.search(message)
     if match:
         what = _short(match["what"])

@@ -149,9 +149,7 @@ class Containers(Protocol):
     def run(self, spec: ContainerSpec, timeout: float = 120.0) -> CommandResult:
         """Start, wait, collect the output, remove: for questions to an image. Kills it at the deadline."""
 
-    def exec(
-        self, container_id: str, argv: Sequence[str], env: Mapping[str, str] | None = None, timeout: float = 60.0
-    ) -> CommandResult:
+    def exec(self, container_id: str, argv: Sequence[str], env: Mapping[str, str] | None = None, timeout: float = 60.0) -> CommandResult:
         """Run a command in a running container and wait for it."""
 
     def exec_detached(self, container_id: str, argv: Sequence[str], env: Mapping[str, str] | None = None) -> None:
@@ -196,9 +194,7 @@ class Node(Protocol):
         status other than 0 is a result, not an error.
         """
 
-    def stream(
-        self, command: str, *args: object, on_line: Callable[[str], None], timeout: float = 3600.0
-    ) -> CommandResult:
+    def stream(self, command: str, *args: object, on_line: Callable[[str], None], timeout: float = 3600.0) -> CommandResult:
         """As ``run``, and ``on_line`` gets each line of both streams as it comes."""
 
     def put(self, data: bytes, path: str, mode: int = 0o644) -> None:

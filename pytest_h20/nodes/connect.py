@@ -585,8 +585,7 @@ def _refused(target: Target, tried: _Tried, allowed: Sequence[str]) -> str:
         return ": ".join(parts)
     key = next(iter(target.key_files), "KEY")
     return ": ".join(parts) + (
-        f". Next: `ssh-copy-id -i {key}.pub -p {target.port} {target.user}@{target.host}`, "
-        "or set the right `user` and `key`"
+        f". Next: `ssh-copy-id -i {key}.pub -p {target.port} {target.user}@{target.host}`, or set the right `user` and `key`"
     )
 
 

@@ -254,9 +254,7 @@ class DockerContainers:
         text, errors = out.decode("utf-8", "replace"), err.decode("utf-8", "replace")
         return CommandResult(self._node, command, state.exit_code, text, errors, seconds)
 
-    def exec(
-        self, container_id: str, argv: Sequence[str], env: Mapping[str, str] | None = None, timeout: float = 60.0
-    ) -> CommandResult:
+    def exec(self, container_id: str, argv: Sequence[str], env: Mapping[str, str] | None = None, timeout: float = 60.0) -> CommandResult:
         """Run a command in a running container and wait for it. Its processes are killed at the deadline."""
         began = time.monotonic()
         command = " ".join(argv)

@@ -214,9 +214,7 @@ class Forward:
         if pair.node_done and (pair.here_done or pair.channel.closed) and not pair.to_here:
             self._drop(pair)
             return
-        interest = (0 if pair.here_done or pair.to_node else selectors.EVENT_READ) | (
-            selectors.EVENT_WRITE if pair.to_here else 0
-        )
+        interest = (0 if pair.here_done or pair.to_node else selectors.EVENT_READ) | (selectors.EVENT_WRITE if pair.to_here else 0)
         if interest == pair.interest:
             return
         if not pair.interest:

@@ -56,9 +56,7 @@ class LocalNode:
         """Run a shell command; see ``Node.run``."""
         return self._run(quote(command, *args), timeout, stdin, None)
 
-    def stream(
-        self, command: str, *args: object, on_line: Callable[[str], None], timeout: float = 3600.0
-    ) -> CommandResult:
+    def stream(self, command: str, *args: object, on_line: Callable[[str], None], timeout: float = 3600.0) -> CommandResult:
         """As ``run``, and ``on_line`` gets each line of both streams as it comes."""
         return self._run(quote(command, *args), timeout, None, on_line)
 

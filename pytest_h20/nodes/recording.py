@@ -150,9 +150,7 @@ class RecordingNode:
             self._recorder.failure("run", command, {"command": command, "args": [str(a) for a in args]}, error)
             raise
 
-    def stream(
-        self, command: str, *args: object, on_line: Callable[[str], None], timeout: float = 3600.0
-    ) -> CommandResult:
+    def stream(self, command: str, *args: object, on_line: Callable[[str], None], timeout: float = 3600.0) -> CommandResult:
         """Run and record, with each line as it comes."""
         try:
             return self._recorder.command(self.inner.stream(command, *args, on_line=on_line, timeout=timeout), "stream")
@@ -197,9 +195,7 @@ class RecordingContainers:
         self.inner = inner
         self._recorder = recorder
 
-    def _record(
-        self, kind: str, subject: str, question: Mapping[str, Any], call: Callable[[], Any], repeats: bool = False
-    ) -> Any:
+    def _record(self, kind: str, subject: str, question: Mapping[str, Any], call: Callable[[], Any], repeats: bool = False) -> Any:
         try:
             answer = call()
         except Exception as error:
@@ -233,9 +229,7 @@ class RecordingContainers:
             self._recorder.failure("container-run", spec.name, {"spec": self._spec(spec)}, error)
             raise
 
-    def exec(
-        self, container_id: str, argv: Sequence[str], env: Mapping[str, str] | None = None, timeout: float = 60.0
-    ) -> CommandResult:
+    def exec(self, container_id: str, argv: Sequence[str], env: Mapping[str, str] | None = None, timeout: float = 60.0) -> CommandResult:
         """See ``Containers``."""
         try:
             return self._recorder.command(self.inner.exec(container_id, argv, env, timeout), "exec")

@@ -231,8 +231,7 @@ class SshNode:
                 except _NeverStarted as error:
                     if attempt == 2:
                         raise TransportError(
-                            f"{self._name} ({self.address}): `{_short(command)}` could not be started, on a new connection "
-                            f"neither: {error}"
+                            f"{self._name} ({self.address}): `{_short(command)}` could not be started, on a new connection neither: {error}"
                         ) from error
                     script = wrap(command, watched=not stdin)
         raise AssertionError("unreachable: both attempts return or raise")
@@ -376,9 +375,7 @@ class SshNode:
                 if not chunk and not wrong:
                     if not ended:
                         break
-                    self._take(
-                        output, out.flush() if out.ended is None else b"", err.flush() if err.ended is None else b"", lines
-                    )
+                    self._take(output, out.flush() if out.ended is None else b"", err.flush() if err.ended is None else b"", lines)
                     for rest in lines or ():
                         _hand_over(rest, b"", final=True)
                     return
@@ -576,12 +573,7 @@ class SshNode:
         if isinstance(error, PermissionError):
             return H20Error(f"{self._name}: {self._connection.target.user} may not {what} {path}")
         opened = self._connection.opened
-        if (
-            isinstance(error, OSError)
-            and not isinstance(error, (TimeoutError, EOFError))
-            and opened
-            and opened.transport.is_active()
-        ):
+        if isinstance(error, OSError) and not isinstance(error, (TimeoutError, EOFError)) and opened and opened.transport.is_active():
             return H20Error(f"{self._name}: cannot {what} {path}: {error}")
         return TransportError(f"{self._name} ({self.address}): the connection broke while {path} was {what[:4]}: {error}")
 

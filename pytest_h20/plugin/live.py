@@ -352,8 +352,7 @@ class ActivePlugin:
             left = "; ".join(v.reason for v in verdicts if v.check == "bringup.nothing_left" and v.status is not Status.PASS)
             why = str(error) if isinstance(error, StorageError) else f"{self.session.run.path} cannot be written: {error.strerror or error}"
             pytest.exit(
-                f"h20: {why}; nothing is decided. "
-                + (f"The tear-down says: {left}" if left else "What was started was taken down"),
+                f"h20: {why}; nothing is decided. " + (f"The tear-down says: {left}" if left else "What was started was taken down"),
                 returncode=pytest.ExitCode.TESTS_FAILED,
             )
         self.session.close()

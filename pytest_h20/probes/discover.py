@@ -1,7 +1,6 @@
 """From what is found on hosts to an inventory: rails paired by subnet, GID index scored, control interface by default route.
 Pure."""
 
-
 from __future__ import annotations
 
 import re
@@ -44,9 +43,7 @@ class ModelFound:
 
 
 def _models(text: str) -> tuple[ModelFound, ...]:
-    return tuple(
-        sorted((ModelFound(r[0], r[1], integer(r[2]) or 0, integer(r[3])) for r in rows(text, "model", 4)), key=lambda m: m.path)
-    )
+    return tuple(sorted((ModelFound(r[0], r[1], integer(r[2]) or 0, integer(r[3])) for r in rows(text, "model", 4)), key=lambda m: m.path))
 
 
 MODELS = Probe(
@@ -225,7 +222,11 @@ def pair_rails(hosts: Sequence[Sequence[Candidate]]) -> tuple[list[list[Candidat
 
 
 def propose(
-    hosts: Sequence[Found], *, like: Mapping[str, Any] | None = None, name: str = "discovered", ssh: Mapping[str, Any] | None = None,
+    hosts: Sequence[Found],
+    *,
+    like: Mapping[str, Any] | None = None,
+    name: str = "discovered",
+    ssh: Mapping[str, Any] | None = None,
     versions: Mapping[str, Versions | Missing] | None = None,
 ) -> Proposal:
     """An inventory for these hosts, the first one as head.
@@ -445,9 +446,7 @@ def _expect(hosts: Sequence[Found], rails: Sequence[Sequence[Candidate]], real: 
         ):
             if len(values) == 1 and (value := values.pop()):
                 expect[key] = value
-        links = {
-            sum(s is not None for s in speeds) for h in hosts if not isinstance(h.nvlinks, Missing) for _, speeds in h.nvlinks.links
-        }
+        links = {sum(s is not None for s in speeds) for h in hosts if not isinstance(h.nvlinks, Missing) for _, speeds in h.nvlinks.links}
         if len(links) == 1 and (count := links.pop()):
             expect["nvlinks"] = count
         if not real and any(g.source == "csv" for g in gpus):

@@ -166,15 +166,11 @@ def _try(what: str, call: Callable[[], T], hint: str = "") -> T | Missing:
         return Missing(f"{what}: {error}", hint)
 
 
-def _node_facts(
-    node: Node, spec: NodeSpec, inventory: Inventory, profile: Profile | None, env: dict[str, str], keep: Record
-) -> NodeFacts:
+def _node_facts(node: Node, spec: NodeSpec, inventory: Inventory, profile: Profile | None, env: dict[str, str], keep: Record) -> NodeFacts:
     start = time.monotonic()
     f, evidence = ask(node, host_probes(inventory), keep, f"probes/{spec.name}")
     clock = _try("clock", lambda: measure(node))
-    daemon = _try(
-        "docker", lambda: node.containers.daemon(), "install docker, start its daemon, and let this user reach its socket"
-    )
+    daemon = _try("docker", lambda: node.containers.daemon(), "install docker, start its daemon, and let this user reach its socket")
     inside: dict[str, object]
     no_image: object
     if profile is None:
@@ -219,9 +215,7 @@ def _ask_image(
 ) -> tuple[dict[str, object], dict[str, str]]:
     probes = image_probes(inventory)
     run = uuid.uuid4().hex[:12]
-    container = image.container_spec(
-        inventory, spec, profile, ["sh", "-c", build(probes)], env, f"h20-probe-{spec.name}-{run}", run
-    )
+    container = image.container_spec(inventory, spec, profile, ["sh", "-c", build(probes)], env, f"h20-probe-{spec.name}-{run}", run)
     try:
         result = node.containers.run(container, timeout=180.0)
     except H20Error as error:

@@ -127,9 +127,7 @@ def _sum(element: ET.Element, *paths: str) -> int | None:
 def _gpu(index: int, e: ET.Element) -> Gpu:
     reasons = next((x for x in map(e.find, ("clocks_event_reasons", "clocks_throttle_reasons")) if x is not None), None)
     active = tuple(
-        re.sub(r"^clocks_(event|throttle)_reason_", "", r.tag)
-        for r in (reasons if reasons is not None else ())
-        if r.text == "Active"
+        re.sub(r"^clocks_(event|throttle)_reason_", "", r.tag) for r in (reasons if reasons is not None else ()) if r.text == "Active"
     )
     ecc, retired = "ecc_errors/volatile/", "retired_pages/"
     ever = "ecc_errors/aggregate/"
@@ -154,22 +152,14 @@ def _gpu(index: int, e: ET.Element) -> Gpu:
         ecc=_flag(_text(e, "ecc_mode/current_ecc")),
         ecc_uncorrectable=_sum(
             e,
-            *(
-                ecc + n
-                for n in ("sram_uncorrectable", "sram_uncorrectable_parity", "sram_uncorrectable_secded", "dram_uncorrectable")
-            ),
+            *(ecc + n for n in ("sram_uncorrectable", "sram_uncorrectable_parity", "sram_uncorrectable_secded", "dram_uncorrectable")),
         ),
         ecc_correctable=_sum(e, ecc + "sram_correctable", ecc + "dram_correctable"),
         ecc_uncorrectable_ever=_sum(
             e,
-            *(
-                ever + n
-                for n in ("sram_uncorrectable", "sram_uncorrectable_parity", "sram_uncorrectable_secded", "dram_uncorrectable")
-            ),
+            *(ever + n for n in ("sram_uncorrectable", "sram_uncorrectable_parity", "sram_uncorrectable_secded", "dram_uncorrectable")),
         ),
-        retired_pages=_sum(
-            e, retired + "multiple_single_bit_retirement/retired_count", retired + "double_bit_retirement/retired_count"
-        ),
+        retired_pages=_sum(e, retired + "multiple_single_bit_retirement/retired_count", retired + "double_bit_retirement/retired_count"),
         retired_pending=_flag(_text(e, retired + "pending_retirement", retired + "pending_blacklist")),
         remap_uncorrectable=integer(_text(e, "remapped_rows/remapped_row_unc")),
         remap_correctable=integer(_text(e, "remapped_rows/remapped_row_corr")),
@@ -179,9 +169,7 @@ def _gpu(index: int, e: ET.Element) -> Gpu:
         throttle=active,
         temperature=integer(_text(e, "temperature/gpu_temp")),
         memory_temperature=integer(_text(e, "temperature/memory_temp")),
-        power_draw=number(
-            _text(e, "gpu_power_readings/average_power_draw", "gpu_power_readings/power_draw", "power_readings/power_draw")
-        ),
+        power_draw=number(_text(e, "gpu_power_readings/average_power_draw", "gpu_power_readings/power_draw", "power_readings/power_draw")),
         power_limit=number(
             _text(e, "gpu_power_readings/current_power_limit", "gpu_power_readings/power_limit", "power_readings/power_limit")
         ),

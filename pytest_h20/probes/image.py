@@ -160,7 +160,12 @@ def parse_model_folder(text: str) -> ModelFolder:
     if "exists" not in p:
         raise ProbeError("no exists= line")
     return ModelFolder(
-        p.get("path", ""), p["exists"] == "1", p.get("config") == "1", integer(p.get("shards")) or 0, p.get("device", ""), p.get("config_json", "")
+        p.get("path", ""),
+        p["exists"] == "1",
+        p.get("config") == "1",
+        integer(p.get("shards")) or 0,
+        p.get("device", ""),
+        p.get("config_json", ""),
     )
 
 

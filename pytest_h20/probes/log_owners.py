@@ -1,6 +1,5 @@
 """Of the processes that a log names: which run, their ids as they see them (container namespaces), their start, what they hold."""
 
-# ruff: noqa: E501 - shell stays on its own lines
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
@@ -68,7 +67,9 @@ def parse_log_owners(text: str) -> LogOwners:
         pids, start = [integer(n) for n in chain.split()], integer(started)
         if not pids or None in pids or start is None:
             raise ProbeError(f"an owner line without ids or start: {chain!r} {started!r}")
-        owners.append(Owner(tuple(n for n in pids if n is not None), start, seen == "1", frozenset(held.split()), frozenset(mapped.split())))
+        owners.append(
+            Owner(tuple(n for n in pids if n is not None), start, seen == "1", frozenset(held.split()), frozenset(mapped.split()))
+        )
     return LogOwners(files, tuple(owners), p.get("namespaces") == "1")
 
 

@@ -1,6 +1,5 @@
 """TCP/IP: interfaces, routes, firewall, ports in use, ping at full size, and TCP connections between the nodes."""
 
-
 from __future__ import annotations
 
 import ipaddress
@@ -62,9 +61,7 @@ def parse_network(text: str) -> Network:
     links = []
     for r in rows(text, "link", 7):
         carrier = {"1": True, "0": False}.get(r[3])
-        links.append(
-            Interface(r[0], integer(r[1]), r[2], carrier, integer(r[4]), integer(r[5]), r[6], tuple(addresses.get(r[0], ())))
-        )
+        links.append(Interface(r[0], integer(r[1]), r[2], carrier, integer(r[4]), integer(r[5]), r[6], tuple(addresses.get(r[0], ()))))
     if not links:
         raise ProbeError("no link line")
     default = {r[0]: (r[1], r[2]) for r in rows(text, "default", 3) if r[1]}

@@ -295,9 +295,7 @@ def parse_pci(text: str) -> dict[str, PciDevice]:
     found = {}
     for r in rows(text, "pci", 11):
         path = tuple(re.findall(r"[0-9a-f]{4}:[0-9a-f]{2}:[0-9a-f]{2}\.[0-7]", r[10]))
-        found[r[0]] = PciDevice(
-            r[0], r[1], r[2], r[3], r[4], integer(r[5]), speed(r[6]), speed(r[7]), integer(r[8]), integer(r[9]), path
-        )
+        found[r[0]] = PciDevice(r[0], r[1], r[2], r[3], r[4], integer(r[5]), speed(r[6]), speed(r[7]), integer(r[8]), integer(r[9]), path)
     return found
 
 

@@ -218,9 +218,7 @@ def parse_rail(line: str, names: Mapping[str, Sequence[str]]) -> RailSample:
     known = names.get(cells[1]) if len(cells) > 1 else None
     if known is None or len(known) != len(cells) - 2:
         raise ProbeError(f"an r line that no rail line announced: {line[:120]!r}")
-    values = {
-        n: whole(c, f"counter {n}", 0, 2**64) * (4 if n in WORDS else 1) for n, c in zip(known, cells[2:], strict=True) if c != "-"
-    }
+    values = {n: whole(c, f"counter {n}", 0, 2**64) * (4 if n in WORDS else 1) for n, c in zip(known, cells[2:], strict=True) if c != "-"}
     return RailSample(cells[1], values)
 
 

@@ -68,24 +68,58 @@ def sglang(s: Setting) -> list[Moment]:
         return "".join(line(text, first + i) for i in range(s.per_node))
 
     moments = [
-        Moment(0.01, line(f"server_args=ServerArgs(model_path='{s.model}', tokenizer_path='{s.model}', tp_size={s.tp}, nnodes={s.nodes}, node_rank={s.rank}, port={s.port}, dist_init_addr='{s.address}')"), "arguments"),
+        Moment(
+            0.01,
+            line(
+                f"server_args=ServerArgs(model_path='{s.model}', tokenizer_path='{s.model}', tp_size={s.tp}, nnodes={s.nodes}, node_rank={s.rank}, port={s.port}, dist_init_addr='{s.address}')"
+            ),
+            "arguments",
+        ),
         *[Moment(0.02, f"{text}\n") for text in s.extra],
         Moment(0.06, ranks("Init torch distributed begin."), "dist-init"),
-        Moment(0.08, "".join(f"[Gloo] Rank {first + i} is connected to {s.tp - 1} peer ranks. Expected number of connected peer ranks is : {s.tp - 1}\n" for i in range(s.per_node))),
+        Moment(
+            0.08,
+            "".join(
+                f"[Gloo] Rank {first + i} is connected to {s.tp - 1} peer ranks. Expected number of connected peer ranks is : {s.tp - 1}\n"
+                for i in range(s.per_node)
+            ),
+        ),
         Moment(0.10, line(f"sglang is using nccl=={s.nccl}", 0) if s.rank == 0 else "", "nccl", "nccl"),
         Moment(0.14, ranks("Init torch distributed ends. mem usage=1.56 GB"), "nccl"),
         Moment(0.16, ranks("Load weight begin. avail mem=93.17 GB"), "loading"),
-    ]  # fmt: skip
+    ]
     name = "Loading safetensors checkpoint shards" if s.release() < (0, 5, 11) else "Multi-thread loading shards"
     moments += [Moment(0.18 + 0.5 * i / SHARDS, bar, "loading") for i, bar in enumerate(_bars(name, SHARDS))]
     moments += [
-        Moment(0.70, "\n" + ranks("Load weight end. type=DeepseekV3ForCausalLM, dtype=torch.bfloat16, avail mem=51.44 GB, mem usage=41.73 GB."), "loaded"),
-        Moment(0.73, ranks("KV Cache is allocated. #tokens: 409726, KV size: 26.81 GB") + ranks("Memory pool end. avail mem=14.70 GB"), "kv-cache"),
+        Moment(
+            0.70,
+            "\n" + ranks("Load weight end. type=DeepseekV3ForCausalLM, dtype=torch.bfloat16, avail mem=51.44 GB, mem usage=41.73 GB."),
+            "loaded",
+        ),
+        Moment(
+            0.73,
+            ranks("KV Cache is allocated. #tokens: 409726, KV size: 26.81 GB") + ranks("Memory pool end. avail mem=14.70 GB"),
+            "kv-cache",
+        ),
         Moment(0.75, ranks("Capture cuda graph begin. This can take up to several minutes. avail mem=14.27 GB"), "graphs"),
-        *[Moment(0.76 + 0.01 * i, f"Capturing batches (avail_mem=13.{90 - i} GB): {100 * i // 23:3d}%|{'#' * (i // 3):<10}| {i}/23 [00:{i:02d}<00:00,  1.20it/s]\r", "graphs") for i in range(0, 24, 4)] ,
+        *[
+            Moment(
+                0.76 + 0.01 * i,
+                f"Capturing batches (avail_mem=13.{90 - i} GB): {100 * i // 23:3d}%|{'#' * (i // 3):<10}| {i}/23 [00:{i:02d}<00:00,  1.20it/s]\r",
+                "graphs",
+            )
+            for i in range(0, 24, 4)
+        ],
         Moment(0.84, "\n" + ranks("Capture cuda graph end. Time elapsed: 41.90 s. mem usage=2.41 GB. avail mem=11.86 GB."), "graphs"),
-        Moment(0.86, line("max_total_num_tokens=409726, chunked_prefill_size=8192, max_prefill_tokens=16384, max_running_requests=2049, context_len=163840", first), "kv-cache"),
-    ]  # fmt: skip
+        Moment(
+            0.86,
+            line(
+                "max_total_num_tokens=409726, chunked_prefill_size=8192, max_prefill_tokens=16384, max_running_requests=2049, context_len=163840",
+                first,
+            ),
+            "kv-cache",
+        ),
+    ]
     if s.rank > 0:
         moments.append(
             Moment(0.87, line(f"Dummy health check server started in background thread at 0.0.0.0:{s.port}"), "serving", "serve")
@@ -117,15 +151,31 @@ def vllm_server(s: Setting) -> list[Moment]:
     ray = "ray" in s.argv
     moments = [
         Moment(0.01, line("Automatically detected platform cuda.", "__init__.py:239"), "imports"),
-        Moment(0.02, line(f"vLLM API server version {s.version}") + line(f"args: Namespace(model='{s.model}', tensor_parallel_size={s.tp}, port={s.port})"), "arguments"),
+        Moment(
+            0.02,
+            line(f"vLLM API server version {s.version}")
+            + line(f"args: Namespace(model='{s.model}', tensor_parallel_size={s.tp}, port={s.port})"),
+            "arguments",
+        ),
         *[Moment(0.02, f"{text}\n") for text in s.extra],
-        Moment(0.05, line(f"Initializing a V1 LLM engine (v{s.version}) with config: model='{s.model}', tensor_parallel_size={s.tp}, enforce_eager=True", "core.py:61"), "arguments"),
-    ]  # fmt: skip
+        Moment(
+            0.05,
+            line(
+                f"Initializing a V1 LLM engine (v{s.version}) with config: model='{s.model}', tensor_parallel_size={s.tp}, enforce_eager=True",
+                "core.py:61",
+            ),
+            "arguments",
+        ),
+    ]
     if ray:
         moments += [
-            Moment(0.06, f"{time.strftime('%Y-%m-%d %H:%M:%S', time.gmtime())},118\tINFO worker.py:1654 -- Connecting to existing Ray cluster at address: {s.address}...\n", "joining"),
+            Moment(
+                0.06,
+                f"{time.strftime('%Y-%m-%d %H:%M:%S', time.gmtime())},118\tINFO worker.py:1654 -- Connecting to existing Ray cluster at address: {s.address}...\n",
+                "joining",
+            ),
             Moment(0.07, line("No current placement group found. Creating a new placement group.", "ray_utils.py:328"), "placement"),
-        ]  # fmt: skip
+        ]
     elif headless:
         moments.append(
             Moment(
@@ -137,19 +187,44 @@ def vllm_server(s: Setting) -> list[Moment]:
             )
         )
     moments += [
-        Moment(0.09, "".join(line(f"world_size={s.tp} rank={first + i} local_rank={i} distributed_init_method=tcp://{s.address}:29501 backend=nccl", "parallel_state.py:957") for i in range(s.per_node)), "dist-init"),
+        Moment(
+            0.09,
+            "".join(
+                line(
+                    f"world_size={s.tp} rank={first + i} local_rank={i} distributed_init_method=tcp://{s.address}:29501 backend=nccl",
+                    "parallel_state.py:957",
+                )
+                for i in range(s.per_node)
+            ),
+            "dist-init",
+        ),
         Moment(0.10, line(f"vLLM is using nccl=={s.nccl}", "pynccl.py:69") if first == 0 else "", "nccl", "nccl"),
-        Moment(0.15, "".join(line(f"rank {first + i} in world size {s.tp} is assigned as DP rank 0, PP rank 0, TP rank {first + i}", "parallel_state.py:967") for i in range(s.per_node)), "dist-init"),
+        Moment(
+            0.15,
+            "".join(
+                line(
+                    f"rank {first + i} in world size {s.tp} is assigned as DP rank 0, PP rank 0, TP rank {first + i}",
+                    "parallel_state.py:967",
+                )
+                for i in range(s.per_node)
+            ),
+            "dist-init",
+        ),
         Moment(0.17, line(f"Starting to load model {s.model}...", "gpu_model_runner.py:1110"), "loading"),
-    ]  # fmt: skip
+    ]
     moments += [
         Moment(0.19 + 0.55 * i / SHARDS, bar, "loading") for i, bar in enumerate(_bars("Loading safetensors checkpoint shards", SHARDS))
     ]
     moments += [
         Moment(0.76, "\n" + line("Model loading took 41.6975 GiB and 102.412070 seconds", "gpu_model_runner.py:1122"), "loaded"),
-        Moment(0.84, line("GPU KV cache size: 409,728 tokens", "kv_cache_utils.py:537") + line("Maximum concurrency for 16,384 tokens per request: 25.01x", "kv_cache_utils.py:540"), "kv-cache"),
+        Moment(
+            0.84,
+            line("GPU KV cache size: 409,728 tokens", "kv_cache_utils.py:537")
+            + line("Maximum concurrency for 16,384 tokens per request: 25.01x", "kv_cache_utils.py:540"),
+            "kv-cache",
+        ),
         Moment(0.90, line("init engine (profile, create kv cache, warmup model) took 27.56 seconds", "core.py:151"), "warmup"),
-    ]  # fmt: skip
+    ]
     if headless:
         return sorted(moments, key=lambda m: m.at)
     moments += [

@@ -123,7 +123,7 @@ SCENARIOS: tuple[Scenario, ...] = (
         concurrency=_FEW,
         start_s=20.0,
     ),
-)  # fmt: skip
+)
 
 
 def scenario_named(text: str) -> Scenario:

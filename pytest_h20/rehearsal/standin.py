@@ -215,9 +215,7 @@ def sections(m: Machine) -> dict[str, Callable[[tuple[str, ...]], str]]:
     links: list[tuple[object, ...]] = [("lo", 65536, "unknown", 1, 0, "", "00:00:00:00:00:00")]
     addresses = [("lo", "127.0.0.1/8"), ("lo", "::1/128")]
     for r in m.rails:
-        links.append(
-            (r.interface, r.mtu, "up" if "ACTIVE" in r.state else "down", int("ACTIVE" in r.state), r.carrier_changes, 200000, "")
-        )
+        links.append((r.interface, r.mtu, "up" if "ACTIVE" in r.state else "down", int("ACTIVE" in r.state), r.carrier_changes, 200000, ""))
         addresses.append((r.interface, f"{r.address}/{r.prefix}"))
     if m.control not in {r.interface for r in m.rails}:
         links.append((m.control, 1500, "up", 1, 2, 25000, ""))
@@ -229,8 +227,12 @@ def sections(m: Machine) -> dict[str, Callable[[tuple[str, ...]], str]]:
 
     def disks(paths: tuple[str, ...]) -> str:
         missing = 0 if m.model_exists else 1
-        return _tab(*(("disk", p, 1 - (missing if i == 0 else 0), 1 - (missing if i == 0 else 0), "/dev/nvme0n1", "xfs", 4 * 2**30, m.free_kib)
-                      for i, p in enumerate(paths)))  # fmt: skip
+        return _tab(
+            *(
+                ("disk", p, 1 - (missing if i == 0 else 0), 1 - (missing if i == 0 else 0), "/dev/nvme0n1", "xfs", 4 * 2**30, m.free_kib)
+                for i, p in enumerate(paths)
+            )
+        )
 
     def proxies(values: Mapping[str, str]) -> str:
         return "".join(f"proxy {k}={v}\n" for k, v in values.items())
@@ -245,9 +247,7 @@ def sections(m: Machine) -> dict[str, Callable[[tuple[str, ...]], str]]:
     def listen(ports: tuple[str, ...]) -> str:
         rows: list[tuple[object, ...]] = []
         for i, p in enumerate(ports[1:]):
-            rows.append(
-                ("busy", p, "[Errno 98] Address already in use") if int(p) in m.listeners else ("bound", p, int(p) or 40000 + i)
-            )
+            rows.append(("busy", p, "[Errno 98] Address already in use") if int(p) in m.listeners else ("bound", p, int(p) or 40000 + i))
         return _tab(*rows) + f"pid={20000 + m.number}\n"
 
     def connect(args: tuple[str, ...]) -> str:
@@ -269,9 +269,22 @@ def sections(m: Machine) -> dict[str, Callable[[tuple[str, ...]], str]]:
         return f'run\tjson\n{{"test_info": {{"test": "RDMA_Write_BW_Test", "GID_index": 3}}, "results": {{{figures}, "MsgRate": 0.37}}}}\n'
 
     def counters(_: tuple[str, ...]) -> str:
-        names = ("port_xmit_data", "port_rcv_data", "symbol_error", "link_downed", "port_xmit_discards", "port_rcv_errors",
-                 "out_of_sequence", "packet_seq_err", "local_ack_timeout_err", "np_cnp_sent", "rp_cnp_handled",
-                 "roce_adp_retrans", "rx_prio3_pause", "tx_prio3_pause")  # fmt: skip
+        names = (
+            "port_xmit_data",
+            "port_rcv_data",
+            "symbol_error",
+            "link_downed",
+            "port_xmit_discards",
+            "port_rcv_errors",
+            "out_of_sequence",
+            "packet_seq_err",
+            "local_ack_timeout_err",
+            "np_cnp_sent",
+            "rp_cnp_handled",
+            "roce_adp_retrans",
+            "rx_prio3_pause",
+            "tx_prio3_pause",
+        )
         return _tab(("at", m.uptime_s), *(("counter", r.hca, 1, n, m.counters.get((r.hca, n), 0)) for r in m.rails for n in names))
 
     found: dict[str, Callable[[tuple[str, ...]], str]] = {
@@ -287,12 +300,7 @@ def sections(m: Machine) -> dict[str, Callable[[tuple[str, ...]], str]]:
         "proxies": lambda _: proxies(m.proxies),
         "disks": disks,
         "tools": lambda _: (
-            _tab(
-                *(
-                    ("tool", n, f"/usr/bin/{n}")
-                    for n in ("docker", "ib_write_bw", "ibdev2netdev", "show_gids", "mlnx_qos", "ss", "ping")
-                )
-            )
+            _tab(*(("tool", n, f"/usr/bin/{n}") for n in ("docker", "ib_write_bw", "ibdev2netdev", "show_gids", "mlnx_qos", "ss", "ping")))
             + _tab(("tool", "nvidia-container-runtime", "/usr/bin/nvidia-container-runtime"))
             + _tab(("version", "nvidia-container-runtime", "NVIDIA Container Runtime version 1.0.2-dev"))
         ),
@@ -369,14 +377,10 @@ def sections(m: Machine) -> dict[str, Callable[[tuple[str, ...]], str]]:
             ),
         ),
         "network": lambda _: (
-            _tab(*(("link", *x) for x in links))
-            + _tab(*(("addr", *x) for x in addresses))
-            + _tab(("default", 4, m.control, m.address))
+            _tab(*(("link", *x) for x in links)) + _tab(*(("addr", *x) for x in addresses)) + _tab(("default", 4, m.control, m.address))
         ),
         "firewall": lambda _: "".join(f"service={s}\n" for s in m.firewall) + f"policy=ACCEPT\ndrops={3 if m.firewall else 0}\n",
-        "listeners": lambda _: (
-            _tab(*(("listen", f"0.0.0.0:{p}", o) for p, o in m.listeners.items())) + f"total={len(m.listeners) + 1}\n"
-        ),
+        "listeners": lambda _: _tab(*(("listen", f"0.0.0.0:{p}", o) for p, o in m.listeners.items())) + f"total={len(m.listeners) + 1}\n",
         "listen": listen,
         "stop_listen": lambda a: f"stopped={a[0] if a else ''}\n",
         "connect": connect,

@@ -60,9 +60,7 @@ def calibrate(
         MeasurementError: fewer than three repeats, or no cell that can be calibrated.
     """
     if len(runs) < MIN_REPEATS:
-        raise MeasurementError(
-            f"calibration needs at least {MIN_REPEATS} repeats to know the spread, not {len(runs)}; use --h20-repeats 5"
-        )
+        raise MeasurementError(f"calibration needs at least {MIN_REPEATS} repeats to know the spread, not {len(runs)}; use --h20-repeats 5")
     cells = _collect(runs)
     if not cells:
         lost = "; ".join(f"{cell}: {why}" for cell, why in left_out(runs).items())
@@ -224,10 +222,7 @@ def _spec(metric: str, figure: Calibrated, drop: float) -> str:
     if metric not in JUDGED or figure.n < 2:
         return f"{figure.mean:.2f}"
     low, high = figure.interval
-    return (
-        f"{{value: {figure.mean:.2f}, n: {figure.n}, spread: {figure.spread:.4f}, "
-        f"interval: [{low:.2f}, {high:.2f}], drop: {drop:g}}}"
-    )
+    return f"{{value: {figure.mean:.2f}, n: {figure.n}, spread: {figure.spread:.4f}, interval: [{low:.2f}, {high:.2f}], drop: {drop:g}}}"
 
 
 def _quoted(text: str) -> str:

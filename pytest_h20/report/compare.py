@@ -299,9 +299,7 @@ def text(result: Comparison) -> list[str]:
         lines += ["", "gates that differ:"]
         lines += [f"  {g}: {a.value if a else 'not run'} -> {b.value if b else 'not run'}" for g, a, b in changed]
     lines += ["", "what differs between the two, and may explain it:"]
-    lines += [f"  {d.fact}: {d.old or d.absent} -> {d.new or d.absent}" for d in result.differences] or [
-        "  nothing that was recorded"
-    ]
+    lines += [f"  {d.fact}: {d.old or d.absent} -> {d.new or d.absent}" for d in result.differences] or ["  nothing that was recorded"]
     return [*lines, "", f"intervals are 95 % (of single cells: 95 % for all of them together); {spread_words(result)}"]
 
 

@@ -84,8 +84,7 @@ def believed(result: Comparison) -> tuple[list[CellChange], int]:
     good = [
         row
         for row in common
-        if row.change is not None
-        and Status.UNKNOWN not in (result.old.cells[row.cell].status, result.new.cells[row.cell].status)
+        if row.change is not None and Status.UNKNOWN not in (result.old.cells[row.cell].status, result.new.cells[row.cell].status)
     ]
     return good, len(common) - len(good) + len(result.only_old) + len(result.only_new)
 

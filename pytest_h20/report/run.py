@@ -134,9 +134,9 @@ class RunFolder:
             (path / INPUTS_DIR).mkdir(mode=0o700)
         except OSError as error:
             raise UsageError(f"{base}: no run folder can be made there: {error}; give another --h20-run-dir") from None
-        header = Header(
-            run=path.name, name=name, engines=engines, mode=mode, started=started, plugin_version=__version__
-        ).model_copy(update=fields)
+        header = Header(run=path.name, name=name, engines=engines, mode=mode, started=started, plugin_version=__version__).model_copy(
+            update=fields
+        )
         folder = cls(path, Header.model_validate(header.model_dump()), redactor=redactor, clock=clock)
         folder._write_document(complete=False)
         return folder

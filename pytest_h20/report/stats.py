@@ -66,9 +66,7 @@ def block_length(n: int) -> int:
     return max(1, min(round(2 * math.pow(n, 1 / 3)), n // 4))
 
 
-def bootstrap_means(
-    values: Sequence[float], *, resamples: int = RESAMPLES, block: int | None = None, seed: int = 20250405
-) -> list[float]:
+def bootstrap_means(values: Sequence[float], *, resamples: int = RESAMPLES, block: int | None = None, seed: int = 20250405) -> list[float]:
     """Means of resampled series (circular moving blocks, so that neighbours stay together), sorted.
 
     ``block=1`` is the plain bootstrap for independent values. Raises ``ValueError`` for no values.

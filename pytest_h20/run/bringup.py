@@ -86,9 +86,7 @@ def _bring_up(session: Session, label: str, write: Write, terminal: bool) -> Clu
 
 def refusal_text(red: Sequence[Verdict], most: int = 6) -> str:
     """Why the engine is not brought up: the red checks with their reasons and next steps, the rest counted."""
-    first = (
-        f"{red[0].title}" + (f" on {red[0].subject}" if red[0].subject else "") + (f": {red[0].reason}" if red[0].reason else "")
-    )
+    first = f"{red[0].title}" + (f" on {red[0].subject}" if red[0].subject else "") + (f": {red[0].reason}" if red[0].reason else "")
     head = f"not brought up: {first}" + (f" (and {len(red) - 1} more)" if len(red) > 1 else "")
     lines = [line for v in red[:most] for line in v.text().splitlines()]
     if len(red) > most:
@@ -173,8 +171,10 @@ def post_mortem(session: Session, label: str) -> Verdict | None:
         return None
     state: ClusterState = published[1]
     target = session.target(label)
-    url = attach_url(session) if state.attached else reachable_url(
-        state.url, target.head.engine_ip, target.profile.http_port, session.nodes[target.head.name]
+    url = (
+        attach_url(session)
+        if state.attached
+        else reachable_url(state.url, target.head.engine_ip, target.profile.http_port, session.nodes[target.head.name])
     )
     try:
         death = examine(state, session.nodes if state.roles else {}, session.folder, url, attach_headers(session) if state.attached else {})

@@ -90,9 +90,7 @@ def run_from_node(load: Load, cell: Cell, plan: LoadPlan, where: str) -> CellRes
     roles = {r.node: r for r in reversed(load.endpoint.cluster.roles)}
     role = roles.get(where)
     if role is None:
-        raise UsageError(
-            f"--h20-load-from={where}: no container of this run is on that node; nodes are {', '.join(sorted(roles))}"
-        )
+        raise UsageError(f"--h20-load-from={where}: no container of this run is on that node; nodes are {', '.join(sorted(roles))}")
     node = load.session.nodes[where]
     folder = role.log_path.rsplit("/", 1)[0]
     head = load.endpoint.target.head

@@ -112,10 +112,7 @@ def _of_engine(folder: Path, label: str, target: Target) -> tuple[list[Verdict],
         verdicts += all_verdicts(facts.probes)
     kept: KeptLogs | None = read("nccl", KeptLogs, "the NCCL logs")
     if kept is not None:
-        logs = [
-            NodeLog(node, path, source, parse_log(_content(folder, source), source=source))
-            for node, path, source in kept.logs
-        ]
+        logs = [NodeLog(node, path, source, parse_log(_content(folder, source), source=source)) for node, path, source in kept.logs]
         job = job_of(target, logs, kept.owners, kept.trusted)
         images = {name: v.nccl or "" for name, v in facts.images.versions.items()} if facts is not None else {}
         verdicts += NcclVerdicts(job, target, images, facts.probes.nodes if facts is not None else {}).all()

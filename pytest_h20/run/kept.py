@@ -47,10 +47,7 @@ def kept(nodes: Mapping[str, Node], head: str, port: int, base: str) -> Kept:
         mine = {name: [c for c in infos if c.labels.get(labels.RUN) == run_id] for name, infos in running.items()}
         folder = f"{base}/{run_id}"
         roles = tuple(
-            role
-            for rank, (name, infos) in enumerate(mine.items())
-            for c in infos
-            for role in _roles(nodes[name], name, rank, c, folder)
+            role for rank, (name, infos) in enumerate(mine.items()) for c in infos for role in _roles(nodes[name], name, rank, c, folder)
         )
         folders = {name: folder for name, infos in mine.items() if infos}
         proof = f"every socket listening on port {port} belongs to container {info.name} of our run {run_id}"

@@ -102,9 +102,7 @@ class Session:
     def _written_down(self, node: Node) -> Node:
         """The node with its ledger below and, where it is real, its recorder above."""
         shared = self.shared
-        ledger = Ledger(
-            node, self.inventory.run_dir_on_node, self.run_id, self.owner, opened=lambda name: shared.mark(f"opened-{name}")
-        )
+        ledger = Ledger(node, self.inventory.run_dir_on_node, self.run_id, self.owner, opened=lambda name: shared.mark(f"opened-{name}"))
         noted: Any = LedgerNode(node, ledger, shared.launching, mark=self.rehearsal is None)
         return noted if self.rehearsal is not None else cast("Node", RecordingNode(noted, self._sink))
 
@@ -260,9 +258,7 @@ def _known_words(settings: Mapping[str, Setting]) -> None:
 def with_weights_full(inventory: Inventory, full: bool) -> Inventory:
     """The inventory with ``expect.weights_full`` set for every node: ``--h20-weights=full`` and ``fast`` win over the file."""
     change = {"weights_full": full}
-    nodes = tuple(
-        n if n.expect is None else n.model_copy(update={"expect": n.expect.model_copy(update=change)}) for n in inventory.nodes
-    )
+    nodes = tuple(n if n.expect is None else n.model_copy(update={"expect": n.expect.model_copy(update=change)}) for n in inventory.nodes)
     return inventory.model_copy(update={"expect": inventory.expect.model_copy(update=change), "nodes": nodes})
 
 
@@ -309,10 +305,15 @@ def _numbers_that_fit(settings: Mapping[str, Setting], targets: Sequence[Target]
         if where not in [n.name for n in target.nodes]:
             raise UsageError(f"--h20-load-from={where}: no such node; nodes are {', '.join(n.name for n in target.nodes)}")
     generator = settings["h20_load"].value or "own"
-    inside = [name for name, on in (
-        (f"--h20-load-from={where}", where), (f"--h20-load={generator}", generator != "own"),
-        ("--h20-load-crosscheck", settings["h20_load_crosscheck"]),
-    ) if on]  # fmt: skip
+    inside = [
+        name
+        for name, on in (
+            (f"--h20-load-from={where}", where),
+            (f"--h20-load={generator}", generator != "own"),
+            ("--h20-load-crosscheck", settings["h20_load_crosscheck"]),
+        )
+        if on
+    ]
     if inside and any(t.inventory.kind == "rehearsal" for t in targets):
         raise UsageError(f"{inside[0]}: runs a program in the engine's container, and the rehearsal's containers hold none")
     for target in targets if generator != "own" else ():
@@ -439,7 +440,6 @@ def attach_inventory(url: str, engines: Sequence[str], served: Served | None) ->
     )
 
 
-
 def cells_from_limits(inventory: Inventory, path: str) -> Inventory:
     """A bare endpoint has no ``load:`` of its own: what is judged is what is measured."""
     from pytest_h20.config.limits import load_limits
@@ -457,9 +457,7 @@ def cells_from_limits(inventory: Inventory, path: str) -> Inventory:
 def create_run(session: Session, base: Path, command_line: str) -> RunFolder:
     """Make the run folder, on the controller."""
     inventory = session.inventory
-    settings = {
-        name: f"{_text(setting.value)} (from {setting.origin})" for name, setting in session.settings.items() if setting.value
-    }
+    settings = {name: f"{_text(setting.value)} (from {setting.origin})" for name, setting in session.settings.items() if setting.value}
     from pytest_h20.run.inputs import keep_targets
 
     run = RunFolder.create(

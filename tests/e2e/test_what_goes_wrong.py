@@ -38,9 +38,7 @@ def test_busy_port_names_its_owner(lab: Lab) -> None:
         assert ":8000" in listening, "the test's own listener did not start"
         run = lab.pytest("--engine=vllm", BRINGUP, timeout=KNOWABLE)
         _refused(lab, run, "8000", "python3", "environment.ports")
-        assert lab.ssh("node01", "kill -0 $(cat /tmp/busy.pid) && echo alive").strip() == "alive", (
-            "a stranger's process was touched"
-        )
+        assert lab.ssh("node01", "kill -0 $(cat /tmp/busy.pid) && echo alive").strip() == "alive", "a stranger's process was touched"
     finally:
         lab.ssh("node01", "kill $(cat /tmp/busy.pid)")
 

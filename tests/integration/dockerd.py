@@ -33,10 +33,22 @@ class Dockerd:
         wrapper.write_text(f'#!/bin/sh\nexec {sys.executable} -IS {STANDINS / "oci_runtime.py"} "$@"\n')
         wrapper.chmod(0o755)
         self.argv = [
-            "dockerd", "--data-root", f"{self.folder}/data", "--exec-root", f"{self.folder}/exec", "-p", f"{self.folder}/pid",
-            "-H", f"unix://{self.socket}", "--bridge=none", "--iptables=false", "--add-runtime", f"lab={wrapper}",
-            "--default-runtime", "lab",
-        ]  # fmt: skip
+            "dockerd",
+            "--data-root",
+            f"{self.folder}/data",
+            "--exec-root",
+            f"{self.folder}/exec",
+            "-p",
+            f"{self.folder}/pid",
+            "-H",
+            f"unix://{self.socket}",
+            "--bridge=none",
+            "--iptables=false",
+            "--add-runtime",
+            f"lab={wrapper}",
+            "--default-runtime",
+            "lab",
+        ]
         self.process: subprocess.Popen[bytes] | None = None
         self.start()
         self._load(busybox)

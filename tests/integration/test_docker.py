@@ -91,12 +91,20 @@ def test_every_field_of_the_spec_arrives(containers: Containers, dockerd: Docker
     (tmp_path / "file").write_text("mounted")
     started = containers.start(
         spec(
-            "full", "/bin/sleep", "100", env={"NCCL_DEBUG": "INFO"},
+            "full",
+            "/bin/sleep",
+            "100",
+            env={"NCCL_DEBUG": "INFO"},
             mounts=[Mount(str(tmp_path), "/h20"), Mount("/etc", "/x", True)],
-            shm_size="128m", privileged=True, ulimits={"memlock": (-1, -1), "stack": (67108864, 67108864)}, cap_add=["SYS_PTRACE"],
-            security_opt=["seccomp=unconfined"], devices=["/dev/null:/dev/h20null:rw"], runtime="lab",
+            shm_size="128m",
+            privileged=True,
+            ulimits={"memlock": (-1, -1), "stack": (67108864, 67108864)},
+            cap_add=["SYS_PTRACE"],
+            security_opt=["seccomp=unconfined"],
+            devices=["/dev/null:/dev/h20null:rw"],
+            runtime="lab",
         )
-    )  # fmt: skip
+    )
     try:
         assert started.running
         assert started.labels == LABEL

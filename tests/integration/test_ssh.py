@@ -66,9 +66,7 @@ class TestCommands:
         result = node.run("echo out; echo err >&2; exit 3")
         assert (result.rc, result.stdout, result.stderr) == (3, "out\n", "err\n")
 
-    @pytest.mark.parametrize(
-        "text", ["a 'b' \"c\"", "$(id) `id` $HOME", "semi;colon & pipe |", "new\nline", "back\\slash !x", "你好"]
-    )
+    @pytest.mark.parametrize("text", ["a 'b' \"c\"", "$(id) `id` $HOME", "semi;colon & pipe |", "new\nline", "back\\slash !x", "你好"])
     def test_arguments_are_quoted_by_construction(self, node: SshNode, text: str) -> None:
         assert node.run("printf %%s %s", text).stdout == text
 
@@ -303,7 +301,7 @@ class TestOddServers:
         home.write_text("#!/bin/bash\necho 'Welcome! h20-'; echo warning >&2\nexec /bin/bash \"$@\"\n")
         home.chmod(0o755)
         # what a noisy .bashrc does, for every command of this server
-        server = Sshd(tmp_path / "sshd", {"ForceCommand": f"{home} -c \"$SSH_ORIGINAL_COMMAND\"", "Banner": "/etc/hostname"})
+        server = Sshd(tmp_path / "sshd", {"ForceCommand": f'{home} -c "$SSH_ORIGINAL_COMMAND"', "Banner": "/etc/hostname"})
         try:
             with SshNode("noisy", server.settings()) as node:
                 result = node.run("echo clean; echo err >&2")
@@ -685,7 +683,6 @@ class TestDockerSocket:
                 node.containers.daemon()
         finally:
             server.stop()
-
 
     def test_forbidden(self, tmp_path: Path) -> None:
         path = tmp_path / "docker.sock"

@@ -112,21 +112,35 @@ class Tiny:
         """An inventory of this node. ``changes`` go over the profile's fields; ``top`` over the file's."""
         top = changes.pop("top", {})
         profile = {
-            "image": IMAGE, "version": "0.11.0", "mode": "native", "tensor_parallel": 1, "http_port": self.port, "ready_timeout": 60,
+            "image": IMAGE,
+            "version": "0.11.0",
+            "mode": "native",
+            "tensor_parallel": 1,
+            "http_port": self.port,
+            "ready_timeout": 60,
             "container": {"gpus": None, "privileged": False, "ulimits": {}, "cap_add": [], "security_opt": []},
-            "load": {"limit": "none"}, **changes,
-        }  # fmt: skip
+            "load": {"limit": "none"},
+            **changes,
+        }
         data = {
-            "name": name, "kind": "lab",
+            "name": name,
+            "kind": "lab",
             "ssh": {
-                "user": "root", "port": self.sshd.port, "key": str(self.sshd.key), "known_hosts": str(self.sshd.known_hosts),
-                "use_agent": False, "use_config": False, "docker_socket": str(self.dockerd.socket),
+                "user": "root",
+                "port": self.sshd.port,
+                "key": str(self.sshd.key),
+                "known_hosts": str(self.sshd.known_hosts),
+                "use_agent": False,
+                "use_config": False,
+                "docker_socket": str(self.dockerd.socket),
             },
             "nodes": [{"name": "node01", "address": "127.0.0.1", "control_interface": "lo"}],
             "model": {"host_path": str(self.folder / "models"), "mount": "/models", "path": MODEL, "kind": "other"},
             "engines": {"vllm": {"default": "tiny", "profiles": {"tiny": profile}}},
-            "gates": ["bringup"], "run_dir_on_node": str(self.base), **top,
-        }  # fmt: skip
+            "gates": ["bringup"],
+            "run_dir_on_node": str(self.base),
+            **top,
+        }
         path = self.folder / f"{name}.yaml"
         path.write_text(yaml.safe_dump(data, sort_keys=False))
         return path

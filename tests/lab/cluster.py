@@ -113,9 +113,7 @@ def launch(plan: ClusterPlan, node: NodePlan) -> None:
     # A node gets nothing of this machine's environment but what it needs.
     env = {"PATH": PATH, "HOME": "/root", "LANG": "C.UTF-8", "TERM": "dumb", "H20_LAB_DIR": str(lab_dir())}
     with (node.folder / "node.log").open("wb") as log:
-        subprocess.Popen(
-            command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True, env=env, cwd=REPOSITORY
-        )
+        subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True, env=env, cwd=REPOSITORY)
 
 
 def wait(plan: ClusterPlan, timeout: float, tell: Callable[[str], None]) -> None:

@@ -251,11 +251,11 @@ def let_ray_place_cpu_ranks(recipe: Recipe, packages: Path) -> None:
 
 
 TORCHVISION_ANCHOR = "import torchvision.extension  # noqa: F401\n"
-TORCHVISION_OPERATORS = '''
+TORCHVISION_OPERATORS = """
 if not torchvision.extension._has_ops():  # added by the pytest-h20 lab
     for _name in ("nms", "qnms"):
         torch.library.define(f"torchvision::{_name}", "(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
-'''
+"""
 
 
 def torchvision_without_its_library(recipe: Recipe, packages: Path) -> None:

@@ -21,8 +21,15 @@ ALL_GATES = ("environment", "fabric", "weights", "bringup", "rdma", "endpoint", 
 
 # What a run of the suite does not need; each of these costs start-up time in every one of some hundred runs.
 _QUICK = (
-    "no:cacheprovider", "no:html", "no:metadata", "no:hypothesispytest", "no:anyio", "no:randomly", "no:xdist",
-    "no:flask", "no:django",
+    "no:cacheprovider",
+    "no:html",
+    "no:metadata",
+    "no:hypothesispytest",
+    "no:anyio",
+    "no:randomly",
+    "no:xdist",
+    "no:flask",
+    "no:django",
 )
 
 

@@ -61,7 +61,7 @@ def test_the_benchmark_of_the_other_engine(tmp_path: Path) -> None:
         ("engine: sglang", "engine: vllm", "mine.yaml: engine = 'vllm'"),
         ("[default, tuned, dp-attention, torch-compile]", "mine", "mine.yaml: profile = 'mine'"),
         ("kind: hardware", "kind: lab", "mine.yaml: kind = 'lab'"),
-        ("{kind: min, unit: tok/s", "{kind: max, unit: tok/s", "metrics: output_throughput: kind = \"max\": higher is better here"),
+        ("{kind: min, unit: tok/s", "{kind: max, unit: tok/s", 'metrics: output_throughput: kind = "max": higher is better here'),
         ("concurrency: 200,", "concurrency: 100,", "limits without a cell: in128-out128-c100"),
         ("  - {input: 128, output: 128, concurrency: 200,", "  # - {", "cells without a judged limit: in128-out128-c200"),
     ],

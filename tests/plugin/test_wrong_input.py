@@ -23,8 +23,8 @@ def test_no_such_inventory(pytester: pytest.Pytester) -> None:
 @pytest.mark.parametrize(
     ("old", "new", "message"),
     [
-        ("control_interface: xgbe0", "contrl_interface: xgbe0", "nodes[0].contrl_interface = \"xgbe0\": unknown field; accepted here:"),
-        ("gid_index: 3 ", "gid_index: three ", "nodes[0].gid_index = \"three\": input should be a valid integer"),
+        ("control_interface: xgbe0", "contrl_interface: xgbe0", 'nodes[0].contrl_interface = "xgbe0": unknown field; accepted here:'),
+        ("gid_index: 3 ", "gid_index: three ", 'nodes[0].gid_index = "three": input should be a valid integer'),
         ("address: 10.63.65.208\n    host_ip: 10.63.65.208", "address: 10.63.65.207", "nodes[1].address: '10.63.65.207' is already that"),
         ("      - {hca: mlx5_8, interface: xgbe8, address: 33.2.163.144}\n", "", "nodes[1].rails: 7 rails where another node has 8"),
         ("dist_port: 30000", "dist_port: 8000", "dist_port and http_port are both 8000"),
@@ -32,9 +32,7 @@ def test_no_such_inventory(pytester: pytest.Pytester) -> None:
         ("nodes:", "nodes: [", "not valid YAML"),
     ],
 )
-def test_inventory_errors_name_the_place(
-    pytester: pytest.Pytester, inventory_file: Path, old: str, new: str, message: str
-) -> None:
+def test_inventory_errors_name_the_place(pytester: pytest.Pytester, inventory_file: Path, old: str, new: str, message: str) -> None:
     text = inventory_file.read_text(encoding="utf-8")
     assert old in text
     inventory_file.write_text(text.replace(old, new, 1), encoding="utf-8")
@@ -118,13 +116,16 @@ def test_a_plan_says_what_would_be_judged(pytester: pytest.Pytester, inventory_f
     assert done.ret == pytest.ExitCode.OK, done.stderr.str()
     text = done.stdout.str()
     for said in (
-        "# gates: environment, throughput\n", "26 load cells, limits from ",
+        "# gates: environment, throughput\n",
+        "26 load cells, limits from ",
         "in128-out128-c1: output_throughput at least 15.678 tok/s (blog)",
         "# no acceptance: the inventory requires only the gates environment, throughput",
         "# condition of an acceptance: may stay unmeasured: environment.swap",
         "min at most (ready_timeout 1800 s); 26 cells about 69 min",
-        "x output tokens / output_throughput of the limits file", "# node01: reached", "# node02: reached",
-    ):  # fmt: skip
+        "x output tokens / output_throughput of the limits file",
+        "# node01: reached",
+        "# node02: reached",
+    ):
         assert said in text, text[:3000]
 
 

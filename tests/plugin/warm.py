@@ -104,7 +104,6 @@ def main() -> None:
     import docker  # noqa: F401
     import openai.types.chat  # noqa: F401
 
-
     gc.freeze()  # a collection in a fork would copy every page of what is here
     for line in sys.stdin:
         print(_run(json.loads(line)), flush=True)

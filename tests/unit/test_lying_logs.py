@@ -44,9 +44,12 @@ torch.OutOfMemoryError: CUDA out of memory. Tried to allocate 2.00 GiB. GPU 0 ha
 """
 AGENT = "total\t2\t100\nknown\ta\t00\tcache\nfile\ta\t50\t00ff\tcached\t7\nerror\tb\tgone\nprogress\t50\t100\t10\t-1\ndone\t1.5\n"
 CONTAINER = {
-    "Id": "f" * 64, "Name": "/x", "Created": "2025-01-01T00:00:00Z", "Config": {"Image": "i", "Labels": {"a": "b"}},
+    "Id": "f" * 64,
+    "Name": "/x",
+    "Created": "2025-01-01T00:00:00Z",
+    "Config": {"Image": "i", "Labels": {"a": "b"}},
     "State": {"Status": "exited", "ExitCode": 1, "OOMKilled": False},
-}  # fmt: skip
+}
 
 
 @settings(max_examples=400, deadline=None, derandomize=True)

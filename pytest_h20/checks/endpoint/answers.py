@@ -53,16 +53,12 @@ def score_verdict(say: Say, score: Score, questions: Sequence[Question], subject
     """
     failed = [g for g in score.grades if g.finish == "error"]
     if failed:
-        return say.unknown(
-            f"{len(failed)} of {score.n} requests failed, the first: {failed[0].why}", subject, "see endpoint.parallel"
-        )
+        return say.unknown(f"{len(failed)} of {score.n} requests failed, the first: {failed[0].why}", subject, "see endpoint.parallel")
     low, high = score.interval
     wrong: list[JsonValue] = [f"{g.id}: {g.why}" for g in score.grades if not g.right]
     limit = say.ctx.limits.get(say.check) or LOWER_BOUND
     if limit.accepts(low) is False and limit.accepts(Score(tuple(_forgiven(score))).interval[0]):
-        return say.unknown(
-            f"{score.right} of {score.n} right, but {score.cut} were cut at the token limit", subject, "raise answer_tokens"
-        )
+        return say.unknown(f"{score.right} of {score.n} right, but {score.cut} were cut at the token limit", subject, "raise answer_tokens")
     return say.held(
         round(low, 4),
         limit,
@@ -162,9 +158,7 @@ def compare_verdict(api: Api, first: str, second: str, one: Score, two: Score, s
     """``answers.compare``: McNemar's exact test on the questions that only one of two engines got right. Pure."""
     say = Say("answers.compare", "Both engines answer alike", "see the answers that only one engine got right", api.ctx)
     found: Comparison = compare(one, two)
-    limit = Limit(
-        kind="min", value=SIGNIFICANCE, unit="p", origin=Origin(kind="derived", detail="McNemar's exact test at the 5 % level")
-    )
+    limit = Limit(kind="min", value=SIGNIFICANCE, unit="p", origin=Origin(kind="derived", detail="McNemar's exact test at the 5 % level"))
     return say.held(
         round(found.p_value, 6),
         limit,

@@ -49,9 +49,7 @@ class Say:
             details={**details, **({"problems": list(found[:50])} if found else {})},
         )
 
-    def held(
-        self, measured: JsonValue, limit: Limit, subject: str = "", *, of: int, reason: str = "", **details: JsonValue
-    ) -> Verdict:
+    def held(self, measured: JsonValue, limit: Limit, subject: str = "", *, of: int, reason: str = "", **details: JsonValue) -> Verdict:
         """A figure against a limit; the context's limit for this check replaces the built-in one. ``of``: made of how many answers."""
         limit = self.ctx.limits.get(self.check) or limit
         return judge(
@@ -116,9 +114,7 @@ class CheckList:
     gate: str
     checks: list[Listed] = field(default_factory=list)
 
-    def add(
-        self, id: str, title: str, action: str = "", needs: Sequence[str] = (), origin: Origin = OPENAI
-    ) -> Callable[[Body], Check]:
+    def add(self, id: str, title: str, action: str = "", needs: Sequence[str] = (), origin: Origin = OPENAI) -> Callable[[Body], Check]:
         """Register a check. ``needs``: capabilities without which it is skipped; ``reasoning`` = a parser in the profile."""
 
         def wrap(body: Body) -> Check:

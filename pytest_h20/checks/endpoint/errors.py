@@ -116,7 +116,7 @@ CASES: tuple[Case, ...] = (
     Case("out_of_vocabulary", "A token id outside the vocabulary is refused", _completion([1, 999_999_999]), "out_of_vocabulary"),
     Case("unknown_path", "An unknown path is 404", lambda api: api.get("/h20-no-such-path"), statuses=(404,), framework=True),
     Case("wrong_method", "GET on the chat route is 405", lambda api: api.get(CHAT), statuses=(405,), framework=True),
-)  # fmt: skip
+)
 
 
 def shape_problems(error: ApiError, style: str, framework: bool) -> list[str]:

@@ -267,9 +267,7 @@ def check_determinism(api: Api, say: Say) -> Verdict:
     """Six times the same greedy request, one after the other; the measured rate is in the verdict."""
     texts = [_both(api.chat(known_question(), max_tokens=24).choice) for _ in range(6)]
     share = sum(text == texts[0] for text in texts[1:]) / (len(texts) - 1)
-    limit = Limit(
-        kind="min", value=MIN_REPEAT_SHARE, origin=Origin(kind="builtin", detail="batch-dependent rounding may flip a tie")
-    )
+    limit = Limit(kind="min", value=MIN_REPEAT_SHARE, origin=Origin(kind="builtin", detail="batch-dependent rounding may flip a tie"))
     said = sum(bool("".join(text).strip()) for text in texts)
     return say.held(share, limit, of=said, reason=f"{len(set(texts))} different answers in {len(texts)}", different=len(set(texts)))
 

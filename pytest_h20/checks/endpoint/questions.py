@@ -160,10 +160,15 @@ def _question(line: str, where: str, number: int) -> Question:
         raise UsageError(f"{where}: rule {rule!r} is unknown; rules are {', '.join(RULES)}")
     _usable(rule, expected, where)
     return Question(
-        id=str(item.get("id", f"q{number}")), question=text, expected=expected, rule=rule,
-        language=str(item.get("language", "")), reasoning=str(item.get("reasoning", "")),
-        answer=str(item.get("answer", "")), where=where,
-    )  # fmt: skip
+        id=str(item.get("id", f"q{number}")),
+        question=text,
+        expected=expected,
+        rule=rule,
+        language=str(item.get("language", "")),
+        reasoning=str(item.get("reasoning", "")),
+        answer=str(item.get("answer", "")),
+        where=where,
+    )
 
 
 def _gsm8k(item: Mapping[str, Any], where: str) -> str:

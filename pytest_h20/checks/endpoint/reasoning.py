@@ -261,9 +261,7 @@ def check_newline_only(api: Api, say: Say) -> Verdict:
     return say.problems(problems, of=len(answers))
 
 
-@CHECKS.add(
-    "reasoning.tag_in_content", "A tag inside the answer stays in the answer", action=ACTION, needs=["reasoning"], origin=PARSERS
-)
+@CHECKS.add("reasoning.tag_in_content", "A tag inside the answer stays in the answer", action=ACTION, needs=["reasoning"], origin=PARSERS)
 def check_tag_in_content(api: Api, say: Say) -> Verdict:
     """Three forced ``</think>``: the first ends the reasoning, the others are text, as in code that prints the tag."""
     answers, blocked = _forced(api, say, ["end"], 3)
@@ -318,9 +316,7 @@ def check_not_fed_back(api: Api, say: Say) -> Sequence[Verdict]:
     return verdicts
 
 
-@CHECKS.add(
-    "reasoning.separate_false", "separate_reasoning=false joins both", action=ACTION, needs=["reasoning", "separate_reasoning"]
-)
+@CHECKS.add("reasoning.separate_false", "separate_reasoning=false joins both", action=ACTION, needs=["reasoning", "separate_reasoning"])
 def check_separate_false(api: Api, say: Say) -> Verdict:
     """SGLang: everything, ``</think>`` included, in ``content``; the reasoning field empty; plain and streamed."""
     problems, joined = [], 0
@@ -333,9 +329,7 @@ def check_separate_false(api: Api, say: Say) -> Verdict:
     return say.problems(problems, of=joined, what="whole answer")
 
 
-@CHECKS.add(
-    "reasoning.include_false", "include_reasoning=false leaves it out", action=ACTION, needs=["reasoning", "include_reasoning"]
-)
+@CHECKS.add("reasoning.include_false", "include_reasoning=false leaves it out", action=ACTION, needs=["reasoning", "include_reasoning"])
 def check_include_false(api: Api, say: Say) -> Verdict:
     """vLLM from 0.10.1: no reasoning at all, the answer as ever, no tag; plain and streamed."""
     problems, answers = [], 0
@@ -381,15 +375,11 @@ def check_with_tools(api: Api, say: Say) -> Verdict:
         ended += choice.finish != "length"
         problems += [f"{name}: {problem}" for problem in tag_problems(choice)]
         problems += [] if choice.reasoning else [f"{name}: no reasoning"]
-        problems += [
-            f"{name}: tag in the arguments of {c.name}" for c in choice.tool_calls if START in c.arguments or END in c.arguments
-        ]
+        problems += [f"{name}: tag in the arguments of {c.name}" for c in choice.tool_calls if START in c.arguments or END in c.arguments]
     return say.problems(problems, of=ended, what="whole answer")
 
 
-@CHECKS.add(
-    "reasoning.with_schema", "Reasoning is split beside structured output", action=ACTION, needs=["reasoning", "structured_output"]
-)
+@CHECKS.add("reasoning.with_schema", "Reasoning is split beside structured output", action=ACTION, needs=["reasoning", "structured_output"])
 def check_with_schema(api: Api, say: Say) -> Verdict:
     """A schema binds the content only: free reasoning first, then one of three texts; streamed as well."""
     problems = []

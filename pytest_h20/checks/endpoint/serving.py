@@ -188,9 +188,7 @@ def check_openai_client(api: Api, say: Say) -> Verdict:
             problems += differs("choices", len(answer.choices), 1)
             problems += differs("role", answer.choices[0].message.role, "assistant")
             problems += [] if answer.usage and answer.usage.completion_tokens else ["no usage"]
-            chunks = list(
-                client.chat.completions.create(model=api.ctx.model_id, messages=[turn], max_tokens=8, temperature=0, stream=True)
-            )
+            chunks = list(client.chat.completions.create(model=api.ctx.model_id, messages=[turn], max_tokens=8, temperature=0, stream=True))
             problems += [] if chunks and any(c.choices and c.choices[0].finish_reason for c in chunks) else ["stream has no end"]
             texts = sum(_says(c.choices[0].delta) for c in chunks if c.choices)
             problems += [] if client.models.list().data else ["models.list is empty"]

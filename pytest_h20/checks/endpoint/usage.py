@@ -88,9 +88,7 @@ def check_usage_tokenizer(api: Api, say: Say) -> Verdict:
 def check_usage_stream(api: Api, say: Say) -> Sequence[Verdict] | Verdict:
     """Exactly one chunk without choices before ``[DONE]``, equal to the plain answer's usage; none unasked (F67)."""
     plain = api.complete(list(SMALL_IDS[:16]), max_tokens=7, ignore_eos=True).ok()
-    asked = api.complete(
-        list(SMALL_IDS[:16]), max_tokens=7, ignore_eos=True, stream=True, stream_options={"include_usage": True}
-    ).ok()
+    asked = api.complete(list(SMALL_IDS[:16]), max_tokens=7, ignore_eos=True, stream=True, stream_options={"include_usage": True}).ok()
     silent = api.complete(list(SMALL_IDS[:16]), max_tokens=7, ignore_eos=True, stream=True).ok()
     problems = differs("usage chunks", len(asked.usage_chunks), 1)
     if asked.usage_chunks:

@@ -178,11 +178,15 @@ def check_disconnect(api: Api, say: Say) -> Verdict:
     exchange = api.post(
         COMPLETIONS,
         {
-            "model": api.ctx.model_id, "prompt": list(SMALL_IDS[:8]), "max_tokens": tokens, "temperature": 0,
-            "ignore_eos": True, "stream": True,
+            "model": api.ctx.model_id,
+            "prompt": list(SMALL_IDS[:8]),
+            "max_tokens": tokens,
+            "temperature": 0,
+            "ignore_eos": True,
+            "stream": True,
         },
         leave=leave,
-    )  # fmt: skip
+    )
     gone = time.monotonic()
     if exchange.ended != "left" or during <= before:
         return say.unknown(

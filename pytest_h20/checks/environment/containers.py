@@ -14,9 +14,7 @@ from pytest_h20.probes.image import shm_size_kib
 from pytest_h20.probes.script import Missing
 
 
-@node_check(
-    "environment.docker", "Container daemon", always=True, action="systemctl start docker; add the user to the docker group"
-)
+@node_check("environment.docker", "Container daemon", always=True, action="systemctl start docker; add the user to the docker group")
 def docker(say: Say, view: View) -> Iterable[Verdict]:
     """The daemon answers, is not older than ``expect.docker_min``, and uses the expected storage driver."""
     d, e = view.node.daemon, view.expect
@@ -49,17 +47,13 @@ def nvidia_runtime(say: Say, view: View) -> Verdict:
         )
     runtimes = () if isinstance(d, Missing) else d.runtimes
     tools = (
-        ()
-        if isinstance(t, Missing)
-        else tuple(n for n in ("nvidia-container-runtime", "nvidia-container-cli", "nvidia-ctk") if t.path(n))
+        () if isinstance(t, Missing) else tuple(n for n in ("nvidia-container-runtime", "nvidia-container-cli", "nvidia-ctk") if t.path(n))
     )
     if isinstance(t, Missing) and not runtimes:
         return say.missing(t)
     present = "nvidia" in runtimes or bool(tools)
     details: dict[str, JsonValue] = {"runtimes": list(runtimes), "tools": list(tools)}
-    details["version"] = (
-        "" if isinstance(t, Missing) else t.version("nvidia-container-runtime") or t.version("nvidia-container-cli")
-    )
+    details["version"] = "" if isinstance(t, Missing) else t.version("nvidia-container-runtime") or t.version("nvidia-container-cli")
     return say.judge(present, Limit(kind="equal", value=wanted, origin=inventory("nvidia_runtime")), details=details)
 
 
@@ -79,9 +73,7 @@ def docker_disk(say: Say, view: View) -> Verdict:
     free = round(here.free_kib / 2**20, 1)
     if wanted is None:
         return say.unexpected("docker_free_gib", free)
-    return say.judge(
-        free, Limit(kind="min", value=wanted, unit="GiB", origin=inventory("docker_free_gib")), details={"folder": root}
-    )
+    return say.judge(free, Limit(kind="min", value=wanted, unit="GiB", origin=inventory("docker_free_gib")), details={"folder": root})
 
 
 @node_check("environment.image", "The engine's image is on the node", always=True)
@@ -98,9 +90,7 @@ def image(say: Say, view: View) -> Verdict:
         return say.missing(i)
     details: dict[str, JsonValue] = {"id": i.id, "digests": list(i.digests), "size": i.size, "created": i.created}
     if wanted is None:
-        return say.judge(
-            True, Limit(kind="equal", value=True, origin=builtin("the image must be there before the start")), details=details
-        )
+        return say.judge(True, Limit(kind="equal", value=True, origin=builtin("the image must be there before the start")), details=details)
     fits = any(wanted in x for x in (i.id, *i.digests))
     limit = Limit(kind="equal", value=True, origin=inventory("image_digest"))
     return say.judge(fits, limit, reason=f"it is {i.id}", action=f"docker pull {profile.image} on every node", details=details)
@@ -122,9 +112,7 @@ def image_equal(say: Say, facts: Facts) -> Verdict:
             return say.missing(view.node.image)
         ids[view.name] = view.node.image.id
     details: dict[str, JsonValue] = {"ids": dict(ids)}
-    limit = Limit(
-        kind="equal", value=1, unit="different images", origin=builtin("ranks of different versions do not work together")
-    )
+    limit = Limit(kind="equal", value=1, unit="different images", origin=builtin("ranks of different versions do not work together"))
     return say.judge(len(set(ids.values())), limit, reason=", ".join(f"{n}: {i[:19]}" for n, i in ids.items()), details=details)
 
 
@@ -198,9 +186,7 @@ def rdma_in_container(say: Say, view: View) -> Verdict:
     if not d.libibverbs:
         limit = Limit(kind="equal", value=True, origin=builtin("NCCL opens libibverbs.so.1; without it there is no RDMA (F25)"))
         return say.judge(False, limit, reason="libibverbs.so.1 is not in the image", details=details)
-    limit = Limit(
-        kind="min", value=len(view.spec.rails), unit="uverbs devices", origin=builtin("one per rail of the inventory (F24)")
-    )
+    limit = Limit(kind="min", value=len(view.spec.rails), unit="uverbs devices", origin=builtin("one per rail of the inventory (F24)"))
     return say.judge(d.uverbs, limit, reason=f"/dev/infiniband has {d.uverbs} uverbs devices", details=details)
 
 

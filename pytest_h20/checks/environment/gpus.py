@@ -40,9 +40,7 @@ def _none_of(
     if silent and not wrong:
         if not wanted:
             return say.skip(f"the driver does not tell {what}, and nothing is expected")
-        return say.unknown(
-            f"the driver does not tell {what} of {', '.join(map(str, silent))}", "update the driver; see nvidia-smi -q"
-        )
+        return say.unknown(f"the driver does not tell {what} of {', '.join(map(str, silent))}", "update the driver; see nvidia-smi -q")
     limit = Limit(kind="max", value=0, unit="GPUs", origin=builtin(why))
     return say.judge(len(wrong), limit, reason=f"{what}: {', '.join(map(str, wrong))}", details={"gpus": wrong})
 
@@ -115,9 +113,7 @@ def driver_fits_image(say: Say, view: View) -> Verdict:
         unit="driver branch",
         origin=Origin(kind="vendor", detail="NVIDIA CUDA compatibility table"),
     )
-    return say.judge(
-        version_key(version)[0], limit, reason=f"CUDA {v.cuda} needs R{floor}, the driver is {version}", details=details
-    )
+    return say.judge(version_key(version)[0], limit, reason=f"CUDA {v.cuda} needs R{floor}, the driver is {version}", details=details)
 
 
 @node_check("environment.gpu_count", "Number of GPUs", "gpus", action="nvidia-smi, lspci | grep -i nvidia: is a GPU lost (Xid 79)?")
@@ -231,9 +227,7 @@ def gpu_throttle(say: Say, view: View) -> Verdict:
     if g.source == "csv":
         return say.unknown("this nvidia-smi has no -q -x: throttle reasons are not known", "update the driver")
     held = ("hw_slowdown", "hw_thermal_slowdown", "hw_power_brake_slowdown", "sw_thermal_slowdown")
-    reasons: dict[str, JsonValue] = {
-        str(x.index): [r for r in x.throttle if r in held] for x in g.gpus if set(x.throttle) & set(held)
-    }
+    reasons: dict[str, JsonValue] = {str(x.index): [r for r in x.throttle if r in held] for x in g.gpus if set(x.throttle) & set(held)}
     limit = Limit(kind="max", value=0, unit="GPUs", origin=builtin("throttled before any load"))
     return say.judge(len(reasons) if g.gpus else None, limit, reason=f"throttled: {reasons}", details={"reasons": reasons})
 
@@ -345,12 +339,14 @@ def gpu_idle(say: Say, view: View) -> Verdict:
     most = max(u for u in used if u is not None)
     limit = Limit(kind="max", value=view.expect.gpu_idle_max_mib, unit="MiB", origin=inventory("gpu_idle_max_mib"))
     if lines:
-        limit = Limit(
-            kind="max", value=0, unit="processes", origin=builtin("the engine takes 90 % of the memory and must be alone")
-        )
+        limit = Limit(kind="max", value=0, unit="processes", origin=builtin("the engine takes 90 % of the memory and must be alone"))
         return say.judge(len(lines), limit, reason="; ".join(map(str, lines[:4])), details={"processes": lines})
-    return say.judge(most, limit, reason="memory is in use and no process is seen: another container or a zombie holds it",
-                     details={"used_mib": list(used)})  # fmt: skip
+    return say.judge(
+        most,
+        limit,
+        reason="memory is in use and no process is seen: another container or a zombie holds it",
+        details={"used_mib": list(used)},
+    )
 
 
 @node_check("environment.gpu_mode", "MIG and compute mode", "gpus", always=True, action="nvidia-smi -mig 0; nvidia-smi -c 0")
@@ -447,6 +443,4 @@ def gpu_pcie(say: Say, view: View) -> Verdict:
     wrong = list(dict.fromkeys([*narrow, *slow]))
     origin = inventory("gpu_pcie_gen/gpu_pcie_width") if wanted else builtin("the card's own maximum width")
     details: dict[str, JsonValue] = {"gen": [x.pcie_gen for x in g.gpus], "width": [x.pcie_width for x in g.gpus]}
-    return say.judge(
-        len(wrong), Limit(kind="max", value=0, unit="GPUs", origin=origin), reason=f"degraded link: {wrong}", details=details
-    )
+    return say.judge(len(wrong), Limit(kind="max", value=0, unit="GPUs", origin=origin), reason=f"degraded link: {wrong}", details=details)

@@ -118,9 +118,7 @@ def timezone(say: Say, view: View) -> Verdict:
     return say.begins("timezone", view.expect.timezone, s.utc_offset)
 
 
-@node_check(
-    "environment.clock_to_us", "Clock against ours", "clock", always=True, action="start chronyd on the node: chronyc makestep"
-)
+@node_check("environment.clock_to_us", "Clock against ours", "clock", always=True, action="start chronyd on the node: chronyc makestep")
 def clock_to_us(say: Say, view: View) -> Verdict:
     """The node's clock is near ours; half the round trip is the error of that statement."""
     c, most = view.node.clock, view.expect.clock_to_us_max_s
@@ -138,9 +136,7 @@ def clock_to_us(say: Say, view: View) -> Verdict:
     return say.judge(round(max(abs(c.offset) - c.error, 0.0), 6), limit, reason=reason, details=details)
 
 
-@cluster_check(
-    "environment.clock_skew", "Clocks of the nodes agree", always=True, action="start chronyd on all nodes with one server"
-)
+@cluster_check("environment.clock_skew", "Clocks of the nodes agree", always=True, action="start chronyd on all nodes with one server")
 def clock_skew(say: Say, facts: Facts) -> Iterable[Verdict]:
     """Each node's clock against the first node's, with its own error: logs of both nodes are read side by side."""
     views = facts.views
@@ -217,8 +213,11 @@ def kernel_log(say: Say, view: View) -> Verdict:
     if isinstance(log, Missing):
         return say.missing(log)
     if not log.complete:
-        return say.warn(log.source, "the ring buffer has forgotten its beginning: older Xid and link events are not seen",
-                        action="keep the journal (Storage=persistent), or boot with log_buf_len=16M")  # fmt: skip
+        return say.warn(
+            log.source,
+            "the ring buffer has forgotten its beginning: older Xid and link events are not seen",
+            action="keep the journal (Storage=persistent), or boot with log_buf_len=16M",
+        )
     return say.judge(True, Limit(kind="equal", value=True, origin=builtin("events since boot must be known")))
 
 
@@ -261,11 +260,7 @@ def sxid(say: Say, view: View) -> Verdict:
     if events and not fatal:
         return say.warn(len(events), events[-1].text[:200], action="watch it; see the Fabric Manager user guide for the code")
     told = _events(say, fatal, "a fatal SXid takes NVLink down")
-    return (
-        told.model_copy(update={"action": "reset all GPUs and NVSwitches of the board, restart nvidia-fabricmanager"})
-        if fatal
-        else told
-    )
+    return told.model_copy(update={"action": "reset all GPUs and NVSwitches of the board, restart nvidia-fabricmanager"}) if fatal else told
 
 
 @node_check("environment.memory_errors", "Machine check and uncorrected memory errors since boot", "kernel_log", always=True)

@@ -61,17 +61,16 @@ def engine_ip(say: Say, view: View) -> Iterable[Verdict]:
         "without_variables": bare.address if bare else "",
     }
     told.append(
-        inside.judge(
-            computed.address, Limit(kind="equal", value=literal, origin=here), reason=f"{rule}: {computed.how}", details=details
-        )
+        inside.judge(computed.address, Limit(kind="equal", value=literal, origin=here), reason=f"{rule}: {computed.how}", details=details)
     )
     if bare and bare.address != literal:
         told.append(
             say.about(f"{view.name} without variables").warn(
-                bare.address, f"without VLLM_HOST_IP/SGLANG_HOST_IP the engine would take {bare.address} ({bare.how})",
+                bare.address,
+                f"without VLLM_HOST_IP/SGLANG_HOST_IP the engine would take {bare.address} ({bare.how})",
                 action="keep the variables set on this node in every launch",
             )
-        )  # fmt: skip
+        )
     return told
 
 
@@ -197,9 +196,7 @@ def proxy(say: Say, view: View) -> Verdict:
     )
 
 
-@node_check(
-    "environment.firewall", "Firewall", "firewall", action="systemctl stop firewalld, or allow all traffic between the nodes"
-)
+@node_check("environment.firewall", "Firewall", "firewall", action="systemctl stop firewalld, or allow all traffic between the nodes")
 def firewall(say: Say, view: View) -> Verdict:
     """No firewall service and no dropping rule; only told as a warning unless ``expect.firewall`` is false: the connections
     decide."""

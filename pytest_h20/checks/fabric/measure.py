@@ -79,9 +79,7 @@ def write_bandwidth(
             if isinstance(started, Missing):
                 lost = started
                 break
-            argv = perf.ib_write_bw_argv(
-                rail.rail.hca, rail.rail.port, rail.view.spec.rail_gid_index(rail.rail), port, peer.address
-            )
+            argv = perf.ib_write_bw_argv(rail.rail.hca, rail.rail.port, rail.view.spec.rail_gid_index(rail.rail), port, peer.address)
             answer, text = _ask_one(source, perf.IB_CLIENT.with_args(*argv))
             texts.append(text)
             if isinstance(answer, Missing):

@@ -27,9 +27,7 @@ def _port(rail: RailView) -> Port | Missing:
     port = rdma.port(rail.rail.hca, rail.rail.port)
     if port is None:
         have = ", ".join(f"{p.device}:{p.port}" for p in rdma.ports) or "none"
-        return Missing(
-            f"{rail.view.name} has no RDMA port {rail.rail.device_port}; it has {have}", "correct rails[].hca in the inventory"
-        )
+        return Missing(f"{rail.view.name} has no RDMA port {rail.rail.device_port}; it has {have}", "correct rails[].hca in the inventory")
     return port
 
 
@@ -117,9 +115,7 @@ def width(say: Say, rail: RailView) -> Verdict:
         wanted = max((o.width for o in others if isinstance(o, Port) and o.width), default=None)
         origin = builtin("the widest rail of this cluster")
     if wanted is None or p.width is None:
-        return say.missing(
-            Missing(f"the port does not tell its lanes ({p.rate_text!r})"), wanted=rail.view.expect.rail_width is not None
-        )
+        return say.missing(Missing(f"the port does not tell its lanes ({p.rate_text!r})"), wanted=rail.view.expect.rail_width is not None)
     return say.judge(p.width, Limit(kind="min", value=wanted, unit="lanes", origin=origin), reason=p.rate_text)
 
 
@@ -143,9 +139,7 @@ def firmware(say: Say, rail: RailView) -> Verdict:
         if (h := v.node.rdma.hca(r.rail.hca)) and h.board == hca.board and h.firmware
     ]
     common = max(sorted(set(alike)), key=alike.count)
-    limit = Limit(
-        kind="equal", value=common, origin=builtin(f"what most of the {len(alike)} HCAs of board {hca.board or 'unknown'} have")
-    )
+    limit = Limit(kind="equal", value=common, origin=builtin(f"what most of the {len(alike)} HCAs of board {hca.board or 'unknown'} have"))
     return say.judge(hca.firmware, limit, details={"board": hca.board, "seen": [*sorted(set(alike))]})
 
 
@@ -178,9 +172,7 @@ def netdev(say: Say, rail: RailView) -> Verdict:
         origin=Origin(kind="inventory", detail=f"nodes[{rail.view.name}].rails[{rail.index}].interface"),
     )
     if said and said[0] not in names:
-        return say.judge(
-            said[0], limit, reason=f"ibdev2netdev says {said[0]}, /sys/class/infiniband says {sorted(names)}", details=details
-        )
+        return say.judge(said[0], limit, reason=f"ibdev2netdev says {said[0]}, /sys/class/infiniband says {sorted(names)}", details=details)
     measured = r.interface if r.interface in names else sorted(names)[0]
     return say.judge(measured, limit, reason=f"{r.hca} is {measured}", details=details)
 
@@ -216,9 +208,7 @@ def gid_table(say: Say, rail: RailView) -> Verdict:
             limit = Limit(kind="max", value=0, unit="differing slots", origin=builtin("sysfs and show_gids read the same table"))
             return say.judge(len(other), limit, reason=f"slots {other} differ from show_gids", details={"gids": table})
     routable = sum(g.version == "v2" and not g.link_local for g in gids)
-    limit = Limit(
-        kind="min", value=1, unit="routable RoCE v2 GIDs", origin=builtin("link-local GIDs do not leave the segment (F29)")
-    )
+    limit = Limit(kind="min", value=1, unit="routable RoCE v2 GIDs", origin=builtin("link-local GIDs do not leave the segment (F29)"))
     return say.judge(routable, limit, reason=f"only: {table}" if table else "the table is empty", details={"gids": table})
 
 
@@ -236,13 +226,9 @@ def gid_index(say: Say, rail: RailView) -> Verdict:
     gids = rdma.port_gids(r.hca, r.port)
     right = best(gids, r.interface, rail.address or None)
     if right is None:
-        return say.unknown(
-            "the port has no RoCE v2 GID at all", "give the interface an address; check that the driver offers RoCE v2"
-        )
+        return say.unknown("the port has no RoCE v2 GID at all", "give the interface an address; check that the driver offers RoCE v2")
     if index is None:
-        return say.unknown(
-            f"no GID index is configured; {right.index} is right here ({describe(right)})", f"gid_index: {right.index}"
-        )
+        return say.unknown(f"no GID index is configured; {right.index} is right here ({describe(right)})", f"gid_index: {right.index}")
     used = next((g for g in gids if g.index == index), None)
     details: dict[str, JsonValue] = {"configured": describe(used), "right_index": right.index, "right": describe(right)}
     details["scores"] = {str(g.index): score(g) for g in gids}
@@ -293,9 +279,7 @@ def gid_address(say: Say, rail: RailView) -> Verdict:
     return say.judge(used.ipv4 or used.gid, Limit(kind="equal", value=r.address, origin=origin))
 
 
-@rail_check(
-    "fabric.mtu", "MTU of the rail", "network", always=True, action="ip link set IFACE mtu N on both ends and on the switch"
-)
+@rail_check("fabric.mtu", "MTU of the rail", "network", always=True, action="ip link set IFACE mtu N on both ends and on the switch")
 def mtu(say: Say, rail: RailView) -> Verdict:
     """The rail's net device has the expected MTU; without an expectation, that of its peer rail (F38)."""
     n, wanted = rail.view.node.network, rail.view.expect.rail_mtu
@@ -366,9 +350,7 @@ def reachable(say: Say, rail: RailView) -> Verdict:
         return say.unknown(f"ping said: {x.message or 'nothing'}", "see that iputils' ping is installed and may be used")
     limit = Limit(kind="min", value=x.sent, unit="replies", origin=builtin("a healthy rail loses no ping"))
     details: dict[str, JsonValue] = {"size": x.size, "rtt_ms": x.rtt_ms, "peer": x.peer, "route": x.route_device}
-    return say.judge(
-        x.received, limit, reason=f"{x.received} of {x.sent} replies at {x.size} bytes {x.message}".strip(), details=details
-    )
+    return say.judge(x.received, limit, reason=f"{x.received} of {x.sent} replies at {x.size} bytes {x.message}".strip(), details=details)
 
 
 @rail_check(
@@ -384,12 +366,8 @@ def route(say: Say, rail: RailView) -> Verdict:
     if p is None or isinstance(p.result, Missing) or not p.result.route_device:
         return say.skip("the route is not known")
     if p.result.route_device != rail.rail.interface:
-        return say.warn(
-            p.result.route_device, f"the route to {p.result.peer} leaves by {p.result.route_device}, not {rail.rail.interface}"
-        )
-    return say.judge(
-        p.result.route_device, Limit(kind="equal", value=rail.rail.interface, origin=builtin("a rail's traffic stays on it"))
-    )
+        return say.warn(p.result.route_device, f"the route to {p.result.peer} leaves by {p.result.route_device}, not {rail.rail.interface}")
+    return say.judge(p.result.route_device, Limit(kind="equal", value=rail.rail.interface, origin=builtin("a rail's traffic stays on it")))
 
 
 @rail_check(
@@ -418,9 +396,10 @@ def link_flaps(say: Say, rail: RailView) -> Verdict:
         return say.missing(log)
     since = None if uptime is None else uptime - DAY_S
     downs = [
-        e for e in log.of("link")
+        e
+        for e in log.of("link")
         if e.device == rail.rail.interface and e.code == 0 and (since is None or e.when is None or e.when >= since)
-    ]  # fmt: skip
+    ]
     # The link goes down once while the driver starts: within two minutes of boot it is no flap.
     downs = [e for e in downs if e.when is None or e.when > 120]
     limit = Limit(kind="max", value=most, unit="link downs in 24 h", origin=inventory("link_down_max_per_day"))
@@ -506,8 +485,12 @@ def gpudirect(say: Say, view: View) -> Verdict:
     if wanted is False:
         return say.skip("expect.gpudirect is false", way, details)
     origin = inventory("gpudirect") if wanted else builtin("without it every byte goes through host memory")
-    return say.judge(way, Limit(kind="one_of", value=["nvidia_peermem", "nv_peer_mem", "dma-buf"], origin=origin),
-                     reason="neither nvidia_peermem nor dma-buf", details=details)  # fmt: skip
+    return say.judge(
+        way,
+        Limit(kind="one_of", value=["nvidia_peermem", "nv_peer_mem", "dma-buf"], origin=origin),
+        reason="neither nvidia_peermem nor dma-buf",
+        details=details,
+    )
 
 
 @node_check(
@@ -563,9 +546,7 @@ def peermem_and_nccl(say: Say, view: View) -> Verdict:
     numbers = tuple(int(x) for x in v.nccl.split(".")[:3] if re.fullmatch("[0-9]{1,9}", x))
     recognised = d.peermem != "nvidia_peermem" or numbers > (2, 22, 3)
     if not recognised:
-        return say.warn(
-            v.nccl, f"NCCL {v.nccl} may not recognise nvidia_peermem: GPUDirect can be off although the module is loaded"
-        )
+        return say.warn(v.nccl, f"NCCL {v.nccl} may not recognise nvidia_peermem: GPUDirect can be off although the module is loaded")
     limit = Limit(kind="equal", value=True, origin=builtin("NCCL >= 2.23, or another GPUDirect module"))
     return say.judge(recognised, limit, details={"nccl": v.nccl, "module": d.peermem})
 
@@ -594,9 +575,7 @@ def qos(say: Say, view: View) -> Iterable[Verdict]:
     for key in keys:
         values = {i: s.get(key, "") for i, s in rails.items()}
         kinds = set(values.values())
-        limit = Limit(
-            kind="equal", value=1, unit="different values", origin=builtin("rails with different flow control share one switch")
-        )
+        limit = Limit(kind="equal", value=1, unit="different values", origin=builtin("rails with different flow control share one switch"))
         told.append(say.about(f"{view.name} {key}").judge(len(kinds), limit, reason=f"{values}", details={"values": dict(values)}))
     for field, key, value in (("qos_trust", "trust", e.qos_trust), ("pfc", "pfc", e.pfc)):
         if value is not None:
@@ -658,8 +637,11 @@ def judge_write_bandwidth(rail: RailView, measured: RailBandwidth | Missing) -> 
         return [say.missing(measured.best, wanted=_bandwidth_wanted(rail) or "is not installed" not in measured.best.reason)]
     line = rail.rate_gbps
     details: dict[str, JsonValue] = {
-        "size": measured.best.size, "peak_gbps": measured.best.peak_gbps, "rounds": measured.rounds, "line_rate_gbps": line,
-    }  # fmt: skip
+        "size": measured.best.size,
+        "peak_gbps": measured.best.peak_gbps,
+        "rounds": measured.rounds,
+        "line_rate_gbps": line,
+    }
     if line is None:
         told = say.unknown("the line rate is not known", "give rails[].rate_gbps", details)
     else:
@@ -670,8 +652,14 @@ def judge_write_bandwidth(rail: RailView, measured: RailBandwidth | Missing) -> 
             origin=Origin(kind="derived", detail=f"{e.ib_write_bw_min:g} x line rate {line:g} Gbit/s (expect.ib_write_bw_min)"),
         )
         told = say.judge(measured.best.average_gbps, limit, details=details)
-    errors = Say("fabric.ib_errors", "Error counters while ib_write_bw ran", say.subject, measured.evidence,
-                 "check cable, PFC and buffer settings on the path", e.unmeasured_ok)  # fmt: skip
+    errors = Say(
+        "fabric.ib_errors",
+        "Error counters while ib_write_bw ran",
+        say.subject,
+        measured.evidence,
+        "check cable, PFC and buffer settings on the path",
+        e.unmeasured_ok,
+    )
     verdicts = [told]
     for side, d in (("source", measured.source_counters), ("target", measured.target_counters)):
         here = errors.about(f"{say.subject} {side}")
@@ -689,8 +677,14 @@ def judge_all_reduce(facts: Facts, measured: AllReduce | Missing) -> list[Verdic
     """``fabric.all_reduce`` (bus bandwidth at the largest size), ``fabric.all_reduce_correct`` and ``fabric.tpot_cost``
     (recorded)."""
     e = facts.inventory.expect
-    say = Say("fabric.all_reduce", "All-reduce bus bandwidth over all nodes", "cluster", (),
-              "prove GDRDMA in the NCCL log, then ib_write_bw rail by rail; NCCL_DEBUG=INFO", e.unmeasured_ok)  # fmt: skip
+    say = Say(
+        "fabric.all_reduce",
+        "All-reduce bus bandwidth over all nodes",
+        "cluster",
+        (),
+        "prove GDRDMA in the NCCL log, then ib_write_bw rail by rail; NCCL_DEBUG=INFO",
+        e.unmeasured_ok,
+    )
     if e.all_reduce is False:
         return [say.skip("expect.all_reduce is false: not run")]
     if len(facts.views) < 2:
@@ -706,9 +700,12 @@ def judge_all_reduce(facts: Facts, measured: AllReduce | Missing) -> list[Verdic
     rates = [r.rate_gbps for r in facts.views[0].rails]
     known = [r for r in rates if r]
     details: dict[str, JsonValue] = {
-        "tool": measured.tool, "ranks": measured.ranks, "nccl": measured.nccl, "size": point.size,
+        "tool": measured.tool,
+        "ranks": measured.ranks,
+        "nccl": measured.nccl,
+        "size": point.size,
         "points": [{"size": p.size, "time_us": round(p.time_us, 2), "busbw": round(p.busbw, 3)} for p in measured.points],
-    }  # fmt: skip
+    }
     if e.all_reduce_busbw_min is not None:
         limit = Limit(kind="min", value=e.all_reduce_busbw_min, unit="GB/s", origin=inventory("all_reduce_busbw_min"))
         told = say.judge(round(point.busbw, 3), limit, details=details)
@@ -717,9 +714,7 @@ def judge_all_reduce(facts: Facts, measured: AllReduce | Missing) -> list[Verdic
     else:
         floor, derivation = busbw_floor(known)
         # The derived figure is what a tuned fabric reaches; 80 % of it is the floor, a recorded baseline should replace it.
-        limit = Limit(
-            kind="min", value=round(0.8 * floor, 2), unit="GB/s", origin=Origin(kind="derived", detail=f"0.8 x {derivation}")
-        )
+        limit = Limit(kind="min", value=round(0.8 * floor, 2), unit="GB/s", origin=Origin(kind="derived", detail=f"0.8 x {derivation}"))
         told = say.judge(round(point.busbw, 3), limit, details=details)
     wrong = [p.wrong for p in measured.points if p.wrong is not None]
     correct = Say(
@@ -742,7 +737,14 @@ def judge_all_reduce(facts: Facts, measured: AllReduce | Missing) -> list[Verdic
     }
     origin = Origin(kind="derived", detail=f"{shape.all_reduces} all-reduces per step of batch x {shape.token_bytes} bytes ({shape})")
     verdicts.append(
-        judge("fabric.tpot_cost", "Predicted communication time per token", cost.get("1"), Limit(kind="info", origin=origin),
-              subject="batch 1", unit="ms", details={"by_batch_ms": cost})
-    )  # fmt: skip
+        judge(
+            "fabric.tpot_cost",
+            "Predicted communication time per token",
+            cost.get("1"),
+            Limit(kind="info", origin=origin),
+            subject="batch 1",
+            unit="ms",
+            details={"by_batch_ms": cost},
+        )
+    )
     return verdicts

@@ -61,9 +61,7 @@ def inter_node_gdr(job: Job) -> list[Finding]:
             ok = None
             reason = f"no {' and no '.join(silent)} line" if silent else f"{len(open_)} channel lines are cut or cannot be placed"
             action = _advice(job)
-        out.append(
-            Finding("channels_gdr", ok, node or "job", _count(mine), wanted, reason, action, _lines(bad or open_ or mine))
-        )  # fmt: skip
+        out.append(Finding("channels_gdr", ok, node or "job", _count(mine), wanted, reason, action, _lines(bad or open_ or mine)))
     if all(f.ok for f in out) and job.verdict != "rdma_proven":
         out.append(Finding("channels_gdr", None, "job", job.verdict, "rdma_proven", job.reason, _advice(job), _deciding(job)))
     return out
@@ -103,8 +101,15 @@ def inside_nodes(job: Job, node: str, links: GpuLinks) -> Finding | None:
     if not mine and told and all("NVLS tree" in p.connected for p in told):
         return Finding("inside_nodes", True, node, f"NVLS on {len(told)} processes", wanted)
     if not mine:
-        return Finding("inside_nodes", None, node, "no channel inside this node", wanted, "no channel between its ranks is in the logs",
-                       "set NCCL_DEBUG=INFO and NCCL_DEBUG_SUBSYS=INIT,ENV,NET,GRAPH, and send one request first")  # fmt: skip
+        return Finding(
+            "inside_nodes",
+            None,
+            node,
+            "no channel inside this node",
+            wanted,
+            "no channel between its ranks is in the logs",
+            "set NCCL_DEBUG=INFO and NCCL_DEBUG_SUBSYS=INIT,ENV,NET,GRAPH, and send one request first",
+        )
     counts: dict[str, int] = {}
     bad, words, open_ = [], [], []
     for c in mine:
@@ -124,13 +129,28 @@ def inside_nodes(job: Job, node: str, links: GpuLinks) -> Finding | None:
     if bad:
         told_once = list(dict.fromkeys(words))
         more = f"; and {len(told_once) - 3} more links" if len(told_once) > 3 else ""
-        return Finding("inside_nodes", False, node, measured, wanted, "; ".join(told_once[:3]) + more,
-                       "look for NCCL_P2P_DISABLE, NCCL_P2P_LEVEL and NCCL_SHM_DISABLE; let every rank see all GPUs of the node (same "
-                       "container, ipc: host); nvidia-smi topo -p2p r must say OK for this pair", _lines(bad))  # fmt: skip
+        return Finding(
+            "inside_nodes",
+            False,
+            node,
+            measured,
+            wanted,
+            "; ".join(told_once[:3]) + more,
+            "look for NCCL_P2P_DISABLE, NCCL_P2P_LEVEL and NCCL_SHM_DISABLE; let every rank see all GPUs of the node (same "
+            "container, ipc: host); nvidia-smi topo -p2p r must say OK for this pair",
+            _lines(bad),
+        )
     if open_:
-        return Finding("inside_nodes", None, node, measured, wanted,
-                       f"which GPUs the ranks of {len(open_)} channel lines have is not shown: {open_[0].text()}",
-                       "give whole logs of all ranks (one NCCL_DEBUG_FILE a process)", _lines(open_))  # fmt: skip
+        return Finding(
+            "inside_nodes",
+            None,
+            node,
+            measured,
+            wanted,
+            f"which GPUs the ranks of {len(open_)} channel lines have is not shown: {open_[0].text()}",
+            "give whole logs of all ranks (one NCCL_DEBUG_FILE a process)",
+            _lines(open_),
+        )
     return Finding("inside_nodes", True, node, measured, wanted, evidence_lines=_lines(mine))
 
 
@@ -165,15 +185,30 @@ def hcas_used(job: Job, expected: Mapping[str, Iterable[str]]) -> list[Finding]:
             parts = [f"not used: {', '.join(absent)}"] * bool(absent) + [f"not in the list: {', '.join(extra)}"] * bool(extra)
             odd = [c for c in mine if c.hca and set(_names(c)) & set(extra)]
             out.append(
-                Finding("hcas_used", False, subject, ", ".join(used), expects, "; ".join(parts),
-                        "check link and GID of the unused ports; set NCCL_IB_HCA to exactly this list", _lines(odd or mine))
-            )  # fmt: skip
+                Finding(
+                    "hcas_used",
+                    False,
+                    subject,
+                    ", ".join(used),
+                    expects,
+                    "; ".join(parts),
+                    "check link and GID of the unused ports; set NCCL_IB_HCA to exactly this list",
+                    _lines(odd or mine),
+                )
+            )
         elif unresolved:
             out.append(
-                Finding("hcas_used", None, subject, ", ".join(used), expects,
-                        f"{len(unresolved)} devices have no name because the \"NET/IB : Using\" list is missing or cut: "
-                        f"{unresolved[0]}", "let every process write its own NCCL_DEBUG_FILE", _lines(mine))
-            )  # fmt: skip
+                Finding(
+                    "hcas_used",
+                    None,
+                    subject,
+                    ", ".join(used),
+                    expects,
+                    f'{len(unresolved)} devices have no name because the "NET/IB : Using" list is missing or cut: {unresolved[0]}',
+                    "let every process write its own NCCL_DEBUG_FILE",
+                    _lines(mine),
+                )
+            )
         else:
             out.append(Finding("hcas_used", True, subject, ", ".join(used), expects, evidence_lines=_lines(mine)))
     return out
@@ -191,11 +226,18 @@ def gid_index(job: Job, expected: Mapping[str, int]) -> list[Finding]:
         lines = _env_lines(job, node, "NCCL_IB_GID_INDEX")
         if not values:
             out.append(
-                Finding("gid_index", None, name, "not shown", str(index),
-                        "the job runs over sockets: no connection has a GID" if job.verdict == "sockets" else
-                        "neither NCCL_IB_GID_INDEX nor a GID of a connection is in the logs (from 2.21 NCCL chooses it itself)",
-                        _advice(job) if job.verdict == "sockets" else _more_told(job, node, "INIT", "ENV", "NET"))
-            )  # fmt: skip
+                Finding(
+                    "gid_index",
+                    None,
+                    name,
+                    "not shown",
+                    str(index),
+                    "the job runs over sockets: no connection has a GID"
+                    if job.verdict == "sockets"
+                    else "neither NCCL_IB_GID_INDEX nor a GID of a connection is in the logs (from 2.21 NCCL chooses it itself)",
+                    _advice(job) if job.verdict == "sockets" else _more_told(job, node, "INIT", "ENV", "NET"),
+                )
+            )
             continue
         ok = values == {index}
         shown = "; ".join(f"{k}: {', '.join(map(str, v))}" for k, v in sorted(seen.items()))
@@ -210,14 +252,19 @@ def control_interface(job: Job, expected: Mapping[str, str]) -> list[Finding]:
     out = []
     for name, interface in expected.items():
         node = _find(job, name)
-        seen = {
-            a.interface: a for table in (job.oob, job.bootstrap) for a in (table.get(node, ()) if node is not None else ())
-        }  # fmt: skip
+        seen = {a.interface: a for table in (job.oob, job.bootstrap) for a in (table.get(node, ()) if node is not None else ())}
         if not seen:
             out.append(
-                Finding("control_interface", None, name, "not shown", interface, "no Bootstrap or OOB line of this node",
-                        _more_told(job, node, "INIT", "BOOTSTRAP", "ENV", "NET"))
-            )  # fmt: skip
+                Finding(
+                    "control_interface",
+                    None,
+                    name,
+                    "not shown",
+                    interface,
+                    "no Bootstrap or OOB line of this node",
+                    _more_told(job, node, "INIT", "BOOTSTRAP", "ENV", "NET"),
+                )
+            )
             continue
         ok = set(seen) == {interface}
         reason = "" if ok else "the processes found another interface first: bootstrap traffic leaves the control network"
@@ -232,15 +279,22 @@ def no_sockets(job: Job) -> Finding:
     net = [c for c in job.channels if c.kind == "net"]
     bad = [c for c in net if c.family == "socket" and c.inter_node is not False]
     if bad or job.verdict in ("sockets", "mixed"):
-        return Finding("no_sockets", False, "job", f"{len(bad)} channel lines over sockets", "none", job.reason, _advice(job),
-                       _lines(bad) or _deciding(job))  # fmt: skip
+        return Finding(
+            "no_sockets",
+            False,
+            "job",
+            f"{len(bad)} channel lines over sockets",
+            "none",
+            job.reason,
+            _advice(job),
+            _lines(bad) or _deciding(job),
+        )
     doubt = [c for c in net if c.inter_node is not False and c.family not in ("ib", "ofi")]
     if not any(c.inter_node for c in net) or doubt or job.damaged or job.one_sided:
-        return Finding(
-            "no_sockets", None, "job", f"{len(net)} network channel lines", "none over sockets", job.reason, _advice(job)
-        )
-    return Finding("no_sockets", True, "job", f"{len(net)} network channel lines, none over sockets", "none over sockets",
-                   evidence_lines=_lines(net))  # fmt: skip
+        return Finding("no_sockets", None, "job", f"{len(net)} network channel lines", "none over sockets", job.reason, _advice(job))
+    return Finding(
+        "no_sockets", True, "job", f"{len(net)} network channel lines, none over sockets", "none over sockets", evidence_lines=_lines(net)
+    )
 
 
 def one_version(job: Job, nranks: int | None = None) -> Finding:
@@ -249,14 +303,21 @@ def one_version(job: Job, nranks: int | None = None) -> Finding:
     own = [p for p in job.processes if p.nccl_version]
     measured = ", ".join(f"{v} ({sum(x == v for x in job.nccl_versions.values())} processes)" for v in versions) or "not shown"
     if len(versions) > 1:
-        return Finding("one_version", False, "job", measured, "one version", "the ranks run different NCCL versions",
-                       "use one image on all nodes")  # fmt: skip
+        return Finding(
+            "one_version", False, "job", measured, "one version", "the ranks run different NCCL versions", "use one image on all nodes"
+        )
     ranked = {(p.source, p.host, p.pid) for p in job.processes if p.networks or p.devices or p.connected or p.bootstrap}
     told = {(p.source, p.host, p.pid) for p in own}
     if not versions or ranked - told or (nranks is not None and len(own) < nranks):
-        return Finding("one_version", None, "job", measured, "one version, told by every process",
-                       f"{len(own)} of {nranks or len(ranked) or 'all'} processes tell it (before NCCL 2.22 only rank 0 does)",
-                       "compare the NCCL version inside both containers")  # fmt: skip
+        return Finding(
+            "one_version",
+            None,
+            "job",
+            measured,
+            "one version, told by every process",
+            f"{len(own)} of {nranks or len(ranked) or 'all'} processes tell it (before NCCL 2.22 only rank 0 does)",
+            "compare the NCCL version inside both containers",
+        )
     return Finding("one_version", True, "job", measured, "one version")
 
 
@@ -265,10 +326,18 @@ def no_failures(job: Job) -> list[Finding]:
     bad = [e for e in job.errors if e.severity in ("fatal", "retry")]
     if bad:
         return [
-            Finding("no_failures", False, f"{e.host or 'unknown host'} pid {e.pid}", e.label or e.meaning, "no failure",
-                    ("" if e.primary else "follow-up of another failure: ") + e.meaning, e.action, (f"{e.where} {e.text[:200]}",))
+            Finding(
+                "no_failures",
+                False,
+                f"{e.host or 'unknown host'} pid {e.pid}",
+                e.label or e.meaning,
+                "no failure",
+                ("" if e.primary else "follow-up of another failure: ") + e.meaning,
+                e.action,
+                (f"{e.where} {e.text[:200]}",),
+            )
             for e in bad
-        ]  # fmt: skip
+        ]
     if not any(p.networks or p.bootstrap or p.connected for p in job.processes) and not job.channels:
         return [Finding("no_failures", None, "job", "no NCCL line", "no failure", job.reason, _advice(job))]
     return [Finding("no_failures", True, "job", "none", "no failure")]
@@ -283,15 +352,24 @@ def log_complete(job: Job, nranks: int | None = None) -> Finding:
     size = nranks or main.nranks
     measured = f"{len(main.completed_ranks)} of {size} ranks complete, collective {'reached' if job.collective else 'not seen'}"
     if main.nranks != size:
-        return Finding("log_complete", False, "job", f"a communicator of {main.nranks} ranks", wanted,
-                       "the job has another number of ranks", "check the launch arguments on all nodes")  # fmt: skip
+        return Finding(
+            "log_complete",
+            False,
+            "job",
+            f"a communicator of {main.nranks} ranks",
+            wanted,
+            "the job has another number of ranks",
+            "check the launch arguments on all nodes",
+        )
     if len(main.completed_ranks) < size or not job.collective or job.damaged:
         absent = sorted(set(range(size)) - main.completed_ranks)
         reason = (
-            f"no Init COMPLETE of rank {absent[0]}" if absent
-            else "no collective was reached: channels are made at the first use" if not job.collective
+            f"no Init COMPLETE of rank {absent[0]}"
+            if absent
+            else "no collective was reached: channels are made at the first use"
+            if not job.collective
             else f"{job.damaged} damaged records"
-        )  # fmt: skip
+        )
         return Finding("log_complete", None, "job", measured, wanted, reason, "send one request, then collect all nodes' files")
     return Finding("log_complete", True, "job", measured, wanted)
 

@@ -55,9 +55,7 @@ class NodeLog:
         return Claim(self.path, {pid: tuple(addresses) for pid, addresses in told.items() if pid > 0})
 
 
-def job_of(
-    target: Target, logs: Sequence[NodeLog], owners: Mapping[str, LogOwners | Missing] | None = None, trusted: bool = False
-) -> Job:
+def job_of(target: Target, logs: Sequence[NodeLog], owners: Mapping[str, LogOwners | Missing] | None = None, trusted: bool = False) -> Job:
     """The job of a target as these logs tell it.
 
     ``owners``: by node, what it tells of the processes that the logs name (``probes.log_owners``); a log of others says nothing of
@@ -166,9 +164,18 @@ class NcclVerdicts:
     def all(self) -> list[Verdict]:
         """Every verdict that the logs allow."""
         return [
-            self.job_verdict(), *self.gdrdma(), *self.no_sockets(), *self.hcas(), *self.gid_index(), *self.bootstrap(), *self.inside(),
-            *self.one_version(), *self.no_errors(), *self.complete(), *self.running(),
-        ]  # fmt: skip
+            self.job_verdict(),
+            *self.gdrdma(),
+            *self.no_sockets(),
+            *self.hcas(),
+            *self.gid_index(),
+            *self.bootstrap(),
+            *self.inside(),
+            *self.one_version(),
+            *self.no_errors(),
+            *self.complete(),
+            *self.running(),
+        ]
 
     def _all(self, findings: Sequence[Finding]) -> list[Verdict]:
         return [self.verdict(f) for f in findings]

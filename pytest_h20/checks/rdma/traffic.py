@@ -95,9 +95,7 @@ def rail_volume(traffic: Traffic, node: str, hca: str, port: int = 1) -> Verdict
         limit,
         subject=subject,
         reason=(
-            "the rail stayed idle: this traffic went elsewhere"
-            if least < IDLE_SHARE * expected
-            else "the rail carried less than its share"
+            "the rail stayed idle: this traffic went elsewhere" if least < IDLE_SHARE * expected else "the rail carried less than its share"
         ),
         action=action,
         details={k: v for k, v in details.items() if isinstance(v, (str, int, float))},
@@ -121,9 +119,7 @@ def rail_errors(traffic: Traffic, node: str, hca: str, port: int = 1) -> Verdict
 
 def rail_congestion(traffic: Traffic, node: str, hca: str, port: int = 1) -> Verdict:
     """No congestion counter (CNP, ECN marks, pause frames) rose during a request of one stream."""
-    return _risen(
-        traffic, node, hca, port, "rdma.rail_congestion", "Congestion counters stood still during the request", congestion=True
-    )
+    return _risen(traffic, node, hca, port, "rdma.rail_congestion", "Congestion counters stood still during the request", congestion=True)
 
 
 def _risen(traffic: Traffic, node: str, hca: str, port: int, check: str, title: str, *, congestion: bool) -> Verdict:
@@ -201,9 +197,7 @@ def rails_of(traffic: Traffic, job: Job, nodes: Sequence[NodeSpec], engine: str)
         for number, rail in enumerate(node.rails):
             moved = traffic.rail(node.name, rail.hca, rail.port)
             channels = [
-                c
-                for c in job.channels
-                if c.node == node.name and c.inter_node and rail.hca in (c.hca or "").split(":")[0].split("+")
+                c for c in job.channels if c.node == node.name and c.inter_node and rail.hca in (c.hca or "").split(":")[0].split("+")
             ]
             verdict = rail_volume(traffic, node.name, rail.hca, rail.port)
             gdr = None if not channels else all(c.gdr for c in channels)

@@ -123,9 +123,7 @@ class Judge:
         origin = Origin(kind="inventory", detail="model.shards") if shards else builtin("the number in the names")
         if f.extra.count:
             limit = Limit(kind="max", value=0, unit="foreign shards", origin=origin)
-            return say.judge(
-                f.extra.count, limit, reason=f"shards of another set: {f.extra}", action="remove what does not belong there"
-            )
+            return say.judge(f.extra.count, limit, reason=f"shards of another set: {f.extra}", action="remove what does not belong there")
         limit = Limit(kind="min", value=f.total, unit="shards", origin=origin)
         action = self.refetch(f, f.missing.first, node)
         return say.judge(have, limit, reason=f"missing: {f.missing}", action=action, details={"missing": list(f.missing.first)})
@@ -136,9 +134,7 @@ class Judge:
         bad = [s for s in f.shards if s.kind == "size"]
         if not f.shards or all(s.kind == "header" for s in f.shards):
             return say.unknown("no shard has a readable header")
-        told: list[JsonValue] = [
-            f"{s.name}: {s.problem}" + (f", first bad tensor {s.first_bad}" if s.first_bad else "") for s in bad
-        ]
+        told: list[JsonValue] = [f"{s.name}: {s.problem}" + (f", first bad tensor {s.first_bad}" if s.first_bad else "") for s in bad]
         limit = Limit(kind="max", value=0, unit="shards", origin=builtin("the format: 8 + header + data = file size"))
         action = self.refetch(f, [s.name for s in bad], node)
         return say.judge(len(bad), limit, reason="; ".join(map(str, told[:4])), action=action, details={"shards": told})
@@ -200,9 +196,7 @@ class Judge:
         told = "; ".join(x for x in (str(f.shapes), "" if hurt or not f.absent.count else f"absent: {f.absent}") if x)
         limit = Limit(kind="max", value=0, unit="tensors", origin=Origin(kind="derived", detail="shapes computed from config.json"))
         details: dict[str, JsonValue] = {"wrong": [*f.shapes.first], "absent": [*f.absent.first], "tensors": f.tensors}
-        return say.judge(
-            wrong, limit, reason=told, action="the shards and config.json are not of one model or revision", details=details
-        )
+        return say.judge(wrong, limit, reason=told, action="the shards and config.json are not of one model or revision", details=details)
 
     def total(self, node: str, f: FastFacts) -> Verdict:
         """Bytes of tensor data over all shards: what the inventory, the config's shapes and the index say."""
@@ -264,9 +258,7 @@ class Judge:
             told += [f"{n}: {first} and {other} differ" for n in sorted({*mine, *theirs}) if mine.get(n) != theirs.get(n)]
             told += [f"{n}: {first} and {other} differ" for n in sorted({*a.small, *b.small}) if a.small.get(n) != b.small.get(n)]
         limit = Limit(kind="max", value=0, unit="different files", origin=builtin("ranks of one model must read one model"))
-        action = (
-            f"rsync -av --checksum {first}:{known[first].path}/ {known[first].path}/ on the others, once it is known to be right"
-        )
+        action = f"rsync -av --checksum {first}:{known[first].path}/ {known[first].path}/ on the others, once it is known to be right"
         return [say.judge(len(told), limit, reason="; ".join(map(str, told[:4])), action=action, details={"files": told[:40]})]
 
     def full(
@@ -289,10 +281,14 @@ class Judge:
             for name in facts.hashes:
                 sources[known_of(name, found, given)[1]] = sources.get(known_of(name, found, given)[1], 0) + 1
             details: dict[str, JsonValue] = {
-                "files": len(facts.hashes), "from_cache": facts.cached,
-                "oldest_from_cache_days": round(facts.oldest_s / 86400, 2), "seconds": facts.seconds, "held_against": dict(sources),
-                "wrong": [*wrong], "unread": {**facts.errors},
-            }  # fmt: skip
+                "files": len(facts.hashes),
+                "from_cache": facts.cached,
+                "oldest_from_cache_days": round(facts.oldest_s / 86400, 2),
+                "seconds": facts.seconds,
+                "held_against": dict(sources),
+                "wrong": [*wrong],
+                "unread": {**facts.errors},
+            }
             if facts.errors:
                 name, words = next(iter(facts.errors.items()))
                 verdicts.append(say.unknown(f"{len(facts.errors)} files could not be read: {name}: {words}", details=details))
@@ -300,9 +296,7 @@ class Judge:
             unknown = sources.get("", 0)
             if unknown and not wrong:
                 reason = f"{unknown} files are known nowhere: nothing to hold them against"
-                verdicts.append(
-                    say.unknown(reason, "give model.sha256 (a file of 'sha256  name' lines), or a second node", details)
-                )
+                verdicts.append(say.unknown(reason, "give model.sha256 (a file of 'sha256  name' lines), or a second node", details))
                 continue
             told = "; ".join(
                 f"{n}: {why}" + (f", first bad tensor {bad_tensors[node, n]}" if (node, n) in bad_tensors else "")
@@ -352,9 +346,7 @@ def wrong_files(node: str, found: Mapping[str, FullFacts | Missing], given: Mapp
             continue
         copies = [f.hashes[name] for f in found.values() if isinstance(f, FullFacts) and name in f.hashes]
         if copies.count(digest) * 2 <= len(copies):
-            wrong[name] = f"differs from {', '.join(differing)}" + (
-                "" if len(copies) > 2 else " (which of the two is right is not known)"
-            )
+            wrong[name] = f"differs from {', '.join(differing)}" + ("" if len(copies) > 2 else " (which of the two is right is not known)")
     missing = {n for f in others.values() for n in f.hashes} - set(facts.hashes) - set(facts.errors)
     wrong.update({n: "not there, other nodes have it" for n in missing if n.endswith(".safetensors")})
     wrong.update({n: "not there, model.sha256 lists it" for n in given if n not in facts.hashes and n not in facts.errors})

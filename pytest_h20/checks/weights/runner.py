@@ -1,6 +1,5 @@
 """Run the agent where the data is: in the container, else on the node, else only the headers are read over the connection."""
 
-
 from __future__ import annotations
 
 import importlib
@@ -102,9 +101,7 @@ def _fast_on(node: Node, spec: NodeSpec, inventory: Inventory, profile: Profile 
     if profile is not None:
         probe = fast_probe(inventory.model.path, shards)
         run = uuid.uuid4().hex[:12]
-        container = container_spec(
-            inventory, spec, profile, ["sh", "-c", build([probe])], {}, f"h20-weights-{spec.name}-{run}", run
-        )
+        container = container_spec(inventory, spec, profile, ["sh", "-c", build([probe])], {}, f"h20-weights-{spec.name}-{run}", run)
         try:
             answer = split(node.containers.run(container, timeout=180.0).stdout)
             found = probe.read(answer)

@@ -24,7 +24,8 @@ PROCESS = (
     ),
     cause(
         "missing_shared_library",
-        r"ImportError: \S+\.so\S*:|Failed to load NCCL library|cannot open shared object file|undefined symbol" r"|OSError: lib\S+\.so"
+        r"ImportError: \S+\.so\S*:|Failed to load NCCL library|cannot open shared object file|undefined symbol"
+        r"|OSError: lib\S+\.so"
         r"|Could not load any common_ops library|version `(?:GLIBC|CXXABI)\w*_[\d.]+' not found|: invalid ELF header",
         "a shared library is missing or of another build (torch and engine must fit)",
         "one image, nothing upgraded inside it",

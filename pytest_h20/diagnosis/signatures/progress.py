@@ -34,9 +34,7 @@ SYMPTOMS = (
         "recorded (0.5.16)",
         "sglang",
     ),
-    symptom(
-        "application_startup_failed", r"Application startup failed\. Exiting", "the HTTP application did not start", "uvicorn"
-    ),
+    symptom("application_startup_failed", r"Application startup failed\. Exiting", "the HTTP application did not start", "uvicorn"),
     symptom(
         "process_tree_killed",
         r"kill_process_tree called: .*include_parent=True",

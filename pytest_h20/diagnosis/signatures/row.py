@@ -83,9 +83,7 @@ def cause(
     )
 
 
-def of_nccl(
-    id: str, pattern: str, example: str, source: str, *, rank: int = 20, fatal: bool = False, context: str = ""
-) -> Signature:
+def of_nccl(id: str, pattern: str, example: str, source: str, *, rank: int = 20, fatal: bool = False, context: str = "") -> Signature:
     """A root cause that NCCL words itself. ``example`` is one of its messages: NCCL's catalogue says what it means, so that
     ``nccl`` and ``diagnose`` say the same."""
     failure = classify(example, warn=True)

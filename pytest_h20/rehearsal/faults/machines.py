@@ -41,31 +41,98 @@ def _yesterday(world: World) -> None:
 
 
 _IN_A_GATE = tuple(
-    _fault(f"xid-31-while-{gate}", f"A GPU reports a page fault (Xid 31) while the gate {gate} runs.", "sglang#26987: illegal accesses after hours",
-           _load(kernel={"node02": [("ready", XID_31)]}), "kernel_log", "GPU memory page fault (NVIDIA: RESTART_APP)", gate)
+    _fault(
+        f"xid-31-while-{gate}",
+        f"A GPU reports a page fault (Xid 31) while the gate {gate} runs.",
+        "sglang#26987: illegal accesses after hours",
+        _load(kernel={"node02": [("ready", XID_31)]}),
+        "kernel_log",
+        "GPU memory page fault (NVIDIA: RESTART_APP)",
+        gate,
+    )
     for gate in ("bringup", "rdma", "endpoint", "reasoning", "answers")
-)  # fmt: skip
+)
 
 FAULTS = (
-    _fault("gpu-at-60-percent-clock", "One of sixteen GPUs runs at 60 % of the others' clock under load.", "a slow rank drags TP16",
-           _load(clock={("node02", 3): 0.6}), "gpu_apart", "node02 GPU 3 (serial 1650002000003, slot 00000000:33:00.0): SM clock 1188 MHz"),
-    _fault("power-brake-in-a-cell", "The power brake slows a GPU down during one cell.", "a power supply that failed over",
-           _load(brake={("node02", 3): 1_000}), "throttled", "hw_power_brake_slowdown"),
-    _fault("row-remap-under-load", "A GPU remaps a memory row while the load runs.", "NVIDIA's GPU memory error management",
-           _load(remapped={("node02", 3)}), "gpu_state", "a row remap is pending"),
-    _fault("telemetry-stops", "A node stops telling its state after the load began.", "could not measure is no pass",
-           _load(silent_after={"node02": 3}), "telemetry", "node02: nothing about its GPUs"),
-    _fault("xid-31-in-a-cell", "A GPU reports a page fault (Xid 31) in a cell; the same line of yesterday is old.", "sglang#26987",
-           together(_load(kernel={"node02": [("load", XID_31)]}), _yesterday), "kernel_log", "GPU memory page fault (NVIDIA: RESTART_APP)"),
-    _fault("xid-145-in-a-cell", "NVLink reports an error (Xid 145) in a cell.", "open-gpu-kernel-modules#1355",
-           _load(kernel={"node02": [("load", XID_145)]}), "kernel_log", "NVLink: RLW error"),
-    _fault("ring-buffer-wrapped", "The kernel's ring buffer has forgotten the load by its end.", "could not measure is no pass",
-           _load(wraps={"node02"}), "kernel_log", "could not see between"),
-    _fault("rail-error-creeps", "An error counter of a rail rises once in ten seconds of load.", "DeepEP#82: out-of-sequence packets over minutes",
-           _load(creep={("node02", "mlx5_3"): {"packet_seq_err": 0.1}}), "rail_errors", "packet_seq_err"),
-    _fault("congestion-under-load", "Congestion notifications come for every hundredth packet and more.", "nccl#378", _rail(np_cnp_sent=10_000),
-           "rail_congestion", "np_cnp_sent"),
-    _fault("rail-carries-a-third", "One rail carries less than a third of what the others do.", "a rail that NCCL uses for fewer channels", _share,
-           "rail_shares", "mlx5_3"),
+    _fault(
+        "gpu-at-60-percent-clock",
+        "One of sixteen GPUs runs at 60 % of the others' clock under load.",
+        "a slow rank drags TP16",
+        _load(clock={("node02", 3): 0.6}),
+        "gpu_apart",
+        "node02 GPU 3 (serial 1650002000003, slot 00000000:33:00.0): SM clock 1188 MHz",
+    ),
+    _fault(
+        "power-brake-in-a-cell",
+        "The power brake slows a GPU down during one cell.",
+        "a power supply that failed over",
+        _load(brake={("node02", 3): 1_000}),
+        "throttled",
+        "hw_power_brake_slowdown",
+    ),
+    _fault(
+        "row-remap-under-load",
+        "A GPU remaps a memory row while the load runs.",
+        "NVIDIA's GPU memory error management",
+        _load(remapped={("node02", 3)}),
+        "gpu_state",
+        "a row remap is pending",
+    ),
+    _fault(
+        "telemetry-stops",
+        "A node stops telling its state after the load began.",
+        "could not measure is no pass",
+        _load(silent_after={"node02": 3}),
+        "telemetry",
+        "node02: nothing about its GPUs",
+    ),
+    _fault(
+        "xid-31-in-a-cell",
+        "A GPU reports a page fault (Xid 31) in a cell; the same line of yesterday is old.",
+        "sglang#26987",
+        together(_load(kernel={"node02": [("load", XID_31)]}), _yesterday),
+        "kernel_log",
+        "GPU memory page fault (NVIDIA: RESTART_APP)",
+    ),
+    _fault(
+        "xid-145-in-a-cell",
+        "NVLink reports an error (Xid 145) in a cell.",
+        "open-gpu-kernel-modules#1355",
+        _load(kernel={"node02": [("load", XID_145)]}),
+        "kernel_log",
+        "NVLink: RLW error",
+    ),
+    _fault(
+        "ring-buffer-wrapped",
+        "The kernel's ring buffer has forgotten the load by its end.",
+        "could not measure is no pass",
+        _load(wraps={"node02"}),
+        "kernel_log",
+        "could not see between",
+    ),
+    _fault(
+        "rail-error-creeps",
+        "An error counter of a rail rises once in ten seconds of load.",
+        "DeepEP#82: out-of-sequence packets over minutes",
+        _load(creep={("node02", "mlx5_3"): {"packet_seq_err": 0.1}}),
+        "rail_errors",
+        "packet_seq_err",
+    ),
+    _fault(
+        "congestion-under-load",
+        "Congestion notifications come for every hundredth packet and more.",
+        "nccl#378",
+        _rail(np_cnp_sent=10_000),
+        "rail_congestion",
+        "np_cnp_sent",
+    ),
+    _fault(
+        "rail-carries-a-third",
+        "One rail carries less than a third of what the others do.",
+        "a rail that NCCL uses for fewer channels",
+        _share,
+        "rail_shares",
+        "mlx5_3",
+    ),
     *_IN_A_GATE,
-)  # fmt: skip
+)

@@ -98,12 +98,7 @@ def chart(cells: Sequence[Cell], metric: str, engines: Sequence[tuple[str, str]]
         _describe(cells, metric),
         list(_axes(x, y, levels)),
         [_draw(s, x, y) for s in series],
-        [
-            _reach(c, metric, index, len(engines), x, y)
-            for c in cells
-            for index, who in enumerate(engines)
-            if (c.engine, c.profile) == who
-        ],
+        [_reach(c, metric, index, len(engines), x, y) for c in cells for index, who in enumerate(engines) if (c.engine, c.profile) == who],
         [_mark(c, metric, index, x, y) for c in cells for index, who in enumerate(engines) if (c.engine, c.profile) == who],
         key=key,
     )
@@ -209,9 +204,7 @@ def _draw(line: _Line, x: Scale, y: Scale) -> Html:
     points = " ".join(f"{x.at(a):.1f},{y.at(b):.1f}" for a, b in line.points)
     if len(line.points) == 1:
         a, b = line.points[0]
-        return tag(
-            "line", x1=f"{x.at(a) - 8:.1f}", x2=f"{x.at(a) + 8:.1f}", y1=f"{y.at(b):.1f}", y2=f"{y.at(b):.1f}", class_=line.css
-        )
+        return tag("line", x1=f"{x.at(a) - 8:.1f}", x2=f"{x.at(a) + 8:.1f}", y1=f"{y.at(b):.1f}", y2=f"{y.at(b):.1f}", class_=line.css)
     return tag("polyline", points=points, class_=line.css)
 
 

@@ -49,9 +49,7 @@ def _headline(result: Comparison) -> Html:
         if problems
         else None,
         tag("ul", items, class_="h20-headline"),
-        tag(
-            "p", f"Intervals are 95 % (of single cells: 95 % for all of them together); {spread_words(result)}.", class_="h20-muted"
-        ),
+        tag("p", f"Intervals are 95 % (of single cells: 95 % for all of them together); {spread_words(result)}.", class_="h20-muted"),
     )
 
 
@@ -145,8 +143,7 @@ def differences(result: Comparison, names: tuple[str, str] = ("Old", "New")) -> 
     if not result.differences:
         return tag("p", "Nothing that was recorded about the two differs.")
     rows = [
-        tag("tr", tag("th", d.fact, scope="row"), tag("td", d.old or d.absent), tag("td", d.new or d.absent))
-        for d in result.differences
+        tag("tr", tag("th", d.fact, scope="row"), tag("td", d.old or d.absent), tag("td", d.new or d.absent)) for d in result.differences
     ]
     head = tag("tr", *(tag("th", n, scope="col") for n in ("Fact", *names)))
     return tag(

@@ -93,8 +93,7 @@ def _drawing(engine: str, left: str, right: str, found: Sequence[Link], index: i
     if any(link.status is Status.SKIP for link in found):
         caption = f"{engine + ': ' if engine else ''}{left} to {right}: {len(found)} rails, not a proof of RDMA"
     described = "; ".join(
-        f"{link.left.hca} to {link.right.hca if link.right else 'unknown'}: {_traffic(link)}, {STATUS_WORDS[link.status]}"
-        for link in found
+        f"{link.left.hca} to {link.right.hca if link.right else 'unknown'}: {_traffic(link)}, {STATUS_WORDS[link.status]}" for link in found
     )
     body = svg(
         WIDTH,

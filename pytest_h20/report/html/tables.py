@@ -35,8 +35,7 @@ def environment(facts: Sequence[NodeFacts]) -> Html:
 def _columns(words: Sequence[str], facts: Sequence[NodeFacts]) -> Html:
     head = tag("tr", tag("th", "Fact", scope="col"), *(tag("th", n.node, scope="col") for n in facts))
     rows = [
-        tag("tr", tag("th", w, scope="row"), *(tag("td", n.facts.get(w, "not known"), data_label=n.node) for n in facts))
-        for w in words
+        tag("tr", tag("th", w, scope="row"), *(tag("td", n.facts.get(w, "not known"), data_label=n.node) for n in facts)) for w in words
     ]
     return tag("table", tag("caption", "Differs between nodes"), tag("thead", head), tag("tbody", rows), class_="h20-differs")
 
@@ -63,10 +62,7 @@ def commands(found: Sequence[Command]) -> Html:
     for command in found:
         groups[command.purpose or "other"].append(command)
     return join(
-        *(
-            tag("details", tag("summary", f"{purpose} ({len(group)})"), [_command(c) for c in group])
-            for purpose, group in groups.items()
-        )
+        *(tag("details", tag("summary", f"{purpose} ({len(group)})"), [_command(c) for c in group]) for purpose, group in groups.items())
     )
 
 

@@ -114,9 +114,7 @@ def test_races_for_the_base_folder(account: Account, shared: Path, victim: Path)
 
 
 @pytest.mark.parametrize("how", ["its own", "open to all"])
-def test_a_folder_for_runs_in_which_ours_could_be_exchanged_is_refused(
-    account: Account, shared: Path, tmp_path: Path, how: str
-) -> None:
+def test_a_folder_for_runs_in_which_ours_could_be_exchanged_is_refused(account: Account, shared: Path, tmp_path: Path, how: str) -> None:
     runs = shared / "h20-runs"
     if how == "its own":
         account.do("import os, sys; os.mkdir(sys.argv[1])", runs)
@@ -140,8 +138,11 @@ def _pytest(folder: Path, *args: str) -> subprocess.CompletedProcess[str]:
 
 
 # A folder of a run as it is, and then what its owner can make of it.
-CELL = """{"time": "2026-01-01T00:00:00+00:00", "kind": "cell", "engine": "vllm", "input_len": 1, "output_len": 1, "concurrency": 1,
- "file": "%s"}""".replace("\n", "") + "\n"
+CELL = (
+    """{"time": "2026-01-01T00:00:00+00:00", "kind": "cell", "engine": "vllm", "input_len": 1, "output_len": 1, "concurrency": 1,
+ "file": "%s"}""".replace("\n", "")
+    + "\n"
+)
 PLANTS = {
     "link": "os.unlink(f'{run}/verdicts.jsonl'); os.symlink(secret, f'{run}/verdicts.jsonl')",
     "document": "os.unlink(f'{run}/verdict.json'); os.symlink(secret, f'{run}/verdict.json')",

@@ -120,29 +120,50 @@ def serial_zero(c: Cluster) -> None:
 
 
 NO_GPU = {
-    "environment.gpu_count", "environment.gpu_model", "environment.gpu_memory", "environment.gpu_ecc", "environment.gpu_remap",
-    "environment.gpu_throttle", "environment.gpu_idle", "environment.gpu_mode", "environment.cuda", "environment.nodes_agree",
-}  # fmt: skip
+    "environment.gpu_count",
+    "environment.gpu_model",
+    "environment.gpu_memory",
+    "environment.gpu_ecc",
+    "environment.gpu_remap",
+    "environment.gpu_throttle",
+    "environment.gpu_idle",
+    "environment.gpu_mode",
+    "environment.cuda",
+    "environment.nodes_agree",
+}
 
 FAULTS = [
     Fault("another operating system", setter(os="Ubuntu 22.04"), {"environment.os": F, "environment.nodes_agree": W}),
     Fault("another kernel", setter(kernel="5.4.0"), {"environment.kernel": F, "environment.nodes_agree": W}),
     Fault("rebooted", expecting(setter(uptime_s=60.0), uptime_min_hours=1.0), {"environment.uptime": F}, "rebooted"),
-    Fault("NUMA balancing on", expecting(setter(numa_balancing=1), numa_balancing=False),
-          {"environment.numa_balancing": F, "environment.nodes_agree": W}, "sysctl"),
-    Fault("powersave", expecting(setter(governor="powersave"), cpu_governor="performance"),
-          {"environment.governor": F, "environment.nodes_agree": W}),
-    Fault("no cpufreq", expecting(setter(governor=""), cpu_governor="performance"),
-          {"environment.governor": U, "environment.nodes_agree": W}),
-    Fault("huge pages never", expecting(setter(thp="always madvise [never]"), transparent_hugepages=("madvise",)),
-          {"environment.hugepages": F, "environment.nodes_agree": W}),
+    Fault(
+        "NUMA balancing on",
+        expecting(setter(numa_balancing=1), numa_balancing=False),
+        {"environment.numa_balancing": F, "environment.nodes_agree": W},
+        "sysctl",
+    ),
+    Fault(
+        "powersave",
+        expecting(setter(governor="powersave"), cpu_governor="performance"),
+        {"environment.governor": F, "environment.nodes_agree": W},
+    ),
+    Fault(
+        "no cpufreq", expecting(setter(governor=""), cpu_governor="performance"), {"environment.governor": U, "environment.nodes_agree": W}
+    ),
+    Fault(
+        "huge pages never",
+        expecting(setter(thp="always madvise [never]"), transparent_hugepages=("madvise",)),
+        {"environment.hugepages": F, "environment.nodes_agree": W},
+    ),
     Fault("swapping", setter(swap_used_kib=4 * 2**20), {"environment.swap": F}),
-    Fault("time zone", expecting(setter(utc_offset="+0000"), timezone="+0800"),
-          {"environment.timezone": F, "environment.nodes_agree": W}),
+    Fault("time zone", expecting(setter(utc_offset="+0000"), timezone="+0800"), {"environment.timezone": F, "environment.nodes_agree": W}),
     Fault("clock 90 s off", setter(clock_offset=90.0), {"environment.clock_skew": F, "environment.clock_to_us": F}, "chrony"),
     Fault("clock 5 s off", setter(clock_offset=5.0), {"environment.clock_skew": F}),
-    Fault("clock unreadable", lambda c: c.other.machine.overrides.update(clock=Section(0, "now=never\n", "")),
-          {"environment.clock_skew": U, "environment.clock_to_us": U}),
+    Fault(
+        "clock unreadable",
+        lambda c: c.other.machine.overrides.update(clock=Section(0, "now=never\n", "")),
+        {"environment.clock_skew": U, "environment.clock_to_us": U},
+    ),
     Fault("one machine twice", same_machine, {"environment.distinct_machines": F}, "same machine"),
     Fault("one GPU in two nodes", gpu(serial="1650001000003"), {"environment.distinct_machines": F}, "GPU serial 1650001000003"),
     Fault("one HCA in two nodes", rail(guid="a288:c203:0001:0000"), {"environment.distinct_machines": F}, "HCA GUID a288:c203:0001:0000"),
@@ -153,29 +174,61 @@ FAULTS = [
     Fault("GPU off the bus", setter(kernel_lines=[xid(79)]), {"environment.xid": F}, "power-cycle"),
     Fault("application Xid", setter(kernel_lines=[xid(31)]), {"environment.xid": W}),
     Fault("unknown Xid", setter(kernel_lines=[xid(999)]), {"environment.xid": W}, "catalog"),
-    Fault("SXid", setter(kernel_lines=["[ 9.1] nvidia-nvswitch0: SXid (PCI:0000:c1:00.0): 20034, Fatal, Link 30 LTSSM Fault Up"]),
-          {"environment.sxid": F}),
-    Fault("mild SXid", setter(kernel_lines=["[ 9.1] nvidia-nvswitch0: SXid (PCI:0000:c1:00.0): 12028, Non-fatal, Link 30"]),
-          {"environment.sxid": W}),
-    Fault("machine check", setter(kernel_lines=["[ 9.1] mce: [Hardware Error]: Machine check events logged"]),
-          {"environment.memory_errors": F}),
-    Fault("disk error", setter(kernel_lines=["[ 9.1] blk_update_request: I/O error, dev nvme0n1, sector 4096"]),
-          {"environment.disk_errors": F}),
-    Fault("dmesg forbidden", lost("kernel_log"),
-          dict.fromkeys(("environment.xid", "environment.sxid", "environment.memory_errors", "environment.disk_errors",
-                         "environment.kernel_log"), U), "dmesg_restrict"),
-    Fault("dmesg wrapped", lambda c: c.other.machine.overrides.update(kernel_log=Section(0, "source=dmesg\nfirst=86400\n", "")),
-          {"environment.kernel_log": W}),
-    Fault("old driver", setter(driver="470.82.01"),
-          {"environment.driver": F, "environment.driver_fits_image": F, "environment.nodes_agree": F}, "525"),
+    Fault(
+        "SXid",
+        setter(kernel_lines=["[ 9.1] nvidia-nvswitch0: SXid (PCI:0000:c1:00.0): 20034, Fatal, Link 30 LTSSM Fault Up"]),
+        {"environment.sxid": F},
+    ),
+    Fault(
+        "mild SXid",
+        setter(kernel_lines=["[ 9.1] nvidia-nvswitch0: SXid (PCI:0000:c1:00.0): 12028, Non-fatal, Link 30"]),
+        {"environment.sxid": W},
+    ),
+    Fault(
+        "machine check",
+        setter(kernel_lines=["[ 9.1] mce: [Hardware Error]: Machine check events logged"]),
+        {"environment.memory_errors": F},
+    ),
+    Fault(
+        "disk error",
+        setter(kernel_lines=["[ 9.1] blk_update_request: I/O error, dev nvme0n1, sector 4096"]),
+        {"environment.disk_errors": F},
+    ),
+    Fault(
+        "dmesg forbidden",
+        lost("kernel_log"),
+        dict.fromkeys(
+            ("environment.xid", "environment.sxid", "environment.memory_errors", "environment.disk_errors", "environment.kernel_log"), U
+        ),
+        "dmesg_restrict",
+    ),
+    Fault(
+        "dmesg wrapped",
+        lambda c: c.other.machine.overrides.update(kernel_log=Section(0, "source=dmesg\nfirst=86400\n", "")),
+        {"environment.kernel_log": W},
+    ),
+    Fault(
+        "old driver",
+        setter(driver="470.82.01"),
+        {"environment.driver": F, "environment.driver_fits_image": F, "environment.nodes_agree": F},
+        "525",
+    ),
     Fault("older than the minimum", expecting(driver=None, driver_min="550.54"), {"environment.driver": F}, "550.54"),
-    Fault("driver half updated", lambda c: c.other.machine.overrides.update(
-        driver=Section(0, "nvrm=NVRM version: NVIDIA UNIX x86_64 Kernel Module  550.54.15  x\nmodule=nvidia_peermem\ndmabuf=no\n", "")),
-        {"environment.driver": F}, "reboot"),
+    Fault(
+        "driver half updated",
+        lambda c: c.other.machine.overrides.update(
+            driver=Section(0, "nvrm=NVRM version: NVIDIA UNIX x86_64 Kernel Module  550.54.15  x\nmodule=nvidia_peermem\ndmabuf=no\n", "")
+        ),
+        {"environment.driver": F},
+        "reboot",
+    ),
     Fault("CUDA of the driver", setter(cuda="12.4"), {"environment.cuda": F, "environment.nodes_agree": F}),
     Fault("CUDA 13 image", setter(image_cuda="13.0"), {"environment.driver_fits_image": F}, "VLLM_ENABLE_CUDA_COMPATIBILITY"),
-    Fault("GPU lost", lambda c: c.other.machine.gpus.pop(),
-          {"environment.gpu_count": F, "environment.nodes_agree": F, "environment.gpus_in_container": F}),
+    Fault(
+        "GPU lost",
+        lambda c: c.other.machine.gpus.pop(),
+        {"environment.gpu_count": F, "environment.nodes_agree": F, "environment.gpus_in_container": F},
+    ),
     Fault("other GPU", gpu(name="NVIDIA H100 80GB HBM3"), {"environment.gpu_model": F, "environment.nodes_agree": F}),
     Fault("other PCI id", expecting(gpu(pci_id="2330"), gpu_pci_ids=("2329",)), {"environment.gpu_model": F}),
     Fault("less memory", gpu(memory_mib=81559), {"environment.gpu_memory": F, "environment.nodes_agree": F}),
@@ -195,78 +248,171 @@ FAULTS = [
     Fault("memory held by nobody", gpu(used_mib=40000), {"environment.gpu_idle": F}, "zombie"),
     Fault("MIG", gpu(mig="Enabled"), {"environment.gpu_mode": F}),
     Fault("exclusive mode", gpu(compute_mode="Exclusive_Process"), {"environment.gpu_mode": F}),
-    Fault("NVLink down", gpu(nvlinks=("26.562 GB/s",) * 17 + ("<inactive>",)),
-          {"environment.nvlink": F, "environment.nodes_agree": F}),
-    Fault("fabric manager dead", lambda c: c.other.machine.overrides.update(
-        fabric_manager=Section(0, "nvswitches=4\nstate=failed\nversion=\n", "")), {"environment.fabric_manager": F}),
+    Fault("NVLink down", gpu(nvlinks=("26.562 GB/s",) * 17 + ("<inactive>",)), {"environment.nvlink": F, "environment.nodes_agree": F}),
+    Fault(
+        "fabric manager dead",
+        lambda c: c.other.machine.overrides.update(fabric_manager=Section(0, "nvswitches=4\nstate=failed\nversion=\n", "")),
+        {"environment.fabric_manager": F},
+    ),
     Fault("GPU not in the NVLink fabric", gpu(fabric=("In Progress", "")), {"environment.fabric_manager": F}),
     Fault("x8 link", gpu(pcie_width=8), {"environment.gpu_pcie": F}),
     Fault("nvidia-smi gone", lost("gpus"), dict.fromkeys(NO_GPU, U) | {"environment.gpu_clocks": Status.SKIP}),
-    Fault("docker down", containers(daemon_error="Cannot connect to the Docker daemon"),
-          dict.fromkeys(("environment.docker", "environment.image", "environment.image_equal", "environment.driver_fits_image",
-                         "environment.gpus_in_container", "environment.rdma_in_container", "environment.memlock",
-                         "environment.nofile", "environment.stack", "environment.shm", "environment.ipc",
-                         "environment.model_path", "environment.engine_ip", "environment.proxy", "environment.nodes_agree"), U)),
+    Fault(
+        "docker down",
+        containers(daemon_error="Cannot connect to the Docker daemon"),
+        dict.fromkeys(
+            (
+                "environment.docker",
+                "environment.image",
+                "environment.image_equal",
+                "environment.driver_fits_image",
+                "environment.gpus_in_container",
+                "environment.rdma_in_container",
+                "environment.memlock",
+                "environment.nofile",
+                "environment.stack",
+                "environment.shm",
+                "environment.ipc",
+                "environment.model_path",
+                "environment.engine_ip",
+                "environment.proxy",
+                "environment.nodes_agree",
+            ),
+            U,
+        ),
+    ),
     Fault("docker old", expecting(docker_min="24.0"), {"environment.docker": F}),
     Fault("storage driver", expecting(storage_driver="devicemapper"), {"environment.docker": F}),
-    Fault("no container toolkit", lambda c: (containers(runtimes=("runc",))(c), c.other.machine.overrides.update(
-        tools=Section(0, "tool\tdocker\t/usr/bin/docker\n", ""))), {"environment.nvidia_runtime": F}, "toolkit"),
-    Fault("image absent", containers(no_image=True),
-          dict.fromkeys(("environment.image_equal", "environment.driver_fits_image",
-                         "environment.gpus_in_container", "environment.rdma_in_container", "environment.memlock",
-                         "environment.nofile", "environment.stack", "environment.shm", "environment.ipc",
-                         "environment.model_path", "environment.engine_ip", "environment.proxy", "environment.nodes_agree"), U)
-          | {"environment.image": F}, "docker pull"),
+    Fault(
+        "no container toolkit",
+        lambda c: (
+            containers(runtimes=("runc",))(c),
+            c.other.machine.overrides.update(tools=Section(0, "tool\tdocker\t/usr/bin/docker\n", "")),
+        ),
+        {"environment.nvidia_runtime": F},
+        "toolkit",
+    ),
+    Fault(
+        "image absent",
+        containers(no_image=True),
+        dict.fromkeys(
+            (
+                "environment.image_equal",
+                "environment.driver_fits_image",
+                "environment.gpus_in_container",
+                "environment.rdma_in_container",
+                "environment.memlock",
+                "environment.nofile",
+                "environment.stack",
+                "environment.shm",
+                "environment.ipc",
+                "environment.model_path",
+                "environment.engine_ip",
+                "environment.proxy",
+                "environment.nodes_agree",
+            ),
+            U,
+        )
+        | {"environment.image": F},
+        "docker pull",
+    ),
     Fault("other image", containers(image_id="sha256:" + "b" * 64), {"environment.image_equal": F, "environment.nodes_agree": F}),
     Fault("not the expected image", expecting(image_digest="sha256:cafe"), {"environment.image": F}),
-    Fault("other NCCL", expecting(setter(nccl="2.27.3"), nccl_version="2.21"),
-          {"environment.image_versions": F, "environment.nodes_agree": F}),
+    Fault(
+        "other NCCL", expecting(setter(nccl="2.27.3"), nccl_version="2.21"), {"environment.image_versions": F, "environment.nodes_agree": F}
+    ),
     Fault("memlock 64 KiB", setter(memlock="64"), {"environment.memlock": F}, "--ulimit memlock=-1"),
     Fault("nofile 1024", setter(nofile=1024), {"environment.nofile": F}),
     Fault("stack 8 MiB", setter(stack=8192), {"environment.stack": F}),
     Fault("shm 64 MiB", setter(shm_kib=65536), {"environment.shm": F}, "--shm-size"),
     Fault("no uverbs", setter(uverbs=0), {"environment.rdma_in_container": F}),
     Fault("no libibverbs", setter(libibverbs=False), {"environment.rdma_in_container": F}, "libibverbs"),
-    Fault("port taken", lambda c: c.head.machine.listeners.update({8000: 'users:(("python3",pid=777,fd=9))'}),
-          {"environment.ports": F}, "python3 (pid 777)"),
+    Fault(
+        "port taken",
+        lambda c: c.head.machine.listeners.update({8000: 'users:(("python3",pid=777,fd=9))'}),
+        {"environment.ports": F},
+        "python3 (pid 777)",
+    ),
     Fault("no listing of ports", lost("listeners"), {"environment.ports": U}),
     Fault("model not there", setter(model_exists=False), {"environment.model_path": F}),
-    Fault("own IPC namespace", lambda c: c.other.machine.overrides.update({"image/limits": Section(
-        0, "memlock=unlimited\nnofile=120000\nstack=65536\nshm=134217728 134217728\nipc=ipc:[99]\n", "")}), {"environment.ipc": F}),
+    Fault(
+        "own IPC namespace",
+        lambda c: c.other.machine.overrides.update(
+            {"image/limits": Section(0, "memlock=unlimited\nnofile=120000\nstack=65536\nshm=134217728 134217728\nipc=ipc:[99]\n", "")}
+        ),
+        {"environment.ipc": F},
+    ),
     Fault("address of nobody", readdressed, {"environment.engine_ip": F}, "no interface"),
     Fault("engine computes IPv6", setter(engine_address="fd00::2"), {"environment.engine_ip": F}),
     Fault("IPv6 without the variables", setter(bare_address="fd00::2"), {"environment.engine_ip": W}, "VLLM_HOST_IP"),
-    Fault("firewall drops", lambda c: setattr(c.head.machine, "unreachable", frozenset({"10.63.65.208"})),
-          {"environment.reach": F}, "random high ports"),
+    Fault(
+        "firewall drops",
+        lambda c: setattr(c.head.machine, "unreachable", frozenset({"10.63.65.208"})),
+        {"environment.reach": F},
+        "random high ports",
+    ),
     Fault("nobody can listen", lost("listen"), {"environment.reach": U}, "Python"),
-    Fault("name is loopback", lambda c: c.other.machine.overrides.update({"image/names": Section(
-        0, "hostname=node02\nresolved=127.0.0.1\nall=\n", "")}), {"environment.hostname": W}, "GLOO_SOCKET_IFNAME"),
+    Fault(
+        "name is loopback",
+        lambda c: c.other.machine.overrides.update({"image/names": Section(0, "hostname=node02\nresolved=127.0.0.1\nall=\n", "")}),
+        {"environment.hostname": W},
+        "GLOO_SOCKET_IFNAME",
+    ),
     Fault("name must resolve", unresolved, {"environment.hostname": F}),
-    Fault("proxy in the container", setter(image_proxies={"http_proxy": "http://proxy:3128", "no_proxy": "localhost"}),
-          {"environment.proxy": F}, "no_proxy"),
+    Fault(
+        "proxy in the container",
+        setter(image_proxies={"http_proxy": "http://proxy:3128", "no_proxy": "localhost"}),
+        {"environment.proxy": F},
+        "no_proxy",
+    ),
     Fault("proxy on the host", setter(proxies={"https_proxy": "http://proxy:3128"}), {"environment.proxy": W}),
     Fault("firewalld", setter(firewall=("firewalld",)), {"environment.firewall": W}),
     Fault("firewalld forbidden", expecting(setter(firewall=("firewalld",)), firewall=False), {"environment.firewall": F}),
-    Fault("control interface down", lambda c: setattr(c.other.machine.rails[0], "state", "1: DOWN"),
-          {"environment.control_interface": F}),
+    Fault("control interface down", lambda c: setattr(c.other.machine.rails[0], "state", "1: DOWN"), {"environment.control_interface": F}),
     Fault("control MTU", expecting(mtu=1500), {"environment.control_interface": F}),
-    Fault("HCA gone", lambda c: c.other.machine.rails.pop(3), {
-        "fabric.hcas": F, "fabric.port_active": U, "fabric.rate": U, "fabric.netdev": U, "fabric.gid_table": U, "fabric.gid_index": U,
-        "fabric.gid_address": F, "fabric.mtu": U, "fabric.subnet": U, "fabric.reachable": U, "environment.nodes_agree": F,
-        "environment.rdma_in_container": Status.PASS}),
+    Fault(
+        "HCA gone",
+        lambda c: c.other.machine.rails.pop(3),
+        {
+            "fabric.hcas": F,
+            "fabric.port_active": U,
+            "fabric.rate": U,
+            "fabric.netdev": U,
+            "fabric.gid_table": U,
+            "fabric.gid_index": U,
+            "fabric.gid_address": F,
+            "fabric.mtu": U,
+            "fabric.subnet": U,
+            "fabric.reachable": U,
+            "environment.nodes_agree": F,
+            "environment.rdma_in_container": Status.PASS,
+        },
+    ),
     Fault("port down", rail(state="1: DOWN", phys="3: Disabled"), {"fabric.port_active": F}, "mlxlink"),
     Fault("link polling", rail(phys="2: Polling"), {"fabric.port_active": F}),
     Fault("half rate", rail(rate="100 Gb/sec (4X EDR)"), {"fabric.rate": F, "environment.nodes_agree": F}),
     Fault("two lanes", rail(rate="200 Gb/sec (2X NDR)"), {"fabric.width": F}),
     Fault("old firmware", rail(firmware="20.31.1014"), {"fabric.firmware": F, "environment.nodes_agree": W}),
     Fault("firmware expected", expecting(firmware="20.40"), {"fabric.firmware": F}),
-    Fault("interface renamed", rail(interface="eth3"), {
-        "fabric.netdev": F, "fabric.gid_address": F, "fabric.mtu": U, "fabric.subnet": U, "fabric.reachable": U,
-        "environment.nodes_agree": F}),
+    Fault(
+        "interface renamed",
+        rail(interface="eth3"),
+        {
+            "fabric.netdev": F,
+            "fabric.gid_address": F,
+            "fabric.mtu": U,
+            "fabric.subnet": U,
+            "fabric.reachable": U,
+            "environment.nodes_agree": F,
+        },
+    ),
     Fault("GID moved", wrong_gid, {"fabric.gid_index": F, "fabric.gid_address": F}, "gid_index: 5"),
     Fault("GID link-local only", lost_address, {"fabric.gid_index": F, "fabric.gid_table": F, "fabric.gid_address": U}, "ip addr add"),
-    Fault("show_gids disagrees", lambda c: c.other.machine.overrides.update(show_gids=Section(0, "DEV PORT INDEX\n", "")),
-          {"fabric.gid_table": F}),
+    Fault(
+        "show_gids disagrees",
+        lambda c: c.other.machine.overrides.update(show_gids=Section(0, "DEV PORT INDEX\n", "")),
+        {"fabric.gid_table": F},
+    ),
     Fault("wrong address", rail(address="33.2.161.99"), {"fabric.gid_address": F}),
     Fault("MTU of one end", rail(mtu=1500), {"fabric.mtu": F, "environment.nodes_agree": F}),
     Fault("MTU expected", expecting(rail_mtu=9000), {"fabric.mtu": F}),
@@ -274,24 +420,63 @@ FAULTS = [
     Fault("rail dead", lambda c: setattr(c.other.machine, "dead_rails", frozenset({"xgbe3"})), {"fabric.reachable": F}),
     Fault("path MTU", lambda c: setattr(c.other.machine, "small_path", frozenset({"xgbe3"})), {"fabric.reachable": F}, "too long"),
     Fault("no ping", lost("ping"), {"fabric.reachable": U}, "iputils"),
-    Fault("flapping", setter(kernel_lines=["[1200000.5] mlx5_core 0000:30:00.0 xgbe3: Link down",
-                                           "[1200003.5] mlx5_core 0000:30:00.0 xgbe3: Link up"]), {"fabric.link_flaps": F}, "cable"),
-    Fault("NIC on x8", lambda c: c.other.machine.overrides.update(pci=Section(0, "".join(
-        f"pci\t{r.pci}\t0x15b3\t0x101b\t0x020000\tmlx5_core\t0\t16.0 GT/s PCIe\t16.0 GT/s PCIe\t{8 if r.hca == 'mlx5_3' else 16}\t16\t/x\n"
-        for r in c.other.machine.rails), "")), {"fabric.pcie": F}),
-    Fault("far from every GPU", expecting(lambda c: c.other.machine.overrides.update(
-        topology=Section(0, "\tGPU0\tmlx5_3\nGPU0\t X \tSYS\nmlx5_3\tSYS\t X \n", "")), rail_distance=("PIX", "NODE")),
-        {"fabric.distance": F}),
+    Fault(
+        "flapping",
+        setter(kernel_lines=["[1200000.5] mlx5_core 0000:30:00.0 xgbe3: Link down", "[1200003.5] mlx5_core 0000:30:00.0 xgbe3: Link up"]),
+        {"fabric.link_flaps": F},
+        "cable",
+    ),
+    Fault(
+        "NIC on x8",
+        lambda c: c.other.machine.overrides.update(
+            pci=Section(
+                0,
+                "".join(
+                    f"pci\t{r.pci}\t0x15b3\t0x101b\t0x020000\tmlx5_core\t0\t16.0 GT/s PCIe\t16.0 GT/s PCIe\t{8 if r.hca == 'mlx5_3' else 16}\t16\t/x\n"
+                    for r in c.other.machine.rails
+                ),
+                "",
+            )
+        ),
+        {"fabric.pcie": F},
+    ),
+    Fault(
+        "far from every GPU",
+        expecting(
+            lambda c: c.other.machine.overrides.update(topology=Section(0, "\tGPU0\tmlx5_3\nGPU0\t X \tSYS\nmlx5_3\tSYS\t X \n", "")),
+            rail_distance=("PIX", "NODE"),
+        ),
+        {"fabric.distance": F},
+    ),
     Fault("no GPUDirect", setter(modules=("nvidia",)), {"fabric.gpudirect": F, "environment.nodes_agree": F}, "nvidia_peermem"),
-    Fault("ACS on", expecting(lambda c: c.other.machine.overrides.update(pcie_hints=Section(
-        0, "iommu_groups=9\ncmdline=\nacs_bridges=24\nacs_enabled=8\n", "")), acs_off=True), {"fabric.acs": F}),
-    Fault("ACS on, not expected", lambda c: c.other.machine.overrides.update(pcie_hints=Section(
-        0, "iommu_groups=9\ncmdline=\nacs_bridges=24\nacs_enabled=8\n", "")), {"fabric.acs": W}),
-    Fault("PFC of one rail", rail(qos={"trust": "dscp", "pfc": "0 0 0 0 0 0 0 0", "tos": "106"}),
-          {"fabric.qos": F, "fabric.qos_equal": F}, "pfc"),
+    Fault(
+        "ACS on",
+        expecting(
+            lambda c: c.other.machine.overrides.update(
+                pcie_hints=Section(0, "iommu_groups=9\ncmdline=\nacs_bridges=24\nacs_enabled=8\n", "")
+            ),
+            acs_off=True,
+        ),
+        {"fabric.acs": F},
+    ),
+    Fault(
+        "ACS on, not expected",
+        lambda c: c.other.machine.overrides.update(pcie_hints=Section(0, "iommu_groups=9\ncmdline=\nacs_bridges=24\nacs_enabled=8\n", "")),
+        {"fabric.acs": W},
+    ),
+    Fault(
+        "PFC of one rail",
+        rail(qos={"trust": "dscp", "pfc": "0 0 0 0 0 0 0 0", "tos": "106"}),
+        {"fabric.qos": F, "fabric.qos_equal": F},
+        "pfc",
+    ),
     Fault("trust expected", expecting(qos_trust="pcp"), {"fabric.qos": F}),
-    Fault("node unreachable", lambda c: setattr(c.other, "down", "connection refused"), dict.fromkeys(("environment.reachable",), U) | {"*": U}),
-]  # fmt: skip
+    Fault(
+        "node unreachable",
+        lambda c: setattr(c.other, "down", "connection refused"),
+        dict.fromkeys(("environment.reachable",), U) | {"*": U},
+    ),
+]
 
 
 def worst(verdicts: list[Verdict]) -> dict[str, Status]:

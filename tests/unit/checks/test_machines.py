@@ -114,7 +114,7 @@ def test_four_real_gpus_at_their_power_limit_are_well() -> None:
         (cell(other(3, reasons="0x1")), P, ""),  # idle
         (CellMachines({"node01": window(gpus=0)}, {}), U, "no GPU"),
     ],
-)  # fmt: skip
+)
 def test_throttling(told: CellMachines, status: Status, words: str) -> None:
     verdict = machines.throttled(say("throughput.throttled", "c8"), told)
     assert verdict.status is status
@@ -136,7 +136,7 @@ def test_throttling(told: CellMachines, status: Status, words: str) -> None:
         (CellMachines({"node01": window(gpus=0)}, {}), U, "no GPU"),
         (cell(other(6, mhz="[N/A]", watt="[N/A]", degrees="[N/A]")), P, ""),
     ],
-)  # fmt: skip
+)
 def test_one_gpu_apart(told: CellMachines, status: Status, words: str) -> None:
     verdict = machines.apart(say("throughput.gpu_apart", "c8"), told)
     assert verdict.status is status, verdict.reason
@@ -236,8 +236,21 @@ def test_a_rail_that_is_in_one_snapshot_only_was_not_measured() -> None:
 
 # ------------------------------------------------------------------------------------------------------------------ GPU state
 def gpus(**changed: object) -> Gpus:
-    held = [Gpu(i, "NVIDIA H20", f"GPU-{i}", f"00000000:{i:02X}:00.0", serial=f"165{i}", ecc_uncorrectable=0, remap_uncorrectable=0,
-                remap_correctable=0, remap_pending=False, pcie_replays=3) for i in range(8)]  # fmt: skip
+    held = [
+        Gpu(
+            i,
+            "NVIDIA H20",
+            f"GPU-{i}",
+            f"00000000:{i:02X}:00.0",
+            serial=f"165{i}",
+            ecc_uncorrectable=0,
+            remap_uncorrectable=0,
+            remap_correctable=0,
+            remap_pending=False,
+            pcie_replays=3,
+        )
+        for i in range(8)
+    ]
     held[3] = replace(held[3], **changed)  # type: ignore[arg-type]
     return Gpus("535.216.03", "12.2", tuple(held))
 

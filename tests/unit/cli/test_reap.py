@@ -33,11 +33,13 @@ def inventory(tmp_path: Path) -> Path:
     """This machine as the only node."""
     profile = {"image": "x:1", "load": {"limit": "none"}}
     data = {
-        "name": "here", "kind": "lab", "run_dir_on_node": f"{tmp_path}/base",
+        "name": "here",
+        "kind": "lab",
+        "run_dir_on_node": f"{tmp_path}/base",
         "nodes": [{"name": "n1", "address": "127.0.0.1", "transport": "local", "control_interface": "lo"}],
         "model": {"host_path": "/m", "mount": "/m", "path": "/m/x", "kind": "other"},
         "engines": {"vllm": {"default": "a", "profiles": {"a": profile}}},
-    }  # fmt: skip
+    }
     path = tmp_path / "here.yaml"
     path.write_text(yaml.safe_dump(data))
     return path

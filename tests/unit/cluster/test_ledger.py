@@ -112,7 +112,7 @@ def test_a_dead_run_leaves_nothing_and_bystanders_live(place: Place, dead: Owner
     run.containers.start(replace(SPEC, name="h20-probe-n1-x", labels={}))
     # a listener that outlives its connection, with a child, and what a killed probe leaves
     left_behind = "setsid sh -c 'sleep 1000; :' >/dev/null 2>&1 </dev/null & echo $!"
-    pid = int(run.run("mktemp -d \"$TMPDIR/h20-probe.XXXXXX\" >/dev/null; " + left_behind).stdout)
+    pid = int(run.run('mktemp -d "$TMPDIR/h20-probe.XXXXXX" >/dev/null; ' + left_behind).stdout)
     bystander = subprocess.Popen(["sleep", "1000"], env={**os.environ, "H20_TOKEN": "0" * 32})
     foreign = place.daemon.start(replace(SPEC, name="theirs", labels={**SPEC.labels}))
     precious = tmp_path / "etc"

@@ -19,9 +19,17 @@ from pytest_h20.core.verdict import Status, Verdict
 from pytest_h20.nccl import judge_job, parse_log
 
 STATE = ClusterState(
-    "r", "vllm", "p", "n1", "http://x", "m", Versions("0.11"),
-    (RoleRef("n1", "server", 0, "id", "c", "/l", "cmd"),), {"n1": "/d"}, (("off", 0.5),),
-)  # fmt: skip
+    "r",
+    "vllm",
+    "p",
+    "n1",
+    "http://x",
+    "m",
+    Versions("0.11"),
+    (RoleRef("n1", "server", 0, "id", "c", "/l", "cmd"),),
+    {"n1": "/d"},
+    (("off", 0.5),),
+)
 
 
 @pytest.mark.parametrize(

@@ -21,9 +21,13 @@ INVENTORY = (ENVIRONMENTS / "h20-2node.yaml").read_text(encoding="utf-8")
 LIMITS = (ENVIRONMENTS / "thresholds/sglang-default.yaml").read_text(encoding="utf-8")
 QUICK = settings(max_examples=60, deadline=None, suppress_health_check=list(HealthCheck))
 SCALARS = (
-    st.none() | st.booleans() | st.integers(-(10**30), 10**30) | st.floats() | st.text(max_size=12)
+    st.none()
+    | st.booleans()
+    | st.integers(-(10**30), 10**30)
+    | st.floats()
+    | st.text(max_size=12)
     | st.sampled_from(["\x00", "\n", "~", "*", "{a,b}", "nan", "-.inf", "1e999", "٣", "\ud7ff", "../..", "root@h:22", "0x10"])
-)  # fmt: skip
+)
 VALUES = st.recursive(
     SCALARS, lambda inner: st.lists(inner, max_size=3) | st.dictionaries(SCALARS.filter(lambda k: k == k), inner, max_size=3), max_leaves=6
 )

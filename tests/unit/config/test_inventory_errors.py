@@ -128,9 +128,27 @@ def test_odd_yaml_is_a_usage_error_and_soon(text: str) -> None:
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), 10**400, None, [[]], {None: 1}, "a\nb", "\x00", b"x", -1, {1: {2: 3}}])
 @pytest.mark.parametrize(
     "path",
-    ["name", "nodes", "nodes__0", "nodes__0__name", "nodes__0__address", "nodes__0__rails", "model", "model__shards", "engines", "load",
-     "engines__sglang", "ssh", "gates", "redact", "expect", "kind", "schema_version", "run_dir_on_node"],
-)  # fmt: skip
+    [
+        "name",
+        "nodes",
+        "nodes__0",
+        "nodes__0__name",
+        "nodes__0__address",
+        "nodes__0__rails",
+        "model",
+        "model__shards",
+        "engines",
+        "load",
+        "engines__sglang",
+        "ssh",
+        "gates",
+        "redact",
+        "expect",
+        "kind",
+        "schema_version",
+        "run_dir_on_node",
+    ],
+)
 def test_any_value_in_any_place_is_taken_or_refused(path: str, value: Any) -> None:
     said = ""
     try:

@@ -38,9 +38,7 @@ def test_the_write_ups_rows_are_the_write_ups() -> None:
     source = SHARED / "seed" / "blog-2h20-deepseek-r1.md"
     if not source.exists():
         pytest.skip("the write-up is not in this checkout (shared/seed)")
-    pattern = re.compile(
-        r"^\|\s*(\d+)\s*\|\s*([\d.]+)\s*\|\s*[\d.]+\s*\|\s*([\d.]+)\s*\|\s*([\d.]+)\s*\|\s*(\d+)\s*\|\s*(\d+)\s*\|", re.M
-    )
+    pattern = re.compile(r"^\|\s*(\d+)\s*\|\s*([\d.]+)\s*\|\s*[\d.]+\s*\|\s*([\d.]+)\s*\|\s*([\d.]+)\s*\|\s*(\d+)\s*\|\s*(\d+)\s*\|", re.M)
     rows = pattern.findall(source.read_text(encoding="utf-8"))
     assert len(rows) == 26
     limits = load_limits(THRESHOLDS / "sglang-default.yaml")
@@ -167,10 +165,7 @@ def test_a_file_makes_a_check_stricter_and_never_laxer(verdict: Verdict, status:
 
 
 def test_a_cell_may_override_its_metric() -> None:
-    text = (
-        HEAD
-        + "cells: [{input: 1, output: 1, concurrency: 1, output_throughput: {value: 5, tolerance: 0.5, origin: {kind: vendor}}}]"
-    )
+    text = HEAD + "cells: [{input: 1, output: 1, concurrency: 1, output_throughput: {value: 5, tolerance: 0.5, origin: {kind: vendor}}}]"
     limit = parse_limits(text, "x.yaml").cell("in1-out1-c1")["output_throughput"]
     assert (limit.kind, limit.value, limit.unit, limit.origin.kind) == ("min", 2.5, "tok/s", "vendor")
 

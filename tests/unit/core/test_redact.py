@@ -14,9 +14,7 @@ from pytest_h20.core.errors import UsageError
 from pytest_h20.core.redact import MASK, Redactor, redact, secret_name
 
 ALPHABET = "abcdefghijkmnopqrstuvwxyzABCDEFGHJKLMNPQRSTUVWXYZ0123456789"
-SECRETS = st.text(ALPHABET, min_size=12, max_size=40).filter(
-    lambda s: any(c.isdigit() for c in s) and any(c.isalpha() for c in s)
-)
+SECRETS = st.text(ALPHABET, min_size=12, max_size=40).filter(lambda s: any(c.isdigit() for c in s) and any(c.isalpha() for c in s))
 ODD_SECRETS = st.text(ALPHABET + "!#$%^*-_=+.~|/:?@,;", min_size=12, max_size=40).map(lambda s: "q7" + s + "Z9")
 
 PLACES = [
@@ -193,10 +191,21 @@ def test_a_bad_user_pattern_is_one_clear_line(pattern: str) -> None:
 
 @pytest.mark.parametrize(
     ("name", "secret"),
-    [("HF_TOKEN", True), ("hf-token", True),
-     ("eos_token", False), ("tokenizer", False), ("max_tokens", False), ("api-key", True),
-     ("sshKey", True), ("host_key", False), ("PWD", False), ("DB_PASS", True), ("passed", False), ("MYSQL_PWD", True)],
-)  # fmt: skip
+    [
+        ("HF_TOKEN", True),
+        ("hf-token", True),
+        ("eos_token", False),
+        ("tokenizer", False),
+        ("max_tokens", False),
+        ("api-key", True),
+        ("sshKey", True),
+        ("host_key", False),
+        ("PWD", False),
+        ("DB_PASS", True),
+        ("passed", False),
+        ("MYSQL_PWD", True),
+    ],
+)
 def test_names(name: str, secret: bool) -> None:
     assert secret_name(name) is secret
 

@@ -10,7 +10,10 @@ from pytest_h20.run.endpoint import glob_word
 def test_a_gate_is_headed_by_its_worst_and_earliest_cause_with_subject_and_figure() -> None:
     most = Limit(kind="max", value=1, unit="s", origin=Origin(kind="builtin"))
     missing = Verdict(
-        check="environment.image", status=Status.FAIL, title="The image is there", subject="node01",
+        check="environment.image",
+        status=Status.FAIL,
+        title="The image is there",
+        subject="node01",
         reason="image X is not there; there are A, B",
     )
     unknown = Verdict(check="environment.clocks", status=Status.UNKNOWN, title="Clocks of the nodes agree", reason="not reached")
@@ -46,5 +49,6 @@ def test_a_gate_that_was_skipped_says_why_and_one_reason_is_told_once() -> None:
         Verdict(check="endpoint.c", status=Status.SKIP, title="t", reason="only with --h20-x: y"),
     ]
     decision = decide(verdicts, [GateName.BRINGUP, GateName.RDMA, GateName.ENDPOINT])
-    assert decision.reason == ("bringup: The engine became ready in time: FAILED; "
-        "rdma, endpoint: everything was skipped: the cluster is not up")
+    assert decision.reason == (
+        "bringup: The engine became ready in time: FAILED; rdma, endpoint: everything was skipped: the cluster is not up"
+    )

@@ -13,8 +13,7 @@ VLLM_TAIL = (
 )
 SGLANG = "[2025-04-05 10:00:00] server_args=ServerArgs(model_path='/mnt/models/DeepSeek-R1', node_rank=0)\n"
 SGLANG_HEAD = (
-    "[2025-04-05 10:05:00 TP3] Scheduler hit an exception: Traceback (most recent call last):\n "
-    ' File "/x/sglang/srt/a.py", line 1, in f\n'
+    '[2025-04-05 10:05:00 TP3] Scheduler hit an exception: Traceback (most recent call last):\n  File "/x/sglang/srt/a.py", line 1, in f\n'
 )
 SGLANG_TAIL = "\n[2025-04-05 10:05:01] Received sigquit from a child process. It usually means the child failed.\n"
 
@@ -135,8 +134,7 @@ FAILURES = [
     (
         "F21",
         vllm(
-            "ValueError: Failed to import Ray: ModuleNotFoundError(\"No module named 'ray'\"). Please "
-            "install Ray with `pip install ray`."
+            "ValueError: Failed to import Ray: ModuleNotFoundError(\"No module named 'ray'\"). Please install Ray with `pip install ray`."
         ),
         "ray_not_installed",
     ),
@@ -180,8 +178,7 @@ FAILURES = [
     ),
     (
         "F32",
-        "n:1:1 [0] plugin/net.cc:379 NCCL WARN Failed to initialize any NET plugin\n"
-        + vllm("RuntimeError: NCCL error: invalid usage"),
+        "n:1:1 [0] plugin/net.cc:379 NCCL WARN Failed to initialize any NET plugin\n" + vllm("RuntimeError: NCCL error: invalid usage"),
         "nccl_no_net_plugin",
     ),
     (
@@ -264,10 +261,7 @@ FAILURES = [
     ),
     (
         "F54",
-        vllm(
-            "ValueError: Free memory on device (13.45/95.6 GiB) on startup is less than desired GPU "
-            "memory utilization (0.9, 86 GiB)."
-        ),
+        vllm("ValueError: Free memory on device (13.45/95.6 GiB) on startup is less than desired GPU memory utilization (0.9, 86 GiB)."),
         "gpu_memory_occupied",
     ),
     (
@@ -322,8 +316,7 @@ FAILURES = [
     ("disk", vllm("OSError: [Errno 28] No space left on device: '/root/.cache/vllm/x'"), "disk_full"),
     (
         "SIGTERM while loading",
-        f"{VLLM}INFO 04-18 14:10:00 [x.py:1] Starting to load model /m...\nINFO 04-18 14:11:00 "
-        f"[launcher.py:1] Received signal 15\n",
+        f"{VLLM}INFO 04-18 14:10:00 [x.py:1] Starting to load model /m...\nINFO 04-18 14:11:00 [launcher.py:1] Received signal 15\n",
         "terminated_by_signal",
     ),
 ]

@@ -96,10 +96,7 @@ TRANSCRIPTS = {
 @pytest.mark.parametrize(("folder", "name", "cause"), [(f, n, c) for f, rows in TRANSCRIPTS.items() for n, c in rows.items()])
 def test_recorded_failures(folder: str, name: str, cause: str) -> None:
     path = (
-        Path(os.environ.get("H20_SHARED", Path(__file__).resolve().parents[4] / "shared"))
-        / "transcripts"
-        / folder
-        / f"{name}.server.log"
+        Path(os.environ.get("H20_SHARED", Path(__file__).resolve().parents[4] / "shared")) / "transcripts" / folder / f"{name}.server.log"
     )
     if not path.exists():
         pytest.skip(f"no transcript at {path}")

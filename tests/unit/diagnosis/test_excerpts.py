@@ -91,25 +91,30 @@ FRAME = '  File "/x/vllm/v1/executor/multiproc_executor.py", line 522, in worker
             "Traceback (most recent call last):",
             '  File "runpy.py", line 196, in _run',
         ],
-        ["(VllmWorker rank=2 pid=225) ERROR 06-26 23:10:17 [multiproc_executor.py:527] WorkerProc hit an exception.",
-         "(VllmWorker rank=2 pid=225) ERROR 06-26 23:10:17 [multiproc_executor.py:527] Traceback (most recent call last):",
-         f"(VllmWorker rank=2 pid=225) ERROR 06-26 23:10:17 [multiproc_executor.py:527] {FRAME}"],
-        ['INFO:     127.0.0.1:1 - "POST /v1/completions HTTP/1.1" 200 OK',
-         "(VllmWorker rank=0 pid=1) ERROR 01-04 17:21:04 multiproc_executor.py:401] WorkerProc hit an exception: %s",
-         "(VllmWorker rank=0 pid=1) ERROR 01-04 17:21:04 multiproc_executor.py:401] Traceback (most recent call last):",
-         f"(VllmWorker rank=0 pid=1) ERROR 01-04 17:21:04 multiproc_executor.py:401] {FRAME}"],
-        [f"Aug 17 18:42:18 n1 vllm[8052]: (APIServer pid=8052) {FRAME}",
-         "Aug 17 18:42:18 n1 vllm[8052]: (APIServer pid=8052)     return await main"],
+        [
+            "(VllmWorker rank=2 pid=225) ERROR 06-26 23:10:17 [multiproc_executor.py:527] WorkerProc hit an exception.",
+            "(VllmWorker rank=2 pid=225) ERROR 06-26 23:10:17 [multiproc_executor.py:527] Traceback (most recent call last):",
+            f"(VllmWorker rank=2 pid=225) ERROR 06-26 23:10:17 [multiproc_executor.py:527] {FRAME}",
+        ],
+        [
+            'INFO:     127.0.0.1:1 - "POST /v1/completions HTTP/1.1" 200 OK',
+            "(VllmWorker rank=0 pid=1) ERROR 01-04 17:21:04 multiproc_executor.py:401] WorkerProc hit an exception: %s",
+            "(VllmWorker rank=0 pid=1) ERROR 01-04 17:21:04 multiproc_executor.py:401] Traceback (most recent call last):",
+            f"(VllmWorker rank=0 pid=1) ERROR 01-04 17:21:04 multiproc_executor.py:401] {FRAME}",
+        ],
+        [
+            f"Aug 17 18:42:18 n1 vllm[8052]: (APIServer pid=8052) {FRAME}",
+            "Aug 17 18:42:18 n1 vllm[8052]: (APIServer pid=8052)     return await main",
+        ],
     ],
     ids=["vllm start", "vllm#20170", "vllm PR 11737: it had served", "the middle of one, from the journal"],
-)  # fmt: skip
+)
 def test_a_log_that_ends_inside_a_traceback_has_failed(log: list[str]) -> None:
     assert (diagnose(log).outcome, diagnose(log).cause) == ("failed", None)
 
 
 def test_a_traceback_that_was_got_over_is_no_failure() -> None:
-    log = [BANNER, "Traceback (most recent call last):", '  File "a.py", line 1, in f', "LookupError: no tracing here",
-           SHARDS]  # fmt: skip
+    log = [BANNER, "Traceback (most recent call last):", '  File "a.py", line 1, in f', "LookupError: no tracing here", SHARDS]
     assert diagnose(log).outcome == "waiting"
     served = [VLLM_21, f"(APIServer pid=1) {APP_READY}", "Traceback (most recent call last):", '  File "client.py", line 1, in f']
     assert diagnose(served).outcome == "ready"  # a request's traceback, still being printed
@@ -118,73 +123,149 @@ def test_a_traceback_that_was_got_over_is_no_failure() -> None:
 # -- causes ----------------------------------------------------------------------------------------------------------------
 
 CAUSES = [
-    ("vllm#6986", "2024-07-31T17:09:32.37+08:00 [rank0]: ValueError: Model architectures ['X'] are not supported for now.",
-     "unsupported_model_architecture"),
-    ("GLM-4#608: nothing but the message", "Model architectures ['GlmForCausalLM'] are not supported for now.",
-     "unsupported_model_architecture"),
+    (
+        "vllm#6986",
+        "2024-07-31T17:09:32.37+08:00 [rank0]: ValueError: Model architectures ['X'] are not supported for now.",
+        "unsupported_model_architecture",
+    ),
+    (
+        "GLM-4#608: nothing but the message",
+        "Model architectures ['GlmForCausalLM'] are not supported for now.",
+        "unsupported_model_architecture",
+    ),
     ("gguf-plugin#114", "RuntimeError: Unknown gguf model_type: deepseek_v9", "unsupported_model_architecture"),
-    ("vllm#40778: the GPU's architecture", "vllm  | (Worker_TP0 pid=4) ERROR 04-24 18:37:45 [multiproc_executor.py:971] RuntimeError: "
-     "Assertion error (/w/deepgemm-src/csrc/apis/hyperconnection.hpp:56): Unsupported architecture", "compute_capability_too_low"),
-    ("sgl#748", "Initialization failed. warmup error: HTTPConnectionPool(host='0.0.0.0', port=30000): Max retries exceeded with url: "
-     "/generate (Caused by NewConnectionError('...: [Errno 111] Connection refused'))", "warmup_failed"),
-    ("a launcher's health check with a URL", "TimeoutError: Server at http://10.0.0.1:30000/health did not become ready within 600 s",
-     "startup_timeout"),
-    ("a launcher's health check with a URL", "ERROR: Health check of http://10.0.0.1:8000/v1/models timed out after 1800 s",
-     "startup_timeout"),
+    (
+        "vllm#40778: the GPU's architecture",
+        "vllm  | (Worker_TP0 pid=4) ERROR 04-24 18:37:45 [multiproc_executor.py:971] RuntimeError: "
+        "Assertion error (/w/deepgemm-src/csrc/apis/hyperconnection.hpp:56): Unsupported architecture",
+        "compute_capability_too_low",
+    ),
+    (
+        "sgl#748",
+        "Initialization failed. warmup error: HTTPConnectionPool(host='0.0.0.0', port=30000): Max retries exceeded with url: "
+        "/generate (Caused by NewConnectionError('...: [Errno 111] Connection refused'))",
+        "warmup_failed",
+    ),
+    (
+        "a launcher's health check with a URL",
+        "TimeoutError: Server at http://10.0.0.1:30000/health did not become ready within 600 s",
+        "startup_timeout",
+    ),
+    (
+        "a launcher's health check with a URL",
+        "ERROR: Health check of http://10.0.0.1:8000/v1/models timed out after 1800 s",
+        "startup_timeout",
+    ),
     ("a launcher's wait with a URL", "TimeoutError: Timed out waiting for http://10.0.0.1:8000/health", "startup_timeout"),
-    ("sgl#10856", "[2025-09-24 05:49:34] Health check failed. Server couldn't get a response from detokenizer for last 20 seconds. "
-     "tic start time: 05:49:14. last_heartbeat time: 05:42:53", "health_check_failed"),
+    (
+        "sgl#10856",
+        "[2025-09-24 05:49:34] Health check failed. Server couldn't get a response from detokenizer for last 20 seconds. "
+        "tic start time: 05:49:14. last_heartbeat time: 05:42:53",
+        "health_check_failed",
+    ),
     ("DeepEP#289", "/w/nvshmem/src/modules/transport/ibrc/ibrc.cpp:418: non-zero status: 110 ibv_modify_qp failed", "nvshmem_failed"),
-    ("sgl#6017", "/w/nvshmem/src/host/init/init.cu:nvshmemi_check_state_and_init:1080: nvshmem initialization failed, exiting",
-     "nvshmem_failed"),
+    (
+        "sgl#6017",
+        "/w/nvshmem/src/host/init/init.cu:nvshmemi_check_state_and_init:1080: nvshmem initialization failed, exiting",
+        "nvshmem_failed",
+    ),
     ("DeepEP#150", "aborting due to error in nvshmemi_init_thread", "nvshmem_failed"),
-    ("Mooncake#2177", "[2026-05-21 16:41:11 TP7] Prefill transfer failed for request rank=7 with exception KVTransferError(bootstrap_room"
-     "=6): Decode instance could be dead, remote mooncake session 10.0.0.3:16917 is not alive", "kv_transfer_failed"),
-    ("vllm PR 10884", "E1213 02:57:10.528410  5811 worker_pool.cpp:274] Worker: Process failed for slice (opcode: 0): transport retry "
-     "counter exceeded", "kv_transfer_failed"),
+    (
+        "Mooncake#2177",
+        "[2026-05-21 16:41:11 TP7] Prefill transfer failed for request rank=7 with exception KVTransferError(bootstrap_room"
+        "=6): Decode instance could be dead, remote mooncake session 10.0.0.3:16917 is not alive",
+        "kv_transfer_failed",
+    ),
+    (
+        "vllm PR 10884",
+        "E1213 02:57:10.528410  5811 worker_pool.cpp:274] Worker: Process failed for slice (opcode: 0): transport retry counter exceeded",
+        "kv_transfer_failed",
+    ),
     ("sgl#6193", "[2025-05-13 11:04:18 TP0] Mooncake memory registration failed.", "kv_transfer_registration_failed"),
     ("DeepEP in SGLang", "RuntimeError: Failed: Assertion error /w/DeepEP/csrc/deep_ep.cpp:1105", "deepep_failed"),
     ("sglang PR 13948", "[sgl_kernel] CRITICAL: Could not load any common_ops library!", "missing_shared_library"),
-    ("an extension of another system", "ImportError: /lib/x86_64-linux-gnu/libstdc++.so.6: version `GLIBCXX_3.4.32' not found",
-     "missing_shared_library"),
-    ("vllm#1401", "RuntimeError: Timed out initializing process group in store based barrier on rank: 1, for key: k (world_size=2)",
-     "peer_never_joined"),
-    ("vllm#14340, quoted", "> [E306 00:03:07.842961975 socket.cpp:1011] [c10d] The client socket has timed out after 60000ms while trying "
-     "to connect to (10.0.0.12, 29400).", "master_unreachable"),
-    ("vllm#52907, found by grep", "node0.out:(Worker pid=2) ERROR 08-31 06:22:53 [multiproc_executor.py:944] torch.distributed."
-     "DistStoreError: wait timeout after 1800000ms, keys: /default_pg/0", "peer_never_joined"),
-    ("Ray's second executor", "ERROR ... [ray_executor_v2.py:464] RayWorkerProc rank=[3] died unexpectedly, shutting down executor.",
-     "worker_died"),
-    ("vllm#6976, framed", "│ ERROR 09-27 06:46:46 engine.py:157] RuntimeError: CUDA error: an illegal memory access was encountered   │",
-     "illegal_memory_access"),
+    (
+        "an extension of another system",
+        "ImportError: /lib/x86_64-linux-gnu/libstdc++.so.6: version `GLIBCXX_3.4.32' not found",
+        "missing_shared_library",
+    ),
+    (
+        "vllm#1401",
+        "RuntimeError: Timed out initializing process group in store based barrier on rank: 1, for key: k (world_size=2)",
+        "peer_never_joined",
+    ),
+    (
+        "vllm#14340, quoted",
+        "> [E306 00:03:07.842961975 socket.cpp:1011] [c10d] The client socket has timed out after 60000ms while trying "
+        "to connect to (10.0.0.12, 29400).",
+        "master_unreachable",
+    ),
+    (
+        "vllm#52907, found by grep",
+        "node0.out:(Worker pid=2) ERROR 08-31 06:22:53 [multiproc_executor.py:944] torch.distributed."
+        "DistStoreError: wait timeout after 1800000ms, keys: /default_pg/0",
+        "peer_never_joined",
+    ),
+    (
+        "Ray's second executor",
+        "ERROR ... [ray_executor_v2.py:464] RayWorkerProc rank=[3] died unexpectedly, shutting down executor.",
+        "worker_died",
+    ),
+    (
+        "vllm#6976, framed",
+        "│ ERROR 09-27 06:46:46 engine.py:157] RuntimeError: CUDA error: an illegal memory access was encountered   │",
+        "illegal_memory_access",
+    ),
     ("ROCm", "Memory access fault by GPU node-2 (Agent handle: 0x5) on address 0x7f000. Reason: Unknown.", "illegal_memory_access"),
-    ("kernel of FlashInfer", "ValueError: Mismatched Tensor on argument #1 when calling: `f(x: Tensor([n0, 4096], bfloat16))`",
-     "kernel_rejected"),
+    (
+        "kernel of FlashInfer",
+        "ValueError: Mismatched Tensor on argument #1 when calling: `f(x: Tensor([n0, 4096], bfloat16))`",
+        "kernel_rejected",
+    ),
     ("torch", "!!!!!!! Segfault encountered !!!!!!!", "segmentation_fault"),
-    ("sgl#5602", "[rank6]:[E421 04:13:43.45 ProcessGroupGloo.cpp:143] Rank 6 successfully reached monitoredBarrier, but received errors "
-     "while waiting for send/recv from rank 0. Please check rank 0 logs for faulty rank.", "peer_failed_to_load"),
+    (
+        "sgl#5602",
+        "[rank6]:[E421 04:13:43.45 ProcessGroupGloo.cpp:143] Rank 6 successfully reached monitoredBarrier, but received errors "
+        "while waiting for send/recv from rank 0. Please check rank 0 logs for faulty rank.",
+        "peer_failed_to_load",
+    ),
     ("an older GPU", "RuntimeError: SGLang only supports sm75 and above.", "compute_capability_too_low"),
-    ("FP8 KV cache on Ampere", "RuntimeError: FlashAttention on Ampere/Ada cards only supports fp16 and bf16 data type",
-     "unsupported_attention_backend"),
+    (
+        "FP8 KV cache on Ampere",
+        "RuntimeError: FlashAttention on Ampere/Ada cards only supports fp16 and bf16 data type",
+        "unsupported_attention_backend",
+    ),
     ("NIXL", "RuntimeError: NIXL_ERR_REMOTE_DISCONNECT", "kv_transfer_failed"),
     ("UCX", "UCX  ERROR   no active messages transport to n2: self/memory - Destination is unreachable", "kv_transfer_failed"),
-    ("an upgraded driver", "nvidia-container-cli: initialization error: nvml error: driver/library version mismatch: unknown",
-     "driver_library_mismatch"),
+    (
+        "an upgraded driver",
+        "nvidia-container-cli: initialization error: nvml error: driver/library version mismatch: unknown",
+        "driver_library_mismatch",
+    ),
     ("an upgraded driver", "Failed to initialize NVML: Driver/library version mismatch", "driver_library_mismatch"),
     ("docker", 'docker: Error response from daemon: could not select device driver "" with capabilities: [[gpu]].', "no_gpu_visible"),
     ("a dying GPU", "RuntimeError: CUDA error: uncorrectable ECC error encountered", "gpu_hardware_error"),
     ("a lost GPU", "NVRM: Xid (PCI:0000:5d:00): 79, pid=1, GPU has fallen off the bus.", "gpu_hardware_error"),
     ("torch.compile", "torch._dynamo.exc.BackendCompilerFailed: backend='<VllmBackend>' raised:", "torch_compile_failed"),
-    ("its compiler", "torch._inductor.exc.InductorError: CalledProcessError: Command '['/usr/bin/gcc', '/tmp/main.c']' returned non-zero "
-     "exit status 1.", "jit_compile_failed"),
-    ("another node's address", "OSError: [Errno 99] error while attempting to bind on address ('10.0.0.9', 8000): cannot assign requested "
-     "address", "address_not_local"),
+    (
+        "its compiler",
+        "torch._inductor.exc.InductorError: CalledProcessError: Command '['/usr/bin/gcc', '/tmp/main.c']' returned non-zero exit status 1.",
+        "jit_compile_failed",
+    ),
+    (
+        "another node's address",
+        "OSError: [Errno 99] error while attempting to bind on address ('10.0.0.9', 8000): cannot assign requested address",
+        "address_not_local",
+    ),
     ("DeepEP", "DeepEP dispatch NVL receiver timeout, channel: 1, RDMA: 0, nvl: 3, src RDMA: 1", "deepep_failed"),
     ("DeepGEMM", "RuntimeError: Assertion error (/w/DeepGEMM/csrc/jit_kernels/x.hpp:22): m > 0", "kernel_rejected"),
     ("torch in /dev/shm", "RuntimeError: unable to write to file </torch_123_1>: No space left on device (28)", "shared_memory_too_small"),
-    ("another model's weights", "ValueError: There is no module or parameter named 'language_model.x' in Qwen3ForCausalLM",
-     "weight_shape_mismatch"),
-]  # fmt: skip
+    (
+        "another model's weights",
+        "ValueError: There is no module or parameter named 'language_model.x' in Qwen3ForCausalLM",
+        "weight_shape_mismatch",
+    ),
+]
 
 
 @pytest.mark.parametrize(("line", "cause"), [row[1:] for row in CAUSES], ids=[f"{i} {row[0]}" for i, row in enumerate(CAUSES)])
@@ -220,8 +301,12 @@ def test_what_nccl_says_while_it_fails_is_no_progress() -> None:
 
 def test_an_exception_whose_words_are_on_the_next_line() -> None:
     """Recorded (two H200): multiprocessing prints ``RuntimeError:`` and then what is wrong."""
-    log = [BANNER, "Traceback (most recent call last):", "(APIServer pid=243) RuntimeError: ",
-           "(APIServer pid=243)         An attempt has been made to start a new process before the"]  # fmt: skip
+    log = [
+        BANNER,
+        "Traceback (most recent call last):",
+        "(APIServer pid=243) RuntimeError: ",
+        "(APIServer pid=243)         An attempt has been made to start a new process before the",
+    ]
     assert (diagnose(log).outcome, diagnose(log).cause) == ("failed", "no_main_guard")
 
 
@@ -243,19 +328,25 @@ def test_the_error_inside_a_wrapper_is_the_cause() -> None:
 
 @pytest.mark.parametrize("error", ["CUDA error: invalid resource handle", "CUDA error (/w/a.cu:7): invalid resource handle"])
 def test_an_invalid_handle_comes_before_the_illegal_access_it_leads_to(error: str) -> None:
-    log = [f"[2026-01-01 10:00:00 TP1] Scheduler hit an exception: RuntimeError: {error}", f"RuntimeError: {error}",
-           "RuntimeError: CUDA error: an illegal memory access was encountered"]  # fmt: skip
+    log = [
+        f"[2026-01-01 10:00:00 TP1] Scheduler hit an exception: RuntimeError: {error}",
+        f"RuntimeError: {error}",
+        "RuntimeError: CUDA error: an illegal memory access was encountered",
+    ]
     assert diagnose(log).cause == "invalid_resource_handle"
 
 
 WIDE = "(VllmWorker rank=3 pid=226) ERROR 06-26 23:10:17 [multiproc_executor.py:527] "
 
 
-@pytest.mark.parametrize(("head", "rest"), [
-    ("RuntimeError: CUDA out of mem", "ory. Tried to allocate 1.50 GiB."),
-    ("[Rank 1] Watchdog caught collective operation ti", "meout: WorkNCCL(SeqNum=16487777, OpType=ALLREDUCE)"),
-    ("RuntimeError: Engine core initialization fai", "led. See root cause above."),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("head", "rest"),
+    [
+        ("RuntimeError: CUDA out of mem", "ory. Tried to allocate 1.50 GiB."),
+        ("[Rank 1] Watchdog caught collective operation ti", "meout: WorkNCCL(SeqNum=16487777, OpType=ALLREDUCE)"),
+        ("RuntimeError: Engine core initialization fai", "led. See root cause above."),
+    ],
+)
 def test_a_terminal_breaks_inside_words(head: str, rest: str) -> None:
     whole, broken = diagnose([BANNER, WIDE + head + rest]), diagnose([BANNER, WIDE + head, rest])
     assert (broken.outcome, broken.cause) == (whole.outcome, whole.cause)

@@ -30,10 +30,7 @@ def test_sglang_is_not_ready_by_uvicorn_s_line() -> None:
 
 
 def test_sglang_s_line_is_void_when_its_port_belongs_to_somebody_else() -> None:
-    taken = (
-        "[2025-04-05 10:09:01] ERROR:    [Errno 98] error while attempting to bind on address "
-        "('0.0.0.0', 8000): address already in use"
-    )
+    taken = "[2025-04-05 10:09:01] ERROR:    [Errno 98] error while attempting to bind on address ('0.0.0.0', 8000): address already in use"
     for text in (log(SGLANG, STARTUP, taken, FIRED), log(SGLANG, STARTUP, BOUND, FIRED, taken)):
         assert (diagnose(text).outcome, diagnose(text).cause) == ("failed", "port_in_use")
     assert diagnose(log(SGLANG, FIRED)).outcome != "ready", "the ready line without a bound port proves nothing"
@@ -52,12 +49,8 @@ def test_errors_of_clients_leave_a_server_ready() -> None:
 
 
 def test_what_users_write_is_no_evidence() -> None:
-    prompt = (
-        "INFO 04-12 18:37:02 [logger.py:39] Received request cmpl-1: prompt: 'torch.OutOfMemoryError: CUDA out of memory', params"
-    )
-    args = (
-        "INFO 04-12 18:00:00 [api_server.py:841] args: Namespace(chat_template='Killed', note='Engine core initialization failed')"
-    )
+    prompt = "INFO 04-12 18:37:02 [logger.py:39] Received request cmpl-1: prompt: 'torch.OutOfMemoryError: CUDA out of memory', params"
+    args = "INFO 04-12 18:00:00 [api_server.py:841] args: Namespace(chat_template='Killed', note='Engine core initialization failed')"
     assert diagnose(log(VLLM, args, VLLM_READY, prompt)).outcome == "ready"
     assert diagnose(log(VLLM, args)).outcome == "waiting"
 
@@ -198,9 +191,7 @@ def test_nothing_to_read_is_undetermined() -> None:
 
 
 def test_an_unknown_exception_is_unknown() -> None:
-    text = log(
-        VLLM, "Traceback (most recent call last):", '  File "x.py", line 1, in f', "FrobnicationError: the frobnicator is loose"
-    )
+    text = log(VLLM, "Traceback (most recent call last):", '  File "x.py", line 1, in f', "FrobnicationError: the frobnicator is loose")
     diagnosis = diagnose(text)
     assert (diagnosis.outcome, diagnosis.cause, diagnosis.decisive_line) == (
         "failed",
@@ -284,8 +275,7 @@ PIECES = [
     "[2025-04-05 10:05:01] Received sigquit from a child process. It usually means the child failed.",
     "node01:1:1 [0] NCCL INFO Bootstrap : Using xgbe0",
     FIRED,
-    "[2025-04-05 10:09:01] ERROR:    [Errno 98] error while attempting to bind on address "
-    "('0.0.0.0', 8000): address already in use",
+    "[2025-04-05 10:09:01] ERROR:    [Errno 98] error while attempting to bind on address ('0.0.0.0', 8000): address already in use",
     "Killed",
     "",
 ]

@@ -12,17 +12,21 @@ WARNS = [
     ("bootstrap.cc:114 NCCL WARN Bootstrap : no socket interface found", "nccl_no_socket_interface"),
     ("net.cc:1 NCCL WARN Failed to initialize any NET plugin", "nccl_no_net_plugin"),
     ("init.cc:1 NCCL WARN Duplicate GPU detected : rank 0 and rank 1 both on CUDA device 60", "nccl_duplicate_gpu"),
-    ("net_ib.cc:1 NCCL WARN NET/IB : Got completion from peer 10.0.0.2<5> with status=12 opcode=0 len=0 vendor err 129 (Recv)",
-     "ib_completion_error"),
-    ("net_ib.cc:1 NCCL WARN NET/IB : Got completion from peer 10.0.0.2<5> with error 4, opcode 0, len 0, vendor err 81",
-     "ib_completion_error"),
+    (
+        "net_ib.cc:1 NCCL WARN NET/IB : Got completion from peer 10.0.0.2<5> with status=12 opcode=0 len=0 vendor err 129 (Recv)",
+        "ib_completion_error",
+    ),
+    (
+        "net_ib.cc:1 NCCL WARN NET/IB : Got completion from peer 10.0.0.2<5> with error 4, opcode 0, len 0, vendor err 81",
+        "ib_completion_error",
+    ),
     ("ibvwrap.cc:1 NCCL WARN Call to ibv_modify_qp failed with error No such device errno 19", "ib_modify_qp_failed"),
     ("ibvwrap.cc:1 NCCL WARN Call to ibv_reg_mr_iova2 failed with error Cannot allocate memory", "ib_memory_registration_failed"),
     ("net_ib.cc:1 NCCL WARN NET/IB : mlx5_0:1 Got async event : local catastrophic error", "ib_queue_pair_failed"),
     ("shm.cc:1 NCCL WARN Error while creating shared memory segment /dev/shm/nccl-x (size 9637888)", "shared_memory_too_small"),
     ("shm.cc:1 NCCL WARN Error while attaching to shared memory segment /dev/shm/nccl-x (size 9637888)", "shared_memory_vanished"),
     ("socket.cc:1 NCCL WARN socketStartConnect: Connect to 10.0.0.2<45> failed : No route to host", "no_route_to_host"),
-]  # fmt: skip
+]
 
 
 @pytest.mark.parametrize(("warn", "cause"), WARNS, ids=[f"{i} {row[1]}" for i, row in enumerate(WARNS)])

@@ -257,7 +257,7 @@ def test_whoever_carried_the_line_does_not_hide_it(prefix: str) -> None:
         # the second process of a host does not get the port of NCCL's RAS service
         "host:529525:535668 [0] ras/client_support.cc:160 NCCL WARN Call to bind failed: Address already in use",
         "Failed to get device capability: nvcc not found and PyTorch is not built with CUDA support.",
-        '[2025-09-02 09:00:02 TP1] Failed to import amdsmi with ModuleNotFoundError("No module named \'amdsmi\'")',
+        "[2025-09-02 09:00:02 TP1] Failed to import amdsmi with ModuleNotFoundError(\"No module named 'amdsmi'\")",
         "[rank1]:[W1114 20:24:07.970 TCPStore.cpp:125] [c10d] recvValue failed on SocketImpl: failed to recv, got 0 bytes",
         "WARNING 03-19 00:20:58 [_custom_ops.py:21] Failed to import from vllm._C with ImportError('libcudart.so.12: cannot "
         "open shared object file: No such file or directory')",
@@ -312,8 +312,7 @@ TEXTS: list[tuple[str, str, str]] = [
     ),
     (
         VLLM,
-        "OSError: Error no file named pytorch_model.bin, model.safetensors, tf_model.h5, model.ckpt.index fou"
-        "nd in directory /m.",
+        "OSError: Error no file named pytorch_model.bin, model.safetensors, tf_model.h5, model.ckpt.index found in directory /m.",
         "missing_weight_shards",
     ),
     (SGLANG, "ValueError: Not enough memory; please try to increase --mem-fraction-static.", "not_enough_memory_static"),
@@ -338,8 +337,7 @@ TEXTS: list[tuple[str, str, str]] = [
     ),
     (
         VLLM,
-        "ValueError: The number of required GPUs exceeds the total number of available GPUs in the placement "
-        "group.",
+        "ValueError: The number of required GPUs exceeds the total number of available GPUs in the placement group.",
         "ray_not_enough_gpus",
     ),
     (
@@ -352,8 +350,7 @@ TEXTS: list[tuple[str, str, str]] = [
     (VLLM, "TimeoutError: Timed out waiting for engines to sendinitial message on input socket.", "engine_core_startup_timeout"),
     (
         VLLM,
-        "ray.exceptions.RayChannelTimeoutError: System error: Timed out waiting for object available to read."
-        " ObjectID: 00",
+        "ray.exceptions.RayChannelTimeoutError: System error: Timed out waiting for object available to read. ObjectID: 00",
         "execute_model_timeout",
     ),
     (
@@ -396,8 +393,7 @@ TEXTS: list[tuple[str, str, str]] = [
     (VLLM, "pynvml.NVMLError_LibraryNotFound: NVML Shared Library Not Found", "no_gpu_visible"),
     (
         VLLM,
-        "RuntimeError: Failed to infer device type, please set the environment variable `VLLM_LOGGING_LEVEL=D"
-        "EBUG`",
+        "RuntimeError: Failed to infer device type, please set the environment variable `VLLM_LOGGING_LEVEL=DEBUG`",
         "no_gpu_visible",
     ),
     (VLLM, "ValueError: Invalid repository ID or local directory specified: 'deepseek'.", "model_not_found"),

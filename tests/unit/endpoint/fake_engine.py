@@ -40,15 +40,7 @@ def encode(text: str) -> list[int]:
 def decode(ids: list[int]) -> str:
     """The text of ids; ids of token-id prompts are letters."""
     return "".join(
-        "</think>"
-        if i == END
-        else "\n"
-        if i == NEWLINE
-        else ""
-        if i == EOS
-        else chr(i - OFFSET)
-        if i >= OFFSET
-        else chr(97 + i % 26)
+        "</think>" if i == END else "\n" if i == NEWLINE else "" if i == EOS else chr(i - OFFSET) if i >= OFFSET else chr(97 + i % 26)
         for i in ids
     )
 
@@ -226,9 +218,7 @@ class _Handler(BaseHTTPRequestHandler):
             self.answer(200 if known else 404, {"version": version} if known else {"detail": "Not Found"})
         elif self.path == "/metrics":
             name = "vllm:num_requests_running" if fake.engine == "vllm" else "sglang:num_running_reqs"
-            self.answer(
-                404 if fake.has("no_metrics") else 200, f'{name}{{model_name="x"}} {fake.running}.0\n'.encode(), "text/plain"
-            )
+            self.answer(404 if fake.has("no_metrics") else 200, f'{name}{{model_name="x"}} {fake.running}.0\n'.encode(), "text/plain")
         elif self.path.startswith("/v1/models/") and fake.engine == "sglang":
             self.answer(404, {"error": {"message": "The model does not exist", "code": "model_not_found"}})
         elif self.path in ("/v1/chat/completions", "/v1/completions"):
@@ -381,9 +371,7 @@ class _Handler(BaseHTTPRequestHandler):
                 with fake.lock:
                     fake.running -= 1
 
-    def run(
-        self, body: dict[str, Any], prompt: list[int], limit: int, known: str | None, enum: Any
-    ) -> Iterator[tuple[int, str | None]]:
+    def run(self, body: dict[str, Any], prompt: list[int], limit: int, known: str | None, enum: Any) -> Iterator[tuple[int, str | None]]:
         """(id, finish reason or None) of each token."""
         fake = self.fake
         for count, token in enumerate(fake.tokens(prompt, body, known, enum), 1):
@@ -444,9 +432,7 @@ class _Handler(BaseHTTPRequestHandler):
                 return
             yield step
 
-    def collect(
-        self, body: dict[str, Any], chat: bool, prompt: list[int], limit: int, known: str | None, enum: Any
-    ) -> dict[str, Any]:
+    def collect(self, body: dict[str, Any], chat: bool, prompt: list[int], limit: int, known: str | None, enum: Any) -> dict[str, Any]:
         fake = self.fake
         out: dict[str, Any] = {"content": "", "reasoning": "", "ids": [], "finish": None}
         for step in self.pieces(body, chat, self.run(body, prompt, limit, known, enum)):
@@ -482,9 +468,7 @@ class _Handler(BaseHTTPRequestHandler):
 
     def field(self) -> str:
         name = "reasoning_content" if self.fake.engine == "sglang" else "reasoning"
-        return (
-            {"reasoning": "reasoning_content", "reasoning_content": "reasoning"}[name] if self.fake.has("field_renamed") else name
-        )
+        return {"reasoning": "reasoning_content", "reasoning_content": "reasoning"}[name] if self.fake.has("field_renamed") else name
 
     def logprobs(self, body: dict[str, Any], chat: bool, ids: list[int], prompt: list[int]) -> Any:
         if not body.get("logprobs"):
@@ -505,9 +489,7 @@ class _Handler(BaseHTTPRequestHandler):
         tops = [{t: f, "~": f - 2 - state} for t, f in zip(tokens, figures, strict=False)]
         return {"tokens": tokens, "token_logprobs": figures[: len(tokens)], "top_logprobs": tops}
 
-    def plain(
-        self, body: dict[str, Any], chat: bool, prompt: list[int], limit: int, known: str | None, enum: Any, number: int
-    ) -> None:
+    def plain(self, body: dict[str, Any], chat: bool, prompt: list[int], limit: int, known: str | None, enum: Any, number: int) -> None:
         fake = self.fake
         choices, all_ids, reasoned = [], [], 0
         for index in range(body.get("n", 1) if not fake.has("n_ignored") else 1):
@@ -516,8 +498,10 @@ class _Handler(BaseHTTPRequestHandler):
             all_ids += ids
             reasoned += self.reasoning_ids(ids, chat)
             choice: dict[str, Any] = {
-                "index": index, "finish_reason": out["finish"], "logprobs": self.logprobs(body, chat, ids, prompt),
-            }  # fmt: skip
+                "index": index,
+                "finish_reason": out["finish"],
+                "logprobs": self.logprobs(body, chat, ids, prompt),
+            }
             if chat:
                 content = out["content"] or (None if fake.engine == "vllm" and not fake.has("not_split") else "")
                 message: dict[str, Any] = {"role": "robot" if fake.has("wrong_role") else "assistant", "content": content}
@@ -556,9 +540,7 @@ class _Handler(BaseHTTPRequestHandler):
             text = text.encode("ascii", "replace").decode()
         return text[:500] if self.fake.has("echo_short") else text
 
-    def stream(
-        self, body: dict[str, Any], chat: bool, prompt: list[int], limit: int, known: str | None, enum: Any, number: int
-    ) -> None:
+    def stream(self, body: dict[str, Any], chat: bool, prompt: list[int], limit: int, known: str | None, enum: Any, number: int) -> None:
         fake = self.fake
         self.send_response(200)
         self.send_header("Content-Type", "text/plain" if fake.has("stream_content_type") else "text/event-stream; charset=utf-8")

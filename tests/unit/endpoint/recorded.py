@@ -11,9 +11,7 @@ from typing import Any
 from pytest_h20.endpoint.wire import Exchange, Piece, Request
 
 SERVERS = ("sglang-0.5.16", "vllm-0.24.0", "vllm-0.32.0")
-_DATA: dict[str, dict[str, dict[str, Any]]] = json.loads(
-    (Path(__file__).parent / "data" / "recorded.json").read_text(encoding="utf-8")
-)
+_DATA: dict[str, dict[str, dict[str, Any]]] = json.loads((Path(__file__).parent / "data" / "recorded.json").read_text(encoding="utf-8"))
 _SHARED = Path(os.environ.get("H20_SHARED", Path(__file__).resolve().parents[4] / "shared")) / "transcripts"
 _FOLDERS = {
     "sglang-0.5.16": "sglang-0.5.16-h200/api",

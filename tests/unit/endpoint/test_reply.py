@@ -178,8 +178,11 @@ def test_both_reasoning_fields_are_seen() -> None:
 
 
 def test_tool_calls_of_a_stream_are_put_together() -> None:
-    parts = ['{"index":0,"id":"a","function":{"name":"f","arguments":""}}', '{"index":0,"function":{"arguments":"{\\"x\\""}}',
-             '{"index":0,"function":{"arguments":":1}"}}']  # fmt: skip
+    parts = [
+        '{"index":0,"id":"a","function":{"name":"f","arguments":""}}',
+        '{"index":0,"function":{"arguments":"{\\"x\\""}}',
+        '{"index":0,"function":{"arguments":":1}"}}',
+    ]
     body = "".join(f'data: {{"choices":[{{"index":0,"delta":{{"tool_calls":[{p}]}}}}]}}\n\n' for p in parts) + "data: [DONE]\n\n"
     choice = read_reply(exchange(200, "text/event-stream", body.encode())).choice
     assert [(c.name, c.arguments, c.id) for c in choice.tool_calls] == [("f", '{"x":1}', "a")]

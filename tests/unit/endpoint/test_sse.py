@@ -28,9 +28,7 @@ texts = st.text(st.characters(blacklist_categories=["Cs"], blacklist_characters=
     st.booleans(),
     st.lists(st.integers(0, 5000), max_size=60),
 )
-def test_what_was_written_is_read_whatever_the_cut(
-    objects: list[dict[str, str]], end: str, comment: bool, places: list[int]
-) -> None:
+def test_what_was_written_is_read_whatever_the_cut(objects: list[dict[str, str]], end: str, comment: bool, places: list[int]) -> None:
     text = "".join((f": ping{end}" if comment else "") + f"data: {json.dumps(o, ensure_ascii=False)}{end}{end}" for o in objects)
     # JSON escapes CR and LF; U+2028 and U+0085 are no line ends for this format, and must not be taken for any.
     stream = read_stream(pieces((text + f"data: [DONE]{end}{end}").encode(), places))

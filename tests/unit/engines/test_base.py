@@ -68,8 +68,7 @@ def test_version_command_runs_without_engine_and_is_read_back() -> None:
 
 def test_versions_of_a_cpu_image() -> None:
     text = (
-        'H20VERSIONS {"python": "3.11.7", "vllm": "0.32.0", "torch": "2.13.0+cpu", "cuda": null, '
-        '"ray_importable": true, "ray": "2.60.0"}'
+        'H20VERSIONS {"python": "3.11.7", "vllm": "0.32.0", "torch": "2.13.0+cpu", "cuda": null, "ray_importable": true, "ray": "2.60.0"}'
     )
     versions = parse_versions(text)
     assert versions == ImageVersions(vllm="0.32.0", torch="2.13.0+cpu", python="3.11.7", ray="2.60.0", ray_importable=True)

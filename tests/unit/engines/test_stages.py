@@ -77,10 +77,7 @@ def test_lines_announce_stages(engine: EngineName, line: str, name: str, done: i
 
 
 def test_overwritten_bars_give_the_newest() -> None:
-    bar = (
-        "Loading safetensors checkpoint shards:   0% Completed | 0/163\rLoading safetensors "
-        "checkpoint shards:   1% Completed | 2/163"
-    )
+    bar = "Loading safetensors checkpoint shards:   0% Completed | 0/163\rLoading safetensors checkpoint shards:   1% Completed | 2/163"
     stage = dialect_for("vllm", "0.8.2").stage(bar)
     assert stage is not None
     assert stage.done == 2

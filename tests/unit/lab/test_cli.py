@@ -26,9 +26,7 @@ def test_down_when_nothing_is_up_is_fine() -> None:
     assert main(["down"]) == 0
 
 
-def test_up_beside_a_cluster_with_the_same_net(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_up_beside_a_cluster_with_the_same_net(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     other = ClusterPlan("other")
     other.folder.mkdir(parents=True)
     other.state_file.write_text(other.to_json())

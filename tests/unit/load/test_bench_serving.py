@@ -100,8 +100,15 @@ def test_recorded_sglang_runs(transcripts: Path, streams: int) -> None:
     assert parse_sglang(text, Cell(128, 128, streams * 2)).requests.failed == streams
 
 
-@pytest.mark.parametrize("run", ["vllm-0.24.0-h200/bench/random-c1", "vllm-0.24.0-h200/bench/random-c64",
-                                 "vllm-0.32.0-cpu/bench/random-c8", "vllm-0.32.0-cpu/bench/random-c64"])  # fmt: skip
+@pytest.mark.parametrize(
+    "run",
+    [
+        "vllm-0.24.0-h200/bench/random-c1",
+        "vllm-0.24.0-h200/bench/random-c64",
+        "vllm-0.32.0-cpu/bench/random-c8",
+        "vllm-0.32.0-cpu/bench/random-c64",
+    ],
+)
 def test_recorded_vllm_runs(transcripts: Path, run: str) -> None:
     text = (transcripts / f"{run}.json").read_text()
     streams = int(run.rpartition("-c")[2])
@@ -120,12 +127,29 @@ def test_what_is_no_result_is_said(text: str) -> None:
 
 
 @example(10**400)
-@given(st.recursive(st.none() | st.booleans() | st.floats() | st.integers() | st.text(max_size=4),
-                    lambda inner: st.lists(inner, max_size=3), max_leaves=4))  # fmt: skip
+@given(
+    st.recursive(
+        st.none() | st.booleans() | st.floats() | st.integers() | st.text(max_size=4),
+        lambda inner: st.lists(inner, max_size=3),
+        max_leaves=4,
+    )
+)
 def test_any_value_of_a_key_is_a_number_or_refused(value: object) -> None:
-    row = {"duration": 1.0, "completed": 1, "total_output_tokens": 1, "output_throughput": 1.0, "mean_ttft_ms": 1.0,
-           "mean_tpot_ms": value, "random_input_len": 1, "random_output_len": 1, "errors": value, "failed": value,
-           "latencies": value, "output_lens": value, "std_ttft_ms": value}  # fmt: skip
+    row = {
+        "duration": 1.0,
+        "completed": 1,
+        "total_output_tokens": 1,
+        "output_throughput": 1.0,
+        "mean_ttft_ms": 1.0,
+        "mean_tpot_ms": value,
+        "random_input_len": 1,
+        "random_output_len": 1,
+        "errors": value,
+        "failed": value,
+        "latencies": value,
+        "output_lens": value,
+        "std_ttft_ms": value,
+    }
     text = json.dumps(row)
     if isinstance(value, int | float) and not isinstance(value, bool) and abs(value) <= sys.float_info.max:
         assert parse_sglang(text, Cell(1, 1, 1)).tpot.mean == float(value)

@@ -83,10 +83,17 @@ def test_constant_burst_ramp_and_trace() -> None:
 
 @pytest.mark.parametrize(
     "wrong",
-    [{"kind": "sometimes"}, {"kind": "poisson"}, {"kind": "constant", "rate": -1}, {"kind": "trace"},
-     {"kind": "trace", "times": (2.0, 1.0)}, {"ramp_s": -1}, {"kind": "burst", "rate": 1, "burst": 0},
-     {"kind": "constant", "rate": 1, "rate_end": 0}],
-)  # fmt: skip
+    [
+        {"kind": "sometimes"},
+        {"kind": "poisson"},
+        {"kind": "constant", "rate": -1},
+        {"kind": "trace"},
+        {"kind": "trace", "times": (2.0, 1.0)},
+        {"ramp_s": -1},
+        {"kind": "burst", "rate": 1, "burst": 0},
+        {"kind": "constant", "rate": 1, "rate_end": 0},
+    ],
+)
 def test_wrong_arrivals_are_refused(wrong: dict[str, Any]) -> None:
     with pytest.raises(UsageError, match="arrivals"):
         Arrivals(**wrong)
@@ -107,8 +114,10 @@ def test_vocabularies_leave_special_ids_out() -> None:
     assert (R1.low, R1.high) == (3, 128000)
     assert Vocabulary.for_model("/mnt/models/DeepSeek-R1") == R1
     assert Vocabulary.for_model("tiny", 2048) == Vocabulary(256, 1984)
-    tokenizer = {"model": {"vocab": {"<s>": 0, "a": 1, "b": 2, "c": 3, "d": 5}},
-                 "added_tokens": [{"id": 0, "special": True}, {"id": 3}, {"id": 6}]}  # fmt: skip
+    tokenizer = {
+        "model": {"vocab": {"<s>": 0, "a": 1, "b": 2, "c": 3, "d": 5}},
+        "added_tokens": [{"id": 0, "special": True}, {"id": 3}, {"id": 6}],
+    }
     read = Vocabulary.from_tokenizer_json(json.dumps(tokenizer))
     assert (read.low, read.high, read.special) == (1, 6, frozenset({3, 4}))
     for model in ("llama", "DeepSeek-R1-Distill-Qwen-7B"):
@@ -203,25 +212,42 @@ def test_jsonl_of_real_prompts() -> None:
     recipe = load_jsonl(text, "p.jsonl", 9)
     assert [p.output_len for p in recipe.prompts] == [3, 9, 9]
     assert recipe.prompts[2] == Prompt(2, 9, ids=(5, 6))
-    for line, word in (("{", "line 1"), ("[]", "object"), ('{"prompt": ""}', "keys: prompt"), ("", "holds no prompt"),
-                       ('{"prompt": "a", "output_len": 0}', "output_len"), ('{"messages": [1]}', "role and content"),
-                       ('{"input_ids": [1, -2]}', "needed")):  # fmt: skip
+    for line, word in (
+        ("{", "line 1"),
+        ("[]", "object"),
+        ('{"prompt": ""}', "keys: prompt"),
+        ("", "holds no prompt"),
+        ('{"prompt": "a", "output_len": 0}', "output_len"),
+        ('{"messages": [1]}', "role and content"),
+        ('{"input_ids": [1, -2]}', "needed"),
+    ):
         with pytest.raises(UsageError, match=word):
             load_jsonl(line, "p.jsonl", 9)
 
 
-@given(st.recursive(st.none() | st.booleans() | st.integers() | st.text(max_size=5),
-                    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(
-                        st.sampled_from(["prompt", "text", "messages", "input_ids", "role", "content", "max_tokens"]), inner,
-                        max_size=3), max_leaves=8))  # fmt: skip
+@given(
+    st.recursive(
+        st.none() | st.booleans() | st.integers() | st.text(max_size=5),
+        lambda inner: (
+            st.lists(inner, max_size=3)
+            | st.dictionaries(
+                st.sampled_from(["prompt", "text", "messages", "input_ids", "role", "content", "max_tokens"]), inner, max_size=3
+            )
+        ),
+        max_leaves=8,
+    )
+)
 def test_any_json_line_is_a_prompt_or_refused_in_words(row: Any) -> None:
     with contextlib.suppress(UsageError):
         assert load_jsonl(json.dumps(row), "p.jsonl", 4).prompts[0].output_len >= 1
 
 
 def test_the_write_ups_sharegpt_recipe_cuts_and_repeats() -> None:
-    rows = [{"conversations": [{"value": "one two three"}, {"value": "y"}]}, {"conversations": [{"value": "alone"}]},
-            {"conversation": [{"content": " ".join(map(str, range(50)))}, {"content": "y"}]}]  # fmt: skip
+    rows = [
+        {"conversations": [{"value": "one two three"}, {"value": "y"}]},
+        {"conversations": [{"value": "alone"}]},
+        {"conversation": [{"content": " ".join(map(str, range(50)))}, {"content": "y"}]},
+    ]
     texts = sharegpt_texts(json.dumps(rows), "s.json")
     assert len(texts) == 2
 
@@ -257,8 +283,7 @@ def test_each_dialect_asks_for_exact_lengths_and_usage() -> None:
     head, body = body_of(Target("http://h:1", "sglang", headers={"Authorization": "Bearer k"}), prompt)
     assert head.startswith(b"POST /generate HTTP/1.1\r\nHost: h:1\r\n")
     assert b"Authorization: Bearer k" in head
-    assert body == {"input_ids": [4, 5], "stream": True,
-                    "sampling_params": {"temperature": 0.0, "max_new_tokens": 9, "ignore_eos": True}}  # fmt: skip
+    assert body == {"input_ids": [4, 5], "stream": True, "sampling_params": {"temperature": 0.0, "max_new_tokens": 9, "ignore_eos": True}}
     head, body = body_of(Target("http://h:1/v1", "vllm", "m", extra_body={"top_p": 1}), prompt, each=True)
     assert head.startswith(b"POST /v1/completions ")
     assert body["prompt"] == [4, 5]
@@ -273,8 +298,14 @@ def test_each_dialect_asks_for_exact_lengths_and_usage() -> None:
 
 def test_jobs_survive_json() -> None:
     recipe = PromptRecipe("jsonl", (Prompt(2, 3, ids=(1, 2)), Prompt(0, 4, messages=(("user", "x"),))), source="f")
-    plan = LoadPlan(requests=3, arrivals=Arrivals("trace", times=(0.0, 1.0)), prompts=recipe, slo=Slo(ttft_ms=5),
-                    selfcheck=SelfCheck(4, 0.1, None, 0.2, 1.0, 2.0), time_scale=20)  # fmt: skip
+    plan = LoadPlan(
+        requests=3,
+        arrivals=Arrivals("trace", times=(0.0, 1.0)),
+        prompts=recipe,
+        slo=Slo(ttft_ms=5),
+        selfcheck=SelfCheck(4, 0.1, None, 0.2, 1.0, 2.0),
+        time_scale=20,
+    )
     target = Target("http://h", "vllm", "m", {"A": "b"}, Vocabulary(1, 50, frozenset({3})))
     job = Job(target, Cell(1, 2, 7), plan, 1, 3, 4)
     assert Job.from_json(json.loads(json.dumps(job.to_json()))) == job

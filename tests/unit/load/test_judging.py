@@ -27,13 +27,20 @@ R1 = cast(ModelSpec, spec_of(R1_CONFIG))
 # Research note on engines, section 4.3: batch, experts, GB per GPU, TPOT_hw ms, TPOT_lb ms (8 x 200G, 20 us),
 # tokens/s by hardware, tokens/s with communication.
 TABLE = [
-    (1, 8, 3.43, 0.86, 3.3, 1165, 301), (2, 16, 4.68, 1.17, 3.6, 1708, 551), (4, 31, 7.07, 1.77, 4.2, 2263, 946),
-    (8, 57, 11.4, 2.85, 5.3, 2802, 1505), (16, 102, 18.6, 4.66, 7.1, 3433, 2247),
-    (32, 163, 28.7, 7.16, 9.6, 4467, 3325), (64, 222, 38.5, 9.63, 12.1, 6645, 5293),
-    (100, 245, 42.7, 10.7, 13.1, 9376, 7619), (128, 252, 44.1, 11.0, 13.5, 11624, 9502),
-    (200, 256, 45.7, 11.4, 14.7, 17525, 13588), (256, 256, 46.5, 11.6, 15.9, 22039, 16154),
-    (512, 256, 49.9, 12.5, 21.0, 41018, 24443), (1024, 256, 56.8, 17.3, 34.2, 59360, 29960),
-]  # fmt: skip
+    (1, 8, 3.43, 0.86, 3.3, 1165, 301),
+    (2, 16, 4.68, 1.17, 3.6, 1708, 551),
+    (4, 31, 7.07, 1.77, 4.2, 2263, 946),
+    (8, 57, 11.4, 2.85, 5.3, 2802, 1505),
+    (16, 102, 18.6, 4.66, 7.1, 3433, 2247),
+    (32, 163, 28.7, 7.16, 9.6, 4467, 3325),
+    (64, 222, 38.5, 9.63, 12.1, 6645, 5293),
+    (100, 245, 42.7, 10.7, 13.1, 9376, 7619),
+    (128, 252, 44.1, 11.0, 13.5, 11624, 9502),
+    (200, 256, 45.7, 11.4, 14.7, 17525, 13588),
+    (256, 256, 46.5, 11.6, 15.9, 22039, 16154),
+    (512, 256, 49.9, 12.5, 21.0, 41018, 24443),
+    (1024, 256, 56.8, 17.3, 34.2, 59360, 29960),
+]
 
 
 @pytest.mark.parametrize("row", TABLE, ids=lambda row: f"B{row[0]}")
@@ -152,8 +159,11 @@ def test_a_sound_cell_passes_every_rule() -> None:
 
 BROKEN: list[tuple[str, str, CellResult]] = [
     ("finished", "failed", with_part("requests", complete=191, failed=1, outcomes={"ok": 191, "timeout": 1})),
-    ("finished", "failed", replace(with_part("requests", sent=64, complete=64, failed=128,
-                                             outcomes={"ok": 64, "not_sent": 128}), stopped="server_gone")),
+    (
+        "finished",
+        "failed",
+        replace(with_part("requests", sent=64, complete=64, failed=128, outcomes={"ok": 64, "not_sent": 128}), stopped="server_gone"),
+    ),
     ("finished", "failed", with_part("requests", complete=0, failed=192, outcomes={"refused": 192})),
     ("usage", "failed", with_part("tokens", wrong_output=3, output=24500)),
     ("usage", "failed", with_part("tokens", wrong_input=1)),
@@ -179,7 +189,7 @@ BROKEN: list[tuple[str, str, CellResult]] = [
     ("client", "unknown", with_part("selfcheck", concurrency=32)),
     ("client", "unknown", replace(GOOD, selfcheck=None)),
     ("schedule", "failed", replace(GOOD, arrivals="poisson", lag=replace(GOOD.ttft, p99=900.0))),
-]  # fmt: skip
+]
 
 
 @pytest.mark.parametrize(("rule", "status", "broken"), BROKEN, ids=[f"{r}-{i}" for i, (r, _, _) in enumerate(BROKEN)])
@@ -241,9 +251,15 @@ def test_results_survive_json_and_follow_the_schema() -> None:
 
 @pytest.mark.parametrize(
     ("change", "word"),
-    [({"schema": 99}, "schema 99"), ({"seed": "x"}, "seed"), ({"more": 1}, "unknown fields more"),
-     ({"ttft": 3}, "ttft: an object"), ({"notes": "x"}, "notes: a list"), ({"cell": {"input_len": 1}}, "cell")],
-)  # fmt: skip
+    [
+        ({"schema": 99}, "schema 99"),
+        ({"seed": "x"}, "seed"),
+        ({"more": 1}, "unknown fields more"),
+        ({"ttft": 3}, "ttft: an object"),
+        ({"notes": "x"}, "notes: a list"),
+        ({"cell": {"input_len": 1}}, "cell"),
+    ],
+)
 def test_wrong_results_are_refused_by_field(change: dict[str, Any], word: str) -> None:
     with pytest.raises(UsageError, match=word):
         CellResult.from_json({**GOOD.to_json(), **change})

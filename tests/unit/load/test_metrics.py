@@ -130,5 +130,3 @@ def test_tallies_of_processes_merge() -> None:
     assert whole.itl.count == 8
     assert whole.steady_output == 10
     assert merge([]).records == Tally().records
-
-

@@ -133,9 +133,17 @@ def test_incremental_generate(serve: Serve) -> None:
 # ---- what servers do wrong ---------------------------------------------------------------------------------------
 @pytest.mark.parametrize(
     ("kind", "outcome"),
-    [("http500", "http_error"), ("http503", "http_error"), ("reset", "reset"), ("midstream", "reset"), ("eof", "cut"),
-     ("truncate", "cut"), ("stream_error", "stream_error"), ("stall", "timeout")],
-)  # fmt: skip
+    [
+        ("http500", "http_error"),
+        ("http503", "http_error"),
+        ("reset", "reset"),
+        ("midstream", "reset"),
+        ("eof", "cut"),
+        ("truncate", "cut"),
+        ("stream_error", "stream_error"),
+        ("stall", "timeout"),
+    ],
+)
 def test_a_broken_request_is_one_outcome_and_never_the_end(serve: Serve, kind: str, outcome: str) -> None:
     server = serve(fail_rate=0.25, fail_kind=kind)
     result = run(server, "sglang" if kind == "stall" else "vllm", requests=12, warmup=0, request_timeout_s=0.4)
@@ -210,11 +218,15 @@ def speak(answer: bytes, times: int) -> tuple[str, threading.Thread]:
 
 @pytest.mark.parametrize(
     ("answer", "outcome"),
-    [(b"SSH-2.0-OpenSSH_9.2\r\n", "protocol"), (b"", "cut"), (b"HTTP/1.1 200 OK\r\n\r\n<html>", "protocol"),
-     (b"HTTP/1.1 401 No\r\nContent-Length: 0\r\n\r\n", "http_error"),
-     (b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\n\r\n", "protocol"),
-     (b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n{}xxxx", "protocol")],
-)  # fmt: skip
+    [
+        (b"SSH-2.0-OpenSSH_9.2\r\n", "protocol"),
+        (b"", "cut"),
+        (b"HTTP/1.1 200 OK\r\n\r\n<html>", "protocol"),
+        (b"HTTP/1.1 401 No\r\nContent-Length: 0\r\n\r\n", "http_error"),
+        (b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\n\r\n", "protocol"),
+        (b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n{}xxxx", "protocol"),
+    ],
+)
 def test_whatever_listens_there_gives_an_outcome(answer: bytes, outcome: str) -> None:
     url, thread = speak(answer, 1)
     plan = LoadPlan(requests=1, warmup=0, request_timeout_s=5)
@@ -237,8 +249,7 @@ def test_open_loop_sends_on_time_whatever_the_server_does(serve: Serve) -> None:
 
 def test_a_limit_of_connections_shows_as_lag(serve: Serve) -> None:
     server = serve(ttft=0.05)
-    result = run(server, cell=Cell(8, 4, 1), requests=6, arrivals=Arrivals("burst", rate=100, burst=6), max_connections=2,
-                 warmup=0)  # fmt: skip
+    result = run(server, cell=Cell(8, 4, 1), requests=6, arrivals=Arrivals("burst", rate=100, burst=6), max_connections=2, warmup=0)
     assert result.requests.complete == 6
     assert result.flight.peak <= 2
     assert result.lag.max is not None
@@ -339,16 +350,19 @@ def certificate(tmp_path: Path) -> Path:
     name = x509.Name([x509.NameAttribute(x509.oid.NameOID.COMMON_NAME, "localhost")])
     today = datetime.now(timezone.utc)
     made = (
-        x509.CertificateBuilder().subject_name(name).issuer_name(name).public_key(key.public_key())
-        .serial_number(1).not_valid_before(today - timedelta(days=1)).not_valid_after(today + timedelta(days=1))
+        x509.CertificateBuilder()
+        .subject_name(name)
+        .issuer_name(name)
+        .public_key(key.public_key())
+        .serial_number(1)
+        .not_valid_before(today - timedelta(days=1))
+        .not_valid_after(today + timedelta(days=1))
         .add_extension(x509.SubjectAlternativeName([x509.DNSName("localhost")]), critical=False)
         .add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
         .sign(key, hashes.SHA256())
-    )  # fmt: skip
-    path = tmp_path / "cert.pem"
-    private = key.private_bytes(
-        serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
     )
+    path = tmp_path / "cert.pem"
+    private = key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
     path.write_bytes(private + made.public_bytes(serialization.Encoding.PEM))
     return path
 
@@ -557,8 +571,22 @@ def test_the_reference_process_is_controlled_and_ends() -> None:
 def test_command_line(serve: Serve, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     server = serve()
     out, bench = tmp_path / "o.json", tmp_path / "bench"
-    common = ["--url", server.url, "--dialect", "vllm", "--model", "m", "--vocab-size", "32000", "--input", "8",
-              "--output", "20", "--no-selfcheck", "--quiet"]  # fmt: skip
+    common = [
+        "--url",
+        server.url,
+        "--dialect",
+        "vllm",
+        "--model",
+        "m",
+        "--vocab-size",
+        "32000",
+        "--input",
+        "8",
+        "--output",
+        "20",
+        "--no-selfcheck",
+        "--quiet",
+    ]
     status = cli.main([*common, "--concurrency", "1,2", "--requests", "4", "--json", str(out), "--bench-dir", str(bench)])
     shown = capsys.readouterr().out
     assert "in8-out20-c2  4/4 requests" in shown
@@ -571,8 +599,24 @@ def test_command_line(serve: Serve, tmp_path: Path, capsys: pytest.CaptureFixtur
 
 def test_an_slo_that_is_given_is_judged(serve: Serve, capsys: pytest.CaptureFixture[str]) -> None:
     server = serve()
-    common = ["--url", server.url, "--dialect", "vllm", "--model", "m", "--vocab-size", "32000", "--input", "8",
-              "--output", "4", "--no-selfcheck", "--quiet", "--requests", "2"]  # fmt: skip
+    common = [
+        "--url",
+        server.url,
+        "--dialect",
+        "vllm",
+        "--model",
+        "m",
+        "--vocab-size",
+        "32000",
+        "--input",
+        "8",
+        "--output",
+        "4",
+        "--no-selfcheck",
+        "--quiet",
+        "--requests",
+        "2",
+    ]
     assert cli.main([*common, "--slo-ttft", "0.000001"]) == 1
     assert "goodput 0.000 requests/s (0.0 %)" in capsys.readouterr().out
 
@@ -611,9 +655,7 @@ def test_the_size_that_is_given_wins_over_the_name_and_a_guess_is_told(
         (["--url", "http://h", "--dialect", "chat", "--records", "/proc/x"], "/proc/x"),
     ],
 )
-def test_wrong_command_lines_end_in_one_line(
-    arguments: list[str], word: str, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_wrong_command_lines_end_in_one_line(arguments: list[str], word: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.main([*arguments, "--no-selfcheck"]) == 2
     shown = capsys.readouterr()
     assert word in shown.err

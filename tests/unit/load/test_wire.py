@@ -139,8 +139,12 @@ def test_an_aborted_generate_is_an_error() -> None:
 
 
 def test_a_whole_document_is_read_too() -> None:
-    body = json.dumps({"choices": [{"message": {"content": "x", "reasoning": "y"}, "finish_reason": "stop"}],
-                       "usage": {"prompt_tokens": 1, "completion_tokens": 2}}).encode()  # fmt: skip
+    body = json.dumps(
+        {
+            "choices": [{"message": {"content": "x", "reasoning": "y"}, "finish_reason": "stop"}],
+            "usage": {"prompt_tokens": 1, "completion_tokens": 2},
+        }
+    ).encode()
     answer = read("chat", b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n%s" % (len(body), body))
     assert (answer.output_tokens, answer.text, answer.reasoning_text, answer.done) == (2, "x", "y", True)
 

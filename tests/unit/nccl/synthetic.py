@@ -60,9 +60,7 @@ class Shape:
         nvml = f" nvmlDev {gpu}" if self.minor >= 16 else ""
         ident = " commId 0xabc123def4567890" if self.minor >= 16 else ""
         bus = f"{0x1D000 + 0x1000 * gpu:x}"
-        return (
-            f"{head}{call}comm 0x55aa{rank:02x}00 rank {rank} nranks {nranks} cudaDev {gpu}{nvml} busId {bus}{ident} - Init {state}"
-        )
+        return f"{head}{call}comm 0x55aa{rank:02x}00 rank {rank} nranks {nranks} cudaDev {gpu}{nvml} busId {bus}{ident} - Init {state}"
 
 
 Network = Callable[[int], str]  # rank -> "IB", "Socket", ...
@@ -118,10 +116,7 @@ class Synthetic:
         lines += [f"Using network {network}"] if shape.minor >= 6 or shape.minor <= 3 else []
         start = [shape.comm(rank, self.nranks, self.per_node, "START")] if shape.minor >= 18 else []
         start += (
-            [
-                f"comm 0x55aa{rank:02x}00 rank {rank} nRanks {self.nranks} nNodes 2 localRanks {self.per_node} "
-                f"localRank {gpu} MNNVL 0"
-            ]
+            [f"comm 0x55aa{rank:02x}00 rank {rank} nRanks {self.nranks} nNodes 2 localRanks {self.per_node} localRank {gpu} MNNVL 0"]
             if shape.minor >= 20
             else []
         )

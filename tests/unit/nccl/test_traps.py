@@ -26,8 +26,9 @@ def test_gdr_flag_of_connected_rings_is_worthless() -> None:
     log = one(
         "NET/IB : GPU Direct RDMA Disabled for HCA 0 'mlx5_0'",
         "comm 0x1 rank 0 nRanks 2 nNodes 1 localRanks 2 localRank 0 MNNVL 0",
-        "Channel 00/0 : 0[0] -> 1[1] via P2P/direct pointer/read", "Connected all rings, use ring PXN 0 GDR 1",
-    )  # fmt: skip
+        "Channel 00/0 : 0[0] -> 1[1] via P2P/direct pointer/read",
+        "Connected all rings, use ring PXN 0 GDR 1",
+    )
     assert verdict(log).verdict == "intra_node_only"
     assert labels(parse_log(log))["gdr"] is False
 
@@ -35,8 +36,9 @@ def test_gdr_flag_of_connected_rings_is_worthless() -> None:
 def test_net_channels_on_one_host_are_not_two_nodes() -> None:
     log = one(
         "comm 0x1 rank 0 nRanks 2 nNodes 1 localRanks 2 localRank 0 MNNVL 0",
-        "Channel 00/0 : 1[1] -> 0[0] [receive] via NET/IB/0/GDRDMA", "Channel 00/0 : 0[0] -> 1[1] [send] via NET/IB/0/GDRDMA",
-    )  # fmt: skip
+        "Channel 00/0 : 1[1] -> 0[0] [receive] via NET/IB/0/GDRDMA",
+        "Channel 00/0 : 0[0] -> 1[1] [send] via NET/IB/0/GDRDMA",
+    )
     assert verdict(log).verdict == "intra_node_only"
     assert labels(parse_log(log))["transport"] == "ib"
 
@@ -93,8 +95,7 @@ def test_virtual_device_gives_the_name_of_a_channel() -> None:
         .all()
         .replace(
             b"NCCL INFO Using network IB",
-            b"NCCL INFO NET/IB : Made virtual device [0] name=mlx5_0+mlx5_1 speed=400000 ndevs=2\n"
-            b"h20-a:1:1 [0] NCCL INFO Using network IB",
+            b"NCCL INFO NET/IB : Made virtual device [0] name=mlx5_0+mlx5_1 speed=400000 ndevs=2\nh20-a:1:1 [0] NCCL INFO Using network IB",
         )
     )
     job = verdict(log)
@@ -115,9 +116,7 @@ def test_pxn_device_counts_in_the_proxys_list() -> None:
 
 
 def test_ring_order_trees_and_topology_are_not_transport() -> None:
-    log = one(
-        "Channel 00/16 :    0   7   6   5", "Trees [0] 1/-1/-1->0->-1", "+ NET[12.5] - NET/0 (0/0/25.0)", "Ring 00 : 1 -> 0 -> 1"
-    )
+    log = one("Channel 00/16 :    0   7   6   5", "Trees [0] 1/-1/-1->0->-1", "+ NET[12.5] - NET/0 (0/0/25.0)", "Ring 00 : 1 -> 0 -> 1")
     evidence = parse_log(log)
     assert evidence.channels == ()
     assert evidence.damaged_channels == ()
@@ -195,8 +194,6 @@ def test_channels_of_a_small_communicator_do_not_prove_the_large_one() -> None:
     assert verdict(Synthetic("2.21.5").all() + big.encode()).verdict == "undetermined"
 
 
-
-
 @pytest.mark.parametrize(("line", "label", "primary"), FATAL)
 def test_failures_end_the_proof(line: str, label: str, primary: bool) -> None:
     job = verdict(Synthetic("2.21.5", last=(line,)).all())
@@ -216,9 +213,11 @@ def test_primary_failures_come_first_and_details_are_kept() -> None:
 
 def test_harmless_warnings_do_not_matter() -> None:
     lines = (
-        "misc/ibvwrap.cc:3 NCCL WARN Could not find real path of rxe0", "misc/cudawrap.cc:1 NCCL WARN libcuda.so not found",
-        "NCCL INFO transport/net.cc:55 -> 3", "NCCL INFO plugin/net.cc:118 -> 2",
-    )  # fmt: skip
+        "misc/ibvwrap.cc:3 NCCL WARN Could not find real path of rxe0",
+        "misc/cudawrap.cc:1 NCCL WARN libcuda.so not found",
+        "NCCL INFO transport/net.cc:55 -> 3",
+        "NCCL INFO plugin/net.cc:118 -> 2",
+    )
     assert verdict(Synthetic("2.21.5", last=lines).all()).verdict == "rdma_proven"
 
 
@@ -244,8 +243,6 @@ def test_same_warning_of_two_hosts_is_kept_twice() -> None:
 def test_retry_is_told() -> None:
     job = verdict(Synthetic("2.21.5", last=("NCCL INFO Call to connect returned Connection refused, retrying",)).all())
     assert [e.severity for e in job.errors[:1]] == ["retry"]
-
-
 
 
 @pytest.mark.parametrize("prefix", PREFIXES)
@@ -333,9 +330,20 @@ def test_two_ranks_over_one_file() -> None:
 
 @pytest.mark.parametrize(
     "via",
-    ["P2P/IPC", "P2P/IPC/read", "P2P/CUMEM", "P2P/CUMEM/read", "P2P/direct pointer", "P2P/direct pointer/read",
-     "P2P/indirect/3[3]", "SHM/direct/direct", "SHM/CE/direct", "SHM/direct", "direct shared memory"],
-)  # fmt: skip
+    [
+        "P2P/IPC",
+        "P2P/IPC/read",
+        "P2P/CUMEM",
+        "P2P/CUMEM/read",
+        "P2P/direct pointer",
+        "P2P/direct pointer/read",
+        "P2P/indirect/3[3]",
+        "SHM/direct/direct",
+        "SHM/CE/direct",
+        "SHM/direct",
+        "direct shared memory",
+    ],
+)
 def test_intra_node_wordings(via: str) -> None:
     evidence = parse_log(one(f"Channel 00 : 0[0] -> 1[1] via {via}"))
     assert [c.family for c in evidence.channels] == ["local"]

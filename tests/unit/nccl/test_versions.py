@@ -8,10 +8,34 @@ from pytest_h20.nccl import Expected, judge_job, labels, parse_log
 from tests.unit.nccl.synthetic import Synthetic
 
 VERSIONS = [
-    "2.4.8", "2.5.7", "2.6.4", "2.7.8", "2.8.4", "2.9.9", "2.10.3", "2.11.4", "2.12.12", "2.13.4", "2.14.3", "2.15.5", "2.16.5",
-    "2.17.1", "2.18.3", "2.19.3", "2.20.5", "2.21.5", "2.22.3", "2.23.4", "2.24.3", "2.25.1", "2.26.2", "2.27.5", "2.28.9",
-    "2.29.7", "2.30.4",
-]  # fmt: skip
+    "2.4.8",
+    "2.5.7",
+    "2.6.4",
+    "2.7.8",
+    "2.8.4",
+    "2.9.9",
+    "2.10.3",
+    "2.11.4",
+    "2.12.12",
+    "2.13.4",
+    "2.14.3",
+    "2.15.5",
+    "2.16.5",
+    "2.17.1",
+    "2.18.3",
+    "2.19.3",
+    "2.20.5",
+    "2.21.5",
+    "2.22.3",
+    "2.23.4",
+    "2.24.3",
+    "2.25.1",
+    "2.26.2",
+    "2.27.5",
+    "2.28.9",
+    "2.29.7",
+    "2.30.4",
+]
 
 
 @pytest.mark.parametrize("version", VERSIONS)
@@ -34,10 +58,18 @@ def test_one_file_gives_the_same_and_the_corpus_words(version: str) -> None:
     evidence = parse_log(Synthetic(version).all(), "all")
     assert judge_job([evidence]).verdict == "rdma_proven"
     assert labels(evidence) == {
-        "transport": "ib", "roce": True, "gdr": True, "hcas": ["mlx5_0:1", "mlx5_1:1"], "oob_interface": "bond0",
-        "oob_address": "192.168.8.249", "errors": [], "nranks": 4, "nnodes": 2,
-        "network_selected": None if version.startswith(("2.4.", "2.5.")) else "IB", "confirmed_by_channels": True,
-    }  # fmt: skip
+        "transport": "ib",
+        "roce": True,
+        "gdr": True,
+        "hcas": ["mlx5_0:1", "mlx5_1:1"],
+        "oob_interface": "bond0",
+        "oob_address": "192.168.8.249",
+        "errors": [],
+        "nranks": 4,
+        "nnodes": 2,
+        "network_selected": None if version.startswith(("2.4.", "2.5.")) else "IB",
+        "confirmed_by_channels": True,
+    }
 
 
 @pytest.mark.parametrize("version", VERSIONS)
@@ -113,12 +145,13 @@ def test_sixteen_ranks_with_the_communicators_of_a_serving_engine(version: str) 
         where = f"cudaDev {gpu} nvmlDev {gpu} busId {gpu + 1}000"
         more = []
         for comm, mine, size, nodes, ident in (
-            ("0x7a", rank, 16, 2, "0x2222"), ("0x7b", gpu, 8, 1, f"0x33{node}"), ("0x7c", 0, 1, 1, f"0x44{rank:02x}"),
-        ):  # fmt: skip
+            ("0x7a", rank, 16, 2, "0x2222"),
+            ("0x7b", gpu, 8, 1, f"0x33{node}"),
+            ("0x7c", 0, 1, 1, f"0x44{rank:02x}"),
+        ):
             more += [
                 f"ncclCommInitRank comm {comm} rank {mine} nranks {size} {where} commId {ident} - Init START",
-                f"comm {comm} rank {mine} nRanks {size} nNodes {nodes} localRanks {min(size, 8)} localRank {min(mine, gpu)} "
-                "MNNVL 0",
+                f"comm {comm} rank {mine} nRanks {size} nNodes {nodes} localRanks {min(size, 8)} localRank {min(mine, gpu)} MNNVL 0",
                 f"ncclCommInitRank comm {comm} rank {mine} nranks {size} {where} commId {ident} - Init COMPLETE",
             ]
         more.append(f"Channel 00/0 : {gpu}[{gpu}] -> {(gpu + 1) % 8}[{(gpu + 1) % 8}] via P2P/CUMEM")

@@ -15,62 +15,123 @@ from tests.unit.nccl.synthetic import Synthetic
 # message, severity, label, can it be the first cause
 MESSAGES = [
     # sockets: the system's own words, whichever they are
-    ("socketStartConnect: Connect to 10.0.0.2<45> failed : Software caused connection abort", "fatal",
-     "software caused connection abort", True),  # NVIDIA/nccl#1515, nccl-tests#166
-    ("socketPollConnect: connect to 10.0.0.2<45> returned Connection refused, exceeded error retry count after 35 attempts", "fatal",
-     "connection refused", True),  # SGLang on 2x8, NCCL 2.27: was taken for a retry
+    (
+        "socketStartConnect: Connect to 10.0.0.2<45> failed : Software caused connection abort",
+        "fatal",
+        "software caused connection abort",
+        True,
+    ),  # NVIDIA/nccl#1515, nccl-tests#166
+    (
+        "socketPollConnect: connect to 10.0.0.2<45> returned Connection refused, exceeded error retry count after 35 attempts",
+        "fatal",
+        "connection refused",
+        True,
+    ),  # SGLang on 2x8, NCCL 2.27: was taken for a retry
     ("socketPollConnect: connect returned Connection refused, exceeded error retry count (35)", "fatal", "connection refused", True),
     ("socketStartConnect: exceeded timeouts (3)", "fatal", "connection timed out", True),  # NCCL 2.21 source
     ("Net : Call to recv from 10.0.0.2<45> failed : Connection reset by peer", "fatal", "connection reset by peer", False),
     ("socketProgressOpt: Call to send to 10.0.0.2<45> failed : Broken pipe", "fatal", "broken pipe", False),
-    ("Net : Socket creation failed : Address family not supported by protocol", "fatal",
-     "address family not supported by protocol", True),  # NVIDIA/nccl#224
-    ("ncclSocketInit: connecting to address  with family 1 is neither AF_INET(2) nor AF_INET6(10)", "fatal",
-     "invalid socket address", True),  # NVIDIA/nccl#1837
+    (
+        "Net : Socket creation failed : Address family not supported by protocol",
+        "fatal",
+        "address family not supported by protocol",
+        True,
+    ),  # NVIDIA/nccl#224
+    (
+        "ncclSocketInit: connecting to address  with family 1 is neither AF_INET(2) nor AF_INET6(10)",
+        "fatal",
+        "invalid socket address",
+        True,
+    ),  # NVIDIA/nccl#1837
     ("socketFinalizeAccept: wrong type 4 != 3", "fatal", "wrong socket type", True),  # nccl-tests#188
     ("socketFinalizeAccept: wrong magic 0 != 1f", "note", "", False),  # NCCL 2.21 source: ignored
     ("Socket recv failed while polling for opId=0x7f", "fatal", "", False),
     ("ncclProxyClientGetFd call to tpRank 4 handle 0x15 failed : 6", "fatal", "", False),
     # verbs calls: any call, any text, with and without numbers
     ("Call to ibv_modify_qp failed with error Invalid argument errno 22", "fatal", "ibv_modify_qp failed: Invalid argument", True),
-    ("Call to ibv_modify_qp failed with 61 No data available, on dev rocep1s0:1, curr state INIT, next state RTR, local GID index 3",
-     "fatal", "ibv_modify_qp failed: No data available", True),
+    (
+        "Call to ibv_modify_qp failed with 61 No data available, on dev rocep1s0:1, curr state INIT, next state RTR, local GID index 3",
+        "fatal",
+        "ibv_modify_qp failed: No data available",
+        True,
+    ),
     ("Call to ibv_create_qp failed with error Unknown error -12", "fatal", "ibv_create_qp failed: Unknown error -12", True),
     ("ibv_post_send() failed with error Bad address, Bad WR 0x7f00, First WR 0x7f00", "fatal", "ibv_post_send failed: Bad address", True),
     ("Call to ibv_poll_cq() returned -1", "fatal", "ibv_poll_cq failed", True),
-    ("Call to ibv_query_port_speed failed with error Protocol not supported errno 93", "note",
-     "ibv_query_port_speed failed: Protocol not supported", False),  # NCCL 2.30 source: the speed is guessed
+    (
+        "Call to ibv_query_port_speed failed with error Protocol not supported errno 93",
+        "note",
+        "ibv_query_port_speed failed: Protocol not supported",
+        False,
+    ),  # NCCL 2.30 source: the speed is guessed
     # completions and events
-    ("NET/IB : Got completion from peer 1.1.1.1<5> with status=9 opcode=0 len=0 vendor err 138 (Send)", "fatal",
-     "completion status 9 vendor err 138", True),  # NVIDIA/nccl#1710
+    (
+        "NET/IB : Got completion from peer 1.1.1.1<5> with status=9 opcode=0 len=0 vendor err 138 (Send)",
+        "fatal",
+        "completion status 9 vendor err 138",
+        True,
+    ),  # NVIDIA/nccl#1710
     ("NET/IB: Unsupported completion status IBV_WC_RETRY_EXC_ERR (12)", "fatal", "completion status 12 (timeout)", True),
     ("NET/IB: Got CQE with error (devIndex=0, req=0x7f, comm=0x7e (recv), wr_id=0, qp_num=26)", "fatal", "", False),
-    ("NET/IB : mlx5_0:1 Got async event : local access violation work queue error", "fatal", "async event: local access violation",
-     True),  # NVIDIA/nccl#1710
-    ("NET/IB : mlx5_3:1 async fatal event on QP (0x73) qpn=7 handle=1 send_cq=2 recv_cq=2 state=6 sq_psn=1 rq_psn=1: invalid request "
-     "local work queue error", "fatal", "async fatal event: invalid request local", True),  # NCCL 2.30 source
-    ("NET/IB : mlx5_0:1 async fatal event on SRQ, unused for now (0x7f): SRQ catastrophic error", "fatal",
-     "async fatal event: SRQ catastrophic error", True),
+    (
+        "NET/IB : mlx5_0:1 Got async event : local access violation work queue error",
+        "fatal",
+        "async event: local access violation",
+        True,
+    ),  # NVIDIA/nccl#1710
+    (
+        "NET/IB : mlx5_3:1 async fatal event on QP (0x73) qpn=7 handle=1 send_cq=2 recv_cq=2 state=6 sq_psn=1 rq_psn=1: invalid request "
+        "local work queue error",
+        "fatal",
+        "async fatal event: invalid request local",
+        True,
+    ),  # NCCL 2.30 source
+    (
+        "NET/IB : mlx5_0:1 async fatal event on SRQ, unused for now (0x7f): SRQ catastrophic error",
+        "fatal",
+        "async fatal event: SRQ catastrophic error",
+        True,
+    ),
     ("NET/IB : mlx5_1:1 Got non-fatal async event: port error(10)", "retry", "async event: port error", True),
     ("NET/IB : mlx5_1:1 Got async error event: client reregistration", "note", "async event: client reregistration", False),
     ("NET/IB : mlx5_1:1 Got async event : GID table change", "note", "async event: GID table change", False),
     ("NET/IB : mlx5_1:1 unknown event type (18)", "note", "async event: GID table change", False),  # NVIDIA/nccl#1819
     ("NET/IB : mlx5_1:1 Got async event : local cat", "fatal", "async event: local cat", True),  # a cut name is not a mild one
     ("NET/IB : mlx5_2:1 Got async event :", "fatal", "async event", True),
-    ("NET/IB : Remote mlx5_0 device is incompatible with the local [1]mlx5_1:1/RoCE. Try selecting", "fatal",
-     "incompatible link layers", True),
+    (
+        "NET/IB : Remote mlx5_0 device is incompatible with the local [1]mlx5_1:1/RoCE. Try selecting",
+        "fatal",
+        "incompatible link layers",
+        True,
+    ),
     # libfabric
-    ("NET/OFI Unable to register memory (type = 1) for device 0. RC: 12, Error: Cannot allocate memory", "fatal",
-     "NET/OFI unable to register memory: Cannot allocate memory", True),  # NVIDIA/nccl#563
-    ("NET/OFI Request 0x7f45 completed with error. RC: 103. Error: 4126 (Unresponsive receiver (reachable))", "fatal",
-     "NET/OFI request completed with error: Unresponsive receiver", True),
+    (
+        "NET/OFI Unable to register memory (type = 1) for device 0. RC: 12, Error: Cannot allocate memory",
+        "fatal",
+        "NET/OFI unable to register memory: Cannot allocate memory",
+        True,
+    ),  # NVIDIA/nccl#563
+    (
+        "NET/OFI Request 0x7f45 completed with error. RC: 103. Error: 4126 (Unresponsive receiver (reachable))",
+        "fatal",
+        "NET/OFI request completed with error: Unresponsive receiver",
+        True,
+    ),
     # the rest
-    ("Error: failed to extend /dev/shm/nccl-x to 9637892 bytes, error: No space left on device (28)", "fatal",
-     "shared memory segment failed", True),
+    (
+        "Error: failed to extend /dev/shm/nccl-x to 9637892 bytes, error: No space left on device (28)",
+        "fatal",
+        "shared memory segment failed",
+        True,
+    ),
     ("Mismatched NCCL version detected : rank 0 version 22105 rank 1 version 22703", "fatal", "version mismatch", True),
-    ("Detected mixed local Net device counts across ranks (min 7, max 8). Set NCCL_IGNORE_NET_MISMATCH=1 to continue.", "fatal",
-     "mixed net device counts", True),
-]  # fmt: skip
+    (
+        "Detected mixed local Net device counts across ranks (min 7, max 8). Set NCCL_IGNORE_NET_MISMATCH=1 to continue.",
+        "fatal",
+        "mixed net device counts",
+        True,
+    ),
+]
 
 
 @pytest.mark.parametrize(("message", "severity", "label", "primary"), MESSAGES)
@@ -128,8 +189,9 @@ PLACES = [
     "misc/ibvwrap.cc:213 (wrap_ibv_reg_mr) ",  # NCCL 2.30
     "int cm_req_handle_error_entry(nccl_net_ofi_context_t*, fid_cq*, uint16_t):46 ",  # aws-ofi-nccl 1.14
     "/build/rccl/src/misc/socket.cpp:57 ",  # RCCL
-    "ofi_process_cq:196 ", "transport/[net_ib.cc:101](http://net_ib.cc:101/) ",  # a GitHub comment, NVIDIA/nccl#1710
-]  # fmt: skip
+    "ofi_process_cq:196 ",
+    "transport/[net_ib.cc:101](http://net_ib.cc:101/) ",  # a GitHub comment, NVIDIA/nccl#1710
+]
 
 
 @pytest.mark.parametrize("place", PLACES)
@@ -249,7 +311,7 @@ def test_the_same_words_elsewhere_end_the_proof() -> None:
     assert verdict(Synthetic("2.28.9", last=(line,)).all()).verdict == "undetermined"
 
 
-@pytest.mark.parametrize("behind", ["  <- GPUDirect", "\",\"stream\":\"stdout\"}", " # rail 0", "; next", " | head"])
+@pytest.mark.parametrize("behind", ["  <- GPUDirect", '","stream":"stdout"}', " # rail 0", "; next", " | head"])
 def test_text_behind_the_gdr_suffix(behind: str) -> None:
     log = one(f"Channel 00/0 : 9[1] -> 0[0] [receive] via NET/IB/0/GDRDMA{behind}")
     assert labels(parse_log(log))["gdr"] is True
@@ -305,8 +367,11 @@ def test_a_communicator_line_broken_in_a_word() -> None:
 
 
 def test_peer_memory_that_cannot_be_opened() -> None:  # ray_lightning#24
-    (error,) = parse_log(one("transport/p2p.cc:238 NCCL WARN failed to open CUDA IPC handle : 217 peer access is not supported")
-                         .replace(b"NCCL INFO transport", b"transport")).errors  # fmt: skip
+    (error,) = parse_log(
+        one("transport/p2p.cc:238 NCCL WARN failed to open CUDA IPC handle : 217 peer access is not supported").replace(
+            b"NCCL INFO transport", b"transport"
+        )
+    ).errors
     assert error.label == "cuda failure: peer access is not supported"
 
 

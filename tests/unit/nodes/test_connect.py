@@ -72,8 +72,12 @@ def test_explicit_settings_win_over_the_configuration(tmp_path: Path) -> None:
     config.write_text("Host node-a\n  HostName 10.0.0.9\n  Port 2200\n  User ops\n  HostKeyAlias alias\n  IdentitiesOnly yes\n")
     target = resolve("n", settings(use_ssh_config=True, ssh_config=config))
     assert (target.host, target.port, target.user, target.host_key_name, target.use_agent) == (
-        "10.0.0.9", 2200, "ops", "alias", False,
-    )  # fmt: skip
+        "10.0.0.9",
+        2200,
+        "ops",
+        "alias",
+        False,
+    )
     target = resolve("n", settings(use_ssh_config=True, ssh_config=config, port=22, user="root"))
     assert (target.port, target.user) == (22, "root")
     assert target.address == "root@10.0.0.9:22"
@@ -162,9 +166,12 @@ def test_hints(words: str, advice: str) -> None:
 
 def test_container_info_of_an_inspection() -> None:
     data = {
-        "Id": "abc", "Name": "/engine", "Created": "2026-01-01T00:00:00.1Z", "Config": {"Image": "vllm:1", "Labels": None},
+        "Id": "abc",
+        "Name": "/engine",
+        "Created": "2026-01-01T00:00:00.1Z",
+        "Config": {"Image": "vllm:1", "Labels": None},
         "State": {"Status": "exited", "ExitCode": 137, "OOMKilled": True},
-    }  # fmt: skip
+    }
     info = container_info(data)
     assert (info.name, info.exit_code, info.oom_killed, info.running, info.labels) == ("engine", 137, True, False, {})
     data["State"] = {"Status": "running", "ExitCode": 0}

@@ -42,8 +42,12 @@ def test_a_command_and_the_place_of_its_record() -> None:
     assert result.evidence == "evidence/node-a-1/0001-run-echo-hello-echo-err-2-exit-4.txt"
     record = parse_command(shelf.files[result.evidence.removeprefix("evidence/")], result.evidence)
     assert (record.node, record.rc, record.stdout, record.stderr, record.command) == (
-        "node a/1", 4, "hello\n", "err\n", result.command,
-    )  # fmt: skip
+        "node a/1",
+        4,
+        "hello\n",
+        "err\n",
+        result.command,
+    )
     assert isinstance(node, Node)
     assert unrecorded(node) is node.inner
     assert node.host_key_policy == "local"
@@ -84,9 +88,7 @@ class FakeContainers:
         self.status = "running"
 
     def start(self, spec: ContainerSpec) -> ContainerInfo:
-        return ContainerInfo(
-            "f" * 64, spec.name, spec.image, self.status, None, False, dict(spec.labels), "2026-01-01T00:00:00Z"
-        )
+        return ContainerInfo("f" * 64, spec.name, spec.image, self.status, None, False, dict(spec.labels), "2026-01-01T00:00:00Z")
 
     def inspect(self, container_id: str) -> ContainerInfo | None:
         return ContainerInfo(container_id, "x", "image", self.status, None, False, {}, "2026-01-01T00:00:00Z")
@@ -103,9 +105,7 @@ def test_containers_are_recorded_without_secrets() -> None:
     fake = FakeContainers()
     containers = RecordingContainers(fake, node._recorder)  # type: ignore[arg-type]
     assert isinstance(containers, Containers)
-    spec = ContainerSpec(
-        "engine", "vllm:1", ["vllm", "serve", "--api-key", SECRET], env={"HF_TOKEN": SECRET, "NCCL_DEBUG": "INFO"}
-    )
+    spec = ContainerSpec("engine", "vllm:1", ["vllm", "serve", "--api-key", SECRET], env={"HF_TOKEN": SECRET, "NCCL_DEBUG": "INFO"})
     started = containers.start(spec)
     for _ in range(3):
         containers.inspect(started.id)
@@ -116,8 +116,12 @@ def test_containers_are_recorded_without_secrets() -> None:
         containers.run(spec)
     names = list(shelf.files)
     assert [n.split("-")[3] if n.startswith("node-a-1/") else n for n in names] == [
-        "start", "inspect", "inspect", "logs", "container",
-    ]  # fmt: skip
+        "start",
+        "inspect",
+        "inspect",
+        "logs",
+        "container",
+    ]
     assert all(SECRET.encode() not in data for data in shelf.files.values())
     start = json.loads(shelf.files[names[0]])
     assert start["spec"]["argv"] == ["vllm", "serve", "--api-key", MASK]
@@ -136,8 +140,13 @@ def test_a_record_reads_back(out: str, err: str, command: str, rc: int) -> None:
     result = CommandResult("n", command, rc, out, err, 1.5)
     back = parse_command(render_command(result, "2026-01-01T00:00:00Z", redactor), "file")
     assert (back.command, back.rc, back.stdout, back.stderr, back.seconds, back.evidence) == (
-        redactor.text(command), rc, redactor.text(out), redactor.text(err), 1.5, "file",
-    )  # fmt: skip
+        redactor.text(command),
+        rc,
+        redactor.text(out),
+        redactor.text(err),
+        1.5,
+        "file",
+    )
 
 
 @given(st.binary(max_size=200))

@@ -64,8 +64,15 @@ def test_a_file_that_is_cut_or_foreign_is_missing() -> None:
     assert isinstance(parse_model_folder("path=/m\nexists=0").config, Missing)
 
 
-@given(st.recursive(st.none() | st.booleans() | st.integers() | st.text(max_size=5), lambda x: st.lists(x, max_size=3) | st.dictionaries(
-    st.sampled_from(["num_hidden_layers", "hidden_size", "torch_dtype", "text_config", "x"]), x, max_size=4)))  # fmt: skip
+@given(
+    st.recursive(
+        st.none() | st.booleans() | st.integers() | st.text(max_size=5),
+        lambda x: (
+            st.lists(x, max_size=3)
+            | st.dictionaries(st.sampled_from(["num_hidden_layers", "hidden_size", "torch_dtype", "text_config", "x"]), x, max_size=4)
+        ),
+    )
+)
 def test_any_json_is_a_shape_or_missing(config: Any) -> None:
     assert isinstance(shape_of(folder(config).config), (ModelShape, Missing))
 

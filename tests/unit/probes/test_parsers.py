@@ -1,6 +1,5 @@
 """Parsers on recorded output: a real H100 under R580, the write-up's show_gids, public listings; hypothesis for the rest."""
 
-
 from __future__ import annotations
 
 import json
@@ -153,9 +152,7 @@ def test_kernel_log_lines_of_real_machines() -> None:
 
 
 def test_ports_of_an_old_and_a_new_ss() -> None:
-    text = (
-        'listen\t*:8000\tusers:(("python3",pid=7,fd=3))\nlisten\t[::]:22\t\nlisten\t0.0.0.0:30000\tusers:(("a b",99,3))\ntotal=9\n'
-    )
+    text = 'listen\t*:8000\tusers:(("python3",pid=7,fd=3))\nlisten\t[::]:22\t\nlisten\t0.0.0.0:30000\tusers:(("a b",99,3))\ntotal=9\n'
     assert [(x.port, x.owner) for x in net.parse_listeners(text)] == [(8000, "python3 (pid 7)"), (22, ""), (30000, "a b (pid 99)")]
     with pytest.raises(ProbeError, match="total"):
         net.parse_listeners("")
@@ -279,12 +276,16 @@ def nccl_tests(points: dict[int, tuple[float, float]]) -> str:
     """As nccl-tests 2.17+ writes with -J (file version 3)."""
     results = [
         {
-            "size": s, "count": s // 4, "type": "float", "redop": "sum", "root": "-1",
+            "size": s,
+            "count": s // 4,
+            "type": "float",
+            "redop": "sum",
+            "root": "-1",
             "out_of_place": {"time": t, "alg_bw": b / 1.875, "bus_bw": b, "nwrong": 0.0},
             "in_place": {"time": t, "alg_bw": b / 1.875, "bus_bw": b, "nwrong": 0.0},
         }
         for s, (t, b) in points.items()
-    ]  # fmt: skip
+    ]
     config = {"nthreads": 1, "ngpus": 1, "devices": [{"rank": i, "hostname": "node01"} for i in range(16)]}
     return json.dumps(
         {"version": 3, "nccl_version": 22105, "config": config, "results": results, "out_of_bounds": {"count": 0, "okay": "true"}}
@@ -305,9 +306,7 @@ def test_all_reduce_json_limit_and_cost_per_token() -> None:
     assert "nccl-tests issue 119" in why
 
 
-@pytest.mark.parametrize(
-    "text", ["", "[]", '{"results": []}', '{"results": [{"size": 8}]}', '{"results": [{"size": 8, "in_place": {}}]}']
-)
+@pytest.mark.parametrize("text", ["", "[]", '{"results": []}', '{"results": [{"size": 8}]}', '{"results": [{"size": 8, "in_place": {}}]}'])
 def test_an_all_reduce_without_figures_is_refused(text: str) -> None:
     with pytest.raises(ProbeError):
         perf.parse_all_reduce(text)

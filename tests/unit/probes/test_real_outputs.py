@@ -26,9 +26,24 @@ H200 = "probes-2xh200-r580.txt"
 """2026-11-27, two H200 of one machine, driver 580.159.04, a torch process on both; uuids and serials zeroed."""
 
 HERE = (
-    "clock", "disks", "kernel_log", "limits", "listeners", "log_owners", "model_folder", "names", "network", "pci", "pcie_hints",
-    "proxies", "system", "tools", "tuning", "image_versions", "engine_address",
-)  # fmt: skip
+    "clock",
+    "disks",
+    "kernel_log",
+    "limits",
+    "listeners",
+    "log_owners",
+    "model_folder",
+    "names",
+    "network",
+    "pci",
+    "pcie_hints",
+    "proxies",
+    "system",
+    "tools",
+    "tuning",
+    "image_versions",
+    "engine_address",
+)
 ELSEWHERE = {
     "ibdev2netdev": "tests/unit/probes/data/ibdev2netdev-node01.txt",  # the write-up's
     "show_gids": "tests/unit/probes/data/show_gids-node01.txt",

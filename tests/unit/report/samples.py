@@ -142,7 +142,7 @@ def identities(number: int) -> dict[str, str]:
     return {
         "gpu serials": ", ".join(f"165482401{number}{gpu:03d}" for gpu in range(8)),
         "gpu uuids": ", ".join(f"GPU-8f6f2b4{number}-0c1d-4f6e-9a3b-5d2e7c90{gpu:04x}" for gpu in range(8)),
-        "hca guids": ", ".join(f"mlx5_{hca} a088:c203:00{number}f:{0x4a10 + hca:04x}" for hca in range(9)),
+        "hca guids": ", ".join(f"mlx5_{hca} a088:c203:00{number}f:{0x4A10 + hca:04x}" for hca in range(9)),
         "machine id": f"4c4c4544-0042-3510-8050-b{number}c04f503533",
     }
 
@@ -155,9 +155,7 @@ def record_cells(run: RunFolder, cells: Iterable[Cell], limits: LimitFile) -> No
             run.record(verdict, f"test_throughput.py::test_throughput[{cell.engine}-{cell.name}]", cell.seconds)
 
 
-def start(
-    base: Path, engines: Sequence[str] = ("sglang",), name: str = "h20-2node", mode: Mode = Mode.FULL, **fields: Any
-) -> RunFolder:
+def start(base: Path, engines: Sequence[str] = ("sglang",), name: str = "h20-2node", mode: Mode = Mode.FULL, **fields: Any) -> RunFolder:
     """A run folder with a realistic header."""
     return RunFolder.create(
         base,

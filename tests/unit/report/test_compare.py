@@ -196,9 +196,7 @@ def test_two_engines_of_one_run(sample: Sample, capsys: pytest.CaptureFixture[st
         (["{two}", "{clean}"], "say which one"),
     ],
 )
-def test_wrong_input_is_one_line_and_status_2(
-    sample: Sample, capsys: pytest.CaptureFixture[str], argv: list[str], said: str
-) -> None:
+def test_wrong_input_is_one_line_and_status_2(sample: Sample, capsys: pytest.CaptureFixture[str], argv: list[str], said: str) -> None:
     paths = {"clean": sample("clean").path, "two": sample("two_engines").path}
     assert main([a.format(**paths) for a in argv]) == 2
     error = capsys.readouterr().err

@@ -20,10 +20,7 @@ CLI = {"compare": compare.main, "history": history.main}
 
 def blocks(page: Path) -> list[str]:
     """Indented code blocks of a page."""
-    return [
-        re.sub(r"^    ", "", found, flags=re.M)
-        for found in re.findall(r"(?:^    .*\n)+(?:(?:\n)*^    .*\n)*", page.read_text(), re.M)
-    ]
+    return [re.sub(r"^    ", "", found, flags=re.M) for found in re.findall(r"(?:^    .*\n)+(?:(?:\n)*^    .*\n)*", page.read_text(), re.M)]
 
 
 def commands() -> list[str]:

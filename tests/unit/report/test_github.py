@@ -17,9 +17,7 @@ def test_a_set_up_error_comes_first_with_its_cause_and_fix(sample: Sample) -> No
 
 
 def test_workflow_commands_are_escaped(sample: Sample) -> None:
-    view = sample("clean").model_copy(
-        update={"setup_errors": (SetupError(test_id="t", title="a:b,c%\nd", cause="100%\r\n::error::x"),)}
-    )
+    view = sample("clean").model_copy(update={"setup_errors": (SetupError(test_id="t", title="a:b,c%\nd", cause="100%\r\n::error::x"),)})
     assert error_commands(view) == ["::error title=a%3Ab%2Cc%25%0Ad::100%25%0A::error::x%0At"]
 
 

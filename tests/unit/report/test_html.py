@@ -28,12 +28,6 @@ HOSTILE = "<script>alert(1)</script>\"'&<img src=x onerror=alert(2)>"
 ALL_RUNS = sorted(samples.ALL)
 
 
-
-
-
-
-
-
 @pytest.mark.parametrize("name", ALL_RUNS)
 def test_pages_are_well_formed_and_ids_are_unique(sample: Sample, name: str) -> None:
     found = read(sample(name))
@@ -84,8 +78,7 @@ def test_the_first_screen_says_on_what_and_since_when(sample: Sample) -> None:
 def test_reasons_are_in_the_order_of_the_gates_and_grouped(sample: Sample) -> None:
     text = read(sample("faulty")).text
     places = [
-        text.index(w)
-        for w in ("NVIDIA driver version", "ib_write_bw per rail", "node01 mlx5_3, node02 mlx5_3", "begins with <think>")
+        text.index(w) for w in ("NVIDIA driver version", "ib_write_bw per rail", "node01 mlx5_3, node02 mlx5_3", "begins with <think>")
     ]
     assert places == sorted(places)
 
@@ -119,8 +112,18 @@ def test_every_chart_has_a_table(sample: Sample) -> None:
 
 
 def test_times_have_their_percentiles_and_every_figure_its_unit() -> None:
-    cell = Cell(engine="vllm", input_len=8, output_len=8, concurrency=1, output_throughput=100.0, mean_ttft_ms=50.0, mean_tpot_ms=5.0,
-                more={"p50_ttft_ms": 44.0, "p99_ttft_ms": 91.0}, blog={"mean_ttft_ms": 60.0}, floor={"mean_ttft_ms": 3.0})  # fmt: skip
+    cell = Cell(
+        engine="vllm",
+        input_len=8,
+        output_len=8,
+        concurrency=1,
+        output_throughput=100.0,
+        mean_ttft_ms=50.0,
+        mean_tpot_ms=5.0,
+        more={"p50_ttft_ms": 44.0, "p99_ttft_ms": 91.0},
+        blog={"mean_ttft_ms": 60.0},
+        floor={"mean_ttft_ms": 3.0},
+    )
     text = Page(str(figures([cell]))).text
     assert "50 ms 44 ms 91 ms" in text
     assert "60 ms" in text
@@ -131,8 +134,15 @@ def test_times_have_their_percentiles_and_every_figure_its_unit() -> None:
 
 
 def test_pauses_between_pieces_have_a_chart_and_rows_of_their_own() -> None:
-    cell = Cell(engine="vllm", input_len=8, output_len=8, concurrency=1, output_throughput=100.0, mean_tpot_ms=5.0,
-                more={"mean_itl_ms": 5.0, "p50_itl_ms": 4.5, "p99_itl_ms": 31.0})  # fmt: skip
+    cell = Cell(
+        engine="vllm",
+        input_len=8,
+        output_len=8,
+        concurrency=1,
+        output_throughput=100.0,
+        mean_tpot_ms=5.0,
+        more={"mean_itl_ms": 5.0, "p50_itl_ms": 4.5, "p99_itl_ms": 31.0},
+    )
     text = Page(str(figures([cell]))).text
     assert "Mean ITL (ms), 8 tokens in, 8 out" in text
     assert "Mean ITL 5 ms 4.5 ms 31 ms" in text
@@ -163,8 +173,16 @@ def test_a_calibrations_intervals_have_units(sample: Sample) -> None:
 
 def test_a_figure_without_a_limit_is_recorded_and_does_not_hold() -> None:
     info = Limit(kind="info", origin=Origin(kind="file"))
-    cell = Cell(engine="e", input_len=8, output_len=8, concurrency=1, output_throughput=100.0, mean_tpot_ms=5.0, status=Status.PASS,
-                limits={"mean_tpot_ms": info})  # fmt: skip
+    cell = Cell(
+        engine="e",
+        input_len=8,
+        output_len=8,
+        concurrency=1,
+        output_throughput=100.0,
+        mean_tpot_ms=5.0,
+        status=Status.PASS,
+        limits={"mean_tpot_ms": info},
+    )
     text = Page(str(figures([cell]))).text
     assert "holds" not in text
     assert "Output throughput 100 tok/s – – – – – – recorded only" in text

@@ -75,9 +75,7 @@ def test_other_modes_are_never_accepted(tmp_path: Path, mode: Mode) -> None:
     assert document(view).accepted is False
 
 
-@pytest.mark.parametrize(
-    "fields", [{"stood_in": ("GPU",)}, {"time_scale": 50.0}, {"cannot_accept": ("limits were not judged",)}], ids=str
-)
+@pytest.mark.parametrize("fields", [{"stood_in": ("GPU",)}, {"time_scale": 50.0}, {"cannot_accept": ("limits were not judged",)}], ids=str)
 def test_obstacles_keep_a_full_run_from_acceptance(tmp_path: Path, fields: dict[str, Any]) -> None:
     run = make(tmp_path, **fields)
     run.record(driver())

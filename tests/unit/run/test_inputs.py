@@ -141,11 +141,15 @@ def test_a_run_without_inputs_is_only_read_again(healthy: Recorded, tmp_path: Pa
         ("facts-sglang", "{", "the probes of sglang could not be judged again"),
         ("facts-sglang", "[]", "holds something else"),
         ("facts-sglang", '{"$": ["data", "os:environ", {}]}', "is none of this package"),
-        ("nccl-sglang", '{"$": ["data", "pytest_h20.run.inputs:KeptLogs", {"logs": [["n", "p", "../../etc/passwd"]], "owners": null, '
-         '"trusted": false}]}', "../../etc/passwd is no file of the run folder"),
+        (
+            "nccl-sglang",
+            '{"$": ["data", "pytest_h20.run.inputs:KeptLogs", {"logs": [["n", "p", "../../etc/passwd"]], "owners": null, '
+            '"trusted": false}]}',
+            "../../etc/passwd is no file of the run folder",
+        ),
         ("traffic-sglang", "\x00", "the rail counters of sglang could not be judged again"),
     ],
-)  # fmt: skip
+)
 def test_inputs_that_cannot_be_read_are_told_and_end_nothing(tmp_path: Path, healthy: Recorded, file: str, text: str, said: str) -> None:
     import shutil
 

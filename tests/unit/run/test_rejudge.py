@@ -99,9 +99,7 @@ AT_LEAST = Limit(kind="min", value=10.0, origin=Origin(kind="file"))
         (Status.PASS, None, None, Status.PASS),
     ],
 )
-def test_replay_does_not_undo_what_the_limit_did_not_decide(
-    recorded: Status, own: Limit | None, other: Limit | None, now: Status
-) -> None:
+def test_replay_does_not_undo_what_the_limit_did_not_decide(recorded: Status, own: Limit | None, other: Limit | None, now: Status) -> None:
     verdict = Verdict(check="rdma.x", status=recorded, title="x", measured=12.0, limit=own)
     assert again(verdict, other).status is now
 

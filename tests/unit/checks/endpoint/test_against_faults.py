@@ -116,10 +116,6 @@ MORE_FAULTS: tuple[tuple[str, str], ...] = (
 )
 
 
-
-
-
-
 @pytest.mark.parametrize("engine", ["vllm", "sglang"])
 @pytest.mark.parametrize("check", list(ALL.values()), ids=lambda c: c.id)
 def test_right_engine_is_green(check: Listed, engine: str) -> None:

@@ -93,9 +93,7 @@ def points(busbw: float, wrong: int = 0) -> str:
     return json.dumps({"tool": "torch", "ranks": 16, "nccl_version": "2.21.5", "results": results})
 
 
-def run_all_reduce(
-    cluster: Cluster, monkeypatch: pytest.MonkeyPatch, stdout: str, rc: int = 0, stderr: str = ""
-) -> dict[str, Verdict]:
+def run_all_reduce(cluster: Cluster, monkeypatch: pytest.MonkeyPatch, stdout: str, rc: int = 0, stderr: str = "") -> dict[str, Verdict]:
     facts = cluster.gather()
     seen: list[ContainerSpec] = []
 

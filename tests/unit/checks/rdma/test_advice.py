@@ -17,9 +17,16 @@ from tests.unit.probes.cluster import blog_cluster
 def job(verdict: str = "unknown", note: str = "") -> Job:
     process = SimpleNamespace(source="a", host="node01", pid=1, notes=[(note, "a:1")] if note else [])
     made: Any = SimpleNamespace(
-        verdict=verdict, processes=[process], node_of_process={}, nodes=["node01"], gid_indexes={}, oob={}, bootstrap={},
-        advice=("find out why RDMA is off",), aliases={},
-    )  # fmt: skip
+        verdict=verdict,
+        processes=[process],
+        node_of_process={},
+        nodes=["node01"],
+        gid_indexes={},
+        oob={},
+        bootstrap={},
+        advice=("find out why RDMA is off",),
+        aliases={},
+    )
     return cast(Job, made)
 
 

@@ -86,8 +86,10 @@ def test_gid_index_from_the_environment(index: int, ok: bool) -> None:
 
 
 def test_gid_index_in_use_goes_before_the_environment() -> None:
-    lines = ("NCCL INFO NCCL_IB_GID_INDEX set by environment to 3.",
-             "NCCL INFO NET/IB: NCCL Dev 0 IbDev 0 Port 1 qpn 12 mtu 5 GID 5 (0/10A8C0FFFF0000)")  # fmt: skip
+    lines = (
+        "NCCL INFO NCCL_IB_GID_INDEX set by environment to 3.",
+        "NCCL INFO NET/IB: NCCL Dev 0 IbDev 0 Port 1 qpn 12 mtu 5 GID 5 (0/10A8C0FFFF0000)",
+    )
     (finding,) = nccl_log.gid_index(job(Synthetic(last=lines)), {"h20-a": 3})
     assert finding.ok is False
 

@@ -1,6 +1,5 @@
 """The agent on real folders (small models, real payload), its judgement, damage of every kind, caching, and no Python at all."""
 
-
 from __future__ import annotations
 
 import io
@@ -54,9 +53,7 @@ def model(original: Path, tmp_path: Path) -> Path:
 
 def inventory_of(folder: Path, **fields: object) -> Inventory:
     inventory = blog_cluster().inventory
-    spec = Model(
-        host_path=str(folder.parent), mount="/mnt/models", path=f"/mnt/models/{folder.name}", shards=SHARDS, kind="deepseek-r1"
-    )
+    spec = Model(host_path=str(folder.parent), mount="/mnt/models", path=f"/mnt/models/{folder.name}", shards=SHARDS, kind="deepseek-r1")
     run = str(folder.parent / "run")
     return inventory.model_copy(update={"model": spec.model_copy(update=fields), "run_dir_on_node": run})
 
@@ -138,17 +135,32 @@ DAMAGE: dict[str, tuple[Callable[[Path], object], dict[str, Status], str]] = {
     "shard too long": (lambda p: shard(p, 2).open("ab").write(b"xx"), {"weights.sizes": F}, "2 bytes too long"),
     "shard empty": (lambda p: shard(p, 2).write_bytes(b""), {"weights.headers": F, "weights.total": F}, "0 bytes"),
     "header garbage": (lambda p: shard(p, 2).open("r+b").write(b"\xff" * 64), {"weights.headers": F, "weights.total": F}, "claims"),
-    "header not JSON": (lambda p: shard(p, 2).write_bytes(struct.pack("<Q", 4) + b"{{{{"),
-                        {"weights.headers": F, "weights.total": F}, "not JSON"),
-    "Git-LFS pointer": (lambda p: shard(p, 2).write_text("version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 5\n"),
-                        {"weights.headers": F, "weights.total": F}, "lfs pull"),
-    "gap between tensors": (lambda p: rewrite(shard(p, 2), lengthen_gap), {"weights.headers": F, "weights.sizes": F, "weights.total": F},
-                            "the one before ends"),
+    "header not JSON": (
+        lambda p: shard(p, 2).write_bytes(struct.pack("<Q", 4) + b"{{{{"),
+        {"weights.headers": F, "weights.total": F},
+        "not JSON",
+    ),
+    "Git-LFS pointer": (
+        lambda p: shard(p, 2).write_text("version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 5\n"),
+        {"weights.headers": F, "weights.total": F},
+        "lfs pull",
+    ),
+    "gap between tensors": (
+        lambda p: rewrite(shard(p, 2), lengthen_gap),
+        {"weights.headers": F, "weights.sizes": F, "weights.total": F},
+        "the one before ends",
+    ),
     "other shape": (lambda p: rewrite(shard(p, 1), swap_shape), {"weights.shapes": F}, "implies"),
-    "tensor renamed": (lambda p: rewrite(shard(p, 1), lambda h: h.update({"other.weight": h.pop("model.norm.weight")})),
-                       {"weights.shapes": F, "weights.index": F}, "other.weight"),
-    "index points elsewhere": (lambda p: edit_index(p, lambda m: m.update({"lm_head.weight": shard(p, 6).name})),
-                               {"weights.index": F}, "lm_head.weight"),
+    "tensor renamed": (
+        lambda p: rewrite(shard(p, 1), lambda h: h.update({"other.weight": h.pop("model.norm.weight")})),
+        {"weights.shapes": F, "weights.index": F},
+        "other.weight",
+    ),
+    "index points elsewhere": (
+        lambda p: edit_index(p, lambda m: m.update({"lm_head.weight": shard(p, 6).name})),
+        {"weights.index": F},
+        "lm_head.weight",
+    ),
     "index lacks a tensor": (lambda p: edit_index(p, lambda m: m.pop("lm_head.weight")), {"weights.index": F}, "not in the index"),
     "index names a stranger": (lambda p: edit_index(p, lambda m: m.update({"x": "gone.safetensors"})), {"weights.index": F}, "gone"),
     "index broken": (lambda p: (p / "model.safetensors.index.json").write_text("{"), {"weights.index": F}, "index.json"),
@@ -160,12 +172,17 @@ DAMAGE: dict[str, tuple[Callable[[Path], object], dict[str, Status], str]] = {
     "ModelScope temp": (leave_temp, {"weights.leftovers": F}, "_temp"),
     "model code missing": (lambda p: (p / "configuration_deepseek.py").unlink(), {"weights.small_files": F}, "configuration_deepseek"),
     "tokenizer empty": (lambda p: (p / "tokenizer.json").write_text(""), {"weights.small_files": F}, "tokenizer.json"),
-    "shard of another set": (lambda p: shutil.copy(shard(p, 1), p / "model-00001-of-000009.safetensors"),
-                             {"weights.names": F, "weights.headers": F, "weights.total": F}, "another set"),
-    "nothing there": (remove_shards,
-                      {"weights.readable": F, "weights.names": F, "weights.sizes": U, "weights.headers": U, "weights.index": F,
-                       "weights.total": F}, ""),
-}  # fmt: skip
+    "shard of another set": (
+        lambda p: shutil.copy(shard(p, 1), p / "model-00001-of-000009.safetensors"),
+        {"weights.names": F, "weights.headers": F, "weights.total": F},
+        "another set",
+    ),
+    "nothing there": (
+        remove_shards,
+        {"weights.readable": F, "weights.names": F, "weights.sizes": U, "weights.headers": U, "weights.index": F, "weights.total": F},
+        "",
+    ),
+}
 
 
 @pytest.mark.parametrize("name", DAMAGE)
@@ -175,9 +192,7 @@ def test_damage_turns_the_right_checks(name: str, model: Path, original: Path) -
     found = verdicts(model, original)
     turned = red(found)
     assert turned.pop("weights.equal", F) is F
-    turned = {
-        c: s for c, s in turned.items() if not (c in ("weights.index", "weights.shapes", "weights.total") and c not in wanted)
-    }
+    turned = {c: s for c, s in turned.items() if not (c in ("weights.index", "weights.shapes", "weights.total") and c not in wanted)}
     assert turned == wanted
     told = " ".join(f"{v.reason} {v.action}" for v in found.values() if v.status.rank >= Status.WARN.rank)
     assert words in told
@@ -366,9 +381,7 @@ def test_a_killed_run_goes_on_where_it_stopped(model: Path) -> None:
 
 def test_without_python_sha256sum_does_it_and_caches_too(model: Path, without_python: str) -> None:
     node = LocalNode("node01", without_python)
-    script = full_script(str(model), str(model.parent / "run" / "state"), 2).replace(
-        "/usr/libexec/platform-python", "no-such-python"
-    )
+    script = full_script(str(model), str(model.parent / "run" / "state"), 2).replace("/usr/libexec/platform-python", "no-such-python")
 
     def go() -> FullFacts:
         facts = FullFacts()
@@ -486,14 +499,10 @@ def test_python_27_of_centos_7_can_run_it(original: Path) -> None:
     old = next((str(p) for p in Path("/root/.pyenv/versions").glob("2.7*/bin/python")), None) or shutil.which("python2.7")
     if old is None:
         pytest.skip("no Python 2.7 here")
-    out = subprocess.run(
-        [old, agent.__file__, "fast", str(original), str(SHARDS)], capture_output=True, text=True, check=True
-    ).stdout
+    out = subprocess.run([old, agent.__file__, "fast", str(original), str(SHARDS)], capture_output=True, text=True, check=True).stdout
     assert parse_fast(out).signature == look(original).signature
     state = str(original.parent / "state27")
-    lines = subprocess.run(
-        [old, agent.__file__, "full", str(original), state, "2"], capture_output=True, text=True, check=True
-    ).stdout
+    lines = subprocess.run([old, agent.__file__, "full", str(original), state, "2"], capture_output=True, text=True, check=True).stdout
     facts = FullFacts()
     for line in lines.splitlines():
         facts.take(line)
