@@ -21,7 +21,7 @@ import secrets
 import shlex
 import threading
 from collections.abc import Callable, Iterable, Mapping
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, cast
@@ -240,7 +240,11 @@ class Ledger:
         owner: Owner,
         opened: Callable[[str], None] = lambda _: None,
         process: Owner | None = None,
+        writing: Callable[[], AbstractContextManager[None]] = nullcontext,
     ) -> None:
+        """``writing`` is held while something is written down; it refuses that in a worker once the tear-down has begun, which would
+        else find the record gone and begin a new one."""
+        self._writing = writing
         self.node, self.base, self.run = node, base, run
         self._owner = owner
         self._process = process or Owner.me(owner.who)
@@ -310,7 +314,8 @@ class Ledger:
 
     def _append(self, said: Mapping[str, Any], more: str = "") -> None:
         line = shlex.quote(json.dumps(said))
-        _ask(self.node, self.base, f"{more}printf '%s\\n' {line} >>./{self.run}.run || fail 'no room'\n", make=True)
+        with self._writing():
+            _ask(self.node, self.base, f"{more}printf '%s\\n' {line} >>./{self.run}.run || fail 'no room'\n", make=True)
 
     def _beat(self) -> None:
         while not self._closed.wait(BEAT_S):

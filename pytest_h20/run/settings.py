@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
@@ -102,7 +103,14 @@ class Session:
     def _written_down(self, node: Node) -> Node:
         """The node with its ledger below and, where it is real, its recorder above."""
         shared = self.shared
-        ledger = Ledger(node, self.inventory.run_dir_on_node, self.run_id, self.owner, opened=lambda name: shared.mark(f"opened-{name}"))
+        ledger = Ledger(
+            node,
+            self.inventory.run_dir_on_node,
+            self.run_id,
+            self.owner,
+            opened=lambda name: shared.mark(f"opened-{name}"),
+            writing=shared.launching if self.worker else nullcontext,
+        )
         noted: Any = LedgerNode(node, ledger, shared.launching, mark=self.rehearsal is None)
         return noted if self.rehearsal is not None else cast("Node", RecordingNode(noted, self._sink))
 

@@ -151,7 +151,7 @@ FAULTS = (
         "NCCL's reason stands in its own file; the engine's log says only that NCCL failed.",
         "recorded on two H200 (NCCL 2.28.9)",
         together(_no_interface, _dies("rank1", 0.5, 1, "RuntimeError: NCCL error: invalid usage (run with NCCL_DEBUG=WARN for details)")),
-        "NCCL_SOCKET_IFNAME names an interface",
+        "NCCL_SOCKET_IFNAME matches",
     ),
     _fault(
         "rendezvous-times-out",

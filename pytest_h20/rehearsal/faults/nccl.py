@@ -82,7 +82,7 @@ FAULTS = (
         "The log ends before the first collective.",
         "a log of a start proves nothing",
         nccl(cut_before_collective=True),
-        "job channels_gdr no_sockets hcas_used log_complete",
+        "job channels_gdr no_sockets hcas_used inside_nodes log_complete",
         "first collective",
     ),
     _fault(
@@ -90,7 +90,7 @@ FAULTS = (
         "The devices are listed, but no channel uses one: the write-up's only evidence.",
         "engine facts, note 3",
         nccl(no_channels=True),
-        "job channels_gdr no_sockets hcas_used log_complete",
+        "job channels_gdr no_sockets hcas_used inside_nodes log_complete",
         "channel",
     ),
     _fault(
