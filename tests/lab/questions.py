@@ -6,7 +6,7 @@ import json
 from dataclasses import dataclass
 from pathlib import Path
 
-SUITE_QUESTIONS = Path(__file__).resolve().parents[2] / "pytest_h20/endpoint/data/answers.jsonl"
+SUITE_QUESTIONS = Path(__file__).resolve().parents[2] / "pytest_h20/checks/endpoint/data/answers.jsonl"
 
 
 @dataclass(frozen=True)

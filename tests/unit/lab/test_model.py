@@ -61,3 +61,12 @@ def test_examples_vary_but_end_in_the_completion() -> None:
         heads.add("".join(map(chr, head)))
         assert "".join(map(chr, tail)) == completion(ONE)
     assert len(heads) == 3
+
+
+def test_the_suites_questions_are_where_the_lab_looks() -> None:
+    """Without them the model knows two dozen questions of the lab alone, and every graded answer is wrong."""
+    from pytest_h20.checks.endpoint.questions import SHIPPED, shipped
+    from tests.lab.questions import SUITE_QUESTIONS, lessons
+
+    assert SUITE_QUESTIONS == SHIPPED
+    assert {question.question for question in shipped()} <= {lesson.question for lesson in lessons()}
