@@ -30,6 +30,7 @@ from pydantic import (
     model_validator,
 )
 
+from pytest_h20.config.environments import environments
 from pytest_h20.config.expect import Expect
 from pytest_h20.core.errors import UsageError
 
@@ -236,7 +237,7 @@ class Profile(_Model):
     reasoning_parser: str | None = Field(None, description="the parser asked for in flags, when responses must be split")
     tool_parser: str | None = Field(None, description="the tool-call parser asked for in flags, when tool calls must be parsed")
     max_model_len: Annotated[int, Field(ge=1)] | None = Field(None, description="what /v1/models must say, when it says it")
-    limits: str | None = Field(None, description="limits file (relative to the inventory) for the throughput gate")
+    limits: str | None = Field(None, description="limits file for the throughput gate: relative to the inventory, else one that is shipped")
     load: LoadSettings | None = Field(None, description="what differs from the common `load`")
     description: str = Field("", description="for people")
 
@@ -542,10 +543,16 @@ def parse_inventory(data: object, source: str, base: Path | None = None) -> Inve
 
 
 def _resolve_paths(inventory: Inventory, base: Path) -> Inventory:
-    """Make ``limits``, ``key``, ``known_hosts`` and ``sha256`` absolute: they are written relative to the file."""
+    """Make ``limits``, ``key``, ``known_hosts`` and ``sha256`` absolute: they are written relative to the file. Limits that are not
+    beside it are those that are shipped, so that the printed example is complete wherever it is kept."""
 
     def absolute(text: str | None) -> str | None:
         return None if text is None else str((base / Path(text).expanduser()).resolve())
+
+    def limits_file(text: str | None) -> str | None:
+        beside = absolute(text)
+        shipped = environments() / text if text is not None else None
+        return str(shipped) if beside and not Path(beside).exists() and shipped is not None and shipped.is_file() else beside
 
     def ssh(settings: Ssh) -> Ssh:
         fields = {f: absolute(getattr(settings, f)) for f in ("key", "known_hosts") if getattr(settings, f)}
@@ -553,7 +560,7 @@ def _resolve_paths(inventory: Inventory, base: Path) -> Inventory:
 
     nodes = tuple(n.model_copy(update={"ssh": ssh(n.ssh)}) if n.ssh else n for n in inventory.nodes)
     model = inventory.model.model_copy(update={"sha256": absolute(inventory.model.sha256)})
-    inventory = with_limits(inventory, lambda _, engine, profile: absolute(inventory.engines[engine].profiles[profile].limits))
+    inventory = with_limits(inventory, lambda _, engine, profile: limits_file(inventory.engines[engine].profiles[profile].limits))
     return inventory.model_copy(update={"nodes": nodes, "ssh": ssh(inventory.ssh), "model": model})
 
 

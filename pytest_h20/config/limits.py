@@ -38,6 +38,7 @@ from typing import Annotated, Any, Literal, TypeGuard
 
 from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationError, model_validator
 
+from pytest_h20.config.environments import environments
 from pytest_h20.config.figures import CHECK_FIGURES, METRIC_FIGURES, Figure
 from pytest_h20.core.errors import UsageError
 from pytest_h20.core.verdict import Limit, Origin, Status, Verdict, rejudge
@@ -355,7 +356,7 @@ def load_limits(path: Path) -> LimitFile:
     try:
         text = path.read_text(encoding="utf-8")
     except FileNotFoundError:
-        raise UsageError(f"{path}: no such limits file; see environments/thresholds/sglang-default.yaml for one") from None
+        raise UsageError(f"{path}: no such limits file; those that are shipped lie in {environments() / 'thresholds'}") from None
     except (OSError, UnicodeDecodeError) as error:
         raise UsageError(f"{path}: cannot be read as UTF-8 text: {error}") from None
     return parse_limits(text, str(path))

@@ -283,6 +283,11 @@ def test_inventories_name_their_schema_and_hold_it() -> None:
 def test_the_shipped_inventory_is_printed_and_can_be_used(tmp_path: Path) -> None:
     done = subprocess.run([sys.executable, "-m", "pytest_h20", "example"], capture_output=True, text=True, timeout=60, check=True)
     assert done.stdout == (REPOSITORY / "environments" / "h20-2node.yaml").read_text(encoding="utf-8")
+    shown = re.sub(r"address: 10\.63\.65\.20", "address: 127.9.9.20", done.stdout)  # nobody's: the plan tells which nodes answer
+    (tmp_path / "my-cluster.yaml").write_text(shown, encoding="utf-8")
+    plan = pytest_in(tmp_path, "--engine=sglang", "--nodes=my-cluster.yaml", "--h20-plan")
+    assert plan.status == 0, plan.output
+    assert "sglang-default.yaml" in plan.output
 
 
 def test_no_page_sends_anybody_to_an_index_that_has_no_such_package() -> None:
