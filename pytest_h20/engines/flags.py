@@ -8,7 +8,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib import resources
-from typing import Literal
+from typing import Any, Literal
 
 from pytest_h20.engines.base import EngineName, Version
 
@@ -79,20 +79,33 @@ class FlagTable:
 
 
 @functools.lru_cache(maxsize=2)
+def _stored(engine: EngineName) -> Any:
+    """``engines/data/<engine>.json``: the versions that were read, oldest first, and per name its bands
+    ``[[what, since, until], …]``: ``since`` is the first version read that has it so, ``until`` the first that has not, or null."""
+    return json.loads((resources.files("pytest_h20.engines") / "data" / f"{engine}.json").read_text(encoding="utf-8"))
+
+
+@functools.lru_cache(maxsize=2)
 def stored_versions(engine: EngineName) -> tuple[Version, ...]:
     """Versions whose options are stored, oldest first."""
-    folder = resources.files("pytest_h20.engines") / "data" / "flags"
-    names = [entry.name for entry in folder.iterdir()]
-    prefix = f"{engine}-"
-    return tuple(sorted(Version.parse(n[len(prefix) : -len(".json")]) for n in names if n.startswith(prefix) and n.endswith(".json")))
+    return tuple(map(Version.parse, _stored(engine)["versions"]))
 
 
 @functools.lru_cache(maxsize=8)
 def load(engine: EngineName, version: Version) -> FlagTable:
-    """The stored table of exactly this version."""
-    text = (resources.files("pytest_h20.engines") / "data" / "flags" / f"{engine}-{version}.json").read_text(encoding="utf-8")
-    data = json.loads(text)
-    return FlagTable(engine, version, data["flags"], data["aliases"], tuple(data["reasoning_parsers"]))
+    """The stored options of exactly this version.
+
+    Raises:
+        KeyError: this version was not read; :func:`table_for` answers for any.
+    """
+    stored = _stored(engine)
+    place = {text: number for number, text in enumerate(stored["versions"])} | {None: len(stored["versions"])}
+    here = place[str(version)]
+
+    def then(table: str) -> dict[str, Any]:
+        return {name: what for name, bands in stored[table].items() for what, since, until in bands if place[since] <= here < place[until]}
+
+    return FlagTable(engine, version, then("flags"), then("aliases"), tuple(then("reasoning_parsers")))
 
 
 def neighbours(engine: EngineName, version: Version) -> tuple[FlagTable | None, FlagTable | None]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import json
 import zipfile
 from pathlib import Path
 from types import ModuleType
@@ -119,3 +120,20 @@ def test_sglang_options_from_annotations_and_calls(script: ModuleType, tmp_path:
 def test_a_wheel_of_a_new_layout_is_told(script: ModuleType, tmp_path: Path) -> None:
     with wheel(tmp_path / "n.whl", {"vllm/other.py": ""}) as archive, pytest.raises(SystemExit, match="layout is new"):
         script.extract("vllm", archive)
+
+
+def test_bands_begin_end_change_and_begin_again(script: ModuleType) -> None:
+    read = {"1": {"a": "value"}, "2": {"a": "switch", "b": "value"}, "3": {"b": "value"}, "4": {"a": "switch"}}
+    assert script.bands(read) == {
+        "a": [("value", "1", "2"), ("switch", "2", "3"), ("switch", "4", None)],
+        "b": [("value", "2", "4")],
+    }
+
+
+@pytest.mark.parametrize("engine", ["vllm", "sglang"])
+def test_what_is_stored_is_what_the_script_writes(script: ModuleType, engine: str) -> None:
+    stored = (script.DATA / f"{engine}.json").read_text(encoding="utf-8")
+    versions = script.stored(engine)
+    assert len(versions) > 20
+    backwards = dict(reversed(versions.items()))
+    assert script.document(json.loads(stored)["versions"], backwards) == stored

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import os
 import re
 from pathlib import Path
@@ -74,6 +76,38 @@ def test_kinds(engine: EngineName, version: str, flag: str, kind: str) -> None:
 def test_reasoning_parsers_are_known() -> None:
     assert all("deepseek_r1" in load("vllm", v).reasoning_parsers for v in stored_versions("vllm"))
     assert all("deepseek-r1" in load("sglang", v).reasoning_parsers for v in stored_versions("sglang"))
+
+
+@pytest.mark.parametrize(
+    ("engine", "version", "options", "aliases", "parsers", "digest"),
+    [
+        ("vllm", "0.7.2", 130, 5, 1, "940e9eca163c6149"),
+        ("vllm", "0.10.1", 169, 12, 8, "fb297e83eaa9baa9"),
+        ("vllm", "0.24.0", 266, 23, 27, "89ed341c941b1b7a"),
+        ("vllm", "0.33.0", 320, 24, 42, "e002d7b79460131e"),
+        ("sglang", "0.4.4", 108, 4, 1, "a0590ad4613ae8ee"),
+        ("sglang", "0.5.3", 246, 8, 8, "5ec3e9c72b506805"),
+        ("sglang", "0.5.16", 460, 13, 24, "322c70d1563d957f"),
+        ("sglang", "0.5.23", 531, 16, 36, "bc0a72d89ee181d4"),
+    ],
+)
+def test_the_bands_give_the_list_that_was_read_from_the_wheel(
+    engine: EngineName, version: str, options: int, aliases: int, parsers: int, digest: str
+) -> None:
+    table = load(engine, V(version))
+    assert (len(table.flags), len(table.aliases), len(table.reasoning_parsers)) == (options, aliases, parsers)
+    said = json.dumps([dict(table.flags), dict(table.aliases), table.reasoning_parsers])
+    assert hashlib.sha256(said.encode()).hexdigest().startswith(digest)
+
+
+def test_an_option_may_change_its_kind_and_go() -> None:
+    kinds = [load("sglang", V(version)).kind("enable-ep-moe") for version in ("0.4.4", "0.5.2", "0.5.3", "0.5.4", "0.5.5")]
+    assert kinds == ["switch", "switch", "removed", "removed", None]
+
+
+def test_only_versions_that_were_read_have_a_list_of_their_own() -> None:
+    with pytest.raises(KeyError):
+        load("vllm", V("0.10.1.1"))
 
 
 def test_neighbours_decide_for_versions_in_between_and_never_beyond() -> None:
