@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from pytest_h20.checks.environment import containers, gpus, machine, network
 from pytest_h20.checks.environment.alike import differences, node_table
-from pytest_h20.checks.fabric import rails
+from pytest_h20.checks.fabric import presence, rails
 from pytest_h20.checks.frame import CLUSTER_CHECKS, NODE_CHECKS, RAIL_CHECKS, all_verdicts
 
 __all__ = [
@@ -19,5 +19,6 @@ __all__ = [
     "machine",
     "network",
     "node_table",
+    "presence",
     "rails",
 ]

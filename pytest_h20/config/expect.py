@@ -75,6 +75,7 @@ class Expect(BaseModel):
     hostname_resolves: bool | None = Field(None, description="true: the host name must resolve to the engine's address")
 
     # Fabric
+    rails: Count | None = Field(None, description="rails of a node; default: one per GPU, or per equal group of GPUs (a warning)")
     rail_rate_gbps: Positive | None = Field(None, description="line rate of every rail, Gbit/s (a rail's own rate_gbps goes first)")
     rail_width: Count | None = Field(None, description="lanes of every rail's port, e.g. 4")
     rail_mtu: Count | None = Field(None, description="MTU of every rail's net device, e.g. 4200 or 9000")

@@ -204,6 +204,12 @@ def left_out(host: Found) -> list[str]:
     return found
 
 
+def rails_for(rails: int, gpus: int) -> str:
+    """Why so many rails are wrong for so many GPUs; empty when they serve them evenly. One rail for two or four GPUs is a design; seven
+    for eight are a loss."""
+    return "" if not rails or rails >= gpus or gpus % rails == 0 else f"{rails} rails for {gpus} GPUs: one is missing, or was left out"
+
+
 def pair_rails(hosts: Sequence[Sequence[Candidate]]) -> tuple[list[list[Candidate]], list[list[Candidate]]]:
     """Per host: the rails, in the same order everywhere (that of the first host), and the ports without a partner.
 
@@ -250,6 +256,9 @@ def propose(
     nodes = []
     for i, (host, (control, address)) in enumerate(zip(hosts, controls, strict=True)):
         nodes.append(_node(host, i, control, address, rails[i] if rails else [], everything[i], notes))
+        gpus = 0 if isinstance(host.gpus, Missing) else len(host.gpus.gpus)
+        if why := rails_for(len(rails[i]) if rails else 0, gpus):
+            notes.append(f"{nodes[-1]['name']}: {why}")
         notes += [f"{nodes[-1]['name']}: {why}" for why in left_out(host)]
         notes += [
             f"{nodes[-1]['name']}: {c.hca} ({c.interface}, {c.network}) has no partner on the other hosts: not used as a rail"

@@ -303,12 +303,13 @@ done
 @dataclass(frozen=True)
 class Driver:
     """Kernel side of the driver. ``peermem``: the module that gives NICs access to GPU memory, or "". ``open_kernel``:
-    dma-buf capable."""
+    dma-buf capable. ``devices``: GPUs with a file in /dev, None where that was not told."""
 
     version: str
     open_kernel: bool
     modules: tuple[str, ...]
     dmabuf_kernel: bool
+    devices: int | None = None
 
     @property
     def peermem(self) -> str:
@@ -318,13 +319,13 @@ class Driver:
 
 def parse_driver(text: str) -> Driver:
     """``nvrm=NVRM version: ...`` (first line of /proc/driver/nvidia/version), ``module=NAME`` lines, ``dmabuf=yes|no``
-    (kernel >= 5.12)."""
+    (kernel >= 5.12), ``devices=N`` files /dev/nvidia0 ..."""
     p = pairs(text)
     version = re.search(r"(\d{3}\.\d+(?:\.\d+)?)", p.get("nvrm", ""))
     if not version:
         raise ProbeError(f"no version in {p.get('nvrm', '')!r}")
     modules = tuple(sorted({x.split("=", 1)[1].strip() for x in text.splitlines() if x.startswith("module=")} - {""}))
-    return Driver(version[1], "Open Kernel Module" in p["nvrm"], modules, p.get("dmabuf") == "yes")
+    return Driver(version[1], "Open Kernel Module" in p["nvrm"], modules, p.get("dmabuf") == "yes", integer(p.get("devices")))
 
 
 DRIVER = Probe(
@@ -335,6 +336,7 @@ read -r v </proc/driver/nvidia/version; echo "nvrm=$v"
 while read -r m rest; do case $m in nvidia*|nv_peer_mem|gdrdrv) echo "module=$m";; esac; done </proc/modules
 k=`uname -r`; a=${k%%.*}; b=${k#*.}; b=${b%%[!0-9]*}
 if [ "$a" -gt 5 ] || { [ "$a" -eq 5 ] && [ "${b:-0}" -ge 12 ]; }; then echo dmabuf=yes; else echo dmabuf=no; fi
+n=0; for f in /dev/nvidia[0-9]*; do [ -e "$f" ] && n=$((n + 1)); done; echo "devices=$n"
 """,
     parse_driver,
     hint="modprobe nvidia",

@@ -39,11 +39,12 @@ class Hca:
 
 @dataclass(frozen=True)
 class RdmaFacts:
-    """Everything of /sys/class/infiniband that matters."""
+    """Everything of /sys/class/infiniband that matters. ``virtual``: names of the devices that are virtual functions (SR-IOV)."""
 
     hcas: tuple[Hca, ...]
     ports: tuple[Port, ...]
     gids: tuple[Gid, ...]
+    virtual: frozenset[str] = frozenset()
 
     def hca(self, name: str) -> Hca | None:
         """A device by name."""
@@ -63,11 +64,11 @@ def _word(text: str) -> str:
 
 
 def parse_rdma(text: str) -> RdmaFacts:
-    """Three kinds of tab-separated lines:
+    """Four kinds of tab-separated lines:
 
     ``hca NAME FW BOARD TYPE NODE_GUID PCI NUMA``; ``port NAME PORT STATE PHYS LINK_LAYER RATE`` as the kernel prints them
     (``4: ACTIVE``, ``5: LinkUp``, ``Ethernet``, ``200 Gb/sec (4X HDR)``); ``gid NAME PORT INDEX GID TYPE NETDEV``, used slots
-    only.
+    only; ``virtual NAME`` for a virtual function.
     """
     hcas = [Hca(r[0], r[1], r[2], r[3], r[4], r[5], integer(r[6])) for r in rows(text, "hca", 7)]
     ports = []
@@ -93,7 +94,7 @@ def parse_rdma(text: str) -> RdmaFacts:
         except ValueError as error:
             raise ProbeError(f"gid line {r}: {error}") from None
         gids.append(gid)
-    return RdmaFacts(tuple(hcas), tuple(ports), tuple(gids))
+    return RdmaFacts(tuple(hcas), tuple(ports), tuple(gids), frozenset(r[0] for r in rows(text, "virtual", 1)))
 
 
 # One grep for all slots: a port of a software device has 1024; a process per slot takes a minute on a slow machine, and the
@@ -110,6 +111,7 @@ for c in /sys/class/infiniband/*; do
   g $c/fw_ver; f=$v; g $c/board_id; b=$v; g $c/hca_type; t=$v; g $c/node_guid; u=$v; g $c/device/numa_node; m=$v
   p=`readlink -f $c/device 2>/dev/null`; p=${p##*/}; case $p in ????:??:??.?) ;; *) p=;; esac
   printf 'hca\t%s\t%s\t%s\t%s\t%s\t%s\t%s\n' "$n" "$f" "$b" "$t" "$u" "$p" "$m"
+  [ -e $c/device/physfn ] && printf 'virtual\t%s\n' "$n"
   for P in $c/ports/*; do
     i=${P##*/}
     g $P/state; s=$v; g $P/phys_state; h=$v; g $P/link_layer; l=$v; g $P/rate; r=$v

@@ -63,6 +63,8 @@ class StandInRail:
     firmware: str = "20.35.3006"
     board: str = "MT_0000000223"
     pci: str = ""
+    pci_device: str = "0x101b"
+    pcie_width: int = 16
     numa: int = 0
     carrier_changes: int = 2
     guid: str = ""
@@ -363,13 +365,13 @@ def sections(m: Machine) -> dict[str, Callable[[tuple[str, ...]], str]]:
                     "pci",
                     r.pci,
                     "0x15b3",
-                    "0x101b",
+                    r.pci_device,
                     "0x020000",
                     "mlx5_core",
                     r.numa,
                     "16.0 GT/s PCIe",
                     "16.0 GT/s PCIe",
-                    16,
+                    r.pcie_width,
                     16,
                     f"/sys/devices/pci0000:17/{r.pci}",
                 )

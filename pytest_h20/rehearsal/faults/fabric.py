@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from pytest_h20.rehearsal.faults.model import Change, Fault, expecting, ids, lost, machine, rail, says, together
 from pytest_h20.rehearsal.world import World
 
@@ -10,6 +12,14 @@ _ALL_RAIL = "port_active rate netdev gid_table gid_index gid_address mtu subnet 
 
 def _hca_missing(world: World) -> None:
     world.other.rails.pop(3)
+
+
+def _left_out(world: World) -> None:
+    """Port 8 is down on both nodes, and the inventory was written by what was up."""
+    for m in world.machines.values():
+        m.rails[8] = replace(m.rails[8], state="1: DOWN", phys="3: Disabled")
+    nodes = tuple(n.model_copy(update={"rails": n.rails[:-1]}) for n in world.inventory.nodes)
+    world.inventory = world.inventory.model_copy(update={"nodes": nodes})
 
 
 def _gid_is_v1(world: World) -> None:
@@ -38,14 +48,6 @@ def _errors_under_load(world: World) -> None:
     world.traffic.under_load[list(world.machines)[1], "mlx5_3"] = {"out_of_sequence": 7}
 
 
-def _nic_on_x8(world: World) -> None:
-    rows = [
-        f"pci\t{r.pci}\t0x15b3\t0x101b\t0x020000\tmlx5_core\t0\t16.0 GT/s PCIe\t16.0 GT/s PCIe\t{8 if r.hca == 'mlx5_3' else 16}\t16\t/x\n"
-        for r in world.other.rails
-    ]
-    says("pci", "".join(rows))(world)
-
-
 def _all_reduce(share: float = 1.0, wrong: int = 0, error: str = "") -> Change:
     def change(world: World) -> None:
         world.all_reduce.share, world.all_reduce.wrong, world.all_reduce.error = share, wrong, error
@@ -62,7 +64,22 @@ def _fault(name: str, sentence: str, source: str, change: Change, red: str, phra
 
 
 FAULTS = (
-    _fault("hca-missing", "One HCA of a node is gone.", "F24", _hca_missing, f"hcas {_ALL_RAIL} environment.nodes_agree", "mlx5_3"),
+    _fault(
+        "hca-missing",
+        "One HCA of a node is gone.",
+        "F24",
+        _hca_missing,
+        f"hcas {_ALL_RAIL} presence_alike environment.nodes_agree",
+        "mlx5_3",
+    ),
+    _fault(
+        "rail-left-out",
+        "A rail was down on both nodes when the inventory was written, which does not name it.",
+        "no check compares with what is not in the inventory",
+        _left_out,
+        "presence",
+        "mlx5_8:1 (xgbe8, DOWN, Disabled)",
+    ),
     _fault("rail-down", "One rail's port is down.", "issue 3", rail(state="1: DOWN", phys="3: Disabled"), "port_active", "mlxlink"),
     _fault(
         "rail-polling",
@@ -147,7 +164,7 @@ FAULTS = (
         "link_flaps",
         "cable",
     ),
-    _fault("nic-on-x8", "A rail's HCA runs on 8 PCIe lanes.", "F70", _nic_on_x8, "pcie", "8"),
+    _fault("nic-on-x8", "A rail's HCA runs on 8 PCIe lanes.", "F70", rail(pcie_width=8), "pcie", "8"),
     _fault(
         "rail-far-from-gpus",
         "A rail shares no PCIe switch with a GPU although it should.",

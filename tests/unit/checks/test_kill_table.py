@@ -1,6 +1,5 @@
 """Every fault turns exactly the right checks red; a healthy cluster turns none red; every check can be turned."""
 
-# ruff: noqa: E501 - tables read better with one row a line
 from __future__ import annotations
 
 from collections.abc import Callable
@@ -11,6 +10,7 @@ import pytest
 from pytest_h20.checks import CLUSTER_CHECKS, NODE_CHECKS, RAIL_CHECKS, all_verdicts
 from pytest_h20.core.verdict import Status, Verdict
 from pytest_h20.probes.script import Section
+from pytest_h20.rehearsal.standin import StandInRail, gids_of
 from tests.unit.probes.cluster import Cluster, blog_cluster
 
 ALL_CHECKS = {**NODE_CHECKS, **RAIL_CHECKS, **CLUSTER_CHECKS}
@@ -108,6 +108,10 @@ def readdressed(c: Cluster) -> None:
 def unresolved(c: Cluster) -> None:
     c.expect(hostname_resolves=True)
     c.other.machine.overrides["image/names"] = Section(0, "hostname=node02\nresolved=\nall=\n", "")
+
+
+def unnamed(c: Cluster) -> StandInRail:
+    return StandInRail("mlx5_9", "xgbe9", "33.2.164.16", pci="0000:60:00.0", gids=gids_of("33.2.164.16", 99))
 
 
 def same_machine(c: Cluster) -> None:
@@ -227,7 +231,7 @@ FAULTS = [
     Fault(
         "GPU lost",
         lambda c: c.other.machine.gpus.pop(),
-        {"environment.gpu_count": F, "environment.nodes_agree": F, "environment.gpus_in_container": F},
+        {"environment.gpu_count": F, "environment.nodes_agree": F, "environment.gpus_in_container": F, "fabric.presence_alike": F},
     ),
     Fault("other GPU", gpu(name="NVIDIA H100 80GB HBM3"), {"environment.gpu_model": F, "environment.nodes_agree": F}),
     Fault("other PCI id", expecting(gpu(pci_id="2330"), gpu_pci_ids=("2329",)), {"environment.gpu_model": F}),
@@ -368,7 +372,11 @@ FAULTS = [
     Fault("proxy on the host", setter(proxies={"https_proxy": "http://proxy:3128"}), {"environment.proxy": W}),
     Fault("firewalld", setter(firewall=("firewalld",)), {"environment.firewall": W}),
     Fault("firewalld forbidden", expecting(setter(firewall=("firewalld",)), firewall=False), {"environment.firewall": F}),
-    Fault("control interface down", lambda c: setattr(c.other.machine.rails[0], "state", "1: DOWN"), {"environment.control_interface": F}),
+    Fault(
+        "control interface down",
+        lambda c: setattr(c.other.machine.rails[0], "state", "1: DOWN"),
+        {"environment.control_interface": F, "fabric.presence": W},
+    ),
     Fault("control MTU", expecting(mtu=1500), {"environment.control_interface": F}),
     Fault(
         "HCA gone",
@@ -385,12 +393,19 @@ FAULTS = [
             "fabric.subnet": U,
             "fabric.reachable": U,
             "environment.nodes_agree": F,
+            "fabric.presence_alike": F,
             "environment.rdma_in_container": Status.PASS,
         },
     ),
+    Fault(
+        "port that nobody named",
+        lambda c: c.other.machine.rails.append(unnamed(c)),
+        {"fabric.presence": F, "fabric.presence_alike": F},
+        "other_hcas",
+    ),
     Fault("port down", rail(state="1: DOWN", phys="3: Disabled"), {"fabric.port_active": F}, "mlxlink"),
     Fault("link polling", rail(phys="2: Polling"), {"fabric.port_active": F}),
-    Fault("half rate", rail(rate="100 Gb/sec (4X EDR)"), {"fabric.rate": F, "environment.nodes_agree": F}),
+    Fault("half rate", rail(rate="100 Gb/sec (4X EDR)"), {"fabric.rate": F, "fabric.presence": W, "environment.nodes_agree": F}),
     Fault("two lanes", rail(rate="200 Gb/sec (2X NDR)"), {"fabric.width": F}),
     Fault("old firmware", rail(firmware="20.31.1014"), {"fabric.firmware": F, "environment.nodes_agree": W}),
     Fault("firmware expected", expecting(firmware="20.40"), {"fabric.firmware": F}),
@@ -428,16 +443,7 @@ FAULTS = [
     ),
     Fault(
         "NIC on x8",
-        lambda c: c.other.machine.overrides.update(
-            pci=Section(
-                0,
-                "".join(
-                    f"pci\t{r.pci}\t0x15b3\t0x101b\t0x020000\tmlx5_core\t0\t16.0 GT/s PCIe\t16.0 GT/s PCIe\t{8 if r.hca == 'mlx5_3' else 16}\t16\t/x\n"
-                    for r in c.other.machine.rails
-                ),
-                "",
-            )
-        ),
+        rail(pcie_width=8),
         {"fabric.pcie": F},
     ),
     Fault(

@@ -13,29 +13,14 @@ from pytest_h20.core.errors import UsageError
 from pytest_h20.engines import dialect_for
 from pytest_h20.engines.base import LaunchFacts
 from pytest_h20.nodes.base import CommandResult
-from pytest_h20.probes import gpu, host, net, rdma
+from pytest_h20.probes import net
 from pytest_h20.probes.discover import IMAGES, MODELS, REACHED, Found, ModelFound, Proposal, check, image_version, propose, render
 from pytest_h20.probes.gather import gather
 from pytest_h20.probes.image import Versions
-from pytest_h20.probes.script import Missing, Section, build, split
+from pytest_h20.probes.script import Missing, Section, build
 from pytest_h20.rehearsal import standin
 from tests.unit.probes.cluster import Cluster, blog_cluster
-
-PROBES = (host.SYSTEM, net.NETWORK, rdma.RDMA, gpu.GPUS, gpu.NVLINKS)
-
-
-def found(cluster: Cluster) -> list[Found]:
-    hosts = []
-    for node in cluster.nodes.values():
-        sections = split(standin.answer(node.machine, build(PROBES)))
-        facts = [p.read(sections) for p in PROBES]
-        models = (
-            ModelFound("/ssd1/models/DeepSeek-R1", "deepseek_v3", 163, 129280),
-            ModelFound("/ssd1/models/R1-Distill", "qwen2", 8, 152064),
-        )
-        images = ("lmsysorg/sglang:ea52b45be1a7", "busybox:latest")
-        hosts.append(Found(node.machine.address, *facts, models=models, images=images))  # type: ignore[arg-type,misc]
-    return hosts
+from tests.unit.probes.hosts import found
 
 
 def test_the_write_ups_cluster_is_found_as_its_inventory_says() -> None:
