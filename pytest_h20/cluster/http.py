@@ -7,7 +7,8 @@ import socket
 from dataclasses import dataclass
 
 from pytest_h20.core.errors import TransportError
-from pytest_h20.endpoint.wire import ProtocolError, Wire
+from pytest_h20.endpoint.wire import Wire
+from pytest_h20.load.http1 import ProtocolError
 
 
 @dataclass(frozen=True)

@@ -16,6 +16,7 @@ from pytest_h20.endpoint.capabilities import Capability, Outcome, capability, sk
 from pytest_h20.endpoint.context import EndpointContext
 from pytest_h20.endpoint.reply import Reply, SeenShape, UnexpectedAnswer, read_reply
 from pytest_h20.endpoint.wire import Exchange, Pace, Wire
+from pytest_h20.load.server_metrics import MetricsSample, parse_metrics
 
 T = TypeVar("T")
 S = TypeVar("S")
@@ -146,8 +147,8 @@ class Api:
         """``tokens``, but never more than half of the context."""
         return max(1, min(tokens, self.max_len // 2))
 
-    def metric(self, names: Sequence[str]) -> float | None:
-        """Sum over the series of the first name that ``/metrics`` has; None where there is none."""
+    def metrics(self) -> MetricsSample:
+        """What ``/metrics`` says; nothing is known where there is none."""
         url = self.ctx.head_metrics_url
         if url:
             base, _, path = url.partition("/metrics")
@@ -155,7 +156,7 @@ class Api:
             exchange = wire.exchange(wire.request("GET", "/metrics" + path), self.ctx.seconds())
         else:
             exchange = self.get("/metrics")
-        return metric_sum(exchange.body.decode("utf-8", "replace"), names) if exchange.status == 200 else None
+        return parse_metrics(exchange.body.decode("utf-8", "replace")) if exchange.status == 200 else MetricsSample()
 
     def running(self) -> float | None:
         """Requests that the engine is generating for.
@@ -169,7 +170,7 @@ class Api:
                     found = load_sum(self.document(path))
                     if found is not None:
                         return found
-        return self.metric(self.ctx.shape.metrics.running)
+        return self.metrics().running
 
     # ---------------------------------------------------------------- tokens
 
@@ -250,19 +251,6 @@ class Api:
         finally:
             with self._lock:
                 self._log = before
-
-
-def metric_sum(text: str, names: Sequence[str]) -> float | None:
-    """Sum of all series of the first of ``names`` in a Prometheus text. Pure."""
-    for name in names:
-        values = []
-        for line in text.splitlines():
-            if line.startswith(name) and line[len(name) : len(name) + 1] in ("{", " "):
-                with contextlib.suppress(ValueError, IndexError):
-                    values.append(float(line.rsplit(" ", 1)[1]))
-        if values:
-            return sum(values)
-    return None
 
 
 def load_sum(value: Any) -> float | None:

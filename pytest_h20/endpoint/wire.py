@@ -1,7 +1,6 @@
 """One HTTP/1.1 exchange over a socket, byte for byte, with arrival times and deadlines.
 
-Client libraries repair and hide what an acceptance test must see: chunk borders, a stream cut without its terminator, bytes
-after the end. So the wire is read here, strictly; the parser is pure and fed with what the socket gave.
+Client libraries repair and hide what an acceptance test must see, so the bytes are read by :mod:`pytest_h20.load.http1`.
 """
 
 from __future__ import annotations
@@ -10,28 +9,21 @@ import contextlib
 import socket
 import ssl
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 from urllib.parse import urlsplit
 
-from pytest_h20.core.errors import H20Error, NoAnswer, TransportError
-
-MAX_HEAD = 256 * 1024
-"""Bytes of status line and headers at most; anything longer is no sane server."""
+from pytest_h20.core.errors import NoAnswer, TransportError
+from pytest_h20.load.http1 import ProtocolError, Response
 
 MAX_ANSWER = 64 * 2**20
 """Bytes of one answer at most, framing included: an answer without an end fills no memory."""
 
-_HEX = frozenset(b"0123456789abcdefABCDEF")
 _SECRET_HEADERS = frozenset({"authorization", "proxy-authorization", "cookie", "x-api-key", "api-key"})
 
 Ended = Literal["complete", "cut", "left"]
 """complete: as framed; cut: the peer closed too early; left: we closed on purpose."""
-
-
-class ProtocolError(H20Error):
-    """The peer's bytes are no HTTP/1.1. The text says what and at which byte."""
 
 
 @dataclass(frozen=True)
@@ -106,128 +98,6 @@ def _short(body: bytes, most: int = 200_000) -> bytes:
     return body[: most // 2] + f"\n... {len(body) - most} bytes left out ...\n".encode() + body[-most // 2 :]
 
 
-@dataclass
-class ResponseReader:
-    """Reads one HTTP/1.1 response from bytes in any cut. Feed it; ask ``done``; call ``close`` at end of file."""
-
-    method: str = "GET"
-    status: int = 0
-    reason: str = ""
-    headers: list[tuple[str, str]] = field(default_factory=list)
-    chunks: list[int] = field(default_factory=list)
-    done: bool = False
-    leftover: bytes = b""
-    _buffer: bytearray = field(default_factory=bytearray)
-    _state: Literal["head", "length", "close", "size", "data", "data-end", "trailer"] = "head"
-    _left: int = 0
-
-    def feed(self, data: bytes) -> bytes:
-        """Body bytes that became known by ``data``. Raises ProtocolError."""
-        if self.done:
-            self.leftover += data
-            return b""
-        self._buffer += data
-        out = bytearray()
-        while not self.done and self._step(out):
-            pass
-        if self.done and self._buffer:
-            self.leftover += bytes(self._buffer)
-            self._buffer.clear()
-        return bytes(out)
-
-    def close(self) -> Ended:
-        """The peer closed. What that means for the answer."""
-        if self._state == "close":
-            self.done = True
-        return "complete" if self.done else "cut"
-
-    def _step(self, out: bytearray) -> bool:
-        if self._state == "head":
-            return self._head()
-        if self._state == "close":
-            out += self._buffer
-            self._buffer.clear()
-            return False
-        if self._state in ("length", "data"):
-            take = min(self._left, len(self._buffer))
-            out += self._buffer[:take]
-            del self._buffer[:take]
-            self._left -= take
-            if self._left:
-                return False
-            if self._state == "length":
-                self.done = True
-            else:
-                self._state = "data-end"
-            return True
-        line = self._line()
-        if line is None:
-            return False
-        if self._state == "data-end":
-            if line:
-                raise ProtocolError(f"a chunk of {self.chunks[-1]} bytes does not end in CRLF but in {bytes(line[:20])!r}")
-            self._state = "size"
-        elif self._state == "size":
-            text = line.split(b";", 1)[0].strip()
-            if not 0 < len(text) <= 16 or any(byte not in _HEX for byte in text):
-                raise ProtocolError(f"not a chunk size: {bytes(line[:40])!r}")
-            self._left = int(text, 16)
-            self.chunks.append(self._left)
-            self._state = "data" if self._left else "trailer"
-        elif not line:  # the empty line after the trailers
-            self.done = True
-        return True
-
-    def _line(self) -> bytes | None:
-        end = self._buffer.find(b"\r\n")
-        if end < 0:
-            if len(self._buffer) > MAX_HEAD:
-                raise ProtocolError(f"a line of more than {MAX_HEAD} bytes where a chunk size was due")
-            return None
-        line = bytes(self._buffer[:end])
-        del self._buffer[: end + 2]
-        return line
-
-    def _head(self) -> bool:
-        end = self._buffer.find(b"\r\n\r\n")
-        if end < 0:
-            if len(self._buffer) > MAX_HEAD:
-                raise ProtocolError(f"no end of headers within {MAX_HEAD} bytes")
-            if len(self._buffer) >= 5 and not self._buffer.startswith(b"HTTP/"):
-                raise ProtocolError(f"not an HTTP answer: {bytes(self._buffer[:40])!r}")
-            return False
-        lines = bytes(self._buffer[:end]).decode("latin-1").split("\r\n")
-        del self._buffer[: end + 4]
-        version, _, rest = lines[0].partition(" ")
-        code, _, reason = rest.partition(" ")
-        if not version.startswith("HTTP/1.") or not (code.isascii() and code.isdigit() and len(code) == 3):
-            raise ProtocolError(f"not an HTTP status line: {lines[0][:60]!r}")
-        if 100 <= int(code) < 200:  # 100 Continue and the like: the answer follows
-            return True
-        self.status, self.reason = int(code), reason
-        for line in lines[1:]:
-            name, colon, value = line.partition(":")
-            if not colon or not name or name != name.strip():
-                raise ProtocolError(f"not a header line: {line[:60]!r}")
-            self.headers.append((name, value.strip()))
-        self._frame()
-        return True
-
-    def _frame(self) -> None:
-        of = {name.lower(): value for name, value in self.headers}
-        if self.method == "HEAD" or self.status in (204, 304):
-            self.done = True
-        elif "chunked" in of.get("transfer-encoding", "").lower():
-            self._state = "size"
-        elif "content-length" in of:
-            length = of["content-length"]
-            if not (length.isascii() and length.isdigit() and len(length) <= 18):
-                raise ProtocolError(f"Content-Length is {length[:20]!r}")
-            self._left, self._state = int(length), "length"
-        else:
-            self._state = "close"
-
-
 @dataclass(frozen=True)
 class Pace:
     """How a slow client sends and reads: ``piece`` bytes, then a pause of ``pause_s``."""
@@ -274,7 +144,7 @@ class Wire:
         pace = pace or Pace()
         what = f"{request.method} {self.base_url}{request.target}"
         pieces: list[Piece] = []
-        reader = ResponseReader(method=request.method)
+        reader = Response(request.method)
         try:
             with self._connect(parts.hostname or "", parts.port, parts.scheme, end) as sock:
                 self._send(sock, request.raw(parts.netloc.rpartition("@")[2]), end, pace)
@@ -326,7 +196,7 @@ class Wire:
     @staticmethod
     def _read(
         sock: socket.socket,
-        reader: ResponseReader,
+        reader: Response,
         pieces: list[Piece],
         sent: float,
         end: float,
@@ -339,7 +209,7 @@ class Wire:
             sock.settimeout(_left(end))
             data = sock.recv(65536 if not pace.read_pause_s else 512)
             if not data:
-                return reader.close()
+                return "complete" if reader.close() else "cut"
             size += len(data)
             if size > MAX_ANSWER:
                 raise ProtocolError(f"the answer has more than {MAX_ANSWER >> 20} MiB and no end: is it the right server?")
@@ -361,11 +231,3 @@ def _left(end: float) -> float:
     if left <= 0:
         raise TimeoutError
     return left
-
-
-def read_response(parts: Sequence[bytes], method: str = "GET") -> tuple[ResponseReader, bytes]:
-    """A whole recorded answer in the given cuts: the reader with status and headers, and the body. Pure."""
-    reader = ResponseReader(method=method)
-    body = b"".join([reader.feed(part) for part in parts])
-    reader.close()
-    return reader, body

@@ -1,4 +1,4 @@
-"""What the HTTP API of each engine version looks like: fields, error bodies, health semantics, metrics names, surprises.
+"""What the HTTP API of each engine version looks like: fields, error bodies, health semantics, surprises.
 
 Sources: ``S`` = read in released wheels (E-api/E-rank1), ``R`` = recorded from real
 servers (SGLang 0.5.16, vLLM 0.24.0 and 0.32.0).
@@ -18,26 +18,6 @@ HealthMeaning = Literal["constant", "engine-alive", "forward-pass"]
 """What a 200 from ``/health`` proves: that HTTP answers; that the engine process lives; that a token was generated."""
 
 EmptyToolCalls = Literal["empty-list", "omitted", "null"]
-
-
-@dataclass(frozen=True)
-class MetricNames:
-    """Prometheus names, each as a tuple of spellings to try in order; empty = this version has no such series.
-
-    Token counters and prefix-cache counters count tokens; ``kv_usage`` is a fraction 0…1; ``running``/``waiting`` requests.
-    """
-
-    running: tuple[str, ...]
-    waiting: tuple[str, ...]
-    prompt_tokens: tuple[str, ...]
-    generation_tokens: tuple[str, ...]
-    prefix_queries: tuple[str, ...]
-    prefix_hits: tuple[str, ...]
-    kv_usage: tuple[str, ...]
-    ttft_seconds: tuple[str, ...]
-    itl_seconds: tuple[str, ...]
-    e2e_seconds: tuple[str, ...]
-    requests: tuple[str, ...]
 
 
 @dataclass(frozen=True)
@@ -88,7 +68,6 @@ class ApiShape:
     reasoning_tokens_path: tuple[str, ...] | None
     reasoning_tokens_trusted: bool
     strict_sampling: bool
-    metrics: MetricNames
     metrics_flag: str | None
     extras: frozenset[str]
     surprises: tuple[Surprise, ...]
@@ -97,48 +76,6 @@ class ApiShape:
     def peer_health_is_dummy(self) -> bool:
         """True where nodes of rank ≥ 1 answer ``/health`` with 200 whatever happens (SGLang's dummy server)."""
         return self.engine == "sglang"
-
-
-def _vllm_metrics(v: Version) -> MetricNames:
-    old_prefix = v.within("0.8.2", "0.12.0")
-    new_prefix = v.at_least("0.9.2")
-    queries = (("vllm:prefix_cache_queries_total", "vllm:prefix_cache_queries") if new_prefix else ()) + (
-        ("vllm:gpu_prefix_cache_queries_total", "vllm:gpu_prefix_cache_queries") if old_prefix else ()
-    )
-    hits = tuple(name.replace("queries", "hits") for name in queries)
-    usage = (("vllm:kv_cache_usage_perc",) if v.at_least("0.9.2") else ()) + (("vllm:gpu_cache_usage_perc",) if v.below("0.12.0") else ())
-    itl = (("vllm:inter_token_latency_seconds",) if v.at_least("0.10.2") else ()) + (
-        ("vllm:time_per_output_token_seconds",) if v.below("0.15.0") else ()
-    )
-    return MetricNames(
-        running=("vllm:num_requests_running",),
-        waiting=("vllm:num_requests_waiting",),
-        prompt_tokens=("vllm:prompt_tokens_total",),
-        generation_tokens=("vllm:generation_tokens_total",),
-        prefix_queries=queries,
-        prefix_hits=hits,
-        kv_usage=usage,
-        ttft_seconds=("vllm:time_to_first_token_seconds",),
-        itl_seconds=itl,
-        e2e_seconds=("vllm:e2e_request_latency_seconds",),
-        requests=("vllm:request_success_total",),
-    )
-
-
-def _sglang_metrics(v: Version) -> MetricNames:
-    return MetricNames(
-        running=("sglang:num_running_reqs",),
-        waiting=("sglang:num_queue_reqs",),
-        prompt_tokens=("sglang:prompt_tokens_total",),
-        generation_tokens=("sglang:generation_tokens_total",),
-        prefix_queries=("sglang:prompt_tokens_total",),
-        prefix_hits=("sglang:cached_tokens_total",),
-        kv_usage=("sglang:token_usage",),
-        ttft_seconds=("sglang:time_to_first_token_seconds",),
-        itl_seconds=("sglang:inter_token_latency_seconds",) + (("sglang:time_per_output_token_seconds",) if v.below("0.4.5") else ()),
-        e2e_seconds=("sglang:e2e_request_latency_seconds",),
-        requests=("sglang:num_requests_total",),
-    )
 
 
 def vllm_shape(v: Version) -> ApiShape:
@@ -251,7 +188,6 @@ def vllm_shape(v: Version) -> ApiShape:
         reasoning_tokens_path=("completion_tokens_details", "reasoning_tokens") if v.at_least("0.28.0") else None,
         reasoning_tokens_trusted=False,
         strict_sampling=True,
-        metrics=_vllm_metrics(v),
         metrics_flag=None,
         extras=frozenset(extras),
         surprises=tuple(surprises),
@@ -356,7 +292,6 @@ def sglang_shape(v: Version) -> ApiShape:
         reasoning_tokens_path=("reasoning_tokens",) if v.at_least("0.5.1") else None,
         reasoning_tokens_trusted=v.at_least("0.5.1"),
         strict_sampling=False,
-        metrics=_sglang_metrics(v),
         metrics_flag="enable-metrics",
         extras=frozenset(extras),
         surprises=tuple(surprises),

@@ -28,9 +28,10 @@ from typing import Any
 from pytest_h20.core.errors import MeasurementError, UsageError
 from pytest_h20.load.canary import Canary
 from pytest_h20.load.clock import allow_files, cpu_seconds, no_collector_pauses, now, realtime_offset
+from pytest_h20.load.http1 import CRLF2, ProtocolError, Response
 from pytest_h20.load.poller import BROKEN, READ, WRITE, Poller
 from pytest_h20.load.target import Address
-from pytest_h20.load.wire import CRLF2, ONE_TOKEN, Framing, Piece, ProtocolError, Run, Skimmer
+from pytest_h20.load.wire import ONE_TOKEN, Piece, Run, Skimmer
 
 OUTCOMES = {
     "ok": "complete, with as many tokens as were asked for",
@@ -131,12 +132,12 @@ class Slot:
         "exchange",
         "fd",
         "fed",
-        "framing",
         "freed",
         "handshake",
         "number",
         "out",
         "quick",
+        "response",
         "run",
         "served",
         "skim",
@@ -149,13 +150,15 @@ class Slot:
         self.sock: Any = None
         self.fd = -1
         self.exchange: Exchange | None = None
-        self.framing = Framing()
-        self.quick = False  # the cheap test for the end applies (see Framing)
+        self.response = Response()
+        # The body is chunked, and so a piece can only end it that ends with CRLF CRLF or has less than four bytes (`0 CRLF CRLF`,
+        # or a trailer line and CRLF CRLF, end it): no other piece is looked at.
+        self.quick = False
         self.skim = False  # the next piece begins a chunk, and of a plain token only a number is wanted
         self.run: Run | None = None  # what is growing with every plain token
         self.tokens = 0  # after the last of them
         self.before = b""  # the last of them as it came
-        self.fed = 0  # pieces of the exchange that the framing has seen
+        self.fed = 0  # pieces of the exchange that `response` has seen
         self.out = b""
         self.connected = self.handshake = False
         self.connect_at = self.deadline = self.freed = 0.0
@@ -231,6 +234,7 @@ class LoopOutcome:
     clock_steps: int = 0
     """How often the wall clock was found set, more than 1 ms against the monotonic one. Kernel stamps follow it."""
     metrics: list[tuple[float, bytes]] = field(default_factory=list)
+    """When /metrics answered, and its text."""
     stopped: str = ""
     """Why the run ended early: "" | interrupted | cell_timeout | server_gone | duration."""
     not_sent: int = 0
@@ -437,7 +441,7 @@ class LoadLoop:
     def _send(self, slot: Slot, exchange: Exchange) -> None:
         """Give the exchange to a slot; the clock of the request starts with its first byte."""
         slot.exchange = exchange
-        slot.framing = Framing()
+        slot.response = Response()
         slot.quick = slot.skim = False
         slot.fed = 0
         self.outcome.exchanges.append(exchange)
@@ -486,14 +490,14 @@ class LoadLoop:
         self._close(slot)
         if exchange is None:
             return  # an idle connection; it is opened again when it is needed
-        if error is None and slot.framing.close_delimited:
+        if error is None and slot.response.close_delimited:
             self._settle(slot, exchange, "", "")
         elif not exchange.parts and waited > _KEPT_IDLE_S and not exchange.retried:
             # The server closed an idle connection just as we used it: RFC 9110 9.3.1 lets a client send again. On one
             # that was in use a moment before, it is a failure of the server and counts as one.
             exchange.retried = True
             self.outcome.retries += 1
-            slot.framing = Framing()
+            slot.response = Response()
             self._connect(slot, self._families, now())
         elif error is None:
             self._settle(slot, exchange, "cut", "the server closed the connection")
@@ -507,7 +511,7 @@ class LoadLoop:
         if not exchange.end:
             exchange.end = stamp
         exchange.outcome, exchange.detail = outcome, detail
-        exchange.status = slot.framing.status
+        exchange.status = slot.response.status
         exchange.payload = b""
         slot.exchange = None
         slot.quick = slot.skim = False
@@ -520,7 +524,7 @@ class LoadLoop:
             self._failures_in_row += 1
         else:
             self._failures_in_row = 0
-        if slot.connected and not slot.framing.keep_alive:
+        if slot.connected and not slot.response.keep_alive:
             self._close(slot)
         elif outcome and slot.connected:
             self._close(slot)  # whatever else comes on it belongs to the old request
@@ -559,20 +563,21 @@ class LoadLoop:
             self._send(slot, upcoming)
 
     def _read(self, slot: Slot) -> None:
-        """Show the framing all pieces it has not seen: the last one may end the answer. What was skimmed is whole chunks."""
+        """Show `response` all pieces it has not seen: the last one may end the answer. What was skimmed is whole chunks."""
         exchange = slot.exchange
         assert exchange is not None
         fresh = [part for part in exchange.parts[slot.fed :] if isinstance(part, bytes)]
         slot.fed = len(exchange.parts)
         try:
-            over = slot.framing.feed(fresh[0] if len(fresh) == 1 else b"".join(fresh))
+            slot.response.feed(fresh[0] if len(fresh) == 1 else b"".join(fresh))
+            over = slot.response.over()
         except ProtocolError as error:
             self._settle(slot, exchange, "protocol", str(error))
             return
-        slot.quick = slot.framing.quick
+        slot.quick = slot.response.chunked
         # The head and the first event are always kept; a conversation's next turn and a canary need the text of all.
         plain = exchange.followup is None and exchange.canary is None
-        slot.skim = self._kernel and plain and slot.framing.between_chunks and len(exchange.parts) > 1
+        slot.skim = self._kernel and plain and slot.response.between_chunks and len(exchange.parts) > 1
         slot.run, slot.tokens = None, 0
         if over:
             self._settle(slot, exchange, "", "")
@@ -593,14 +598,14 @@ class LoadLoop:
             if slot is None:
                 slot = self._metrics_slot = Slot(-1)
             exchange = Exchange(-1, payload, 0, 0)
-            slot.exchange, slot.framing, slot.quick = exchange, Framing(), False
+            slot.exchange, slot.response, slot.quick = exchange, Response(), False
             families = self._families if (address.host, address.port) == (self._address.host, self._address.port) else None
             try:
                 self._connect(slot, families or self._resolve(address), stamp)
             except MeasurementError:
                 self._metrics_slot = None
             return
-        slot.exchange, slot.framing = Exchange(-1, payload, 0, 0), Framing()
+        slot.exchange, slot.response = Exchange(-1, payload, 0, 0), Response()
         self._transmit(slot, slot.exchange)
 
     def _metrics_event(self, slot: Slot, events: int) -> None:
@@ -622,20 +627,20 @@ class LoadLoop:
             self._close(slot)
             slot.exchange = None
             return
-        exchange.parts.append(data)
         try:
-            over = slot.framing.feed(data)
+            exchange.parts.append(slot.response.feed(data))
+            over = slot.response.over()
         except ProtocolError:
             self._close(slot)
             slot.exchange = None
             return
         if over:
-            if slot.framing.status == 200:
+            if slot.response.status == 200:
                 self.outcome.metrics.append((now(), b"".join(part for part in exchange.parts if isinstance(part, bytes))))
             else:
                 self._settings.metrics = None
             slot.exchange = None
-            if not slot.framing.keep_alive:
+            if not slot.response.keep_alive:
                 self._close(slot)
 
     def _connect_progress_metrics(self, slot: Slot) -> None:
@@ -698,7 +703,7 @@ class LoadLoop:
             exchange = slot.exchange
             if exchange is not None and slot is not self._metrics_slot:
                 exchange.end, exchange.outcome = stamp, exchange.outcome or "cancelled"
-                exchange.status = slot.framing.status
+                exchange.status = slot.response.status
                 slot.exchange = None
             self._close(slot)
         ends = [exchange.end for exchange in outcome.exchanges if exchange.outcome != "cancelled"]

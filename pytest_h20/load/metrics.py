@@ -29,9 +29,10 @@ from typing import Any
 
 from pytest_h20.load.canary import CanaryAnswer, TextCounts, answer_of, period
 from pytest_h20.load.histogram import Histogram
+from pytest_h20.load.http1 import ProtocolError
 from pytest_h20.load.loop import Exchange
 from pytest_h20.load.plan import Slo
-from pytest_h20.load.wire import Answer, ProtocolError, read_answer
+from pytest_h20.load.wire import Answer, read_answer
 
 COMPLETE = ("ok", "short", "long")
 

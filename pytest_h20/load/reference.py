@@ -46,6 +46,7 @@ from typing import Any
 
 from pytest_h20.core.errors import MeasurementError, UsageError
 from pytest_h20.load.clock import allow_files, no_collector_pauses, now, realtime_offset
+from pytest_h20.load.http1 import LAST_CHUNK, chunk
 from pytest_h20.load.poller import BROKEN, READ, WRITE, Poller
 
 SO_TIMESTAMPNS = 35  # Linux, asm-generic/socket.h; the control message carries a struct timespec
@@ -258,17 +259,12 @@ class Stream:
         self.ident = f"{generation.kind}-{index:08d}"
 
 
-def chunk(data: bytes) -> bytes:
-    """`data` as one HTTP chunk."""
-    return b"%x\r\n%s\r\n" % (len(data), data)
-
-
 def sse(document: Any) -> bytes:
     """One server-sent event holding a JSON document, in the engines' compact form."""
     return b"data: " + json.dumps(document, separators=(",", ":")).encode() + b"\n\n"
 
 
-DONE = chunk(b"data: [DONE]\n\n") + b"0\r\n\r\n"
+DONE = chunk(b"data: [DONE]\n\n") + LAST_CHUNK
 STREAM_HEAD = (
     b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream; charset=utf-8\r\nCache-Control: no-cache\r\nTransfer-Encoding: chunked\r\n\r\n"
 )
@@ -838,7 +834,7 @@ class ReferenceServer:
         elif fault == "eof":
             self._drop(connection)
         elif fault == "truncate":
-            self._send(connection, b"0\r\n\r\n")
+            self._send(connection, LAST_CHUNK)
         elif fault == "stream_error":
             error = {"error": {"object": "error", "message": "injected", "type": "InternalServerError", "code": 500}}
             self._send(connection, chunk(sse(error)) + DONE)

@@ -35,6 +35,7 @@ MODULES = (
     "clock",
     "dialects",
     "histogram",
+    "http1",
     "loop",
     "metrics",
     "plan",

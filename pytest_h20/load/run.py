@@ -19,6 +19,7 @@ from pytest_h20.load import sanity
 from pytest_h20.load.cells import Cell
 from pytest_h20.load.clock import now
 from pytest_h20.load.dialects import RequestEncoder
+from pytest_h20.load.http1 import ProtocolError
 from pytest_h20.load.loop import Exchange, LoadLoop, LoopSettings, Progress
 from pytest_h20.load.metrics import Rates, Record, Summary, goodput, merge, outcome_of, whole_rates
 from pytest_h20.load.plan import LoadPlan
@@ -27,7 +28,7 @@ from pytest_h20.load.result import CellResult, ClientView, Flight, RequestCounts
 from pytest_h20.load.server_metrics import MetricsSample, ServerView, fetch, view
 from pytest_h20.load.share import Job, Share, ShareInterrupted, run_share
 from pytest_h20.load.target import Address, Target
-from pytest_h20.load.wire import Answer, ProtocolError, read_answer
+from pytest_h20.load.wire import Answer, read_answer
 
 GENERATOR = "pytest-h20"
 STREAMS_PER_PROCESS = 512

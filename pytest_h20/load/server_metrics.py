@@ -18,13 +18,13 @@ import re
 import socket
 import ssl
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
+from pytest_h20.load.http1 import ProtocolError, Response
 from pytest_h20.load.target import Address, Target
-from pytest_h20.load.wire import CRLF2, Framing, ProtocolError, chunk_size
 
-_SAMPLE = re.compile(r"^((?:vllm|sglang):[a-z_]+)(?:\{([^}]*)\})? +([-+0-9.eE]+|NaN|[+-]Inf)", re.MULTILINE)
+_SAMPLE = re.compile(r"^([a-zA-Z_:][\w:]*)(?:\{([^}\n]*)\})?[ \t]+(\S+)", re.MULTILINE)
 _RUNNING = ("vllm:num_requests_running", "sglang:num_running_reqs")
 _WAITING = ("vllm:num_requests_waiting", "sglang:num_queue_reqs")
 _KV_USE = ("vllm:kv_cache_usage_perc", "vllm:gpu_cache_usage_perc", "sglang:token_usage")
@@ -62,39 +62,40 @@ class MetricsSample:
     """Requests put back in the server's last interval."""
 
 
-def parse_metrics(text: str) -> MetricsSample:
-    """Prometheus text -> sample. Series of one name are added up (data-parallel engines), except that SGLang's copies
-    per tensor- and pipeline-parallel rank are one engine: of those only rank 0 counts. Unknown text gives all None."""
-    sums: dict[str, float] = {}
-    most: dict[str, float] = {}
+def series(text: str) -> dict[str, list[float]]:
+    """Prometheus text -> the values of each name's series (one per data-parallel engine). SGLang's copies per tensor- and
+    pipeline-parallel rank are one engine: of those only rank 0 counts. What is no number is left out, NaN too."""
+    found: dict[str, list[float]] = {}
     for name, labels, value in _SAMPLE.findall(text):
         if labels and (_label(labels, "tp_rank") not in (None, "0") or _label(labels, "pp_rank") not in (None, "0")):
             continue
         try:
             number = float(value)
-        except ValueError:  # "1e", "+-"
+        except ValueError:
             continue
         if number == number:
-            sums[name] = sums.get(name, 0.0) + number
-            most[name] = max(most.get(name, number), number)
+            found.setdefault(name, []).append(number)
+    return found
 
-    def first(names: Iterable[str]) -> float | None:
-        return next((sums[name] for name in names if name in sums), None)
 
-    queries = hits = None
-    for asked, hit in _CACHE_PAIRS:
-        if hit in sums and asked in sums:
-            queries, hits = sums[asked], sums[hit]
-            break
+def parse_metrics(text: str) -> MetricsSample:
+    """Prometheus text -> sample. Series of one name are added up, but of the KV cache the fullest counts. Unknown text gives
+    all None."""
+    found = series(text)
+
+    def first(names: Iterable[str], of: Callable[[list[float]], float] = sum) -> float | None:
+        return next((of(found[name]) for name in names if name in found), None)
+
+    queries, hits = next(((asked, hit) for asked, hit in _CACHE_PAIRS if asked in found and hit in found), ("", ""))
     return MetricsSample(
         first(_RUNNING),
         first(_WAITING),
         first(_PROMPTED),
         first(_GENERATED),
-        queries,
-        hits,
+        first((queries,)),
+        first((hits,)),
         first(_CACHE_GAUGES),
-        next((most[name] for name in _KV_USE if name in most), None),
+        first(_KV_USE, max),
         first(_PREEMPTED),
         first(_RETRACTED),
     )
@@ -170,29 +171,6 @@ def _share(part: float | None, of: float | None) -> float | None:
     return None if part is None or not of else part / of
 
 
-def body_of(response: bytes) -> str:
-    """The body of a recorded answer, chunked or not; "" when it is incomplete."""
-    head, found, body = response.partition(CRLF2)
-    if not found:
-        return ""
-    if b"chunked" in head.lower():
-        out, position = [], 0
-        while True:
-            end = body.find(b"\r\n", position)
-            if end < 0:
-                return ""
-            try:
-                size = chunk_size(body[position:end])
-            except ProtocolError:
-                return ""
-            if size == 0:
-                break
-            out.append(body[end + 2 : end + 2 + size])
-            position = end + 4 + size
-        body = b"".join(out)
-    return body.decode("utf-8", "replace")
-
-
 def fetch(target: Target, timeout_s: float = 10.0) -> MetricsSample | None:
     """One look at the target's /metrics, None when it has none or does not answer. Wall-clock seconds."""
     address = target.metrics_address()
@@ -207,23 +185,22 @@ def get_text(target: Target, address: Address, path: str, timeout_s: float) -> s
     end = time.monotonic() + timeout_s
     head = {"Host": address.authority, **dict(target.headers), "Connection": "close"}
     lines = [f"GET {path} HTTP/1.1", *(f"{name}: {value}" for name, value in head.items()), "", ""]
-    framing, received = Framing(), bytearray()
+    response, body, received = Response(), bytearray(), 0
     try:
         with contextlib.closing(socket.create_connection((address.host, address.port), timeout=timeout_s)) as plain:
             sock = _secured(plain, target, address)
             sock.settimeout(max(0.001, end - time.monotonic()))
             sock.sendall("\r\n".join(lines).encode())
-            complete = False
-            while not complete:
+            while not response.done:
                 sock.settimeout(max(0.001, end - time.monotonic()))
                 data = sock.recv(65536)
-                if len(received) > MOST or time.monotonic() > end or not (data or framing.close_delimited):
+                received += len(data)
+                if received > MOST or time.monotonic() > end or not (data or response.close()):
                     return None
-                received += data
-                complete = not data or framing.feed(data)
+                body += response.feed(data)
     except (OSError, ProtocolError):
         return None
-    return body_of(bytes(received)) if framing.status == 200 else None
+    return body.decode("utf-8", "replace") if response.status == 200 else None
 
 
 def _secured(plain: socket.socket, target: Target, address: Address) -> socket.socket:

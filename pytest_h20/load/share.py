@@ -20,14 +20,15 @@ from pytest_h20.load.cells import Cell, requests_for
 from pytest_h20.load.clock import now
 from pytest_h20.load.dialects import RequestEncoder, get_request
 from pytest_h20.load.histogram import Histogram
+from pytest_h20.load.http1 import ProtocolError
 from pytest_h20.load.loop import Exchange, LoadLoop, LoopOutcome, LoopSettings, Progress
 from pytest_h20.load.metrics import Record, Tally, tally
 from pytest_h20.load.plan import LoadPlan, Slo
 from pytest_h20.load.prompts import Prompt, PromptRecipe, PromptSource
 from pytest_h20.load.selfcheck_types import SelfCheck
-from pytest_h20.load.server_metrics import MetricsSample, body_of, parse_metrics
+from pytest_h20.load.server_metrics import MetricsSample, parse_metrics
 from pytest_h20.load.target import Target, Vocabulary
-from pytest_h20.load.wire import ProtocolError, read_answer
+from pytest_h20.load.wire import read_answer
 
 if TYPE_CHECKING:  # not evaluated: the core runs on Python 3.8 too
     Report = Callable[[Progress], None]
@@ -307,7 +308,7 @@ def _share(job: Job, outcome: LoopOutcome, called: float) -> Share:
     cpu_before = time.process_time()
     counted = tally(outcome.exchanges, _kind(job.target), origin, scale, window, outcome.offset)
     parse_cpu = time.process_time() - cpu_before
-    samples = [parse_metrics(body_of(raw)) for _, raw in outcome.metrics]
+    samples = [parse_metrics(body.decode("utf-8", "replace")) for _, body in outcome.metrics]
     return Share(
         tally=counted,
         started_wall=time.time() - (now() - origin),

@@ -1,7 +1,7 @@
-"""Reading answers: HTTP/1.1 framing, server-sent events, and what in them is a token.
+"""Reading answers: server-sent events, and what in them is a token.
 
-While requests are in flight only the framing is looked at, and that as little as possible (`Framing`). Everything else
-happens when the run is over, on the recorded (stamp, bytes) pairs: `read_answer`.
+While requests are in flight only the framing is looked at (`http1.Response`), and that as little as possible. Everything
+else happens when the run is over, on the recorded (stamp, bytes) pairs: `read_answer`.
 
 Where the kernel stamps the bytes, nothing is lost by looking at them at once, and much is saved: most pieces are one whole
 chunk with one plain token, of which only a number is kept (`Skimmer`). Keeping all of them costs a megabyte per thousand
@@ -24,146 +24,15 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, Union
 
-CRLF2 = b"\r\n\r\n"
+from pytest_h20.load.http1 import ProtocolError, Response
+
 _TOKEN = re.compile(rb'"(?:text|content|reasoning_content|reasoning)": ?"(?!")')
 _COUNT = re.compile(rb'"completion_tokens": ?(\d{1,15})(?!\d)')
-_STATUS = re.compile(rb"HTTP/1\.[01] (\d{3})")
 
 ONE_TOKEN = -1
 """A plain token of a stream that does not tell how many there were."""
 _TAIL = 600
 """How far from the end of a `/generate` event its counts are looked for; meta_info is some 200 bytes long."""
-
-
-class ProtocolError(Exception):
-    """The bytes are not HTTP/1.1 as we understand it."""
-
-
-class Framing:
-    """Finds the end of one response in the bytes as they arrive.
-
-    `feed` returns True when the message is complete. `quick` says that the cheap test of the load loop applies: a
-    chunked body whose head has been read. In it a piece can only end the message if it ends with CRLF CRLF or is
-    shorter than four bytes, since a message ends with `0 CRLF CRLF` (or a trailer line and CRLF CRLF).
-    """
-
-    __slots__ = ("_buffer", "_done", "_need", "close_delimited", "keep_alive", "mode", "status")
-
-    def __init__(self) -> None:
-        self.status = 0
-        self.mode = "head"  # head | chunked | length | eof
-        self.keep_alive = True
-        self.close_delimited = False
-        self._buffer = bytearray()
-        self._need = 0
-        self._done = False
-
-    @property
-    def quick(self) -> bool:
-        return self.mode == "chunked"
-
-    @property
-    def between_chunks(self) -> bool:
-        """All chunks so far were whole: a piece that is a whole chunk need not be shown to `feed`."""
-        return self.mode == "chunked" and not self._buffer and not self._done
-
-    def feed(self, data: bytes) -> bool:
-        """Raises ProtocolError for what is not HTTP."""
-        if self._done:
-            raise ProtocolError("bytes after the end of the answer")
-        buffer = self._buffer
-        buffer += data
-        while True:
-            if self.mode == "head":
-                if not self._head(buffer):
-                    return False
-            elif self.mode == "length":
-                self._need -= len(buffer)
-                buffer.clear()
-                if self._need < 0:
-                    raise ProtocolError("more bytes than Content-Length says")
-                self._done = self._need == 0
-                return self._done
-            elif self.mode == "eof":
-                buffer.clear()
-                return False
-            else:
-                self._done = self._chunks(buffer)
-                return self._done
-
-    def _head(self, buffer: bytearray) -> bool:
-        end = buffer.find(CRLF2)
-        if end < 0:
-            if len(buffer) > 65536 or (len(buffer) >= 5 and not buffer.startswith(b"HTTP/")):
-                raise ProtocolError(f"not an HTTP answer: {bytes(buffer[:40])!r}")
-            return False
-        head = bytes(buffer[:end])
-        del buffer[: end + 4]
-        match = _STATUS.match(head)
-        if match is None:
-            raise ProtocolError(f"not an HTTP answer: {head[:40]!r}")
-        status = int(match.group(1))
-        if 100 <= status < 200:
-            return True  # an interim answer; the real one follows
-        self.status = status
-        headers = {}
-        for line in head.split(b"\r\n")[1:]:
-            name, _, value = line.partition(b":")
-            headers[name.strip().lower()] = value.strip()
-        connection = headers.get(b"connection", b"").lower()
-        self.keep_alive = b"close" not in connection and (head.startswith(b"HTTP/1.1") or b"keep-alive" in connection)
-        if b"chunked" in headers.get(b"transfer-encoding", b"").lower():
-            self.mode = "chunked"
-        elif b"content-length" in headers:
-            try:
-                self._need = int(headers[b"content-length"])
-            except ValueError:
-                raise ProtocolError(f"Content-Length {headers[b'content-length']!r}") from None
-            self.mode = "length"
-        elif status in (204, 304):
-            self.mode, self._need = "length", 0
-        else:
-            self.mode, self.keep_alive, self.close_delimited = "eof", False, True
-        return True
-
-    @staticmethod
-    def _chunks(buffer: bytearray) -> bool:
-        """Consume whole chunks; True after the last one and its trailers."""
-        position = 0
-        try:
-            while True:
-                line_end = buffer.find(b"\r\n", position)
-                if line_end < 0:
-                    if len(buffer) - position > 65536:
-                        raise ProtocolError(f"no chunk size within 64 KiB: {bytes(buffer[position : position + 40])!r}")
-                    return False
-                size = chunk_size(bytes(buffer[position:line_end]))
-                if size == 0:
-                    # trailers up to an empty line; without any it follows at once
-                    if buffer[line_end : line_end + 4] == CRLF2:
-                        position = line_end + 4
-                    else:
-                        end = buffer.find(CRLF2, line_end)
-                        if end < 0:
-                            return False
-                        position = end + 4
-                    if len(buffer) > position:
-                        raise ProtocolError("bytes after the end of the answer")
-                    return True
-                following = line_end + 2 + size + 2
-                if len(buffer) < following:
-                    return False
-                position = following
-        finally:
-            del buffer[:position]
-
-
-def chunk_size(line: bytes) -> int:
-    """The size in a chunk's first line. Raises ProtocolError for anything but one to eight hex digits: no sign, no `0x`."""
-    digits = line.split(b";", 1)[0].strip()
-    if not 0 < len(digits) <= 8 or digits.strip(b"0123456789abcdefABCDEF"):
-        raise ProtocolError(f"not a chunk size: {line[:40]!r}")
-    return int(digits, 16)
 
 
 @dataclass
@@ -285,77 +154,50 @@ def read_answer(kind: str, stamps: list[float], parts: Sequence[Piece], want_tex
     response that was skimmed.
     """
     answer = Answer()
-    status, chunked, events, head_end, head_piece = _read_head(parts)
-    if status is None:
-        return answer
-    answer.status = status
-    pieces = [head_end, *parts[head_piece + 1 :]]
-    times = stamps[head_piece:]
-    if events:
-        payloads = _Events(chunked).read(pieces)
+    response = Response()
+    begin, rest = 0, b""  # pieces until the head is whole, and what the last of them brings of the body
+    while not response.status:
+        part = parts[begin] if begin < len(parts) else None
+        if not isinstance(part, bytes):  # the head never ends: nothing is skimmed before it is whole
+            return answer
+        rest = response.feed(part)
+        begin += 1
+    answer.status = response.status
+    times = stamps[begin - 1 :]
+    if "text/event-stream" in response.header("content-type").lower():
+        payloads = _Events(response, rest).read(parts[begin:])
         if kind == "generate":
             _read_generate(answer, times, payloads, want_text)
         else:
             _read_openai(answer, times, payloads, want_text)
     else:
-        body = b"".join(piece for piece in pieces if isinstance(piece, bytes))
-        if chunked:
-            body = _Events(True)._body(body)
+        body = rest + b"".join(response.feed(piece) for piece in parts[begin:] if isinstance(piece, bytes))
         _read_document(answer, body, times[-1] if times else 0.0)
     return answer
 
 
-def _read_head(parts: Sequence[Piece]) -> tuple[int | None, bool, bool, bytes, int]:
-    """(status, chunked, events, what follows the head in its last piece, number of that piece); status None: no whole
-    head."""
-    collected = b""
-    for number, part in enumerate(parts):
-        if isinstance(part, Run):
-            break  # nothing is skimmed before the head is whole
-        collected += part
-        while True:
-            end = collected.find(CRLF2)
-            if end < 0:
-                break
-            head, collected = collected[:end], collected[end + 4 :]
-            match = _STATUS.match(head)
-            if match is None:
-                raise ProtocolError(f"not an HTTP answer: {head[:40]!r}")
-            status = int(match.group(1))
-            if status >= 200:
-                lowered = head.lower()
-                chunked = b"chunked" in _header(lowered, b"transfer-encoding")
-                events = b"text/event-stream" in _header(lowered, b"content-type")
-                return status, chunked, events, collected, number
-    return None, False, False, b"", 0
-
-
-def _header(lowered: bytes, name: bytes) -> bytes:
-    """A header's value in a lowered head, empty when it is not there."""
-    at = lowered.find(b"\r\n" + name + b":")
-    return lowered[at + 3 + len(name) :].split(b"\r\n", 1)[0] if at >= 0 else b""
-
-
 class _Events:
-    """Takes the pieces of a body apart: HTTP chunks (if chunked), then events. `payloads`: (number of its stamp, data) of each
-    event; of a run the number is that of the first."""
+    """Takes the pieces of a body apart into events. `payloads`: (number of its stamp, data) of each event; of a run the number is
+    that of the first.
 
-    __slots__ = ("_carry", "_chunked", "_held", "_left", "_over", "_rest", "payloads")
+    The endpoint's checks have a reader of their own (`endpoint/sse.py`): that one judges the form, this one must be fast.
+    """
 
-    def __init__(self, chunked: bool) -> None:
+    __slots__ = ("_held", "_response", "_rest", "payloads")
+
+    def __init__(self, response: Response, begin: bytes) -> None:
+        """`begin`: what the body began with, in the piece that ended the head: number 0."""
         self.payloads: list[tuple[int, Piece]] = []
-        self._chunked = chunked
-        self._carry = b""  # an unfinished size line
-        self._left = 0  # bytes of the current chunk still to come, its CRLF included
-        self._over = False  # the last chunk was seen; trailers and the empty line follow
+        self._response = response
         self._rest = b""  # an unfinished event
         self._held = b""  # a CR that may be the first half of CRLF
+        self._body(begin, 0)
 
     def read(self, pieces: Sequence[Piece]) -> list[tuple[int, Piece]]:
         """Nearly every piece is one chunk with one event; that case is told apart cheaply and exactly."""
-        out, feed = self.payloads, self._feed
-        clean = self._chunked
-        number = -1
+        out, response = self.payloads, self._response
+        clean = response.between_chunks and not (self._rest or self._held)
+        number = 0
         for piece in pieces:
             number += 1
             if isinstance(piece, Run):
@@ -373,13 +215,12 @@ class _Events:
                 ):
                     out.append((number, piece[line + 8 : -4]))
                     continue
-            feed(piece, number)
-            clean = self._chunked and not (self._left or self._carry or self._rest or self._held or self._over)
+            self._body(response.feed(piece), number)
+            clean = response.between_chunks and not (self._rest or self._held)
         return out
 
-    def _feed(self, piece: bytes, number: int) -> None:
-        data = self._held + (self._body(piece) if self._chunked else piece)
-        self._held = b""
+    def _body(self, data: bytes, number: int) -> None:
+        data, self._held = self._held + data, b""
         if b"\r" in data:
             if data.endswith(b"\r"):
                 data, self._held = data[:-1], b"\r"
@@ -389,29 +230,6 @@ class _Events:
             payload = _general_event(event)
             if payload is not None:
                 self.payloads.append((number, payload))
-
-    def _body(self, piece: bytes) -> bytes:
-        """The body bytes that a piece brings."""
-        data, self._carry = self._carry + piece, b""
-        body: list[bytes] = []
-        position = 0
-        while position < len(data) and not self._over:
-            if self._left:
-                take = data[position : position + self._left]
-                position += len(take)
-                if self._left > 2:  # the last two are the CRLF
-                    body.append(take[: self._left - 2])
-                self._left -= len(take)
-                continue
-            line = data.find(b"\r\n", position)
-            if line < 0:
-                self._carry = data[position:]
-                break
-            size = chunk_size(data[position:line])
-            position = line + 2
-            self._left = size + 2 if size else 0
-            self._over = size == 0
-        return b"".join(body)
 
 
 def _general_event(event: bytes) -> bytes | None:

@@ -37,6 +37,7 @@ from typing import Any
 
 from pytest_h20.engines.api import ApiShape, shape_for
 from pytest_h20.engines.base import Version
+from pytest_h20.load.http1 import LAST_CHUNK, chunk
 from pytest_h20.rehearsal.language import END, EOS, OFFSET, Language, decode, encode
 
 BAD = {
@@ -75,11 +76,6 @@ class Step:
     reasoning: str = ""
     finish: str | None = None
     trim: int = 0
-
-
-def chunk(data: bytes) -> bytes:
-    """One HTTP chunk."""
-    return b"%x\r\n%s\r\n" % (len(data), data)
 
 
 @dataclass
@@ -459,7 +455,7 @@ class Replies:
             tail += event(None, usage)
         tail += b"" if has("no_done") else self._event("[DONE]")
         tail += self._event('{"choices": []}') if has("after_done") else b""
-        tail += b"" if has("stream_cut") else b"0\r\n\r\n"
+        tail += b"" if has("stream_cut") else LAST_CHUNK
         events[0] = opening + events[0]
         return Answer(True, tuple(events), tail, {}, len(prompt), len(total))
 

@@ -14,7 +14,8 @@ from pytest_h20.core.verdict import Limit, Origin, Status, Verdict, judge
 from pytest_h20.endpoint.client import Api
 from pytest_h20.endpoint.context import EndpointContext
 from pytest_h20.endpoint.reply import UnexpectedAnswer
-from pytest_h20.endpoint.wire import Exchange, ProtocolError
+from pytest_h20.endpoint.wire import Exchange
+from pytest_h20.load.http1 import ProtocolError
 
 OPENAI = Origin(kind="protocol", detail="OpenAI API reference")
 MAX_EVIDENCE = 400_000

@@ -6,7 +6,7 @@ import pytest
 
 from pytest_h20.checks.endpoint.reasoning import order_problems, tag_problems
 from pytest_h20.checks.endpoint.wire import stream_problems
-from pytest_h20.endpoint.client import load_sum, metric_sum
+from pytest_h20.endpoint.client import load_sum
 from pytest_h20.endpoint.reply import UnexpectedAnswer, read_error, read_reply, read_usage
 from pytest_h20.engines.api import shape_for
 from pytest_h20.engines.base import Version
@@ -161,15 +161,6 @@ def test_load_routes() -> None:
     assert load_sum(json.loads(recorded("sglang-0.5.16", "get-v1_loads-during-16").body)) == 17
     assert load_sum({"loads": []}) is None
     assert load_sum([{"num_reqs": None}]) is None
-
-
-def test_gauge_of_several_series_is_summed() -> None:
-    text = '# HELP x\nvllm:num_requests_running{engine="0"} 1.0\n'
-    text += 'vllm:num_requests_running{engine="1"} 2.0\nvllm:num_requests_running_total 9\n'
-    assert metric_sum(text, ["vllm:num_requests_running"]) == 3
-    assert metric_sum(text, ["absent", "vllm:num_requests_running_total"]) == 9
-    assert metric_sum(text, ["absent"]) is None
-    assert metric_sum("vllm:num_requests_running nonsense\n", ["vllm:num_requests_running"]) is None
 
 
 def test_both_reasoning_fields_are_seen() -> None:

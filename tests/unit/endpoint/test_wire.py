@@ -1,84 +1,16 @@
-"""The HTTP reader on bytes in any cut, and the socket side against a real listener on loopback."""
+"""The socket side of an exchange, against a real listener on loopback. The reader itself: ``tests/unit/load/test_http1.py``."""
 
 from __future__ import annotations
 
 import contextlib
-import itertools
 import socket
 import threading
 from collections.abc import Callable, Iterator
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 from pytest_h20.core.errors import TransportError
-from pytest_h20.endpoint.wire import MAX_HEAD, Pace, ProtocolError, Request, ResponseReader, Wire, read_response
-
-CHUNKED = (
-    b"HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nTransfer-Encoding: chunked\r\n\r\n"
-    b"5;name=value\r\nhello\r\n1\r\n \r\nA\r\nworld\r\n12\n\r\n0\r\nX-Trailer: 1\r\n\r\n"
-)
-
-
-def cut(data: bytes, places: list[int]) -> list[bytes]:
-    """``data`` in pieces, cut at these places."""
-    marks = [0, *sorted(p % (len(data) + 1) for p in places), len(data)]
-    return [data[a:b] for a, b in itertools.pairwise(marks)]
-
-
-@given(st.lists(st.integers(0, 10_000), max_size=40))
-def test_any_cut_reads_the_same(places: list[int]) -> None:
-    reader, body = read_response(cut(CHUNKED, places))
-    assert body == b"hello world\r\n12\n"
-    assert (reader.status, reader.done, reader.chunks, reader.leftover) == (200, True, [5, 1, 10, 0], b"")
-
-
-@given(st.binary(max_size=300), st.lists(st.integers(0, 1000), max_size=10))
-def test_content_length_and_what_is_left_over(body: bytes, places: list[int]) -> None:
-    raw = b"HTTP/1.1 404 Not Found\r\ncontent-length: %d\r\n\r\n" % len(body) + body + b"EXTRA"
-    reader, got = read_response(cut(raw, places))
-    assert (reader.status, got, reader.leftover) == (404, body, b"EXTRA")
-
-
-@given(st.binary(max_size=200))
-def test_foreign_bytes_raise_only_protocol_errors(data: bytes) -> None:
-    with contextlib.suppress(ProtocolError):
-        read_response([data])
-    with contextlib.suppress(ProtocolError):
-        read_response([b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n" + data])
-
-
-def test_until_close() -> None:
-    reader = ResponseReader()
-    assert reader.feed(b"HTTP/1.1 200 OK\r\n\r\nabc") == b"abc"
-    assert not reader.done
-    assert reader.close() == "complete"
-
-
-@pytest.mark.parametrize(("status", "method"), [(204, "GET"), (304, "GET"), (200, "HEAD")])
-def test_answers_without_a_body(status: int, method: str) -> None:
-    reader, body = read_response([b"HTTP/1.1 %d X\r\nContent-Length: 5\r\n\r\n" % status], method)
-    assert (reader.done, body) == (True, b"")
-
-
-@pytest.mark.parametrize(
-    ("raw", "says"),
-    [
-        (b"SSH-2.0-OpenSSH\r\n", "not an HTTP answer"),
-        (b"HTTP/2 200\r\n\r\n", "status line"),
-        (b"HTTP/1.1 2x0 OK\r\n\r\n", "status line"),
-        (b"HTTP/1.1 200 OK\r\nno colon\r\n\r\n", "header line"),
-        (b"HTTP/1.1 200 OK\r\nContent-Length: -1\r\n\r\n", "Content-Length"),
-        (b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\n", "chunk size"),
-        (b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n-5\r\n", "chunk size"),
-        (b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nabc\r\n", "does not end in CRLF"),
-        (b"HTTP/1.1 200 OK\r\nX: " + b"a" * (MAX_HEAD + 10), "no end of headers"),
-    ],
-)
-def test_what_is_no_http_is_said(raw: bytes, says: str) -> None:
-    with pytest.raises(ProtocolError, match=says):
-        read_response([raw])
+from pytest_h20.endpoint.wire import Exchange, Pace, Request, Wire
 
 
 @contextlib.contextmanager
@@ -215,9 +147,6 @@ def test_slow_sending_arrives_whole() -> None:
 
 def test_long_bodies_are_shortened_in_evidence() -> None:
     request = Request("POST", "/", (), b"x" * 300_000)
-    exchange = read_response([b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n"])[0]
-    from pytest_h20.endpoint.wire import Exchange
-
-    text = Exchange(request, exchange.status, "", (), (), "complete", 0.0).transcript()
+    text = Exchange(request, 200, "", (), (), "complete", 0.0).transcript()
     assert b"100000 bytes left out" in text
     assert len(text) < 210_000

@@ -40,15 +40,6 @@ def test_vllm_over_versions(version: str, fields: tuple[str, ...], errors: str, 
     assert shape.version_route == "/version"
 
 
-def test_vllm_metric_names_follow_their_renaming() -> None:
-    assert vllm("0.8.2").metrics.kv_usage == ("vllm:gpu_cache_usage_perc",)
-    assert vllm("0.24.0").metrics.kv_usage == ("vllm:kv_cache_usage_perc",)
-    assert vllm("0.10.0").metrics.kv_usage == ("vllm:kv_cache_usage_perc", "vllm:gpu_cache_usage_perc")
-    assert vllm("0.7.2").metrics.prefix_queries == ()
-    assert vllm("0.24.0").metrics.prefix_hits[0] == "vllm:prefix_cache_hits_total"
-    assert vllm("0.8.2").metrics.itl_seconds == ("vllm:time_per_output_token_seconds",)
-
-
 def test_sglang_over_versions() -> None:
     old, new = sglang("0.4.4"), sglang("0.5.16")
     assert old.reasoning_fields == new.reasoning_fields == ("reasoning_content",)

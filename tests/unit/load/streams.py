@@ -5,11 +5,13 @@ from __future__ import annotations
 import json
 from typing import Any
 
+from pytest_h20.load.http1 import LAST_CHUNK, chunk
+
 HEAD = b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\nTransfer-Encoding: chunked\r\n\r\n"
 
 
 def chunked(*parts: bytes) -> bytes:
-    return b"".join(b"%x\r\n%s\r\n" % (len(part), part) for part in parts) + b"0\r\n\r\n"
+    return b"".join(map(chunk, parts)) + LAST_CHUNK
 
 
 def event(document: Any, end: bytes = b"\n\n") -> bytes:

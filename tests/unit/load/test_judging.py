@@ -19,7 +19,7 @@ from pytest_h20.load.metrics import Rates, Summary
 from pytest_h20.load.result import write_json
 from pytest_h20.load.roofline import H20, H20_3E, Fabric, ModelSpec, decode_bound, gpu_by_name, spec_of
 from pytest_h20.load.sanity import check, judged
-from pytest_h20.load.server_metrics import MetricsSample, ServerView, body_of, parse_metrics, view
+from pytest_h20.load.server_metrics import MetricsSample, ServerView, parse_metrics, series, view
 from pytest_h20.rehearsal.sparse import R1_CONFIG
 from tests.unit.load.results import GOOD
 
@@ -93,6 +93,7 @@ def test_old_names_ranks_and_engines() -> None:
     between = "vllm:gpu_prefix_cache_queries_total 10\nvllm:gpu_prefix_cache_hits_total 5\nsglang:token_usage NaN\n"
     assert parse_metrics(between) == MetricsSample(cache_queries=10, cache_hits=5)
     assert parse_metrics("") == MetricsSample()
+    assert series('# HELP a\na 1\na{x="1"} 2.5 1700000000\na_total 9\nb none\n') == {"a": [1.0, 2.5], "a_total": [9.0]}
 
 
 def test_the_fullest_cache_counts_and_requests_put_back_are_of_the_cell() -> None:
@@ -131,13 +132,6 @@ def test_a_view_is_of_the_cell_not_of_the_servers_life() -> None:
     gauge = view(MetricsSample(cache_rate=0.5), [MetricsSample(cache_rate=0.1)], MetricsSample(cache_rate=0.0))
     assert gauge is not None
     assert (gauge.cache_hit_rate_before, gauge.cache_hit_rate) == (0.5, 0.1)
-
-
-def test_metrics_bodies_chunked_and_not() -> None:
-    assert body_of(b"HTTP/1.1 200 OK\r\nContent-Length: 3\r\n\r\nabc") == "abc"
-    assert body_of(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nab\r\n1\r\nc\r\n0\r\n\r\n") == "abc"
-    assert body_of(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nab") == ""
-    assert body_of(b"nothing") == ""
 
 
 # ---- sanity ------------------------------------------------------------------------------------------------------

@@ -10,7 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pytest_h20.load.wire import CRLF2, ONE_TOKEN, Answer, Framing, Piece, ProtocolError, Run, Skimmer, read_answer
+from pytest_h20.load.http1 import CRLF2, ProtocolError, Response, chunk
+from pytest_h20.load.wire import ONE_TOKEN, Answer, Piece, Run, Skimmer, read_answer
 from tests.unit.load.streams import CHAT, HEAD, USAGE, chat, chunked, event, text
 
 
@@ -53,23 +54,24 @@ def test_where_the_bytes_are_cut_changes_no_count_and_stamps_follow_the_last_byt
 
 
 @given(st.lists(st.integers(1, 700), max_size=10), st.sampled_from(["lf", "crlf"]))
-def test_framing_sees_the_end_exactly_once_and_only_where_the_quick_test_lets_it(cuts: list[int], newline: str) -> None:
+def test_the_end_is_seen_exactly_once_and_only_where_the_quick_test_lets_it(cuts: list[int], newline: str) -> None:
     parts = CHAT if newline == "lf" else tuple(part.replace(b"\n", b"\r\n") for part in CHAT)
     parts = (*parts[:2], b": ping 0\r\n\r\n" if newline == "crlf" else b": ping\n\n", *parts[2:])
     raw = HEAD + chunked(*parts)
     edges = [0, *sorted({c for c in cuts if c < len(raw)}), len(raw)]
-    framing, held, ends = Framing(), b"", []
+    response, held, ends = Response(), b"", []
     for start, end in itertools.pairwise(edges):
         piece = raw[start:end]
         held += piece
-        if framing.quick and piece[-4:] != CRLF2 and len(piece) > 3:
+        if response.chunked and piece[-4:] != CRLF2 and len(piece) > 3:
             continue  # what the load loop does
-        if framing.feed(held):
+        response.feed(held)
+        if response.over():
             ends.append(end)
         held = b""
     assert ends == [len(raw)]
-    assert framing.status == 200
-    assert framing.keep_alive
+    assert response.status == 200
+    assert response.keep_alive
 
 
 def test_crlf_events_comments_and_several_data_lines() -> None:
@@ -119,7 +121,7 @@ def test_an_empty_text_is_no_token_and_is_counted_as_such() -> None:
     ("raw", "status", "error"),
     [
         (b'HTTP/1.1 400 Bad\r\ncontent-length: 46\r\n\r\n{"object":"error","message":"bad","code":400}\n', 400, "bad"),
-        (b'HTTP/1.1 404 No\r\ncontent-length: 29\r\n\r\n{"error": {"message": "none"}}', 404, "none"),
+        (b'HTTP/1.1 404 No\r\ncontent-length: 30\r\n\r\n{"error": {"message": "none"}}', 404, "none"),
         (b'HTTP/1.1 422 No\r\n\r\n{"detail": [{"msg": "field"}]}', 422, "[{'msg': 'field'}]"),
         (b"HTTP/1.1 500 Oh\r\ncontent-length: 21\r\n\r\nInternal Server Error", 500, "Internal Server Error"),
         (HEAD + chunked(event({"error": {"message": "too long", "code": 400}}), b"data: [DONE]\n\n"), 200, "too long"),
@@ -151,9 +153,9 @@ def test_a_whole_document_is_read_too() -> None:
 
 def test_interim_answers_are_passed_over() -> None:
     raw = b"HTTP/1.1 100 Continue\r\n\r\n" + HEAD + chunked(*CHAT)
-    framing = Framing()
-    assert framing.feed(raw)
-    assert framing.status == 200
+    response = Response()
+    response.feed(raw)
+    assert (response.status, response.done) == (200, True)
     assert read("chat", raw).output_tokens == 4
 
 
@@ -161,7 +163,7 @@ def test_interim_answers_are_passed_over() -> None:
 def test_foreign_bytes_raise_nothing_but_protocol_errors(data: bytes, kind: str, headed: bool) -> None:
     raw = HEAD + data if headed else data
     with contextlib.suppress(ProtocolError):
-        Framing().feed(raw)
+        Response().feed(raw)
     with contextlib.suppress(ProtocolError):
         answer = read(kind, raw, (3, 50))
         assert answer.output_tokens is None or answer.output_tokens >= 0
@@ -258,46 +260,42 @@ def same(kind: str, pieces: list[bytes]) -> int:
     return sum(piece.pieces for piece in kept if isinstance(piece, Run))
 
 
-def whole(data: bytes) -> bytes:
-    return b"%x\r\n%s\r\n" % (len(data), data)
-
-
 @given(GENERATE, st.booleans())
 def test_a_skimmed_stream_of_generate_reads_as_the_whole_one(steps: list[tuple[int, Any]], ends: bool) -> None:
-    count, pieces = 1, [whole(generate(1))]
+    count, pieces = 1, [chunk(generate(1))]
     for step, make in steps:
         count += step
-        pieces.append(whole(make(count)))
+        pieces.append(chunk(make(count)))
     if ends:
-        pieces += [whole(generate(count + 2, "length")), whole(b"data: [DONE]\n\n"), b"0\r\n\r\n"]
+        pieces += [chunk(generate(count + 2, "length")), chunk(b"data: [DONE]\n\n"), b"0\r\n\r\n"]
     same("generate", pieces)
 
 
 @given(OPENAI)
 def test_a_skimmed_openai_stream_reads_as_the_whole_one(events: list[bytes]) -> None:
-    same("completions", [*map(whole, [*events, event(USAGE), b"data: [DONE]\n\n"]), b"0\r\n\r\n"])
+    same("completions", [*map(chunk, [*events, event(USAGE), b"data: [DONE]\n\n"]), b"0\r\n\r\n"])
 
 
 @given(st.lists(st.integers(0, 2), max_size=20))
 def test_continuous_usage_is_counted_in_a_skimmed_stream(steps: list[int]) -> None:
     counts = list(itertools.accumulate([1, *steps]))
     events = [compact(text(" a", usage={"prompt_tokens": 7, "completion_tokens": n})) for n in counts]
-    assert same("completions", [*map(whole, events), b"0\r\n\r\n"]) == len(counts) - 1
+    assert same("completions", [*map(chunk, events), b"0\r\n\r\n"]) == len(counts) - 1
 
 
 def test_plain_tokens_are_skimmed_and_nothing_else() -> None:
-    plain = [whole(generate(n)) for n in range(1, 200)]
+    plain = [chunk(generate(n)) for n in range(1, 200)]
     kept = skimmed("generate", plain)
     assert kept == [Run(1, 199)]
     skimmer = Skimmer("generate")
-    assert skimmer.tokens(whole(generate(7)), 7) == 7
+    assert skimmer.tokens(chunk(generate(7)), 7) == 7
     for other in (
-        whole(generate(7))[:-1],
-        whole(generate(7)) + whole(generate(8)),
-        whole(generate(7) + generate(8)),
-        whole(generate(7, "stop")),
-        whole(b"data: [DONE]\n\n"),
-        b"0" + whole(generate(7)),
+        chunk(generate(7))[:-1],
+        chunk(generate(7)) + chunk(generate(8)),
+        chunk(generate(7) + generate(8)),
+        chunk(generate(7, "stop")),
+        chunk(b"data: [DONE]\n\n"),
+        b"0" + chunk(generate(7)),
         b"\r\n",
         b"",
     ):
@@ -307,6 +305,6 @@ def test_plain_tokens_are_skimmed_and_nothing_else() -> None:
 @given(st.binary(max_size=80), st.sampled_from(["generate", "completions", "chat"]), st.integers(0, 200))
 def test_foreign_pieces_are_kept_or_skimmed_without_error(data: bytes, kind: str, expected: int) -> None:
     skimmer = Skimmer(kind)
-    skimmer.tokens(whole(generate(3)), 3)
+    skimmer.tokens(chunk(generate(3)), 3)
     assert skimmer.tokens(data, expected) == 0
-    assert skimmer.tokens(whole(b"data: " + data + b"\n\n"), expected) == 0
+    assert skimmer.tokens(chunk(b"data: " + data + b"\n\n"), expected) == 0
