@@ -42,6 +42,7 @@ class Expect(BaseModel):
     gpu_memory_min_mib: Count | None = Field(None, description="memory per GPU, at least, MiB")
     gpu_idle_max_mib: Count = Field(1024, description="memory in use per GPU before the engine starts, at most, MiB")
     gpu_ecc: bool | None = Field(None, description="ECC on")
+    gpu_remapped_rows_max: Count = Field(64, description="rows that a GPU may have remapped; 512 are all that it can")
     gpu_persistence: bool | None = Field(None, description="persistence mode on")
     gpu_power_limit_w: Positive | None = Field(None, description="power limit per GPU, W; default: the card's own default limit")
     gpu_clock_mhz: Count | None = Field(None, description="application clock of the SMs, MHz; default: the card's maximum")

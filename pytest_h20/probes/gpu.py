@@ -24,7 +24,8 @@ class Gpu:
     """One GPU as the driver describes it; None or "" = it does not say. Units: MiB, W, degrees C, MHz.
 
     ``pci_device_id``: four hex digits, lower case. ``throttle``: names of the active reasons (``hw_slowdown`` ...).
-    ``ecc_uncorrectable``: since the driver was loaded. ``fabric_state``/``fabric_status``: NVLink fabric registration.
+    ``ecc_uncorrectable``: since the driver was loaded; ``_ever``: in the card's life. ``ecc_threshold``: more SRAM errors than NVIDIA lets
+    a card have. ``banks_exhausted``: memory banks without a spare row. ``recovery``: what the driver wants done ("None": nothing). ``fabric_state``/``fabric_status``: NVLink fabric registration.
     """
 
     index: int
@@ -43,12 +44,16 @@ class Gpu:
     ecc_uncorrectable: int | None = None
     ecc_correctable: int | None = None
     ecc_uncorrectable_ever: int | None = None
+    ecc_threshold: bool | None = None
+    unrepairable: bool | None = None
     retired_pages: int | None = None
     retired_pending: bool | None = None
     remap_uncorrectable: int | None = None
     remap_correctable: int | None = None
     remap_pending: bool | None = None
     remap_failure: bool | None = None
+    banks_exhausted: int | None = None
+    recovery: str = ""
     pstate: str = ""
     throttle: tuple[str, ...] = ()
     temperature: int | None = None
@@ -58,6 +63,8 @@ class Gpu:
     power_limit_default: float | None = None
     sm_clock: int | None = None
     app_clock: int | None = None
+    app_mem_clock: int | None = None
+    default_mem_clock: int | None = None
     max_clock: int | None = None
     mem_clock: int | None = None
     max_mem_clock: int | None = None
@@ -159,12 +166,16 @@ def _gpu(index: int, e: ET.Element) -> Gpu:
             e,
             *(ever + n for n in ("sram_uncorrectable", "sram_uncorrectable_parity", "sram_uncorrectable_secded", "dram_uncorrectable")),
         ),
+        ecc_threshold=_flag(_text(e, ever + "sram_threshold_exceeded")),
+        unrepairable=_flag(_text(e, "ecc_errors/unrepairable_memory")),
         retired_pages=_sum(e, retired + "multiple_single_bit_retirement/retired_count", retired + "double_bit_retirement/retired_count"),
         retired_pending=_flag(_text(e, retired + "pending_retirement", retired + "pending_blacklist")),
         remap_uncorrectable=integer(_text(e, "remapped_rows/remapped_row_unc")),
         remap_correctable=integer(_text(e, "remapped_rows/remapped_row_corr")),
         remap_pending=_flag(_text(e, "remapped_rows/remapped_row_pending")),
         remap_failure=_flag(_text(e, "remapped_rows/remapped_row_failure")),
+        banks_exhausted=integer(_text(e, "remapped_rows/row_remapper_histogram/row_remapper_histogram_none")),
+        recovery=_text(e, "gpu_recovery_action"),
         pstate=_text(e, "performance_state"),
         throttle=active,
         temperature=integer(_text(e, "temperature/gpu_temp")),
@@ -176,6 +187,8 @@ def _gpu(index: int, e: ET.Element) -> Gpu:
         power_limit_default=number(_text(e, "gpu_power_readings/default_power_limit", "power_readings/default_power_limit")),
         sm_clock=integer(_text(e, "clocks/sm_clock")),
         app_clock=integer(_text(e, "applications_clocks/graphics_clock")),
+        app_mem_clock=integer(_text(e, "applications_clocks/mem_clock")),
+        default_mem_clock=integer(_text(e, "default_applications_clocks/mem_clock")),
         max_clock=integer(_text(e, "max_clocks/graphics_clock")),
         mem_clock=integer(_text(e, "clocks/mem_clock")),
         max_mem_clock=integer(_text(e, "max_clocks/mem_clock")),

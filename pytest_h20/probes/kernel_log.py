@@ -10,7 +10,7 @@ import json
 import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from importlib import resources
 from typing import Literal
@@ -170,16 +170,27 @@ def xid_table() -> dict[int, XidEntry]:
     return {int(code): XidEntry(int(code), **entry) for code, entry in raw["xid"].items()}
 
 
-def explain_xid(code: int) -> XidEntry:
-    """The table's row; a code that is not in it is ``watch``: unknown is not harmless."""
+_RECOVERY = re.compile(r"recovery action changed from 0x[0-9a-f]{1,8} \([^)]{0,64}\) to 0x([0-9a-f]{1,8}) \(([^)]{1,64})\)", re.I)
+
+
+def explain_xid(code: int, text: str = "") -> XidEntry:
+    """The table's row; a code that is not in it is ``watch``: unknown is not harmless.
+
+    ``text``: the line. Xid 154 says in it what the driver wants done, in words that differ by driver ("Node Reboot Required", "OS Reboot",
+    "GPU Reset Required", "Drain and Reset" ...); 0x0 takes an earlier one back.
+    """
     known = xid_table().get(code)
+    if known and code == 154 and (wanted := _RECOVERY.search(text)):
+        if int(wanted[1], 16) == 0:
+            return replace(known, meaning="the driver wants nothing done any more", action="")
+        return replace(known, severity="reset", meaning=f"the driver asks for: {wanted[2]}", action="do that before the GPU is used again")
     return known or XidEntry(code, "not in our table", "watch", "look it up in NVIDIA's Xid catalog; run nvidia-bug-report.sh")
 
 
 def explain(event: KernelEvent) -> LineEntry:
     """Meaning, severity and next step of an event, whichever table has it."""
     if event.kind == "xid":
-        x = explain_xid(event.code or 0)
+        x = explain_xid(event.code or 0, event.text)
         bucket = f" (NVIDIA: {x.bucket})" if x.bucket else ""
         return LineEntry("xid", x.severity, "", f"Xid {x.code} on {event.device}: {x.meaning}{bucket}", x.action, "NVIDIA's Xid catalog")
     if event.kind == "sxid":

@@ -221,12 +221,14 @@ true
 @dataclass(frozen=True)
 class PcieHints:
     """ACS and IOMMU: both send GPU-NIC traffic through the root complex. ``acs`` None = could not be read (lspci or rights
-    missing)."""
+    missing). ``acs_at``: PCI addresses of the bridges that redirect requests. ``virtual``: a virtual machine, which needs ACS."""
 
     iommu_groups: int
     cmdline: str
     acs_bridges: int | None
     acs_enabled: int | None
+    acs_at: tuple[str, ...] = ()
+    virtual: bool = False
 
     @property
     def passthrough(self) -> bool:
@@ -236,13 +238,20 @@ class PcieHints:
 
 def parse_pcie_hints(text: str) -> PcieHints:
     """``iommu_groups=N``, ``cmdline=``, ``acs_bridges=N`` (bridges whose ACS control was readable), ``acs_enabled=N`` of them
-    redirecting."""
+    redirecting or validating, ``acs_at=ADDRESS ADDRESS`` of those that redirect requests, ``virtual=yes``."""
     p = pairs(text)
     groups = integer(p.get("iommu_groups"))
     if groups is None:
         raise ProbeError("no iommu_groups= line")
     bridges = integer(p.get("acs_bridges"))
-    return PcieHints(groups, p.get("cmdline", ""), bridges or None, integer(p.get("acs_enabled")) if bridges else None)
+    return PcieHints(
+        groups,
+        p.get("cmdline", ""),
+        bridges or None,
+        integer(p.get("acs_enabled")) if bridges else None,
+        tuple(p.get("acs_at", "").split()),
+        p.get("virtual") == "yes",
+    )
 
 
 PCIE_HINTS = Probe(
@@ -251,10 +260,16 @@ PCIE_HINTS = Probe(
 n=0; for x in /sys/kernel/iommu_groups/*; do [ -d "$x" ] && n=$((n + 1)); done; echo "iommu_groups=$n"
 echo "cmdline=`cat /proc/cmdline 2>/dev/null`"
 if command -v lspci >/dev/null; then
-  l=`lspci -vvv 2>/dev/null | grep ACSCtl`
+  l=`lspci -D -vvv 2>/dev/null | grep -E '^[0-9a-f]{4}:|ACSCtl'`
   echo "acs_bridges=`printf '%s\n' "$l" | grep -c ACSCtl`"
   echo "acs_enabled=`printf '%s\n' "$l" | grep -cE 'ReqRedir\+|SrcValid\+'`"
+  a=; d=
+  while read -r w r; do case "$w $r" in *ReqRedir+*) a="$a $d";; ACSCtl*) ;; *) d=$w;; esac; done <<H20_ACS
+$l
+H20_ACS
+  echo "acs_at=${a# }"
 fi
+grep -q '^flags.* hypervisor' /proc/cpuinfo 2>/dev/null && echo virtual=yes
 true
 """,
     parse_pcie_hints,

@@ -36,6 +36,10 @@ class StandInGpu:
     mig: str = "Disabled"
     compute_mode: str = "Default"
     uncorrectable: int = 0
+    uncorrectable_ever: int = 0
+    remapped: int = 0
+    recovery: str = "None"
+    mem_clock: int = 2619
     remap_pending: str = "No"
     remap_failure: str = "No"
     app_clock: int = 1980
@@ -108,6 +112,7 @@ class Machine:
     nofile: int = 120000
     stack: int = 65536
     shm_kib: int = 128 * 2**20
+    shm_free_kib: int | None = None
     uverbs: int = 9
     libibverbs: bool = True
     engine_address: str = ""
@@ -186,15 +191,20 @@ def _xml(m: Machine) -> str:
             f"<free>{g.memory_mib - g.used_mib} MiB</free></fb_memory_usage>\n<compute_mode>{g.compute_mode}</compute_mode>\n"
             f"<ecc_mode><current_ecc>{g.ecc}</current_ecc></ecc_mode>\n<ecc_errors><volatile><sram_correctable>0</sram_correctable>"
             f"<sram_uncorrectable>0</sram_uncorrectable><dram_correctable>0</dram_correctable>"
-            f"<dram_uncorrectable>{g.uncorrectable}</dram_uncorrectable></volatile></ecc_errors>\n"
-            f"<remapped_rows><remapped_row_corr>0</remapped_row_corr><remapped_row_unc>0</remapped_row_unc>"
+            f"<dram_uncorrectable>{g.uncorrectable}</dram_uncorrectable></volatile><aggregate>"
+            f"<dram_uncorrectable>{g.uncorrectable_ever}</dram_uncorrectable><sram_threshold_exceeded>No</sram_threshold_exceeded></aggregate>"
+            f"<unrepairable_memory>No</unrepairable_memory></ecc_errors>\n"
+            f"<gpu_recovery_action>{g.recovery}</gpu_recovery_action>\n"
+            f"<remapped_rows><remapped_row_corr>0</remapped_row_corr><remapped_row_unc>{g.remapped}</remapped_row_unc>"
             f"<remapped_row_pending>{g.remap_pending}</remapped_row_pending>"
-            f"<remapped_row_failure>{g.remap_failure}</remapped_row_failure></remapped_rows>\n"
+            f"<remapped_row_failure>{g.remap_failure}</remapped_row_failure>"
+            f"<row_remapper_histogram><row_remapper_histogram_none>0 bank(s)</row_remapper_histogram_none></row_remapper_histogram></remapped_rows>\n"
             f"<temperature><gpu_temp>{g.temperature} C</gpu_temp></temperature>\n"
             f"<gpu_power_readings><power_draw>76.10 W</power_draw><current_power_limit>{g.power_limit:.2f} W</current_power_limit>"
             f"<default_power_limit>500.00 W</default_power_limit></gpu_power_readings>\n"
-            f"<clocks><sm_clock>345 MHz</sm_clock><mem_clock>2619 MHz</mem_clock></clocks>\n"
-            f"<applications_clocks><graphics_clock>{g.app_clock} MHz</graphics_clock></applications_clocks>\n"
+            f"<clocks><sm_clock>345 MHz</sm_clock><mem_clock>{g.mem_clock} MHz</mem_clock></clocks>\n"
+            f"<applications_clocks><graphics_clock>{g.app_clock} MHz</graphics_clock><mem_clock>2619 MHz</mem_clock></applications_clocks>"
+            f"<default_applications_clocks><mem_clock>2619 MHz</mem_clock></default_applications_clocks>\n"
             "<max_clocks><graphics_clock>1980 MHz</graphics_clock><mem_clock>2619 MHz</mem_clock></max_clocks>\n"
             f"<fabric><state>{g.fabric[0]}</state><status>{g.fabric[1]}</status></fabric>\n<processes>{processes}</processes>\n</gpu>\n"
         )
@@ -224,8 +234,9 @@ def sections(m: Machine) -> dict[str, Callable[[tuple[str, ...]], str]]:
         addresses.append((m.control, f"{m.address}/24"))
     gids = [(r, i, g, t) for r in m.rails for i, (g, t) in r.gids.items()]
 
-    def limits(memlock: str, nofile: int, stack: int, shm: int) -> str:
-        return f"memlock={memlock}\nnofile={nofile}\nstack={stack}\nshm={shm} {shm}\nipc=ipc:[4026531839]\n"
+    def limits(memlock: str, nofile: int, stack: int, shm: int, free: int | None = None) -> str:
+        left = shm if free is None else free
+        return f"memlock={memlock}\nnofile={nofile}\nstack={stack}\nshm={shm} {left}\nipc=ipc:[4026531839]\n"
 
     def disks(paths: tuple[str, ...]) -> str:
         missing = 0 if m.model_exists else 1
@@ -394,7 +405,7 @@ def sections(m: Machine) -> dict[str, Callable[[tuple[str, ...]], str]]:
             f"python=3.12.3\ncuda={m.image_cuda}\nnccl={m.nccl}\n" + _tab(*(("package", n, v) for n, v in m.packages.items()))
         ),
         "image/image_devices": lambda _: f"gpus={len(m.gpus)}\nuverbs={m.uverbs}\nrdma_cm=1\nlibibverbs={int(m.libibverbs)}\n",
-        "image/limits": lambda _: limits(m.memlock, m.nofile, m.stack, m.shm_kib),
+        "image/limits": lambda _: limits(m.memlock, m.nofile, m.stack, m.shm_kib, m.shm_free_kib),
         "image/names": lambda _: f"hostname={m.hostname}\nresolved={m.address}\nall={m.address}\n",
         "image/proxies": lambda _: proxies(m.image_proxies),
         "image/model_folder": lambda a: (

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from pydantic import JsonValue
 
 from pytest_h20.checks.frame import Say, at_least, builtin, cluster_check, inventory, node_check
-from pytest_h20.core.verdict import Limit, Verdict
+from pytest_h20.core.verdict import Limit, Status, Verdict
 from pytest_h20.probes.facts import Facts, View
 from pytest_h20.probes.gather import engine_ports
 from pytest_h20.probes.image import shm_size_kib
@@ -255,7 +255,8 @@ def stack(say: Say, view: View) -> Verdict:
     action="--shm-size 128g, or --ipc host with a large /dev/shm on the host (F34)",
 )
 def shm(say: Say, view: View) -> Verdict:
-    """/dev/shm has what is expected or asked for. Without either: 1 GiB, docker's 64 MiB being the usual cause of a crash."""
+    """/dev/shm has what is expected or asked for, and is not full. Without either: 1 GiB, docker's 64 MiB being the usual cause of a
+    crash."""
     x, profile = view.node.image_limits, view.all.profile
     if profile is None:
         return say.skip("no engine profile was chosen")
@@ -269,7 +270,15 @@ def shm(say: Say, view: View) -> Verdict:
     else:
         wanted, origin = 1.0, builtin("NCCL's and the engines' shared buffers of 8 local ranks need hundreds of MiB")
     measured = None if x.shm_kib is None else round(x.shm_kib / 2**20, 3)
-    return say.judge(measured, Limit(kind="min", value=wanted, unit="GiB", origin=origin))
+    told = say.judge(measured, Limit(kind="min", value=wanted, unit="GiB", origin=origin))
+    if told.status is not Status.PASS or x.shm_free_kib is None:
+        return told
+    free = Limit(kind="min", value=min(wanted, 1.0), unit="GiB free", origin=builtin("NCCL and the engines make their buffers there"))
+    left = round(x.shm_free_kib / 2**20, 3)
+    full = say.judge(
+        left, free, reason=f"/dev/shm is full: {left:g} of {measured:g} GiB free", action="ls -la /dev/shm: remove what a dead job left"
+    )
+    return told if full.status is Status.PASS else full
 
 
 @node_check("environment.ipc", "IPC namespace of the container", "image/limits", "limits", action="--ipc host")

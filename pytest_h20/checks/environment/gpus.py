@@ -10,7 +10,7 @@ from importlib import resources
 from pydantic import JsonValue
 
 from pytest_h20.checks.frame import Say, at_least, builtin, inventory, node_check, version_key
-from pytest_h20.core.verdict import Limit, Origin, Verdict
+from pytest_h20.core.verdict import Limit, Origin, Status, Verdict
 from pytest_h20.probes.facts import View
 from pytest_h20.probes.gpu import Gpu, Gpus
 from pytest_h20.probes.image import gpu_driver_floor
@@ -174,7 +174,8 @@ def gpu_memory(say: Say, view: View) -> Verdict:
     action="drain the node and reset the GPU (Xid 48, 95)",
 )
 def gpu_ecc(say: Say, view: View) -> Verdict:
-    """No uncorrectable memory error since the driver was loaded, and ECC as expected."""
+    """No uncorrectable memory error since the driver was loaded, no GPU beyond NVIDIA's threshold, and ECC as expected. Errors of the
+    card's earlier life are a warning."""
     g, wanted = view.node.gpus, view.expect.gpu_ecc
     if isinstance(g, Missing):
         return say.missing(g)
@@ -182,7 +183,15 @@ def gpu_ecc(say: Say, view: View) -> Verdict:
         told = _none_of(say, g, lambda x: x.ecc, lambda x: x.ecc is not wanted, "ECC mode", f"expect.gpu_ecc = {wanted}")
         if told.status.value != "pass":
             return told.model_copy(update={"action": "nvidia-smi -e 1, then reset the GPU"})
-    return _none_of(
+    worn = _offenders(g.gpus, lambda x: bool(x.ecc_threshold or x.unrepairable))
+    if worn:
+        limit = Limit(
+            kind="max", value=0, unit="GPUs", origin=Origin(kind="vendor", detail="SRAM threshold exceeded, or memory unrepairable")
+        )
+        return say.judge(
+            len(worn), limit, of=len(g.gpus), reason=f"the driver gives up on {', '.join(map(str, worn))}", action="replace the GPU"
+        )
+    told = _none_of(
         say,
         g,
         lambda x: x.ecc_uncorrectable if x.ecc is not False else 0,
@@ -190,6 +199,11 @@ def gpu_ecc(say: Say, view: View) -> Verdict:
         "uncorrectable ECC errors",
         "an uncorrectable error means wrong values",
     )
+    past = [f"GPU {x.index} ({x.bus_id}) {x.ecc_uncorrectable_ever}" for x in g.gpus if x.ecc_uncorrectable_ever]
+    if past and told.status is Status.PASS:
+        reason = f"uncorrectable errors in the card's life, none since the driver was loaded: {', '.join(past)}"
+        return say.warn(len(past), reason, action="nvidia-smi -q -d ECC,ROW_REMAPPER; run a field diagnostic before you rely on it")
+    return told
 
 
 @node_check(
@@ -200,7 +214,7 @@ def gpu_ecc(say: Say, view: View) -> Verdict:
     action="drain the node and reset the GPU; a failed remap means replacing it",
 )
 def gpu_remap(say: Say, view: View) -> Verdict:
-    """No row remap (or page retirement) is pending, and none failed."""
+    """No row remap (or page retirement) is pending, none failed, spare rows are left, and the driver asks for no reset or reboot."""
     g = view.node.gpus
     if isinstance(g, Missing):
         return say.missing(g)
@@ -209,6 +223,20 @@ def gpu_remap(say: Say, view: View) -> Verdict:
         known = [v for v in (x.remap_pending, x.remap_failure, x.retired_pending) if v is not None]
         return any(known) if known else None
 
+    asked = [f"GPU {x.index} ({x.bus_id}): {x.recovery}" for x in g.gpus if x.recovery not in ("", "None")]
+    if asked:
+        limit = Limit(kind="max", value=0, unit="GPUs", origin=builtin("the driver's own recovery action"))
+        return say.judge(
+            len(asked), limit, of=len(g.gpus), reason=f"the driver asks for {', '.join(asked)}", action="do that, then run again"
+        )
+    most = view.expect.gpu_remapped_rows_max
+    rows = {f"GPU {x.index} ({x.bus_id})": (x.remap_correctable or 0) + (x.remap_uncorrectable or 0) for x in g.gpus}
+    worn = [f"{gpu}: {n} rows remapped" for gpu, n in rows.items() if n > most]
+    worn += [f"GPU {x.index} ({x.bus_id}): {x.banks_exhausted} banks have no spare row left" for x in g.gpus if x.banks_exhausted]
+    if worn:
+        limit = Limit(kind="max", value=0, unit="GPUs", origin=inventory(f"gpu_remapped_rows_max = {most}"))
+        reason = f"{'; '.join(worn)} (a GPU has 512 to spare, 8 in a bank; the next one that fails takes it out)"
+        return say.judge(len(worn), limit, of=len(g.gpus), reason=reason, action="replace the GPU (NVIDIA's RMA policy)")
     return _none_of(say, g, state, lambda x: bool(state(x)), "row remap pending or failed", "a pending remap is not yet in effect")
 
 
@@ -234,10 +262,16 @@ def gpu_throttle(say: Say, view: View) -> Verdict:
 
 @node_check("environment.gpu_clocks", "Application clocks", "gpus", action="nvidia-smi -rac, or nvidia-smi -ac MEM,SM as agreed")
 def gpu_clocks(say: Say, view: View) -> Verdict:
-    """Application clocks are the card's maximum, or ``expect.gpu_clock_mhz``; a lower setting caps every figure."""
+    """No GPU's memory clock is held below its default: every output token reads the weights at that speed. Application clocks are the
+    card's maximum, or ``expect.gpu_clock_mhz``; a lower setting caps every figure."""
     g, wanted = view.node.gpus, view.expect.gpu_clock_mhz
     if isinstance(g, Missing):
         return say.missing(g, wanted=wanted is not None)
+    slow = _slow_memory(g.gpus)
+    if slow:
+        limit = Limit(kind="max", value=0, unit="GPUs", origin=builtin("the card's own default memory clock"))
+        action = "nvidia-smi -rmc (reset locked memory clocks), nvidia-smi -rac"
+        return say.judge(len(slow), limit, of=len(g.gpus), reason=f"memory clock held down: {', '.join(slow)}", action=action)
     if g.source == "csv" or any(x.app_clock is None for x in g.gpus):
         return say.missing(Missing("the driver does not tell application clocks"), wanted=wanted is not None)
     if wanted is not None:
@@ -248,6 +282,17 @@ def gpu_clocks(say: Say, view: View) -> Verdict:
     if low:
         return say.warn(len(low), f"application clock below the card's maximum: {', '.join(map(str, low))}")
     return say.judge(0, Limit(kind="max", value=0, unit="GPUs", origin=builtin("the card's own maximum")), of=len(g.gpus))
+
+
+def _slow_memory(gpus: Sequence[Gpu]) -> list[str]:
+    """GPUs whose memory runs below its default: by setting, or while they are in P0 (an idle GPU in a lower state may do so)."""
+    found = []
+    for x in gpus:
+        wanted = x.default_mem_clock or x.max_mem_clock
+        now = [c for c in (x.app_mem_clock, x.mem_clock if x.pstate == "P0" else None) if c is not None]
+        if wanted and now and min(now) < 0.99 * wanted:
+            found.append(f"GPU {x.index} ({x.bus_id}) {min(now)} of {wanted} MHz")
+    return found
 
 
 @node_check("environment.gpu_persistence", "Persistence mode", "gpus", action="nvidia-smi -pm 1, or start nvidia-persistenced")
@@ -271,7 +316,7 @@ def gpu_persistence(say: Say, view: View) -> Verdict:
 @node_check("environment.gpu_power_limit", "Power limit", "gpus", action="nvidia-smi -pl WATT")
 def gpu_power_limit(say: Say, view: View) -> Verdict:
     """The power limit is ``expect.gpu_power_limit_w``; without an expectation, a limit below the card's own default is a
-    warning."""
+    warning: a cap is often meant, decoding may never reach it, and the load says whether it did (``throughput.gpu_clocks``)."""
     g, wanted = view.node.gpus, view.expect.gpu_power_limit_w
     if isinstance(g, Missing):
         return say.missing(g, wanted=wanted is not None)

@@ -11,7 +11,7 @@ from pytest_h20.core.verdict import Limit, Verdict
 from pytest_h20.probes.clock import between
 from pytest_h20.probes.facts import Facts, View
 from pytest_h20.probes.identity import identity
-from pytest_h20.probes.kernel_log import KernelEvent, explain_xid
+from pytest_h20.probes.kernel_log import KernelEvent, KernelLog, explain, explain_xid, line_table
 from pytest_h20.probes.script import Missing
 
 
@@ -234,7 +234,8 @@ def xid(say: Say, view: View) -> Iterable[Verdict]:
     if isinstance(log, Missing):
         return [say.missing(log)]
     events = log.of("xid")
-    entries = [(e, explain_xid(e.code or 0)) for e in events]
+    last = {e.device: e for e in events if e.code == 154}  # what the driver wants of a GPU is what it said last
+    entries = [(e, explain_xid(e.code or 0, e.text)) for e in events if e.code != 154 or e is last[e.device]]
     bad = [(e, x) for e, x in entries if x.severity in ("fatal", "reset")]
     mild = [(e, x) for e, x in entries if x.severity in ("watch", "application")]
     if bad:
@@ -271,6 +272,60 @@ def memory_errors(say: Say, view: View) -> Verdict:
         return say.missing(log)
     told = _events(say, log.of("mce"), "uncorrected errors corrupt results")
     return told if not log.of("mce") else told.model_copy(update={"action": "service the node: ipmitool sel list, mcelog"})
+
+
+_JUDGED_APART = ("xid", "sxid", "link", "mce", "io")
+"""Kinds of kernel lines that have a check of their own."""
+_HEALS = ("cable", "tx_timeout")
+"""What a plug that was pushed in, or a queue that was started again, ends."""
+_BOOT_S = 120.0
+DAY_S = 86400.0
+
+
+@node_check("environment.kernel_events", "Kernel lines of sick hardware since boot", "kernel_log", "rdma", always=True)
+def kernel_events(say: Say, view: View) -> Iterable[Verdict]:
+    """No line since boot that names sick hardware or a broken driver: GPU off the bus, NVLink, mlx5 health, uncorrected PCIe and platform
+    errors, lockups, IOMMU faults. Cable errors and stopped queues of the last day; older ones, and what was corrected, are warnings."""
+    log = view.node.kernel_log
+    if isinstance(log, Missing):
+        return [say.missing(log)]
+    rows = line_table()
+    kinds = [k for k in dict.fromkeys(row.kind for row in rows) if k not in _JUDGED_APART]
+    told = []
+    for kind in kinds:
+        events = [e for e in log.of(kind) if not _at_rest(view, e)]
+        if not events:
+            continue
+        rated = [(e, explain(e)) for e in events]
+        bad = [(e, x) for e, x in rated if x.severity in ("fatal", "reset") and (kind not in _HEALS or _fresh(log, e))]
+        here = say.about(f"{view.name} {kind}")
+        event, entry = (bad or rated)[-1]
+        where = f" ({event.device})" if event.device else ""
+        lines: list[JsonValue] = [e.text[:240] for e, _ in (bad or rated)[-20:]]
+        reason = f"{entry.meaning}{where}: {event.text[:160]}"
+        if bad:
+            limit = Limit(kind="max", value=0, unit="lines", origin=builtin(f"kernel lines of this package's table ({entry.source})"))
+            told.append(here.judge(len(bad), limit, reason=reason, action=entry.action, details={"lines": lines}))
+        else:
+            told.append(here.warn(len(rated), reason, action=entry.action, details={"lines": lines}))
+    limit = Limit(kind="max", value=0, unit="lines", origin=builtin("kernel lines of this package's table"))
+    return told or [say.judge(0, limit, details={"kinds": [*kinds]}, of=len(kinds))]
+
+
+def _fresh(log: KernelLog, event: KernelEvent) -> bool:
+    """Of the last day, as far as stamps tell."""
+    return event.when is None or log.now is None or event.when >= log.now - DAY_S
+
+
+def _at_rest(view: View, event: KernelEvent) -> bool:
+    """A port without a cable says so when its driver starts; it is none of ours, or it came up since."""
+    if event.kind != "cable" or "unplugged" not in event.text or event.when is None or event.when > _BOOT_S:
+        return False
+    rdma = view.node.rdma
+    if isinstance(rdma, Missing):
+        return False
+    ours = [p for r in view.rails if (h := rdma.hca(r.rail.hca)) and h.pci == event.device and (p := rdma.port(h.name, r.rail.port))]
+    return all(p.state == "ACTIVE" for p in ours)
 
 
 @node_check("environment.disk_errors", "Disk and file system errors since boot", "kernel_log", always=True)

@@ -439,8 +439,8 @@ def pcie(say: Say, rail: RailView) -> Verdict:
     action="put the HCA in a slot below the GPU's PCIe switch; check NCCL_IB_HCA's order",
 )
 def distance(say: Say, rail: RailView) -> Verdict:
-    """The rail shares a PCIe switch with a GPU (PIX/PXB): across sockets (SYS) GPUDirect is slow. Judged if expected, else
-    SYS warns."""
+    """The rail is as near to a GPU as expected; without an expectation, not across sockets (SYS): NCCL uses GPUDirect up to PXB only. What
+    is between (PHB, NODE) is judged by NCCL's own log, and a virtual machine does not show where its devices are: a warning there."""
     wanted, node, hca_name = rail.view.expect.rail_distance, rail.view.node, rail.rail.hca
     order = ("PIX", "PXB", "PHB", "NODE", "SYS")
     found: list[str] = []
@@ -457,9 +457,14 @@ def distance(say: Say, rail: RailView) -> Verdict:
     nearest = min(found, key=order.index)
     if wanted is not None:
         return say.judge(nearest, Limit(kind="one_of", value=list(wanted), origin=inventory("rail_distance")))
-    if nearest == "SYS":
-        return say.warn(nearest, "every GPU is on the other socket: GPUDirect crosses the CPU interconnect")
-    return say.judge(nearest, Limit(kind="one_of", value=list(order[:4]), origin=builtin("not across the CPU interconnect")))
+    hints = node.pcie_hints
+    if nearest == "SYS" and not isinstance(hints, Missing) and hints.virtual:
+        return say.warn(nearest, "every GPU is on the other socket, as far as this virtual machine shows")
+    origin = Origin(kind="vendor", detail="NCCL's default NCCL_NET_GDR_LEVEL: GPUDirect up to PXB (src/graph/paths.cc)")
+    limit = Limit(kind="one_of", value=list(order[:4]), origin=origin)
+    return say.judge(
+        nearest, limit, reason="every GPU is on the other socket: NCCL sends through host memory, or GPUDirect crosses the sockets"
+    )
 
 
 @node_check(
@@ -497,18 +502,23 @@ def gpudirect(say: Say, view: View) -> Verdict:
     "fabric.acs",
     "ACS and IOMMU",
     "pcie_hints",
+    "pci",
     action="switch ACS off (setpci on the bridges, or firmware) and boot with iommu=pt or intel_iommu=off",
 )
 def acs(say: Say, view: View) -> Verdict:
-    """No PCIe bridge redirects peer traffic to the root complex. Judged if ``expect.acs_off``, else a warning."""
+    """No PCIe bridge above a GPU and a rail redirects peer traffic to the root complex: NCCL's guide has it cost bandwidth or hang.
+    Elsewhere, in a virtual machine (which needs ACS), or with ``expect.acs_off: false``, it is a warning; true: no bridge at all may."""
     h, wanted = view.node.pcie_hints, view.expect.acs_off
     if isinstance(h, Missing):
         return say.missing(h, wanted=wanted is True)
+    between = _redirecting(view, h.acs_at)
     details: dict[str, JsonValue] = {
         "bridges": h.acs_bridges,
         "redirecting": h.acs_enabled,
+        "above_gpu_and_rail": [*between],
         "iommu_groups": h.iommu_groups,
         "iommu_pt": h.passthrough,
+        "virtual_machine": h.virtual,
     }
     if h.acs_bridges is None:
         if wanted:
@@ -517,15 +527,31 @@ def acs(say: Say, view: View) -> Verdict:
     if wanted:
         limit = Limit(kind="max", value=0, unit="redirecting bridges", origin=inventory("acs_off"))
         return say.judge(h.acs_enabled, limit, reason=f"{h.acs_enabled} of {h.acs_bridges} bridges", details=details)
+    limit = Limit(
+        kind="max", value=0, unit="redirecting bridges", origin=Origin(kind="vendor", detail="NCCL user guide, troubleshooting, ACS")
+    )
+    if between and wanted is None and not h.virtual:
+        reason = f"requests between GPU and rail are sent up to the processor by {', '.join(between[:4])} (ACS)"
+        return say.judge(len(between), limit, reason=reason, details=details, of=h.acs_bridges)
     if h.acs_enabled:
-        return say.warn(h.acs_enabled, f"{h.acs_enabled} of {h.acs_bridges} bridges redirect peer traffic (ACS)", details=details)
+        return say.warn(h.acs_enabled, f"{h.acs_enabled} of {h.acs_bridges} bridges redirect or check peer traffic (ACS)", details=details)
     if h.iommu_groups and not h.passthrough:
         return say.warn(h.iommu_groups, "the IOMMU is on without iommu=pt: GPUDirect may be slow", details=details)
-    return say.judge(
-        0,
-        Limit(kind="max", value=0, unit="redirecting bridges", origin=builtin("peer traffic stays below the switch")),
-        details=details,
-    )
+    return say.judge(0, limit, details=details, of=h.acs_bridges)
+
+
+def _redirecting(view: View, bridges: tuple[str, ...]) -> list[str]:
+    """Those of these bridges that are in one tree, below one root port, with a GPU and a rail, and above one of them."""
+    pci, rdma = view.node.pci, view.node.rdma
+    if isinstance(pci, Missing) or isinstance(rdma, Missing):
+        return []
+    rails = [d.path for r in view.rails if (h := rdma.hca(r.rail.hca)) and (d := pci.get(h.pci))]
+    found = set()
+    for gpu in (d.path for d in pci.values() if d.gpu):
+        for rail in rails:
+            if len(gpu) > 1 and len(rail) > 1 and gpu[0] == rail[0]:
+                found |= {*gpu[:-1], *rail[:-1]} & set(bridges)
+    return sorted(found)
 
 
 @node_check(

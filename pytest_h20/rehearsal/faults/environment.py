@@ -212,6 +212,14 @@ FAULTS = (
         "Hardware Error",
     ),
     _fault(
+        "nic-health",
+        "An RDMA device's firmware failed since boot.",
+        "charmplusplus/charm#2635",
+        _kernel("mlx5_core 0000:30:00.0: device's health compromised - reached miss count"),
+        "kernel_events",
+        "mlxfwmanager",
+    ),
+    _fault(
         "disk-error",
         "The disk with the model has I/O errors.",
         "F47, F48: bad shards",
@@ -224,7 +232,7 @@ FAULTS = (
         "The kernel log may not be read.",
         "could not measure is no pass",
         lost("kernel_log"),
-        "xid sxid memory_errors disk_errors kernel_log",
+        "xid sxid memory_errors disk_errors kernel_events kernel_log",
         "dmesg_restrict",
     ),
     # driver and GPUs

@@ -10,7 +10,7 @@ import pytest
 from pytest_h20.checks import CLUSTER_CHECKS, NODE_CHECKS, RAIL_CHECKS, all_verdicts
 from pytest_h20.core.verdict import Status, Verdict
 from pytest_h20.probes.script import Section
-from pytest_h20.rehearsal.standin import StandInRail, gids_of
+from pytest_h20.rehearsal.standin import StandInRail, gids_of, sections
 from tests.unit.probes.cluster import Cluster, blog_cluster
 
 ALL_CHECKS = {**NODE_CHECKS, **RAIL_CHECKS, **CLUSTER_CHECKS}
@@ -114,6 +114,46 @@ def unnamed(c: Cluster) -> StandInRail:
     return StandInRail("mlx5_9", "xgbe9", "33.2.164.16", pci="0000:60:00.0", gids=gids_of("33.2.164.16", 99))
 
 
+CABLE = "mlx5_core 0000:30:00.0: Port module event[error]: module 0, Cable error, Bus stuck (I2C or data shorted)"
+EVENTS = {"environment.kernel_events": Status.FAIL}
+MILD = {"environment.kernel_events": Status.WARN}
+
+
+def kernel(line: str, at: float = 1200000.5) -> Callable[[Cluster], None]:
+    """A line of the second node's kernel, which is up for 1209600 s."""
+    return setter(kernel_lines=[f"[{at}] {line}"])
+
+
+def recovery(to: str) -> str:
+    return f"[1200000.5] NVRM: Xid (PCI:0000:1b:00): 154, GPU recovery action changed from 0x0 (None) to {to}"
+
+
+def far(virtual: bool = False) -> Callable[[Cluster], None]:
+    hints = f"iommu_groups=0\ncmdline=\nacs_bridges=24\nacs_enabled=0\nvirtual={'yes' if virtual else 'no'}\n"
+    return lambda c: c.other.machine.overrides.update(
+        topology=Section(0, "\tGPU0\tmlx5_3\nGPU0\t X \tSYS\nmlx5_3\tSYS\t X \n", ""), pcie_hints=Section(0, hints, "")
+    )
+
+
+def redirecting(more: str = "", bridge: str = "0000:17:00.0") -> Callable[[Cluster], None]:
+    """One bridge redirects requests; GPU 0 and mlx5_1 are below 0000:17:00.0."""
+
+    def inject(c: Cluster) -> None:
+        m = c.other.machine
+        gpu, rail = "0000:1b:00.0", m.rails[1].pci
+        path = "/sys/devices/pci0000:17/0000:17:00.0/"
+        pci = sections(m)["pci"](())
+        for address in (gpu, rail):
+            pci = "".join(
+                line.rpartition("\t")[0] + f"\t{path}{address}\n" if line.startswith(f"pci\t{address}") else line
+                for line in pci.splitlines(keepends=True)
+            )
+        m.overrides["pci"] = Section(0, pci, "")
+        m.overrides["pcie_hints"] = Section(0, f"iommu_groups=9\ncmdline=\nacs_bridges=24\nacs_enabled=1\nacs_at={bridge}\n{more}\n", "")
+
+    return inject
+
+
 def same_machine(c: Cluster) -> None:
     c.other.machine.hostname, c.other.machine.number = c.head.machine.hostname, c.head.machine.number
 
@@ -176,6 +216,22 @@ FAULTS = [
     Fault("serial number of zeros", serial_zero, {}),
     Fault("disk full", setter(free_kib=2**20), {"environment.run_disk": F, "environment.docker_disk": F}),
     Fault("GPU off the bus", setter(kernel_lines=[xid(79)]), {"environment.xid": F}, "power-cycle"),
+    Fault(
+        "reboot asked for", setter(kernel_lines=[recovery("0x2 (Node Reboot Required)")]), {"environment.xid": F}, "Node Reboot Required"
+    ),
+    Fault("drain asked for", setter(kernel_lines=[recovery("0x4 (Drain and Reset)")]), {"environment.xid": F}, "Drain and Reset"),
+    Fault("reboot no longer asked for", setter(kernel_lines=[recovery("0x1 (GPU Reset Required)"), recovery("0x0 (None)")]), {}),
+    Fault("mlx5 health", kernel("mlx5_core 0000:30:00.0: device's health compromised - reached miss count"), EVENTS, "mlxfwmanager"),
+    Fault("PCIe uncorrected", kernel("pcieport 0000:17:01.0: AER: Uncorrected (Non-Fatal) error received: 0000:18:00.0"), EVENTS, "reseat"),
+    Fault("platform error", kernel("{1}[Hardware Error]: event severity: fatal"), EVENTS, "ipmitool"),
+    Fault("GPU lost", kernel("NVRM: GPU 0000:1b:00.0: GPU has fallen off the bus."), EVENTS, "power-cycle"),
+    Fault("soft lockup", kernel("watchdog: BUG: soft lockup - CPU#12 stuck for 23s! [kworker/12:1:4711]"), EVENTS, "reboot"),
+    Fault("cable error today", kernel(CABLE), EVENTS, "reseat"),
+    Fault("transmit queue stopped today", kernel("mlx5_core 0000:30:00.0 xgbe3: TX timeout detected"), EVENTS),
+    Fault("cable error last week", kernel(CABLE, 600000.5), MILD),
+    Fault("no cable while the driver started", kernel("mlx5_core 0000:30:00.0: Port module event: module 0, Cable unplugged", 12.5), {}),
+    Fault("PCIe corrected", kernel("pcieport 0000:17:01.0: AER: Multiple Corrected error received: 0000:17:01.0"), MILD),
+    Fault("out of memory", kernel("Out of memory: Killed process 2201 (python) total-vm:35829968kB"), MILD),
     Fault("application Xid", setter(kernel_lines=[xid(31)]), {"environment.xid": W}),
     Fault("unknown Xid", setter(kernel_lines=[xid(999)]), {"environment.xid": W}, "catalog"),
     Fault(
@@ -202,7 +258,15 @@ FAULTS = [
         "dmesg forbidden",
         lost("kernel_log"),
         dict.fromkeys(
-            ("environment.xid", "environment.sxid", "environment.memory_errors", "environment.disk_errors", "environment.kernel_log"), U
+            (
+                "environment.xid",
+                "environment.sxid",
+                "environment.memory_errors",
+                "environment.disk_errors",
+                "environment.kernel_events",
+                "environment.kernel_log",
+            ),
+            U,
         ),
         "dmesg_restrict",
     ),
@@ -239,6 +303,11 @@ FAULTS = [
     Fault("ECC off", gpu(ecc="Disabled"), {"environment.gpu_ecc": F, "environment.nodes_agree": F}),
     Fault("uncorrectable error", gpu(uncorrectable=1), {"environment.gpu_ecc": F}, "reset"),
     Fault("remap pending", gpu(remap_pending="Yes"), {"environment.gpu_remap": F}),
+    Fault("uncorrectable errors long ago", gpu(uncorrectable_ever=3), {"environment.gpu_ecc": W}, "field diagnostic"),
+    Fault("511 rows remapped", gpu(remapped=511), {"environment.gpu_remap": F}, "RMA"),
+    Fault("two rows remapped", gpu(remapped=2), {}),
+    Fault("reset asked for", gpu(recovery="Reset"), {"environment.gpu_remap": F}, "asks for GPU 3"),
+    Fault("memory clock held down", gpu(mem_clock=1593), {"environment.gpu_clocks": F}, "-rmc"),
     Fault("remap failed", gpu(remap_failure="Yes"), {"environment.gpu_remap": F}, "replacing"),
     Fault("thermal slowdown", gpu(throttle=("hw_slowdown", "hw_thermal_slowdown")), {"environment.gpu_throttle": F}, "cooling"),
     Fault("clock lowered", gpu(app_clock=1200), {"environment.gpu_clocks": W, "environment.nodes_agree": F}),
@@ -329,6 +398,7 @@ FAULTS = [
     Fault("nofile 1024", setter(nofile=1024), {"environment.nofile": F}),
     Fault("stack 8 MiB", setter(stack=8192), {"environment.stack": F}),
     Fault("shm 64 MiB", setter(shm_kib=65536), {"environment.shm": F}, "--shm-size"),
+    Fault("shm full", setter(shm_free_kib=0), {"environment.shm": F}, "full"),
     Fault("no uverbs", setter(uverbs=0), {"environment.rdma_in_container": F}),
     Fault("no libibverbs", setter(libibverbs=False), {"environment.rdma_in_container": F}, "libibverbs"),
     Fault(
@@ -454,6 +524,8 @@ FAULTS = [
         ),
         {"fabric.distance": F},
     ),
+    Fault("every GPU on the other socket", far(), {"fabric.distance": F}, "other socket"),
+    Fault("every GPU on the other socket of a virtual machine", far(virtual=True), {"fabric.distance": W}),
     Fault("no GPUDirect", setter(modules=("nvidia",)), {"fabric.gpudirect": F, "environment.nodes_agree": F}, "nvidia_peermem"),
     Fault(
         "ACS on",
@@ -470,6 +542,10 @@ FAULTS = [
         lambda c: c.other.machine.overrides.update(pcie_hints=Section(0, "iommu_groups=9\ncmdline=\nacs_bridges=24\nacs_enabled=8\n", "")),
         {"fabric.acs": W},
     ),
+    Fault("ACS between GPU and rail", redirecting(), {"fabric.acs": F}, "0000:17:00.0"),
+    Fault("ACS between GPU and rail in a virtual machine", redirecting("virtual=yes"), {"fabric.acs": W}),
+    Fault("ACS between GPU and rail on purpose", expecting(redirecting(), acs_off=False), {"fabric.acs": W}),
+    Fault("ACS above a disk", redirecting(bridge="0000:ff:00.0"), {"fabric.acs": W}),
     Fault(
         "PFC of one rail",
         rail(qos={"trust": "dscp", "pfc": "0 0 0 0 0 0 0 0", "tos": "106"}),

@@ -22,7 +22,7 @@ RECORDED_PROBES = {p.name: p for p in (gpu.GPUS, gpu.NVLINKS, gpu.GPU_OWNERS, gp
 R535 = {"/gpu/ecc_errors/volatile/sram_uncorrectable", "/gpu/gpu_power_readings/power_draw"}
 """The stand-in's driver is 535; 580 names two elements otherwise (sram_uncorrectable_parity and _secded, instant_power_draw)."""
 
-NOT_IMITATED = {"gpus": {"gpus.ecc_uncorrectable_ever", "gpus.memory_temperature"}}
+NOT_IMITATED = {"gpus": {"gpus.memory_temperature"}}
 
 
 def _real() -> dict[str, Section]:
