@@ -19,8 +19,10 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "weights": ("pytest_h20.cli.weights", "check a model folder: complete, uncorrupted"),
     "reap": ("pytest_h20.cli.reap", "remove what a killed run left on the nodes"),
     "compare": ("pytest_h20.cli.compare", "compare two runs"),
+    "sign": ("pytest_h20.cli.sign", "sign a run: an in-toto statement over every file of it"),
+    "verify": ("pytest_h20.cli.verify", "is a run as it was signed, and by whom?"),
     "history": ("pytest_h20.cli.history", "earlier runs and their trend"),
-    "schema": ("pytest_h20.cli.schema", "print a JSON Schema: inventory, verdict, limits"),
+    "schema": ("pytest_h20.cli.schema", "print a JSON Schema: inventory, verdict"),
 }
 
 

@@ -9,6 +9,7 @@ from pytest_h20.core.verdict import Status
 from pytest_h20.report.html.tags import Child, Html, join, tag
 from pytest_h20.report.html.words import ICONS, chip, duration, limit_words, measure, moment, unit_of
 from pytest_h20.report.model import Check, RunView, SetupError
+from pytest_h20.report.signing import in_words
 
 SHOWN = 5
 """Reasons on the first screen; the gates below have all of them."""
@@ -61,13 +62,14 @@ def _banner(view: RunView) -> Html:
 
 
 def _in_short(view: RunView) -> str:
-    """On what and since when, in one line, so that it is on the first screen of a phone too."""
+    """On what, since when, and whether signed, in one line, so that it is on the first screen of a phone too."""
     h = view.header
     nodes = ", ".join(n.name for n in h.nodes)
     driver = f"driver {h.driver}" if h.driver else ""
     since = moment(h.started) if h.started else ""
     engines = ", ".join(f"{_engine(view, e)} ({h.images[e]})" if e in h.images else _engine(view, e) for e in h.engines)
-    return " · ".join(part for part in (nodes, engines, driver, since) if part)
+    signed = in_words(view.path) if view.complete else ""
+    return " · ".join(part for part in (nodes, engines, driver, since, signed) if part)
 
 
 def _engine(view: RunView, label: str, more: bool = False) -> str:

@@ -14,6 +14,7 @@ from pytest_h20.report.html.tags import Child, Html, tag
 from pytest_h20.report.html.words import ICONS, STATUS_WORDS, count_words, moment, number
 from pytest_h20.report.model import Cell, RunView
 from pytest_h20.report.planted import sha256
+from pytest_h20.report.signing import in_words
 from pytest_h20.report.terminal import tally
 
 UNKNOWN = "not recorded"
@@ -38,6 +39,7 @@ def first_page(view: RunView) -> Html:
         [tag("p", _short(sentence(pair), 3 * LONG), ".") for pair in comparisons(view)[: len(view.header.engines) - 1]],
         tag("dl", [(tag("dt", name), tag("dd", value)) for name, value in _versions(view)], class_="h20-facts"),
         tag("dl", [(tag("dt", word), tag("dd", "")) for word in ("Name", "Date", "Signature")], class_="h20-sign"),
+        tag("p", f"This record is {in_words(view.path)}.") if view.complete else None,
         class_="h20-paper",
         aria_label="Page to sign",
     )

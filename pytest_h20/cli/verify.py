@@ -1,0 +1,63 @@
+"""``python -m pytest_h20 verify RUN``: is this run as it was signed, and by whom?"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+from pathlib import Path
+
+from pytest_h20.report.run import load_run
+from pytest_h20.report.signing import ATTESTATION, Signature, Signer, attested, fingerprint, signers
+
+
+def main(argv: Sequence[str]) -> int:
+    """Check one run. 0: every file is as it was signed, and somebody of ``--signers`` signed; 1: not; 2: wrong use."""
+    parser = argparse.ArgumentParser(
+        prog="python -m pytest_h20 verify",
+        description="Say what was changed, missing or added since a run was signed, and who signed. Offline. Status 0 means: authentic. "
+        "Whether the cluster was accepted stands in the first line.",
+    )
+    parser.add_argument("run", metavar="RUN", type=Path, help="run folder below h20-runs/")
+    parser.add_argument(
+        "--signers",
+        metavar="FILE",
+        type=Path,
+        action="append",
+        default=[],
+        help="whose signature counts: a public key (OpenSSH or PEM), or a file of them, a line 'NAME KIND KEY' each; can be given again",
+    )
+    args = parser.parse_args(list(argv))
+    known = [signer for file in args.signers for signer in signers(file)]
+    run = load_run(args.run).path
+    found = attested(run)
+    if found is None:
+        print(f"not signed: {run} has no {ATTESTATION}; sign it with: python -m pytest_h20 sign {run} --key KEY")
+        return 1
+    print(f"{found.result}: what the statement says of this run")
+    for problem in found.problems:
+        print(f"  {problem}")
+    if not found.problems:
+        print("  every file is as it was signed")
+    for signature in found.signatures:
+        print(f"  {_told(signature, known)}")
+    who = found.known_to(known)
+    if found.intact and who:
+        print(f"authentic: signed by {', '.join(s.name for s in who)}")
+        return 0
+    if found.intact and not known:
+        print("not said by whom: anybody can make a key; give --signers FILE with the public keys of those you trust")
+    elif found.intact:
+        print("not authentic: none of the signatures is by somebody of --signers")
+    else:
+        print("NOT authentic: do not rely on this record")
+    return 1
+
+
+def _told(signature: Signature, known: Sequence[Signer]) -> str:
+    if signature.key is None:
+        return f"a signature that cannot be read, by {signature.named or 'nobody named'}"
+    print_ = fingerprint(signature.key)
+    if not signature.holds:
+        return f"signature by {print_}: does NOT hold"
+    who = next((s.name for s in known if s.fingerprint == print_), "nobody of --signers" if known else "not known whose key")
+    return f"signature by {print_}: holds ({who})"
