@@ -21,6 +21,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "compare": ("pytest_h20.cli.compare", "compare two runs"),
     "sign": ("pytest_h20.cli.sign", "sign a run: an in-toto statement over every file of it"),
     "verify": ("pytest_h20.cli.verify", "is a run as it was signed, and by whom?"),
+    "export": ("pytest_h20.cli.export", "write a run as OpenMetrics or CTRF"),
     "history": ("pytest_h20.cli.history", "earlier runs and their trend"),
     "schema": ("pytest_h20.cli.schema", "print a JSON Schema: inventory, verdict"),
 }

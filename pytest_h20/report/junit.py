@@ -48,6 +48,8 @@ def case_properties(verdicts: Iterable[Verdict]) -> Iterator[Property]:
         if verdict.limit is not None:
             yield f"h20.limit{where}", str(verdict.limit)
             yield f"h20.origin{where}", str(verdict.limit.origin)
+        if verdict.evidence:
+            yield f"h20.evidence{where}", " ".join(verdict.evidence)
 
 
 def _text(value: JsonValue) -> str:

@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
+import os
 import re
 import shlex
 from pathlib import Path
 
 import pytest
+from cryptography.hazmat.primitives import serialization as ser
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
-from pytest_h20.cli import compare, history
+from pytest_h20.cli import compare, export, history, sign, verify
 from pytest_h20.config.limits import parse_limits
 from pytest_h20.core.setting import OPTIONS
 from tests.unit.report import samples
 
 DOCS = Path(__file__).parents[3] / "docs"
-PAGES = [DOCS / "read-the-report.md", DOCS / "calibrate.md"]
-CLI = {"compare": compare.main, "history": history.main}
+PAGES = [DOCS / "read-the-report.md", DOCS / "calibrate.md", DOCS / "gate-ci.md"]
+CLI = {"compare": compare.main, "history": history.main, "sign": sign.main, "verify": verify.main, "export": export.main}
 
 
 def blocks(page: Path) -> list[str]:
@@ -25,7 +28,7 @@ def blocks(page: Path) -> list[str]:
 
 def commands() -> list[str]:
     lines = [line for page in PAGES for block in blocks(page) for line in block.splitlines()]
-    return [line for line in lines if line.startswith("python -m pytest_h20 ")]
+    return [line for line in lines if line.startswith("python -m pytest_h20 ") and shlex.split(line)[3] in CLI]
 
 
 @pytest.fixture(scope="module")
@@ -39,13 +42,21 @@ def here(tmp_path_factory: pytest.TempPathFactory) -> Path:
         ("NEW", samples.clean(runs, seed=62)),
     ):
         view.path.rename(runs / name)
+    samples.clean(runs, seed=63).path.rename(runs / "RUN")
+    key = Ed25519PrivateKey.generate()
+    (base / ".ssh").mkdir()
+    (base / ".ssh/id_ed25519").write_bytes(key.private_bytes(ser.Encoding.PEM, ser.PrivateFormat.OpenSSH, ser.NoEncryption()))
+    public = key.public_key().public_bytes(ser.Encoding.OpenSSH, ser.PublicFormat.OpenSSH).decode()
+    (base / "allowed_signers").write_text(f"alice {public}\n")
+    (base / "runs").symlink_to(runs)
     return base
 
 
 @pytest.mark.parametrize("line", commands())
 def test_commands_of_the_pages_work(here: Path, monkeypatch: pytest.MonkeyPatch, line: str) -> None:
     monkeypatch.chdir(here)
-    words = shlex.split(line)[3:]
+    monkeypatch.setenv("HOME", str(here))
+    words = [os.path.expanduser(word) for word in shlex.split(line)[3:]]
     assert CLI[words[0]](words[1:]) == 0
 
 
