@@ -32,39 +32,45 @@ if [ "$what" = all ]; then  # mostly downloads: it goes on beside what measures 
   trap 'kill "$setup" 2>/dev/null || true' EXIT
 fi
 
+# A venv with the lowest versions of pyproject.toml: the download goes on beside what measures nothing.
+low=$(mktemp -d)
+lowest_venv() {
+  python3 -m venv "$low/venv"
+  python scripts/lowest_versions.py >"$low/lowest.txt"
+  "$low/venv/bin/python" -m pip install -q --disable-pip-version-check -c "$low/lowest.txt" -e .
+}
+lowest_venv >"$low/log" 2>&1 &
+lowest_ready=$!
+
 step "Lint and types"
 ruff check .
 ruff format --check .
 mypy
 
-# A promise that nothing holds to is none: the lowest versions of pyproject.toml in a venv of their own, inert and in a short rehearsal.
+# A promise that nothing holds to is none: the lowest versions, inert and in a short rehearsal.
 lowest() {
-  local at=$1 python=$1/venv/bin/python
-  python3 -m venv "$at/venv"
-  python scripts/lowest_versions.py >"$at/lowest.txt"
-  "$python" -m pip install -q --disable-pip-version-check -c "$at/lowest.txt" -e .
+  local python=$low/venv/bin/python
   timeout 1m "$python" -m pytest -q -p no:cacheprovider tests/plugin/test_inert.py
-  cd "$at"
+  cd "$low"
   timeout 2m "$python" -m pytest -q -p no:cacheprovider -n 2 --engine=sglang --nodes=rehearsal:quick --h20-history=none \
     --html=report.html --self-contained-html -k "docker or bringup or model or stream or concurrency or c1"
 }
 step "The lowest versions that are promised"
-low=$(mktemp -d)
-(lowest "$low")
+wait "$lowest_ready" || { cat "$low/log"; exit 1; }
+(lowest)
 rm -rf "$low"
 
 step "Unit tests"
 timeout 20m pytest -q -n 2 --dist worksteal tests/unit
 [ "$what" != all ] || wait "$setup" || { cat .lab-setup.log; exit 1; }
 
-# Rehearsals measure, and two of them side by side disturb each other on two cores: what fails here gets one more try alone.
-rehearse() {
-  timeout 30m pytest -q -n 2 "$@" || { step "once more, alone"; timeout 15m pytest -q --last-failed --last-failed-no-failures none "${@: -1}"; }
-}
+# Nothing is tried twice: what a second test at its side could disturb is marked `alone`, and runs so.
 step "Plugin tests"
-rehearse --dist loadfile --ignore tests/plugin/test_kill_table.py tests/plugin
+timeout 30m pytest -q -n 2 --dist loadfile -m "not alone" --ignore tests/plugin/test_kill_table.py tests/plugin
 step "The kill table: every fault turns exactly its checks red, and every dialect without a fault is green"
-rehearse --dist worksteal tests/plugin/test_kill_table.py
+timeout 30m pytest -q -n 2 --dist worksteal -m "not alone" tests/plugin/test_kill_table.py
+step "What must run alone"
+timeout 15m pytest -q -m alone tests/plugin
 
 if [ "$what" = all ]; then
   step "The lab: two nodes with real sshd, dockerd and vLLM"

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pytest
+
 from tests.plugin.kill_table import Ended, run
 
 
@@ -34,6 +36,7 @@ def cells(ended: Ended) -> dict[str, str]:
     return found
 
 
+@pytest.mark.alone
 def test_limits_that_were_calibrated_judge_the_next_run(tmp_path: Path) -> None:
     """The cluster that made them does not fail them; at half its speed from 128 streams up it does, there and nowhere else."""
     limits = tmp_path / "limits.yaml"
