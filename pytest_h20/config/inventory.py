@@ -76,7 +76,7 @@ class Ssh(_Model):
     known_hosts: str | None = Field(None, description="known_hosts file; default ~/.ssh/known_hosts")
     host_key_checking: Literal["strict", "off"] = Field("strict", description="'off' is reported in every header and report")
     use_agent: bool = Field(True, description="offer the keys of the SSH agent")
-    use_config: bool = Field(True, description="read ~/.ssh/config")
+    use_config: bool = Field(True, description="heed ~/.ssh/config, as `ssh -G HOST` shows it; false: nothing of it")
     connect_timeout: Seconds = Field(15.0, description="seconds until a host that does not answer is given up")
     keepalive: Seconds = Field(15.0, description="seconds between keep-alive packets")
     docker_socket: str = Field("/var/run/docker.sock", description="the Docker daemon's socket on the node")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 import threading
 from collections.abc import Sequence
 from typing import Any
@@ -9,6 +10,7 @@ from typing import Any
 import paramiko
 from paramiko.common import cMSG_CHANNEL_OPEN
 
+_AGENT_S = 60.0  # an agent may ask its user before it signs
 STREAMLOCAL = "direct-streamlocal@openssh.com"
 
 
@@ -60,3 +62,22 @@ class Transport(paramiko.Transport):
         plain = sorted(available, key=lambda k: k not in wanted)
         signed = [f"{kind}-cert-v01@openssh.com" for kind in plain]
         options.key_types = [*(k for k in signed if certificates and k in self._key_info), *plain]  # type: ignore[attr-defined]
+
+
+class Agent(paramiko.agent.AgentSSH):
+    """The keys of the agent at this socket. Raises ``paramiko.SSHException`` or ``OSError`` for what is no agent."""
+
+    def __init__(self, path: str) -> None:
+        super().__init__()
+        connection = socket.socket(socket.AF_UNIX)
+        connection.settimeout(_AGENT_S)
+        try:
+            connection.connect(path)
+            self._connect(connection)  # type: ignore[attr-defined]
+        except BaseException:
+            connection.close()
+            raise
+
+    def close(self) -> None:
+        """End the connection; its keys are of no use any more."""
+        self._close()  # type: ignore[attr-defined]

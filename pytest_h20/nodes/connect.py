@@ -9,56 +9,34 @@ import base64
 import contextlib
 import errno
 import fnmatch
-import getpass
 import hashlib
 import hmac
 import logging
 import os
 import shlex
+import signal
 import socket
+import subprocess
+import tempfile
 import threading
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import IO, TYPE_CHECKING, Any
 
 from pytest_h20.core.errors import TransportError, UsageError
+from pytest_h20.nodes.shell import tail
+from pytest_h20.nodes.ssh_config import DOCKER_SOCKET, SshSettings, SshTarget, resolve
 
 if TYPE_CHECKING:
     import paramiko
 
     from pytest_h20.nodes.base import Node
 
-DOCKER_SOCKET = "/var/run/docker.sock"
 LOG_CHANNEL = "pytest_h20.ssh"
 # paramiko logs as errors what we handle (a refused channel) or say better; set the level lower to see it
 logging.getLogger(LOG_CHANNEL).setLevel(logging.CRITICAL)
-
-
-@dataclass(frozen=True)
-class SshSettings:
-    """How to reach one machine over SSH.
-
-    What is ``None`` comes from ``~/.ssh/config`` (when ``use_ssh_config``) or from OpenSSH's default. Times in seconds.
-    ``host_key_checking="off"`` accepts any host key: an explicit choice that reports name.
-    ``max_sessions``: sshd's ``MaxSessions`` (10 by default, sshd_config(5)); more commands than that wait for their turn.
-    """
-
-    host: str
-    port: int | None = None
-    user: str | None = None
-    key_file: str | os.PathLike[str] | None = None
-    jump: SshSettings | None = None
-    known_hosts: str | os.PathLike[str] | None = None
-    host_key_checking: Literal["strict", "off"] = "strict"
-    use_agent: bool = True
-    use_ssh_config: bool = True
-    connect_timeout: float = 15.0
-    keepalive_s: float = 15.0
-    ssh_config: str | os.PathLike[str] = "~/.ssh/config"
-    docker_socket: str = DOCKER_SOCKET
-    max_sessions: int = 10
 
 
 @dataclass(frozen=True)
@@ -82,119 +60,6 @@ def connect(name: str, settings: SshSettings | LocalSettings) -> Node:
     node = SshNode(name, settings)
     node.connect()
     return node
-
-
-# --- configuration -------------------------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True)
-class Target:
-    """Settings and ``~/.ssh/config`` made one: what will really be tried."""
-
-    label: str
-    host: str
-    port: int
-    user: str
-    key_files: tuple[Path, ...]
-    explicit_keys: bool
-    known_hosts: tuple[Path, ...]
-    host_key_name: str
-    certified_name: str
-    """The name that a host certificate must hold: without the port."""
-    verify: bool
-    use_agent: bool
-    timeout: float
-    keepalive: float
-    jump: SshSettings | None
-
-    @property
-    def address(self) -> str:
-        """``user@host:port`` as errors show it."""
-        return f"{self.user}@{f'[{self.host}]' if ':' in self.host else self.host}:{self.port}"
-
-    def error(self, text: str) -> TransportError:
-        """An error that begins with the node's name and address."""
-        return TransportError(f"{self.label} ({self.address}): {text}")
-
-
-def resolve(label: str, settings: SshSettings) -> Target:
-    """Join the settings with ``~/.ssh/config``: explicit settings win. Raises ``UsageError`` for what cannot be used."""
-    config = _lookup(settings) if settings.use_ssh_config else {}
-    proxy = config.get("proxycommand", "none")
-    jump = settings.jump or _jump_of(config.get("proxyjump", "none"), settings)
-    if jump is None and proxy.lower() != "none":
-        raise UsageError(
-            f"{label}: {settings.ssh_config} gives {settings.host} a ProxyCommand ({proxy!r}), which is not supported: "
-            "use ProxyJump there or `jump` in the inventory"
-        )
-    if settings.host_key_checking not in ("strict", "off"):
-        raise UsageError(f'{label}: host_key_checking is {settings.host_key_checking!r}; accepted: "strict", "off"')
-    only = config.get("identitiesonly", "no").lower() == "yes"
-    keys: tuple[Path, ...]
-    if settings.key_file is not None:
-        keys = (Path(settings.key_file).expanduser(),)
-        if not keys[0].is_file():
-            raise UsageError(f"{label}: the key file {keys[0]} is not there: name the private key in `key`")
-    else:
-        named = [Path(p).expanduser() for p in config.get("identityfile", [])]
-        standard = [Path(f"~/.ssh/{n}").expanduser() for n in ("id_ed25519", "id_ecdsa", "id_rsa")]
-        keys = tuple(p for p in (named or standard) if p.is_file())
-    if settings.known_hosts is not None:
-        known: tuple[Path, ...] = (Path(settings.known_hosts).expanduser(),)
-    else:
-        listed = shlex.split(config.get("userknownhostsfile", "~/.ssh/known_hosts"))
-        known = (*(Path(p).expanduser() for p in listed), Path("/etc/ssh/ssh_known_hosts"))
-    host = config.get("hostname", settings.host)
-    port = settings.port or int(config.get("port", 22))
-    alias = config.get("hostkeyalias")
-    return Target(
-        label=label,
-        host=host,
-        port=port,
-        user=settings.user or config.get("user") or getpass.getuser(),
-        key_files=keys,
-        explicit_keys=settings.key_file is not None,
-        known_hosts=known,
-        host_key_name=alias or (host if port == 22 else f"[{host}]:{port}"),
-        certified_name=alias or host,
-        verify=settings.host_key_checking == "strict",
-        use_agent=settings.use_agent and not only,
-        timeout=settings.connect_timeout,
-        keepalive=settings.keepalive_s,
-        jump=jump,
-    )
-
-
-def _lookup(settings: SshSettings) -> dict[str, Any]:
-    import paramiko
-
-    path = Path(settings.ssh_config).expanduser()
-    if not path.is_file():
-        return {}
-    try:
-        return dict(paramiko.SSHConfig.from_path(str(path)).lookup(settings.host))
-    except (paramiko.SSHException, ImportError, ValueError, OSError) as error:
-        raise UsageError(f"{path} cannot be used: {error}. Mend it, or set `use_ssh_config: false`") from error
-
-
-def _jump_of(value: str, settings: SshSettings) -> SshSettings | None:
-    """``ProxyJump user@host:port,...``: the last one is nearest to the node and is reached through those before it."""
-    if value.lower() == "none":
-        return None
-    jump: SshSettings | None = None
-    for hop in value.split(","):
-        user, _, address = hop.strip().removeprefix("ssh://").rpartition("@")
-        host, port = address, None
-        if address.startswith("["):
-            host, _, rest = address[1:].partition("]")
-            port = rest.removeprefix(":") or None
-        elif address.count(":") == 1:
-            host, port = address.split(":")
-        if port is not None and not port.isdigit():
-            raise UsageError(f"{settings.ssh_config}: ProxyJump {value!r} has the port {port!r}; accepted: a number")
-        # its key comes from its own entry in the configuration, as with OpenSSH
-        jump = replace(settings, host=host, port=int(port) if port else None, user=user or None, key_file=None, jump=jump)
-    return jump
 
 
 # --- host keys -----------------------------------------------------------------------------------------------------------
@@ -253,7 +118,7 @@ def fingerprint(key: bytes) -> str:
     return "SHA256:" + base64.b64encode(hashlib.sha256(key).digest()).decode().rstrip("=")
 
 
-def check_host_key(target: Target, kind: str, key: bytes) -> None:
+def check_host_key(target: SshTarget, kind: str, key: bytes) -> None:
     """Compare the key the server showed with the known ones. Raises ``TransportError`` with the way out."""
     known = known_keys(target.known_hosts, target.host_key_name)
     blob = base64.b64encode(key).decode()
@@ -263,9 +128,12 @@ def check_host_key(target: Target, kind: str, key: bytes) -> None:
     valid = [k for k in known if not k.revoked]
     if any(k.blob == blob for k in valid):
         return
-    first = target.known_hosts[0]
-    port = f"-p {target.port} " if target.port != 22 else ""
-    scan = f"ssh-keyscan {port}-t {kind.removeprefix('ssh-')} {target.host} >> {first}"
+    first = shlex.quote(str(target.known_hosts[0]))
+    if target.direct:
+        port = f"-p {target.port} " if target.port != 22 else ""
+        scan = f"ssh-keyscan {port}-t {kind.removeprefix('ssh-')} {shlex.quote(target.host)} >> {first}"
+    else:  # only ssh knows the way, or the name under which the key is kept
+        scan = f"{target.command('ssh -o StrictHostKeyChecking=ask', 'true')}, and answer `yes`"
     console = "ssh-keygen -lf /etc/ssh/ssh_host_*_key.pub"
     same = [k for k in valid if k.kind == kind] or valid
     if same:
@@ -275,7 +143,7 @@ def check_host_key(target: Target, kind: str, key: bytes) -> None:
                 f"the host key is not the known one: the server shows {shown}, {old.file} line {old.line} has "
                 f"{old.kind} {fingerprint(base64.b64decode(old.blob))}. Reinstalled, or someone is in between: compare with "
                 f"`{console}` on the node's console; if it is right: "
-                f"ssh-keygen -R '{target.host_key_name}' -f {old.file}; {scan}"
+                f"ssh-keygen -R '{target.host_key_name}' -f {shlex.quote(str(old.file))}; {scan}"
             )
     files = ", ".join(str(f) for f in target.known_hosts)
     raise target.error(
@@ -284,13 +152,13 @@ def check_host_key(target: Target, kind: str, key: bytes) -> None:
     )
 
 
-def _authorities(target: Target) -> list[KnownKey]:
+def _authorities(target: SshTarget) -> list[KnownKey]:
     """Who may sign host keys of this host: ``@cert-authority`` lines for its name, with the port or (as OpenSSH) without it."""
     names = dict.fromkeys((target.host_key_name, target.certified_name))
     return [k for name in names for k in known_keys(target.known_hosts, name, authorities=True)]
 
 
-def check_host(target: Target, kind: str, key: bytes, certificate: bytes) -> None:
+def check_host(target: SshTarget, kind: str, key: bytes, certificate: bytes) -> None:
     """As ``check_host_key`` for a server that may have shown a certificate: a good one is enough; else its bare key must be known."""
     if not certificate:
         check_host_key(target, kind, key)
@@ -304,13 +172,19 @@ def check_host(target: Target, kind: str, key: bytes, certificate: bytes) -> Non
         raise TransportError(f"{error}. Its certificate is not accepted either: {problem}") from None
 
 
-def certificate_problem(target: Target, key: bytes, blob: bytes, now: float | None = None) -> str:
+def _wire(public: Any) -> bytes:
+    """A public key of ``cryptography`` as SSH sends it."""
+    from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
+
+    return base64.b64decode(public.public_bytes(Encoding.OpenSSH, PublicFormat.OpenSSH).split()[1])
+
+
+def certificate_problem(target: SshTarget, key: bytes, blob: bytes, now: float | None = None) -> str:
     """Why a host certificate (PROTOCOL.certkeys of OpenSSH) does not vouch for this host; "" = it does.
 
     ``key``: the bare host key, whose signature over the key exchange was verified already.
     """
     from cryptography.exceptions import InvalidSignature
-    from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
     from cryptography.hazmat.primitives.serialization import ssh as formats
 
     length = int.from_bytes(blob[:4], "big")
@@ -320,10 +194,7 @@ def certificate_problem(target: Target, key: bytes, blob: bytes, now: float | No
             return "it is no certificate"
         certificate.verify_cert_signature()
 
-        def wire(public: Any) -> bytes:
-            return base64.b64decode(public.public_bytes(Encoding.OpenSSH, PublicFormat.OpenSSH).split()[1])
-
-        signer, own = wire(certificate.signature_key()), wire(certificate.public_key())
+        signer, own = _wire(certificate.signature_key()), _wire(certificate.public_key())
     except InvalidSignature:
         return "its signature is wrong"
     except Exception as error:  # cryptography raises a dozen types here, all meaning "not this certificate"
@@ -377,7 +248,7 @@ class _Tried:
     unusable: list[str] = field(default_factory=list)
 
 
-def open_transport(target: Target, via: paramiko.Transport | None = None) -> Opened:
+def open_transport(target: SshTarget, via: paramiko.Transport | None = None) -> Opened:
     """Connect and log in, through ``via`` if there is a jump host, all within ``target.timeout`` seconds.
 
     Raises ``TransportError``: one line with the node's name, its address, what was tried and what to do next.
@@ -395,15 +266,18 @@ def open_transport(target: Target, via: paramiko.Transport | None = None) -> Ope
     return opened
 
 
-def _open_once(target: Target, via: paramiko.Transport | None, deadline: float) -> Opened | None:
+def _open_once(target: SshTarget, via: paramiko.Transport | None, deadline: float) -> Opened | None:
     import paramiko
 
     from pytest_h20.nodes.channels import Transport
 
-    sock = _through(target, via, deadline) if via is not None else _dial(target, deadline)
+    sock = _through(target, via, deadline) if via is not None else (_run_proxy if target.proxy else _dial)(target, deadline)
     transport: Transport | None = None
+    opened: Opened | None = None
     try:
         greeting = _greeting(sock, deadline)
+        if isinstance(sock, _ProxySocket) and not greeting:
+            raise target.error(sock.problem())
         if greeting == b"":
             return None
         transport = Transport(sock)
@@ -430,13 +304,13 @@ def _open_once(target: Target, via: paramiko.Transport | None, deadline: float) 
         if target.keepalive > 0:
             transport.set_keepalive(max(1, round(target.keepalive)))
         opened = Opened(transport, f"{key.get_name()} {fingerprint(key.asbytes())}", user_key)
-        transport = None
         return opened
     except paramiko.SSHException as error:
         raise target.error(f"the SSH handshake failed: {error}") from error
     finally:
-        if transport is not None:
-            transport.close()
+        if opened is None:
+            if transport is not None:
+                transport.close()
             sock.close()
 
 
@@ -457,7 +331,7 @@ def _left(deadline: float) -> float:
     return max(0.1, deadline - time.monotonic())
 
 
-def _handshake_error(target: Target, problem: Exception | None, greeting: bytes) -> TransportError:
+def _handshake_error(target: SshTarget, problem: Exception | None, greeting: bytes) -> TransportError:
     import paramiko
 
     if isinstance(problem, paramiko.ssh_exception.IncompatiblePeer):
@@ -473,7 +347,7 @@ def _handshake_error(target: Target, problem: Exception | None, greeting: bytes)
     return target.error(f"the SSH handshake failed: {text or type(problem).__name__}")
 
 
-def _addresses(target: Target, deadline: float) -> list[tuple[Any, ...]]:
+def _addresses(target: SshTarget, deadline: float) -> list[tuple[Any, ...]]:
     """``getaddrinfo`` with a deadline: a dead resolver would hold it for minutes."""
     result: list[Any] = []
 
@@ -494,7 +368,7 @@ def _addresses(target: Target, deadline: float) -> list[tuple[Any, ...]]:
     return list(result[0])
 
 
-def _dial(target: Target, deadline: float) -> socket.socket:
+def _dial(target: SshTarget, deadline: float) -> socket.socket:
     problem: OSError | None = None
     for family, kind, protocol, _, address in _addresses(target, deadline):
         sock = socket.socket(family, kind, protocol)
@@ -509,19 +383,60 @@ def _dial(target: Target, deadline: float) -> socket.socket:
     raise target.error(tcp_problem(problem, target)) from problem
 
 
-def tcp_problem(error: OSError | None, target: Target) -> str:
+class _ProxySocket(socket.socket):
+    """Our end of a ``ProxyCommand``: a real socket, and the process that ends with it."""
+
+    process: subprocess.Popen[bytes]
+    command: str
+    said: IO[bytes]
+
+    def problem(self) -> str:
+        """Why no SSH server speaks through it, and what to do next."""
+        self.said.seek(0)
+        words = tail(self.said.read()) or "nothing"
+        state = self.process.poll()
+        ended = "it still runs" if state is None else f"it ended with status {state}"
+        return f"no SSH server answers through the ProxyCommand `{self.command}` ({ended}; it said: {words}). Next: run it by hand"
+
+    def close(self) -> None:
+        """End the process with the connection, as ssh does; one that does not want to is killed. May be called twice."""
+        super().close()
+        if self.process.poll() is None:
+            self.process.send_signal(signal.SIGHUP)
+            try:
+                self.process.wait(1.0)
+            except subprocess.TimeoutExpired:
+                self.process.kill()
+                self.process.wait()
+        self.said.close()
+
+
+def _run_proxy(target: SshTarget, deadline: float) -> _ProxySocket:
+    """Start the ``ProxyCommand``; a pair of sockets is its standard input and output, so that deadlines hold as with TCP."""
+    ours, theirs = socket.socketpair()
+    sock = _ProxySocket(fileno=ours.detach())
+    sock.command, sock.said = str(target.proxy), tempfile.TemporaryFile()  # noqa: SIM115 (closed with the socket)
+    with theirs:
+        # a session of its own: Ctrl-C ends the run, which needs the connection to take down what it started
+        argv, end = ["/bin/sh", "-c", f"exec {target.proxy}"], theirs.fileno()
+        sock.process = subprocess.Popen(argv, stdin=end, stdout=end, stderr=sock.said, start_new_session=True)
+    sock.settimeout(_left(deadline))
+    return sock
+
+
+def tcp_problem(error: OSError | None, target: SshTarget) -> str:
     """What a failed TCP connection means and what to do next."""
     if error is None:
         return "the name has no address"
     if isinstance(error, TimeoutError) or error.errno == errno.ETIMEDOUT:
         return (
             f"no answer within {target.timeout:g} s: the machine is down, the address is wrong, or a firewall drops port "
-            f"{target.port}. Next: `ping {target.host}`, then its console"
+            f"{target.port}. Next: `ping {shlex.quote(target.host)}`, then its console"
         )
     if error.errno == errno.ECONNREFUSED:
         return f"connection refused: nothing listens on port {target.port} there. Next: `systemctl status ssh`, or mend `port`"
     if error.errno in (errno.EHOSTUNREACH, errno.ENETUNREACH):
-        return f"no route to host ({error.strerror}). Next: `ip route get {target.host}`, or set a jump host (`jump`)"
+        return f"no route to host ({error.strerror}). Next: `ip route get {shlex.quote(target.host)}`, or set a jump host (`jump`)"
     return f"cannot connect: {error}"
 
 
@@ -533,19 +448,21 @@ def _keep_alive(sock: socket.socket, seconds: float) -> None:
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, int(max(5.0, 4 * seconds) * 1000))
 
 
-def _through(target: Target, via: paramiko.Transport, deadline: float) -> paramiko.Channel:
+def _through(target: SshTarget, via: paramiko.Transport, deadline: float) -> paramiko.Channel:
     import paramiko
 
     try:
         return via.open_channel("direct-tcpip", (target.host, target.port), ("127.0.0.1", 0), timeout=_left(deadline))
     except paramiko.ChannelException as error:
         reason = "does not allow it (AllowTcpForwarding)" if error.code == 1 else f"could not connect ({error.text})"
-        raise target.error(f"the jump host {reason}. Next: try `nc -z {target.host} {target.port}` on the jump host") from error
+        raise target.error(
+            f"the jump host {reason}. Next: try `nc -z {shlex.quote(target.host)} {target.port}` on the jump host"
+        ) from error
     except (paramiko.SSHException, EOFError, OSError) as error:
         raise target.error(f"the connection through the jump host failed: {error}") from error
 
 
-def _log_in(target: Target, transport: paramiko.Transport, deadline: float) -> str:
+def _log_in(target: SshTarget, transport: paramiko.Transport, deadline: float) -> str:
     import paramiko
 
     tried = _Tried()
@@ -575,7 +492,7 @@ def _log_in(target: Target, transport: paramiko.Transport, deadline: float) -> s
     raise target.error(_refused(target, tried, allowed))
 
 
-def _refused(target: Target, tried: _Tried, allowed: Sequence[str]) -> str:
+def _refused(target: SshTarget, tried: _Tried, allowed: Sequence[str]) -> str:
     parts = [f"log-in as {target.user!r} was refused"]
     if allowed:
         parts.append(f"the server does not take keys, only {', '.join(allowed)}")
@@ -583,17 +500,28 @@ def _refused(target: Target, tried: _Tried, allowed: Sequence[str]) -> str:
     parts += tried.unusable
     if tried.unusable and not tried.keys:
         return ": ".join(parts)
-    key = next(iter(target.key_files), "KEY")
-    return ": ".join(parts) + (
-        f". Next: `ssh-copy-id -i {key}.pub -p {target.port} {target.user}@{target.host}`, or set the right `user` and `key`"
-    )
+    copy = target.command(f"ssh-copy-id -i {shlex.quote(str(next(iter(target.key_files), 'KEY')))}.pub")
+    return f"{': '.join(parts)}. Next: `{copy}`, or set the right `user` and `key`"
 
 
-def _keys(target: Target, tried: _Tried) -> Iterator[_Key]:
-    """The keys in the order in which they are tried: files first, then the agent's; each only once."""
+def _keys(target: SshTarget, tried: _Tried) -> Iterator[_Key]:
+    """The keys in the order in which they are tried: files first, then the agent's; each only once, with a certificate before without."""
     import paramiko
 
+    from pytest_h20.nodes.channels import Agent
+
+    certificates = _certificates(target, tried)
     seen: set[bytes] = set()
+
+    def offered(pkey: paramiko.PKey, origin: str) -> Iterator[_Key]:
+        seen.add(pkey.asbytes())
+        for path, certified in certificates:
+            if certified == pkey.asbytes():
+                pkey.load_certificate(str(path))
+                yield _Key(pkey, f"{origin} with certificate {path}")
+        pkey.public_blob = None
+        yield _Key(pkey, origin)
+
     for path in target.key_files:
         if (mode := _open_to_others(path)) is not None:
             tried.unusable.append(
@@ -605,21 +533,37 @@ def _keys(target: Target, tried: _Tried) -> Iterator[_Key]:
         except Exception as error:  # cryptography and paramiko raise a dozen types here, all meaning "not this file"
             tried.unusable.append(_unusable(path, error))
             continue
-        seen.add(pkey.asbytes())
-        yield _Key(pkey, f"key {path}")
-    if not target.use_agent or not os.environ.get("SSH_AUTH_SOCK"):
+        yield from offered(pkey, f"key {path}")
+    if not target.agent:
         return
     try:
-        agent = paramiko.Agent()
+        agent = Agent(target.agent)
     except (paramiko.SSHException, OSError) as error:
         tried.unusable.append(f"the SSH agent does not answer: {error}")
         return
     try:
         for agent_key in agent.get_keys():
             if agent_key.asbytes() not in seen:
-                yield _Key(agent_key, "key from the agent")
+                yield from offered(agent_key, "key from the agent")
     finally:
         agent.close()
+
+
+def _certificates(target: SshTarget, tried: _Tried) -> list[tuple[Path, bytes]]:
+    """Certificate files, named in the configuration or beside a key, and the public key that each is about."""
+    from cryptography.hazmat.primitives.serialization import ssh as formats
+
+    found = []
+    for path in dict.fromkeys((*target.certificates, *(Path(f"{key}-cert.pub") for key in target.key_files))):
+        try:
+            certificate = formats.load_ssh_public_identity(path.read_bytes())
+            if isinstance(certificate, formats.SSHCertificate):
+                found.append((path, _wire(certificate.public_key())))
+        except FileNotFoundError:
+            continue
+        except Exception as error:  # as with keys: many types, one meaning
+            tried.unusable.append(f"the certificate {path} cannot be used: {error or type(error).__name__}")
+    return found
 
 
 def _open_to_others(path: Path) -> int | None:
@@ -642,8 +586,10 @@ def _unusable(path: Path, error: Exception) -> str:
 
 def refuse_unusable(label: str, settings: SshSettings) -> None:
     """Raises ``UsageError`` for what no connection can be made with, before any is tried: a ``key`` that is not there, that others
-    can read or that is no key, and all that `resolve` refuses. A key with a passphrase may be the agent's."""
+    can read or that is no key, and all that `resolve` refuses, of its jump hosts too. A key with a passphrase may be the agent's."""
     target = resolve(label, settings)
+    if target.jump is not None:
+        refuse_unusable(f"{label}, jump host", target.jump)
     import paramiko
 
     for path in target.key_files if target.explicit_keys else ():

@@ -17,8 +17,8 @@ from typing import IO
 from pytest_h20.core.errors import CommandTimeout, H20Error, TransportError
 from pytest_h20.nodes import shell
 from pytest_h20.nodes.base import CommandResult, Containers, quote
-from pytest_h20.nodes.connect import DOCKER_SOCKET
 from pytest_h20.nodes.shell import Lines, Process, kill_command, tail
+from pytest_h20.nodes.ssh_config import DOCKER_SOCKET
 
 _AFTER_EXIT_S = 1.0  # a child left in the background may hold the streams: so long is waited for more output after the end
 

@@ -29,8 +29,9 @@ from typing import TYPE_CHECKING
 from pytest_h20.core.errors import CommandTimeout, H20Error, TransportError
 from pytest_h20.nodes import scratch, shell
 from pytest_h20.nodes.base import CommandResult, Containers, quote
-from pytest_h20.nodes.connect import Connection, SshSettings, ssh_errors
+from pytest_h20.nodes.connect import Connection, ssh_errors
 from pytest_h20.nodes.shell import FramedStream, Lines, Process, Script, kill_command, tail, wrap
+from pytest_h20.nodes.ssh_config import SshSettings
 
 if TYPE_CHECKING:
     import paramiko
@@ -413,7 +414,7 @@ class SshNode:
             raise TransportError(
                 f"{self._name} ({self.address}): the log-in shell did not start /bin/sh for `{_short(command)}` "
                 f"(exit status {self._status(channel)}); it said: {said}. "
-                f"Next: `ssh {self.address.rpartition(':')[0]} true`; a "
+                f"Next: `{self._connection.target.command('ssh', 'true')}`; a "
                 "ForceCommand, a restricted shell or a .bashrc that exits or reads its input is in the way"
             )
         raise TransportError(

@@ -10,7 +10,7 @@ from pytest_h20.config.inventory import Inventory, NodeSpec, Ssh
 from pytest_h20.nodes import Node
 
 if TYPE_CHECKING:
-    from pytest_h20.nodes.connect import SshSettings
+    from pytest_h20.nodes.ssh_config import SshSettings
 
 Sink = Callable[[str, bytes], str]
 
@@ -50,7 +50,7 @@ def _bare(inventory: Inventory, spec: NodeSpec) -> Node:
 
 def ssh_settings(host: str, settings: Ssh) -> SshSettings:
     """The inventory's words as the transport's."""
-    from pytest_h20.nodes.connect import SshSettings
+    from pytest_h20.nodes.ssh_config import SshSettings, jump_of
 
     alike = SshSettings(
         host=host,
@@ -62,9 +62,5 @@ def ssh_settings(host: str, settings: Ssh) -> SshSettings:
         keepalive_s=settings.keepalive,
         key_file=settings.key,
     )
-    jump = None
-    if settings.jump:
-        user, _, rest = settings.jump.rpartition("@")
-        name, _, port = rest.partition(":")
-        jump = replace(alike, host=name, user=user or None, port=int(port) if port else None)
+    jump = jump_of(settings.jump, alike, "ssh.jump", key_file=settings.key) if settings.jump else None
     return replace(alike, port=settings.port, user=settings.user, jump=jump, docker_socket=settings.docker_socket)

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from pytest_h20.nodes.connect import SshSettings
+from pytest_h20.nodes.ssh_config import SshSettings
 
 
 def free_port() -> int:

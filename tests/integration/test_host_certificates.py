@@ -10,8 +10,9 @@ from pathlib import Path
 import pytest
 
 from pytest_h20.core.errors import TransportError
-from pytest_h20.nodes.connect import certificate_problem, resolve
+from pytest_h20.nodes.connect import certificate_problem
 from pytest_h20.nodes.ssh import SshNode
+from pytest_h20.nodes.ssh_config import resolve
 from tests.integration.sshd import Sshd, keygen
 
 

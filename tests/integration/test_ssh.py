@@ -23,8 +23,9 @@ import pytest
 
 from pytest_h20.core.errors import CommandTimeout, H20Error, TransportError, UsageError
 from pytest_h20.nodes.base import Node
-from pytest_h20.nodes.connect import LocalSettings, SshSettings, connect, known_keys, resolve, tcp_problem
+from pytest_h20.nodes.connect import LocalSettings, connect, known_keys, tcp_problem
 from pytest_h20.nodes.ssh import SshNode
+from pytest_h20.nodes.ssh_config import SshSettings, resolve
 from tests.integration.sshd import Sshd, free_port, keygen
 
 
@@ -39,6 +40,10 @@ def sshd(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Sshd]:
 def node(sshd: Sshd) -> Iterator[SshNode]:
     with SshNode("node-a", sshd.settings()) as made:
         yield made
+
+
+def _fingerprint(key: Path) -> str:
+    return subprocess.run(["ssh-keygen", "-lf", str(key)], capture_output=True, text=True, check=True).stdout.split()[1]
 
 
 def alive(pattern: str) -> list[str]:
@@ -123,7 +128,7 @@ class TestCommands:
         mark = f"6{os.getpid() % 10000:04d}"
         given = f"host='127.0.0.1', port={sshd.port}, user='root', key_file={str(sshd.key)!r}, known_hosts={str(sshd.known_hosts)!r}"
         program = (
-            "from pytest_h20.nodes.connect import SshSettings; from pytest_h20.nodes.ssh import SshNode\n"
+            "from pytest_h20.nodes.ssh_config import SshSettings; from pytest_h20.nodes.ssh import SshNode\n"
             f"SshNode('node-a', SshSettings({given})).run('setsid sleep {mark}1 & sleep {mark}2', timeout=900)"
         )
         caller = subprocess.Popen([sys.executable, "-c", program])
@@ -535,11 +540,49 @@ class TestConfigAndJump:
         finally:
             inner.stop()
 
-    def test_a_proxy_command_is_refused_clearly(self, sshd: Sshd, tmp_path: Path) -> None:
+    def test_a_proxy_command(self, sshd: Sshd, tmp_path: Path) -> None:
+        """It carries commands and files, and ends with the connection."""
+        between = tmp_path / "between.py"
+        between.write_text(
+            "import os, select, socket, sys\n"
+            f"open({str(tmp_path / 'pid')!r}, 'w').write(str(os.getpid()))\n"
+            "s = socket.create_connection((sys.argv[1], int(sys.argv[2])))\n"
+            "while True:\n"
+            "    for end in select.select([0, s], [], [])[0]:\n"
+            "        data = os.read(0, 65536) if end == 0 else s.recv(65536)\n"
+            "        if not data: sys.exit()\n"
+            "        s.sendall(data) if end == 0 else os.write(1, data)\n"
+        )
         config = tmp_path / "config"
-        config.write_text("Host *\n  ProxyCommand nc %h %p\n")
-        with pytest.raises(UsageError, match="ProxyJump"):
-            SshNode("node-x", sshd.settings(use_ssh_config=True, ssh_config=config))
+        config.write_text(f"Host far\n  HostName 127.0.0.1\n  ProxyCommand {sys.executable} {between} %h %p\n")
+        with SshNode("node-x", sshd.settings(host="far", use_ssh_config=True, ssh_config=config)) as node:
+            assert node.run("echo %s", "through it").stdout == "through it\n"
+            node.put(b"x" * 300_000, str(tmp_path / "file"))
+            assert (tmp_path / "file").stat().st_size == 300_000
+            pid = int((tmp_path / "pid").read_text())
+            assert Path(f"/proc/{pid}").exists()
+        assert eventually(lambda: not Path(f"/proc/{pid}").exists())
+
+    def test_a_certificate_of_the_user(self, sshd: Sshd, tmp_path: Path) -> None:
+        """Named by ``CertificateFile``, or beside its key; the bare key is in nobody's authorized_keys."""
+        authority, key = keygen(tmp_path / "authority"), keygen(tmp_path / "id")
+        sign = ["ssh-keygen", "-q", "-s", str(authority), "-I", "test", "-n", "root", str(key) + ".pub"]
+        server = Sshd(tmp_path / "server", {"TrustedUserCAKeys": f"{authority}.pub"})
+        try:
+            plain = server.settings(key_file=key)
+            with pytest.raises(TransportError, match="log-in as 'root' was refused"):
+                connect("node-x", plain)
+            subprocess.run(sign, check=True)
+            connect("node-x", plain).close()
+            named = (tmp_path / "id-cert.pub").rename(tmp_path / "elsewhere.pub")
+            config = tmp_path / "config"
+            config.write_text(f"Host *\n  CertificateFile {named}\n")
+            with SshNode("node-x", replace(plain, use_ssh_config=True, ssh_config=config)) as node:
+                node.connect()
+                assert node._connection.opened is not None
+                assert node._connection.opened.user_key.endswith(f"with certificate {named} (ssh-ed25519 {_fingerprint(key)})")
+        finally:
+            server.stop()
 
     def test_a_key_of_the_agent(self, sshd: Sshd, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         if not shutil.which("ssh-agent"):

@@ -12,7 +12,7 @@ import yaml
 from pytest_h20.config.inventory import parse_inventory, read_yaml
 from pytest_h20.config.limits import parse_limits
 from pytest_h20.core.errors import UsageError
-from pytest_h20.nodes.connect import SshSettings, resolve
+from pytest_h20.nodes.ssh_config import SshSettings, resolve
 
 EXAMPLE = Path(__file__).parents[3] / "environments/h20-2node.yaml"
 

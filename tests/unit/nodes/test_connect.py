@@ -9,8 +9,9 @@ from pathlib import Path
 import pytest
 
 from pytest_h20.core.errors import H20Error, TransportError, UsageError
-from pytest_h20.nodes.connect import SshSettings, check_host_key, fingerprint, known_keys, resolve, tcp_problem
+from pytest_h20.nodes.connect import check_host_key, fingerprint, known_keys, tcp_problem
 from pytest_h20.nodes.docker_api import container_info, gpu_request, hint
+from pytest_h20.nodes.ssh_config import SshSettings, resolve
 
 KEY = base64.b64encode(b"\0\0\0\x0bssh-ed25519" + b"k" * 32).decode()
 OTHER = base64.b64encode(b"\0\0\0\x0bssh-ed25519" + b"o" * 32).decode()
@@ -71,12 +72,12 @@ def test_explicit_settings_win_over_the_configuration(tmp_path: Path) -> None:
     config = tmp_path / "config"
     config.write_text("Host node-a\n  HostName 10.0.0.9\n  Port 2200\n  User ops\n  HostKeyAlias alias\n  IdentitiesOnly yes\n")
     target = resolve("n", settings(use_ssh_config=True, ssh_config=config))
-    assert (target.host, target.port, target.user, target.host_key_name, target.use_agent) == (
+    assert (target.host, target.port, target.user, target.host_key_name, target.agent) == (
         "10.0.0.9",
         2200,
         "ops",
         "alias",
-        False,
+        None,
     )
     target = resolve("n", settings(use_ssh_config=True, ssh_config=config, port=22, user="root"))
     assert (target.port, target.user) == (22, "root")
