@@ -2,16 +2,15 @@
 
 Policy. A fact that is missing is ``UNKNOWN`` with the hint what would make it measurable: when the check needs no expectation
 (``always``) or when the inventory expects something of it. It is ``SKIP`` with the reason when the check only holds a fact
-against
-an expectation and none is given, or when ``expect.unmeasured_ok`` names the check. It is never a pass.
+against an expectation and none is given, or when ``expect.unmeasured_ok`` names the check. It is never a pass.
 """
 
 from __future__ import annotations
 
 import fnmatch
 import re
-from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Generic, TypeVar
 
 from pydantic import JsonValue
@@ -23,6 +22,7 @@ from pytest_h20.probes.script import Missing
 
 S = TypeVar("S")
 Told = Verdict | Iterable[Verdict]
+Details = Mapping[str, JsonValue] | None
 
 
 def inventory(field: str) -> Origin:
@@ -35,46 +35,84 @@ def builtin(detail: str) -> Origin:
     return Origin(kind="builtin", detail=detail)
 
 
+OURS = Origin(kind="builtin")
+
+
 @dataclass(frozen=True)
 class Say:
-    """Makes the verdicts of one check about one subject."""
+    """Makes the verdicts of one check about one subject.
+
+    Attributes:
+        evidence: files that every verdict names.
+        action: the next step where a verdict has none of its own.
+        optional: ``expect.unmeasured_ok``: checks (patterns) that may stay unmeasured.
+        limits: of somebody's file or inventory, by check: they take the place of those written in the check.
+        origin: of the limit of :meth:`problems`.
+        what: one of the things looked at, in a word; "" = a thing.
+
+    All verdicts: details come as a mapping, where its keys are data, or by name.
+    """
 
     check: str
     title: str
-    subject: str
-    evidence: tuple[str, ...]
-    action: str
-    optional: tuple[str, ...]
+    subject: str = ""
+    evidence: tuple[str, ...] = ()
+    action: str = ""
+    optional: tuple[str, ...] = ()
+    limits: Mapping[str, Limit] = field(default_factory=dict)
+    origin: Origin = OURS
+    what: str = ""
 
-    def about(self, subject: str) -> Say:
+    def about(self, subject: str, evidence: tuple[str, ...] = ()) -> Say:
         """The same check about something more precise."""
-        return Say(self.check, self.title, subject, self.evidence, self.action, self.optional)
+        return replace(self, subject=subject, evidence=evidence or self.evidence)
 
     def judge(
         self,
         measured: JsonValue,
         limit: Limit,
         *,
+        of: int | None = None,
+        what: str = "",
         reason: str = "",
         action: str = "",
-        details: Mapping[str, JsonValue] | None = None,
-        of: int | None = None,
+        details: Details = None,
+        **more: JsonValue,
     ) -> Verdict:
-        """Hold a measurement against a limit. ``of``: how many things it counts or summarises; of none it is ``UNKNOWN``."""
+        """Hold a measurement against a limit. ``of``: how many of ``what`` it counts or summarises; of none it is ``UNKNOWN``."""
+        what = what or self.what
+        if of == 0:
+            none = f"no {what} came that could be looked at" if what else "nothing was looked at"
+            reason = f"{none} ({reason})" if reason else none
         return judge(
             self.check,
             self.title,
             measured,
-            limit,
+            self.limits.get(self.check, limit),
             subject=self.subject,
             reason=reason,
             action=action or self.action,
             evidence=self.evidence,
-            details=dict(details or {}),
+            details={**(details or {}), **more},
             looked_at=of,
         )
 
-    def _plain(self, status: Status, measured: JsonValue, reason: str, action: str, details: Mapping[str, JsonValue] | None) -> Verdict:
+    def problems(self, found: Sequence[str], *, of: int, what: str = "", **more: JsonValue) -> Verdict:
+        """PASS when something was looked at and nothing was wrong. The measurement is the number of problems, the reason names them.
+
+        ``of``: how many of ``what`` were held against what they must be; of nothing it is ``UNKNOWN``, whatever else went well.
+        """
+        shown = "; ".join(found[:4]) + (f"; and {len(found) - 4} more" if len(found) > 4 else "")
+        return self.judge(
+            len(found),
+            Limit(kind="equal", value=0, unit="problems", origin=self.origin),
+            of=max(of, len(found)),
+            what=what,
+            reason=shown,
+            details={**more, **({"problems": list(found[:50])} if found else {})},
+        )
+
+    def _plain(self, status: Status, reason: str, action: str, measured: JsonValue, details: Details) -> Verdict:
         return Verdict(
             check=self.check,
             title=self.title,
@@ -87,19 +125,23 @@ class Say:
             details=dict(details or {}),
         )
 
-    def warn(self, measured: JsonValue, reason: str, *, action: str = "", details: Mapping[str, JsonValue] | None = None) -> Verdict:
+    def fail(self, reason: str) -> Verdict:
+        """Broken in a way that is not a figure."""
+        return self._plain(Status.FAIL, reason, self.action, None, None)
+
+    def warn(self, measured: JsonValue, reason: str, *, action: str = "", details: Details = None) -> Verdict:
         """Worth knowing, does not stop the gate."""
-        return self._plain(Status.WARN, measured, reason, action or self.action, details)
+        return self._plain(Status.WARN, reason, action or self.action, measured, details)
 
-    def skip(self, reason: str, measured: JsonValue = None, details: Mapping[str, JsonValue] | None = None) -> Verdict:
+    def skip(self, reason: str, measured: JsonValue = None, details: Details = None) -> Verdict:
         """Does not apply here, or nothing is expected."""
-        return self._plain(Status.SKIP, measured, reason, "", details)
+        return self._plain(Status.SKIP, reason, "", measured, details)
 
-    def unknown(self, reason: str, action: str = "", details: Mapping[str, JsonValue] | None = None) -> Verdict:
+    def unknown(self, reason: str, action: str = "", details: Details = None, **more: JsonValue) -> Verdict:
         """Could not be measured, and it had to be."""
         if any(fnmatch.fnmatchcase(self.check, pattern) for pattern in self.optional):
-            return self.skip(f"{reason} (expect.unmeasured_ok allows that)", details=details)
-        return self._plain(Status.UNKNOWN, None, reason, action or self.action, details)
+            return self.skip(f"{reason} (expect.unmeasured_ok allows that)", details={**(details or {}), **more})
+        return self._plain(Status.UNKNOWN, reason, action or self.action, None, {**(details or {}), **more})
 
     def missing(self, fact: Missing, *, wanted: bool = True) -> Verdict:
         """The fact is not there: ``UNKNOWN`` if it is wanted, else skipped with the reason."""
@@ -107,17 +149,17 @@ class Say:
             return self.skip(f"nothing is expected, and it could not be measured: {fact}")
         return self.unknown(str(fact), fact.hint)
 
-    def unexpected(self, field: str, measured: JsonValue, details: Mapping[str, JsonValue] | None = None) -> Verdict:
+    def unexpected(self, name: str, measured: JsonValue, details: Details = None) -> Verdict:
         """Recorded; the inventory expects nothing."""
-        return self.skip(f"recorded only: expect.{field} is not given", measured, details)
+        return self.skip(f"recorded only: expect.{name} is not given", measured, details)
 
-    def begins(self, field: str, expected: str | None, measured: str) -> Verdict:
+    def begins(self, name: str, expected: str | None, measured: str) -> Verdict:
         """A text that must begin with what the inventory expects. The whole text is in the details."""
         whole: dict[str, JsonValue] = {"measured": measured}
         if expected is None:
-            return self.unexpected(field, measured)
+            return self.unexpected(name, measured)
         shown = expected if measured.startswith(expected) else measured
-        limit = Limit(kind="equal", value=expected, origin=inventory(field))
+        limit = Limit(kind="equal", value=expected, origin=inventory(name))
         return self.judge(shown or None, limit, reason=f"it is {measured!r}" if measured else "it says nothing", details=whole)
 
 

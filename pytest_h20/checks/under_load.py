@@ -21,7 +21,8 @@ from dataclasses import dataclass
 from pydantic import JsonValue
 
 from pytest_h20.checks.endpoint.questions import Question, Score, compare, grade, shipped
-from pytest_h20.core.verdict import Limit, Origin, Status, Verdict, judge
+from pytest_h20.checks.frame import Say
+from pytest_h20.core.verdict import Limit, Origin, Status, Verdict
 from pytest_h20.endpoint.stats import wilson
 from pytest_h20.load.canary import Canary, CanaryAnswer, Form, TextCounts
 from pytest_h20.load.metrics import COMPLETE
@@ -228,56 +229,12 @@ def _limit(n: int, unit: str) -> Limit:
     return Limit(kind="max", value=allowed(n), unit=unit, origin=Origin(kind="derived", detail=detail))
 
 
-@dataclass(frozen=True)
-class Say:
-    """Makes the verdicts about one subject: a cell, or all cells of an engine."""
-
-    subject: str
-    evidence: tuple[str, ...] = ()
-
-    def held(self, check: str, title: str, measured: int, n: int, limit: Limit, reason: str, action: str, seen: Canaries) -> Verdict:
-        """A count among ``n`` against the most that is allowed; what was seen is in the details."""
-        shown: dict[str, JsonValue] = {k: v for k, v in seen.model_dump(mode="json").items() if v}
-        return judge(
-            check,
-            title,
-            measured,
-            limit,
-            subject=self.subject,
-            reason=reason,
-            action=action,
-            evidence=self.evidence,
-            details={**shown, "said": reason},
-            looked_at=n,
-        )
-
-    def plain(self, status: Status, check: str, title: str, reason: str, action: str = "") -> Verdict:
-        """A verdict without a figure."""
-        return Verdict(check=check, status=status, title=title, subject=self.subject, reason=reason, action=action, evidence=self.evidence)
-
-
 ANSWERS = "throughput.answers"
 TEXT = "throughput.text"
 AGREEMENT = "throughput.agreement"
 SWAPPED = "throughput.swapped"
 CUT = "throughput.cut"
-
-_WRONG = (
-    "ask the same at fewer streams until it is right; then switch off, one at a time: CUDA graphs, prefix cache, chunked prefill, "
-    "overlap scheduling"
-)
-
-
-def verdicts(say: Say, found: Canaries) -> list[Verdict]:
-    """Everything about the answers of a cell, or of all cells together."""
-    if not found.asked:
-        why = "no canary was sent: nobody knows what the engine answers under load"
-        return [say.plain(Status.UNKNOWN, ANSWERS, TITLES[ANSWERS], why, "see load.canaries in the inventory")]
-    text, cut, swapped = _text(say, found), _cut(say, found), _swapped(say, found)
-    told = [v for v in (text, cut, swapped) if v.status is Status.FAIL]
-    answers = _answers(say, found, told)
-    return [answers, _agreement(say, found, [*told, answers]), swapped, cut, text]
-
+AFTER = "throughput.after_load"
 
 TITLES = {
     ANSWERS: "Under load, questions are answered as they are alone",
@@ -285,43 +242,74 @@ TITLES = {
     AGREEMENT: "Identical prompts in flight at once get the same answer",
     SWAPPED: "Nobody gets somebody else's answer",
     CUT: "Under load, answers end where they end alone",
+    AFTER: "After the load, the graded questions are answered as before it",
 }
+
+_WRONG = (
+    "ask the same at fewer streams until it is right; then switch off, one at a time: CUDA graphs, prefix cache, chunked prefill, "
+    "overlap scheduling"
+)
+
+
+def voice(check: str, subject: str, *evidence: str) -> Say:
+    """What makes the verdicts of one check about a cell, or about all cells of an engine."""
+    return Say(check, TITLES[check], subject, evidence)
+
+
+def _held(say: Say, measured: int, n: int, limit: Limit, reason: str, action: str, seen: Canaries) -> Verdict:
+    """A count among ``n`` against the most that is allowed; what was seen is in the details."""
+    shown: dict[str, JsonValue] = {k: v for k, v in seen.model_dump(mode="json").items() if v}
+    return say.judge(measured, limit, of=n, reason=reason, action=action, details={**shown, "said": reason})
+
+
+def verdicts(found: Canaries, subject: str, *evidence: str) -> list[Verdict]:
+    """Everything about the answers of a cell, or of all cells together."""
+    if not found.asked:
+        why = "no canary was sent: nobody knows what the engine answers under load"
+        return [voice(ANSWERS, subject, *evidence).unknown(why, "see load.canaries in the inventory")]
+
+    def about(check: str) -> Say:
+        return voice(check, subject, *evidence)
+
+    text, cut, swapped = _text(about(TEXT), found), _cut(about(CUT), found), _swapped(about(SWAPPED), found)
+    told = [v for v in (text, cut, swapped) if v.status is Status.FAIL]
+    answers = _answers(about(ANSWERS), found, told)
+    return [answers, _agreement(about(AGREEMENT), found, [*told, answers]), swapped, cut, text]
 
 
 def _answers(say: Say, found: Canaries, told: Sequence[Verdict]) -> Verdict:
-    n, title = found.graded, TITLES[ANSWERS]
+    n = found.graded
     if not n:
         if told:
-            return say.plain(Status.SKIP, ANSWERS, title, f"{found.words}: no answer is left to grade, see {told[0].check}")
+            return say.skip(f"{found.words}: no answer is left to grade, see {told[0].check}")
         if found.failed == found.asked:
-            return say.plain(Status.SKIP, ANSWERS, title, f"{found.words}: the requests themselves failed, see throughput.sanity")
-        return say.plain(Status.UNKNOWN, ANSWERS, title, f"{found.words}: none gave an answer that could be graded")
+            return say.skip(f"{found.words}: the requests themselves failed, see throughput.sanity")
+        return say.unknown(f"{found.words}: none gave an answer that could be graded")
     good = n - found.wrong
     low, high = wilson(good, n)
     reason = f"{good} of {n} right, all of which are right alone (95 % interval {low:.1%} to {high:.1%})"
     reason += "".join(f"; {text}" for text in found.examples[:3])
-    return say.held(ANSWERS, title, found.wrong, n, _limit(n, "wrong answers"), reason, _WRONG, found)
+    return _held(say, found.wrong, n, _limit(n, "wrong answers"), reason, _WRONG, found)
 
 
 def _agreement(say: Say, found: Canaries, told: Sequence[Verdict]) -> Verdict:
-    title, wrong = TITLES[AGREEMENT], found.twins - found.alike
+    wrong = found.twins - found.alike
     red = [v for v in told if v.status.blocks]
     if red and (not found.twins or wrong > allowed(found.twins)):
-        return say.plain(Status.SKIP, AGREEMENT, title, f"{found.words}: what they say is no answer, see {red[0].check}")
+        return say.skip(f"{found.words}: what they say is no answer, see {red[0].check}")
     if not found.twins:
-        status = Status.SKIP if found.failed else Status.UNKNOWN
-        return say.plain(status, AGREEMENT, title, f"{found.words}: no identical prompts gave an answer")
+        why = f"{found.words}: no identical prompts gave an answer"
+        return say.skip(why) if found.failed else say.unknown(why)
     reason = f"{found.alike} of {found.twins} say what the same prompt says alone" + "".join(f"; {text}" for text in found.examples[:3])
-    return say.held(AGREEMENT, title, wrong, found.twins, _limit(found.twins, "other answers"), reason, _WRONG, found)
+    return _held(say, wrong, found.twins, _limit(found.twins, "other answers"), reason, _WRONG, found)
 
 
 def _swapped(say: Say, found: Canaries) -> Verdict:
     """Somebody else's text can be no slip. A nonce of which nothing came back is one, too, where everything else is right."""
-    title = TITLES[SWAPPED]
     keyed = found.graded + found.swapped
     if not keyed:
-        status = Status.SKIP if found.degenerate + found.cut + found.failed else Status.UNKNOWN
-        return say.plain(status, SWAPPED, title, f"{found.words}: no answer by which a swap could be seen")
+        why = f"{found.words}: no answer by which a swap could be seen"
+        return say.skip(why) if found.degenerate + found.cut + found.failed else say.unknown(why)
     strange = found.swapped + (found.lost if found.wrong <= allowed(found.graded) else 0)
     reason = f"{strange} of {keyed} answers belong to somebody else; " if strange else f"none of {keyed} answers belongs to somebody else; "
     # rule of three: with none in n, the rate is below 3/n with 95 %
@@ -329,27 +317,27 @@ def _swapped(say: Say, found: Canaries) -> Verdict:
     reason += "".join(f"; {text}" for text in found.examples[:3])
     limit = Limit(kind="equal", value=0, unit="answers", origin=Origin(kind="builtin", detail="an answer belongs to one user"))
     action = "stop serving: users read each other's answers; keep the engine's log and version, and ask at fewer streams"
-    return say.held(SWAPPED, title, strange, keyed, limit, reason, action, found)
+    return _held(say, strange, keyed, limit, reason, action, found)
 
 
 def _cut(say: Say, found: Canaries) -> Verdict:
-    title, n = TITLES[CUT], found.asked - found.failed - found.degenerate
+    n = found.asked - found.failed - found.degenerate
     if not n:
-        return say.plain(Status.SKIP, CUT, title, f"{found.words}: no answer that could have ended")
+        return say.skip(f"{found.words}: no answer that could have ended")
     reason = f"{found.cut} of {n} did not end within the cell's answer length, all of which do alone"
     action = "the model goes on thinking or rambling: compare with the same questions at one stream, before and after"
-    return say.held(CUT, title, found.cut, n, _limit(n, "endless answers"), reason, action, found)
+    return _held(say, found.cut, n, _limit(n, "endless answers"), reason, action, found)
 
 
 def _text(say: Say, found: Canaries) -> Verdict:
     """Canaries decide. The ordinary load's own text is told: random ids make a healthy model babble, too."""
-    title, n, bad = TITLES[TEXT], found.asked - found.failed, found.degenerate
+    n, bad = found.asked - found.failed, found.degenerate
     if not n:
-        return say.plain(Status.SKIP, TEXT, title, f"{found.words}: the requests themselves failed, see throughput.sanity")
+        return say.skip(f"{found.words}: the requests themselves failed, see throughput.sanity")
     kinds = f"{found.blank} blank, {found.flood} one token for ever, {found.loop} loops"
     reason = f"{bad} of {n} canaries are no text ({kinds}); {_texts(found)}"
     action = "an engine that counts tokens and says nothing is broken: read the cell's record, then the engine's log"
-    verdict = say.held(TEXT, title, bad, n, _limit(n, "canaries"), reason, action, found)
+    verdict = _held(say, bad, n, _limit(n, "canaries"), reason, action, found)
     if verdict.status is Status.PASS and (told := ordinary_text(found)):
         return verdict.model_copy(update={"status": Status.WARN, "reason": told})
     return verdict
@@ -370,8 +358,6 @@ def ordinary_text(found: Canaries) -> str:
 
 # ---------------------------------------------------------------- after the last cell
 
-AFTER = "throughput.after_load"
-AFTER_TITLE = "After the load, the graded questions are answered as before it"
 SURE = 0.02
 
 
@@ -380,27 +366,20 @@ def after_load(say: Say, before: Score | None, now: Score, lowest: Limit, cells:
     told = f"after {cells} cells: {now.right} of {now.n} right" + (f", {before.right} before" if before is not None else "")
     failed = [g for g in now.grades if g.finish == "error"]
     if failed:
-        return say.plain(
-            Status.UNKNOWN,
-            AFTER,
-            AFTER_TITLE,
+        return say.unknown(
             f"{len(failed)} of {now.n} requests failed after the load, the first: {failed[0].why}",
             "the engine does not answer any more as it did: see its log",
         )
     low, _ = now.interval
     action = "the load has spoilt the engine: start it anew, ask again, and find the cell after which the answers change"
     wrong = "; ".join(f"{g.id}: {g.why}" for g in now.grades if not g.right)
-    verdict = judge(
-        AFTER,
-        AFTER_TITLE,
+    verdict = say.judge(
         round(low, 4),
         lowest,
-        subject=say.subject,
+        of=now.n,
         reason=f"{told}, {now.cut} cut while thinking; {wrong[:300]}",
         action=action,
         details={"said": told, "right": now.right, "n": now.n, "cut": now.cut},
-        evidence=say.evidence,
-        looked_at=now.n,
     )
     if before is None or not before.n or verdict.status is not Status.PASS:
         return verdict

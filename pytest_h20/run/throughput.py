@@ -206,17 +206,17 @@ class Load:
         found = record.canaries
         if found is None:
             return []
-        say = under_load.Say(f"{self.label} {record.name}", (record.file,))
+        subject = f"{self.label} {record.name}"
         if record.concurrency < under_load.FROM_STREAMS:
             told = under_load.ordinary_text(found)
-            return [say.plain(Status.WARN, under_load.TEXT, under_load.TITLES[under_load.TEXT], told)] if told else []
+            return [under_load.voice(under_load.TEXT, subject, record.file).warn(None, told)] if told else []
         if why := self.no_canaries:
-            return [say.plain(Status.SKIP, under_load.ANSWERS, under_load.TITLES[under_load.ANSWERS], why)]
+            return [under_load.voice(under_load.ANSWERS, subject, record.file).skip(why)]
         always = (under_load.ANSWERS, under_load.TEXT)
-        return [v for v in self._judged(say, found) if v.check in always or v.status.blocks]
+        return [v for v in self._judged(found, subject, record.file) if v.check in always or v.status.blocks]
 
-    def _judged(self, say: under_load.Say, found: Canaries) -> list[Verdict]:
-        verdicts = under_load.verdicts(say, found)
+    def _judged(self, found: Canaries, subject: str, *evidence: str) -> list[Verdict]:
+        verdicts = under_load.verdicts(found, subject, *evidence)
         if not found.asked and self.settings.canaries and self.alone.why:
             why = f"no canary was sent: the engine answered none rightly even alone ({self.alone.why})"
             verdicts = [v.model_copy(update={"reason": why, "action": "see the gate answers first"}) for v in verdicts]
@@ -235,29 +235,29 @@ class Load:
         """The canaries of all cells of this engine together."""
         measured = [c for c in self.session.folder.view().cells if c.engine == self.label]
         crowded = [c for c in measured if c.concurrency >= under_load.FROM_STREAMS and c.canaries is not None]
-        say = under_load.Say(f"{self.label}, all cells", tuple(c.file for c in crowded[:1]))
-        title = under_load.TITLES[under_load.ANSWERS]
+        subject, evidence = f"{self.label}, all cells", [c.file for c in crowded[:1]]
+        say = under_load.voice(under_load.ANSWERS, subject, *evidence)
         if not any(cell.concurrency >= under_load.FROM_STREAMS for cell in self.cells):
-            return [say.plain(Status.SKIP, under_load.ANSWERS, title, f"no cell has {under_load.FROM_STREAMS} streams or more")]
+            return [say.skip(f"no cell has {under_load.FROM_STREAMS} streams or more")]
         if why := self.no_canaries:
-            return [say.plain(Status.SKIP, under_load.ANSWERS, title, why)]
+            return [say.skip(why)]
         if not crowded:
-            return [say.plain(Status.UNKNOWN, under_load.ANSWERS, title, "no cell was measured", "measure the cells, or see why not")]
-        return self._judged(say, under_load.together([c.canaries for c in crowded if c.canaries is not None]))
+            return [say.unknown("no cell was measured", "measure the cells, or see why not")]
+        return self._judged(under_load.together([c.canaries for c in crowded if c.canaries is not None]), subject, *evidence)
 
     def after_load(self) -> list[Verdict]:
         """The graded questions once more, now that the heaviest cell is over."""
-        say = under_load.Say(f"{self.label}, shipped set")
+        say = under_load.voice(under_load.AFTER, f"{self.label}, shipped set")
         if GateName.ANSWERS not in self.session.required:
-            return [say.plain(Status.SKIP, under_load.AFTER, under_load.AFTER_TITLE, "this inventory does not ask for the gate answers")]
+            return [say.skip("this inventory does not ask for the gate answers")]
         known = self.session.shared.published(score_key("shipped", self.label))  # of the gate answers, when it was selected
         before: Score | None = known[1][1] if known is not None and known[0] and known[1][1].n else None
         ctx = self.endpoint.ctx
         lowest = ctx.limits.get("answers.accuracy") or LOWER_BOUND
         if before is not None and lowest.accepts(before.interval[0]) is False:
             why = "the same questions were not answered rightly before the load either: see answers.accuracy"
-            return [say.plain(Status.SKIP, under_load.AFTER, under_load.AFTER_TITLE, why)]
-        told, now = accuracy(Api(with_served_version(ctx)), shipped(), under_load.AFTER, under_load.AFTER_TITLE, say.subject)
+            return [say.skip(why)]
+        told, now = accuracy(Api(with_served_version(ctx)), shipped(), under_load.AFTER, say.title, say.subject)
         if not now.n:
             return told
         cells = sum(cell.engine == self.label for cell in self.session.folder.view().cells)

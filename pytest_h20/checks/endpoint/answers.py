@@ -9,8 +9,9 @@ from pathlib import Path
 
 from pydantic import JsonValue
 
-from pytest_h20.checks.endpoint.checking import CheckList, Say, with_evidence
+from pytest_h20.checks.endpoint.checking import CheckList, voice, with_evidence
 from pytest_h20.checks.endpoint.questions import DEFAULT_LOWER_BOUND, Comparison, Grade, Question, Score, compare, grade, mixed, shipped
+from pytest_h20.checks.frame import Say
 from pytest_h20.core.errors import H20Error
 from pytest_h20.core.verdict import Limit, Origin, Verdict
 from pytest_h20.endpoint.client import Api
@@ -46,23 +47,22 @@ def ask_all(api: Api, questions: Sequence[Question]) -> Score:
     return Score(tuple(api.together(work, list(questions), workers=api.ctx.parallel)))
 
 
-def score_verdict(say: Say, score: Score, questions: Sequence[Question], subject: str = "") -> Verdict:
+def score_verdict(say: Say, score: Score, questions: Sequence[Question]) -> Verdict:
     """A graded set against the limit on its lower bound. Pure.
 
     When requests failed, or so many answers were cut at the token limit that they decide, nothing is known about the answers.
     """
     failed = [g for g in score.grades if g.finish == "error"]
     if failed:
-        return say.unknown(f"{len(failed)} of {score.n} requests failed, the first: {failed[0].why}", subject, "see endpoint.parallel")
+        return say.unknown(f"{len(failed)} of {score.n} requests failed, the first: {failed[0].why}", "see endpoint.parallel")
     low, high = score.interval
     wrong: list[JsonValue] = [f"{g.id}: {g.why}" for g in score.grades if not g.right]
-    limit = say.ctx.limits.get(say.check) or LOWER_BOUND
+    limit = say.limits.get(say.check, LOWER_BOUND)
     if limit.accepts(low) is False and limit.accepts(Score(tuple(_forgiven(score))).interval[0]):
-        return say.unknown(f"{score.right} of {score.n} right, but {score.cut} were cut at the token limit", subject, "raise answer_tokens")
-    return say.held(
+        return say.unknown(f"{score.right} of {score.n} right, but {score.cut} were cut at the token limit", "raise answer_tokens")
+    return say.judge(
         round(low, 4),
         limit,
-        subject,
         of=score.n,
         reason=f"{score.right} of {score.n} right ({score.share:.1%}, 95 % interval {low:.1%} to {high:.1%}); "
         + "; ".join(str(w) for w in wrong[:3]),
@@ -82,12 +82,12 @@ def _forgiven(score: Score) -> Sequence[Grade]:
 
 def accuracy(api: Api, questions: Sequence[Question], check: str, title: str, subject: str = "") -> tuple[list[Verdict], Score]:
     """Ask, grade, judge, keep every answer as evidence. The score, for a comparison of engines, is empty when nothing was asked."""
-    say = Say(check, title, ACTION, api.ctx)
+    say = voice(check, title, ACTION, api.ctx).about(subject)
     scores: list[Score] = []
 
     def body(api: Api, say: Say) -> Verdict:
         scores.append(ask_all(api, questions))
-        return score_verdict(say, scores[0], questions, subject)
+        return score_verdict(say, scores[0], questions)
 
     verdicts = with_evidence(api, say, body)
     if not scores:
@@ -131,11 +131,11 @@ def check_needle(api: Api, say: Say) -> Sequence[Verdict] | Verdict:
     for depth, reply in zip(depths, replies, strict=True):
         question = Question("needle", "", needle_number(depth), "exact_number")
         given = grade(question, reply.choice.content, reply.choice.finish or "")
-        subject = f"depth {depth:.0%}"
+        here = say.about(f"depth {depth:.0%}")
         if not given.right and given.finish == "length":
-            verdicts.append(say.unknown("cut at the token limit", subject, "raise answer_tokens"))
+            verdicts.append(here.unknown("cut at the token limit", "raise answer_tokens"))
         else:
-            verdicts.append(say.problems([] if given.right else [given.why], subject, of=1, prompt_tokens=reply.counts.prompt))
+            verdicts.append(here.problems([] if given.right else [given.why], of=1, prompt_tokens=reply.counts.prompt))
     return verdicts
 
 
@@ -156,13 +156,13 @@ def needle_prompt(lines: int, depth: float) -> str:
 
 def compare_verdict(api: Api, first: str, second: str, one: Score, two: Score, subject: str) -> Verdict:
     """``answers.compare``: McNemar's exact test on the questions that only one of two engines got right. Pure."""
-    say = Say("answers.compare", "Both engines answer alike", "see the answers that only one engine got right", api.ctx)
+    action = "see the answers that only one engine got right"
+    say = voice("answers.compare", "Both engines answer alike", action, api.ctx).about(f"{first} and {second}, {subject}")
     found: Comparison = compare(one, two)
     limit = Limit(kind="min", value=SIGNIFICANCE, unit="p", origin=Origin(kind="derived", detail="McNemar's exact test at the 5 % level"))
-    return say.held(
+    return say.judge(
         round(found.p_value, 6),
         limit,
-        f"{first} and {second}, {subject}",
         of=found.both + found.only_first + found.only_second + found.neither,
         reason=f"only {first} right: {found.only_first}, only {second} right: {found.only_second}",
         both=found.both,

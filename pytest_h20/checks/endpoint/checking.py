@@ -7,10 +7,9 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from pydantic import JsonValue
-
+from pytest_h20.checks.frame import Say
 from pytest_h20.core.errors import H20Error, NoAnswer, TransportError, unforeseen
-from pytest_h20.core.verdict import Limit, Origin, Status, Verdict, judge
+from pytest_h20.core.verdict import Origin, Verdict
 from pytest_h20.endpoint.client import Api
 from pytest_h20.endpoint.context import EndpointContext
 from pytest_h20.endpoint.reply import UnexpectedAnswer
@@ -22,72 +21,9 @@ MAX_EVIDENCE = 400_000
 """Bytes of one check's evidence file at most."""
 
 
-@dataclass(frozen=True)
-class Say:
-    """Makes the verdicts of one check."""
-
-    check: str
-    title: str
-    action: str
-    ctx: EndpointContext
-    origin: Origin = OPENAI
-
-    def problems(self, found: Sequence[str], subject: str = "", *, of: int, what: str = "answer", **details: JsonValue) -> Verdict:
-        """PASS when something was looked at and nothing was wrong. The measurement is the number of problems, the reason names them.
-
-        ``of``: how many of what were held against what they must be; of nothing it is ``UNKNOWN``, whatever else went well.
-        """
-        shown = "; ".join(found[:4]) + (f"; and {len(found) - 4} more" if len(found) > 4 else "")
-        return judge(
-            self.check,
-            self.title,
-            len(found),
-            self.ctx.limits.get(self.check) or Limit(kind="equal", value=0, unit="problems", origin=self.origin),
-            subject=subject,
-            looked_at=max(of, len(found)),
-            reason=shown or ("" if of else f"no {what} came that could be looked at"),
-            action=self.action,
-            details={**details, **({"problems": list(found[:50])} if found else {})},
-        )
-
-    def held(self, measured: JsonValue, limit: Limit, subject: str = "", *, of: int, reason: str = "", **details: JsonValue) -> Verdict:
-        """A figure against a limit; the context's limit for this check replaces the built-in one. ``of``: made of how many answers."""
-        limit = self.ctx.limits.get(self.check) or limit
-        return judge(
-            self.check,
-            self.title,
-            measured,
-            limit,
-            subject=subject,
-            looked_at=of,
-            reason=reason if of else f"no answer came that could be looked at ({reason})",
-            action=self.action,
-            details=details,
-        )
-
-    def skip(self, reason: str, subject: str = "") -> Verdict:
-        """Not applicable, and why."""
-        return Verdict(check=self.check, status=Status.SKIP, title=self.title, subject=subject, reason=reason)
-
-    def unknown(self, reason: str, subject: str = "", action: str = "", **details: JsonValue) -> Verdict:
-        """Could not be measured, and why."""
-        return Verdict(
-            check=self.check,
-            status=Status.UNKNOWN,
-            title=self.title,
-            subject=subject,
-            reason=reason,
-            action=action or self.action,
-            details=details,
-        )
-
-    def fail(self, reason: str, subject: str = "") -> Verdict:
-        """Broken in a way that is not a figure."""
-        return Verdict(check=self.check, status=Status.FAIL, title=self.title, subject=subject, reason=reason, action=self.action)
-
-    def warn(self, reason: str, subject: str = "") -> Verdict:
-        """Worth knowing; does not block."""
-        return Verdict(check=self.check, status=Status.WARN, title=self.title, subject=subject, reason=reason, action=self.action)
+def voice(check: str, title: str, action: str, ctx: EndpointContext, origin: Origin = OPENAI) -> Say:
+    """What makes the verdicts of one check of the API: it looks at answers, and the context's limits replace the built-in ones."""
+    return Say(check, title, action=action, limits=ctx.limits, origin=origin, what="answer")
 
 
 Body = Callable[[Api, Say], "Verdict | Sequence[Verdict]"]
@@ -121,7 +57,7 @@ class CheckList:
         def wrap(body: Body) -> Check:
             @functools.wraps(body)
             def run(api: Api) -> list[Verdict]:
-                say = Say(id, title, action or "see the exchange in the evidence file", api.ctx, origin)
+                say = voice(id, title, action or "see the exchange in the evidence file", api.ctx, origin)
                 for name in needs:
                     reason = _blocked(api, name)
                     if reason:
@@ -163,7 +99,7 @@ def with_evidence(api: Api, say: Say, body: Body) -> list[Verdict]:
             raise
         except Exception as error:  # an answer in a form that this check did not foresee ends no run in a traceback
             verdicts = [say.unknown(f"the answer is in no form that this check reads: {unforeseen(error)}", action="see the exchange")]
-    path = say.ctx.evidence(f"{say.check}.txt", transcript(log)) if log else ""
+    path = api.ctx.evidence(f"{say.check}.txt", transcript(log)) if log else ""
     if not path:
         return verdicts
     return [v.model_copy(update={"evidence": (*v.evidence, path)}) for v in verdicts]

@@ -6,9 +6,10 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from pytest_h20.checks.endpoint.checking import CheckList, Say
+from pytest_h20.checks.endpoint.checking import CheckList
 from pytest_h20.checks.endpoint.serving import known_question
 from pytest_h20.checks.endpoint.wire import alive_after, as_json
+from pytest_h20.checks.frame import Say
 from pytest_h20.core.verdict import Verdict
 from pytest_h20.endpoint.capabilities import Outcome
 from pytest_h20.endpoint.client import CHAT, COMPLETIONS, Api

@@ -9,8 +9,9 @@ import random
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from pytest_h20.checks.endpoint.checking import CheckList, Say, differs
+from pytest_h20.checks.endpoint.checking import CheckList, differs
 from pytest_h20.checks.endpoint.serving import known_question
+from pytest_h20.checks.frame import Say
 from pytest_h20.core.verdict import Limit, Origin, Verdict
 from pytest_h20.endpoint.client import SMALL_IDS, Api
 from pytest_h20.endpoint.reply import Choice, Reply, prompt_tokens
@@ -93,7 +94,7 @@ def stream_equals(say: Say, ask: Callable[[bool], Reply]) -> Verdict:
         if set(plain) & set(streamed):
             return say.problems([], of=sum(bool("".join(both).strip()) for both in set(plain) & set(streamed)), repeats=len(plain))
     if {tuple(map(str.strip, p)) for p in plain} & {tuple(map(str.strip, p)) for p in streamed}:
-        return say.warn(f"equal but for blanks around the fields: plain {plain[0]!r:.100}, streamed {streamed[0]!r:.100}")
+        return say.warn(None, f"equal but for blanks around the fields: plain {plain[0]!r:.100}, streamed {streamed[0]!r:.100}")
     if len(set(plain)) == len(set(streamed)) == 1:
         return say.problems([f"plain {plain[0]!r:.200} but streamed {streamed[0]!r:.200}"], of=len(plain))
     return say.unknown(
@@ -259,7 +260,7 @@ def check_seed(api: Api, say: Say) -> Verdict:
     if others == {first} and share == 1.0:
         return say.unknown("other seeds give the same text too: nothing was sampled", action="see whether temperature is ignored")
     said = sum(bool(text.strip()) for text in (first, *rest))
-    return say.held(share, limit, of=said, reason=f"{sum(t == first for t in rest)} of {len(rest)} repeats equal the first")
+    return say.judge(share, limit, of=said, reason=f"{sum(t == first for t in rest)} of {len(rest)} repeats equal the first")
 
 
 @CHECKS.add("endpoint.determinism", "Greedy answers repeat")
@@ -269,7 +270,7 @@ def check_determinism(api: Api, say: Say) -> Verdict:
     share = sum(text == texts[0] for text in texts[1:]) / (len(texts) - 1)
     limit = Limit(kind="min", value=MIN_REPEAT_SHARE, origin=Origin(kind="builtin", detail="batch-dependent rounding may flip a tie"))
     said = sum(bool("".join(text).strip()) for text in texts)
-    return say.held(share, limit, of=said, reason=f"{len(set(texts))} different answers in {len(texts)}", different=len(set(texts)))
+    return say.judge(share, limit, of=said, reason=f"{len(set(texts))} different answers in {len(texts)}", different=len(set(texts)))
 
 
 @CHECKS.add("endpoint.prefix_reuse", "A cached prefix gives the answer of an uncached one")
@@ -284,7 +285,7 @@ def check_prefix_reuse(api: Api, say: Say) -> Verdict:
     share = sum(text == texts[0] for text in texts[1:]) / (len(texts) - 1)
     limit = Limit(kind="min", value=MIN_REPEAT_SHARE, origin=Origin(kind="builtin", detail="a cached prefix may flip a near-tie"))
     reason = f"uncached {texts[0]!r:.60}, cached {texts[1:]!r:.200}"
-    return say.held(share, limit, of=sum(bool(text.strip()) for text in texts), reason=reason, cached_tokens=list(cached))
+    return say.judge(share, limit, of=sum(bool(text.strip()) for text in texts), reason=reason, cached_tokens=list(cached))
 
 
 @CHECKS.add(

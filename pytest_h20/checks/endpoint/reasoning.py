@@ -14,9 +14,10 @@ from typing import Any
 
 from pydantic import JsonValue
 
-from pytest_h20.checks.endpoint.checking import CheckList, Say, differs
+from pytest_h20.checks.endpoint.checking import CheckList, differs
 from pytest_h20.checks.endpoint.generation import COLOURS, TOOL, stream_equals, structured
 from pytest_h20.checks.endpoint.serving import known_question
+from pytest_h20.checks.frame import Say
 from pytest_h20.core.verdict import Origin, Verdict
 from pytest_h20.endpoint.client import COMPLETIONS, SMALL_IDS, Api
 from pytest_h20.endpoint.reply import REASONING_FIELDS, Choice, Reply, UnexpectedAnswer, prompt_tokens
@@ -309,10 +310,10 @@ def check_not_fed_back(api: Api, say: Say) -> Sequence[Verdict]:
     verdicts = []
     for name in REASONING_FIELDS:
         found = differs("prompt tokens with the reasoning", count({"content": "OK", name: thought}), bare)
-        verdicts.append(say.problems(found, name, of=heard, what="token of an earlier turn"))
+        verdicts.append(say.about(name).problems(found, of=heard, what="token of an earlier turn"))
     within = count({"content": f"{thought}{END}OK"})
     found = differs("prompt tokens with the reasoning", within, bare)
-    verdicts.append(say.problems(found, "in the content", of=heard, what="token of an earlier turn"))
+    verdicts.append(say.about("in the content").problems(found, of=heard, what="token of an earlier turn"))
     return verdicts
 
 
@@ -456,11 +457,11 @@ def check_parser_table(api: Api, say: Say) -> Sequence[Verdict]:
         except (ValueError, RecursionError):
             value = None
         if not isinstance(value, dict):
-            verdicts.append(say.unknown(f"/separate_reasoning: status {exchange.status}: {exchange.body[:100]!r}", subject=row.id))
+            verdicts.append(say.about(row.id).unknown(f"/separate_reasoning: status {exchange.status}: {exchange.body[:100]!r}"))
             continue
         problems = differs("reasoning", str(value.get("reasoning_text") or "").strip(), row.reasoning)
         problems += differs("content", str(value.get("text") or "").strip(), row.content)
-        verdicts.append(say.problems(problems, row.id, of=2))
+        verdicts.append(say.about(row.id).problems(problems, of=2))
     return verdicts
 
 

@@ -7,8 +7,9 @@ import json
 from collections.abc import Sequence
 from typing import Any
 
-from pytest_h20.checks.endpoint.checking import CheckList, Say, differs
+from pytest_h20.checks.endpoint.checking import CheckList, differs
 from pytest_h20.checks.endpoint.questions import shipped
+from pytest_h20.checks.frame import Say
 from pytest_h20.core.errors import H20Error, TransportError, UsageError
 from pytest_h20.core.verdict import Limit, Origin, Verdict
 from pytest_h20.endpoint.client import CHAT, Api
@@ -62,9 +63,9 @@ def check_max_model_len(api: Api, say: Say) -> Verdict:
         if not isinstance(served, int) or served < 1:
             return say.fail(f"max_model_len is {served!r}, and the profile names none")
         limit = Limit(kind="min", value=1, unit="tokens", origin=Origin(kind="builtin", detail="profile has none"))
-        return say.held(served, limit, of=1)
+        return say.judge(served, limit, of=1)
     limit = Limit(kind="equal", value=api.ctx.max_model_len, unit="tokens", origin=Origin(kind="inventory", detail="max_model_len"))
-    return say.held(served, limit, of=1)
+    return say.judge(served, limit, of=1)
 
 
 @CHECKS.add("endpoint.health", "/health on the head answers 200", action="see the engine's log; /health alone proves little")
@@ -95,10 +96,10 @@ def check_worker_is_no_head(api: Api, say: Say) -> Sequence[Verdict]:
             models = wire.exchange(wire.request("GET", "/v1/models"), api.ctx.seconds(0.1)).status
         except TransportError as error:
             if health != "no port":
-                verdicts.append(say.unknown(f"/health answered {health}, then: {error}", subject=node))
+                verdicts.append(say.about(node).unknown(f"/health answered {health}, then: {error}"))
                 continue
         problems = [] if models != 200 else ["/v1/models answers 200: this node serves a model of its own"]
-        verdicts.append(say.problems(problems, node, of=1, health_ignored=health, models_status=models))
+        verdicts.append(say.about(node).problems(problems, of=1, health_ignored=health, models_status=models))
     return verdicts
 
 
@@ -148,7 +149,7 @@ def check_version(api: Api, say: Say) -> Verdict:
         return say.fail(str(error))
     ours = str(api.ctx.parsed_version).split("+")[0]
     limit = Limit(kind="equal", value=ours, origin=Origin(kind="inventory", detail="version read in the image"))
-    return say.held(str(version).split("+")[0], limit, of=1)
+    return say.judge(str(version).split("+")[0], limit, of=1)
 
 
 @CHECKS.add(

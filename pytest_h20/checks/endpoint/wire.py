@@ -7,9 +7,10 @@ import time
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from pytest_h20.checks.endpoint.checking import CheckList, Say, differs
+from pytest_h20.checks.endpoint.checking import CheckList, differs
 from pytest_h20.checks.endpoint.questions import Question, grade, mixed, shipped
 from pytest_h20.checks.endpoint.serving import known_question
+from pytest_h20.checks.frame import Say
 from pytest_h20.core.verdict import Limit, Origin, Verdict
 from pytest_h20.endpoint.client import CHAT, COMPLETIONS, SMALL_IDS, Api
 from pytest_h20.endpoint.reply import Reply, prompt_tokens
@@ -211,7 +212,7 @@ def check_disconnect(api: Api, say: Say) -> Verdict:
             f"free after {freed_s:.2f} s, but it would have ended by itself after about {natural_s:.2f} s",
             action="this engine is too fast for its context: give the profile a longer max_model_len",
         )
-    return say.held(
+    return say.judge(
         round(freed_s, 3),
         Limit(kind="max", value=patience, unit="s", origin=Origin(kind="builtin", detail="both engines look every second")),
         of=1,

@@ -92,7 +92,7 @@ def reach(say: Say, view: View) -> Iterable[Verdict]:
     for r in mine:
         port = "an ephemeral port" if r.asked == 0 else f"port {r.asked}"
         evidence = tuple(p for k in (f"{r.source}/connect", f"{r.target}/listen") if (p := view.all.evidence.get(k)))
-        here = Say(say.check, say.title, f"{r.source} -> {view.name} {port}", evidence or say.evidence, say.action, say.optional)
+        here = say.about(f"{r.source} -> {view.name} {port}", evidence)
         if why := silence([view.all.of(r.source)]):
             told.append(here.skip(why))
             continue

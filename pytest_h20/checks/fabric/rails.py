@@ -658,7 +658,7 @@ def judge_write_bandwidth(rail: RailView, measured: RailBandwidth | Missing) -> 
         return [say.skip(why)]
     if isinstance(measured, Missing):
         return [say.missing(measured, wanted=_bandwidth_wanted(rail))]
-    say = Say(say.check, say.title, f"{rail.subject} -> {rail.peer.subject}", measured.evidence, action, e.unmeasured_ok)
+    say = say.about(f"{rail.subject} -> {rail.peer.subject}", measured.evidence)
     if isinstance(measured.best, Missing):
         return [say.missing(measured.best, wanted=_bandwidth_wanted(rail) or "is not installed" not in measured.best.reason)]
     line = rail.rate_gbps

@@ -10,9 +10,9 @@ import pytest
 from pytest_h20.checks.endpoint.answers import LOWER_BOUND
 from pytest_h20.checks.endpoint.questions import Grade, Score, shipped
 from pytest_h20.checks.under_load import (
+    AFTER,
     NONCE,
     Alone,
-    Say,
     after_load,
     allowed,
     canaries_of,
@@ -24,6 +24,7 @@ from pytest_h20.checks.under_load import (
     seen,
     together,
     verdicts,
+    voice,
 )
 from pytest_h20.core.verdict import Status, Verdict
 from pytest_h20.load.canary import FORMS, CanaryAnswer, TextCounts
@@ -47,7 +48,7 @@ def healthy(count: int = 30) -> list[CanaryAnswer]:
 
 
 def judged(answers: Sequence[CanaryAnswer], texts: TextCounts = NONE) -> dict[str, Verdict]:
-    found = verdicts(Say("sglang in128-out128-c200", ("load/x.json",)), seen(answers, texts))
+    found = verdicts(seen(answers, texts), "sglang in128-out128-c200", "load/x.json")
     assert len({v.check for v in found}) == len(found)
     return {v.check.split(".")[1]: v for v in found}
 
@@ -222,7 +223,7 @@ def score(wrong: int, finish: str = "stop") -> Score:
 
 
 def test_after_the_load() -> None:
-    say = Say("sglang, shipped set")
+    say = voice(AFTER, "sglang, shipped set")
     assert after_load(say, score(0), score(0), LOWER_BOUND, 26).status is Status.PASS
     assert after_load(say, score(3), score(2), LOWER_BOUND, 26).status is Status.PASS
     assert after_load(say, None, score(64), LOWER_BOUND, 26).status is Status.FAIL

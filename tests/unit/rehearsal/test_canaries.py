@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from pytest_h20.checks.under_load import Alone, Say, canaries_of, candidates, is_right, seen, verdicts
+from pytest_h20.checks.under_load import Alone, canaries_of, candidates, is_right, seen, verdicts
 from pytest_h20.load.canary import EOS, FORMS, CanaryAnswer, TextCounts, answer_of
 from pytest_h20.rehearsal.canaries import Canaries
 from pytest_h20.rehearsal.language import Language
@@ -29,7 +29,7 @@ def asked(count: int, streams: int = 200, **knobs: object) -> list[CanaryAnswer]
 
 
 def red(answers: list[CanaryAnswer]) -> set[str]:
-    return {v.check for v in verdicts(Say("all"), seen(answers, TextCounts())) if v.status.blocks}
+    return {v.check for v in verdicts(seen(answers, TextCounts()), "all") if v.status.blocks}
 
 
 @pytest.mark.parametrize("wordy", [False, True], ids=["alike", "other words, same meaning"])
@@ -61,7 +61,7 @@ def test_every_fault_by_its_own_check(knobs: dict[str, Any], check: str) -> None
 
 def test_two_users_swapped_at_one_in_500_are_seen_in_a_full_run() -> None:
     assert red(asked(505, swap_every=500)) == {"throughput.swapped"}
-    few = verdicts(Say("all"), seen(asked(60), TextCounts()))
+    few = verdicts(seen(asked(60), TextCounts()), "all")
     told = next(v for v in few if v.check == "throughput.swapped")
     assert "a swap in 13 answers or fewer would have been seen" in str(told.details["said"])
 

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pytest_h20.checks.endpoint.answers import LOWER_BOUND, compare_verdict, needle_number, needle_prompt, score_verdict
-from pytest_h20.checks.endpoint.checking import Say
+from pytest_h20.checks.endpoint.checking import voice
 from pytest_h20.checks.endpoint.questions import DEFAULT_LOWER_BOUND, Grade, Question, Score, compare, grade, load_dataset, mixed, shipped
 from pytest_h20.core.errors import UsageError
 from pytest_h20.core.verdict import Status
@@ -203,7 +203,7 @@ def graded(right_ones: int, n: int, cut: int = 0) -> Score:
 
 
 class TestVerdict:
-    say = Say("answers.accuracy", "t", "a", CTX)
+    say = voice("answers.accuracy", "t", "a", CTX)
 
     def judge(self, score: Score) -> Status:
         questions = tuple(Question(g.id, "?", 1, "exact_number") for g in score.grades)
