@@ -23,6 +23,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "verify": ("pytest_h20.cli.verify", "is a run as it was signed, and by whom?"),
     "export": ("pytest_h20.cli.export", "write a run as OpenMetrics or CTRF"),
     "history": ("pytest_h20.cli.history", "earlier runs and their trend"),
+    "pack": ("pytest_h20.cli.pack", "a folder that installs where there is no internet"),
     "schema": ("pytest_h20.cli.schema", "print a JSON Schema: inventory, verdict"),
 }
 
