@@ -344,6 +344,25 @@ def whole_rates(records: Sequence[Record], seconds: float) -> Rates | None:
     return Rates(seconds, given / seconds, output / seconds, (given + output) / seconds, len(complete) / seconds)
 
 
+def most_answering(records: Iterable[Record]) -> int | None:
+    """The most requests whose answer had begun and not ended at one moment, by the stamps of their first and last token.
+
+    None where no answer has two tokens. An engine that computes only some of the requests at a time begins the answer of
+    the next one when it has ended another.
+    """
+    changes: list[tuple[float, int]] = []
+    for record in records:
+        if record.ttft_s is None or record.tpot_s is None or record.output_tokens is None:
+            continue
+        first = record.sent_s + record.ttft_s
+        changes += [(first, 1), (first + record.tpot_s * (record.output_tokens - 1), -1)]
+    now = most = 0
+    for _, change in sorted(changes):  # at one stamp the end comes before the beginning
+        now += change
+        most = max(most, now)
+    return most if changes else None
+
+
 def goodput(records: Sequence[Record], slo: Slo, seconds: float) -> tuple[float, float] | None:
     """(requests/s that met the SLO, their share of all requests sent), None without an SLO or without time."""
     records = [record for record in records if not record.canary]

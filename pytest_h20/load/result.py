@@ -85,6 +85,8 @@ class Flight:
     peak: int
     latency_ms: float | None = None
     """Mean E2E of all complete requests, canaries included: for Little's law, which is about all of them."""
+    answering: int | None = None
+    """The most requests between their first and their last token at one moment (`metrics.most_answering`)."""
 
 
 @dataclass(frozen=True)

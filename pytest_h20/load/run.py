@@ -21,7 +21,7 @@ from pytest_h20.load.clock import now
 from pytest_h20.load.dialects import RequestEncoder
 from pytest_h20.load.http1 import ProtocolError
 from pytest_h20.load.loop import Exchange, LoadLoop, LoopSettings, Progress
-from pytest_h20.load.metrics import Rates, Record, Summary, goodput, merge, outcome_of, whole_rates
+from pytest_h20.load.metrics import Rates, Record, Summary, goodput, merge, most_answering, outcome_of, whole_rates
 from pytest_h20.load.plan import LoadPlan
 from pytest_h20.load.prompts import Prompt, PromptSource, calibration_texts, template_tokens
 from pytest_h20.load.result import CellResult, ClientView, Flight, RequestCounts, TokenCounts
@@ -417,7 +417,7 @@ def _flight(shares: Sequence[Share], complete: Sequence[Record]) -> Flight:
         else:
             steady += share.steady_area / (share.steady[1] - share.steady[0])
     latency = Summary.of_seconds(r.e2e_s for r in complete if r.e2e_s is not None).mean
-    return Flight(mean, steady if shares else None, sum(share.peak for share in shares), latency)
+    return Flight(mean, steady if shares else None, sum(share.peak for share in shares), latency, most_answering(complete))
 
 
 def _client(shares: Sequence[Share], complete: Sequence[Record], where: str) -> ClientView:

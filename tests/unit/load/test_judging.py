@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 import pytest_h20.load.schema as schema_module
 from pytest_h20.core.errors import UsageError
 from pytest_h20.load import Cell, CellResult
-from pytest_h20.load.metrics import Rates, Summary
+from pytest_h20.load.metrics import Rates, Record, Summary, most_answering
 from pytest_h20.load.result import write_json
 from pytest_h20.load.roofline import H20, H20_3E, Fabric, ModelSpec, decode_bound, gpu_by_name, spec_of
 from pytest_h20.load.sanity import check, judged
@@ -214,6 +214,39 @@ def test_rules_know_what_they_cannot_know() -> None:
     lost = with_part("requests", complete=190, failed=2, outcomes={"ok": 190, "cut": 2})
     assert findings(lost)["server_tokens"] == "unknown"
     assert findings(replace(GOOD, client=None))["clock"] == "unknown"
+
+
+def bursty(answering: int | None, **server: Any) -> CellResult:
+    """SGLang 0.5.16 on an H200: its gauge showed 26 of 256 in 6 looks, its own log had 256."""
+    result = with_part("server", running_max=26.0, samples=6, **server)
+    return replace(
+        result, cell=Cell(128, 128, 256), requests=replace(GOOD.requests, planned=512), flight=replace(GOOD.flight, answering=answering)
+    )
+
+
+@pytest.mark.parametrize(
+    ("answering", "put_back", "status"),
+    [(256, None, "ok"), (244, 0.0, "ok"), (242, 0.0, "failed"), (26, 0.0, "failed"), (256, 9.0, "failed"), (None, 0.0, "failed")],
+)
+def test_answers_side_by_side_show_the_bursts_that_a_gauge_misses(answering: int | None, put_back: float | None, status: str) -> None:
+    result = bursty(answering, put_back=put_back)
+    finding = next(f for f in judged(result).sanity if f.rule == "server_running")
+    assert finding.status == status
+    assert ("between the looks" in finding.text) == (status == "ok")
+
+
+def test_answers_are_counted_from_their_first_to_their_last_token() -> None:
+    def record(sent: float, ttft: float | None, tokens: int, tpot: float | None = 0.1) -> Record:
+        part = Record(
+            1, "ok", "", 200, sent, 9.0, ttft, tpot, 9.0, 8, tokens, 8, tokens, None, None, tokens, 0, "length", None, None, False
+        )
+        return replace(part, tpot_s=tpot if tokens > 1 else None)
+
+    waits = [record(0.0, 1.0, 11), record(0.0, 2.0, 11), record(0.0, 3.0, 11)]  # all in flight at once, each computed after the other
+    assert most_answering(waits) == 1
+    assert most_answering([record(0.0, 1.0, 11), record(0.0, 1.5, 11), record(0.0, 3.0, 11)]) == 2
+    assert most_answering([record(0.0, 1.0, 1), record(0.0, None, 11)]) is None
+    assert most_answering([]) is None
 
 
 def test_sglang_does_not_show_short_answers_running() -> None:

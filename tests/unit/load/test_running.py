@@ -170,6 +170,9 @@ def test_a_cached_or_limited_server_is_noticed(serve: Serve) -> None:
     assert finding(limited, "server_running") == "failed"
     assert limited.server is not None
     assert limited.server.running_max == 1
+    assert limited.flight.answering == 1
+    bursty = run(serve(running_cap=1, ttft=0.03, tpot=0.02), requests=8)
+    assert (bursty.flight.answering, finding(bursty, "server_running")) == (4, "ok")
     silent = run(serve(metrics=False), requests=8)
     assert silent.server is None
     assert finding(silent, "server_running") == "unknown"
