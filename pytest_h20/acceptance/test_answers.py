@@ -41,7 +41,7 @@ def _graded(h20_endpoint: Endpoint, api: Api, name: str, path: str | None) -> Gr
 
 
 def _user_file(h20_endpoint: Endpoint) -> str:
-    path = h20_endpoint.session.settings["h20_accuracy"].value
+    path = h20_endpoint.session.settings.accuracy
     if not path:
         pytest.skip("no data set of the user's: --h20-accuracy=FILE.jsonl grades one")
     return str(path)
@@ -66,7 +66,7 @@ def test_property(check: Listed, api: Api, h20_judge: Judge) -> None:
 def test_compare(h20_endpoint: Endpoint, api: Api, h20_judge: Judge) -> None:
     """With --engine given twice: the second engine against the first, on the same questions."""
     verdicts = []
-    for name, path in (("shipped", None), ("dataset", h20_endpoint.session.settings["h20_accuracy"].value)):
+    for name, path in (("shipped", None), ("dataset", h20_endpoint.session.settings.accuracy)):
         if name == "dataset" and not path:
             continue
         mine = _graded(h20_endpoint, api, name, path)[1]

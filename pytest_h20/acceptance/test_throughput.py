@@ -20,7 +20,7 @@ def test_throughput(h20_load: Load, cell: Cell, h20_judge: Judge) -> None:
 
 def test_crosscheck(h20_load: Load, h20_judge: Judge) -> None:
     """The engine's own benchmark agrees on one cell (``--h20-load-crosscheck``)."""
-    if not h20_load.session.value("h20_load_crosscheck"):
+    if not h20_load.session.settings.load_crosscheck:
         pytest.skip("only with --h20-load-crosscheck")
     from pytest_h20.run.crosscheck import crosscheck
 

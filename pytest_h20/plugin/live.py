@@ -29,31 +29,30 @@ from pytest_h20.plugin.suite import ACCEPTANCE, LEFT_OUT_KEY, lacking
 from pytest_h20.report.model import Mode
 from pytest_h20.report.run import RunFolder
 from pytest_h20.run.served import Served, ask_served, owner_of, refuse_another_engine
-from pytest_h20.run.settings import Session, build, create_run, redactor_of, with_run
+from pytest_h20.run.settings import Session, Settings, build, create_run, redactor_of, with_run
 
 if TYPE_CHECKING:
     from pytest_h20.cluster.state import ClusterState
     from pytest_h20.plugin.replay import ReplayPlugin
 
-DEFAULT_RUNS = "h20-runs"
 
-
-def activate(config: pytest.Config, settings: Mapping[str, Setting]) -> ActivePlugin | ReplayPlugin:
+def activate(config: pytest.Config, resolved: Mapping[str, Setting]) -> ActivePlugin | ReplayPlugin:
     """Resolve everything, make the run folder, register the hooks. Wrong input is a ``pytest.UsageError``: exit status 4."""
     workerinput = getattr(config, "workerinput", None)
     try:
-        if settings["h20_replay"] and workerinput is None:
+        settings = Settings.of(resolved)
+        if settings.replay and workerinput is None:
             return _register(config, _replay(config, settings))
         state = Path(workerinput["h20_run"]) if workerinput else None
         run_id = workerinput["h20_run_id"] if workerinput else new_run_id()
         collect_only = bool(config.option.collectonly)
-        base = Path(settings["h20_run_dir"].value or DEFAULT_RUNS)
+        base = Path(settings.run_dir)
         if not base.is_absolute():
             base = config.invocation_params.dir / base
         worker = workerinput["workerid"] if workerinput else ""
         served = Served(**workerinput["h20_served"]) if workerinput and workerinput["h20_served"] else None
-        if workerinput is None and not collect_only and settings["h20_attach"] and not settings["h20_nodes"]:
-            served = ask_served(settings["h20_attach"].value)
+        if workerinput is None and not collect_only and settings.attach and not settings.nodes:
+            served = ask_served(settings.attach)
         session = build(settings, worker, change=inventory_hooks(config), state_dir=state, served=served)
         door.use(redactor_of(session.inventory))
         if workerinput is None and not collect_only:
@@ -92,7 +91,7 @@ def _register(config: pytest.Config, plugin: Registered) -> Registered:
     return plugin
 
 
-def _replay(config: pytest.Config, settings: Mapping[str, Setting]) -> ReplayPlugin:
+def _replay(config: pytest.Config, settings: Settings) -> ReplayPlugin:
     from pytest_h20.plugin.replay import ReplayPlugin
 
     return ReplayPlugin.load(config, settings)
@@ -178,10 +177,10 @@ class ActivePlugin:
     def pytest_report_header(self) -> list[str]:
         """Every effective setting and where it came from."""
         s = self.session
-        kept = s.mode is Mode.FULL and bool(s.value("h20_keep"))
+        kept = s.mode is Mode.FULL and s.settings.keep
         lines = ["h20: full run: checks, starts and tests the engine on the machines, and leaves it up" if kept else f"h20: {s.mode.words}"]
         nodes = ", ".join(f"{n.name} ({n.address})" for n in s.inventory.nodes)
-        lines.append(f"h20: inventory {s.source} ({s.settings['h20_nodes'].origin}): {s.inventory.name}: {nodes}")
+        lines.append(f"h20: inventory {s.source} ({s.settings.origins.get('nodes', 'default')}): {s.inventory.name}: {nodes}")
         for label, target in zip(s.labels, s.targets, strict=True):
             lines.append(f"h20: engine {label}: profile {target.profile_name}, image {target.profile.image}")
         if s.inventory.stood_in:
@@ -191,11 +190,8 @@ class ActivePlugin:
         ssh = [n for n in s.inventory.nodes if n.transport == "ssh" and s.rehearsal is None]
         unchecked = [n.name for n in ssh if s.inventory.ssh_of(n).host_key_checking == "off"]
         lines += [f"h20: WARNING: the host key of {name} is not checked (host_key_checking: off)" for name in unchecked]
-        shown = ("h20_nodes", "h20_engine")
-        for name, setting in s.settings.items():
-            if setting.value and name not in shown:
-                text = ", ".join(setting.value) if isinstance(setting.value, tuple) else setting.value
-                lines.append(f"h20: {name.replace('_', '-')} = {text} (from {setting.origin})")
+        given = [each for each in s.settings.given() if each[0] not in ("h20-nodes", "h20-engine")]
+        lines += [f"h20: {name} = {text} (from {origin})" for name, text, origin in given]
         given_way = ", ".join(f"{short} (of {owner}; ours is h20_{short})" for short, owner in sorted(self.given_way.items()))
         if given_way:
             lines.append(f"h20: these fixtures are not ours: {given_way}")

@@ -13,13 +13,13 @@ from pytest_h20.config.limits import load_limits
 from pytest_h20.core import door
 from pytest_h20.core.errors import H20Error, UsageError
 from pytest_h20.core.redact import Redactor
-from pytest_h20.core.setting import Setting
 from pytest_h20.core.verdict import Status, Verdict, worst
 from pytest_h20.plugin.record import VERDICTS_KEY, Reporting, report_hook
 from pytest_h20.report.model import Mode, RunView, Warning_
 from pytest_h20.report.run import RunFolder, load_run
 from pytest_h20.run.inputs import judged_again
 from pytest_h20.run.rejudge import rejudge_run, replay_cells, told
+from pytest_h20.run.settings import Settings
 
 
 class ReplayItem(pytest.Item):
@@ -56,13 +56,13 @@ class ReplayPlugin:
         config.pluginmanager.register(self.reporting, "h20-reporting")
 
     @classmethod
-    def load(cls, config: pytest.Config, settings: Mapping[str, Setting]) -> ReplayPlugin:
+    def load(cls, config: pytest.Config, settings: Settings) -> ReplayPlugin:
         """Read the recorded run and its limits. Raises ``UsageError`` in one line."""
         if getattr(config.option, "numprocesses", None):
             raise UsageError("--h20-replay takes a second and runs in one process: leave -n out")
-        source = Path(settings["h20_replay"].value)
+        source = Path(settings.replay)
         view = load_run(source)
-        limits = load_limits(Path(settings["h20_limits"].value)) if settings["h20_limits"] else None
+        limits = load_limits(Path(settings.limits)) if settings.limits else None
         grouped: dict[str, list[Verdict]] = {}
         anew = judged_again(view)
         for test_id, verdict in rejudge_run(view, limits, anew):
@@ -71,7 +71,7 @@ class ReplayPlugin:
         door.use(redactor)
         run = None
         if not config.option.collectonly:
-            base = Path(settings["h20_run_dir"].value or "h20-runs")
+            base = Path(settings.run_dir)
             run = RunFolder.create(
                 base if base.is_absolute() else config.invocation_params.dir / base,
                 view.header.engines,
@@ -87,7 +87,7 @@ class ReplayPlugin:
                 stood_in=view.header.stood_in,
                 time_scale=view.header.time_scale,
                 replay_of=str(view.path),
-                limits=str(settings["h20_limits"].value or view.header.limits),
+                limits=str(settings.limits or view.header.limits),
                 command_line="pytest " + shlex.join(config.invocation_params.args),
             )
             for record in (

@@ -53,7 +53,7 @@ def _bring_up(session: Session, label: str, write: Write, terminal: bool) -> Clu
     from pytest_h20.run.machines import read_kernel
 
     target = session.target(label)
-    if session.inventory.attach is not None or session.value("h20_attach"):
+    if session.inventory.attach is not None or session.settings.attach:
         read_kernel(session, label, "start")
         return attach(session, label)
     progress = Progress(write, terminal)
@@ -63,7 +63,7 @@ def _bring_up(session: Session, label: str, write: Write, terminal: bool) -> Clu
     run_id = run_id_of(session, label)
     refuse_leftovers(nodes, session.inventory.run_dir_on_node, session.run_id, session.source)
     facts = gathered(session, label)
-    if not session.value("h20_force"):
+    if not session.settings.force:
         red = [v for v in early_verdicts(session, label, facts) if v.status is Status.FAIL]
         if red:
             raise BringUpError(refusal_text(red))
@@ -79,7 +79,7 @@ def _bring_up(session: Session, label: str, write: Write, terminal: bool) -> Clu
         read_kernel(session, label, "ready")
         return state
     except BaseException:
-        if not session.value("h20_keep"):
+        if not session.settings.keep:
             _down_now(session, label, write)
         raise
 
@@ -113,7 +113,7 @@ def attach(session: Session, label: str) -> ClusterState:
     except (KeyError, IndexError, TypeError):
         raise BringUpError(f"{url}/v1/models does not list a model; is this an OpenAI-compatible server?") from None
     ours = Kept()
-    if session.value("h20_nodes"):
+    if session.settings.nodes:
         port = urlsplit(url).port or target.profile.http_port
         ours = kept(nodes_of(session, target), target.head.name, port, session.inventory.run_dir_on_node)
         session.folder.event("note", text=f"--h20-attach={url}: {ours.proof or ours.unseen or 'no container of ours holds the port'}")
@@ -136,7 +136,7 @@ def attach(session: Session, label: str) -> ClusterState:
 def attach_url(session: Session) -> str:
     """Where the attached endpoint is; of what was published about it a password is gone."""
     configured = session.inventory.attach.url if session.inventory.attach else ""
-    return str(session.value("h20_attach") or configured).rstrip("/")
+    return str(session.settings.attach or configured).rstrip("/")
 
 
 def attach_headers(session: Session) -> dict[str, str]:
@@ -269,7 +269,7 @@ def take_down(session: Session, write: Write) -> list[Verdict]:
     First of all no process of this run may start anything more: a worker that is at its preflight would launch into the tear-down.
     """
     verdicts: list[Verdict] = []
-    keep = bool(session.value("h20_keep"))
+    keep = session.settings.keep
     settled = session.shared.end_launches(meanwhile=lambda: None if keep else _remove_all(session))
     for label in session.labels:
         try:

@@ -64,7 +64,7 @@ def finish(session: Session, gates: Collection[str], unfinished: str, lacking: s
 
 def write_calibration(session: Session, view: RunView) -> list[Verdict]:
     """``--h20-calibrate FILE``: limits from the repeats of this run. One engine a file; a file that was not written is red."""
-    target = session.value("h20_calibrate")
+    target = session.settings.calibrate
     if not target:
         return []
     from pytest_h20.report.calibrate import calibrate, left_out, repeats_of, too_noisy
@@ -112,7 +112,7 @@ def write_calibration(session: Session, view: RunView) -> list[Verdict]:
 
 def remember(session: Session, view: RunView) -> None:
     """Keep the run in the history store. A store that cannot be reached costs a warning, never the run."""
-    where = session.value("h20_history") or session.folder.path.parent / "history.sqlite"
+    where = session.settings.history or session.folder.path.parent / "history.sqlite"
     if str(where) == "none":
         return
     from pytest_h20.report.history import History

@@ -15,7 +15,7 @@ from pytest_h20.core.setting import Setting
 from pytest_h20.engines import dialect_for
 from pytest_h20.engines.base import LaunchFacts
 from pytest_h20.run.forecast import judged, reached
-from pytest_h20.run.settings import build, label_of, redactor_of
+from pytest_h20.run.settings import Settings, build, label_of, redactor_of
 
 _TAG_VERSION = re.compile(r"[:@]v?(\d+\.\d+(?:\.\d+)?(?:[.-]?(?:post|rc)\d+)?)")
 
@@ -59,13 +59,14 @@ def _waits(wait_for: str) -> list[str]:
     return [words[wait_for]] if wait_for in words else []
 
 
-def main(settings: Mapping[str, Setting], change: Callable[[Inventory], Inventory]) -> int:
+def main(resolved: Mapping[str, Setting], change: Callable[[Inventory], Inventory]) -> int:
     """Print the plans of all targets, with the inventory as ``change`` (the hooks) leaves it.
 
     0, or 4 (pytest's usage error): with one line on standard error, or when an engine would be refused before launch.
     """
     try:
-        if not settings["h20_nodes"]:
+        settings = Settings.of(resolved)
+        if not settings.nodes:
             raise UsageError("--h20-plan needs --nodes=INVENTORY")
         session = build(settings, change=change)
         use(redactor_of(session.inventory))

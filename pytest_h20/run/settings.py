@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -17,7 +17,7 @@ from pytest_h20.cluster.ledger import Ledger, LedgerNode, Owner
 from pytest_h20.cluster.shared import Shared
 from pytest_h20.config.inventory import Attach, Inventory, load_inventory, parse_inventory, with_limits
 from pytest_h20.core.errors import UsageError
-from pytest_h20.core.setting import BY_DEST, Setting
+from pytest_h20.core.setting import BY_DEST, OPTIONS, Setting
 from pytest_h20.core.verdict import GateName
 from pytest_h20.nodes import Node
 from pytest_h20.nodes.recording import RecordingNode
@@ -33,7 +33,57 @@ if TYPE_CHECKING:
 
 ATTACH_GATES = (GateName.ENDPOINT, GateName.REASONING, GateName.ANSWERS, GateName.THROUGHPUT)
 """What can be judged of a bare URL."""
+DEFAULT_RUNS = "h20-runs"
 NO_INVENTORY = "attached without an inventory: there is no machine to look at; give --nodes=INVENTORY as well"
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What was asked for: a field for every option of ``core/setting.OPTIONS``, by its name without ``h20_``. Made once in a process.
+
+    ``origins``: of those that were given, the field and where from, ``option`` or ``ini``.
+    """
+
+    nodes: str = ""
+    engine: tuple[str, ...] = ()
+    run_dir: str = DEFAULT_RUNS
+    attach: str = ""
+    plan: bool = False
+    replay: str = ""
+    limits: str | None = None
+    keep: bool = False
+    force: bool = False
+    weights: str | None = None
+    load: str = "own"
+    load_recipe: str | None = None
+    load_from: str | None = None
+    load_crosscheck: bool = False
+    accuracy: str | None = None
+    calibrate: str | None = None
+    repeats: int = 5
+    seed: int | None = None
+    fault: tuple[str, ...] = ()
+    history: str | None = None
+    origins: Mapping[str, str] = field(default_factory=dict)
+
+    @classmethod
+    def of(cls, resolved: Mapping[str, Setting]) -> Settings:
+        """From the resolved options by ini name, ``h20_nodes``. Raises ``UsageError`` for a word or number that is none."""
+        _known_words(resolved)
+        given = {name.removeprefix("h20_"): setting for name, setting in resolved.items() if setting}
+        values = {name: setting.value for name, setting in given.items()}
+        for name, number in (("seed", seed_asked), ("repeats", repeats_asked)):
+            if name in values:
+                values[name] = number(values[name])
+        return cls(**values, origins={name: setting.origin for name, setting in given.items()})
+
+    def given(self) -> Iterator[tuple[str, str, str]]:
+        """What was given, as people read it: option (``h20-nodes``), text, origin; in the order of the documentation."""
+        for option in OPTIONS:
+            name = option.dest.removeprefix("h20_")
+            if name in self.origins:
+                value = getattr(self, name)
+                yield option.name, ", ".join(value) if isinstance(value, tuple) else str(value), self.origins[name]
 
 
 @dataclass
@@ -43,7 +93,7 @@ class Session:
     ``left_out``: gates this run does not look at, with the reason; their tests are skipped with it.
     """
 
-    settings: Mapping[str, Setting]
+    settings: Settings
     inventory: Inventory
     source: str
     targets: tuple[Target, ...]
@@ -135,15 +185,10 @@ class Session:
     def seed(self) -> int:
         """Of this run's prompts: the inventory's ``load.seed`` mixed with the run's id, so that an engine that outlives a run (kept,
         attached) never has the next run's prompts in its prefix cache. ``--h20-seed`` repeats those of an earlier run."""
-        asked = self.value("h20_seed")
-        if asked is not None:
-            return seed_asked(asked)
+        if self.settings.seed is not None:
+            return self.settings.seed
         mixed = hashlib.sha256(f"{self.inventory.load.seed} {self.run_id}".encode()).digest()
         return int.from_bytes(mixed[:4], "big") >> 1
-
-    def value(self, name: str) -> Any:
-        """The value of an option by its dest name."""
-        return self.settings[name].value
 
 
 def label_of(target: Target, targets: Sequence[Target]) -> str:
@@ -153,7 +198,7 @@ def label_of(target: Target, targets: Sequence[Target]) -> str:
 
 
 def build(
-    settings: Mapping[str, Setting],
+    settings: Settings,
     worker: str = "",
     change: Callable[[Inventory], Inventory] = lambda inventory: inventory,
     state_dir: Path | None = None,
@@ -163,36 +208,35 @@ def build(
 
     ``state_dir``: where a rehearsal keeps what its processes share. ``served``: what the endpoint of a bare ``--h20-attach`` told.
     """
-    _known_words(settings)
-    nodes = settings["h20_nodes"].value
-    attach = settings["h20_attach"].value
+    nodes = settings.nodes
+    attach = settings.attach
     rehearsal = None
     clock = Clock()
     cannot: list[str] = []
     if nodes and (nodes == "rehearsal" or nodes.startswith("rehearsal:")):
         from pytest_h20.rehearsal import Rehearsal
 
-        rehearsal = Rehearsal.load(nodes.partition(":")[2], settings["h20_fault"].value or (), state_dir)
+        rehearsal = Rehearsal.load(nodes.partition(":")[2], settings.fault, state_dir)
         inventory, clock = rehearsal.inventory, Clock(rehearsal.time_scale)
-    elif settings["h20_fault"]:
+    elif settings.fault:
         raise UsageError("--h20-fault: faults can only be injected into the rehearsal; use --nodes=rehearsal")
     elif nodes:
         inventory = load_inventory(Path(nodes))
     else:
-        inventory = attach_inventory(attach, settings["h20_engine"].value, served)
+        inventory = attach_inventory(attach, settings.engine, served)
         cannot.append("attached without an inventory: machines, fabric, weights and RDMA were not looked at")
     inventory = as_real_as_it_was(inventory, change(inventory))
     if nodes and rehearsal is None:
         refuse_unusable_settings(inventory)
-    if settings["h20_limits"]:
-        limits = str(Path(settings["h20_limits"].value).resolve())
+    if settings.limits:
+        limits = str(Path(settings.limits).resolve())
         inventory = with_limits(inventory, lambda *_: limits)
         if not nodes:
             inventory = cells_from_limits(inventory, limits)
-    targets = select(inventory, settings["h20_engine"].value)
+    targets = select(inventory, settings.engine)
     if attach and not attach.startswith(("http://", "https://")):
         raise UsageError(f"--h20-attach={attach}: give a URL such as http://10.63.65.207:8000")
-    if rehearsal is not None and (attach or settings["h20_keep"]):
+    if rehearsal is not None and (attach or settings.keep):
         raise UsageError(
             f"--h20-{'attach' if attach else 'keep'}: the rehearsal's cluster lives and ends with its run; give the inventory of machines"
         )
@@ -204,8 +248,8 @@ def build(
         url = attach or (inventory.attach.url if inventory.attach else "")
         if len(targets) > 1:
             raise UsageError(f"--h20-attach={url}: one endpoint is one engine; give --engine once")
-    if settings["h20_weights"].value in ("fast", "full"):
-        inventory = with_weights_full(inventory, settings["h20_weights"].value == "full")
+    if settings.weights in ("fast", "full"):
+        inventory = with_weights_full(inventory, settings.weights == "full")
         targets = tuple(replace(t, inventory=inventory) for t in targets)
     _numbers_that_fit(settings, targets)
     left_out: dict[GateName, str] = dict.fromkeys([g for g in GateName if g not in ATTACH_GATES], NO_INVENTORY) if not nodes else {}
@@ -213,7 +257,7 @@ def build(
     if not nodes and not any(t.profile.reasoning_parser for t in targets):
         left_out[GateName.REASONING] = "this server does not split reasoning, and its model's name is not DeepSeek-R1's"
         required = tuple(g for g in required if g is not GateName.REASONING)
-    if settings["h20_weights"].value == "skip":
+    if settings.weights == "skip":
         left_out.setdefault(GateName.WEIGHTS, "not looked at: --h20-weights=skip")
         required = tuple(g for g in required if g is not GateName.WEIGHTS)
         cannot.append("the weights were not looked at (--h20-weights=skip)")
@@ -225,9 +269,9 @@ def build(
         cannot.append("attached to an engine that ran already: its bring-up was not seen")
     if any(inventory.load_of(t.profile).limit == "none" for t in targets):
         cannot.append("throughput was recorded without limits (load.limit: none)")
-    if (settings["h20_load"].value or "own") != "own":
-        cannot.append(f"the load was sent by {settings['h20_load'].value}, whose own error is not known")
-    if settings["h20_calibrate"]:
+    if settings.load != "own":
+        cannot.append(f"the load was sent by {settings.load}, whose own error is not known")
+    if settings.calibrate:
         cannot.append("this run calibrated limits instead of judging by them")
     if inventory.gates is not None and set(inventory.gates) != {g.value for g in GateName}:
         cannot.append("the inventory requires only the gates " + ", ".join(inventory.gates))
@@ -270,7 +314,7 @@ def with_weights_full(inventory: Inventory, full: bool) -> Inventory:
     return inventory.model_copy(update={"expect": inventory.expect.model_copy(update=change), "nodes": nodes})
 
 
-def _numbers_that_fit(settings: Mapping[str, Setting], targets: Sequence[Target]) -> None:
+def _numbers_that_fit(settings: Settings, targets: Sequence[Target]) -> None:
     """What would only be found wrong after hours: limits that do not fit the cells, a number of repeats, a node's name, a file."""
     from pytest_h20.config.cells import cells_of
     from pytest_h20.config.limits import load_limits, require_coverage, require_fit
@@ -279,7 +323,7 @@ def _numbers_that_fit(settings: Mapping[str, Setting], targets: Sequence[Target]
         source, load = target.profile.limits, target.inventory.load_of(target.profile)
         limits = load_limits(Path(source)) if source else None
         judged = target.inventory.gates is None or GateName.THROUGHPUT.value in target.inventory.gates
-        if limits is None and settings["h20_nodes"] and load.limit == "all" and judged and not settings["h20_calibrate"]:
+        if limits is None and settings.nodes and load.limit == "all" and judged and not settings.calibrate:
             raise UsageError(
                 f"engines.{target.engine}.profiles.{target.profile_name}: names no limits file, so its throughput could not be judged: "
                 "give `limits: FILE` there or --h20-limits=FILE; measure one with --h20-calibrate=FILE, or record without judging with "
@@ -291,34 +335,31 @@ def _numbers_that_fit(settings: Mapping[str, Setting], targets: Sequence[Target]
                 limits,
                 str(source),
                 engine=target.engine,
-                profile=target.profile_name if settings["h20_nodes"] else "",  # of a bare URL nobody knows how it was launched
+                profile=target.profile_name if settings.nodes else "",  # of a bare URL nobody knows how it was launched
                 model=(model.kind, model.served_name or "", model.path),
                 kind=target.inventory.kind,
             )
-        if limits is not None and load.limit == "all" and not settings["h20_calibrate"]:
+        if limits is not None and load.limit == "all" and not settings.calibrate:
             require_coverage([c.id for c in cells_of(load)], limits, str(source))
-    if settings["h20_seed"].value is not None:
-        seed_asked(settings["h20_seed"].value)
-    if settings["h20_calibrate"]:
-        repeats_asked(settings["h20_repeats"].value)
-        path = Path(settings["h20_calibrate"].value).resolve()
+    if settings.calibrate:
+        path = Path(settings.calibrate).resolve()
         if not path.parent.is_dir() or path.is_dir():
-            raise UsageError(f"--h20-calibrate={settings['h20_calibrate'].value}: a file in a folder that exists is needed")
-    elif settings["h20_repeats"]:
+            raise UsageError(f"--h20-calibrate={settings.calibrate}: a file in a folder that exists is needed")
+    elif "repeats" in settings.origins:
         raise UsageError("--h20-repeats: only with --h20-calibrate=FILE; a run that judges measures every cell once")
-    where = settings["h20_load_from"].value
-    if where and not settings["h20_nodes"]:
+    where = settings.load_from
+    if where and not settings.nodes:
         raise UsageError(f"--h20-load-from={where}: needs --nodes=INVENTORY, to know the node")
     for target in targets if where else ():
         if where not in [n.name for n in target.nodes]:
             raise UsageError(f"--h20-load-from={where}: no such node; nodes are {', '.join(n.name for n in target.nodes)}")
-    generator = settings["h20_load"].value or "own"
+    generator = settings.load
     inside = [
         name
         for name, on in (
             (f"--h20-load-from={where}", where),
             (f"--h20-load={generator}", generator != "own"),
-            ("--h20-load-crosscheck", settings["h20_load_crosscheck"]),
+            ("--h20-load-crosscheck", settings.load_crosscheck),
         )
         if on
     ]
@@ -330,15 +371,15 @@ def _numbers_that_fit(settings: Mapping[str, Setting], targets: Sequence[Target]
                 f"--h20-load={generator}: it runs in the container of {target.engine}, which has "
                 f"{target.engine}-bench; give --h20-load={target.engine}-bench or --h20-load=own"
             )
-    history = str(settings["h20_history"].value or "none")
+    history = str(settings.history or "none")
     if history != "none":
         from pytest_h20.report.history import History
 
         if "://" not in history and Path(history).is_dir():
             raise UsageError(f"--h20-history={history}: is a folder; give a file for SQLite, a SQLAlchemy URL, or none")
         History(history)  # refuses a URL it cannot use; connects to nothing
-    if settings["h20_accuracy"]:
-        _dataset_that_can_tell(settings["h20_accuracy"].value, any(t.inventory.kind == "rehearsal" for t in targets))
+    if settings.accuracy:
+        _dataset_that_can_tell(settings.accuracy, any(t.inventory.kind == "rehearsal" for t in targets))
 
 
 def _checks_that_are_made(targets: Sequence[Target], left_out: Mapping[GateName, str]) -> None:
@@ -378,8 +419,8 @@ def seed_asked(value: object) -> int:
 
 
 def repeats_asked(value: object) -> int:
-    """``--h20-repeats``, default 5. Raises ``UsageError`` for what is no whole number from 3."""
-    text = str(value or 5)
+    """``--h20-repeats``. Raises ``UsageError`` for what is no whole number from 3."""
+    text = str(value)
     if not text.isdigit() or int(text) < 3:
         raise UsageError(f"--h20-repeats={text}: a whole number from 3 is needed, to know the spread")
     return int(text)
@@ -465,7 +506,7 @@ def cells_from_limits(inventory: Inventory, path: str) -> Inventory:
 def create_run(session: Session, base: Path, command_line: str) -> RunFolder:
     """Make the run folder, on the controller."""
     inventory = session.inventory
-    settings = {name: f"{_text(setting.value)} (from {setting.origin})" for name, setting in session.settings.items() if setting.value}
+    settings = {name.replace("-", "_"): f"{text} (from {origin})" for name, text, origin in session.settings.given()}
     from pytest_h20.run.inputs import keep_targets
 
     run = RunFolder.create(
@@ -520,7 +561,3 @@ def with_run(session: Session, run: RunFolder, run_id: str) -> Session:
     session = replace(session, run=run, run_id=run_id)
     session.shared.once("owner", lambda: Owner.me(started_by()))
     return session
-
-
-def _text(value: Any) -> str:
-    return ", ".join(map(str, value)) if isinstance(value, tuple) else str(value)

@@ -36,7 +36,7 @@ from pytest_h20.run.bringup import key
 from pytest_h20.run.canaries import ask_alone
 from pytest_h20.run.endpoint import Endpoint, score_key, vocabulary_of
 from pytest_h20.run.machines import Watched, cell_load, in_a_line
-from pytest_h20.run.settings import Session, repeats_asked
+from pytest_h20.run.settings import Session
 
 Write = Callable[[str], None]
 
@@ -82,16 +82,16 @@ class Load:
     @property
     def repeats(self) -> tuple[int, ...]:
         """How often each cell is measured: once (0), or 1 … N when calibrating."""
-        if not self.session.value("h20_calibrate"):
+        if not self.session.settings.calibrate:
             return (0,)
-        return tuple(range(1, repeats_asked(self.session.value("h20_repeats")) + 1))
+        return tuple(range(1, self.session.settings.repeats + 1))
 
     @property
     def total(self) -> int:
         """How many measurements of ours a whole run makes."""
         from pytest_h20.run.crosscheck import crosscheck_cells
 
-        again = 2 * len(crosscheck_cells(self)) if self.session.value("h20_load_crosscheck") else 0
+        again = 2 * len(crosscheck_cells(self)) if self.session.settings.load_crosscheck else 0
         return len(self.cells) * len(self.repeats) + again
 
     def run(self, cell: Cell, repeat: int = 0, attempt: int = 0) -> CellResult:
@@ -163,7 +163,7 @@ class Load:
 
     def plan(self, cell: Cell, repeat: int = 0, attempt: int = 0) -> LoadPlan:
         """How a cell is run."""
-        recipe = self.session.value("h20_load_recipe") or self.settings.recipe
+        recipe = self.session.settings.load_recipe or self.settings.recipe
         folder = self.folder
         folder.mkdir(parents=True, exist_ok=True)
         return LoadPlan(
@@ -192,7 +192,7 @@ class Load:
     @property
     def foreign(self) -> bool:
         """Whether another generator sends the load: it has no canaries."""
-        return (self.session.value("h20_load") or "own") != "own"
+        return self.session.settings.load != "own"
 
     @property
     def alone(self) -> under_load.Alone:
@@ -324,15 +324,15 @@ class Load:
         )
 
     def _measure(self, cell: Cell, plan: LoadPlan) -> CellResult:
-        generator = self.session.value("h20_load") or "own"
+        generator = self.session.settings.load
         if generator != "own":
             from pytest_h20.run.crosscheck import run_in_container
 
             return run_in_container(self, cell, generator)
-        if self.session.value("h20_load_from"):
+        if self.session.settings.load_from:
             from pytest_h20.run.crosscheck import run_from_node
 
-            return run_from_node(self, cell, plan, str(self.session.value("h20_load_from")))
+            return run_from_node(self, cell, plan, self.session.settings.load_from)
         return run_cell(self.target, cell, plan, self._progress)
 
     def _progress(self, progress: Progress) -> None:
@@ -418,7 +418,7 @@ class Load:
         if record.status is not Status.UNKNOWN:
             verdicts += self._limit_verdicts(record)
             slo = Slo(self.settings.slo_ttft_ms, self.settings.slo_tpot_ms)
-            if slo and not self.session.value("h20_calibrate"):
+            if slo and not self.session.settings.calibrate:
                 verdicts.append(slo_verdict(result, slo, self.settings.slo_share, self.label, record.file))
             worst = max((v.status for v in verdicts), key=lambda s: s.rank)
             record = record.model_copy(update={"status": worst})
@@ -426,7 +426,7 @@ class Load:
         return verdicts + self.answers(record) + machines
 
     def _limit_verdicts(self, record: CellRecord) -> list[Verdict]:
-        if self.session.value("h20_calibrate") or self.settings.limit == "none":
+        if self.session.settings.calibrate or self.settings.limit == "none":
             return [
                 Verdict(
                     check="throughput.recorded",

@@ -12,10 +12,9 @@ import pytest
 
 from pytest_h20.acceptance import test_bringup, test_endpoint, test_nccl_rdma, test_throughput
 from pytest_h20.cluster.state import ClusterState, Versions
-from pytest_h20.core.setting import OPTIONS, Setting
 from pytest_h20.report.run import hash_records, seal_of
 from pytest_h20.run.bringup import keep_text
-from pytest_h20.run.settings import build, create_run, with_run
+from pytest_h20.run.settings import Settings, build, create_run, with_run
 from tests.plugin.foreign import REHEARSAL, Done, pytest_in, write
 
 GATED = "import pytest\npytestmark = pytest.mark.h20_gate('endpoint')\n"
@@ -154,9 +153,7 @@ def test_attached_workers_share_the_endpoint(server: str, tmp_path: Path) -> Non
 
 
 def test_keep_says_how_to_attach_and_how_to_remove(tmp_path: Path) -> None:
-    defaults = {option.dest: Setting(() if option.kind == "list" else None, "default") for option in OPTIONS}
-    asked = {"h20_nodes": Setting("rehearsal:quick", "option"), "h20_engine": Setting(("sglang",), "option")}
-    session = build({**defaults, **asked})
+    session = build(Settings(nodes="rehearsal:quick", engine=("sglang",)))
     session = with_run(session, create_run(session, tmp_path, "pytest"), "20250405-ab12")
     state = ClusterState("20250405-ab12", "sglang", "default", "node01", "http://10.63.65.207:8000", "R1", Versions("0.4.4"))
     session.shared.once("cluster-sglang", lambda: state)
@@ -170,9 +167,7 @@ def test_keep_says_how_to_attach_and_how_to_remove(tmp_path: Path) -> None:
 
 
 def test_what_never_came_up_is_not_said_to_stay_up(tmp_path: Path) -> None:
-    defaults = {option.dest: Setting(() if option.kind == "list" else None, "default") for option in OPTIONS}
-    asked = {"h20_nodes": Setting("rehearsal:quick", "option"), "h20_engine": Setting(("sglang",), "option")}
-    session = build({**defaults, **asked})
+    session = build(Settings(nodes="rehearsal:quick", engine=("sglang",)))
     session = with_run(session, create_run(session, tmp_path, "pytest"), "20250405-ab12")
     text = keep_text(session, "sglang", "20250405-ab12")
     assert text.startswith("h20: kept: sglang did not come up; its containers and logs are left as they are")

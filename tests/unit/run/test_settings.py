@@ -2,25 +2,54 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import fields, replace
 from pathlib import Path
 from types import SimpleNamespace
-from typing import cast
+from typing import Any, cast
 
 import pytest
 
 from pytest_h20.cluster.launch import Target
 from pytest_h20.core.errors import UsageError
-from pytest_h20.core.setting import OPTIONS, Setting
+from pytest_h20.core.setting import BY_DEST, OPTIONS, Setting, resolve
 from pytest_h20.core.verdict import GateName
-from pytest_h20.run.settings import NO_INVENTORY, Session, _checks_that_are_made, build, seed_asked
+from pytest_h20.run.settings import NO_INVENTORY, Session, Settings, _checks_that_are_made, build, seed_asked
 
 
-def session(**values: object) -> Session:
-    settings = {o.dest: Setting(False if o.kind == "flag" else () if o.kind == "list" else None, "default") for o in OPTIONS}
-    settings["h20_nodes"] = Setting("rehearsal", "option")
-    settings["h20_engine"] = Setting(("sglang",), "option")
-    return build(settings | {name: Setting(value, "option") for name, value in values.items()})
+def session(**values: Any) -> Session:
+    return build(Settings(nodes="rehearsal", engine=("sglang",), **values))
+
+
+def test_every_option_has_its_field_of_its_kind() -> None:
+    """What a field would forget, no run would hear of."""
+    kinds: dict[str, set[type]] = {"flag": {bool}, "list": {tuple}, "text": {str, int, type(None)}}
+    defaults = Settings()
+    assert {f"h20_{f.name}" for f in fields(Settings)} - {"h20_origins"} == set(BY_DEST)
+    for option in OPTIONS:
+        assert type(getattr(defaults, option.dest.removeprefix("h20_"))) in kinds[option.kind], option.name
+
+
+def test_what_was_given_is_told_with_its_origin() -> None:
+    nothing = {o.dest: resolve(o, None, lambda name: None) for o in OPTIONS}
+    assert Settings.of(nothing) == Settings()
+    given = {"h20_seed": Setting("0", "ini"), "h20_fault": Setting(("a", "b"), "option"), "h20_keep": Setting(True, "option")}
+    settings = Settings.of(nothing | given)
+    assert (settings.seed, settings.fault, settings.keep, settings.load) == (0, ("a", "b"), True, "own")
+    assert list(settings.given()) == [("h20-keep", "True", "option"), ("h20-seed", "0", "ini"), ("h20-fault", "a, b", "option")]
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "said"),
+    [
+        ("h20_weights", "some", r"h20_weights = some \(from ini\): choose from fast, full, skip"),
+        ("h20_load", "wrk", "choose from own, sglang-bench, vllm-bench"),
+        ("h20_repeats", "2", "--h20-repeats=2: a whole number from 3 is needed"),
+        ("h20_seed", "x", "--h20-seed=x: a whole number from 0 is needed"),
+    ],
+)
+def test_a_word_or_number_that_is_none(name: str, value: str, said: str) -> None:
+    with pytest.raises(UsageError, match=said):
+        Settings.of({name: Setting(value, "ini")})
 
 
 def test_every_run_sends_new_prompts_and_every_worker_of_it_the_same() -> None:
@@ -32,7 +61,7 @@ def test_every_run_sends_new_prompts_and_every_worker_of_it_the_same() -> None:
 
 
 def test_a_seed_that_is_given_repeats_the_prompts() -> None:
-    assert {replace(session(h20_seed="7"), run_id=name).seed for name in "ab"} == {7}
+    assert {replace(session(seed=7), run_id=name).seed for name in "ab"} == {7}
 
 
 @pytest.mark.parametrize("text", ["", "-1", "1.5", "seven", "٣", "9" * 40])
