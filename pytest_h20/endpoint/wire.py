@@ -165,7 +165,7 @@ class Wire:
             tuple(pieces),
             ended,
             time.monotonic() - start,
-            tuple(reader.chunks),
+            tuple(reader.chunks.sizes) if reader.chunks else (),
         )
 
     @staticmethod

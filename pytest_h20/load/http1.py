@@ -32,67 +32,112 @@ def chunk_size(line: bytes) -> int:
     return int(digits, 16)
 
 
+class Chunks:
+    """Takes the chunked transfer coding off a body. Feed it; ask `done`.
+
+    Attributes:
+        sizes: of the chunks, the last one's 0 included.
+        done: the last chunk and its trailers were read.
+        leftover: what followed.
+    """
+
+    __slots__ = ("_due", "_left", "_rest", "done", "leftover", "sizes")
+
+    def __init__(self) -> None:
+        self.sizes: list[int] = []
+        self.done = False
+        self.leftover = b""
+        self._rest = b""  # an unfinished line
+        self._left = 0  # bytes still to come of the chunk
+        self._due = "size"  # the next line: size | end (of a chunk's data) | trailer
+
+    @property
+    def between(self) -> bool:
+        """All chunks so far were whole, and there may be more."""
+        return self._due == "size" and not self._rest
+
+    def feed(self, data: bytes) -> bytes:
+        """The body's bytes in what arrived. Raises ProtocolError."""
+        data = self._rest + data
+        body: list[bytes] = []
+        at, left = 0, self._left
+        while not self.done:
+            if left:
+                part = data[at : at + left]
+                body.append(part)
+                at += len(part)
+                left -= len(part)
+                if left:
+                    break
+            end = data.find(b"\r\n", at)
+            if end < 0:
+                if len(data) - at > MAX_HEAD:
+                    raise ProtocolError(f"no end of line within {MAX_HEAD} bytes of chunks: {data[at : at + 40]!r}")
+                break
+            if self._due == "end":
+                if end != at:
+                    raise ProtocolError(f"a chunk of {self.sizes[-1]} bytes does not end in CRLF but in {data[at : at + 20]!r}")
+                self._due = "size"
+            elif self._due == "size":
+                left = chunk_size(data[at:end])
+                self.sizes.append(left)
+                self._due = "end" if left else "trailer"
+            else:
+                self.done = end == at
+            at = end + 2
+        self._left, self._rest = left, data[at:]
+        if self.done:
+            self.leftover, self._rest = self.leftover + self._rest, b""
+        return b"".join(body)
+
+
 class Response:
     """Reads one answer. Feed it; ask `done`; call `close` when the peer closed.
 
     Attributes:
         status, reason, headers: of the answer itself, interim answers (100 Continue) are passed over; status 0: no whole head yet.
         keep_alive: the connection may be used again.
+        chunks: where the body is chunked.
         close_delimited: the body ends where the connection does.
-        chunks: sizes of the chunks, the last one's 0 included.
         done: the answer is whole.
         leftover: what followed it.
     """
 
-    __slots__ = (
-        "_due",
-        "_left",
-        "_method",
-        "_rest",
-        "chunked",
-        "chunks",
-        "close_delimited",
-        "done",
-        "headers",
-        "keep_alive",
-        "leftover",
-        "reason",
-        "status",
-    )
+    __slots__ = ("_head", "_left", "_method", "chunks", "close_delimited", "done", "headers", "keep_alive", "leftover", "reason", "status")
 
     def __init__(self, method: str = "GET") -> None:
         self.status = 0
         self.reason = ""
         self.headers: list[tuple[str, str]] = []
         self.keep_alive = True
-        self.chunked = False
+        self.chunks: Chunks | None = None
         self.close_delimited = False
-        self.chunks: list[int] = []
         self.done = False
         self.leftover = b""
         self._method = method
-        self._rest = b""  # an unfinished head or line
-        self._left = 0  # bytes still to come of the chunk, or of the whole body
-        self._due = "size"  # the next line of a chunked body: size | end (of a chunk's data) | trailer
+        self._head = b""  # an unfinished one
+        self._left = 0  # bytes of the body still to come, by Content-Length
 
     @property
     def between_chunks(self) -> bool:
         """All chunks so far were whole: a piece that is a whole chunk need not be shown to `feed`."""
-        return self.chunked and self._due == "size" and not self._rest and not self.done
+        return self.chunks is not None and self.chunks.between
 
     def feed(self, data: bytes) -> bytes:
         """The body's bytes in what arrived. Raises ProtocolError for what is not HTTP."""
         if not self.status:
-            self._rest += data
+            self._head += data
             while not self.status:
-                if not self._head():
+                if not self._read_head():
                     return b""
-            data, self._rest = self._rest, b""
+            data, self._head = self._head, b""
         if self.done:
             self.leftover += data
             return b""
-        if self.chunked:
-            return self._chunks(data)
+        if self.chunks is not None:
+            body = self.chunks.feed(data)
+            self.done, self.leftover = self.chunks.done, self.chunks.leftover
+            return body
         if self.close_delimited:
             return data
         body, self.leftover = data[: self._left], data[self._left :]
@@ -112,54 +157,20 @@ class Response:
         return self.done
 
     def header(self, name: str) -> str:
-        """The last value of a header, "" when absent."""
+        """The last value of a header (its name in small letters), "" when absent."""
         return next((value for key, value in reversed(self.headers) if key.lower() == name), "")
 
-    def _chunks(self, data: bytes) -> bytes:
-        """Take the transfer coding off."""
-        data = self._rest + data
-        body: list[bytes] = []
-        at, left = 0, self._left
-        while not self.done:
-            if left:
-                part = data[at : at + left]
-                body.append(part)
-                at += len(part)
-                left -= len(part)
-                if left:
-                    break
-            end = data.find(b"\r\n", at)
-            if end < 0:
-                if len(data) - at > MAX_HEAD:
-                    raise ProtocolError(f"no end of line within {MAX_HEAD} bytes of chunks: {data[at : at + 40]!r}")
-                break
-            if self._due == "end":
-                if end != at:
-                    raise ProtocolError(f"a chunk of {self.chunks[-1]} bytes does not end in CRLF but in {data[at : at + 20]!r}")
-                self._due = "size"
-            elif self._due == "size":
-                left = chunk_size(data[at:end])
-                self.chunks.append(left)
-                self._due = "end" if left else "trailer"
-            else:
-                self.done = end == at
-            at = end + 2
-        self._left, self._rest = left, data[at:]
-        if self.done:
-            self.leftover, self._rest = self._rest, b""
-        return b"".join(body)
-
-    def _head(self) -> bool:
+    def _read_head(self) -> bool:
         """Take one head, which may be an interim answer's. False: it is not whole yet."""
-        end = self._rest.find(CRLF2)
+        end = self._head.find(CRLF2)
         if end < 0:
-            if len(self._rest) > MAX_HEAD:
+            if len(self._head) > MAX_HEAD:
                 raise ProtocolError(f"no end of headers within {MAX_HEAD} bytes")
-            if len(self._rest) >= 5 and not self._rest.startswith(b"HTTP/"):
-                raise ProtocolError(f"not an HTTP answer: {self._rest[:40]!r}")
+            if len(self._head) >= 5 and not self._head.startswith(b"HTTP/"):
+                raise ProtocolError(f"not an HTTP answer: {self._head[:40]!r}")
             return False
-        lines = self._rest[:end].decode("latin-1").split("\r\n")
-        self._rest = self._rest[end + 4 :]
+        lines = self._head[:end].decode("latin-1").split("\r\n")
+        self._head = self._head[end + 4 :]
         version, _, rest = lines[0].partition(" ")
         code, _, reason = rest.partition(" ")
         if not version.startswith("HTTP/1.") or not (code.isascii() and code.isdigit() and len(code) == 3 and code >= "100"):
@@ -183,7 +194,7 @@ class Response:
         if self._method == "HEAD" or self.status in (204, 304):
             self.done = True
         elif "chunked" in self.header("transfer-encoding").lower():
-            self.chunked = True
+            self.chunks = Chunks()
         elif length:
             if not (length.isascii() and length.isdigit() and len(length) <= 18):
                 raise ProtocolError(f"Content-Length is {length[:20]!r}")

@@ -574,7 +574,7 @@ class LoadLoop:
         except ProtocolError as error:
             self._settle(slot, exchange, "protocol", str(error))
             return
-        slot.quick = slot.response.chunked
+        slot.quick = slot.response.chunks is not None
         # The head and the first event are always kept; a conversation's next turn and a canary need the text of all.
         plain = exchange.followup is None and exchange.canary is None
         slot.skim = self._kernel and plain and slot.response.between_chunks and len(exchange.parts) > 1

@@ -1,9 +1,10 @@
-"""An inference server without a model that knows the truth about its own timing.
+"""A server of tokens that knows the truth about its own timing. No engine: it has no model and takes every request as it comes;
+the stand-in engine of the rehearsal (`rehearsal/server.py`), which answers and refuses as the real ones do, is built on it.
 
 It streams tokens on a known schedule and records, with the clock of `clock.now`, when the kernel had each request and
 when each token was handed to the kernel. A load generator pointed at it can be compared with what really happened:
-that is how ours proves itself (`selfcheck.py`, `benchmarks/load_fidelity.py`), and it is the HTTP side of the
-rehearsal, which subclasses it.
+that is how ours proves itself (`selfcheck.py`, `benchmarks/load_fidelity.py`). It stays here because the proof travels into
+containers with the generator.
 
 One thread, one epoll loop, one `send()` per event, standard library only, Python >= 3.8.
 
@@ -46,7 +47,7 @@ from typing import Any
 
 from pytest_h20.core.errors import MeasurementError, UsageError
 from pytest_h20.load.clock import allow_files, no_collector_pauses, now, realtime_offset
-from pytest_h20.load.http1 import LAST_CHUNK, chunk
+from pytest_h20.load.http1 import LAST_CHUNK, Chunks, ProtocolError, chunk
 from pytest_h20.load.poller import BROKEN, READ, WRITE, Poller
 
 SO_TIMESTAMPNS = 35  # Linux, asm-generic/socket.h; the control message carries a struct timespec
@@ -547,9 +548,16 @@ class ReferenceServer:
                 connection.close_after = headers.get("connection", "").lower() == "close"
             method, target, headers, length = connection.head
             if length < 0:
-                body = self._unchunk(buffer)
-                if body is None:
+                chunks = Chunks()
+                try:
+                    body = chunks.feed(bytes(buffer))
+                except ProtocolError as error:
+                    connection.close_after = True
+                    self._reply(connection, self.error_reply(400, str(error)))
                     return
+                if not chunks.done:
+                    return
+                buffer[:] = chunks.leftover
             else:
                 if len(buffer) < length:
                     return
@@ -560,22 +568,6 @@ class ReferenceServer:
             request = Request(method, path, query, headers, body, connection.received, connection.number, connection.served)
             self._route(connection, request)
             connection.served += 1
-
-    @staticmethod
-    def _unchunk(buffer: bytearray) -> bytes | None:
-        out, position = bytearray(), 0
-        while True:
-            end = buffer.find(b"\r\n", position)
-            if end < 0:
-                return None
-            size = int(bytes(buffer[position:end]).split(b";")[0], 16)
-            if len(buffer) < end + 2 + size + 2:
-                return None
-            out += buffer[end + 2 : end + 2 + size]
-            position = end + 4 + size
-            if size == 0:
-                del buffer[:position]
-                return bytes(out)
 
     def _reply(self, connection: _Connection, reply: Reply) -> None:
         self._send(connection, reply.encode())

@@ -32,11 +32,17 @@ def read(parts: list[bytes], method: str = "GET") -> tuple[Response, bytes]:
     return reader, body
 
 
+def sizes(reader: Response) -> list[int]:
+    """Of the chunks."""
+    assert reader.chunks is not None
+    return reader.chunks.sizes
+
+
 @given(st.lists(st.integers(0, 10_000), max_size=40))
 def test_any_cut_reads_the_same(places: list[int]) -> None:
     reader, body = read(cut(CHUNKED, places))
     assert body == b"hello world\r\n12\n"
-    assert (reader.status, reader.done, reader.chunks, reader.leftover) == (200, True, [5, 1, 10, 0], b"")
+    assert (reader.status, reader.done, sizes(reader), reader.leftover) == (200, True, [5, 1, 10, 0], b"")
 
 
 @given(st.binary(max_size=300), st.lists(st.integers(0, 1000), max_size=10))
@@ -90,7 +96,7 @@ def test_what_is_no_http_is_said(raw: bytes, says: str) -> None:
 @given(st.lists(st.binary(min_size=1, max_size=40), max_size=8), st.lists(st.integers(0, 1000), max_size=10))
 def test_what_is_written_in_chunks_is_read_again(parts: list[bytes], places: list[int]) -> None:
     reader, body = read(cut(HEAD + b"".join(map(chunk, parts)) + LAST_CHUNK, places))
-    assert (body, reader.chunks, reader.over()) == (b"".join(parts), [*map(len, parts), 0], True)
+    assert (body, sizes(reader), reader.over()) == (b"".join(parts), [*map(len, parts), 0], True)
 
 
 def test_a_piece_that_is_whole_chunks_need_not_be_shown() -> None:

@@ -545,6 +545,18 @@ def test_the_reference_server_can_be_extended(serve: Serve) -> None:
     assert (chat.reasoning_text, chat.text, chat.finish, outcome) == ("why not", "\n42", "stop", "ok")
 
 
+@pytest.mark.parametrize(
+    ("body", "status"), [(b'2\r\n{"\r\n9\r\nprompt":[\r\n3\r\n1]}\r\n0\r\n\r\n', b"200"), (b"zz\r\n{}\r\n0\r\n\r\n", b"400")]
+)
+def test_the_reference_server_reads_a_body_in_chunks(serve: Serve, body: bytes, status: bytes) -> None:
+    server = serve(ttft=0.0, tpot=0.0)
+    with socket.create_connection((server.host, server.port), timeout=5) as sock:
+        head = b"POST /v1/completions HTTP/1.1\r\nHost: h\r\nTransfer-Encoding: chunked\r\nConnection: close\r\n\r\n"
+        for piece in (head + body[:9], body[9:]):
+            sock.sendall(piece)
+        assert sock.recv(65536).startswith(b"HTTP/1.1 " + status)
+
+
 def test_the_reference_server_tells_what_is_wrong(capsys: pytest.CaptureFixture[str], serve: Serve) -> None:
     server = serve()
     assert reference_main(["--config", '{"warp": 9}']) == 2
