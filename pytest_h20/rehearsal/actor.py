@@ -245,6 +245,7 @@ class Actor:
             knobs=self.http,
             parser=bool(self.option("--reasoning-parser")),
             tool_parser=bool(self.option("--tool-call-parser")),
+            api_key=self.option("--api-key") or "",
         )
         metrics = self.kind == "vllm" or "--enable-metrics" in self.argv
         rows = [Row(int(i), int(o), int(c), ttft, tpot) for i, o, c, ttft, tpot in self.spec["timing"]]

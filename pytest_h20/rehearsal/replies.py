@@ -2,7 +2,8 @@
 
 ``knobs`` (``EngineTruth.http``). A knob that is a name alone is switched on with ``True``:
 
-*what answers*      ``other_model``, ``other_version``, ``other_context`` (wrong max_model_len), ``unhealthy``,
+*what answers*      ``auth_open`` (whatever the key), ``other_model``,
+                    ``other_version``, ``other_context`` (wrong max_model_len), ``unhealthy``,
                     ``ill_after_start`` (/health answers once), ``get_allowed``,
                     ``every_path``, ``no_metrics``, ``worker_answers_models`` (rank ≥ 1 lists the model, too)
 *errors*            ``accepts_errors`` (200 for bad input), ``errors_are_500``, ``error_shape``, ``error_silent``,
@@ -22,7 +23,8 @@
                     ``user_tags_end_reasoning``, ``later_tags_swallowed``, ``parser_last_tag``, ``completions_split``,
                     ``separate_ignored``, ``include_ignored``, ``history_keeps_reasoning``, ``history_field_fed_back``,
                     ``history_dropped``, ``system_dropped``, ``leaks_into_next`` (an answer begins with the last one's end)
-*answers*           ``stupid``, ``garbage``, ``needle_lost``
+*answers*           ``stupid``, ``garbage``, ``needle_lost``, ``silent`` (every text is empty), ``thinks_long`` (no thought ends within
+                    500 tokens), ``thinks_for_ever``
 
 ``server.py`` has the knobs of speed and load.
 """
@@ -38,13 +40,17 @@ from typing import Any
 from pytest_h20.engines.api import ApiShape, shape_for
 from pytest_h20.engines.base import Version
 from pytest_h20.load.http1 import LAST_CHUNK, chunk
-from pytest_h20.rehearsal.language import END, EOS, OFFSET, Language, decode, encode
+from pytest_h20.rehearsal.language import END, EOS, NEWLINE, OFFSET, Language, decode, encode
 
 BAD = {
     "max_tokens": "max_tokens must be at least 1",
     "temperature": "temperature must be in [0, 2]",
     "top_p": "top_p must be in (0, 1]",
 }
+
+
+LONG_THOUGHT = 500
+"""Tokens."""
 
 
 class Refused(Exception):
@@ -89,7 +95,7 @@ class Replies:
     knobs: Mapping[str, Any]
     parser: bool = True
     tool_parser: bool = False
-    metrics: bool = True
+    api_key: str = ""
     language: Language = field(init=False)
     shape: ApiShape = field(init=False)
     served: int = 0
@@ -215,6 +221,9 @@ class Replies:
         self, body: Mapping[str, Any], prompt: list[int], limit: int, known: str | None, enum: Any
     ) -> Iterator[tuple[int, str | None]]:
         for count, token in enumerate(self.language.tokens(prompt, body, known, enum), 1):
+            if token == END and (self.has("thinks_for_ever") or (self.has("thinks_long") and limit < LONG_THOUGHT)):
+                yield NEWLINE, "length"  # the thought goes on to the end of the budget
+                return
             if token == EOS and not body.get("ignore_eos"):
                 yield token, "length" if self.has("finish_always_length") else "stop"
                 return
@@ -237,6 +246,7 @@ class Replies:
         stops = [stops] if isinstance(stops, str) else stops
         for token, finish in tokens:
             text = "\ufffd" if has("broken_characters") and token > OFFSET + 0x3000 else decode([token])
+            text = "" if has("silent") else text
             content = reasoning = ""
             if thinking and token == END:
                 thinking = False

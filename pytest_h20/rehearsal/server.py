@@ -116,7 +116,7 @@ class EngineServer(ReferenceServer):
     # ------------------------------------------------------------------ routes
     def handle(self, request: Request) -> Reply | Generation | None:
         """Everything the suite asks of an engine."""
-        reply = self._hanging(request) or self._handled(request)
+        reply = self._hanging(request) or self._stranger(request) or self._handled(request)
         if not isinstance(reply, Generation):
             status = 404 if reply is None else reply.status
             client = f"127.0.0.1:{40000 + request.connection % 20000}"
@@ -128,6 +128,12 @@ class EngineServer(ReferenceServer):
         hangs = bool(text) and str(text).encode() in request.body
         posts = request.method == "POST" and request.path in _GENERATE
         return Reply(b"", delay_s=NEVER_S) if hangs or (self.dead and posts) else None
+
+    def _stranger(self, request: Request) -> Reply | None:
+        """Who has not the key gets no further than to health and metrics, in both engines."""
+        key = self.replies.api_key
+        known = not key or request.headers.get("authorization") == f"Bearer {key}" or self.replies.has("auth_open")
+        return None if known or request.path in ("/health", "/health_generate", "/metrics") else Reply({"error": "Unauthorized"}, 401)
 
     def _handled(self, request: Request) -> Reply | Generation | None:
         try:

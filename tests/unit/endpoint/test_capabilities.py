@@ -13,7 +13,7 @@ from pytest_h20.core.errors import UsageError
 from pytest_h20.endpoint.capabilities import TABLE, capability, skip_reason
 from pytest_h20.endpoint.context import EndpointContext
 from pytest_h20.engines.base import Version
-from tests.unit.endpoint.fake_engine import FakeEngine
+from tests.unit.endpoint.engine import Engine
 
 
 @pytest.mark.parametrize(
@@ -85,11 +85,11 @@ def test_context_refuses_what_is_no_url(url: str) -> None:
 
 @pytest.mark.parametrize(("engine", "version"), [("vllm", "0.32.0"), ("sglang", "0.5.16")])
 def test_unknown_version_is_asked_of_the_server(engine: str, version: str) -> None:
-    with FakeEngine(engine=engine, version=version) as fake:
+    with Engine(engine, version) as server:
         for unknown in ("", "0"):
-            ctx = EndpointContext(fake.url, engine, unknown, fake.model, deadline_s=5)  # type: ignore[arg-type]
+            ctx = EndpointContext(server.url, engine, unknown, server.replies.model, deadline_s=5)  # type: ignore[arg-type]
             assert with_served_version(ctx).version == version
-        kept = EndpointContext(fake.url, engine, "0.11.0", fake.model)  # type: ignore[arg-type]
+        kept = EndpointContext(server.url, engine, "0.11.0", server.replies.model)  # type: ignore[arg-type]
         assert with_served_version(kept) is kept
 
 

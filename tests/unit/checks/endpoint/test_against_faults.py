@@ -1,4 +1,4 @@
-"""Every check on a right engine is green or skipped with a reason, and its own fault turns it red. Real sockets, our own engine."""
+"""Every check on a right engine is green or skipped with a reason, and its own fault turns it red. Real sockets, the rehearsal's engine."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from pytest_h20.core.verdict import Status, worst
 from pytest_h20.endpoint.client import Api
 from pytest_h20.endpoint.context import EndpointContext
 from tests.unit.checks.endpoint.running import ALL, context, run
-from tests.unit.endpoint.fake_engine import FakeEngine
+from tests.unit.endpoint.engine import Engine
 
 SGLANG_ONLY = {"reasoning.separate_false", "reasoning.parser_table", "reasoning.token_count"}
 
@@ -193,7 +193,7 @@ def test_every_check_has_its_fault() -> None:
 
 
 def test_second_head_is_found() -> None:
-    with FakeEngine() as head, FakeEngine() as second:
+    with Engine() as head, Engine() as second:
         api = Api(context(head, worker_health_urls={"node02": second.url, "node03": "http://127.0.0.1:9"}))
         verdicts = {v.subject: v for v in ALL["endpoint.worker_is_no_head"].run(api)}
     assert verdicts["node02"].status is Status.FAIL
@@ -203,8 +203,8 @@ def test_second_head_is_found() -> None:
 
 @pytest.mark.parametrize(("faults", "status"), [(set(), Status.PASS), ({"stupid"}, Status.FAIL), ({"not_split"}, Status.FAIL)])
 def test_graded_set(faults: set[str], status: Status) -> None:
-    with FakeEngine(faults=frozenset(faults)) as fake:
-        verdicts, score = check_accuracy(Api(context(fake)))
+    with Engine(faults=frozenset(faults)) as server:
+        verdicts, score = check_accuracy(Api(context(server)))
     assert [v.status for v in verdicts] == [status]
     assert score.n == 64
     if status is Status.PASS:
@@ -213,9 +213,9 @@ def test_graded_set(faults: set[str], status: Status) -> None:
 
 
 def test_failed_requests_are_no_wrong_answers() -> None:
-    with FakeEngine() as fake:
-        fake.dead = True
-        verdicts, _ = check_accuracy(Api(context(fake)))
+    with Engine() as server:
+        server.dead = True
+        verdicts, _ = check_accuracy(Api(context(server, deadline_s=0.5, parallel=64)))
     assert verdicts[0].status is Status.UNKNOWN
     assert "64 of 64 requests failed" in verdicts[0].reason
 
@@ -250,12 +250,12 @@ def test_graded_set_without_a_server_is_unknown() -> None:
 
 def test_nothing_harmful_is_sent_to_sglang() -> None:
     """n > 1 and ids outside the vocabulary hurt SGLang 0.5.16: over all checks neither is ever sent."""
-    with FakeEngine(engine="sglang", version="0.5.16") as fake:
-        api = Api(context(fake))
+    with Engine("sglang", "0.5.16") as server:
+        api = Api(context(server))
         for check in ALL.values():
             if check.id not in ("endpoint.disconnect", "endpoint.slow_client"):
                 check.run(api)
-        bodies = [body for _, body in fake.requests]
+        bodies = [body for _, body in server.asked if isinstance(body, dict)]
     assert len(bodies) > 100
     assert all(body.get("n", 1) <= 1 for body in bodies)
     ids = [i for body in bodies if isinstance(body.get("prompt"), list) for i in body["prompt"]]
@@ -263,11 +263,11 @@ def test_nothing_harmful_is_sent_to_sglang() -> None:
 
 
 def test_structured_output_is_never_sent_to_sglang_on_cpu() -> None:
-    with FakeEngine(engine="sglang", version="0.5.16+cpu") as fake:
-        api = Api(context(fake))
+    with Engine("sglang", "0.5.16+cpu") as server:
+        api = Api(context(server))
         names = ("endpoint.structured_output", "endpoint.error_bad_schema", "reasoning.with_schema", "endpoint.tool_call")
         verdicts = [v for name in names for v in ALL[name].run(api)]
-        assert not fake.requests
+        assert not server.asked
     assert {v.status for v in verdicts} == {Status.SKIP}
 
 
@@ -278,8 +278,8 @@ def test_evidence_holds_the_exchange_and_no_key() -> None:
         kept[name] = data
         return f"evidence/{name}"
 
-    with FakeEngine(api_key="secret-key-1") as fake:
-        ctx = context(fake, headers={"Authorization": "Bearer secret-key-1"}, evidence=keep)
+    with Engine(api_key="secret-key-1") as server:
+        ctx = context(server, headers={"Authorization": "Bearer secret-key-1"}, evidence=keep)
         verdicts = ALL["endpoint.chat"].run(Api(ctx))
     assert verdicts[0].evidence == ("evidence/endpoint.chat.txt",)
     text = kept["endpoint.chat.txt"].decode()
