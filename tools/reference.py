@@ -5,6 +5,7 @@
 
 docs/options.md                     from the table in pytest_h20/core/setting.py
 docs/inventory.md                   from the models in pytest_h20/config/inventory.py
+docs/zh/inventory.md                the same in Chinese, with the words of tools/inventory_zh.py
 environments/inventory.schema.json  as ``python -m pytest_h20 schema inventory`` prints it
 """
 
@@ -12,6 +13,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import re
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -22,6 +24,7 @@ from pydantic import BaseModel
 from pytest_h20.cli.schema import render
 from pytest_h20.config import inventory
 from pytest_h20.core.setting import OPTIONS, Option
+from tools import inventory_zh
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 GENERATED = "<!-- written by tools/reference.py: edit {source} instead -->\n"
@@ -113,12 +116,40 @@ def _meaning(option: Option) -> str:
 
 def inventory_page() -> str:
     """docs/inventory.md"""
+    return _inventory(INVENTORY_HEAD, "| field | is | default | meaning |\n|---|---|---|---|\n", str, str)
+
+
+def chinese_inventory_page() -> str:
+    """docs/zh/inventory.md. Raises ``SystemExit`` that names the texts without a translation."""
+    missing: list[str] = []
+
+    def translated(text: str) -> str:
+        if not text or text.startswith("`"):  # a place in the file is its own name
+            return text
+        if text not in inventory_zh.TEXTS:
+            missing.append(text)
+        return inventory_zh.TEXTS.get(text, text)
+
+    def kind(text: str) -> str:
+        for pattern, words in inventory_zh.TYPES:
+            text = text if text.startswith("`") and pattern.startswith(r"\b") else re.sub(pattern, words, text)
+        return text
+
+    page = _inventory(inventory_zh.HEAD, inventory_zh.COLUMNS, translated, kind)
+    if missing:
+        raise SystemExit("tools/inventory_zh.py: TEXTS lacks: " + "; ".join(map(repr, missing)))
+    return page
+
+
+def _inventory(head: str, columns: str, words: Callable[[str], str], kind: Callable[[str], str]) -> str:
+    """``words`` gives texts for people in the page's language, ``kind`` the columns "is" and "default"."""
     anchors = {model.__name__: place for place, model in PLACES}
-    parts = [GENERATED.format(source="pytest_h20/config/inventory.py"), INVENTORY_HEAD]
+    parts = [GENERATED.format(source="pytest_h20/config/inventory.py"), head]
     for place, model in PLACES:
-        parts.append(f"## {place}\n\n{_summary(model)}\n\n")
-        parts.append("| field | is | default | meaning |\n|---|---|---|---|\n")
-        parts += _rows(model, anchors)
+        parts.append(f"## {words(place)}\n\n{words(_summary(model))}\n\n")
+        parts.append(columns)
+        for shown, is_, default, meaning in _rows(model, anchors):
+            parts.append(f"| {shown} | {_cell(kind(is_))} | {_cell(kind(default))} | {_cell(words(meaning))} |\n")
         parts.append("\n")
     return "".join(parts).rstrip() + "\n"
 
@@ -127,14 +158,14 @@ def _summary(model: type[BaseModel]) -> str:
     return (model.__doc__ or "").strip().splitlines()[0].replace("``", "`")
 
 
-def _rows(model: type[BaseModel], anchors: dict[str, str]) -> Iterator[str]:
+def _rows(model: type[BaseModel], anchors: dict[str, str]) -> Iterator[tuple[str, str, str, str]]:
     schema = model.model_json_schema()
     for name, field in model.model_fields.items():
         spec = schema["properties"][name]
         required = field.is_required()
         default = "" if required else _default(field.get_default(call_default_factory=True))
         shown = f"**`{name}`**" if required else f"`{name}`"
-        yield f"| {shown} | {_cell(_type(spec, anchors))} | {_cell(default)} | {_cell(field.description or '')} |\n"
+        yield shown, _type(spec, anchors), default, field.description or ""
 
 
 def _type(spec: dict[str, Any], anchors: dict[str, str]) -> str:
@@ -190,6 +221,7 @@ def schema_file() -> str:
 FILES: dict[str, Callable[[], str]] = {
     "docs/options.md": options_page,
     "docs/inventory.md": inventory_page,
+    "docs/zh/inventory.md": chinese_inventory_page,
     "environments/inventory.schema.json": schema_file,
 }
 
