@@ -15,7 +15,7 @@ from pytest_h20.checks.endpoint.serving import with_served_version
 from pytest_h20.core.verdict import Verdict
 from pytest_h20.endpoint.client import Api
 from pytest_h20.plugin.fixtures import Judge
-from pytest_h20.run.endpoint import score_key
+from pytest_h20.run.store import SCORES
 
 if TYPE_CHECKING:
     from pytest_h20.run.endpoint import Endpoint
@@ -37,7 +37,7 @@ def _graded(h20_endpoint: Endpoint, api: Api, name: str, path: str | None) -> Gr
     def ask() -> Graded:
         return check_accuracy(api) if path is None else check_dataset(api, path, load_dataset(path))
 
-    return h20_endpoint.session.shared.once(score_key(name, h20_endpoint.label), ask)
+    return h20_endpoint.session.shared.once(SCORES(h20_endpoint.label, name), ask)
 
 
 def _user_file(h20_endpoint: Endpoint) -> str:
@@ -71,9 +71,9 @@ def test_compare(h20_endpoint: Endpoint, api: Api, h20_judge: Judge) -> None:
             continue
         mine = _graded(h20_endpoint, api, name, path)[1]
         for other in h20_endpoint.session.labels:
-            known = h20_endpoint.session.shared.published(score_key(name, other)) if other != h20_endpoint.label else None
-            if known is not None and known[0] and known[1][1].n and mine.n:
-                verdicts.append(compare_verdict(api, other, h20_endpoint.label, known[1][1], mine, f"{name} questions"))
+            known = h20_endpoint.session.shared.value(SCORES(other, name)) if other != h20_endpoint.label else None
+            if known is not None and known[1].n and mine.n:
+                verdicts.append(compare_verdict(api, other, h20_endpoint.label, known[1], mine, f"{name} questions"))
     if not verdicts:
         pytest.skip("only one engine has been asked so far: --engine given twice compares two")
     h20_judge(*verdicts)

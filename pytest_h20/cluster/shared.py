@@ -13,14 +13,48 @@ import stat
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Generic, TypeVar
 
 from pytest_h20.cluster.codec import decode, encode
 from pytest_h20.core.door import shown, shown_data
 from pytest_h20.core.errors import H20Error
 
 T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Slot(Generic[T]):
+    """One thing that the processes of a run tell each other: the name of its file, and the class of what stands there."""
+
+    name: str
+    kind: type
+
+
+@dataclass(frozen=True)
+class EngineSlot(Generic[T]):
+    """As ``Slot``, one for every engine, or for every part of what is told of an engine."""
+
+    name: str
+    kind: type
+
+    def __call__(self, label: str, part: str = "") -> Slot[T]:
+        """That of the engine with this label (``sglang:tuned``)."""
+        return Slot("-".join(filter(None, (self.name, part, key(label)))), self.kind)
+
+
+@dataclass(frozen=True)
+class Told(Generic[T]):
+    """What was told: a value, or the reason why there is none."""
+
+    value: T | None
+    failed: str | None = None
+
+
+def key(label: str) -> str:
+    """The label of an engine as part of a file name."""
+    return label.replace(":", "-")
 
 
 class FailedElsewhere(H20Error):
@@ -40,33 +74,32 @@ class Shared:
         folder.mkdir(parents=True, exist_ok=True, mode=0o700)
         _ours(folder, folder.lstat(), stat.S_ISDIR)
 
-    def once(self, key: str, make: Callable[[], T]) -> T:
+    def once(self, slot: Slot[T], make: Callable[[], T]) -> T:
         """The result of ``make``, made by whoever comes first, kept for everybody.
 
         When ``make`` raises, the first caller gets that exception and everybody after it gets ``FailedElsewhere`` with the same
         text: one failure is told once and never retried.
         """
-        if key in self._mine:
-            found: T = self._mine[key]
+        if slot.name in self._mine:
+            found: T = self._mine[slot.name]
             return found
-        with self.exclusive(key):
-            known = self.published(key)
+        with self.exclusive(slot.name):
+            known = self.published(slot)
             if known is not None:
-                taken: T = self._take(key, known)
-                return taken
+                return self._take(slot, known)
             try:
                 value = make()
             except BaseException as error:
                 # Not for KeyboardInterrupt and friends either: the other workers must not start what was just interrupted.
-                self._publish(key, (False, shown(str(error)) or type(error).__name__))
+                self._publish(slot, False, shown(str(error)) or type(error).__name__)
                 raise
-            self._publish(key, (True, shown(value) if isinstance(value, str) else value))
-            self._mine[key] = value
+            self.publish(slot, value)
+            self._mine[slot.name] = value
             return value
 
-    def published(self, key: str) -> tuple[bool, Any] | None:
-        """What was published under a key: (True, value), (False, reason), or None."""
-        path = self._folder / f"{key}.json"
+    def published(self, slot: Slot[T]) -> Told[T] | None:
+        """What was told there, or None. Raises ``H20Error`` for what no process of this run wrote."""
+        path = self._folder / f"{slot.name}.json"
         try:
             handle = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
         except FileNotFoundError:
@@ -75,23 +108,32 @@ class Shared:
             raise H20Error(f"{path}: cannot be read: {error.strerror}") from None
         with os.fdopen(handle, encoding="utf-8", errors="replace") as file:
             _ours(path, os.fstat(handle), stat.S_ISREG)
-            ok, value = decode(file.read())
-        return bool(ok), value
+            told: Any = decode(file.read())
+        pair: list[Any] = told if isinstance(told, list) and len(told) == 2 else [None, None]
+        if pair[0] is True and isinstance(pair[1], slot.kind):
+            return Told(pair[1])
+        if pair[0] is False and isinstance(pair[1], str):
+            return Told(None, pair[1])
+        raise H20Error(f"{path}: cannot be read: it does not hold a {slot.kind.__name__}, nor the reason why there is none")
 
-    def publish(self, key: str, value: Any) -> None:
+    def value(self, slot: Slot[T]) -> T | None:
+        """What was told there; None when nothing was, or a failure."""
+        known = self.published(slot)
+        return known.value if known is not None else None
+
+    def publish(self, slot: Slot[T], value: T) -> None:
         """Publish a result over an earlier one."""
-        self._publish(key, (True, value))
+        self._publish(slot, True, shown(value) if isinstance(value, str) else value)
 
-    def _take(self, key: str, known: tuple[bool, Any]) -> Any:
-        ok, value = known
-        if not ok:
-            raise FailedElsewhere(str(value))
-        self._mine[key] = value
-        return value
+    def _take(self, slot: Slot[T], known: Told[T]) -> T:
+        if known.value is None:
+            raise FailedElsewhere(str(known.failed))
+        self._mine[slot.name] = known.value
+        return known.value
 
-    def _publish(self, key: str, value: tuple[bool, Any]) -> None:
-        path = self._folder / f"{key}.json"
-        text = encode(list(value), clean=shown_data)  # the folder goes into a CI's artifacts with the rest of the run
+    def _publish(self, slot: Slot[T], ok: bool, value: object) -> None:
+        path = self._folder / f"{slot.name}.json"
+        text = encode([ok, value], clean=shown_data)  # the folder goes into a CI's artifacts with the rest of the run
         partial = path.with_suffix(f".{os.getpid()}")
         with os.fdopen(os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW, 0o600), "w", encoding="utf-8") as file:
             file.write(text)

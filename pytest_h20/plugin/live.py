@@ -30,6 +30,7 @@ from pytest_h20.report.model import Mode
 from pytest_h20.report.run import RunFolder
 from pytest_h20.run.served import Served, ask_served, owner_of, refuse_another_engine
 from pytest_h20.run.settings import Session, Settings, build, create_run, redactor_of, with_run
+from pytest_h20.run.store import CLUSTER, HOOK_CHECKS, SELECTED
 
 if TYPE_CHECKING:
     from pytest_h20.cluster.state import ClusterState
@@ -243,7 +244,7 @@ class ActivePlugin:
         """What is going to run, told to the controller by whoever collects first: what does not report in the end is missing."""
         if self.session.run is not None:
             selected = [(item.nodeid, gate) for item in session.items if (gate := gate_of(item)) is not None]
-            self.session.shared.once("selected", lambda: selected)
+            self.session.shared.once(SELECTED, lambda: selected)
 
     # ------------------------------------------------------------------ running
     @pytest.hookimpl(tryfirst=True)
@@ -253,9 +254,9 @@ class ActivePlugin:
         if "h20_cluster" not in getattr(item, "fixturenames", ()) or self.session.run is None:
             return
         label = self._label_of(item)
-        known = self.session.shared.published(f"cluster-{_file(label)}")
-        if known is not None and not known[0]:
-            pytest.skip(f"the cluster is not up (told once by the first test that needed it): {first_line(str(known[1]))}")
+        known = self.session.shared.published(CLUSTER(label))
+        if known is not None and known.failed is not None:
+            pytest.skip(f"the cluster is not up (told once by the first test that needed it): {first_line(known.failed)}")
         from pytest_h20.run.bringup import died
 
         if known is not None and (gone := died(self.session, label)) is not None:
@@ -304,7 +305,7 @@ class ActivePlugin:
             return True
 
         try:
-            self.session.shared.once(f"checks-{_file(label)}", make)
+            self.session.shared.once(HOOK_CHECKS(label), make)
         except FailedElsewhere:
             pass  # told by the test in which it broke
         except Exception as error:
@@ -360,9 +361,9 @@ class ActivePlugin:
 
     def _ended_early(self, session: pytest.Session, exitstatus: int) -> str:
         """Why this run is not finished; empty when everything that was collected has reported."""
-        known = self.session.shared.published("selected")
+        known = self.session.shared.value(SELECTED)
         # what is published has no secrets, and a parameter may have put one into a test's id
-        selected = Counter(nodeid for nodeid, _ in known[1]) if known is not None and known[0] else Counter[str]()
+        selected = Counter(nodeid for nodeid, _ in known or ())
         unreported = list((selected - Counter(door.shown_data(o.test_id) for o in self.reporting.outcomes)).elements())
         reasons = []
         if exitstatus not in (0, 1, 5):
@@ -413,10 +414,6 @@ def _told_plainly(item: pytest.Item) -> Generator[None, object, object]:
         if gate is None:
             raise
         raise told_plainly(error, not_measured(item.nodeid, gate, error)) from None
-
-
-def _file(label: str) -> str:
-    return label.replace(":", "-")
 
 
 def _relative(path: Path, start: Path) -> str:

@@ -27,14 +27,10 @@ from pytest_h20.report.model import Warning_
 from pytest_h20.run.facts import early_verdicts, gathered, launch_facts
 from pytest_h20.run.kept import Kept, kept
 from pytest_h20.run.settings import Session
+from pytest_h20.run.store import CLUSTER, DIED, DOWN, LAUNCHED
 
 Write = Callable[[str], None]
 NOTHING_LEFT = "bringup.nothing_left"
-
-
-def key(label: str) -> str:
-    """The label as part of a file name."""
-    return label.replace(":", "-")
 
 
 def run_id_of(session: Session, label: str) -> str:
@@ -46,7 +42,7 @@ def run_id_of(session: Session, label: str) -> str:
 
 def bring_up(session: Session, label: str, write: Write, terminal: bool) -> ClusterState:
     """The cluster of this engine, up. Raises ``FailedElsewhere`` when it was tried before, ``H20Error`` when it fails now."""
-    return session.shared.once(f"cluster-{key(label)}", lambda: _bring_up(session, label, write, terminal))
+    return session.shared.once(CLUSTER(label), lambda: _bring_up(session, label, write, terminal))
 
 
 def _bring_up(session: Session, label: str, write: Write, terminal: bool) -> ClusterState:
@@ -73,7 +69,7 @@ def _bring_up(session: Session, label: str, write: Write, terminal: bool) -> Clu
     if note := secrets_note(target, ready.plan):
         write(f"h20: {note}\n")
         session.folder.add(Warning_(text=f"{label}: {note}"))
-    session.shared.once(f"launched-{key(label)}", lambda: run_id)
+    session.shared.once(LAUNCHED(label), lambda: run_id)
     try:
         state = bring.up()
         read_kernel(session, label, "ready")
@@ -166,10 +162,9 @@ def running_version(url: str, headers: Mapping[str, str]) -> str:
 
 def post_mortem(session: Session, label: str) -> Verdict | None:
     """Why the engine ended since it was ready; None while it runs, and when it was told already. Told once for all workers."""
-    published = session.shared.published(f"cluster-{key(label)}")
-    if published is None or not published[0] or died(session, label) is not None:
+    state = session.shared.value(CLUSTER(label))
+    if state is None or died(session, label) is not None:
         return None
-    state: ClusterState = published[1]
     target = session.target(label)
     url = (
         attach_url(session)
@@ -183,15 +178,14 @@ def post_mortem(session: Session, label: str) -> Verdict | None:
         return None
     if death is None:
         return None
-    session.shared.once(f"died-{key(label)}", lambda: death.reason)
+    session.shared.once(DIED(label), lambda: death.reason)
     session.folder.event("state", engine=label, state="broken", note=death.reason)
     return death.verdict(label)
 
 
 def died(session: Session, label: str) -> str | None:
     """Why the engine ended, when that was found."""
-    known = session.shared.published(f"died-{key(label)}")
-    return None if known is None else str(known[1])
+    return session.shared.value(DIED(label))
 
 
 NOT_STARTED = "The engine could be started"
@@ -220,7 +214,7 @@ def failed_verdict(label: str, error: H20Error, started: bool = True) -> Verdict
 def previous_engine_down(session: Session, label: str, write: Write) -> None:
     """Before an engine comes up, the one before it goes: two engines do not fit on the GPUs."""
     for other in session.labels[: session.labels.index(label)]:
-        if session.shared.published(f"launched-{key(other)}") and not session.shared.published(f"down-{key(other)}"):
+        if session.shared.published(LAUNCHED(other)) and not session.shared.published(DOWN(other)):
             from pytest_h20.run.machines import after_load
 
             for verdict in [*after_load(session, other), *stayed_up(session, other)]:
@@ -230,19 +224,18 @@ def previous_engine_down(session: Session, label: str, write: Write) -> None:
 
 def _down_now(session: Session, label: str, write: Write) -> Down:
     """What was taken down completely is not taken down again; what was not, is tried again by whoever comes next."""
-    shared, name = session.shared, f"down-{key(label)}"
+    shared, slot = session.shared, DOWN(label)
     with contextlib.ExitStack() as stack:
         with contextlib.suppress(OSError):  # a full disk keeps nothing up
-            stack.enter_context(shared.exclusive(name))
-        known = shared.published(name)
-        if known is not None and known[0] and not known[1].left:
-            done: Down = known[1]
-            return done
+            stack.enter_context(shared.exclusive(slot.name))
+        known = shared.value(slot)
+        if known is not None and not known.left:
+            return known
         result = _down(session, label, write)
-        if known is not None and known[0]:
-            result = tried_again(known[1], result)
+        if known is not None:
+            result = tried_again(known, result)
         with contextlib.suppress(OSError):  # a full disk: the cluster is down all the same
-            shared.publish(name, result)
+            shared.publish(slot, result)
         return result
 
 
@@ -277,11 +270,11 @@ def take_down(session: Session, write: Write) -> list[Verdict]:
         except (H20Error, OSError) as error:  # looking must not keep it from being taken down
             why = f"could not be looked at: {error}"
             verdicts.append(Verdict(check=STAYS_UP, status=Status.UNKNOWN, title=STAYS_UP_TITLE, subject=label, reason=why))
-        launched = session.shared.published(f"launched-{key(label)}")
+        launched = session.shared.value(LAUNCHED(label))
         if launched is None:
             continue
         if keep:
-            write(keep_text(session, label, str(launched[1])))
+            write(keep_text(session, label, launched))
             continue
         try:
             verdicts += down_verdicts(_down_now(session, label, write), label, session.source, ended_before(session, label))
@@ -347,25 +340,24 @@ def not_down(label: str, source: str, reason: str) -> Verdict:
 
 def started(session: Session, label: str) -> bool:
     """Whether any process of this run began to start containers of this engine."""
-    return session.shared.published(f"launched-{key(label)}") is not None
+    return session.shared.published(LAUNCHED(label)) is not None
 
 
 def stayed_up(session: Session, label: str) -> list[Verdict]:
     """At the end, before anything is stopped: the engine that came up is still there. An end that was told is not told again."""
-    published = session.shared.published(f"cluster-{key(label)}")
-    stopped = session.shared.published(f"down-{key(label)}") is not None  # by the next engine's start, which asked before
-    if published is None or not published[0] or stopped or died(session, label) is not None:
+    state = session.shared.value(CLUSTER(label))
+    stopped = session.shared.published(DOWN(label)) is not None  # by the next engine's start, which asked before
+    if state is None or stopped or died(session, label) is not None:
         return []
     found = post_mortem(session, label)
-    if found is None and not published[1].attached:
+    if found is None and not state.attached:
         found = Verdict(check=STAYS_UP, status=Status.PASS, title=STAYS_UP_TITLE, subject=label, measured="running")
     return [found] if found is not None else []
 
 
 def ended_before(session: Session, label: str) -> str | None:
     """Why the engine was not there any more when the tear-down began; "" when nothing is known of that, None when it never came up."""
-    published = session.shared.published(f"cluster-{key(label)}")
-    if published is None or not published[0]:
+    if session.shared.value(CLUSTER(label)) is None:
         return None
     return died(session, label) or ""
 
@@ -420,12 +412,11 @@ def _nothing_left(result: Down, label: str, source: str) -> Verdict:
 def keep_text(session: Session, label: str, run_id: str) -> str:
     """What ``--h20-keep`` prints: how to attach and how to remove."""
     target = session.target(label)
-    published = session.shared.published(f"cluster-{key(label)}")
-    state = published[1] if published and published[0] else None
-    up = published is not None and published[0] and died(session, label) is None
+    state = session.shared.value(CLUSTER(label))
+    up = state is not None and died(session, label) is None
     lines = [f"h20: kept: {label} stays up (run {run_id})"]
     if not up:
-        came = "ended while it was tested" if published is not None and published[0] else "did not come up"
+        came = "ended while it was tested" if state is not None else "did not come up"
         lines = [f"h20: kept: {label} {came}; its containers and logs are left as they are (run {run_id})"]
     if up and isinstance(state, ClusterState):
         lines.append(f"h20:   test it again:  pytest --engine={label} --nodes={session.source} --h20-attach={state.url}")

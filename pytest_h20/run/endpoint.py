@@ -16,6 +16,7 @@ from pytest_h20.cluster import regular
 from pytest_h20.cluster.bringup import reachable_url
 from pytest_h20.cluster.http import ask
 from pytest_h20.cluster.launch import Target
+from pytest_h20.cluster.shared import key
 from pytest_h20.cluster.state import ClusterState
 from pytest_h20.core.errors import MeasurementError
 from pytest_h20.endpoint.context import EndpointContext
@@ -27,10 +28,11 @@ from pytest_h20.probes.gather import ask as ask_probes
 from pytest_h20.probes.log_owners import LOG_OWNERS, Claim, LogOwners, log_owners
 from pytest_h20.probes.model_shape import ModelShape, shape_of
 from pytest_h20.probes.script import Missing, build, split
-from pytest_h20.run.bringup import attach_headers, attach_url, key
+from pytest_h20.run.bringup import attach_headers, attach_url
 from pytest_h20.run.facts import published_facts
 from pytest_h20.run.inputs import KeptLogs, keep
 from pytest_h20.run.settings import Session
+from pytest_h20.run.store import COUNTED, NCCL_JOB
 
 if TYPE_CHECKING:
     import openai
@@ -120,7 +122,7 @@ class Endpoint:
 
     def counted_request(self, job: Job) -> traffic.Traffic:
         """Rail counters of all nodes around one request of fixed size; made once per run, alone on the endpoint."""
-        return self.session.shared.once(f"traffic-{key(self.label)}", lambda: self._counted_request(job))
+        return self.session.shared.once(COUNTED(self.label), lambda: self._counted_request(job))
 
     def _counted_request(self, job: Job) -> traffic.Traffic:
         nodes = [n.name for n in self.target.nodes]
@@ -185,7 +187,7 @@ def nccl_job(session: Session, label: str, endpoint: Endpoint) -> Job:
 
     The logs are read once per run; every worker judges the same text.
     """
-    return session.shared.once(f"nccl-{key(label)}", lambda: _nccl_job(session, label, endpoint))
+    return session.shared.once(NCCL_JOB(label), lambda: _nccl_job(session, label, endpoint))
 
 
 def _nccl_job(session: Session, label: str, endpoint: Endpoint) -> Job:
@@ -252,8 +254,3 @@ def own_nccl_files(node: Node, folder: str) -> list[tuple[str, bytes]]:
 def glob_word(pattern: str) -> str:
     """A glob as one word for a shell: only ``*``, ``?`` and ``[...]`` mean something in it."""
     return "".join(part if part in ("*", "?", "[", "]") else shlex.quote(part) for part in re.split(r"([*?\[\]])", pattern) if part)
-
-
-def score_key(name: str, label: str) -> str:
-    """Under which a graded set's score is told to the other processes of a run."""
-    return f"score-{name}-{''.join(c if c.isalnum() else '-' for c in label)}"

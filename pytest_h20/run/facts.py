@@ -34,13 +34,16 @@ class GatheredFacts:
 
 def gathered(session: Session, label: str) -> GatheredFacts:
     """The facts, gathered by whoever asks first."""
-    return session.shared.once(f"facts-{label.replace(':', '-')}", lambda: _gather(session, label))
+    from pytest_h20.run.store import FACTS
+
+    return session.shared.once(FACTS(label), lambda: _gather(session, label))
 
 
 def published_facts(session: Session, label: str) -> GatheredFacts | None:
     """The facts when they were gathered already."""
-    found = session.shared.published(f"facts-{label.replace(':', '-')}")
-    return found[1] if found is not None and found[0] else None
+    from pytest_h20.run.store import FACTS
+
+    return session.shared.value(FACTS(label))
 
 
 def _gather(session: Session, label: str) -> GatheredFacts:

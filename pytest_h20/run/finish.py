@@ -8,12 +8,13 @@ from pathlib import Path
 from typing import Any
 
 from pytest_h20 import __version__
+from pytest_h20.cluster.shared import key
 from pytest_h20.cluster.state import ClusterState
 from pytest_h20.core.errors import H20Error
 from pytest_h20.core.verdict import Decision, Status, Verdict, decide
 from pytest_h20.report.model import NOT_ASKED, Fingerprint, Header, RunView, Warning_
-from pytest_h20.run.bringup import key
 from pytest_h20.run.settings import Session, digest, text_digest
+from pytest_h20.run.store import CLUSTER, SELECTED
 
 
 def finish(session: Session, gates: Collection[str], unfinished: str, lacking: str) -> Decision:
@@ -26,8 +27,7 @@ def finish(session: Session, gates: Collection[str], unfinished: str, lacking: s
     run = session.folder
     obstacles = list(run.header.cannot_accept)
     required = session.required
-    known = session.shared.published("selected")
-    selected = {gate for _, gate in known[1]} if known is not None and known[0] else set()
+    selected = {gate for _, gate in session.shared.value(SELECTED) or ()}
     absent = [g for g in required if g.value not in selected]
     if absent and selected and not unfinished:
         # a part was asked for: what was not asked for does not make that part red, but nothing can be accepted by it
@@ -127,9 +127,9 @@ def states(session: Session) -> dict[str, ClusterState]:
     """The clusters that came up, by engine label."""
     found = {}
     for label in session.labels:
-        published = session.shared.published(f"cluster-{key(label)}")
-        if published is not None and published[0]:
-            found[label] = published[1]
+        state = session.shared.value(CLUSTER(label))
+        if state is not None:
+            found[label] = state
     return found
 
 

@@ -22,6 +22,7 @@ from pytest_h20.checks.rdma.proof import NcclVerdicts, NodeLog, job_of
 from pytest_h20.checks.rdma.traffic import Traffic, verdicts_of
 from pytest_h20.cluster.codec import decode, encode
 from pytest_h20.cluster.launch import Target
+from pytest_h20.cluster.shared import key
 from pytest_h20.config.inventory import Inventory
 from pytest_h20.core.errors import H20Error
 from pytest_h20.core.verdict import Verdict
@@ -31,7 +32,6 @@ from pytest_h20.probes.script import Missing
 from pytest_h20.report import planted
 from pytest_h20.report.model import RunView
 from pytest_h20.report.run import INPUTS_DIR, RunFolder
-from pytest_h20.run.bringup import key
 from pytest_h20.run.facts import GatheredFacts
 
 Key = tuple[str, str, str]

@@ -12,6 +12,7 @@ from fnmatch import fnmatchcase
 from pytest_h20.checks import machines as checks
 from pytest_h20.checks.frame import Say
 from pytest_h20.checks.machines import CellMachines, Said, Snapshot
+from pytest_h20.cluster.shared import key
 from pytest_h20.cluster.state import ClusterState
 from pytest_h20.cluster.watch import Watch
 from pytest_h20.core.errors import H20Error
@@ -24,8 +25,8 @@ from pytest_h20.probes.kernel_log import KERNEL_LOG, Reading, explain, stretch
 from pytest_h20.probes.script import Missing, Probe, Section, build, split
 from pytest_h20.probes.telemetry import GAP_S
 from pytest_h20.report.model import CellLoad, GpuLoad, HostLoad, KernelLine
-from pytest_h20.run.bringup import key
 from pytest_h20.run.settings import Session
+from pytest_h20.run.store import BEFORE_LOAD, DOWN, KERNEL
 
 REHEARSED_EVERY_S = 0.25
 """Between two samples where time runs faster; else one second."""
@@ -89,13 +90,13 @@ def _keep_kernel(session: Session, label: str, when: str, told: Mapping[str, tup
         log = KERNEL_LOG.read(sections)
         if not isinstance(log, Missing):
             found[name] = Reading(at, log)
-    session.shared.publish(f"kernel-{when}-{key(label)}", found)
+    session.shared.publish(KERNEL(label, when), found)
 
 
 # ------------------------------------------------------------------------------------------------------------- before and after
 def before_load(session: Session, label: str) -> None:
     """Counters, GPUs and kernel log of every node before the first cell; made once, by whoever measures it."""
-    session.shared.once(f"before-load-{key(label)}", lambda: _look(session, label, "load"))
+    session.shared.once(BEFORE_LOAD(label), lambda: _look(session, label, "load"))
 
 
 def _look(session: Session, label: str, when: str) -> dict[str, Snapshot]:
@@ -106,10 +107,9 @@ def _look(session: Session, label: str, when: str) -> dict[str, Snapshot]:
 
 def after_load(session: Session, label: str) -> list[Verdict]:
     """Every node after the last cell against before the first; nothing where no cell was measured. Before anything is stopped."""
-    known = session.shared.published(f"before-load-{key(label)}")
-    if known is None or not known[0]:
+    before = session.shared.value(BEFORE_LOAD(label))
+    if before is None:
         return []
-    before: dict[str, Snapshot] = known[1]
     after = _look(session, label, "end")
     target, verdicts = session.target(label), []
     many = len(session.labels) > 1
@@ -275,12 +275,12 @@ def kernel_verdicts(session: Session, spans: Spans, loads: Sequence[CellLoad]) -
     before anything is taken down.
     """
     wanted = {gate: spans[gate] for gate in WINDOWED if spans.get(gate)}
-    labels = [label for label in session.labels if session.shared.published(f"kernel-start-{key(label)}") is not None]
+    labels = [label for label in session.labels if session.shared.published(KERNEL(label, "start")) is not None]
     if not wanted or not labels:
         return []
     names: list[str] = []
     for label in labels:
-        if session.shared.published(f"kernel-end-{key(label)}") is None:
+        if session.shared.published(KERNEL(label, "end")) is None:
             read_kernel(session, label, "end")
         names += [name for name in nodes_of(session, label) if name not in names]
     verdicts = []
@@ -291,9 +291,7 @@ def kernel_verdicts(session: Session, spans: Spans, loads: Sequence[CellLoad]) -
 
 
 def _reading(session: Session, label: str, when: str, node: str) -> Reading | None:
-    known = session.shared.published(f"kernel-{when}-{key(label)}")
-    found: Reading | None = known[1].get(node) if known is not None and known[0] else None
-    return found
+    return (session.shared.value(KERNEL(label, when)) or {}).get(node)
 
 
 def _of_a_node(session: Session, node: str, readings: Sequence[Reading], spans: Spans, loads: Sequence[CellLoad]) -> list[Verdict]:
@@ -349,7 +347,7 @@ def last_look(session: Session, spans: Spans) -> list[Verdict]:
     verdicts: list[Verdict] = []
     try:
         for label in session.labels:
-            if session.shared.published(f"down-{key(label)}") is None:
+            if session.shared.published(DOWN(label)) is None:
                 verdicts += after_load(session, label)
         verdicts += kernel_verdicts(session, spans, session.folder.view().loads)
     except (H20Error, OSError) as error:

@@ -167,10 +167,9 @@ class Session:
     @property
     def owner(self) -> Owner:
         """The controller: while it lives, the run does."""
-        known = self.shared.published("owner")
-        if known is not None and known[0] and isinstance(known[1], Owner):
-            return known[1]
-        return Owner.me(started_by())
+        from pytest_h20.run.store import OWNER
+
+        return self.shared.value(OWNER) or Owner.me(started_by())
 
     def _sink(self, name: str, data: bytes) -> str:
         return self.folder.evidence(name, data)
@@ -559,5 +558,7 @@ def text_digest(text: str) -> str:
 def with_run(session: Session, run: RunFolder, run_id: str) -> Session:
     """The session with its run folder. The first process is its owner: the controller."""
     session = replace(session, run=run, run_id=run_id)
-    session.shared.once("owner", lambda: Owner.me(started_by()))
+    from pytest_h20.run.store import OWNER
+
+    session.shared.once(OWNER, lambda: Owner.me(started_by()))
     return session

@@ -11,10 +11,11 @@ from pathlib import Path
 
 from pytest_h20.checks import under_load
 from pytest_h20.checks.endpoint.answers import LOWER_BOUND, accuracy
-from pytest_h20.checks.endpoint.questions import Score, shipped
+from pytest_h20.checks.endpoint.questions import shipped
 from pytest_h20.checks.endpoint.serving import with_served_version
 from pytest_h20.checks.machines import energy_wh_per_1k
 from pytest_h20.checks.throughput import judge_cell
+from pytest_h20.cluster.shared import key
 from pytest_h20.config.inventory import LoadSettings
 from pytest_h20.config.limits import LimitFile
 from pytest_h20.core.errors import H20Error
@@ -32,11 +33,11 @@ from pytest_h20.probes.script import Missing
 from pytest_h20.report.model import METRICS, Canaries, Late
 from pytest_h20.report.model import Cell as CellRecord
 from pytest_h20.report.requests import intervals, read_requests, windows
-from pytest_h20.run.bringup import key
 from pytest_h20.run.canaries import ask_alone
-from pytest_h20.run.endpoint import Endpoint, score_key, vocabulary_of
+from pytest_h20.run.endpoint import Endpoint, vocabulary_of
 from pytest_h20.run.machines import Watched, cell_load, in_a_line
 from pytest_h20.run.settings import Session
+from pytest_h20.run.store import ALONE, SCORES
 
 Write = Callable[[str], None]
 
@@ -199,7 +200,7 @@ class Load:
         """What the engine answers alone, asked once per engine and run before the first cell that needs it."""
         crowded = [cell.output_len for cell in self.cells if cell.concurrency >= under_load.FROM_STREAMS]
         plan = LoadPlan(seed=self.session.seed, time_scale=self.session.clock.scale, request_timeout_s=120.0 * self.session.clock.scale)
-        return self.session.shared.once(f"alone-{key(self.label)}", lambda: ask_alone(self.target, plan, min(crowded)))
+        return self.session.shared.once(ALONE(self.label), lambda: ask_alone(self.target, plan, min(crowded)))
 
     def answers(self, record: CellRecord) -> list[Verdict]:
         """What a cell's canaries come to: always what was answered and how it looks, of the rest what is wrong."""
@@ -250,8 +251,8 @@ class Load:
         say = under_load.voice(under_load.AFTER, f"{self.label}, shipped set")
         if GateName.ANSWERS not in self.session.required:
             return [say.skip("this inventory does not ask for the gate answers")]
-        known = self.session.shared.published(score_key("shipped", self.label))  # of the gate answers, when it was selected
-        before: Score | None = known[1][1] if known is not None and known[0] and known[1][1].n else None
+        known = self.session.shared.value(SCORES(self.label, "shipped"))  # of the gate answers, when it was selected
+        before = known[1] if known is not None and known[1].n else None
         ctx = self.endpoint.ctx
         lowest = ctx.limits.get("answers.accuracy") or LOWER_BOUND
         if before is not None and lowest.accepts(before.interval[0]) is False:

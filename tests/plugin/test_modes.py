@@ -15,6 +15,7 @@ from pytest_h20.cluster.state import ClusterState, Versions
 from pytest_h20.report.run import hash_records, seal_of
 from pytest_h20.run.bringup import keep_text
 from pytest_h20.run.settings import Settings, build, create_run, with_run
+from pytest_h20.run.store import CLUSTER
 from tests.plugin.foreign import REHEARSAL, Done, pytest_in, write
 
 GATED = "import pytest\npytestmark = pytest.mark.h20_gate('endpoint')\n"
@@ -156,7 +157,7 @@ def test_keep_says_how_to_attach_and_how_to_remove(tmp_path: Path) -> None:
     session = build(Settings(nodes="rehearsal:quick", engine=("sglang",)))
     session = with_run(session, create_run(session, tmp_path, "pytest"), "20250405-ab12")
     state = ClusterState("20250405-ab12", "sglang", "default", "node01", "http://10.63.65.207:8000", "R1", Versions("0.4.4"))
-    session.shared.once("cluster-sglang", lambda: state)
+    session.shared.once(CLUSTER("sglang"), lambda: state)
     assert keep_text(session, "sglang", "20250405-ab12").splitlines() == [
         "h20: kept: sglang stays up (run 20250405-ab12)",
         "h20:   test it again:  pytest --engine=sglang --nodes=rehearsal:quick --h20-attach=http://10.63.65.207:8000",

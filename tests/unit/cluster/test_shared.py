@@ -11,13 +11,15 @@ from types import MappingProxyType
 import pytest
 
 from pytest_h20.cluster.codec import decode, encode
-from pytest_h20.cluster.shared import FailedElsewhere, Shared
+from pytest_h20.cluster.shared import EngineSlot, FailedElsewhere, Shared, Slot, Told
 from pytest_h20.cluster.state import ClusterState, Phase, RoleRef, Versions
 from pytest_h20.cluster.teardown import Down, Stopped
 from pytest_h20.core.errors import H20Error
 from pytest_h20.core.verdict import Status, Verdict
 from pytest_h20.nccl import judge_job, parse_log
 
+CLUSTER: Slot[ClusterState] = Slot("cluster", ClusterState)
+NAME: Slot[str] = Slot("name", str)
 STATE = ClusterState(
     "r",
     "vllm",
@@ -81,23 +83,23 @@ def test_a_planted_pickle_runs_nothing(tmp_path: Path) -> None:
         (tmp_path / ".shared" / name).write_bytes(pickle.dumps((True, Evil())))
         (tmp_path / ".shared" / name).chmod(0o600)
     with pytest.raises(H20Error, match="cannot be read"):
-        shared.published("cluster")
+        shared.published(CLUSTER)
     assert not (tmp_path / "ran").exists()
 
 
 def test_what_others_could_write_or_link_is_not_believed(tmp_path: Path) -> None:
     shared = Shared(tmp_path / ".shared")
-    shared.once("a", lambda: STATE)
-    file = tmp_path / ".shared" / "a.json"
+    shared.once(CLUSTER, lambda: STATE)
+    file = tmp_path / ".shared" / "cluster.json"
     assert file.stat().st_mode & 0o777 == 0o600
-    assert Shared(tmp_path / ".shared").published("a") == (True, STATE)
+    assert Shared(tmp_path / ".shared").published(CLUSTER) == Told(STATE)
     file.chmod(0o620)
     with pytest.raises(H20Error, match="nobody else can write"):
-        shared.published("a")
+        shared.published(CLUSTER)
     file.rename(tmp_path / "elsewhere")
     file.symlink_to(tmp_path / "elsewhere")
     with pytest.raises(H20Error, match="cannot be read"):
-        shared.published("a")
+        shared.published(CLUSTER)
     (tmp_path / ".shared").chmod(0o770)
     with pytest.raises(H20Error, match="nobody else can write"):
         Shared(tmp_path / ".shared")
@@ -107,10 +109,35 @@ def test_what_others_could_write_or_link_is_not_believed(tmp_path: Path) -> None
 
 
 def test_a_failure_is_told_once(tmp_path: Path) -> None:
-    def broken() -> None:
+    def broken() -> str:
         raise H20Error("why")
 
     with pytest.raises(H20Error, match="why"):
-        Shared(tmp_path / ".shared").once("a", broken)
+        Shared(tmp_path / ".shared").once(NAME, broken)
     with pytest.raises(FailedElsewhere, match="why"):
-        Shared(tmp_path / ".shared").once("a", broken)
+        Shared(tmp_path / ".shared").once(NAME, broken)
+    assert Shared(tmp_path / ".shared").published(NAME) == Told(None, "why")
+    assert Shared(tmp_path / ".shared").value(NAME) is None
+
+
+@pytest.mark.parametrize("text", ['[true, "a text"]', "[true, 7]", "[false, 7]", '[1, "x"]', "[true]", "{}", "null"])
+def test_a_class_that_is_not_told_there_is_not_believed(tmp_path: Path, text: str) -> None:
+    shared = Shared(tmp_path / ".shared")
+    file = tmp_path / ".shared" / "cluster.json"
+    file.write_text(text)
+    file.chmod(0o600)
+    with pytest.raises(H20Error, match=r"cluster\.json: cannot be read: it does not hold a ClusterState, nor the reason"):
+        shared.published(CLUSTER)
+
+
+def test_every_engine_and_part_has_a_file_of_its_own(tmp_path: Path) -> None:
+    slot: EngineSlot[str] = EngineSlot("score", str)
+    shared = Shared(tmp_path / ".shared")
+    for label, part in (("sglang", ""), ("sglang:tuned", ""), ("sglang", "shipped")):
+        shared.publish(slot(label, part), f"{label} {part}")
+    assert sorted(f.name for f in (tmp_path / ".shared").glob("*.json")) == [
+        "score-sglang-tuned.json",
+        "score-sglang.json",
+        "score-shipped-sglang.json",
+    ]
+    assert shared.value(slot("sglang:tuned")) == "sglang:tuned "
