@@ -109,11 +109,12 @@ class Shared:
         with os.fdopen(handle, encoding="utf-8", errors="replace") as file:
             _ours(path, os.fstat(handle), stat.S_ISREG)
             told: Any = decode(file.read())
-        pair: list[Any] = told if isinstance(told, list) and len(told) == 2 else [None, None]
-        if pair[0] is True and isinstance(pair[1], slot.kind):
-            return Told(pair[1])
-        if pair[0] is False and isinstance(pair[1], str):
-            return Told(None, pair[1])
+        ok, found = told if isinstance(told, list) and len(told) == 2 else (None, None)
+        fits = isinstance(found, slot.kind if ok else str)
+        if ok is True and fits:
+            return Told(found)
+        if ok is False and fits:
+            return Told(None, found)
         raise H20Error(f"{path}: cannot be read: it does not hold a {slot.kind.__name__}, nor the reason why there is none")
 
     def value(self, slot: Slot[T]) -> T | None:
