@@ -21,6 +21,7 @@ from pytest_h20.probes.facts import Facts, RailView, View
 from pytest_h20.probes.script import Missing
 
 S = TypeVar("S")
+T = TypeVar("T")
 Told = Verdict | Iterable[Verdict]
 Details = Mapping[str, JsonValue] | None
 
@@ -36,6 +37,14 @@ def builtin(detail: str) -> Origin:
 
 
 OURS = Origin(kind="builtin")
+
+
+class Settled(Exception):
+    """Ends a check at once with this verdict. For what many checks begin with: the fact is there, the node has a peer."""
+
+    def __init__(self, verdict: Verdict) -> None:
+        super().__init__(verdict.reason)
+        self.verdict = verdict
 
 
 @dataclass(frozen=True)
@@ -149,6 +158,12 @@ class Say:
             return self.skip(f"nothing is expected, and it could not be measured: {fact}")
         return self.unknown(str(fact), fact.hint)
 
+    def need(self, fact: T | Missing, *, wanted: bool = True) -> T:
+        """The fact. Where it is not there, the check ends with :meth:`missing`."""
+        if isinstance(fact, Missing):
+            raise Settled(self.missing(fact, wanted=wanted))
+        return fact
+
     def unexpected(self, name: str, measured: JsonValue, details: Details = None) -> Verdict:
         """Recorded; the inventory expects nothing."""
         return self.skip(f"recorded only: expect.{name} is not given", measured, details)
@@ -194,10 +209,14 @@ class Check(Generic[S]):
         """What it does, in one sentence."""
         return (self.function.__doc__ or "").strip().split("\n\n")[0].replace("\n", " ")
 
-    def _verdicts(self, say: Say, subject: S) -> list[Verdict]:
+    def verdicts(self, say: Say, subject: S) -> list[Verdict]:
+        """What it says, by this voice, whatever happens in it."""
+        found: list[Verdict] = []
         try:
             told = self.function(say, subject)
-            found = [told] if isinstance(told, Verdict) else list(told)
+            found.extend([told] if isinstance(told, Verdict) else told)
+        except Settled as end:
+            found.append(end.verdict)
         except H20Error:
             raise
         except Exception as error:  # facts that this check did not foresee end no run in a traceback
@@ -215,7 +234,7 @@ class NodeCheck(Check[View]):
         say = Say(self.id, self.title, view.name, view.evidence(*self.probes), self.action, view.expect.unmeasured_ok)
         if self.id != REACHABLE and (why := silence([view])):
             return [say.skip(why)]
-        return self._verdicts(say, view)
+        return self.verdicts(say, view)
 
 
 class RailCheck(Check[RailView]):
@@ -228,7 +247,7 @@ class RailCheck(Check[RailView]):
         say = Say(self.id, self.title, rail.subject, evidence, self.action, view.expect.unmeasured_ok)
         if why := silence(rail.ends):
             return [say.skip(why)]
-        return self._verdicts(say, rail)
+        return self.verdicts(say, rail)
 
 
 class ClusterCheck(Check[Facts]):
@@ -240,7 +259,7 @@ class ClusterCheck(Check[Facts]):
         say = Say(self.id, self.title, "cluster", evidence, self.action, facts.inventory.expect.unmeasured_ok)
         if why := silence(facts.views):
             return [say.skip(why)]
-        return self._verdicts(say, facts)
+        return self.verdicts(say, facts)
 
 
 NODE_CHECKS: dict[str, NodeCheck] = {}

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from pytest_h20.checks.frame import Say
+from pytest_h20.checks.frame import Say, Settled
 from pytest_h20.core.errors import H20Error, NoAnswer, TransportError, unforeseen
 from pytest_h20.core.verdict import Origin, Verdict
 from pytest_h20.endpoint.client import Api
@@ -90,6 +90,8 @@ def with_evidence(api: Api, say: Say, body: Body) -> list[Verdict]:
         try:
             out = body(api, say)
             verdicts = [out] if isinstance(out, Verdict) else list(out)
+        except Settled as end:
+            verdicts = [end.verdict]
         except TransportError as error:
             action = "see the engine's log: a request was not answered"
             verdicts = [say.unknown(str(error), action=action, unanswered=isinstance(error, NoAnswer))]

@@ -17,7 +17,7 @@ from pydantic import JsonValue
 from pytest_h20.checks.endpoint.checking import CheckList, differs
 from pytest_h20.checks.endpoint.generation import COLOURS, TOOL, stream_equals, structured
 from pytest_h20.checks.endpoint.serving import known_question
-from pytest_h20.checks.frame import Say
+from pytest_h20.checks.frame import Say, Settled
 from pytest_h20.core.verdict import Origin, Verdict
 from pytest_h20.endpoint.client import COMPLETIONS, SMALL_IDS, Api
 from pytest_h20.endpoint.reply import REASONING_FIELDS, Choice, Reply, UnexpectedAnswer, prompt_tokens
@@ -42,6 +42,11 @@ def whole(api: Api, stream: bool = False) -> Reply:
     return api.once(f"whole answer, stream={stream}", lambda: ask(api, stream=stream))
 
 
+def both(api: Api, **fields: Any) -> list[tuple[str, Choice]]:
+    """The known question's answer, plain and streamed."""
+    return [(name, ask(api, stream=stream, **fields).choice) for name, stream in (("plain", False), ("streamed", True))]
+
+
 def tag_problems(choice: Choice) -> list[str]:
     """Tags in fields of an answer that ended by itself. Pure."""
     problems = []
@@ -60,10 +65,17 @@ def order_problems(reply: Reply) -> list[str]:
     return []
 
 
-def _finished(say: Say, reply: Reply) -> Verdict | None:
-    if reply.choice.finish != "length":
-        return None
-    return say.unknown(f"{reply.choice.said[:60]!r}… did not end within the token budget", action="raise answer_tokens")
+def text_in(name: str, choice: Choice, field: str) -> list[str]:
+    """A field that must hold no text, and does. Pure."""
+    value = getattr(choice, field)
+    return [f"{name}: {field} {value!r:.60}"] if (value or "").strip() else []
+
+
+def _need_the_end(say: Say, reply: Reply) -> None:
+    """The check ends where the answer was cut at the budget."""
+    if reply.choice.finish == "length":
+        why = f"{reply.choice.said[:60]!r}… did not end within the token budget"
+        raise Settled(say.unknown(why, action="raise answer_tokens"))
 
 
 ACTION = "start the engine with the reasoning parser of its version (see the dialect); F63-F66 are the known ways this breaks"
@@ -75,9 +87,7 @@ def check_split(api: Api, say: Say) -> Verdict:
     reply = whole(api)
     problems = [] if reply.choice.reasoning else ["no reasoning in any field"]
     if reply.choice.reasoning and not (reply.choice.content or "").strip():
-        unfinished = _finished(say, reply)
-        if unfinished:
-            return unfinished
+        _need_the_end(say, reply)
         problems.append("no content")
     return say.problems(problems, of=1, fields=list[JsonValue](sorted(reply.seen.reasoning_fields)))
 
@@ -88,9 +98,7 @@ def check_split_stream(api: Api, say: Say) -> Verdict:
     reply = whole(api, stream=True)
     problems = [] if any(d.reasoning for d in reply.deltas) else ["no chunk brings reasoning"]
     if not problems and not any((d.content or "").strip() for d in reply.deltas):
-        unfinished = _finished(say, reply)
-        if unfinished:
-            return unfinished
+        _need_the_end(say, reply)
         problems.append("no chunk brings content")
     return say.problems(problems, of=len(reply.deltas), fields=list[JsonValue](sorted(reply.seen.reasoning_fields)))
 
@@ -125,8 +133,7 @@ def check_cut(api: Api, say: Say) -> Verdict:
     """max_tokens 1, 3 and 8: no content (null in vLLM, empty in SGLang), ``length``, no half tag; plain and streamed (F65)."""
     problems = []
     for k in (1, 3, 8):
-        for name, stream in (("plain", False), ("streamed", True)):
-            choice = ask(api, stream=stream, max_tokens=k).choice
+        for name, choice in both(api, max_tokens=k):
             where = f"{name}, max_tokens {k}"
             problems += [f"{where}: content {choice.content!r:.60}"] if choice.content else []
             problems += differs(f"{where}: finish_reason", choice.finish, "length") + tag_problems(choice)
@@ -222,56 +229,45 @@ def forcing(api: Api) -> Forcing:
     return Forcing(end, newline[-1])
 
 
-def _forced(api: Api, say: Say, force: Sequence[str], k: int) -> tuple[list[tuple[str, Choice]], Verdict | None]:
-    """Plain and streamed answers of k forced tokens; or the verdict that says why they cannot be had."""
+def _forced(api: Api, say: Say, force: Sequence[str], k: int) -> list[tuple[str, Choice]]:
+    """Plain and streamed answers of k forced tokens. The check ends where they cannot be had."""
     ids = forcing(api)
     if ids.why:
         known = api.why_not("logit_bias") or (api.ctx.engine == "sglang" and "does not tell the id" in ids.why)
-        return [], say.skip(ids.why) if known else say.unknown(ids.why)
+        raise Settled(say.skip(ids.why) if known else say.unknown(ids.why))
     bias = {str({"end": ids.end, "newline": ids.newline}[name]): FORCE for name in force}
-    answers = [
-        (name, ask(api, stream=stream, max_tokens=k, ignore_eos=True, logit_bias=bias).choice)
-        for name, stream in (("plain", False), ("streamed", True))
-    ]
-    return answers, None
+    return both(api, max_tokens=k, ignore_eos=True, logit_bias=bias)
 
 
 @CHECKS.add("reasoning.empty", "Empty reasoning is empty", action=ACTION, needs=["reasoning"], origin=PARSERS)
 def check_empty(api: Api, say: Say) -> Verdict:
     """``</think>`` as the only token: no reasoning, no content, no tag (parser test "shortest")."""
-    answers, blocked = _forced(api, say, ["end"], 1)
-    if blocked:
-        return blocked
+    answers = _forced(api, say, ["end"], 1)
     problems = []
     for name, choice in answers:
-        problems += [f"{name}: reasoning {choice.reasoning!r:.60}"] if (choice.reasoning or "").strip() else []
-        problems += [f"{name}: content {choice.content!r:.60}"] if (choice.content or "").strip() else []
+        problems += text_in(name, choice, "reasoning") + text_in(name, choice, "content")
     return say.problems(problems, of=len(answers))
 
 
 @CHECKS.add("reasoning.newline_only", "Newlines alone are reasoning", action=ACTION, needs=["reasoning"], origin=PARSERS)
 def check_newline_only(api: Api, say: Say) -> Verdict:
     """Four forced newlines before any tag: nothing of it is content (parser test "new line")."""
-    answers, blocked = _forced(api, say, ["newline"], 4)
-    if blocked:
-        return blocked
+    answers = _forced(api, say, ["newline"], 4)
     problems = []
     for name, choice in answers:
         problems += [f"{name}: content {choice.content!r:.60}"] if choice.content else []
-        problems += [f"{name}: reasoning {choice.reasoning!r:.60}"] if (choice.reasoning or "").strip() else []
+        problems += text_in(name, choice, "reasoning")
     return say.problems(problems, of=len(answers))
 
 
 @CHECKS.add("reasoning.tag_in_content", "A tag inside the answer stays in the answer", action=ACTION, needs=["reasoning"], origin=PARSERS)
 def check_tag_in_content(api: Api, say: Say) -> Verdict:
     """Three forced ``</think>``: the first ends the reasoning, the others are text, as in code that prints the tag."""
-    answers, blocked = _forced(api, say, ["end"], 3)
-    if blocked:
-        return blocked
+    answers = _forced(api, say, ["end"], 3)
     problems = []
     for name, choice in answers:
         problems += differs(f"{name}: content", (choice.content or "").strip(), END * 2)
-        problems += [f"{name}: reasoning {choice.reasoning!r:.60}"] if (choice.reasoning or "").strip() else []
+        problems += text_in(name, choice, "reasoning")
     return say.problems(problems, of=len(answers))
 
 
@@ -321,8 +317,7 @@ def check_not_fed_back(api: Api, say: Say) -> Sequence[Verdict]:
 def check_separate_false(api: Api, say: Say) -> Verdict:
     """SGLang: everything, ``</think>`` included, in ``content``; the reasoning field empty; plain and streamed."""
     problems, joined = [], 0
-    for name, stream in (("plain", False), ("streamed", True)):
-        choice = ask(api, stream=stream, separate_reasoning=False).choice
+    for name, choice in both(api, separate_reasoning=False):
         joined += END in (choice.content or "")
         problems += [f"{name}: reasoning {choice.reasoning!r:.60}"] if choice.reasoning else []
         if END not in (choice.content or "") and choice.finish != "length":
@@ -334,9 +329,7 @@ def check_separate_false(api: Api, say: Say) -> Verdict:
 def check_include_false(api: Api, say: Say) -> Verdict:
     """vLLM from 0.10.1: no reasoning at all, the answer as ever, no tag; plain and streamed."""
     problems, answers = [], 0
-    for name, stream in (("plain", False), ("streamed", True)):
-        reply = ask(api, stream=stream, include_reasoning=False)
-        choice = reply.choice
+    for name, choice in both(api, include_reasoning=False):
         problems += [f"{name}: reasoning {choice.reasoning!r:.60}"] if choice.reasoning else []
         problems += [f"{name}: {problem}" for problem in tag_problems(choice)]
         answers += bool((choice.content or "").strip())
@@ -371,8 +364,7 @@ def check_token_count(api: Api, say: Say) -> Verdict:
 def check_with_tools(api: Api, say: Say) -> Verdict:
     """Tools offered: reasoning apart as ever, no tag in content or arguments; plain and streamed."""
     problems, ended = [], 0
-    for name, stream in (("plain", False), ("streamed", True)):
-        choice = ask(api, stream=stream, tools=[TOOL]).choice
+    for name, choice in both(api, tools=[TOOL]):
         ended += choice.finish != "length"
         problems += [f"{name}: {problem}" for problem in tag_problems(choice)]
         problems += [] if choice.reasoning else [f"{name}: no reasoning"]

@@ -17,9 +17,7 @@ from pytest_h20.probes.script import Missing
 @node_check("environment.docker", "Container daemon", always=True, action="systemctl start docker; add the user to the docker group")
 def docker(say: Say, view: View) -> Iterable[Verdict]:
     """The daemon answers, is not older than ``expect.docker_min``, and uses the expected storage driver."""
-    d, e = view.node.daemon, view.expect
-    if isinstance(d, Missing):
-        return [say.missing(d)]
+    d, e = say.need(view.node.daemon), view.expect
     told = []
     if e.docker_min is not None:
         told.append(at_least(say, "docker_min", e.docker_min, d.version))
@@ -61,8 +59,7 @@ def nvidia_runtime(say: Say, view: View) -> Verdict:
 def docker_disk(say: Say, view: View) -> Verdict:
     """The file system docker keeps its data on has at least ``expect.docker_free_gib``."""
     disks, d, wanted = view.node.disks, view.node.daemon, view.expect.docker_free_gib
-    if isinstance(disks, Missing):
-        return say.missing(disks, wanted=wanted is not None)
+    disks = say.need(disks, wanted=wanted is not None)
     root = "/var/lib/docker" if isinstance(d, Missing) or not d.root_dir else d.root_dir
     here = disks.get(root)
     if here is None or here.free_kib is None:
@@ -132,8 +129,7 @@ def image_versions(say: Say, view: View) -> Iterable[Verdict]:
         "cuda_runtime": e.cuda_runtime,
     }
     wanted = any(x is not None for x in pairs.values())
-    if isinstance(v, Missing):
-        return [say.missing(v, wanted=wanted)]
+    v = say.need(v, wanted=wanted)
     found = {
         "engine_version": v.package(view.all.engine) if view.all.engine else "",
         "torch_version": v.package("torch"),
@@ -221,8 +217,7 @@ def nofile(say: Say, view: View) -> Verdict:
     """The container may open as many files as expected, or as the profile asks for."""
     x = view.node.image_limits
     wanted = view.expect.nofile_min if view.expect.nofile_min is not None else _asked(view, "nofile")
-    if isinstance(x, Missing):
-        return say.missing(x, wanted=wanted is not None)
+    x = say.need(x, wanted=wanted is not None)
     if wanted is None:
         return say.unexpected("nofile_min", x.nofile)
     origin = inventory("nofile_min") if view.expect.nofile_min is not None else builtin("the profile's ulimits")
@@ -237,8 +232,7 @@ def stack(say: Say, view: View) -> Verdict:
     x = view.node.image_limits
     asked = _asked(view, "stack")
     wanted = view.expect.stack_min_kib if view.expect.stack_min_kib is not None else None if asked is None else asked // 1024
-    if isinstance(x, Missing):
-        return say.missing(x, wanted=wanted is not None)
+    x = say.need(x, wanted=wanted is not None)
     if wanted is None:
         return say.unexpected("stack_min_kib", x.stack_kib)
     origin = inventory("stack_min_kib") if view.expect.stack_min_kib is not None else builtin("the profile's ulimits")

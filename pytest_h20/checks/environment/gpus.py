@@ -71,8 +71,7 @@ def driver(say: Say, view: View) -> Verdict:
 def cuda(say: Say, view: View) -> Verdict:
     """The CUDA version that nvidia-smi shows begins with ``expect.cuda``."""
     g, wanted = view.node.gpus, view.expect.cuda
-    if isinstance(g, Missing):
-        return say.missing(g, wanted=wanted is not None)
+    g = say.need(g, wanted=wanted is not None)
     if not g.cuda and wanted is not None:
         return say.unknown("nvidia-smi does not tell it")
     return say.begins("cuda", wanted, g.cuda)
@@ -88,11 +87,9 @@ def cuda(say: Say, view: View) -> Verdict:
 )
 def driver_fits_image(say: Say, view: View) -> Verdict:
     """CUDA 13 images need driver R580, CUDA 12 R525 (F43, F44), unless the compat package is switched on on purpose."""
-    v, d, g = view.node.image_versions, view.node.driver, view.node.gpus
+    v, d, g = say.need(view.node.image_versions), view.node.driver, view.node.gpus
     version = "" if isinstance(g, Missing) else g.driver
     version = version or ("" if isinstance(d, Missing) else d.version)
-    if isinstance(v, Missing):
-        return say.missing(v)
     if v.package("torch").endswith("+cpu"):
         return say.skip(f"the image holds torch {v.package('torch')}: a build without CUDA needs no driver")
     if not v.cuda:
@@ -120,8 +117,7 @@ def driver_fits_image(say: Say, view: View) -> Verdict:
 def gpu_count(say: Say, view: View) -> Verdict:
     """nvidia-smi lists as many GPUs as expected."""
     g, wanted = view.node.gpus, view.expect.gpu_count
-    if isinstance(g, Missing):
-        return say.missing(g, wanted=wanted is not None)
+    g = say.need(g, wanted=wanted is not None)
     if wanted is None:
         return say.unexpected("gpu_count", len(g.gpus))
     return say.judge(len(g.gpus), Limit(kind="equal", value=wanted, unit="GPUs", origin=inventory("gpu_count")))
@@ -131,8 +127,7 @@ def gpu_count(say: Say, view: View) -> Verdict:
 def gpu_model(say: Say, view: View) -> Verdict:
     """Every GPU's product name contains ``expect.gpu_model`` and its PCI device id is among the accepted ones."""
     g, e = view.node.gpus, view.expect
-    if isinstance(g, Missing):
-        return say.missing(g, wanted=e.gpu_model is not None or e.gpu_pci_ids is not None)
+    g = say.need(g, wanted=e.gpu_model is not None or e.gpu_pci_ids is not None)
     details: dict[str, JsonValue] = {
         "models": [*sorted({x.name for x in g.gpus})],
         "pci_ids": [*sorted({x.pci_device_id for x in g.gpus})],
@@ -157,8 +152,7 @@ def gpu_model(say: Say, view: View) -> Verdict:
 def gpu_memory(say: Say, view: View) -> Verdict:
     """The smallest GPU has at least ``expect.gpu_memory_min_mib``."""
     g, wanted = view.node.gpus, view.expect.gpu_memory_min_mib
-    if isinstance(g, Missing):
-        return say.missing(g, wanted=wanted is not None)
+    g = say.need(g, wanted=wanted is not None)
     sizes = [x.memory_mib for x in g.gpus if x.memory_mib is not None]
     least = min(sizes) if sizes and len(sizes) == len(g.gpus) else None
     if wanted is None:
@@ -176,9 +170,7 @@ def gpu_memory(say: Say, view: View) -> Verdict:
 def gpu_ecc(say: Say, view: View) -> Verdict:
     """No uncorrectable memory error since the driver was loaded, no GPU beyond NVIDIA's threshold, and ECC as expected. Errors of the
     card's earlier life are a warning."""
-    g, wanted = view.node.gpus, view.expect.gpu_ecc
-    if isinstance(g, Missing):
-        return say.missing(g)
+    g, wanted = say.need(view.node.gpus), view.expect.gpu_ecc
     if wanted is not None:
         told = _none_of(say, g, lambda x: x.ecc, lambda x: x.ecc is not wanted, "ECC mode", f"expect.gpu_ecc = {wanted}")
         if told.status.value != "pass":
@@ -215,9 +207,7 @@ def gpu_ecc(say: Say, view: View) -> Verdict:
 )
 def gpu_remap(say: Say, view: View) -> Verdict:
     """No row remap (or page retirement) is pending, none failed, spare rows are left, and the driver asks for no reset or reboot."""
-    g = view.node.gpus
-    if isinstance(g, Missing):
-        return say.missing(g)
+    g = say.need(view.node.gpus)
 
     def state(x: Gpu) -> bool | None:
         known = [v for v in (x.remap_pending, x.remap_failure, x.retired_pending) if v is not None]
@@ -249,9 +239,7 @@ def gpu_remap(say: Say, view: View) -> Verdict:
 )
 def gpu_throttle(say: Say, view: View) -> Verdict:
     """No GPU is slowed by heat, power brake or hardware slowdown. Idle and application clocks are no such reason."""
-    g = view.node.gpus
-    if isinstance(g, Missing):
-        return say.missing(g)
+    g = say.need(view.node.gpus)
     if g.source == "csv":
         return say.unknown("this nvidia-smi has no -q -x: throttle reasons are not known", "update the driver")
     held = ("hw_slowdown", "hw_thermal_slowdown", "hw_power_brake_slowdown", "sw_thermal_slowdown")
@@ -265,8 +253,7 @@ def gpu_clocks(say: Say, view: View) -> Verdict:
     """No GPU's memory clock is held below its default: every output token reads the weights at that speed. Application clocks are the
     card's maximum, or ``expect.gpu_clock_mhz``; a lower setting caps every figure."""
     g, wanted = view.node.gpus, view.expect.gpu_clock_mhz
-    if isinstance(g, Missing):
-        return say.missing(g, wanted=wanted is not None)
+    g = say.need(g, wanted=wanted is not None)
     slow = _slow_memory(g.gpus)
     if slow:
         limit = Limit(kind="max", value=0, unit="GPUs", origin=builtin("the card's own default memory clock"))
@@ -299,8 +286,7 @@ def _slow_memory(gpus: Sequence[Gpu]) -> list[str]:
 def gpu_persistence(say: Say, view: View) -> Verdict:
     """Persistence mode is as expected: without it every first use of a GPU costs seconds."""
     g, wanted = view.node.gpus, view.expect.gpu_persistence
-    if isinstance(g, Missing):
-        return say.missing(g, wanted=wanted is not None)
+    g = say.need(g, wanted=wanted is not None)
     if wanted is None:
         return say.unexpected("gpu_persistence", [x.persistence for x in g.gpus])
     return _none_of(
@@ -318,8 +304,7 @@ def gpu_power_limit(say: Say, view: View) -> Verdict:
     """The power limit is ``expect.gpu_power_limit_w``; without an expectation, a limit below the card's own default is a
     warning: a cap is often meant, decoding may never reach it, and the load says whether it did (``throughput.gpu_clocks``)."""
     g, wanted = view.node.gpus, view.expect.gpu_power_limit_w
-    if isinstance(g, Missing):
-        return say.missing(g, wanted=wanted is not None)
+    g = say.need(g, wanted=wanted is not None)
     limits = [x.power_limit for x in g.gpus]
     if not limits or any(p is None for p in limits):
         return say.missing(Missing("the driver does not tell power limits"), wanted=wanted is not None)
@@ -339,8 +324,7 @@ def gpu_power_limit(say: Say, view: View) -> Verdict:
 def gpu_temperature(say: Say, view: View) -> list[Verdict]:
     """The hottest GPU, and the difference between the hottest and the coldest, are within the expectations."""
     g, e = view.node.gpus, view.expect
-    if isinstance(g, Missing):
-        return [say.missing(g, wanted=e.gpu_temperature_max_c is not None or e.gpu_temperature_spread_c is not None)]
+    g = say.need(g, wanted=e.gpu_temperature_max_c is not None or e.gpu_temperature_spread_c is not None)
     known = [x.temperature for x in g.gpus if x.temperature is not None]
     details: dict[str, JsonValue] = {"celsius": [x.temperature for x in g.gpus]}
     hottest = max(known) if known and len(known) == len(g.gpus) else None
@@ -367,9 +351,7 @@ def gpu_idle(say: Say, view: View) -> Verdict:
     """No process is on the GPUs and their memory is free (F54, F55). The owner is named; nothing is ended."""
     if view.all.inventory.attach is not None:
         return say.skip("attached: the engine that is tested is on the GPUs")
-    g = view.node.gpus
-    if isinstance(g, Missing):
-        return say.missing(g)
+    g = say.need(view.node.gpus)
     owners = view.node.gpu_owners
     names = {} if isinstance(owners, Missing) else owners
     lines: list[JsonValue] = []
@@ -397,9 +379,7 @@ def gpu_idle(say: Say, view: View) -> Verdict:
 @node_check("environment.gpu_mode", "MIG and compute mode", "gpus", always=True, action="nvidia-smi -mig 0; nvidia-smi -c 0")
 def gpu_mode(say: Say, view: View) -> Verdict:
     """MIG is off and the compute mode lets several processes in (vLLM and SGLang use more than one per GPU)."""
-    g = view.node.gpus
-    if isinstance(g, Missing):
-        return say.missing(g)
+    g = say.need(view.node.gpus)
     if g.source == "csv":
         return say.unknown("this nvidia-smi has no -q -x: modes are not known", "update the driver")
     return _none_of(
@@ -421,8 +401,7 @@ def gpu_mode(say: Say, view: View) -> Verdict:
 def nvlink(say: Say, view: View) -> Verdict:
     """Every GPU has the expected number of active links; without an expectation any inactive link is a failure."""
     n, wanted = view.node.nvlinks, view.expect.nvlinks
-    if isinstance(n, Missing):
-        return say.missing(n, wanted=wanted is not None)
+    n = say.need(n, wanted=wanted is not None)
     active = {g: sum(s is not None for s in speeds) for g, speeds in n.links}
     details: dict[str, JsonValue] = {"active": {str(g): c for g, c in active.items()}}
     down: list[JsonValue] = [f"GPU {g} link {i}" for g, speeds in n.links for i, s in enumerate(speeds) if s is None]
@@ -478,8 +457,7 @@ def gpu_pcie(say: Say, view: View) -> Verdict:
     is no fault."""
     g, e = view.node.gpus, view.expect
     wanted = e.gpu_pcie_gen is not None or e.gpu_pcie_width is not None
-    if isinstance(g, Missing):
-        return say.missing(g, wanted=wanted)
+    g = say.need(g, wanted=wanted)
     if not g.gpus or any(x.pcie_width is None or (x.pcie_width_max is None and e.gpu_pcie_width is None) for x in g.gpus):
         return say.missing(Missing("the driver does not tell PCIe widths"), wanted=wanted)
     narrow = _offenders(g.gpus, lambda x: (x.pcie_width or 0) < (e.gpu_pcie_width or x.pcie_width_max or 0))

@@ -18,9 +18,7 @@ from pytest_h20.probes.script import Missing
 @node_check("environment.reachable", "The node can be asked", "system", always=True, action="see that SSH to the node works")
 def reachable(say: Say, view: View) -> Verdict:
     """The node answered the probes at all: everything else about it is unknown otherwise."""
-    s = view.node.system
-    if isinstance(s, Missing):
-        return say.missing(s)
+    s = say.need(view.node.system)
     limit = Limit(kind="equal", value=True, origin=builtin("a node that does not answer cannot be judged"))
     return say.judge(True, limit, details={"hostname": s.hostname, "seconds": round(view.node.seconds, 2)})
 
@@ -35,9 +33,7 @@ def os_name(say: Say, view: View) -> Verdict:
 @node_check("environment.kernel", "Kernel release", "system", action="boot the kernel that the other nodes run")
 def kernel(say: Say, view: View) -> Verdict:
     """The kernel release begins with ``expect.kernel``."""
-    s = view.node.system
-    if isinstance(s, Missing):
-        return say.missing(s, wanted=view.expect.kernel is not None)
+    s = say.need(view.node.system, wanted=view.expect.kernel is not None)
     return say.begins("kernel", view.expect.kernel, s.kernel)
 
 
@@ -45,8 +41,7 @@ def kernel(say: Say, view: View) -> Verdict:
 def uptime(say: Say, view: View) -> Verdict:
     """The node runs for at least ``expect.uptime_min_hours``."""
     s, wanted = view.node.system, view.expect.uptime_min_hours
-    if isinstance(s, Missing):
-        return say.missing(s, wanted=wanted is not None)
+    s = say.need(s, wanted=wanted is not None)
     hours = None if s.uptime_s is None else round(s.uptime_s / 3600, 2)
     if wanted is None:
         return say.unexpected("uptime_min_hours", hours)
@@ -57,8 +52,7 @@ def uptime(say: Say, view: View) -> Verdict:
 def numa_balancing(say: Say, view: View) -> Verdict:
     """``kernel.numa_balancing`` is as expected: page migration stalls the engine's host threads."""
     t, wanted = view.node.tuning, view.expect.numa_balancing
-    if isinstance(t, Missing):
-        return say.missing(t, wanted=wanted is not None)
+    t = say.need(t, wanted=wanted is not None)
     if wanted is None:
         return say.unexpected("numa_balancing", t.numa_balancing)
     measured = None if t.numa_balancing is None else t.numa_balancing != 0
@@ -69,8 +63,7 @@ def numa_balancing(say: Say, view: View) -> Verdict:
 def governor(say: Say, view: View) -> Verdict:
     """Every core runs the expected cpufreq governor. A machine without cpufreq (firmware decides, virtual) is told so."""
     t, wanted = view.node.tuning, view.expect.cpu_governor
-    if isinstance(t, Missing):
-        return say.missing(t, wanted=wanted is not None)
+    t = say.need(t, wanted=wanted is not None)
     measured = ",".join(t.governors)
     if wanted is None:
         return say.unexpected("cpu_governor", measured)
@@ -90,8 +83,7 @@ def governor(say: Say, view: View) -> Verdict:
 def hugepages(say: Say, view: View) -> Verdict:
     """The transparent huge page setting is one of the expected ones."""
     t, wanted = view.node.tuning, view.expect.transparent_hugepages
-    if isinstance(t, Missing):
-        return say.missing(t, wanted=wanted is not None)
+    t = say.need(t, wanted=wanted is not None)
     if wanted is None:
         return say.unexpected("transparent_hugepages", t.thp)
     return say.judge(t.thp or None, Limit(kind="one_of", value=list(wanted), origin=inventory("transparent_hugepages")))
@@ -101,8 +93,7 @@ def hugepages(say: Say, view: View) -> Verdict:
 def swap(say: Say, view: View) -> Verdict:
     """No more swap is in use than expected: an engine that is swapped stalls every rank."""
     s, wanted = view.node.system, view.expect.swap_used_max_mib
-    if isinstance(s, Missing):
-        return say.missing(s, wanted=wanted is not None)
+    s = say.need(s, wanted=wanted is not None)
     used = None if s.swap_used_kib is None else s.swap_used_kib // 1024
     if wanted is None:
         return say.unexpected("swap_used_max_mib", used)
@@ -112,18 +103,14 @@ def swap(say: Say, view: View) -> Verdict:
 @node_check("environment.timezone", "Time zone", "system", action="timedatectl set-timezone ZONE")
 def timezone(say: Say, view: View) -> Verdict:
     """The node's UTC offset is the expected one (it decides how its logs are read)."""
-    s = view.node.system
-    if isinstance(s, Missing):
-        return say.missing(s, wanted=view.expect.timezone is not None)
+    s = say.need(view.node.system, wanted=view.expect.timezone is not None)
     return say.begins("timezone", view.expect.timezone, s.utc_offset)
 
 
 @node_check("environment.clock_to_us", "Clock against ours", "clock", always=True, action="start chronyd on the node: chronyc makestep")
 def clock_to_us(say: Say, view: View) -> Verdict:
     """The node's clock is near ours; half the round trip is the error of that statement."""
-    c, most = view.node.clock, view.expect.clock_to_us_max_s
-    if isinstance(c, Missing):
-        return say.missing(c)
+    c, most = say.need(view.node.clock), view.expect.clock_to_us_max_s
     details: dict[str, JsonValue] = {
         "offset_s": round(c.offset, 6),
         "error_s": round(c.error, 6),
@@ -196,9 +183,7 @@ def distinct_machines(say: Say, facts: Facts) -> Iterable[Verdict]:
 @node_check("environment.run_disk", "Space for the logs of a run", "disks", always=True, action="make room on the node")
 def run_disk(say: Say, view: View) -> Verdict:
     """The folder the containers write their logs to has room."""
-    d = view.node.disks
-    if isinstance(d, Missing):
-        return say.missing(d)
+    d = say.need(view.node.disks)
     here = d.get(view.all.inventory.run_dir_on_node)
     if here is None or here.free_kib is None:
         return say.unknown("df said nothing about it")
@@ -209,9 +194,7 @@ def run_disk(say: Say, view: View) -> Verdict:
 @node_check("environment.kernel_log", "The kernel log reaches back to boot", "kernel_log")
 def kernel_log(say: Say, view: View) -> Verdict:
     """The log was read, and tells everything since boot; a ring buffer that has forgotten its beginning is a warning."""
-    log = view.node.kernel_log
-    if isinstance(log, Missing):
-        return say.missing(log)
+    log = say.need(view.node.kernel_log)
     if not log.complete:
         return say.warn(
             log.source,
@@ -230,9 +213,7 @@ def _events(say: Say, events: tuple[KernelEvent, ...], origin: str) -> Verdict:
 @node_check("environment.xid", "GPU errors (Xid) since boot", "kernel_log", always=True)
 def xid(say: Say, view: View) -> Iterable[Verdict]:
     """No Xid since boot whose meaning is that the hardware or driver must be reset or serviced; others are warnings."""
-    log = view.node.kernel_log
-    if isinstance(log, Missing):
-        return [say.missing(log)]
+    log = say.need(view.node.kernel_log)
     events = log.of("xid")
     last = {e.device: e for e in events if e.code == 154}  # what the driver wants of a GPU is what it said last
     entries = [(e, explain_xid(e.code or 0, e.text)) for e in events if e.code != 154 or e is last[e.device]]
@@ -253,9 +234,7 @@ def xid(say: Say, view: View) -> Iterable[Verdict]:
 @node_check("environment.sxid", "NVSwitch errors (SXid) since boot", "kernel_log", always=True)
 def sxid(say: Say, view: View) -> Verdict:
     """No NVSwitch reported a fatal error since boot; non-fatal ones are a warning."""
-    log = view.node.kernel_log
-    if isinstance(log, Missing):
-        return say.missing(log)
+    log = say.need(view.node.kernel_log)
     events = log.of("sxid")
     fatal = tuple(e for e in events if "non-fatal" not in e.text.lower())
     if events and not fatal:
@@ -267,9 +246,7 @@ def sxid(say: Say, view: View) -> Verdict:
 @node_check("environment.memory_errors", "Machine check and uncorrected memory errors since boot", "kernel_log", always=True)
 def memory_errors(say: Say, view: View) -> Verdict:
     """The kernel reported no hardware error of CPU or memory since boot."""
-    log = view.node.kernel_log
-    if isinstance(log, Missing):
-        return say.missing(log)
+    log = say.need(view.node.kernel_log)
     told = _events(say, log.of("mce"), "uncorrected errors corrupt results")
     return told if not log.of("mce") else told.model_copy(update={"action": "service the node: ipmitool sel list, mcelog"})
 
@@ -286,9 +263,7 @@ DAY_S = 86400.0
 def kernel_events(say: Say, view: View) -> Iterable[Verdict]:
     """No line since boot that names sick hardware or a broken driver: GPU off the bus, NVLink, mlx5 health, uncorrected PCIe and platform
     errors, lockups, IOMMU faults. Cable errors and stopped queues of the last day; older ones, and what was corrected, are warnings."""
-    log = view.node.kernel_log
-    if isinstance(log, Missing):
-        return [say.missing(log)]
+    log = say.need(view.node.kernel_log)
     rows = line_table()
     kinds = [k for k in dict.fromkeys(row.kind for row in rows) if k not in _JUDGED_APART]
     told = []
@@ -331,8 +306,6 @@ def _at_rest(view: View, event: KernelEvent) -> bool:
 @node_check("environment.disk_errors", "Disk and file system errors since boot", "kernel_log", always=True)
 def disk_errors(say: Say, view: View) -> Verdict:
     """The kernel reported no I/O or file system error since boot: weights are read from these disks."""
-    log = view.node.kernel_log
-    if isinstance(log, Missing):
-        return say.missing(log)
+    log = say.need(view.node.kernel_log)
     told = _events(say, log.of("io"), "weights are read from these disks")
     return told if not log.of("io") else told.model_copy(update={"action": "smartctl -a DEVICE; check the weights fully"})

@@ -118,8 +118,7 @@ def hostname(say: Say, view: View) -> Verdict:
     inside = view.node.image_names
     n = inside if not isinstance(inside, Missing) else view.node.names
     wanted = view.expect.hostname_resolves
-    if isinstance(n, Missing):
-        return say.missing(n, wanted=wanted is True)
+    n = say.need(n, wanted=wanted is True)
     details: dict[str, JsonValue] = {"hostname": n.hostname, "resolved": list(n.resolved)}
     if wanted:
         fits = view.spec.engine_ip in n.resolved
@@ -201,8 +200,7 @@ def firewall(say: Say, view: View) -> Verdict:
     """No firewall service and no dropping rule; only told as a warning unless ``expect.firewall`` is false: the connections
     decide."""
     f, wanted = view.node.firewall, view.expect.firewall
-    if isinstance(f, Missing):
-        return say.missing(f, wanted=wanted is False)
+    f = say.need(f, wanted=wanted is False)
     active = bool(f.services) or f.input_policy in ("DROP", "REJECT") or f.input_drops > 0 or bool(f.nft_drops)
     details: dict[str, JsonValue] = {
         "services": list(f.services),
@@ -231,9 +229,7 @@ def firewall(say: Say, view: View) -> Verdict:
 )
 def control_interface(say: Say, view: View) -> Iterable[Verdict]:
     """The interface of the control network exists, is up, and has the expected MTU (NCCL's and Gloo's bootstrap use it)."""
-    n, name = view.node.network, view.spec.control_interface
-    if isinstance(n, Missing):
-        return [say.missing(n)]
+    n, name = say.need(view.node.network), view.spec.control_interface
     i = n.interface(name)
     up = i is not None and (i.carrier is True or i.state in ("up", "unknown"))
     have = ", ".join(x.name for x in n.interfaces)

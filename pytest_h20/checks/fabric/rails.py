@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from typing import TypeVar
 
 from pydantic import JsonValue
 
 from pytest_h20.checks.fabric.measure import RailBandwidth
-from pytest_h20.checks.frame import Say, builtin, cluster_check, inventory, node_check, rail_check, silence
-from pytest_h20.core.verdict import Limit, Origin, Status, Verdict, judge
+from pytest_h20.checks.frame import Say, Settled, builtin, cluster_check, inventory, node_check, rail_check, silence
+from pytest_h20.core.verdict import Limit, Origin, Verdict
 from pytest_h20.probes.facts import Facts, RailView, View
 from pytest_h20.probes.gid import Gid, best, describe, score
 from pytest_h20.probes.model_shape import shape_of
@@ -18,6 +19,7 @@ from pytest_h20.probes.rdma import Port, RdmaFacts, pci_distance
 from pytest_h20.probes.script import Missing
 
 DAY_S = 86400.0
+N = TypeVar("N", int, float)
 
 
 def _port(rail: RailView) -> Port | Missing:
@@ -29,6 +31,27 @@ def _port(rail: RailView) -> Port | Missing:
         have = ", ".join(f"{p.device}:{p.port}" for p in rdma.ports) or "none"
         return Missing(f"{rail.view.name} has no RDMA port {rail.rail.device_port}; it has {have}", "correct rails[].hca in the inventory")
     return port
+
+
+def _gids(say: Say, rail: RailView) -> tuple[Gid, ...]:
+    """The port's GIDs. The check ends where there is no port, and on InfiniBand."""
+    port = say.need(_port(rail))
+    if port.link_layer == "InfiniBand":
+        raise Settled(say.skip("InfiniBand: the port has no Ethernet device, and GIDs are not chosen"))
+    return say.need(rail.view.node.rdma).port_gids(rail.rail.hca, rail.rail.port)
+
+
+def _most(rail: RailView, figure: Callable[[Port], N | None]) -> N | None:
+    """The largest figure of any rail of the cluster."""
+    ports = [_port(r) for v in rail.view.all.views for r in v.rails]
+    return max((x for p in ports if isinstance(p, Port) and (x := figure(p))), default=None)
+
+
+def _peer(say: Say, rail: RailView) -> RailView:
+    """The rail of the same place on the other node. The check ends where there is one node only."""
+    if rail.peer is None:
+        raise Settled(say.skip("one node only"))
+    return rail.peer
 
 
 @node_check(
@@ -61,9 +84,7 @@ def hcas(say: Say, view: View) -> Verdict:
 )
 def port_active(say: Say, rail: RailView) -> Verdict:
     """The port is ACTIVE and its physical link is up."""
-    p = _port(rail)
-    if isinstance(p, Missing):
-        return say.missing(p)
+    p = say.need(_port(rail))
     limit = Limit(kind="equal", value="ACTIVE", origin=builtin("only an active port carries traffic"))
     if p.phys and p.phys != "LinkUp" and p.state == "ACTIVE":
         return say.judge(p.phys, Limit(kind="equal", value="LinkUp", origin=limit.origin))
@@ -84,15 +105,11 @@ def port_active(say: Say, rail: RailView) -> Verdict:
 )
 def rate(say: Say, rail: RailView) -> Verdict:
     """The port runs at the expected rate; without an expectation, at the rate of the fastest rail of the cluster."""
-    p = _port(rail)
-    if isinstance(p, Missing):
-        return say.missing(p)
+    p = say.need(_port(rail))
     wanted = rail.rail.rate_gbps or rail.view.expect.rail_rate_gbps
     origin = inventory("rail_rate_gbps")
     if wanted is None:
-        others = [_port(r) for v in rail.view.all.views for r in v.rails]
-        wanted = max((o.rate_gbps for o in others if isinstance(o, Port) and o.rate_gbps), default=None)
-        origin = builtin("the fastest rail of this cluster: one slow rail slows all")
+        wanted, origin = _most(rail, lambda p: p.rate_gbps), builtin("the fastest rail of this cluster: one slow rail slows all")
     if wanted is None or p.rate_gbps is None:
         return say.unknown(f"the port does not tell its rate ({p.rate_text!r})")
     return say.judge(
@@ -106,16 +123,13 @@ def rate(say: Say, rail: RailView) -> Verdict:
 @rail_check("fabric.width", "Lanes of the port", "rdma", action="reseat the cable: a lane is dead (mlxlink -d DEVICE)")
 def width(say: Say, rail: RailView) -> Verdict:
     """The port uses the expected number of lanes; without an expectation, as many as the widest rail of the cluster."""
-    p, wanted = _port(rail), rail.view.expect.rail_width
-    if isinstance(p, Missing):
-        return say.missing(p, wanted=wanted is not None)
-    origin = inventory("rail_width")
-    if wanted is None:
-        others = [_port(r) for v in rail.view.all.views for r in v.rails]
-        wanted = max((o.width for o in others if isinstance(o, Port) and o.width), default=None)
-        origin = builtin("the widest rail of this cluster")
+    expected = rail.view.expect.rail_width
+    p = say.need(_port(rail), wanted=expected is not None)
+    wanted, origin = expected, inventory("rail_width")
+    if expected is None:
+        wanted, origin = _most(rail, lambda p: p.width), builtin("the widest rail of this cluster")
     if wanted is None or p.width is None:
-        return say.missing(Missing(f"the port does not tell its lanes ({p.rate_text!r})"), wanted=rail.view.expect.rail_width is not None)
+        return say.missing(Missing(f"the port does not tell its lanes ({p.rate_text!r})"), wanted=expected is not None)
     return say.judge(p.width, Limit(kind="min", value=wanted, unit="lanes", origin=origin), reason=p.rate_text)
 
 
@@ -124,8 +138,7 @@ def firmware(say: Say, rail: RailView) -> Verdict:
     """The HCA's firmware is the expected one; without an expectation, that of all HCAs of its kind (board id) in the
     cluster."""
     rdma, wanted = rail.view.node.rdma, rail.view.expect.firmware
-    if isinstance(rdma, Missing):
-        return say.missing(rdma, wanted=wanted is not None)
+    rdma = say.need(rdma, wanted=wanted is not None)
     hca = rdma.hca(rail.rail.hca)
     if hca is None or not hca.firmware or hca.firmware == "0.0.0":
         return say.missing(Missing("the device tells no firmware version"), wanted=wanted is not None)
@@ -153,14 +166,8 @@ def firmware(say: Say, rail: RailView) -> Verdict:
 )
 def netdev(say: Say, rail: RailView) -> Verdict:
     """The HCA's GIDs belong to the net device the inventory names, and ibdev2netdev (where it exists) says the same."""
-    rdma, r = rail.view.node.rdma, rail.rail
-    p = _port(rail)
-    if isinstance(p, Missing):
-        return say.missing(p)
-    if p.link_layer == "InfiniBand":
-        return say.skip("InfiniBand: the port has no Ethernet device")
-    assert isinstance(rdma, RdmaFacts)
-    names = {g.netdev for g in rdma.port_gids(r.hca, r.port)} - {""}
+    r = rail.rail
+    names = {g.netdev for g in _gids(say, rail)} - {""}
     if not names:
         return say.unknown("no GID of it names a net device")
     tool = rail.view.node.ibdev2netdev
@@ -191,14 +198,7 @@ def _same(a: Gid, b: Gid) -> bool:
 )
 def gid_table(say: Say, rail: RailView) -> Verdict:
     """The port has GIDs, among them a routable RoCE v2 one; show_gids (where it exists) lists the same."""
-    rdma, r = rail.view.node.rdma, rail.rail
-    p = _port(rail)
-    if isinstance(p, Missing):
-        return say.missing(p)
-    if p.link_layer == "InfiniBand":
-        return say.skip("InfiniBand: GIDs are not chosen")
-    assert isinstance(rdma, RdmaFacts)
-    gids = rdma.port_gids(r.hca, r.port)
+    r, gids = rail.rail, _gids(say, rail)
     table: list[JsonValue] = [f"{g.index}: {describe(g)}" for g in gids]
     tool = rail.view.node.show_gids
     if not isinstance(tool, Missing):
@@ -216,15 +216,8 @@ def gid_table(say: Say, rail: RailView) -> Verdict:
 def gid_index(say: Say, rail: RailView) -> Verdict:
     """The configured index holds the best GID of this rail (RoCE v2, IPv4-mapped, of its address); the right index is named
     if not."""
-    rdma, r, index = rail.view.node.rdma, rail.rail, rail.view.spec.rail_gid_index(rail.rail)
-    p = _port(rail)
-    if isinstance(p, Missing):
-        return say.missing(p)
-    if p.link_layer == "InfiniBand":
-        return say.skip("InfiniBand: GIDs are not chosen")
-    assert isinstance(rdma, RdmaFacts)
-    gids = rdma.port_gids(r.hca, r.port)
-    right = best(gids, r.interface, rail.address or None)
+    gids, index = _gids(say, rail), rail.view.spec.rail_gid_index(rail.rail)
+    right = best(gids, rail.rail.interface, rail.address or None)
     if right is None:
         return say.unknown("the port has no RoCE v2 GID at all", "give the interface an address; check that the driver offers RoCE v2")
     if index is None:
@@ -270,9 +263,8 @@ def gid_address(say: Say, rail: RailView) -> Verdict:
         return say.judge(here[0] if here else "none", limit, reason=f"{r.interface} has {', '.join(here) or 'no IPv4 address'}")
     index = rail.view.spec.rail_gid_index(r)
     used = next((g for g in rdma.port_gids(r.hca, r.port) if g.index == index), None)
-    if used is None and isinstance(p := _port(rail), Missing):
-        return say.missing(p)  # a port that is not there has no table
     if used is None:
+        say.need(_port(rail))  # a port that is not there has no table
         return say.unknown(f"slot {index} of the GID table is empty")
     if r.gid:
         return say.judge(used.gid, Limit(kind="equal", value=r.gid, origin=origin))
@@ -282,9 +274,7 @@ def gid_address(say: Say, rail: RailView) -> Verdict:
 @rail_check("fabric.mtu", "MTU of the rail", "network", always=True, action="ip link set IFACE mtu N on both ends and on the switch")
 def mtu(say: Say, rail: RailView) -> Verdict:
     """The rail's net device has the expected MTU; without an expectation, that of its peer rail (F38)."""
-    n, wanted = rail.view.node.network, rail.view.expect.rail_mtu
-    if isinstance(n, Missing):
-        return say.missing(n)
+    n, wanted = say.need(rail.view.node.network), rail.view.expect.rail_mtu
     i = n.interface(rail.rail.interface)
     if i is None:
         return say.unknown(f"there is no interface {rail.rail.interface}", "correct rails[].interface")
@@ -311,15 +301,10 @@ def mtu(say: Say, rail: RailView) -> Verdict:
 def subnet(say: Say, rail: RailView) -> Verdict:
     """The rail and the rail of the same place on the other node are in one IPv4 network: rail-optimised fabrics route nothing
     else (F29, F30)."""
-    peer = rail.peer
-    if peer is None:
-        return say.skip("one node only")
+    peer = _peer(say, rail)
     networks = []
     for end in (rail, peer):
-        n = end.view.node.network
-        if isinstance(n, Missing):
-            return say.missing(n)
-        i = n.interface(end.rail.interface)
+        i = say.need(end.view.node.network).interface(end.rail.interface)
         here = i.ipv4 if i else ()
         own = next((x for x in here if str(x.ip) == end.rail.address), here[0] if here else None)
         if own is None:
@@ -338,14 +323,11 @@ def subnet(say: Say, rail: RailView) -> Verdict:
 )
 def reachable(say: Say, rail: RailView) -> Verdict:
     """The peer rail answers pings as large as the MTU that may not be fragmented, sent from this rail's interface."""
-    if rail.peer is None:
-        return say.skip("one node only")
+    _peer(say, rail)
     p = rail.view.all.ping(rail.view.name, rail.rail.hca)
     if p is None:
         return say.unknown("interface, MTU or the peer's IPv4 address is not known")
-    if isinstance(p.result, Missing):
-        return say.missing(p.result)
-    x = p.result
+    x = say.need(p.result)
     if x.sent == 0:
         return say.unknown(f"ping said: {x.message or 'nothing'}", "see that iputils' ping is installed and may be used")
     limit = Limit(kind="min", value=x.sent, unit="replies", origin=builtin("a healthy rail loses no ping"))
@@ -415,9 +397,7 @@ def link_flaps(say: Say, rail: RailView) -> Verdict:
 )
 def pcie(say: Say, rail: RailView) -> Verdict:
     """The HCA's PCIe link runs at its full speed and width (a NIC does not lower it when idle)."""
-    rdma, pci = rail.view.node.rdma, rail.view.node.pci
-    if isinstance(rdma, Missing):
-        return say.missing(rdma, wanted=False)
+    rdma, pci = say.need(rail.view.node.rdma, wanted=False), rail.view.node.pci
     hca = rdma.hca(rail.rail.hca)
     if hca is None or not hca.pci:
         return say.skip("the device is not on PCIe (software RDMA), or does not say where")
@@ -509,8 +489,7 @@ def acs(say: Say, view: View) -> Verdict:
     """No PCIe bridge above a GPU and a rail redirects peer traffic to the root complex: NCCL's guide has it cost bandwidth or hang.
     Elsewhere, in a virtual machine (which needs ACS), or with ``expect.acs_off: false``, it is a warning; true: no bridge at all may."""
     h, wanted = view.node.pcie_hints, view.expect.acs_off
-    if isinstance(h, Missing):
-        return say.missing(h, wanted=wanted is True)
+    h = say.need(h, wanted=wanted is True)
     between = _redirecting(view, h.acs_at)
     details: dict[str, JsonValue] = {
         "bridges": h.acs_bridges,
@@ -755,22 +734,12 @@ def judge_all_reduce(facts: Facts, measured: AllReduce | Missing) -> list[Verdic
     verdicts = [told, correct.judge(sum(wrong) if wrong else None, limit)]
     folder = facts.views[0].node.model_folder if facts.views else Missing("no node was probed")
     shape = shape_of(folder if isinstance(folder, Missing) else folder.config)
+    cost = Say("fabric.tpot_cost", "Predicted communication time per token", "batch 1")
     if isinstance(shape, Missing):
-        title = "Predicted communication time per token"
-        return [*verdicts, Verdict(check="fabric.tpot_cost", status=Status.SKIP, title=title, subject="batch 1", reason=str(shape))]
-    cost: dict[str, JsonValue] = {
+        return [*verdicts, cost.skip(str(shape))]
+    by_batch: dict[str, JsonValue] = {
         str(b): round(t, 3) for b in (1, 8, 32, 64, 128, 256) if (t := predicted_tpot_ms(measured, b, shape)) is not None
     }
     origin = Origin(kind="derived", detail=f"{shape.all_reduces} all-reduces per step of batch x {shape.token_bytes} bytes ({shape})")
-    verdicts.append(
-        judge(
-            "fabric.tpot_cost",
-            "Predicted communication time per token",
-            cost.get("1"),
-            Limit(kind="info", origin=origin),
-            subject="batch 1",
-            unit="ms",
-            details={"by_batch_ms": cost},
-        )
-    )
-    return verdicts
+    limit = Limit(kind="info", unit="ms", origin=origin)
+    return [*verdicts, cost.judge(by_batch.get("1"), limit, details={"by_batch_ms": by_batch})]

@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
 import pytest
 
 import pytest_h20
-from pytest_h20.checks.frame import Say
+from pytest_h20.checks.endpoint.checking import CheckList
+from pytest_h20.checks.frame import Check, Say, Settled
 from pytest_h20.core.verdict import Limit, Origin, Status, Verdict
+from pytest_h20.endpoint.client import Api
+from pytest_h20.endpoint.context import EndpointContext
+from pytest_h20.probes.script import Missing
 
 ZERO = Limit(kind="max", value=0, unit="GPUs", origin=Origin(kind="builtin", detail="none may be lost"))
 SAY = Say("environment.x", "X", "node01", ("node01/x.txt",), "look")
@@ -66,3 +71,40 @@ def test_details_come_as_a_mapping_or_by_name_and_about_keeps_the_rest() -> None
     assert (verdict.subject, verdict.evidence) == ("node01 mlx5_0", ("node01/x.txt",))
     assert verdict.details == {"measured": 1, "seconds": 2.0}
     assert SAY.about("other", ("b.txt",)).skip("s").evidence == ("b.txt",)
+
+
+ABSENT = Missing("nvidia-smi is not there", "install the driver")
+
+
+def checked(body: Callable[[Say], Verdict | Iterable[Verdict]]) -> list[Verdict]:
+    """What a check of these facts says."""
+    check = Check[str]("environment.x", "X", True, (), "look", lambda say, subject: body(say))
+    return check.verdicts(SAY, "node01")
+
+
+def test_a_check_ends_where_a_fact_that_it_needs_is_not_there() -> None:
+    (verdict,) = checked(lambda say: say.judge(say.need(ABSENT), ZERO))
+    assert (verdict.status, verdict.reason, verdict.action) == (Status.UNKNOWN, str(ABSENT), "install the driver")
+    (verdict,) = checked(lambda say: say.judge(say.need(ABSENT, wanted=False), ZERO))
+    assert verdict.status is Status.SKIP
+    (verdict,) = checked(lambda say: say.judge(say.need(0), ZERO))
+    assert verdict.status is Status.PASS
+
+
+def test_what_was_said_before_a_fact_was_missed_stays_said() -> None:
+    def body(say: Say) -> Iterator[Verdict]:
+        yield say.judge(1, ZERO, reason="GPU 3")
+        yield say.judge(say.need(ABSENT), ZERO)
+
+    assert [v.status for v in checked(body)] == [Status.FAIL, Status.UNKNOWN]
+
+
+def test_a_check_of_the_api_may_end_early_too() -> None:
+    checks = CheckList("endpoint")
+
+    @checks.add("endpoint.x", "X")
+    def body(api: Api, say: Say) -> Verdict:
+        raise Settled(say.skip("not here"))
+
+    (verdict,) = body(Api(EndpointContext("http://127.0.0.1:9", "vllm", "0.32.0", "m")))
+    assert (verdict.check, verdict.status, verdict.reason) == ("endpoint.x", Status.SKIP, "not here")
