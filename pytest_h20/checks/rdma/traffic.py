@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from pytest_h20.checks.frame import Say
 from pytest_h20.config.inventory import NodeSpec
-from pytest_h20.core.verdict import Limit, Origin, Status, Verdict, judge
+from pytest_h20.core.verdict import Limit, Origin, Status, Verdict
 from pytest_h20.nccl import Job
 from pytest_h20.probes.counters import CounterDelta, CounterSnapshot, ExpectedVolume, delta, expected_volume
 from pytest_h20.probes.model_shape import ModelShape
@@ -18,9 +19,6 @@ LEAST, MOST = 0.5, 3.0
 
 IDLE_SHARE = 0.02
 """A rail whose counter rises by less than this share of its expected volume carried background traffic at most."""
-
-
-_QUIET, _QUIET_TITLE = "rdma.management_hca_quiet", "The management device carries no collectives"
 
 
 @dataclass(frozen=True)
@@ -58,18 +56,13 @@ def plan(tokens: int, rails: int, shape: ModelShape | Missing, ranks: int, nodes
 
 def rail_volume(traffic: Traffic, node: str, hca: str, port: int = 1) -> Verdict:
     """The rail's byte counters rose, in both directions, by about what tensor parallelism must move."""
-    title = "Bytes moved on this rail during a fixed request"
-    subject = f"{node} {hca}"
+    say = Say("rdma.rail_volume", "Bytes moved on this rail during a fixed request", f"{node} {hca}")
     if isinstance(traffic.expected, Missing):
-        reason = f"what this model must move is not known: {traffic.expected}"
-        return Verdict(
-            check="rdma.rail_volume", status=Status.UNKNOWN, title=title, subject=subject, reason=reason, action=traffic.expected.hint
-        )
+        return say.unknown(f"what this model must move is not known: {traffic.expected}", traffic.expected.hint)
     expected = traffic.expected.bytes_per_rail
     origin = Origin(kind="derived", detail=traffic.expected.derivation)
     limit = Limit(kind="min", value=round(LEAST * expected / 1e6, 3), unit="MB", origin=origin)
     found = traffic.rail(node, hca, port)
-    details: dict[str, object] = {"expected_mb": round(expected / 1e6, 3), "request": traffic.request}
     action = "compare NCCL_IB_HCA with this rail; look at `rdma.hcas_used` and at the rail's link state"
     if isinstance(found, Missing) or found.sent is None or found.received is None or found.reset:
         reason = (
@@ -77,28 +70,19 @@ def rail_volume(traffic: Traffic, node: str, hca: str, port: int = 1) -> Verdict
             if isinstance(found, Missing)
             else (f"counters went backwards: {', '.join(found.reset)}" if found.reset else "this driver has no byte counters")
         )
-        return Verdict(
-            check="rdma.rail_volume",
-            status=Status.UNKNOWN,
-            title=title,
-            subject=subject,
-            limit=limit,
-            reason=reason,
-            action="see that /sys/class/infiniband/*/ports/*/counters is readable on the node",
-        )
+        return say.judge(None, limit, reason=reason, action="see that /sys/class/infiniband/*/ports/*/counters is readable on the node")
     least = min(found.sent, found.received)
-    details |= {"sent_mb": round(found.sent / 1e6, 3), "received_mb": round(found.received / 1e6, 3)}
-    verdict = judge(
-        "rdma.rail_volume",
-        title,
+    verdict = say.judge(
         round(least / 1e6, 3),
         limit,
-        subject=subject,
         reason=(
             "the rail stayed idle: this traffic went elsewhere" if least < IDLE_SHARE * expected else "the rail carried less than its share"
         ),
         action=action,
-        details={k: v for k, v in details.items() if isinstance(v, (str, int, float))},
+        expected_mb=round(expected / 1e6, 3),
+        request=traffic.request,
+        sent_mb=round(found.sent / 1e6, 3),
+        received_mb=round(found.received / 1e6, 3),
     )
     most = max(found.sent, found.received)
     if verdict.status is Status.PASS and most > MOST * expected:
@@ -114,16 +98,17 @@ def rail_volume(traffic: Traffic, node: str, hca: str, port: int = 1) -> Verdict
 
 def rail_errors(traffic: Traffic, node: str, hca: str, port: int = 1) -> Verdict:
     """No error counter of the rail rose during the request."""
-    return _risen(traffic, node, hca, port, "rdma.rail_errors", "Error counters stood still during the request", congestion=False)
+    say = Say("rdma.rail_errors", "Error counters stood still during the request", f"{node} {hca}")
+    return _risen(say, traffic.rail(node, hca, port), congestion=False)
 
 
 def rail_congestion(traffic: Traffic, node: str, hca: str, port: int = 1) -> Verdict:
     """No congestion counter (CNP, ECN marks, pause frames) rose during a request of one stream."""
-    return _risen(traffic, node, hca, port, "rdma.rail_congestion", "Congestion counters stood still during the request", congestion=True)
+    say = Say("rdma.rail_congestion", "Congestion counters stood still during the request", f"{node} {hca}")
+    return _risen(say, traffic.rail(node, hca, port), congestion=True)
 
 
-def _risen(traffic: Traffic, node: str, hca: str, port: int, check: str, title: str, *, congestion: bool) -> Verdict:
-    found = traffic.rail(node, hca, port)
+def _risen(say: Say, found: CounterDelta | Missing, *, congestion: bool) -> Verdict:
     limit = Limit(
         kind="max",
         value=0,
@@ -131,7 +116,7 @@ def _risen(traffic: Traffic, node: str, hca: str, port: int, check: str, title: 
         origin=Origin(kind="protocol", detail="a lossless fabric drops and retries nothing (F41)"),
     )
     if isinstance(found, Missing):
-        return Verdict(check=check, status=Status.UNKNOWN, title=title, subject=f"{node} {hca}", limit=limit, reason=found.reason)
+        return say.judge(None, limit, reason=found.reason)
     risen = found.congestion if congestion else found.errors
     told = ", ".join(f"{name} +{count}" for name, count in sorted(risen.items()))
     fix = (
@@ -139,27 +124,18 @@ def _risen(traffic: Traffic, node: str, hca: str, port: int, check: str, title: 
         if congestion
         else "check cable, transceiver, MTU and GID of this rail; ib_write_bw between the two nodes on it"
     )
-    return judge(
-        check,
-        title,
-        sum(risen.values()),
-        limit,
-        subject=f"{node} {hca}",
-        reason=told,
-        action=fix,
-        details={**dict(risen.items())},
-    )
+    return say.judge(sum(risen.values()), limit, reason=told, action=fix, details={**risen})
 
 
 def unused_hcas_quiet(traffic: Traffic, node: NodeSpec) -> Sequence[Verdict]:
     """HCAs outside the rails (the management device) do not carry the collectives."""
-    verdicts = []
-    if isinstance(traffic.expected, Missing):
-        why = f"what one rail must move is not known: {traffic.expected}"
-        subjects = [f"{node.name} {other.hca}" for other in node.other_hcas]
-        return [Verdict(check=_QUIET, status=Status.UNKNOWN, title=_QUIET_TITLE, subject=s, reason=why) for s in subjects]
-    expected = traffic.expected.bytes_per_rail
+    say, verdicts = Say("rdma.management_hca_quiet", "The management device carries no collectives"), []
     for other in node.other_hcas:
+        here = say.about(f"{node.name} {other.hca}")
+        if isinstance(traffic.expected, Missing):
+            verdicts.append(here.unknown(f"what one rail must move is not known: {traffic.expected}"))
+            continue
+        expected = traffic.expected.bytes_per_rail
         found = traffic.rail(node.name, other.hca, other.port)
         limit = Limit(
             kind="max",
@@ -170,12 +146,9 @@ def unused_hcas_quiet(traffic: Traffic, node: NodeSpec) -> Sequence[Verdict]:
         unknown = isinstance(found, Missing) or found.sent is None
         measured = None if isinstance(found, Missing) or found.sent is None else round(found.sent / 1e6, 3)
         verdicts.append(
-            judge(
-                _QUIET,
-                _QUIET_TITLE,
+            here.judge(
                 measured,
                 limit,
-                subject=f"{node.name} {other.hca}",
                 reason=(found.reason if isinstance(found, Missing) else "no byte counters") if unknown else "",
                 action=f"NCCL_IB_HCA must not name {other.hca}; it belongs to {other.interface}",
             )
