@@ -151,6 +151,11 @@ class Model(_Model):
     kind: Literal["deepseek-r1", "other"] = Field(
         "deepseek-r1", description="'deepseek-r1' also checks its code files and knows the hardware floor of its TPOT"
     )
+    thinking_switch: Literal["thinking", "enable_thinking"] | None = Field(
+        None,
+        description="argument of the chat template that switches thinking: thinking (DeepSeek-V3.1, V3.2), enable_thinking (Qwen3, "
+        "GLM-4.5); it is on in every request but those that try it off; default: the model always thinks, as R1 does",
+    )
 
     @model_validator(mode="after")
     def _inside_its_mount(self) -> Model:

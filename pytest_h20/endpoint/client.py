@@ -95,9 +95,14 @@ class Api:
         return reply
 
     def chat(self, messages: str | Sequence[Mapping[str, Any]], *, how: Mapping[str, Any] | None = None, **fields: Any) -> Reply:
-        """A chat request, greedy unless told otherwise. A plain string is one user message; a field None is left out."""
+        """A chat request, greedy and thinking unless told otherwise. A plain string is one user message; a field None is left out."""
         turns = [{"role": "user", "content": messages}] if isinstance(messages, str) else list(messages)
-        return self.reply(CHAT, self._body({"messages": turns}, fields), **(how or {}))
+        own = {"messages": turns, "chat_template_kwargs": self.thinking(True)}
+        return self.reply(CHAT, self._body(own, fields), **(how or {}))
+
+    def thinking(self, on: bool) -> dict[str, bool] | None:
+        """``chat_template_kwargs`` that switch thinking, or None where the model has no switch."""
+        return {self.ctx.thinking_switch: on} if self.ctx.thinking_switch else None
 
     def complete(self, prompt: str | Sequence[int], *, how: Mapping[str, Any] | None = None, **fields: Any) -> Reply:
         """A plain completion of text or token ids, greedy unless told otherwise."""

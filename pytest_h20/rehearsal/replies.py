@@ -22,6 +22,7 @@
                     ``field_renamed``, ``late_reasoning``, ``eats_content``, ``newlines_are_content``, ``cut_is_content``,
                     ``user_tags_end_reasoning``, ``later_tags_swallowed``, ``parser_last_tag``, ``completions_split``,
                     ``separate_ignored``, ``include_ignored``, ``history_keeps_reasoning``, ``history_field_fed_back``,
+                    ``switch_ignored`` (it thinks all the same), ``switched_off_is_reasoning``,
                     ``history_dropped``, ``system_dropped``, ``leaks_into_next`` (an answer begins with the last one's end)
 *answers*           ``stupid``, ``garbage``, ``needle_lost``, ``silent`` (every text is empty), ``thinks_long`` (no thought ends within
                     500 tokens), ``thinks_for_ever``
@@ -32,6 +33,7 @@
 from __future__ import annotations
 
 import hashlib
+import itertools
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -96,6 +98,8 @@ class Replies:
     parser: bool = True
     tool_parser: bool = False
     api_key: str = ""
+    thinking_switch: str = ""
+    """Argument of the chat template that switches thinking; none: the model always thinks."""
     language: Language = field(init=False)
     shape: ApiShape = field(init=False)
     served: int = 0
@@ -217,10 +221,21 @@ class Replies:
             return self._streamed(body, chat, prompt, runs)
         return self._plain(body, chat, prompt, runs)
 
+    def _thinks(self, body: Mapping[str, Any]) -> bool:
+        given = body.get("chat_template_kwargs") or {}
+        return not self.thinking_switch or given.get(self.thinking_switch) is not False or self.has("switch_ignored")
+
+    def _said(self, prompt: list[int], body: Mapping[str, Any], known: str | None, enum: Any) -> Iterator[int]:
+        """The tokens of an answer; of one without thought those after its end."""
+        said = self.language.tokens(prompt, body, known, enum)
+        if known is not None and END in encode(known) and not self._thinks(body):
+            said = itertools.islice(itertools.dropwhile(lambda token: token != END, said), 1, None)
+        return said
+
     def _run(
         self, body: Mapping[str, Any], prompt: list[int], limit: int, known: str | None, enum: Any
     ) -> Iterator[tuple[int, str | None]]:
-        for count, token in enumerate(self.language.tokens(prompt, body, known, enum), 1):
+        for count, token in enumerate(self._said(prompt, body, known, enum), 1):
             if token == END and (self.has("thinks_for_ever") or (self.has("thinks_long") and limit < LONG_THOUGHT)):
                 yield NEWLINE, "length"  # the thought goes on to the end of the budget
                 return
@@ -241,7 +256,7 @@ class Replies:
             split = False
         if has("user_tags_end_reasoning") and chat and "</think>" in json.dumps(body["messages"][-1], ensure_ascii=False):
             split = False
-        thinking, held, said = split, 0, ""
+        thinking, held, said = split and (self._thinks(body) or has("switched_off_is_reasoning")), 0, ""
         stops = body.get("stop") or []
         stops = [stops] if isinstance(stops, str) else stops
         for token, finish in tokens:

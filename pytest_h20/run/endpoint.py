@@ -78,6 +78,7 @@ class Endpoint:
             worker_health_urls=self._worker_urls(),
             reasoning_parser=profile.reasoning_parser is not None,
             tool_parser=profile.tool_parser is not None,
+            thinking_switch=self.session.inventory.model.thinking_switch,
             deadline_s=self.session.inventory.endpoint.deadline,
             answer_tokens=self.session.inventory.endpoint.answer_tokens,
             time_scale=1.0 if self.session.clock.scale == 1.0 else COMPRESSED_PATIENCE,

@@ -79,6 +79,8 @@ class CheckList:
 def _blocked(api: Api, name: str) -> str | None:
     if name == "reasoning":
         return None if api.ctx.reasoning_parser else "the profile asks for no reasoning parser"
+    if name == "thinking_switch":
+        return None if api.ctx.thinking_switch else "the inventory names no thinking_switch: the model always thinks"
     if name == "tools":
         return None if api.ctx.tool_parser else "the profile asks for no tool parser"
     return api.why_not(name)

@@ -339,6 +339,33 @@ def check_include_false(api: Api, say: Say) -> Verdict:
     return say.problems(problems, of=answers if thoughts else 0, what="thought and answer")
 
 
+SWITCH = ["reasoning", "thinking_switch", "chat_template_kwargs"]
+SWITCH_ACTION = (
+    "take the reasoning parser of this model (vLLM: deepseek_v3, qwen3, glm45; SGLang: deepseek-v3, qwen3, glm45): R1's takes all for "
+    "reasoning where there is none (sglang#9457)"
+)
+
+
+@CHECKS.add("reasoning.switched_off", "Switched off, there is an answer and no reasoning", action=SWITCH_ACTION, needs=SWITCH)
+def check_switched_off(api: Api, say: Say) -> Verdict:
+    """Plain and streamed: all of it is content, no tag. Asked once more without the switch it thinks again."""
+    problems, answers = [], 0
+    for name, stream in (("plain", False), ("streamed", True)):
+        choice = ask(api, stream=stream, chat_template_kwargs=api.thinking(False)).choice
+        answers += bool((choice.content or "").strip())
+        problems += [f"{name}: reasoning {choice.reasoning!r:.60}"] if choice.reasoning else []
+        problems += [] if (choice.content or "").strip() else [f"{name}: no content"]
+        problems += [f"{name}: {problem}" for problem in tag_problems(choice)]
+    problems += [] if ask(api).choice.reasoning else ["switched on again: no reasoning"]
+    return say.problems(problems, of=answers)
+
+
+@CHECKS.add("reasoning.switched_off_stream", "Switched off, the chunks add up to the message", action=SWITCH_ACTION, needs=SWITCH)
+def check_switched_off_stream(api: Api, say: Say) -> Verdict:
+    """As with thinking; repeated when greedy answers differ anyway."""
+    return stream_equals(say, lambda stream: ask(api, stream=stream, chat_template_kwargs=api.thinking(False)))
+
+
 @CHECKS.add("reasoning.token_count", "Reasoning tokens are counted", needs=["reasoning"])
 def check_token_count(api: Api, say: Say) -> Verdict:
     """Cut in the reasoning, all tokens are reasoning tokens; of a whole answer some are. vLLM's count is a recorded 0."""

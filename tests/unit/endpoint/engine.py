@@ -30,11 +30,14 @@ class Engine(EngineServer):
         token_s: float = 0.0,
         api_key: str = "",
         tool_parser: bool = False,
+        thinking_switch: str = "",
     ) -> None:
         self.asked: list[tuple[str, Any]] = []
         """(route, body) of every POST."""
         knobs = dict.fromkeys(faults, True)
-        replies = Replies(engine, version, "fake-r1", max_len, knobs, tool_parser=tool_parser, api_key=api_key)
+        replies = Replies(
+            engine, version, "fake-r1", max_len, knobs, tool_parser=tool_parser, api_key=api_key, thinking_switch=thinking_switch
+        )
         config = config_of(knobs, engine, replies.model, max_len, metrics=True)
         super().__init__(replies, Timing([Row(1, 1, 1, 0.0, 1e3 * token_s)], 1.0, knobs), config, NOWHERE, NOWHERE, lambda line: None)
         self._thread = threading.Thread(target=self.serve_forever, daemon=True)

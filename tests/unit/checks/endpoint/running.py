@@ -18,6 +18,9 @@ LONG = {"answers.needle"}
 SLOW_TOKENS = {"endpoint.disconnect"}
 
 
+WITH_SWITCH = {"reasoning.switched_off", "reasoning.switched_off_stream"}
+
+
 WITH_TOOLS = {"endpoint.tool_call", "reasoning.with_tools"}
 
 
@@ -38,11 +41,17 @@ def run(check: Listed, faults: frozenset[str] = frozenset(), engine: str = "vllm
         token_s=0.001 if slow else 0.0,
         api_key=key,
         tool_parser=check.id in WITH_TOOLS,
+        thinking_switch="thinking" if check.id in WITH_SWITCH else "",
     )
     with server:
         headers = {"Authorization": f"Bearer {key}"} if key else {}
         deadline_s = 1.0 if "dies_of_errors" in faults else 10.0
         ctx = context(
-            server, headers=headers, tool_parser=server.replies.tool_parser, deadline_s=deadline_s, time_scale=0.1 if slow else 1.0
+            server,
+            headers=headers,
+            tool_parser=server.replies.tool_parser,
+            thinking_switch=server.replies.thinking_switch or None,
+            deadline_s=deadline_s,
+            time_scale=0.1 if slow else 1.0,
         )
         return check.run(Api(ctx))

@@ -80,6 +80,8 @@ FAULTS: dict[str, str] = {
     "reasoning.not_fed_back": "history_keeps_reasoning",
     "reasoning.separate_false": "separate_ignored",
     "reasoning.include_false": "include_ignored",
+    "reasoning.switched_off": "switched_off_is_reasoning",
+    "reasoning.switched_off_stream": "stream_drops_text",
     "reasoning.token_count": "reasoning_uncounted",
     "reasoning.with_tools": "not_split",
     "reasoning.with_schema": "schema_ignored",
@@ -113,6 +115,8 @@ MORE_FAULTS: tuple[tuple[str, str], ...] = (
     ("endpoint.parallel", "completion_count_off"),
     ("reasoning.not_fed_back", "history_field_fed_back"),
     ("reasoning.empty", "logit_bias_ignored"),
+    ("reasoning.switched_off", "switch_ignored"),
+    ("reasoning.switched_off", "not_split"),
 )
 
 
