@@ -9,7 +9,7 @@ from pytest_h20.checks.frame import Say
 from pytest_h20.config.inventory import NodeSpec
 from pytest_h20.core.verdict import Limit, Origin, Status, Verdict
 from pytest_h20.nccl import Job
-from pytest_h20.probes.counters import CounterDelta, CounterSnapshot, ExpectedVolume, delta, expected_volume
+from pytest_h20.probes.counters import CONGESTION, ERRORS, CounterDelta, CounterSnapshot, ExpectedVolume, delta, expected_volume
 from pytest_h20.probes.model_shape import ModelShape
 from pytest_h20.probes.script import Missing
 from pytest_h20.report.model import RailTraffic
@@ -117,6 +117,12 @@ def _risen(say: Say, found: CounterDelta | Missing, *, congestion: bool) -> Verd
     )
     if isinstance(found, Missing):
         return say.judge(None, limit, reason=found.reason)
+    names = CONGESTION if congestion else ERRORS
+    looked = sum(name in found.values for name in names)
+    if fell := [name for name in found.reset if name in names]:
+        return say.judge(None, limit, reason=f"counters went backwards: {', '.join(fell)}", action="was the port or its driver reset?")
+    if not looked:
+        return say.judge(None, limit, reason=f"this driver has no {'congestion' if congestion else 'error'} counters")
     risen = found.congestion if congestion else found.errors
     told = ", ".join(f"{name} +{count}" for name, count in sorted(risen.items()))
     fix = (
@@ -124,7 +130,7 @@ def _risen(say: Say, found: CounterDelta | Missing, *, congestion: bool) -> Verd
         if congestion
         else "check cable, transceiver, MTU and GID of this rail; ib_write_bw between the two nodes on it"
     )
-    return say.judge(sum(risen.values()), limit, reason=told, action=fix, details={**risen})
+    return say.judge(sum(risen.values()), limit, reason=told, action=fix, details={**risen}, of=looked)
 
 
 def unused_hcas_quiet(traffic: Traffic, node: NodeSpec) -> Sequence[Verdict]:

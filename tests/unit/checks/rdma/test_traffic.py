@@ -1,0 +1,110 @@
+"""The counted request: what a rail's counters say, and what they do not."""
+
+from __future__ import annotations
+
+import pytest
+
+from pytest_h20.checks.rdma.traffic import Traffic, rail_congestion, rail_errors, rail_volume, unused_hcas_quiet, verdicts_of
+from pytest_h20.config.inventory import NodeSpec
+from pytest_h20.core.verdict import Status
+from pytest_h20.probes.counters import CounterSnapshot, ExpectedVolume, PortCounters
+from pytest_h20.probes.script import Missing
+
+EXPECTED = ExpectedVolume(400e6, 100e6, "4 rails")
+QUIET = {"port_xmit_data": 0, "port_rcv_data": 0, "local_ack_timeout_err": 7, "out_of_sequence": 2, "np_cnp_sent": 40}
+NODE = NodeSpec.model_validate(
+    {
+        "name": "node01",
+        "address": "10.0.0.1",
+        "control_interface": "eth0",
+        "rails": [{"hca": "mlx5_1", "interface": "xgbe1"}],
+        "other_hcas": [{"hca": "mlx5_0", "interface": "xgbe0"}],
+    }
+)
+
+
+def ports(**values: int | None) -> CounterSnapshot:
+    """One moment of the rail and of the management device; None takes a counter away."""
+    kept = {name: value for name, value in {**QUIET, **values}.items() if value is not None}
+    return CounterSnapshot(100.0, (PortCounters("mlx5_1", 1, kept), PortCounters("mlx5_0", 1, dict(QUIET))))
+
+
+def moved(sent: float = 100e6, received: float = 100e6, **more: int | None) -> Traffic:
+    before = ports(**{name: None for name, value in more.items() if value is None})
+    after = ports(**{"port_xmit_data": int(sent), "port_rcv_data": int(received), **more})
+    return Traffic({"node01": before}, {"node01": after}, 1000, EXPECTED, "1000 tokens")
+
+
+@pytest.mark.parametrize(
+    ("traffic", "status", "words"),
+    [
+        (moved(), Status.PASS, ""),
+        (moved(50e6, 50e6), Status.PASS, ""),
+        (moved(300e6, 300e6), Status.PASS, ""),
+        (moved(301e6, 100e6), Status.WARN, "3.0 times the expected volume: somebody else uses it, too"),
+        (moved(49e6, 100e6), Status.FAIL, "less than its share"),
+        (moved(100e6, 49e6), Status.FAIL, "less than its share"),
+        (moved(1e6, 1e6), Status.FAIL, "the rail stayed idle"),
+        (moved(0, 100e6), Status.FAIL, "the rail stayed idle"),
+        (moved(local_ack_timeout_err=3), Status.UNKNOWN, "counters went backwards: local_ack_timeout_err"),
+    ],
+)
+def test_bytes_in_both_directions(traffic: Traffic, status: Status, words: str) -> None:
+    verdict = rail_volume(traffic, "node01", "mlx5_1")
+    assert verdict.status is status
+    assert words in verdict.reason
+
+
+def test_bytes_that_nobody_counts_are_no_idle_rail() -> None:
+    verdict = rail_volume(moved(port_rcv_data=None), "node01", "mlx5_1")
+    assert (verdict.status, verdict.reason) == (Status.UNKNOWN, "this driver has no byte counters")
+    verdict = rail_volume(moved(), "node01", "mlx5_9")
+    assert (verdict.status, verdict.reason) == (Status.UNKNOWN, "mlx5_9 port 1 has no counters on node01")
+
+
+@pytest.mark.parametrize("side", ["before", "after"])
+def test_a_node_that_was_read_once_proves_nothing(side: str) -> None:
+    whole = moved()
+    lost = {"node01": Missing("connection lost")}
+    traffic = Traffic(lost if side == "before" else whole.before, lost if side == "after" else whole.after, 1000, EXPECTED, "1000 tokens")
+    verdicts = verdicts_of(traffic, [NODE])
+    assert [v.check for v in verdicts] == ["rdma.rail_volume", "rdma.rail_errors", "rdma.rail_congestion", "rdma.management_hca_quiet"]
+    assert {(v.status, v.reason) for v in verdicts} == {(Status.UNKNOWN, "connection lost")}
+
+
+def test_a_model_of_unknown_shape_has_no_expectation() -> None:
+    whole = moved()
+    traffic = Traffic(whole.before, whole.after, 1000, Missing("no config.json", hint="give one"), "")
+    volume, errors, congestion, quiet = verdicts_of(traffic, [NODE])
+    assert (volume.status, volume.action, quiet.status) == (Status.UNKNOWN, "give one", Status.UNKNOWN)
+    assert (errors.status, congestion.status) == (Status.PASS, Status.PASS), "these need none"
+
+
+def test_events_of_the_rail_are_told_by_name_and_old_ones_are_not() -> None:
+    errors = rail_errors(moved(local_ack_timeout_err=9), "node01", "mlx5_1")
+    assert (errors.status, errors.measured, errors.reason) == (Status.FAIL, 2, "local_ack_timeout_err +2")
+    congestion = rail_congestion(moved(np_cnp_sent=41), "node01", "mlx5_1")
+    assert (congestion.status, congestion.reason) == (Status.FAIL, "np_cnp_sent +1")
+    clean = rail_errors(moved(), "node01", "mlx5_1")
+    assert (clean.status, clean.looked_at) == (Status.PASS, 2), "seven and two from before are not this request's"
+    assert rail_congestion(moved(), "node01", "mlx5_1").looked_at == 1
+
+
+def test_counters_that_are_not_there_or_fell_did_not_stand_still() -> None:
+    """A driver without them, or a port that was reset meanwhile, was green."""
+    bare = moved(local_ack_timeout_err=None, out_of_sequence=None, np_cnp_sent=None)
+    errors, congestion = rail_errors(bare, "node01", "mlx5_1"), rail_congestion(bare, "node01", "mlx5_1")
+    assert (errors.status, errors.reason) == (Status.UNKNOWN, "this driver has no error counters")
+    assert (congestion.status, congestion.reason) == (Status.UNKNOWN, "this driver has no congestion counters")
+    fell = moved(local_ack_timeout_err=0)
+    assert rail_errors(fell, "node01", "mlx5_1").reason == "counters went backwards: local_ack_timeout_err"
+    assert rail_congestion(fell, "node01", "mlx5_1").status is Status.PASS, "another counter's fall says nothing of these"
+
+
+@pytest.mark.parametrize(("sent", "status"), [(0, Status.PASS), (49e6, Status.PASS), (51e6, Status.FAIL)])
+def test_the_management_device_carries_no_collectives(sent: float, status: Status) -> None:
+    whole = moved()
+    loud = CounterSnapshot(101.0, (PortCounters("mlx5_0", 1, {**QUIET, "port_xmit_data": int(sent)}),))
+    (verdict,) = unused_hcas_quiet(Traffic(whole.before, {"node01": loud}, 1, EXPECTED, ""), NODE)
+    assert (verdict.subject, verdict.status) == ("node01 mlx5_0", status)
+    assert "NCCL_IB_HCA must not name mlx5_0; it belongs to xgbe0" in verdict.action or status is Status.PASS
