@@ -25,7 +25,7 @@ pytestmark = pytest.mark.h20_gate("weights")
 def weights(
     h20_facts: GatheredFacts, h20_nodes: Mapping[str, Node], h20_inventory: Inventory, h20_target: Target, h20_run: RunFolder
 ) -> WeightsJudge:
-    """The fast check of all nodes that answer, at once: seconds, no payload is read."""
+    """The fast check of all nodes that answer, at once: seconds, a few blocks of each shard are read."""
     silent = [view for view in h20_facts.probes.views if view.silence]
     chosen = {n.name: h20_nodes[n.name] for n in h20_target.nodes if n.name not in [view.name for view in silent]}
     found = fast_check(chosen, h20_inventory, profile=h20_target.profile, record=h20_run.evidence)
@@ -65,6 +65,16 @@ def test_shapes(weights: WeightsJudge, node_name: str, h20_judge: Judge) -> None
 def test_total(weights: WeightsJudge, node_name: str, h20_judge: Judge) -> None:
     """The bytes of all tensors are as many as inventory, config and index say."""
     h20_judge(weights.check("weights.total", node_name))
+
+
+def test_blocks(weights: WeightsJudge, node_name: str, h20_judge: Judge) -> None:
+    """A few random blocks of each shard hold something: no preallocated download that was never filled."""
+    h20_judge(weights.check("weights.blocks", node_name))
+
+
+def test_model(weights: WeightsJudge, node_name: str, h20_judge: Judge) -> None:
+    """Config and tokenizer are those of the published model: shapes do not tell two experts per token from eight."""
+    h20_judge(weights.check("weights.model", node_name))
 
 
 def test_leftovers(weights: WeightsJudge, node_name: str, h20_judge: Judge) -> None:

@@ -41,6 +41,7 @@ def _parser() -> argparse.ArgumentParser:
     default = "~/.cache/pytest-h20/weights-sha256.jsonl"
     parser.add_argument("--state", default=default, help=f"where hashes are kept between runs (default {default})")
     parser.add_argument("--max-age", type=float, default=7.0, metavar="DAYS", help="hashes kept longer are computed again (7)")
+    parser.add_argument("--rehash", action="store_true", help="read every file now, whatever was kept")
     parser.add_argument("--kind", choices=("deepseek-r1", "other"), default="other", help="deepseek-r1 also wants its code files")
     parser.add_argument("--json", action="store_true", help="verdicts as JSON lines")
     return parser
@@ -61,7 +62,7 @@ def check_folder(options: argparse.Namespace) -> list[Verdict]:
         raise UsageError(f"{options.dir}: not a folder; give the folder that holds config.json and *.safetensors")
     if options.jobs < 1 or options.shards < 0:
         raise UsageError(f"--jobs={options.jobs} --shards={options.shards}: --jobs is at least 1, --shards at least 0")
-    given = given_hashes(options.sha256)
+    given = {name: (digest, f"--sha256={options.sha256}") for name, digest in given_hashes(options.sha256).items()}
     model = Model(host_path=str(folder), mount=str(folder), path=str(folder), shards=options.shards or None, kind=options.kind)
     here = NodeSpec(name="here", address="127.0.0.1", transport="local", control_interface="lo")
     engines = {"none": Engine(default="none", profiles={"none": Profile(image="none")})}
@@ -71,7 +72,8 @@ def check_folder(options: argparse.Namespace) -> list[Verdict]:
     verdicts = judge.node("here")
     if options.full:
         lines = _Lines()
-        agent.full(str(folder), str(Path(options.state).expanduser()), options.jobs, lines, max_age=round(86400 * options.max_age))
+        age = -1 if options.rehash else round(86400 * options.max_age)
+        agent.full(str(folder), str(Path(options.state).expanduser()), options.jobs, lines, max_age=age)
         verdicts += judge.full({"here": lines.facts}, given, {})
     return verdicts
 

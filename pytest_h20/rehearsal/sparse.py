@@ -36,6 +36,30 @@ R1_CONFIG: dict[str, Any] = {
     "qk_rope_head_dim": 64,
     "v_head_dim": 128,
     "vocab_size": 129280,
+    "n_group": 8,
+    "topk_group": 4,
+    "routed_scaling_factor": 2.5,
+    "norm_topk_prob": True,
+    "scoring_func": "sigmoid",
+    "topk_method": "noaux_tc",
+    "moe_layer_freq": 1,
+    "hidden_act": "silu",
+    "rms_norm_eps": 1e-06,
+    "rope_theta": 10000,
+    "rope_scaling": {
+        "beta_fast": 32,
+        "beta_slow": 1,
+        "factor": 40,
+        "mscale": 1.0,
+        "mscale_all_dim": 1.0,
+        "original_max_position_embeddings": 4096,
+        "type": "yarn",
+    },
+    "max_position_embeddings": 163840,
+    "attention_bias": False,
+    "tie_word_embeddings": False,
+    "bos_token_id": 0,
+    "eos_token_id": 1,
     "torch_dtype": "bfloat16",
     "quantization_config": {
         "activation_scheme": "dynamic",
@@ -44,7 +68,20 @@ R1_CONFIG: dict[str, Any] = {
         "weight_block_size": [128, 128],
     },
 }
-"""The fields of deepseek-ai/DeepSeek-R1's config.json that decide about tensors."""
+"""The fields of deepseek-ai/DeepSeek-R1's config.json that decide about tensors and about what is computed with them."""
+
+BOS, EOS = "<｜begin▁of▁sentence｜>", "<｜end▁of▁sentence｜>"
+TOKENIZER = json.dumps(
+    {"version": "1.0", "added_tokens": [{"id": 0, "content": BOS}, {"id": 1, "content": EOS}], "model": {"vocab": {"a": 2}}}
+)
+TOKENIZER_CONFIG = json.dumps(
+    {
+        "bos_token": {"__type": "AddedToken", "content": BOS},
+        "eos_token": {"__type": "AddedToken", "content": EOS},
+        "chat_template": "{{bos_token}}{{'<｜User｜>' + message['content']}}{{'<｜Assistant｜>'}}",
+    }
+)
+"""Just enough of its tokenizer: what is held against the published one."""
 
 
 def small_config(layers: int = 4, experts: int = 4) -> dict[str, Any]:
@@ -118,8 +155,8 @@ def write_model(folder: Path, config: Mapping[str, Any] | None = None, shards: i
     (folder / "model.safetensors.index.json").write_text(json.dumps(index, indent=2))
     (folder / "config.json").write_text(json.dumps(config, indent=2))
     (folder / "generation_config.json").write_text('{"eos_token_id": 1}\n')
-    (folder / "tokenizer.json").write_text('{"version": "1.0"}\n')
-    (folder / "tokenizer_config.json").write_text('{"chat_template": "..."}\n')
+    (folder / "tokenizer.json").write_text(TOKENIZER)
+    (folder / "tokenizer_config.json").write_text(TOKENIZER_CONFIG)
     for script in ("configuration_deepseek.py", "modeling_deepseek.py"):
         (folder / script).write_text("# stand-in\n")
     return total

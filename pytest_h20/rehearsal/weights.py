@@ -10,8 +10,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
 
+from pytest_h20.checks.weights.published import published
 from pytest_h20.probes.script import Section
-from pytest_h20.rehearsal.sparse import R1_CONFIG, agent, header_of, shards_of
+from pytest_h20.rehearsal.sparse import R1_CONFIG, TOKENIZER, TOKENIZER_CONFIG, agent, header_of, shards_of
 
 MTIME_NS = 1_742_200_000 * 10**9
 INDEX = "model.safetensors.index.json"
@@ -22,14 +23,15 @@ class WeightsTruth:
     """What a fault changes of the folder of one node.
 
     ``absent``: files that are not there. ``sizes``: other sizes than the right ones, bytes. ``content``: first bytes of a file
-    instead of the right ones (whole content of small files). ``flipped``: shards with a wrong byte in their payload.
-    ``unreadable``: why nothing can be examined.
+    instead of the right ones (whole content of small files). ``flipped``: shards with a wrong byte in their payload;
+    ``zeroed``: with nothing but zeros there. ``unreadable``: why nothing can be examined.
     """
 
     absent: set[str] = field(default_factory=set)
     sizes: dict[str, int] = field(default_factory=dict)
     content: dict[str, bytes] = field(default_factory=dict)
     flipped: set[str] = field(default_factory=set)
+    zeroed: set[str] = field(default_factory=set)
     unreadable: str = ""
 
 
@@ -53,12 +55,12 @@ def r1() -> Mapping[str, tuple[bytes, int]]:
         INDEX: json.dumps({"metadata": {"total_size": total}, "weight_map": placed}),
         "config.json": json.dumps(R1_CONFIG, indent=2),
         "generation_config.json": '{"eos_token_id": 1}\n',
-        "tokenizer.json": '{"version": "1.0"}\n',
-        "tokenizer_config.json": '{"chat_template": "..."}\n',
+        "tokenizer.json": TOKENIZER,
+        "tokenizer_config.json": TOKENIZER_CONFIG,
         "configuration_deepseek.py": "# stand-in\n",
         "modeling_deepseek.py": "# stand-in\n",
     }
-    files.update({name: (text.encode(), len(text)) for name, text in small.items()})
+    files.update({name: (text.encode(), len(text.encode())) for name, text in small.items()})
     return files
 
 
@@ -73,7 +75,7 @@ class StandInFolder:
     """The folder as ``agent.Folder`` sees one."""
 
     def __init__(self, truth: WeightsTruth, path: str) -> None:
-        self.path = path
+        self.path, self._zeroed = path, truth.zeroed
         self._files = {n: f for n, f in r1().items() if n not in truth.absent}
         for name, data in truth.content.items():
             self._files[name] = (data, truth.sizes.get(name, r1()[name][1] if name.endswith(".safetensors") else len(data)))
@@ -85,8 +87,11 @@ class StandInFolder:
         return [(name, size, MTIME_NS, 1000 + i) for i, (name, (_, size)) in enumerate(self._files.items())]
 
     def read(self, name: str, offset: int, size: int) -> bytes:
-        """Bytes of the header or of a small file; the payload is not there."""
-        return self._files[name][0][offset : offset + size]
+        """Bytes of the header or of a small file; behind them a payload of one byte, again and again."""
+        data, whole = self._files[name]
+        if offset < len(data):
+            return data[offset : offset + size]
+        return (b"\0" if name in self._zeroed else b"\x5a") * max(0, min(size, whole - offset))
 
 
 def sections(truth: WeightsTruth, asked: Sequence[tuple[str, tuple[str, ...]]]) -> dict[str, Section]:
@@ -131,9 +136,18 @@ def _tensors(truth: WeightsTruth, folder: StandInFolder, name: str) -> str:
 
 
 def full(truth: WeightsTruth, path: str) -> str:
-    """What the full check prints when nothing is cached. The hashes stand for contents: equal content, equal hash."""
+    """What the full check prints when nothing is cached. The hashes stand for contents: equal content, equal hash; files as they should be
+    have the published one where there is one."""
     folder = StandInFolder(truth, path)
+    right = published().revisions["DeepSeek-R1"].sha256
     files = [f for f in folder.files() if not agent.LEFTOVER.search(f[0])]
+
+    def digest(name: str, size: int) -> str:
+        first, hurt = folder.read(name, 0, 1 << 24), (name in truth.flipped, name in truth.zeroed)
+        if name in right and (first, size) == r1()[name] and not any(hurt):
+            return right[name]
+        return _digest(name, size, first, *hurt)
+
     lines = [f"total\t{len(files)}\t{sum(f[1] for f in files)}"]
-    lines += [f"file\t{n}\t{s}\t{_digest(n, s, folder.read(n, 0, 1 << 24), n in truth.flipped)}\tread\t0" for n, s, _, _ in files]
+    lines += [f"file\t{n}\t{s}\t{digest(n, s)}\tread\t0" for n, s, _, _ in files]
     return "\n".join([*lines, "done\t311.4"]) + "\n"

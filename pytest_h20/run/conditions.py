@@ -9,9 +9,11 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from fnmatch import fnmatchcase
 
+from pydantic import JsonValue
+
 from pytest_h20.config.expect import Expect
 from pytest_h20.config.inventory import Inventory, Profile
-from pytest_h20.core.verdict import GateName
+from pytest_h20.core.verdict import GateName, Status, Verdict
 from pytest_h20.load.cells import BLOG_CONCURRENCIES, BLOG_LENGTHS
 
 ESSENTIAL = ("driver", "gpu_count", "gpu_model", "gpu_memory_min_mib", "gpu_ecc", "gpudirect", "ib_write_bw", "all_reduce")
@@ -52,6 +54,30 @@ def conditions(inventory: Inventory, profiles: Sequence[Profile]) -> Iterator[st
     unchecked = [n.name for n in inventory.nodes if n.transport == "ssh" and inventory.ssh_of(n).host_key_checking == "off"]
     if unchecked:
         yield f"the host keys of {', '.join(unchecked)} were not checked"
+
+
+def weights_reference(verdicts: Sequence[Verdict]) -> tuple[str, str]:
+    """What the weights were held against, as far as it is less than the published digests: (why there is no acceptance, condition of it).
+
+    Copies that are equal on all nodes can be equally wrong.
+    """
+    known = any(v.check == "weights.model" and v.status is Status.PASS for v in verdicts)
+    hashed = [held for v in verdicts if v.check == "weights.sha256" and isinstance(held := v.details.get("held_against"), dict)]
+    copies = max((_count(held.get("other nodes")) for held in hashed), default=0)
+    right = max((sum(_count(n) for where, n in held.items() if where not in ("", "other nodes")) for held in hashed), default=0)
+    if not known and not right:
+        return (
+            "the weights were held against no reference, only against each other: give model.sha256 (of `git lfs ls-files -l` in a clone "
+            "of the hub), or model.kind: deepseek-r1 where it is one",
+            "",
+        )
+    if not hashed:
+        return "", "the content of the weights was not hashed: config, tokenizer, layout and a few blocks of each shard were looked at"
+    return "", f"{copies} of {copies + right} files of the weights were compared between the nodes only" if copies else ""
+
+
+def _count(value: JsonValue) -> int:
+    return value if isinstance(value, int) else 0
 
 
 def _of(expect: Expect | None) -> tuple[str, ...]:

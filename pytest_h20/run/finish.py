@@ -11,8 +11,9 @@ from pytest_h20 import __version__
 from pytest_h20.cluster.shared import key
 from pytest_h20.cluster.state import ClusterState
 from pytest_h20.core.errors import H20Error
-from pytest_h20.core.verdict import Decision, Status, Verdict, decide
+from pytest_h20.core.verdict import Decision, GateName, Status, Verdict, decide
 from pytest_h20.report.model import NOT_ASKED, Fingerprint, Header, RunView, Warning_
+from pytest_h20.run.conditions import weights_reference
 from pytest_h20.run.settings import Session, digest, text_digest
 from pytest_h20.run.store import CLUSTER, SELECTED
 
@@ -51,6 +52,12 @@ def finish(session: Session, gates: Collection[str], unfinished: str, lacking: s
     for verdict in calibrated:
         run.record(verdict, "session::calibration")
     verdicts = run.view().verdicts
+    if session.mode.can_accept and GateName.WEIGHTS in required:
+        obstacle, condition = weights_reference(verdicts)
+        run.describe(
+            cannot_accept=(*run.header.cannot_accept, *([obstacle] if obstacle else [])),
+            conditions=(*run.header.conditions, *([condition] if condition else [])),
+        )
     decision = decide(verdicts, required, acceptance=not run.header.obstacles)
     if unfinished:
         before = ", ".join(g.name.value for g in decision.gates if g.required and not g.counts)

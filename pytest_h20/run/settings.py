@@ -54,6 +54,7 @@ class Settings:
     keep: bool = False
     force: bool = False
     weights: str | None = None
+    rehash: bool = False
     load: str = "own"
     load_recipe: str | None = None
     load_from: str | None = None
@@ -248,7 +249,12 @@ def build(
         if len(targets) > 1:
             raise UsageError(f"--h20-attach={url}: one endpoint is one engine; give --engine once")
     if settings.weights in ("fast", "full"):
-        inventory = with_weights_full(inventory, settings.weights == "full")
+        inventory = with_expect(inventory, weights_full=settings.weights == "full")
+        targets = tuple(replace(t, inventory=inventory) for t in targets)
+    if settings.rehash:
+        if not any(inventory.expect_of(n).weights_full for n in inventory.nodes):
+            raise UsageError("--h20-rehash: no file is hashed in this run; add --h20-weights=full, or expect.weights_full to the inventory")
+        inventory = with_expect(inventory, weights_cache_max_days=0.0)
         targets = tuple(replace(t, inventory=inventory) for t in targets)
     _numbers_that_fit(settings, targets)
     left_out: dict[GateName, str] = dict.fromkeys([g for g in GateName if g not in ATTACH_GATES], NO_INVENTORY) if not nodes else {}
@@ -306,9 +312,8 @@ def _known_words(settings: Mapping[str, Setting]) -> None:
             raise UsageError(f"{name} = {setting.value} (from {setting.origin}): choose from {', '.join(choices)}")
 
 
-def with_weights_full(inventory: Inventory, full: bool) -> Inventory:
-    """The inventory with ``expect.weights_full`` set for every node: ``--h20-weights=full`` and ``fast`` win over the file."""
-    change = {"weights_full": full}
+def with_expect(inventory: Inventory, **change: object) -> Inventory:
+    """The inventory with these expectations set for every node: an option wins over the file."""
     nodes = tuple(n if n.expect is None else n.model_copy(update={"expect": n.expect.model_copy(update=change)}) for n in inventory.nodes)
     return inventory.model_copy(update={"expect": inventory.expect.model_copy(update=change), "nodes": nodes})
 

@@ -44,8 +44,15 @@ MAX_HEADER = 100 * 1000 * 1000  # the limit of the safetensors format itself
 SHOWN = 20
 
 
+BLOCK = 4096
+BLOCKS = 5  # of each shard: one in each quarter of its data, and the last
+SUSPECT = 8  # more of a shard of which one was empty
+
+
 class Folder(object):
-    """A folder on this machine."""
+    """A folder on this machine. ``blocks``: how many blocks of each shard are looked at; over a connection, fewer."""
+
+    blocks = BLOCKS
 
     def __init__(self, path):
         self.path = path
@@ -181,6 +188,65 @@ def check_header(header):
     return at, problems
 
 
+def look_into(folder, name, start, size):
+    """(blocks read, blocks that hold nothing but zeros) of a shard's data, at random: a download that was preallocated has its size and,
+    with the first megabytes, its header. One empty block may be a tensor's own (rows of ids that no text has): then more are read."""
+    parts = max(1, getattr(folder, "blocks", BLOCKS) - 1)
+    length = (size - start) // parts
+    if length < BLOCK:
+        return 0, 0
+
+    def somewhere(at, room):
+        return at + (struct.unpack("<Q", os.urandom(8))[0] % max(1, room - BLOCK + 1))
+
+    def empty(at):
+        data = folder.read(name, at, BLOCK)
+        return len(data) < BLOCK or not data.strip(b"\0")
+
+    places = [somewhere(start + i * length, length) for i in range(parts)]
+    if parts > 1:
+        places.append(size - BLOCK)
+    zero = sum(empty(at) for at in places)
+    if zero:
+        more = [somewhere(start, size - start) for _ in range(SUSPECT)]
+        places += more
+        zero += sum(empty(at) for at in more)
+    return len(places), zero
+
+
+def tokenizer_of(folder, names):
+    """Beginning and end of a text, the ids of the added tokens, how many ids there are, and the chat template, as the files say."""
+    out = {"error": "", "bos_token": "", "eos_token": "", "ids": {}, "vocabulary": None, "largest": None, "template": ""}
+    settings, error = load_json(folder, names, "tokenizer_config.json")
+    if settings is None:
+        out["error"] = "tokenizer_config.json: " + error
+        return out
+    for key in ("bos_token", "eos_token"):
+        token = settings.get(key)
+        out[key] = (token.get("content") if isinstance(token, dict) else token) or ""
+    template = settings.get("chat_template") or ""
+    if isinstance(template, list):
+        template = "\n".join(str(t.get("template", "")) for t in template if isinstance(t, dict))
+    if "chat_template.jinja" in names:
+        template = folder.read("chat_template.jinja", 0, names["chat_template.jinja"][1]).decode("utf-8", "replace")
+    out["template"] = template[:65536]
+    tokenizer, error = load_json(folder, names, "tokenizer.json")
+    if tokenizer is None:
+        if "tokenizer.json" in names:
+            out["error"] = "tokenizer.json: " + error
+        return out
+    try:
+        added = dict((t["content"], t["id"]) for t in tokenizer.get("added_tokens") or [])
+        vocabulary = (tokenizer.get("model") or {}).get("vocab") or {}
+        ids = set(vocabulary.values()) if isinstance(vocabulary, dict) else set(range(len(vocabulary)))
+        ids |= set(added.values())
+        out["ids"] = dict((t, added[t]) for t in (out["bos_token"], out["eos_token"]) if t in added)
+        out["vocabulary"], out["largest"] = len(ids), max(ids) if ids else None
+    except (AttributeError, KeyError, TypeError) as e:
+        out["error"] = "tokenizer.json: not of the known form (%s)" % e
+    return out
+
+
 def short(items):
     items = list(items)
     return {"count": len(items), "first": items[:SHOWN]}
@@ -208,7 +274,7 @@ def load_json(folder, names, name):
 
 
 def fast(folder, shards):
-    """Everything that can be known without reading payload. ``shards``: how many there must be; 0 = as many as their names say."""
+    """Everything that a few blocks of payload tell. ``shards``: how many there must be; 0 = as many as their names say."""
     start = time.time()
     files = folder.files()
     names = dict((f[0], f) for f in files)
@@ -235,6 +301,7 @@ def fast(folder, shards):
         weight_map, index_error = None, "it has no weight_map"
     seen, records = {}, []
     shapes, duplicate, gaps = [], [], []
+    looked, hollow = 0, []
     for name in [n for n in top if n.endswith(".safetensors")]:
         _, size, mtime, inode = names[name]
         record = {"name": name, "size": size, "mtime": mtime, "inode": inode, "problem": "", "kind": ""}
@@ -253,6 +320,16 @@ def fast(folder, shards):
             word = "%d bytes short" % missing if missing > 0 else "%d bytes too long" % -missing
             record["problem"], record["kind"] = word, "size"
             record["first_bad"] = first[0][1] if first else ""
+        else:
+            try:
+                blocks, zero = look_into(folder, name, 8 + length, size)
+            except (IOError, OSError) as e:
+                blocks, zero = 0, 0
+                record["problem"], record["kind"] = "its data could not be read: %s" % e, "data"
+            looked += blocks
+            if zero:
+                hollow.append("%s: %d of %d blocks are zeros" % (name, zero, blocks))
+                record["hollow"] = zero / max(1, blocks)
         for k, t in header.items():
             if k in seen:
                 duplicate.append("%s: in %s and %s" % (k, seen[k], name))
@@ -281,6 +358,10 @@ def fast(folder, shards):
             n for n in found if total and (int(SHARD.match(n).group(2)) != total or not 1 <= int(SHARD.match(n).group(1)) <= total)
         ),
         "config_error": config_error or expected_error,
+        "config": config if config is not None and names["config.json"][1] <= 65536 else {},
+        "tokenizer": tokenizer_of(folder, names),
+        "blocks": looked,
+        "hollow": short(hollow),
         "model_type": (config or {}).get("model_type", ""),
         "index_error": index_error,
         "index_total": ((index or {}).get("metadata") or {}).get("total_size"),

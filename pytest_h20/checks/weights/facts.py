@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, JsonValue, ValidationError
 
 from pytest_h20.probes.script import Missing, ProbeError
 
@@ -27,7 +27,7 @@ class Short(_Model):
 
 class Shard(_Model):
     """One ``*.safetensors`` file. ``problem``/``kind``: what is wrong with its header or its size; ``first_bad``: the first
-    tensor hit."""
+    tensor hit. ``hollow``: part of the blocks looked at that held zeros only."""
 
     name: str
     size: int
@@ -40,6 +40,7 @@ class Shard(_Model):
     tensors: int | None = None
     header_sha256: str = ""
     first_bad: str = ""
+    hollow: float = 0.0
 
 
 class SmallFile(_Model):
@@ -56,6 +57,18 @@ class Source(_Model):
     revision: str
 
 
+class Tokenizer(_Model):
+    """What the tokenizer's files say. ``ids``: of the tokens that begin and end a text; ``vocabulary``: how many; ``largest`` of all."""
+
+    error: str = ""
+    bos_token: str = ""
+    eos_token: str = ""
+    ids: dict[str, int] = {}
+    vocabulary: int | None = None
+    largest: int | None = None
+    template: str = ""
+
+
 class FastFacts(_Model):
     """The fast check of one folder: sizes in bytes. See ``agent.fast`` for each field."""
 
@@ -68,6 +81,10 @@ class FastFacts(_Model):
     missing: Short
     extra: Short
     config_error: str
+    config: dict[str, JsonValue] = {}
+    tokenizer: Tokenizer = Tokenizer(error="not looked at")
+    blocks: int = 0
+    hollow: Short = Short(count=0, first=())
     model_type: str
     index_error: str
     index_total: int | None

@@ -7,14 +7,23 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from pytest_h20.checks.weights.facts import FullFacts, Progress
-from pytest_h20.checks.weights.judge import Judge, wrong_files
+from pytest_h20.checks.weights.judge import LISTED, Given, Judge, wrong_files
+from pytest_h20.checks.weights.published import revision_of
 from pytest_h20.checks.weights.runner import Record, first_bad_tensor, full_check
+from pytest_h20.config.inventory import Model
 from pytest_h20.core.errors import UsageError
 from pytest_h20.core.verdict import Verdict
 from pytest_h20.nodes.base import Node
 from pytest_h20.probes.script import Missing
 
 MAX_COMPARED = 4
+
+
+def reference(model: Model) -> dict[str, tuple[str, str]]:
+    """What the hashes of a model are held against first: the inventory's list, then what is published under the folder's name."""
+    name, revision = revision_of(model)
+    known = {} if revision is None else {file: (digest, f"the hub's {name}") for file, digest in revision.sha256.items()}
+    return {**known, **{file: (digest, LISTED) for file, digest in given_hashes(model.sha256).items()}}
 
 
 def given_hashes(path: str | None) -> dict[str, str]:
@@ -50,14 +59,12 @@ def full_verdicts(
     if not any(wanted.values()):
         say = judge.say("weights.sha256", "cluster")
         return [say.skip("not asked for: expect.weights_full: true hashes every file (minutes once, then cached on the node)")]
-    given = given_hashes(inventory.model.sha256)
+    given = reference(inventory.model)
     found = full_check(nodes, inventory, jobs=jobs, progress=progress, record=record)
     return judge.full(found, given, bad_tensors(nodes, found, given, inventory.model.on_host))
 
 
-def bad_tensors(
-    nodes: Mapping[str, Node], found: Mapping[str, FullFacts | Missing], given: Mapping[str, str], path: str
-) -> dict[tuple[str, str], str]:
+def bad_tensors(nodes: Mapping[str, Node], found: Mapping[str, FullFacts | Missing], given: Given, path: str) -> dict[tuple[str, str], str]:
     """For the first few wrong shards of each node: the first tensor that differs from a copy on another node."""
     named: dict[tuple[str, str], str] = {}
     wrong = {node: wrong_files(node, found, given) for node in found}

@@ -9,6 +9,7 @@ from pydantic import JsonValue
 
 from pytest_h20.checks.frame import Say, builtin
 from pytest_h20.checks.weights.facts import FastFacts, FullFacts, Short, WeightFacts
+from pytest_h20.checks.weights.published import config_problems, published, revision_of, tokenizer_problems
 from pytest_h20.config.inventory import Inventory
 from pytest_h20.core.verdict import Limit, Origin, Verdict
 from pytest_h20.probes.script import Missing
@@ -21,11 +22,16 @@ IDS = {
     "weights.index": "Index and headers agree",
     "weights.shapes": "Tensors are what config.json implies",
     "weights.total": "The sum of the tensors is right",
+    "weights.blocks": "The shards hold data",
+    "weights.model": "Config and tokenizer are the published model's",
     "weights.leftovers": "No unfinished download",
     "weights.small_files": "The small files are there",
     "weights.equal": "The weights are the same on every node",
     "weights.sha256": "Every file's SHA-256 is right",
 }
+
+HOLLOW = 0.25
+"""Part of the blocks looked at that may hold nothing but zeros."""
 
 REPOSITORY = "deepseek-ai/DeepSeek-R1"
 
@@ -91,6 +97,8 @@ class Judge:
             self.index(node, f),
             self.shapes(node, f),
             self.total(node, f),
+            self.blocks(node, f),
+            self.model(node, f),
             self.leftovers(node, f),
             self.small_files(node, f),
         ]
@@ -218,6 +226,52 @@ class Judge:
             f.data_bytes, limit, reason=f"{f.data_bytes - wanted:+d} bytes", action="see the other weights checks", details=details
         )
 
+    def blocks(self, node: str, f: FastFacts) -> Verdict:
+        """A few random blocks of each shard: a download that was preallocated has size and header, and zeros behind them. A shard of which
+        a quarter of the blocks is empty is red; fewer may be rows that no text needs, and are a warning."""
+        say = self.say("weights.blocks", node)
+        unread: list[JsonValue] = [f"{s.name}: {s.problem}" for s in f.shards if s.kind == "data"]
+        empty = [s.name for s in f.shards if s.hollow >= HOLLOW]
+        details: dict[str, JsonValue] = {"hollow": [*f.hollow.first], "unread": unread}
+        limit = Limit(kind="max", value=0, unit="shards", origin=builtin("weights are no zeros"))
+        action = self.refetch(f, empty or [s.name for s in f.shards if s.kind == "data"], node)
+        if empty or unread:
+            reason = "; ".join(map(str, [*unread[:4], *(t for t in f.hollow.first[:4] if t.split(":")[0] in empty)]))
+            return say.judge(len(empty) + len(unread), limit, reason=reason, action=action, details=details, of=max(1, f.blocks))
+        if f.hollow.count:
+            return say.warn(
+                f.hollow.count, str(f.hollow), action="hash every file: expect.weights_full, or --h20-weights=full", details=details
+            )
+        return say.judge(0, limit, details=details, of=f.blocks)
+
+    def model(self, node: str, f: FastFacts) -> Verdict:
+        """Fields of config.json that change what is computed and no shape (experts per token, rope scaling, routing), and the tokenizer's
+        ends of text, ids and template, are the published ones. For DeepSeek-R1's family; of other models nothing is known here."""
+        say = self.say("weights.model", node)
+        if self.inventory.model.kind != "deepseek-r1":
+            return say.skip("nothing published is known of this model (model.kind: other): these weights are held against no reference")
+        if not f.config or f.config_error:
+            return say.unknown(f"config.json: {f.config_error or 'not told'}", self.refetch(f, ["config.json"], node))
+        if f.tokenizer.error:
+            return say.unknown(f.tokenizer.error, self.refetch(f, ["tokenizer.json", "tokenizer_config.json"], node))
+        config, tokenizer = list(config_problems(f.config)), list(tokenizer_problems(f.tokenizer, f.config))
+        wrong = [*config, *tokenizer]
+        name, revision = revision_of(self.inventory.model)
+        known = (
+            f"{len(revision.sha256)} digests of {name} are known" if revision is not None else "the folder has no published model's name"
+        )
+        details: dict[str, JsonValue] = {
+            "wrong": [*wrong],
+            "revision": name,
+            "digests": known,
+            "missing": revision.missing if revision is not None else "",
+        }
+        data = published()
+        limit = Limit(kind="max", value=0, unit="differences", origin=Origin(kind="vendor", detail=data.config.source))
+        files = [*(["config.json"] if config else []), *(["tokenizer.json", "tokenizer_config.json"] if tokenizer else [])]
+        looked_at = len(data.config.fields) + 4
+        return say.judge(len(wrong), limit, reason="; ".join(wrong[:4]), action=self.refetch(f, files, node), details=details, of=looked_at)
+
     def leftovers(self, node: str, f: FastFacts) -> Verdict:
         """No ``*.incomplete``, ``.aria2``, ``._____temp`` and the like: they mean that a download did not end."""
         limit = Limit(kind="max", value=0, unit="files", origin=builtin("traces of unfinished downloads"))
@@ -261,14 +315,12 @@ class Judge:
         action = f"rsync -av --checksum {first}:{known[first].path}/ {known[first].path}/ on the others, once it is known to be right"
         return [say.judge(len(told), limit, reason="; ".join(map(str, told[:4])), action=action, details={"files": told[:40]})]
 
-    def full(
-        self, found: Mapping[str, FullFacts | Missing], given: Mapping[str, str], bad_tensors: Mapping[tuple[str, str], str]
-    ) -> list[Verdict]:
+    def full(self, found: Mapping[str, FullFacts | Missing], given: Given, bad_tensors: Mapping[tuple[str, str], str]) -> list[Verdict]:
         """``weights.sha256`` of every node, against what is known offline, else node against node.
 
-        ``given``: name -> SHA-256 of the inventory's list. ``bad_tensors``: (node, file) -> first tensor that differs, where it was
-        looked for. A file that is known nowhere and differs between the nodes fails on every node: nobody knows which copy is
-        right.
+        ``given``: name -> SHA-256 of the inventory's list or of what is published, and which of the two. ``bad_tensors``: (node, file) ->
+        first tensor that differs, where it was looked for. A file that is known nowhere and differs between the nodes fails on every
+        node: nobody knows which copy is right.
         """
         verdicts = []
         for node, facts in found.items():
@@ -316,11 +368,16 @@ def _age(seconds: int) -> str:
     return f"{seconds / 86400:.1f} days" if seconds >= 86400 else f"{seconds / 3600:.1f} hours"
 
 
-def known_of(name: str, found: Mapping[str, FullFacts | Missing], given: Mapping[str, str]) -> tuple[str, str]:
+Given = Mapping[str, tuple[str, str]]
+"""File -> (right SHA-256, who says so)."""
+LISTED = "model.sha256 of the inventory"
+
+
+def known_of(name: str, found: Mapping[str, FullFacts | Missing], given: Given) -> tuple[str, str]:
     """The right SHA-256 of a file and where it is known from; ``("", "other nodes")`` when only copies can be compared, ``("",
     "")`` if not even that."""
     if name in given:
-        return given[name], "model.sha256 of the inventory"
+        return given[name]
     nodes = [f for f in found.values() if isinstance(f, FullFacts)]
     for f in nodes:
         if name in f.known:
@@ -328,7 +385,7 @@ def known_of(name: str, found: Mapping[str, FullFacts | Missing], given: Mapping
     return "", "other nodes" if sum(name in f.hashes for f in nodes) > 1 else ""
 
 
-def wrong_files(node: str, found: Mapping[str, FullFacts | Missing], given: Mapping[str, str]) -> dict[str, str]:
+def wrong_files(node: str, found: Mapping[str, FullFacts | Missing], given: Given) -> dict[str, str]:
     """Files of a node whose content is wrong or doubtful, with the reason."""
     facts = found[node]
     if isinstance(facts, Missing):
@@ -349,5 +406,6 @@ def wrong_files(node: str, found: Mapping[str, FullFacts | Missing], given: Mapp
             wrong[name] = f"differs from {', '.join(differing)}" + ("" if len(copies) > 2 else " (which of the two is right is not known)")
     missing = {n for f in others.values() for n in f.hashes} - set(facts.hashes) - set(facts.errors)
     wrong.update({n: "not there, other nodes have it" for n in missing if n.endswith(".safetensors")})
-    wrong.update({n: "not there, model.sha256 lists it" for n in given if n not in facts.hashes and n not in facts.errors})
+    listed = {n for n, (_, where) in given.items() if where == LISTED}
+    wrong.update({n: "not there, model.sha256 lists it" for n in listed if n not in facts.hashes and n not in facts.errors})
     return wrong

@@ -60,7 +60,9 @@ done
 
 
 class NodeFolder:
-    """A folder on a node, read over the connection: headers and small files only."""
+    """A folder on a node, read over the connection: headers, small files, and one block of each shard."""
+
+    blocks = 2
 
     def __init__(self, node: Node, path: str, files: list[tuple[str, int, int, int]]) -> None:
         self.node, self.path, self._files = node, path, files
@@ -143,7 +145,7 @@ def _fast_from_here(node: Node, path: str, shards: int) -> tuple[FastFacts | Mis
 def full_script(path: str, state: str, jobs: int, max_age_s: int = 7 * 86400) -> str:
     """The script of the full check: the agent where there is Python, else ``sha256sum`` side by side with a cache of its own.
 
-    ``max_age_s``: a digest that was computed longer ago is computed again.
+    ``max_age_s``: a digest that was computed longer ago is computed again; -1: any.
     """
     import shlex
 
@@ -198,7 +200,8 @@ def full_check(
             if facts.take(text) and progress and facts.progress:
                 progress(spec.name, facts.progress)
 
-        max_age_s = round(86400 * inventory.expect_of(spec).weights_cache_max_days)
+        days = inventory.expect_of(spec).weights_cache_max_days
+        max_age_s = round(86400 * days) if days else -1
         script = full_script(inventory.model.on_host, state_file(inventory), jobs, max_age_s)
         try:
             result = nodes[spec.name].stream(script, on_line=line, timeout=timeout)

@@ -52,6 +52,10 @@ def _other_config(truth: WeightsTruth) -> None:
     truth.content["config.json"] = r1()["config.json"][0].replace(b'"num_hidden_layers": 61', b'"num_hidden_layers": 60')
 
 
+def _two_experts(truth: WeightsTruth) -> None:
+    truth.content["config.json"] = r1()["config.json"][0].replace(b'"num_experts_per_tok": 8', b'"num_experts_per_tok": 2')
+
+
 def _no_tokenizer(truth: WeightsTruth) -> None:
     truth.absent.update(("tokenizer.json", "modeling_deepseek.py"))
 
@@ -127,10 +131,26 @@ FAULTS = (
         "model.layers.61",
     ),
     _fault(
+        "shard-zero-filled",
+        "One shard was preallocated and never filled, alike on both nodes: size and header are right.",
+        "aria2 and fallocate: a download that broke off",
+        _on(lambda t: t.zeroed.add(shard(88)), BOTH),
+        "blocks",
+        "blocks are zeros",
+    ),
+    _fault(
+        "two-experts-per-token",
+        "config.json has two experts a token, alike on both nodes: no shape tells.",
+        "weights that are only equal to the other node's prove nothing about the model",
+        _on(_two_experts, BOTH),
+        "model",
+        "num_experts_per_tok is 2, published 8",
+    ),
+    _fault(
         "nodes-differ",
         "One node has another tokenizer than the other.",
         "F09: rsync forgotten",
-        _on(lambda t: t.content.update({"tokenizer.json": b'{"version": "1.1"}\n'})),
+        _on(lambda t: t.content.update({"tokenizer.json": r1()["tokenizer.json"][0].replace(b"1.0", b"1.1")})),
         "equal sha256",
         "tokenizer.json",
     ),
@@ -164,7 +184,7 @@ FAULTS = (
         "The model's folder cannot be read on one node.",
         "could not measure is no pass",
         _on(_unreadable),
-        "readable names sizes headers index shapes total leftovers small_files equal",
+        "readable names sizes headers index shapes total blocks model leftovers small_files equal",
         "Permission denied",
     ),
 )

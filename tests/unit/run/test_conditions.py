@@ -6,9 +6,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from pydantic import JsonValue
 
 from pytest_h20.config.inventory import Inventory, load_inventory
-from pytest_h20.run.conditions import conditions, obstacles
+from pytest_h20.core.verdict import Status, Verdict
+from pytest_h20.run.conditions import conditions, obstacles, weights_reference
 from pytest_h20.run.settings import as_real_as_it_was
 
 REAL = load_inventory(Path(__file__).parents[3] / "environments" / "h20-2node.yaml")
@@ -68,3 +70,26 @@ def test_a_lab_has_no_conditions_and_no_hook_makes_it_hardware() -> None:
     claimed = as_real_as_it_was(lab, lab.model_copy(update={"kind": "hardware", "stood_in": ()}))
     assert (claimed.kind, claimed.stood_in) == ("lab", ("gpu",))
     assert as_real_as_it_was(REAL, REAL.model_copy(update={"kind": "lab"})).kind == "lab"
+
+
+def weights(check: str, status: Status, **held: int) -> Verdict:
+    names = {"nodes": "other nodes", "hub": "the hub's DeepSeek-R1"}
+    details: dict[str, JsonValue] = {"held_against": {names[k]: n for k, n in held.items()}} if held else {}
+    return Verdict(check=check, title="t", status=status, details=details)
+
+
+@pytest.mark.parametrize(
+    ("verdicts", "obstacle", "condition"),
+    [
+        ([], "no reference", ""),
+        ([weights("weights.model", Status.SKIP), weights("weights.sha256", Status.PASS, nodes=170)], "no reference", ""),
+        ([weights("weights.model", Status.SKIP), weights("weights.sha256", Status.PASS, hub=170)], "", ""),
+        ([weights("weights.model", Status.PASS), weights("weights.sha256", Status.SKIP)], "", "was not hashed"),
+        ([weights("weights.model", Status.PASS), weights("weights.sha256", Status.PASS, nodes=167, hub=3)], "", "167 of 170 files"),
+        ([weights("weights.model", Status.PASS), weights("weights.sha256", Status.PASS, hub=170)], "", ""),
+    ],
+)
+def test_copies_that_are_equal_are_no_reference(verdicts: list[Verdict], obstacle: str, condition: str) -> None:
+    told = weights_reference(verdicts)
+    assert (obstacle in told[0], condition in told[1]) == (True, True)
+    assert [bool(text) for text in told] == [bool(obstacle), bool(condition)]

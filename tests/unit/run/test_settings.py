@@ -77,3 +77,11 @@ def test_a_limit_of_a_check_that_the_run_never_makes_is_refused(tmp_path: Path) 
     _checks_that_are_made((target,), {})
     with pytest.raises(UsageError, match=r"mine\.yaml: fabric\.all_reduce: this run does not look at it \(attached without"):
         _checks_that_are_made((target,), {GateName.FABRIC: NO_INVENTORY})
+
+
+def test_rehash_reads_every_file_again_and_is_refused_where_none_is_read() -> None:
+    made = session(rehash=True, weights="full")
+    assert {made.inventory.expect_of(n).weights_cache_max_days for n in made.inventory.nodes} == {0.0}
+    assert made.targets[0].inventory is made.inventory
+    with pytest.raises(UsageError, match="--h20-rehash: no file is hashed in this run; add --h20-weights=full"):
+        session(rehash=True, weights="fast")

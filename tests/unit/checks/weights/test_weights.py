@@ -14,10 +14,12 @@ from pathlib import Path
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from pydantic import JsonValue
 
 from pytest_h20.checks.weights.facts import FastFacts, FullFacts, WeightFacts, parse_fast
-from pytest_h20.checks.weights.full import bad_tensors, given_hashes
-from pytest_h20.checks.weights.judge import Judge, wrong_files
+from pytest_h20.checks.weights.full import bad_tensors, given_hashes, reference
+from pytest_h20.checks.weights.judge import LISTED, Judge, wrong_files
+from pytest_h20.checks.weights.published import config_problems, published, revision_of
 from pytest_h20.checks.weights.runner import (
     WEIGHT_FILES,
     NodeFolder,
@@ -165,13 +167,17 @@ DAMAGE: dict[str, tuple[Callable[[Path], object], dict[str, Status], str]] = {
     "index names a stranger": (lambda p: edit_index(p, lambda m: m.update({"x": "gone.safetensors"})), {"weights.index": F}, "gone"),
     "index broken": (lambda p: (p / "model.safetensors.index.json").write_text("{"), {"weights.index": F}, "index.json"),
     "no index": (lambda p: (p / "model.safetensors.index.json").unlink(), {"weights.index": F}, "not there"),
-    "config broken": (lambda p: (p / "config.json").write_text("nonsense"), {"weights.shapes": U}, "config.json"),
-    "config of another model": (lambda p: (p / "config.json").write_text('{"model_type": "llama"}'), {"weights.shapes": F}, "llama"),
+    "config broken": (lambda p: (p / "config.json").write_text("nonsense"), {"weights.shapes": U, "weights.model": U}, "config.json"),
+    "config of another model": (
+        lambda p: (p / "config.json").write_text('{"model_type": "llama"}'),
+        {"weights.shapes": F, "weights.model": F},
+        "llama",
+    ),
     "unfinished download": (lambda p: (p / "model-00002.incomplete").write_text(""), {"weights.leftovers": F}, ".incomplete"),
     "aria2 left": (lambda p: (p / "x.aria2").write_text(""), {"weights.leftovers": F}, ".aria2"),
     "ModelScope temp": (leave_temp, {"weights.leftovers": F}, "_temp"),
     "model code missing": (lambda p: (p / "configuration_deepseek.py").unlink(), {"weights.small_files": F}, "configuration_deepseek"),
-    "tokenizer empty": (lambda p: (p / "tokenizer.json").write_text(""), {"weights.small_files": F}, "tokenizer.json"),
+    "tokenizer empty": (lambda p: (p / "tokenizer.json").write_text(""), {"weights.small_files": F, "weights.model": U}, "tokenizer.json"),
     "shard of another set": (
         lambda p: shutil.copy(shard(p, 1), p / "model-00001-of-000009.safetensors"),
         {"weights.names": F, "weights.headers": F, "weights.total": F},
@@ -179,7 +185,15 @@ DAMAGE: dict[str, tuple[Callable[[Path], object], dict[str, Status], str]] = {
     ),
     "nothing there": (
         remove_shards,
-        {"weights.readable": F, "weights.names": F, "weights.sizes": U, "weights.headers": U, "weights.index": F, "weights.total": F},
+        {
+            "weights.readable": F,
+            "weights.names": F,
+            "weights.sizes": U,
+            "weights.headers": U,
+            "weights.index": F,
+            "weights.total": F,
+            "weights.blocks": U,
+        },
         "",
     ),
 }
@@ -199,7 +213,7 @@ def test_damage_turns_the_right_checks(name: str, model: Path, original: Path) -
 
 
 def test_a_difference_between_nodes_is_named(model: Path, original: Path) -> None:
-    (model / "tokenizer_config.json").write_text('{"chat_template": "old"}')
+    edit_json(model / "tokenizer_config.json", model_max_length=131072)
     found = verdicts(model, original)
     assert red(found) == {"weights.equal": F}
     assert "tokenizer_config.json: node01 and node02 differ" in found["weights.equal"].reason
@@ -362,7 +376,7 @@ def test_a_digest_has_an_age_and_is_told(model: Path) -> None:
     younger = aged(3)
     assert (younger.cached, round(younger.oldest_s / 86400)) == (len(first.hashes), 3)
     judge = Judge(WeightFacts({"node01": look(model)}), inventory_of(model))
-    (verdict,) = judge.full({"node01": younger}, younger.hashes, {})
+    (verdict,) = judge.full({"node01": younger}, {n: (h, LISTED) for n, h in younger.hashes.items()}, {})
     assert verdict.status is Status.PASS
     told = f"{len(first.hashes)} of {len(first.hashes)} files were read up to 3.0 days ago, not now"
     assert told in str(verdict.limit and verdict.limit.origin)
@@ -465,7 +479,7 @@ def test_a_given_list_is_enough_and_a_missing_file_is_told(model: Path, tmp_path
     hashes = full(model).hashes
     listed = tmp_path / "sums"
     listed.write_text("# ours\n" + "".join(f"{h}  ./{n}\n" for n, h in hashes.items()))
-    given_ = given_hashes(str(listed))
+    given_ = {name: (digest, LISTED) for name, digest in given_hashes(str(listed)).items()}
     judge = Judge(WeightFacts({"node01": look(model)}), inventory_of(model))
     assert judge.full({"node01": full(model)}, given_, {})[0].status is Status.PASS
     shard(model, 5).unlink()
@@ -508,3 +522,121 @@ def test_python_27_of_centos_7_can_run_it(original: Path) -> None:
         facts.take(line)
     assert facts.complete
     assert facts.hashes == full(original).hashes
+
+
+# ------------------------------------------------------------------------------------------------------------- the right model
+def preallocate(path: Path, part: float) -> None:
+    """The last part of a shard's file was never written: zeros, as fallocate leaves them."""
+    size = path.stat().st_size
+    with path.open("r+b") as f:
+        (length,) = struct.unpack("<Q", f.read(8))
+        start = 8 + length + int((size - 8 - length) * (1 - part))
+        f.seek(start)
+        f.write(b"\0" * (size - start))
+
+
+def test_a_preallocated_shard_is_seen_by_a_few_blocks(model: Path) -> None:
+    blocks = verdicts(model)["weights.blocks"]
+    assert (blocks.status, blocks.looked_at) == (Status.PASS, SHARDS * agent.BLOCKS)
+    preallocate(shard(model, 3), 1.0)
+    found = verdicts(model, model)
+    assert red(found) == {"weights.blocks": F}, "alike on both nodes, and of the right size"
+    assert "model-00003" in found["weights.blocks"].reason
+
+
+def test_the_unwritten_half_of_a_shard_is_seen(model: Path) -> None:
+    preallocate(shard(model, 3), 0.5)
+    assert verdicts(model)["weights.blocks"].status is F
+
+
+def test_one_empty_block_is_a_second_look_and_no_failure() -> None:
+    """Rows of ids that no text has may be zeros in a whole model."""
+
+    class Folder:
+        blocks = agent.BLOCKS
+
+        def read(self, name: str, offset: int, size: int) -> bytes:
+            return (b"\0" if offset + size > 10_000_000 - agent.BLOCK - 1 else b"x") * size
+
+    read, zero = agent.look_into(Folder(), "shard", 1000, 10_000_000)
+    assert read == agent.BLOCKS + agent.SUSPECT
+    assert 0 < zero / read < 0.25
+
+
+def test_no_block_read_is_no_pass(model: Path) -> None:
+    for path in model.glob("*.safetensors"):
+        path.write_bytes(b"\xff" * 64)
+    assert verdicts(model)["weights.blocks"].status is U
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "words"),
+    [
+        ("num_experts_per_tok", 2, "num_experts_per_tok is 2, published 8"),
+        ("rope_scaling", None, "rope_scaling.type is None, published 'yarn'"),
+        ("rope_scaling", {**sparse.R1_CONFIG["rope_scaling"], "factor": 4}, "rope_scaling.factor is 4, published 40"),
+        ("routed_scaling_factor", 1.0, "routed_scaling_factor is 1.0"),
+        ("n_group", 1, "n_group is 1"),
+        ("norm_topk_prob", 1, "norm_topk_prob is 1, published True"),
+    ],
+)
+def test_what_no_shape_tells_is_held_against_the_published_config(field: str, value: JsonValue, words: str) -> None:
+    assert list(config_problems(sparse.R1_CONFIG)) == []
+    assert any(words in text for text in config_problems({**sparse.R1_CONFIG, field: value}))
+
+
+def test_newer_names_of_the_same_are_the_same() -> None:
+    rope = dict(sparse.R1_CONFIG["rope_scaling"])
+    rope["rope_type"] = rope.pop("type")
+    assert list(config_problems({**sparse.R1_CONFIG, "rope_scaling": rope, "aux_loss_alpha": 0.001})) == []
+
+
+def edit_json(path: Path, **fields: object) -> None:
+    path.write_text(json.dumps({**json.loads(path.read_text()), **fields}))
+
+
+@pytest.mark.parametrize(
+    ("file", "fields", "words"),
+    [
+        ("tokenizer_config.json", {"bos_token": "<|im_start|>"}, "bos_token of the tokenizer is '<|im_start|>'"),
+        ("tokenizer_config.json", {"chat_template": "<|im_start|>"}, "the chat template has no <｜User｜>"),
+        ("tokenizer.json", {"added_tokens": [{"id": 5, "content": sparse.BOS}, {"id": 1, "content": sparse.EOS}]}, "bos_token has id 5"),
+        ("tokenizer.json", {"model": {"vocab": {"a": 150000}}}, "the tokenizer has id 150000"),
+    ],
+)
+def test_a_foreign_tokenizer_alike_on_both_nodes(model: Path, file: str, fields: dict[str, object], words: str) -> None:
+    edit_json(model / file, **fields)
+    found = verdicts(model, model)
+    assert red(found) == {"weights.model": F}
+    assert words in found["weights.model"].reason
+
+
+def test_a_template_of_its_own_file_wins(model: Path) -> None:
+    (model / "chat_template.jinja").write_text("nothing of ours")
+    assert verdicts(model)["weights.model"].status is F
+
+
+def test_another_model_is_held_against_nothing_and_that_is_said(model: Path) -> None:
+    judge = Judge(WeightFacts({"node01": look(model)}), inventory_of(model, kind="other"))
+    told = judge.check("weights.model", "node01")
+    assert (told.status, "against no reference" in told.reason) == (Status.SKIP, True)
+
+
+def test_published_digests_are_of_the_folders_name() -> None:
+    models = Model(host_path="/ssd1", mount="/m", path="/m/DeepSeek-R1")
+    name, revision = revision_of(models)
+    assert (name, len(revision.sha256 if revision else {})) == ("DeepSeek-R1", 3)
+    held = reference(models)
+    assert held["model-00163-of-000163.safetensors"][1] == "the hub's DeepSeek-R1"
+    facts = FullFacts(hashes={"model-00163-of-000163.safetensors": "0" * 64})
+    assert "the hub's DeepSeek-R1 says 913177d9e0df" in wrong_files("node01", {"node01": facts}, held)["model-00163-of-000163.safetensors"]
+    assert revision_of(models.model_copy(update={"path": "/m/our-r1"})) == ("", None), "a name that says nothing"
+    assert revision_of(models.model_copy(update={"kind": "other"})) == ("", None)
+
+
+def test_every_published_digest_is_one_and_every_gap_is_said() -> None:
+    assert {"DeepSeek-R1", "DeepSeek-R1-0528", "DeepSeek-V3-0324", "DeepSeek-V3.1", "DeepSeek-V3.2"} == set(published().revisions)
+    for revision in published().revisions.values():
+        assert all(len(digest) == 64 and set(digest) <= set("0123456789abcdef") for digest in revision.sha256.values())
+        assert revision.missing
+        assert bool(revision.sha256) is bool(revision.source)
