@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from pytest_h20.checks.environment import containers, gpus, machine, network
 from pytest_h20.checks.environment.alike import differences, node_table
-from pytest_h20.checks.fabric import presence, rails
+from pytest_h20.checks.fabric import presence, rails, wires
 from pytest_h20.checks.frame import CLUSTER_CHECKS, NODE_CHECKS, RAIL_CHECKS, all_verdicts
 
 __all__ = [
@@ -21,4 +21,5 @@ __all__ = [
     "node_table",
     "presence",
     "rails",
+    "wires",
 ]

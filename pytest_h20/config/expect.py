@@ -89,6 +89,11 @@ class Expect(BaseModel):
     link_down_max_per_day: Count = Field(0, description="link-down events per rail in the last 24 hours, at most")
     qos_trust: str | None = Field(None, description="QoS trust state of every rail, 'dscp' or 'pcp'")
     pfc: str | None = Field(None, description="PFC per priority as mlnx_qos prints it, e.g. '0 0 0 1 0 0 0 0'")
+    lossless: bool | None = Field(
+        None,
+        description="true: the priority that NCCL sends in has PFC and ECN on every rail; false: it may drop; default: PFC or ECN, and not "
+        "PFC on another priority alone",
+    )
     ib_write_bw: bool | None = Field(None, description="true: must be measured; false: never run; default: run where it is installed")
     ib_write_bw_min: float = Field(
         0.9, gt=0, le=1, description="ib_write_bw, at least this part of the line rate (64 KiB messages, best of 3)"

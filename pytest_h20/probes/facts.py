@@ -17,6 +17,7 @@ from pytest_h20.probes.kernel_log import KernelLog
 from pytest_h20.probes.net import Connect, Firewall, Listener, Network, Ping
 from pytest_h20.probes.rdma import PciDevice, PcieHints, Qos, RdmaFacts
 from pytest_h20.probes.script import Missing
+from pytest_h20.probes.wire import NcclSettings, Wire
 
 
 @dataclass(frozen=True)
@@ -47,6 +48,7 @@ class NodeFacts:
     qos: Mapping[str, Qos] | Missing
     pcie_hints: PcieHints | Missing
     pci: Mapping[str, PciDevice] | Missing
+    wires: Mapping[str, Wire] | Missing
     network: Network | Missing
     firewall: Firewall | Missing
     listeners: tuple[Listener, ...] | Missing
@@ -60,6 +62,7 @@ class NodeFacts:
     image_proxies: Proxies | Missing
     model_folder: ModelFolder | Missing
     engine_addresses: tuple[EngineAddress, ...] | Missing
+    nccl_settings: NcclSettings | Missing
     host_model: Disk | Missing
     evidence: Mapping[str, str] = field(default_factory=dict)
     seconds: float = 0.0

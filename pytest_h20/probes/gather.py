@@ -18,7 +18,7 @@ from typing import TypeVar, cast
 from pytest_h20.config.inventory import Inventory, NodeSpec, Profile
 from pytest_h20.core.errors import H20Error, TransportError
 from pytest_h20.nodes.base import Node
-from pytest_h20.probes import gpu, host, image, kernel_log, net, rdma
+from pytest_h20.probes import gpu, host, image, kernel_log, net, rdma, wire
 from pytest_h20.probes.clock import measure
 from pytest_h20.probes.facts import Facts, NodeFacts, RailPing, Reach, View
 from pytest_h20.probes.script import Missing, Probe, Section, build, split
@@ -54,6 +54,7 @@ def host_probes(inventory: Inventory) -> tuple[Probe[object], ...]:
         rdma.QOS,
         rdma.PCIE_HINTS,
         rdma.PCI,
+        wire.WIRES,
         net.NETWORK,
         net.FIREWALL,
         net.LISTENERS,
@@ -70,6 +71,7 @@ def image_probes(inventory: Inventory) -> tuple[Probe[object], ...]:
         host.PROXIES,
         image.MODEL_FOLDER.with_args(inventory.model.path),
         image.ENGINE_ADDRESS,
+        wire.NCCL_SETTINGS,
     )
 
 
@@ -199,6 +201,7 @@ def _node_facts(node: Node, spec: NodeSpec, inventory: Inventory, profile: Profi
         "image_proxies": inside["proxies"],
         "model_folder": inside["model_folder"],
         "engine_addresses": inside["engine_address"],
+        "nccl_settings": inside["nccl_settings"],
         "host_model": disks
         if isinstance(disks, Missing)
         else cast("Mapping[str, host.Disk]", disks).get(

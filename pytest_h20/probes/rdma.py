@@ -195,6 +195,7 @@ for c in /sys/class/infiniband/*; do
   if command -v mlnx_qos >/dev/null; then
     q=`mlnx_qos -i $d 2>/dev/null`
     e $d trust "`printf '%s\n' "$q" | sed -n 's/^ *Priority trust state: *//p'`"
+    e $d dscp2prio "`printf '%s\n' "$q" | sed -n 's/^[ \t]*prio:\([0-7]\) dscp:\([0-9,]*\).*/\1=\2/p' | tr '\n' ' '`"
     e $d pfc "`printf '%s\n' "$q" | sed -n 's/^[ \t]*enabled[ \t]*//p' | head -n 1 | tr '\t' ' '`"
   elif command -v dcb >/dev/null; then
     e $d pfc "`dcb pfc show dev $d prio-pfc 2>/dev/null | tr '\t\n' '  '`"

@@ -52,6 +52,10 @@ class StandInGpu:
     serial: str | None = None
 
 
+QOS = {"trust": "dscp", "pfc": "0 0 0 1 0 0 0 0", "tos": "106", "traffic_class": "Global tclass=106"}
+"""Flow control as clusters like the write-up's have it: DSCP 26, priority 3, whatever NCCL is told."""
+
+
 @dataclass
 class StandInRail:
     """One RDMA device with its net device. ``gids``: index -> (GID, type)."""
@@ -73,7 +77,7 @@ class StandInRail:
     carrier_changes: int = 2
     guid: str = ""
     gids: dict[int, tuple[str, str]] = field(default_factory=dict)
-    qos: dict[str, str] = field(default_factory=lambda: {"trust": "dscp", "pfc": "0 0 0 1 0 0 0 0", "tos": "106"})
+    qos: dict[str, str] = field(default_factory=lambda: dict(QOS))
 
 
 @dataclass
@@ -124,6 +128,7 @@ class Machine:
     small_path: frozenset[str] = frozenset()
     write_gbps: float = 196.0
     counters: dict[tuple[str, str], int] = field(default_factory=dict)
+    nccl_env: dict[str, str] = field(default_factory=dict)
     overrides: dict[str, Section] = field(default_factory=dict)
 
 
@@ -389,6 +394,11 @@ def sections(m: Machine) -> dict[str, Callable[[tuple[str, ...]], str]]:
                 for r in m.rails
             ),
         ),
+        "wires": lambda _: _tab(
+            *(("wire", r.interface) for r in m.rails),
+            *(("sysctl", r.interface, name, 0, 0) for r in m.rails for name in ("arp_ignore", "arp_announce", "rp_filter")),
+        ),
+        "image/nccl_settings": lambda _: _tab(*(("nccl", "environment", k, v) for k, v in m.nccl_env.items())),
         "network": lambda _: (
             _tab(*(("link", *x) for x in links)) + _tab(*(("addr", *x) for x in addresses)) + _tab(("default", 4, m.control, m.address))
         ),

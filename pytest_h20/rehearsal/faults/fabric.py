@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from pytest_h20.rehearsal.faults.model import Change, Fault, expecting, ids, lost, machine, rail, says, together
+from pytest_h20.rehearsal.standin import QOS
 from pytest_h20.rehearsal.world import World
 
 _ALL_RAIL = "port_active rate netdev gid_table gid_index gid_address mtu subnet reachable ib_write_bw ib_errors"
@@ -193,9 +194,9 @@ FAULTS = (
         "pfc-off",
         "Priority flow control is off on one rail.",
         "F41",
-        rail(qos={"trust": "dscp", "pfc": "0 0 0 0 0 0 0 0", "tos": "106"}),
-        "qos qos_equal",
-        "pfc",
+        rail(qos={**QOS, "pfc": "0 0 0 0 0 0 0 0"}),
+        "qos qos_equal roce_class",
+        "priority 3: neither PFC nor ECN",
     ),
     _fault("ib-write-slow", "A rail moves less than half of its line rate.", "F41, F70", _slow_write, "ib_write_bw", "ib_write_bw"),
     _fault("ib-errors", "A rail repeats packets under load.", "F41", _errors_under_load, "ib_errors", "out_of_sequence"),

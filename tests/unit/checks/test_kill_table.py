@@ -10,7 +10,7 @@ import pytest
 from pytest_h20.checks import CLUSTER_CHECKS, NODE_CHECKS, RAIL_CHECKS, all_verdicts
 from pytest_h20.core.verdict import Status, Verdict
 from pytest_h20.probes.script import Section
-from pytest_h20.rehearsal.standin import StandInRail, gids_of, sections
+from pytest_h20.rehearsal.standin import QOS, StandInRail, gids_of, sections
 from tests.unit.probes.cluster import Cluster, blog_cluster
 
 ALL_CHECKS = {**NODE_CHECKS, **RAIL_CHECKS, **CLUSTER_CHECKS}
@@ -150,6 +150,48 @@ def redirecting(more: str = "", bridge: str = "0000:17:00.0") -> Callable[[Clust
             )
         m.overrides["pci"] = Section(0, pci, "")
         m.overrides["pcie_hints"] = Section(0, f"iommu_groups=9\ncmdline=\nacs_bridges=24\nacs_enabled=1\nacs_at={bridge}\n{more}\n", "")
+
+    return inject
+
+
+CLASS = {"fabric.roce_class": Status.FAIL}
+ON, OFF = "1 1 1 1 1 1 1 1", "0 0 0 0 0 0 0 0"
+
+
+def flow(env: dict[str, str] | None = None, **fields: str) -> Callable[[Cluster], None]:
+    """Flow control of every rail of both nodes, and what NCCL is told."""
+
+    def inject(c: Cluster) -> None:
+        for node in (c.head, c.other):
+            node.machine.nccl_env = dict(env or {})
+            for r in node.machine.rails:
+                r.qos = {k: v for k, v in {**QOS, **fields}.items() if v}
+
+    return inject
+
+
+def one_network(ignore: int, announce: int, strict: int = 0) -> Callable[[Cluster], None]:
+    """All rails of both nodes in 33.2.0.0/16, with these ARP settings."""
+
+    def inject(c: Cluster) -> None:
+        for node in (c.head, c.other):
+            lines = []
+            for r in node.machine.rails:
+                r.prefix = 16
+                lines.append(f"wire\t{r.interface}\n")
+                for name, value in (("arp_ignore", ignore), ("arp_announce", announce), ("rp_filter", strict)):
+                    lines.append(f"sysctl\t{r.interface}\t{name}\t0\t{value}\n")
+            node.machine.overrides["wires"] = Section(0, "".join(lines), "")
+
+    return inject
+
+
+def optics(*lines: str) -> Callable[[Cluster], None]:
+    """What ethtool says of rails of the second node."""
+
+    def inject(c: Cluster) -> None:
+        m = c.other.machine
+        m.overrides["wires"] = Section(0, sections(m)["wires"](()) + "".join(f"{line}\n" for line in lines), "")
 
     return inject
 
@@ -548,10 +590,28 @@ FAULTS = [
     Fault("ACS above a disk", redirecting(bridge="0000:ff:00.0"), {"fabric.acs": W}),
     Fault(
         "PFC of one rail",
-        rail(qos={"trust": "dscp", "pfc": "0 0 0 0 0 0 0 0", "tos": "106"}),
-        {"fabric.qos": F, "fabric.qos_equal": F},
+        rail(qos={**QOS, "pfc": "0 0 0 0 0 0 0 0"}),
+        {"fabric.qos": F, "fabric.qos_equal": F, "fabric.roce_class": F},
         "pfc",
     ),
+    Fault("PFC and ECN off on all rails alike", flow(pfc="0 0 0 0 0 0 0 0", ecn_np=OFF, ecn_rp=OFF), CLASS, "neither PFC nor ECN"),
+    Fault("rails that may drop", expecting(flow(pfc="0 0 0 0 0 0 0 0"), lossless=False), {}),
+    Fault("NCCL sends in another class", flow(traffic_class=""), CLASS, "traffic class 0 (NCCL's default) -> DSCP 0 -> priority 0"),
+    Fault("NCCL is told the class", flow({"NCCL_IB_TC": "106"}, traffic_class=""), {}),
+    Fault("NCCL is told a class that the NIC sorts elsewhere", flow({"NCCL_IB_TC": "106"}, traffic_class="", dscp2prio="5=26,"), CLASS),
+    Fault("trust pcp without a service level", flow(trust="pcp"), CLASS, "priority 0"),
+    Fault("trust pcp with it", flow({"NCCL_IB_SL": "3"}, trust="pcp"), {}),
+    Fault("ECN alone", flow(pfc="0 0 0 0 0 0 0 0", ecn_np=ON, ecn_rp=ON), {"fabric.roce_class": W}),
+    Fault("ECN asked for", expecting(flow(ecn_np=OFF, ecn_rp=ON), lossless=True), CLASS),
+    Fault("ECN asked for and not told", expecting(lossless=True), {"fabric.roce_class": U}),
+    Fault("several rails in one network", one_network(0, 0), {"fabric.arp": F}, "arp_ignore=1"),
+    Fault("several rails in one network, each for itself", one_network(1, 2), {}),
+    Fault("several rails in one network, strict filter", one_network(1, 2, 1), {"fabric.arp": W}, "rp_filter"),
+    Fault("weak light", optics("module\txgbe3\tLaser rx power low alarm   (Channel 1)\tOn"), {"fabric.optics": F}, "rx power low alarm"),
+    Fault("light near its limit", optics("module\txgbe3\tLaser rx power low warning (Channel 2)\tOn"), {"fabric.optics": W}),
+    Fault("symbol errors", optics("stat\txgbe3\trx_pcs_symbol_err_phy\t12"), {"fabric.optics": W}, "rx_pcs_symbol_err_phy 12"),
+    Fault("light as it should be", optics("module\txgbe3\tIdentifier\t0x11 (QSFP28)", "stat\txgbe3\trx_symbol_err_phy\t0"), {}),
+    Fault("another FEC", optics("fec\txgbe2\tRS", "fec\txgbe4\tRS", "fec\txgbe3\tOff"), {"fabric.optics": W}, "FEC Off"),
     Fault("trust expected", expecting(qos_trust="pcp"), {"fabric.qos": F}),
     Fault(
         "node unreachable",

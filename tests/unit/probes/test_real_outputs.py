@@ -34,6 +34,7 @@ HERE = (
     "log_owners",
     "model_folder",
     "names",
+    "nccl_settings",
     "network",
     "pci",
     "pcie_hints",
@@ -108,6 +109,7 @@ PARSED: dict[str, tuple[Probe[Any], Callable[[Any], None]]] = {
 NEVER_SEEN_REAL = {
     "fabric_manager": "only a machine without NVSwitches of its own was seen",
     "qos": "no mlnx_qos or dcb output of an adapter",
+    "wires": "no transceiver, FEC, counter or LLDP neighbour of an adapter",
 }
 
 

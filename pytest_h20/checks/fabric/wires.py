@@ -1,0 +1,204 @@
+"""The RoCE class end to end on a node, ARP of several NICs in one network, and what optics tell."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from pydantic import JsonValue
+
+from pytest_h20.checks.frame import Say, builtin, inventory, node_check, rail_check
+from pytest_h20.core.verdict import Limit, Origin, Verdict
+from pytest_h20.probes.facts import RailView, View
+from pytest_h20.probes.rdma import RdmaFacts
+from pytest_h20.probes.script import Missing
+from pytest_h20.probes.wire import NcclSettings, Wire
+
+
+@dataclass(frozen=True)
+class RoceClass:
+    """How NCCL's packets leave a rail. ``traffic_class`` and who set it, its ``dscp``, the ``priority`` it is sent in; ``pfc`` and ``ecn``
+    of that priority (None: not told), and the priorities that have PFC."""
+
+    traffic_class: int
+    source: str
+    dscp: int
+    priority: int
+    pfc: bool | None
+    ecn: bool | None
+    lossless: tuple[int, ...]
+
+    def __str__(self) -> str:
+        return f"traffic class {self.traffic_class} ({self.source}) -> DSCP {self.dscp} -> priority {self.priority}"
+
+
+def _flags(text: str) -> tuple[bool, ...] | None:
+    """Eight switches as mlnx_qos and sysfs print them."""
+    words = text.split()
+    return tuple(w == "1" for w in words) if len(words) == 8 and set(words) <= {"0", "1"} else None
+
+
+def roce_class_of(qos: Mapping[str, str], nccl: NcclSettings) -> RoceClass | Missing:
+    """From what NCCL is told and how the NIC sorts it. A traffic class that is forced on the device wins over NCCL's."""
+    forced = re.search(r"Global tclass=([0-9]{1,3})", qos.get("traffic_class", ""))
+    tc, source = (int(forced[1]), "forced on the device") if forced else nccl.number("NCCL_IB_TC", 0)
+    trust, pfc = qos.get("trust", ""), _flags(qos.get("pfc", ""))
+    dscp = tc >> 2
+    if trust == "pcp":
+        priority = nccl.number("NCCL_IB_SL", 0)[0]
+    elif trust == "dscp":
+        # The NIC's own table; without one, what it has unless somebody changed it: eight DSCPs for each priority.
+        table = {int(d): int(p) for p, many in re.findall(r"([0-7])=([0-9,]+)", qos.get("dscp2prio", "")) for d in many.split(",") if d}
+        priority = table.get(dscp, dscp >> 3)
+    else:
+        return Missing(f"which priority a packet gets is not known (trust {trust or 'not told'})", "install mlnx-tools (mlnx_qos)")
+    if not 0 <= tc < 256 or not 0 <= priority < 8:
+        return Missing(f"traffic class {tc} ({source}), priority {priority}: out of range", "NCCL_IB_TC is 0 to 255, NCCL_IB_SL 0 to 7")
+    parts = [_flags(qos.get(f"ecn_{part}", "")) for part in ("np", "rp")]
+    ecn = None if any(p is None for p in parts) else all(p[priority] for p in parts if p is not None)
+    lossless = tuple(i for i, on in enumerate(pfc or ()) if on)
+    return RoceClass(tc, source, dscp, priority, None if pfc is None else pfc[priority], ecn, lossless)
+
+
+@rail_check(
+    "fabric.roce_class",
+    "PFC and ECN are on for the class that NCCL uses",
+    "qos",
+    action="NCCL_IB_TC=106 (DSCP 26) in the profile's env, or the class that the switch has; mlnx_qos --trust dscp --pfc 0,0,0,1,0,0,0,0",
+)
+def roce_class(say: Say, rail: RailView) -> Verdict:
+    """NCCL_IB_TC (environment, nccl.conf, default 0; or what the device forces) -> DSCP -> priority: PFC or ECN is on for *that* priority
+    of the rail, and PFC is not on for another one instead. ``expect.lossless``: true asks for both, false for neither."""
+    wanted, settings, node = rail.view.expect.lossless, rail.view.node.nccl_settings, rail.view.node
+    if isinstance(node.rdma, RdmaFacts) and (p := node.rdma.port(rail.rail.hca, rail.rail.port)) and p.link_layer == "InfiniBand":
+        return say.skip("InfiniBand: its fabric loses nothing")
+    if isinstance(node.qos, Missing):
+        return say.missing(node.qos, wanted=wanted is True)
+    if isinstance(settings, Missing):
+        return say.missing(settings, wanted=wanted is True)
+    qos = node.qos.get(rail.rail.interface)
+    found = roce_class_of(dict(qos.settings) if qos else {}, settings)
+    if isinstance(found, Missing):
+        return say.missing(found, wanted=wanted is True)
+    sl, timeout = settings.number("NCCL_IB_SL", 0), settings.number("NCCL_IB_TIMEOUT", 0)
+    details: dict[str, JsonValue] = {
+        "traffic_class": found.traffic_class,
+        "set_by": found.source,
+        "dscp": found.dscp,
+        "priority": found.priority,
+        "pfc": found.pfc,
+        "ecn": found.ecn,
+        "pfc_priorities": [*found.lossless],
+        "nccl_ib_sl": f"{sl[0]} ({sl[1]})",
+        "nccl_ib_timeout": f"{timeout[0]} ({timeout[1]})" if timeout[1] != "NCCL's default" else timeout[1],
+    }
+    if wanted is False:
+        return say.skip("expect.lossless is false: the rails may drop", str(found), details)
+    if found.pfc is None:
+        return say.missing(Missing("PFC of the rail could not be read", "install mlnx-tools (mlnx_qos)"), wanted=wanted is True)
+    both = Limit(kind="equal", value="PFC and ECN", origin=inventory("lossless"))
+    some = Limit(
+        kind="one_of", value=["PFC and ECN", "PFC", "ECN"], origin=builtin("RoCE that is dropped starts again from the lost packet")
+    )
+    measured = " and ".join(name for name, on in (("PFC", found.pfc), ("ECN", found.ecn)) if on) or "neither PFC nor ECN"
+    if wanted and found.pfc and found.ecn is None:
+        return say.unknown("ECN of the rail could not be read (/sys/class/net/IFACE/ecn)", "load mlx5_core of the OFED", details)
+    if wanted:
+        return say.judge(measured, both, reason=f"{found}: {measured}", details=details)
+    if not found.pfc and found.lossless:
+        limit = Limit(
+            kind="one_of", value=[*found.lossless], origin=Origin(kind="derived", detail="the priorities of this NIC that have PFC")
+        )
+        reason = f"{found}; PFC is on for priority {', '.join(map(str, found.lossless))} only"
+        return say.judge(found.priority, limit, reason=reason, details=details)
+    if measured in ("PFC and ECN", "neither PFC nor ECN") or (found.ecn is None and found.pfc):
+        return say.judge(measured, some, reason=f"{found}: {measured}", details=details)
+    return say.warn(measured, f"{found}: {measured} alone; expect.lossless says whether that is meant", details=details)
+
+
+@node_check(
+    "fabric.arp",
+    "Each rail answers for its own address",
+    "wires",
+    "network",
+    action="sysctl -w net.ipv4.conf.all.arp_ignore=1 net.ipv4.conf.all.arp_announce=2 net.ipv4.conf.all.rp_filter=2 (and in /etc/sysctl.d)",
+)
+def arp(say: Say, view: View) -> Verdict:
+    """Where several rails of a node are in one IPv4 network, the kernel answers ARP for any of them on each, unless arp_ignore and
+    arp_announce forbid it: packets then arrive at the wrong NIC. A strict rp_filter is a warning: it drops what comes in elsewhere."""
+    n, w = view.node.network, view.node.wires
+    if isinstance(n, Missing):
+        return say.missing(n, wanted=False)
+    together: dict[str, list[str]] = {}
+    for rail in view.rails:
+        interface = n.interface(rail.rail.interface)
+        for address in interface.ipv4[:1] if interface else ():
+            together.setdefault(str(address.network), []).append(rail.rail.interface)
+    shared = {network: names for network, names in together.items() if len(names) > 1}
+    if not shared:
+        return say.skip("each rail is in a network of its own" if together else "no rail has an IPv4 address")
+    if isinstance(w, Missing):
+        return say.missing(w)
+    names = [name for many in shared.values() for name in many]
+    known = {name: w[name].sysctls for name in names if name in w and "arp_ignore" in w[name].sysctls and "arp_announce" in w[name].sysctls}
+    details: dict[str, JsonValue] = {"networks": {k: [*v] for k, v in shared.items()}, "settings": {k: {**v} for k, v in known.items()}}
+    if len(known) < len(names):
+        return say.unknown(f"/proc/sys/net/ipv4/conf was not read for {', '.join(x for x in names if x not in known)}", details=details)
+    wrong = [f"{k}: arp_ignore {v['arp_ignore']}, arp_announce {v['arp_announce']}" for k, v in known.items() if not _own_arp(v)]
+    limit = Limit(kind="max", value=0, unit="interfaces", origin=Origin(kind="vendor", detail="kernel ip-sysctl; IBM, ARP flux"))
+    strict = [name for name, v in known.items() if v.get("rp_filter") == 1]
+    if not wrong and strict:
+        return say.warn(
+            len(strict), f"rp_filter is strict on {', '.join(strict)}: what arrives at another rail is dropped", details=details
+        )
+    return say.judge(len(wrong), limit, reason=f"in one network with others: {'; '.join(wrong)}", details=details, of=len(names))
+
+
+def _own_arp(settings: Mapping[str, int]) -> bool:
+    return settings["arp_ignore"] in (1, 2, 8) and settings["arp_announce"] == 2
+
+
+@rail_check(
+    "fabric.optics",
+    "Optics, FEC and symbol errors",
+    "wires",
+    action="clean and reseat the transceiver, replace cable or transceiver; mlxlink -d DEVICE -m -c",
+)
+def optics(say: Say, rail: RailView) -> Verdict:
+    """No alarm of the rail's transceiver is on; warnings, symbol errors since the driver was loaded, and another FEC than the other rails
+    are told. The switch port is recorded as LLDP tells it."""
+    w = rail.view.node.wires
+    if isinstance(w, Missing):
+        return say.missing(w, wanted=False)
+    wire = w.get(rail.rail.interface)
+    if wire is None or not (wire.module or wire.fec or wire.counters or wire.alarms or wire.warnings):
+        where = f" (LLDP: {wire.neighbour})" if wire and wire.neighbour else ""
+        return say.skip(f"neither ethtool -m nor -S tells anything about it{where}", wire.neighbour if wire else None)
+    details: dict[str, JsonValue] = {
+        "module": wire.module,
+        "rx_dbm": [*wire.rx_dbm],
+        "fec": wire.fec,
+        "counters": {**wire.counters},
+        "neighbour": wire.neighbour,
+    }
+    limit = Limit(kind="max", value=0, unit="alarms", origin=Origin(kind="vendor", detail="thresholds in the transceiver itself"))
+    if wire.alarms:
+        return say.judge(len(wire.alarms), limit, reason=", ".join(wire.alarms), details=details)
+    told = [*wire.warnings, *(f"{n} {c}" for n in SYMBOL_ERRORS if (c := wire.counters.get(n, 0)))]
+    others = [x.fec for r in rail.view.rails if (x := w.get(r.rail.interface)) is not None and x.fec]
+    usual = max(sorted(set(others)), key=others.count, default="")
+    if wire.fec and usual and wire.fec != usual:
+        told.append(f"FEC {wire.fec}, most rails {usual}")
+    if told:
+        return say.warn(len(told), ", ".join(told), details=details)
+    return say.judge(0, limit, details=details, of=_looked_at(wire))
+
+
+def _looked_at(wire: Wire) -> int:
+    """How many things the wire told: transceiver, FEC, counters."""
+    return bool(wire.module) + bool(wire.fec) + len(wire.counters)
+
+
+SYMBOL_ERRORS = ("rx_symbol_err_phy", "rx_pcs_symbol_err_phy", "rx_crc_errors_phy")
+"""Counters of ``ethtool -S`` that stay 0 on a sound link: what FEC could not correct."""

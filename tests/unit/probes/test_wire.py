@@ -1,0 +1,79 @@
+"""The probes of the wires run as they go to a node, with tools that print what ethtool and lldpctl print."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from pytest_h20.probes.script import Missing, Probe, build, split
+from pytest_h20.probes.wire import NCCL_SETTINGS, WIRES, NcclSettings, Wire, parse_wires
+
+# ethtool -m of a QSFP28 module with one dark lane; the words are ethtool's (qsfp.c, sff-common.c).
+ETHTOOL = r"""#!/bin/sh
+case "$1" in
+-m) printf '\tIdentifier                                : 0x11 (QSFP28)\n'
+    printf '\tLaser tx bias current (Channel 1)         : 6.750 mA\n'
+    printf '\tRcvr signal avg optical power(Channel 1)  : 0.0004 mW / -33.98 dBm\n'
+    printf '\tRcvr signal avg optical power(Channel 2)  : 0.8000 mW / -0.97 dBm\n'
+    printf '\tLaser rx power low alarm   (Channel 1)    : On\n\tLaser rx power low warning (Channel 1)    : On\n'
+    printf '\tModule temperature high alarm             : Off\n\tLaser bias current high alarm threshold   : 11.8 mA\n';;
+--show-fec) printf 'FEC parameters for %s:\nConfigured FEC encodings: Auto\nActive FEC encoding: RS\n' "$2";;
+-S) printf 'NIC statistics:\n     rx_symbol_err_phy: 0\n     rx_pcs_symbol_err_phy: 12\n     rx_prio3_pause: 5\n';;
+esac
+"""
+LLDPCTL = "#!/bin/sh\necho lldp.lo.chassis.name=leaf-3\necho lldp.lo.port.ifname=Ethernet1/7\necho lldp.lo.port.descr=x\n"
+
+
+def run(probe: Probe[object], script: str, **env: str) -> object:
+    done = subprocess.run(["sh", "-c", script], capture_output=True, text=True, check=True, timeout=30, env={**os.environ, **env})
+    return probe.read(split(done.stdout))
+
+
+def on_loopback() -> str:
+    """The script of the probe, asking for the one device that every machine has."""
+    script = build([WIRES])
+    assert "/sys/class/infiniband/*; do" in script
+    start = script.index("for n in `for c in")
+    end = script.index("; do\n", start)
+    return script[:start] + "for n in lo" + script[end:]
+
+
+def test_what_ethtool_and_lldp_say(tmp_path: Path) -> None:
+    for name, text in (("ethtool", ETHTOOL), ("lldpctl", LLDPCTL)):
+        (tmp_path / name).write_text(text)
+        (tmp_path / name).chmod(0o755)
+    found = run(WIRES, on_loopback(), PATH=f"{tmp_path}:{os.environ['PATH']}")
+    assert isinstance(found, dict)
+    wire = found["lo"]
+    assert isinstance(wire, Wire)
+    assert wire.alarms == ("Laser rx power low alarm (Channel 1)",)
+    assert wire.warnings == ("Laser rx power low warning (Channel 1)",)
+    assert (wire.module, wire.rx_dbm, wire.fec, wire.neighbour) == ("0x11 (QSFP28)", (-33.98, -0.97), "RS", "leaf-3 Ethernet1/7")
+    assert wire.counters == {"rx_symbol_err_phy": 0, "rx_pcs_symbol_err_phy": 12}
+    assert set(wire.sysctls) == {"arp_ignore", "arp_announce", "rp_filter"}
+
+
+def test_the_larger_of_two_settings_is_in_effect() -> None:
+    assert parse_wires("wire\teth1\nsysctl\teth1\tarp_ignore\t0\t1\nsysctl\teth1\trp_filter\t2\t\n")["eth1"].sysctls == {
+        "arp_ignore": 1,
+        "rp_filter": 2,
+    }
+
+
+@pytest.mark.parametrize("text", ["", "stat\teth1\tx\t1\n", "lldp\teth1\ta\tb\n"])
+def test_lines_of_no_wire_are_none(text: str) -> None:
+    assert parse_wires(text) == {}
+
+
+def test_the_environment_wins_over_the_users_file_and_that_over_the_machines(tmp_path: Path) -> None:
+    conf = tmp_path / "x.conf"
+    conf.write_text('NCCL_IB_TC=3\n  NCCL_IB_SL = "4"\n# NCCL_IB_TIMEOUT=1\n')
+    found = run(NCCL_SETTINGS, build([NCCL_SETTINGS]), NCCL_IB_TC="106", NCCL_CONF_FILE=str(conf))
+    assert not isinstance(found, Missing)
+    assert isinstance(found, NcclSettings)
+    assert found.number("NCCL_IB_TC", 0) == (106, "environment")
+    assert found.number("NCCL_IB_SL", 0) == (4, str(conf))
+    assert found.number("NCCL_IB_TIMEOUT", 20) == (20, "NCCL's default")
