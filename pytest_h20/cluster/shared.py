@@ -25,7 +25,7 @@ T = TypeVar("T")
 
 
 @dataclass(frozen=True)
-class Slot(Generic[T]):
+class Topic(Generic[T]):
     """One thing that the processes of a run tell each other: the name of its file, and the class of what stands there."""
 
     name: str
@@ -33,15 +33,15 @@ class Slot(Generic[T]):
 
 
 @dataclass(frozen=True)
-class EngineSlot(Generic[T]):
-    """As ``Slot``, one for every engine, or for every part of what is told of an engine."""
+class EngineTopic(Generic[T]):
+    """As ``Topic``, one for every engine, or for every part of what is told of an engine."""
 
     name: str
     kind: type
 
-    def __call__(self, label: str, part: str = "") -> Slot[T]:
+    def __call__(self, label: str, part: str = "") -> Topic[T]:
         """That of the engine with this label (``sglang:tuned``)."""
-        return Slot("-".join(filter(None, (self.name, part, key(label)))), self.kind)
+        return Topic("-".join(filter(None, (self.name, part, key(label)))), self.kind)
 
 
 @dataclass(frozen=True)
@@ -74,32 +74,32 @@ class Shared:
         folder.mkdir(parents=True, exist_ok=True, mode=0o700)
         _ours(folder, folder.lstat(), stat.S_ISDIR)
 
-    def once(self, slot: Slot[T], make: Callable[[], T]) -> T:
+    def once(self, topic: Topic[T], make: Callable[[], T]) -> T:
         """The result of ``make``, made by whoever comes first, kept for everybody.
 
         When ``make`` raises, the first caller gets that exception and everybody after it gets ``FailedElsewhere`` with the same
         text: one failure is told once and never retried.
         """
-        if slot.name in self._mine:
-            found: T = self._mine[slot.name]
+        if topic.name in self._mine:
+            found: T = self._mine[topic.name]
             return found
-        with self.exclusive(slot.name):
-            known = self.published(slot)
+        with self.exclusive(topic.name):
+            known = self.published(topic)
             if known is not None:
-                return self._take(slot, known)
+                return self._take(topic, known)
             try:
                 value = make()
             except BaseException as error:
                 # Not for KeyboardInterrupt and friends either: the other workers must not start what was just interrupted.
-                self._publish(slot, False, shown(str(error)) or type(error).__name__)
+                self._publish(topic, False, shown(str(error)) or type(error).__name__)
                 raise
-            self.publish(slot, value)
-            self._mine[slot.name] = value
+            self.publish(topic, value)
+            self._mine[topic.name] = value
             return value
 
-    def published(self, slot: Slot[T]) -> Told[T] | None:
+    def published(self, topic: Topic[T]) -> Told[T] | None:
         """What was told there, or None. Raises ``H20Error`` for what no process of this run wrote."""
-        path = self._folder / f"{slot.name}.json"
+        path = self._folder / f"{topic.name}.json"
         try:
             handle = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
         except FileNotFoundError:
@@ -110,30 +110,30 @@ class Shared:
             _ours(path, os.fstat(handle), stat.S_ISREG)
             told: Any = decode(file.read())
         ok, found = told if isinstance(told, list) and len(told) == 2 else (None, None)
-        fits = isinstance(found, slot.kind if ok else str)
+        fits = isinstance(found, topic.kind if ok else str)
         if ok is True and fits:
             return Told(found)
         if ok is False and fits:
             return Told(None, found)
-        raise H20Error(f"{path}: cannot be read: it does not hold a {slot.kind.__name__}, nor the reason why there is none")
+        raise H20Error(f"{path}: cannot be read: it does not hold a {topic.kind.__name__}, nor the reason why there is none")
 
-    def value(self, slot: Slot[T]) -> T | None:
+    def value(self, topic: Topic[T]) -> T | None:
         """What was told there; None when nothing was, or a failure."""
-        known = self.published(slot)
+        known = self.published(topic)
         return known.value if known is not None else None
 
-    def publish(self, slot: Slot[T], value: T) -> None:
+    def publish(self, topic: Topic[T], value: T) -> None:
         """Publish a result over an earlier one."""
-        self._publish(slot, True, shown(value) if isinstance(value, str) else value)
+        self._publish(topic, True, shown(value) if isinstance(value, str) else value)
 
-    def _take(self, slot: Slot[T], known: Told[T]) -> T:
+    def _take(self, topic: Topic[T], known: Told[T]) -> T:
         if known.value is None:
             raise FailedElsewhere(str(known.failed))
-        self._mine[slot.name] = known.value
+        self._mine[topic.name] = known.value
         return known.value
 
-    def _publish(self, slot: Slot[T], ok: bool, value: object) -> None:
-        path = self._folder / f"{slot.name}.json"
+    def _publish(self, topic: Topic[T], ok: bool, value: object) -> None:
+        path = self._folder / f"{topic.name}.json"
         text = encode([ok, value], clean=shown_data)  # the folder goes into a CI's artifacts with the rest of the run
         partial = path.with_suffix(f".{os.getpid()}")
         with os.fdopen(os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW, 0o600), "w", encoding="utf-8") as file:

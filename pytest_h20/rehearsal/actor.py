@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from pytest_h20.load.reference import ReferenceServer
-from pytest_h20.rehearsal.engine_log import Moment, Setting, moments_of
+from pytest_h20.rehearsal.engine_log import Moment, Scene, moments_of
 from pytest_h20.rehearsal.nccl_log import job_of
 from pytest_h20.rehearsal.state import alive
 
@@ -84,13 +84,13 @@ class Actor:
         """Of the node."""
         return int(self.option("--node-rank", default="0"))
 
-    def setting(self) -> Setting:
+    def scene(self) -> Scene:
         """What the log lines speak about."""
         packages = self.spec["image"]["packages"]
         head = next(n for n in self.spec["inventory"]["nodes"] if n["name"] == self.names[0])
         own = next(n for n in self.spec["inventory"]["nodes"] if n["name"] == self.spec["node"])
         address = own["host_ip"] or own["address"] if self.kind == "ray" else head["host_ip"] or head["address"]
-        return Setting(
+        return Scene(
             version=packages.get("sglang") or packages.get("vllm") or "0",
             nccl=self.spec["nccl"]["version"],
             model=self.model,
@@ -108,7 +108,7 @@ class Actor:
         """Play the role to its end."""
         signal.signal(signal.SIGTERM, signal.SIG_IGN if self.engine["ignores_sigterm"] else lambda *_: self.leave())
         threading.Thread(target=self._watch_parent, daemon=True).start()
-        moments = moments_of(self.kind, self.setting())
+        moments = moments_of(self.kind, self.scene())
         start = time.monotonic()
         span = float(self.engine["start_s"]) / self.scale if self.kind != "ray" else 0.0
         died = self.engine["dies"].get(self.role)

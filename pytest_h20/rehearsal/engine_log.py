@@ -25,7 +25,7 @@ class Moment:
 
 
 @dataclass(frozen=True)
-class Setting:
+class Scene:
     """What the lines speak about."""
 
     version: str
@@ -56,7 +56,7 @@ def _bars(name: str, count: int, seconds_each: float = 1.0) -> Iterator[str]:
         yield f"{name}: {100 * done // count:3d}% Completed | {done}/{count} [{took // 60:02d}:{took % 60:02d}<00:00,  1.05it/s]\r"
 
 
-def sglang(s: Setting) -> list[Moment]:
+def sglang(s: Scene) -> list[Moment]:
     """One node of SGLang. Rank 0 serves; the others answer ``/health`` and nothing else."""
     first = s.rank * s.per_node
 
@@ -139,7 +139,7 @@ def sglang(s: Setting) -> list[Moment]:
     return sorted(moments, key=lambda m: m.at)
 
 
-def vllm_server(s: Setting) -> list[Moment]:
+def vllm_server(s: Scene) -> list[Moment]:
     """vLLM's API server with its engine: Ray's driver, or the head without Ray; a headless node prints the workers' part."""
     stamp = time.strftime("%m-%d %H:%M:%S", time.gmtime())
 
@@ -240,14 +240,14 @@ def vllm_server(s: Setting) -> list[Moment]:
     return sorted(moments, key=lambda m: m.at)
 
 
-def ray_node(s: Setting) -> list[Moment]:
+def ray_node(s: Scene) -> list[Moment]:
     """``ray start --block`` on the head (rank 0) or a worker."""
     text = f"Local node IP: {s.address}\n\n--------------------\nRay runtime started.\n--------------------\n"
     return [Moment(0.0, text, "joining")] + [Moment(0.0, f"{t}\n") for t in s.extra]
 
 
-def moments_of(kind: str, setting: Setting) -> list[Moment]:
+def moments_of(kind: str, scene: Scene) -> list[Moment]:
     """``sglang``, ``vllm`` or ``ray``."""
     table: Mapping[str, object] = {"sglang": sglang, "vllm": vllm_server, "ray": ray_node}
-    found: Sequence[Moment] = table[kind](setting)  # type: ignore[operator]
+    found: Sequence[Moment] = table[kind](scene)  # type: ignore[operator]
     return list(found)

@@ -224,18 +224,18 @@ def previous_engine_down(session: Session, label: str, write: Write) -> None:
 
 def _down_now(session: Session, label: str, write: Write) -> Down:
     """What was taken down completely is not taken down again; what was not, is tried again by whoever comes next."""
-    shared, slot = session.shared, DOWN(label)
+    shared, topic = session.shared, DOWN(label)
     with contextlib.ExitStack() as stack:
         with contextlib.suppress(OSError):  # a full disk keeps nothing up
-            stack.enter_context(shared.exclusive(slot.name))
-        known = shared.value(slot)
+            stack.enter_context(shared.exclusive(topic.name))
+        known = shared.value(topic)
         if known is not None and not known.left:
             return known
         result = _down(session, label, write)
         if known is not None:
             result = tried_again(known, result)
         with contextlib.suppress(OSError):  # a full disk: the cluster is down all the same
-            shared.publish(slot, result)
+            shared.publish(topic, result)
         return result
 
 

@@ -12,7 +12,7 @@ from pytest_h20.checks.machines import Snapshot
 from pytest_h20.checks.rdma.traffic import Traffic
 from pytest_h20.checks.under_load import Alone
 from pytest_h20.cluster.ledger import Owner
-from pytest_h20.cluster.shared import EngineSlot, Slot
+from pytest_h20.cluster.shared import EngineTopic, Topic
 from pytest_h20.cluster.state import ClusterState
 from pytest_h20.cluster.teardown import Down
 from pytest_h20.core.verdict import Verdict
@@ -20,28 +20,28 @@ from pytest_h20.nccl.model import Job
 from pytest_h20.probes.kernel_log import Reading
 from pytest_h20.run.facts import GatheredFacts
 
-OWNER: Slot[Owner] = Slot("owner", Owner)
+OWNER: Topic[Owner] = Topic("owner", Owner)
 """The controller, by itself."""
-SELECTED: Slot[list[tuple[str, str]]] = Slot("selected", list)
+SELECTED: Topic[list[tuple[str, str]]] = Topic("selected", list)
 """Every test of a gate that will run, with its gate; by whoever collected first."""
 
-FACTS: EngineSlot[GatheredFacts] = EngineSlot("facts", GatheredFacts)
-LAUNCHED: EngineSlot[str] = EngineSlot("launched", str)
+FACTS: EngineTopic[GatheredFacts] = EngineTopic("facts", GatheredFacts)
+LAUNCHED: EngineTopic[str] = EngineTopic("launched", str)
 """The run's id, once its first container may be there."""
-CLUSTER: EngineSlot[ClusterState] = EngineSlot("cluster", ClusterState)
+CLUSTER: EngineTopic[ClusterState] = EngineTopic("cluster", ClusterState)
 """The engine that came up, or why it did not."""
-HOOK_CHECKS: EngineSlot[bool] = EngineSlot("checks", bool)
+HOOK_CHECKS: EngineTopic[bool] = EngineTopic("checks", bool)
 """That the checks of other repositories were made."""
-NCCL_JOB: EngineSlot[Job] = EngineSlot("nccl", Job)
-COUNTED: EngineSlot[Traffic] = EngineSlot("traffic", Traffic)
+NCCL_JOB: EngineTopic[Job] = EngineTopic("nccl", Job)
+COUNTED: EngineTopic[Traffic] = EngineTopic("traffic", Traffic)
 """The rails around one request of fixed size."""
-SCORES: EngineSlot[tuple[Sequence[Verdict], Score]] = EngineSlot("score", tuple)
+SCORES: EngineTopic[tuple[Sequence[Verdict], Score]] = EngineTopic("score", tuple)
 """Of a set of questions, which is the part; by the gate answers."""
-ALONE: EngineSlot[Alone] = EngineSlot("alone", Alone)
+ALONE: EngineTopic[Alone] = EngineTopic("alone", Alone)
 """What was answered with nothing beside it, before the cells."""
-BEFORE_LOAD: EngineSlot[dict[str, Snapshot]] = EngineSlot("before-load", dict)
-KERNEL: EngineSlot[dict[str, Reading]] = EngineSlot("kernel", dict)
+BEFORE_LOAD: EngineTopic[dict[str, Snapshot]] = EngineTopic("before-load", dict)
+KERNEL: EngineTopic[dict[str, Reading]] = EngineTopic("kernel", dict)
 """The kernel logs of the nodes at a moment, which is the part."""
-DIED: EngineSlot[str] = EngineSlot("died", str)
+DIED: EngineTopic[str] = EngineTopic("died", str)
 """Why an engine that was up ended; by whoever noticed first."""
-DOWN: EngineSlot[Down] = EngineSlot("down", Down)
+DOWN: EngineTopic[Down] = EngineTopic("down", Down)

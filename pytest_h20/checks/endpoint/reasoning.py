@@ -421,7 +421,7 @@ def check_with_schema(api: Api, say: Say) -> Verdict:
 
 
 @dataclass(frozen=True)
-class Row:
+class Example:
     """One row of the parser tests: a generated text, and what must come of it (outer blanks aside)."""
 
     id: str
@@ -430,32 +430,32 @@ class Row:
     content: str
 
 
-ROWS: tuple[Row, ...] = (
-    Row("simple", "This is a reasoning section</think>This is the rest", "This is a reasoning section", "This is the rest"),
-    Row(
+ROWS: tuple[Example, ...] = (
+    Example("simple", "This is a reasoning section</think>This is the rest", "This is a reasoning section", "This is the rest"),
+    Example(
         "with_think",
         "<think>This is a reasoning section</think>This is the rest",
         "This is a reasoning section",
         "This is the rest",
     ),
-    Row("complete", "This is a reasoning section</think>", "This is a reasoning section", ""),
-    Row("complete_with_think", "<think>This is a reasoning section</think>", "This is a reasoning section", ""),
-    Row("unfinished", "This is content", "This is content", ""),
-    Row("unfinished_with_think", "<think>This is a reasoning section", "This is a reasoning section", ""),
-    Row("multiple_lines", "This\nThat</think>This is the rest\nThat", "This\nThat", "This is the rest\nThat"),
-    Row("multiple_lines_with_think", "<think>This\nThat</think>This is the rest\nThat", "This\nThat", "This is the rest\nThat"),
-    Row("shortest", "</think>This is the rest", "", "This is the rest"),
-    Row("shortest_with_think", "<think></think>This is the rest", "", "This is the rest"),
-    Row(
+    Example("complete", "This is a reasoning section</think>", "This is a reasoning section", ""),
+    Example("complete_with_think", "<think>This is a reasoning section</think>", "This is a reasoning section", ""),
+    Example("unfinished", "This is content", "This is content", ""),
+    Example("unfinished_with_think", "<think>This is a reasoning section", "This is a reasoning section", ""),
+    Example("multiple_lines", "This\nThat</think>This is the rest\nThat", "This\nThat", "This is the rest\nThat"),
+    Example("multiple_lines_with_think", "<think>This\nThat</think>This is the rest\nThat", "This\nThat", "This is the rest\nThat"),
+    Example("shortest", "</think>This is the rest", "", "This is the rest"),
+    Example("shortest_with_think", "<think></think>This is the rest", "", "This is the rest"),
+    Example(
         "newline",
         "<think>This is a reasoning section\n</think>\n\nThis is the rest",
         "This is a reasoning section",
         "This is the rest",
     ),
-    Row("newline_only", "\n\n</think>\n\nThis is the rest", "", "This is the rest"),
-    Row("tag_in_code", "Think.</think>Print it: `print('</think>')`", "Think.", "Print it: `print('</think>')`"),
-    Row("chinese", "先想一想。\n</think>\n\n答案是 391。", "先想一想。", "答案是 391。"),
-    Row("angle_brackets", "Is 3 < 4 and </th fine?</think>Yes: 3 < 4.", "Is 3 < 4 and </th fine?", "Yes: 3 < 4."),
+    Example("newline_only", "\n\n</think>\n\nThis is the rest", "", "This is the rest"),
+    Example("tag_in_code", "Think.</think>Print it: `print('</think>')`", "Think.", "Print it: `print('</think>')`"),
+    Example("chinese", "先想一想。\n</think>\n\n答案是 391。", "先想一想。", "答案是 391。"),
+    Example("angle_brackets", "Is 3 < 4 and </th fine?</think>Yes: 3 < 4.", "Is 3 < 4 and </th fine?", "Yes: 3 < 4."),
 )
 
 

@@ -16,7 +16,7 @@ RESTING = frozenset({"off", "down", "broken", "ready"})
 
 
 @dataclass(frozen=True)
-class Stretch:
+class Bar:
     """A state of one engine (and node) with its start after the first one and its length, in seconds."""
 
     engine: str
@@ -27,7 +27,7 @@ class Stretch:
     length: float | None
 
 
-def stretches(timeline: Sequence[Timed], ended: datetime | None, scale: float = 1.0) -> list[Stretch]:
+def stretches(timeline: Sequence[Timed], ended: datetime | None, scale: float = 1.0) -> list[Bar]:
     """Turn state changes into stretches, in model seconds (``scale`` of them pass in one).
 
     A node's last stage ends when the cluster is ready or broken; that of a run that was cut short ends with the run, when that is
@@ -45,7 +45,7 @@ def stretches(timeline: Sequence[Timed], ended: datetime | None, scale: float = 
             end = after.time if after else (None if item.change.state in RESTING else settled)
             length = max(0.0, (end - item.time).total_seconds()) * scale if end else None
             start = (item.time - zero).total_seconds() * scale
-            found.append(Stretch(engine, node, item.change.state, item.change.note, start, length))
+            found.append(Bar(engine, node, item.change.state, item.change.note, start, length))
     return found
 
 
@@ -56,7 +56,7 @@ def timeline_part(timeline: Sequence[Timed], ended: datetime | None, scale: floa
     return join(*(_engine(engine, [s for s in found if s.engine == engine]) for engine in engines))
 
 
-def _engine(engine: str, found: Sequence[Stretch]) -> Html:
+def _engine(engine: str, found: Sequence[Bar]) -> Html:
     measured = [s for s in found if s.state not in RESTING]
     total = max((s.start + (s.length or 0) for s in measured), default=0.0) or 1.0
     several = any(s.node for s in found)
@@ -72,7 +72,7 @@ def _engine(engine: str, found: Sequence[Stretch]) -> Html:
     )
 
 
-def _row(s: Stretch, total: float, several: bool) -> Html:
+def _row(s: Bar, total: float, several: bool) -> Html:
     css = "h20-bar-broken" if s.state == "broken" else "h20-bar-ready" if s.state == "ready" else "h20-bar"
     bar = None
     if s.state not in RESTING and s.length is not None:

@@ -11,15 +11,15 @@ from types import MappingProxyType
 import pytest
 
 from pytest_h20.cluster.codec import decode, encode
-from pytest_h20.cluster.shared import EngineSlot, FailedElsewhere, Shared, Slot, Told
+from pytest_h20.cluster.shared import EngineTopic, FailedElsewhere, Shared, Told, Topic
 from pytest_h20.cluster.state import ClusterState, Phase, RoleRef, Versions
 from pytest_h20.cluster.teardown import Down, Stopped
 from pytest_h20.core.errors import H20Error
 from pytest_h20.core.verdict import Status, Verdict
 from pytest_h20.nccl import judge_job, parse_log
 
-CLUSTER: Slot[ClusterState] = Slot("cluster", ClusterState)
-NAME: Slot[str] = Slot("name", str)
+CLUSTER: Topic[ClusterState] = Topic("cluster", ClusterState)
+NAME: Topic[str] = Topic("name", str)
 STATE = ClusterState(
     "r",
     "vllm",
@@ -131,13 +131,13 @@ def test_a_class_that_is_not_told_there_is_not_believed(tmp_path: Path, text: st
 
 
 def test_every_engine_and_part_has_a_file_of_its_own(tmp_path: Path) -> None:
-    slot: EngineSlot[str] = EngineSlot("score", str)
+    topic: EngineTopic[str] = EngineTopic("score", str)
     shared = Shared(tmp_path / ".shared")
     for label, part in (("sglang", ""), ("sglang:tuned", ""), ("sglang", "shipped")):
-        shared.publish(slot(label, part), f"{label} {part}")
+        shared.publish(topic(label, part), f"{label} {part}")
     assert sorted(f.name for f in (tmp_path / ".shared").glob("*.json")) == [
         "score-sglang-tuned.json",
         "score-sglang.json",
         "score-shipped-sglang.json",
     ]
-    assert shared.value(slot("sglang:tuned")) == "sglang:tuned "
+    assert shared.value(topic("sglang:tuned")) == "sglang:tuned "

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from pytest_h20.__main__ import main
-from pytest_h20.cluster.shared import FailedElsewhere, Shared, Slot, Told
+from pytest_h20.cluster.shared import FailedElsewhere, Shared, Told, Topic
 from pytest_h20.cluster.state import RoleRef
 from pytest_h20.core import door
 from pytest_h20.core.redact import Redactor, known_secrets
@@ -108,10 +108,10 @@ def test_what_processes_of_a_run_tell_each_other_is_redacted(tmp_path: Path) -> 
         raise OSError(f"log tail: HF_TOKEN={SECRET}\x1b[2J")
 
     shared = Shared(tmp_path / ".shared")
-    cluster, role = Slot[str]("cluster", str), Slot[RoleRef]("role", RoleRef)
+    cluster, role = Topic[str]("cluster", str), Topic[RoleRef]("role", RoleRef)
     with pytest.raises(OSError, match="log tail"):
         shared.once(cluster, fails)
-    shared.once(Slot[str]("died", str), lambda: f"token {SECRET}")
+    shared.once(Topic[str]("died", str), lambda: f"token {SECRET}")
     made = RoleRef("n", "rank0", 0, "id", "name", "/log", f"docker run -e HF_TOKEN={SECRET} image")
     assert shared.once(role, lambda: made) == made, "who made it has it as it is"
     told = Shared(tmp_path / ".shared").published(role)

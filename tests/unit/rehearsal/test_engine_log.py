@@ -9,7 +9,7 @@ import pytest
 from pytest_h20.cluster.launch import Target
 from pytest_h20.diagnosis import diagnose
 from pytest_h20.engines import dialect_for
-from pytest_h20.rehearsal.engine_log import Setting, moments_of
+from pytest_h20.rehearsal.engine_log import Scene, moments_of
 from pytest_h20.rehearsal.scenario import SCENARIOS, Scenario
 
 
@@ -20,7 +20,7 @@ def printed(scenario: Scenario, engine: str, rank: int) -> tuple[list[str], Targ
     dialect = dialect_for(engine, version, target.profile.mode)
     plan = dialect.plan(target.engine_profile(), target.node_plans())
     step = plan.steps[-1] if rank == 0 and engine == "vllm" and target.profile.mode == "ray" else plan.steps[rank]
-    setting = Setting(version, "2.21.5", "/mnt/models/DeepSeek-R1", step.argv, 8000, rank, 2, 8, "10.63.65.207")
+    setting = Scene(version, "2.21.5", "/mnt/models/DeepSeek-R1", step.argv, 8000, rank, 2, 8, "10.63.65.207")
     return [m.text for m in moments_of(engine, setting)], target
 
 
