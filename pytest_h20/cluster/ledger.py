@@ -2,7 +2,8 @@
 
 In the base folder of this user on the node (0700, owned by the log-in user, no link; checked by every script)::
 
-    RUN.run     JSON lines: whose run it is, and every container and folder before it is made; its age is the run's heartbeat
+    RUN.run     JSON lines: whose run it is, every container and folder before it is made, every drill before it breaks anything and
+                once it was taken back; the file's age is the run's heartbeat
     RUN.tmp/    TMPDIR of every command of the run: what a killed probe leaves lies in here
     RUN/        what the run's containers write (RUN-0/, RUN-1/ with two engines)
 
@@ -20,6 +21,7 @@ import re
 import secrets
 import shlex
 import threading
+import time
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict, dataclass, replace
@@ -27,6 +29,8 @@ from pathlib import Path
 from typing import Any, cast
 
 from pytest_h20.cluster import labels
+from pytest_h20.cluster.drilling import take_back
+from pytest_h20.cluster.drills import Planted
 from pytest_h20.core.errors import H20Error, TransportError
 from pytest_h20.nodes import CommandResult, ContainerInfo, Containers, ContainerSpec, Node
 
@@ -120,6 +124,8 @@ class Entry:
     containers: frozenset[str] = frozenset()
     folders: tuple[str, ...] = ()
     kept: bool = False
+    drills: tuple[Planted, ...] = ()
+    """What was broken and not taken back."""
 
     @property
     def lives(self) -> bool:
@@ -169,6 +175,7 @@ def entries(node: Node, base: str) -> list[Entry]:
 
 def _entry(run: str, age: float, lines: Iterable[str]) -> Entry:
     owner, processes, tokens, names, folders, kept = None, [], [], set(), [], False
+    drills: dict[str, Planted] = {}
     for line in lines:
         try:
             said = json.loads(line)
@@ -179,9 +186,13 @@ def _entry(run: str, age: float, lines: Iterable[str]) -> Entry:
             folder = said.get("folder", "")
             folders += [folder] if _NAME.fullmatch(folder) and folder.startswith(run) else []
             kept = kept or bool(said.get("kept"))
+            if "drill" in said:
+                planted = Planted.read(said["drill"])
+                drills[planted.id] = planted
+            drills.pop(str(said.get("taken_back", "")), None)
         except (ValueError, TypeError, KeyError, AttributeError):
             continue  # a line cut by a kill: what it was to announce was not made yet
-    return Entry(run, age, owner, tuple(processes), tuple(tokens), frozenset(names), tuple(folders), kept)
+    return Entry(run, age, owner, tuple(processes), tuple(tokens), frozenset(names), tuple(folders), kept, tuple(drills.values()))
 
 
 def files(node: Node, base: str, folder: str, most: int = 2000) -> list[tuple[str, int]]:
@@ -214,6 +225,11 @@ def containers_of(node: Node, entry: Entry) -> list[ContainerInfo]:
     return [c for c in node.containers.find({labels.OWNER: ""}) if c.name in entry.containers]
 
 
+def take_back_drills(node: Node, entry: Entry, wait: Callable[[float], None] = time.sleep) -> list[str]:
+    """Take back what a run broke on the node. Returns what is still broken, each with what to type there."""
+    return [f"{node.name}: {why}" for planted in entry.drills if (why := take_back(node, planted, wait=wait))]
+
+
 def end_processes(node: Node, base: str, entry: Entry) -> None:
     """End every command of the run that still runs on the node, and all that they started."""
     for token in entry.tokens:
@@ -241,9 +257,11 @@ class Ledger:
         opened: Callable[[str], None] = lambda _: None,
         process: Owner | None = None,
         writing: Callable[[], AbstractContextManager[None]] = nullcontext,
+        wait: Callable[[float], None] = time.sleep,
     ) -> None:
         """``writing`` is held while something is written down; it refuses that in a worker once the tear-down has begun, which would
-        else find the record gone and begin a new one."""
+        else find the record gone and begin a new one. ``wait``: where time runs faster."""
+        self._wait = wait
         self._writing = writing
         self.node, self.base, self.run = node, base, run
         self._owner = owner
@@ -293,7 +311,7 @@ class Ledger:
         entry = self.entry()
         if entry is None:
             return []
-        left = []
+        left = take_back_drills(self.node, entry, self._wait)
         for container in containers_of(self.node, entry) if folders else ():
             try:
                 self.node.containers.remove(container.id)
@@ -302,6 +320,14 @@ class Ledger:
         end_processes(self.node, self.base, entry)
         if not left:
             forget(self.node, self.base, entry, folders)
+        return left
+
+    def take_back(self) -> list[str]:
+        """Take back what this run broke here and has not taken back. Returns what is still broken."""
+        entry = self.entry()
+        left = take_back_drills(self.node, entry, self._wait) if entry is not None else []
+        for planted in entry.drills if entry is not None and not left else ():
+            self.note(taken_back=planted.id)
         return left
 
     def entry(self) -> Entry | None:

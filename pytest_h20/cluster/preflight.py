@@ -79,14 +79,15 @@ def prepare(target: Target, images: ImageFacts, launch: LaunchFacts) -> Prefligh
 
 
 def refuse_leftovers(nodes: Mapping[str, Node], base: str, run: str, inventory_path: str) -> None:
-    """Raise ``BringUpError`` when containers of another run of this user are still there: they hold GPUs and ports.
+    """Raise ``BringUpError`` when containers of another run of this user are still there: they hold GPUs and ports; or when it broke
+    something in a drill and did not live to take it back.
 
     ``run``: this run, whose own record is no leftover.
     """
-    found: list[Leftover] = [item for item in leftovers(nodes, base, not_run=run) if item.containers]
+    found: list[Leftover] = [item for item in leftovers(nodes, base, not_run=run) if item.containers or item.entry.drills]
     if found:
         raise BringUpError(
-            "containers of an earlier run are still there:\n"
+            "what an earlier run left is still there:\n"
             + "\n".join(f"  {item}" for item in found)
             + f"\n  what has ended goes with: python -m pytest_h20 reap --nodes {inventory_path}"
             + f"\n  what was kept goes with:  python -m pytest_h20 reap --nodes {inventory_path} --run {found[0].entry.run}"

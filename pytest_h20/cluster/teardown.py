@@ -11,7 +11,7 @@ from typing import Any
 from pytest_h20.cluster import labels, regular
 from pytest_h20.cluster.journal import Journal
 from pytest_h20.cluster.launch import STOP_EXECS
-from pytest_h20.cluster.ledger import DEAD_AFTER_S, Entry, containers_of, end_processes, entries, files, forget, ledger_of
+from pytest_h20.cluster.ledger import DEAD_AFTER_S, Entry, containers_of, end_processes, entries, files, forget, ledger_of, take_back_drills
 from pytest_h20.core.errors import H20Error, StorageError
 from pytest_h20.nodes import ContainerInfo, Node
 from pytest_h20.nodes.recording import unrecorded
@@ -188,7 +188,9 @@ class Leftover:
     containers: tuple[ContainerInfo, ...]
 
     def __str__(self) -> str:
-        what = ", ".join(f"container {c.name} ({c.id[:12]}, {c.status})" for c in self.containers) or "folders and processes"
+        drills = [f"{planted}, which was not taken back" for planted in self.entry.drills]
+        containers = [f"container {c.name} ({c.id[:12]}, {c.status})" for c in self.containers]
+        what = ", ".join([*drills, *containers]) or "folders and processes"
         lives = f"it lives (last heartbeat {self.entry.age:.0f} s ago; without one for {DEAD_AFTER_S:.0f} s it has ended)"
         state = lives if self.entry.lives else "kept with --h20-keep" if self.entry.kept else "it has ended"
         return f"{self.node}: {what} of run {self.entry.run}, started by {self.entry.who}; {state}"
@@ -227,6 +229,9 @@ def reap(nodes: Mapping[str, Node], base: str, say: Callable[[str], None], run: 
 
 def _remove(node: Node, base: str, item: Leftover, say: Callable[[str], None]) -> int:
     failed = 0
+    for why in take_back_drills(node, item.entry):  # first: what is stopped does not end, what is cut off does not answer
+        failed += 1
+        say(f"  could not: {why}")
     for container in item.containers:
         try:
             node.containers.stop(container.id, timeout=10.0)

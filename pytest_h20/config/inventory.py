@@ -315,6 +315,9 @@ class Inventory(_Model):
     load: LoadSettings = Field(default_factory=LoadSettings, description="what the throughput gate sends")
     endpoint: EndpointSettings = Field(default_factory=EndpointSettings, description="how patient the endpoint's checks are")
     gates: tuple[str, ...] | None = Field(None, description="gates that must pass; default: all")
+    drills: Literal["forbidden", "allowed"] = Field(
+        "forbidden", description="whether --h20-drill may break this cluster: only one that nobody else uses"
+    )
     attach: Attach | None = Field(None, description="test this running endpoint instead of starting one")
     run_dir_on_node: str = Field(
         "/var/tmp/pytest-h20-{user}",

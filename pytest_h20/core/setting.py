@@ -60,6 +60,13 @@ OPTIONS: tuple[Option, ...] = (
     Option("h20-load-from", "Send the load from inside this node's container instead of from here", metavar="NODE"),
     Option("h20-load-crosscheck", "Run the engine's own benchmark too, at 1 and 16 streams, and report the difference", kind="flag"),
     Option("h20-accuracy", "JSONL file of questions and answers (GSM8K style) to grade in addition", metavar="FILE"),
+    Option(
+        "h20-drill",
+        "After the load, break the cluster in this way and judge how it fails and comes back (repeatable; `drills: allowed` in the "
+        "inventory); docs/soak-and-drills.md lists the drills",
+        kind="list",
+        metavar="NAME",
+    ),
     Option("h20-calibrate", "Measure every cell several times and write limits with their spread to FILE", metavar="FILE"),
     Option("h20-repeats", "Repeats of each cell when calibrating (default: 5)", metavar="N"),
     Option("h20-seed", "Seed of the random prompts, to repeat those of an earlier run (default: new prompts in every run)", metavar="N"),

@@ -53,7 +53,12 @@ class GateName(str, Enum):
     REASONING = "reasoning"
     ANSWERS = "answers"
     THROUGHPUT = "throughput"
+    DRILL = "drill"
 
+
+ON_REQUEST = frozenset({GateName.DRILL})
+"""Gates that only a run judges that asks for them; the others belong to every run."""
+ALWAYS = tuple(gate for gate in GateName if gate not in ON_REQUEST)
 
 GATE_TITLES: dict[GateName, str] = {
     GateName.ENVIRONMENT: "The machines are as they must be",
@@ -65,6 +70,7 @@ GATE_TITLES: dict[GateName, str] = {
     GateName.REASONING: "Reasoning is split from the answer",
     GateName.ANSWERS: "The answers are right",
     GateName.THROUGHPUT: "It is fast enough",
+    GateName.DRILL: "A fault is told, survived or recovered from",
 }
 
 

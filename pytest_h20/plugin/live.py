@@ -22,7 +22,7 @@ from pytest_h20.config.inventory import Inventory, with_limits
 from pytest_h20.core import door
 from pytest_h20.core.errors import H20Error, StorageError, UsageError
 from pytest_h20.core.setting import Setting
-from pytest_h20.core.verdict import Decision, GateName, Status, Verdict
+from pytest_h20.core.verdict import ON_REQUEST, Decision, GateName, Status, Verdict
 from pytest_h20.plugin.outcome import not_measured
 from pytest_h20.plugin.record import VERDICTS_KEY, Reporting, first_line, gate_of, report_hook, told_plainly
 from pytest_h20.plugin.suite import ACCEPTANCE, LEFT_OUT_KEY, lacking
@@ -59,6 +59,7 @@ def activate(config: pytest.Config, resolved: Mapping[str, Setting]) -> ActivePl
         if workerinput is None and not collect_only:
             _refuse_another_engine(session, served)
         _refuse_two_engines_side_by_side(config, session)
+        _refuse_drills_side_by_side(config, session)
         if state is not None:
             session = with_run(session, RunFolder.open(state, worker, redactor=redactor_of(session.inventory)), run_id)
         elif not collect_only:
@@ -137,6 +138,12 @@ def _refuse_two_engines_side_by_side(config: pytest.Config, session: Session) ->
         )
 
 
+def _refuse_drills_side_by_side(config: pytest.Config, session: Session) -> None:
+    """A drill breaks the engine that another worker measures."""
+    if GateName.DRILL in session.required and config.getoption("dist", "no") != "no":
+        raise UsageError(f"--h20-drill={session.settings.drill[0]}: breaks the engine for every worker; leave -n out")
+
+
 class ActivePlugin:
     """State and hooks of one process of the run."""
 
@@ -201,6 +208,11 @@ class ActivePlugin:
         return lines
 
     # ------------------------------------------------------------------ collection
+    def pytest_ignore_collect(self, collection_path: Path) -> bool | None:
+        """The tests of a gate that nobody asked for are not there at all."""
+        unasked = [ACCEPTANCE / f"test_{gate.value}.py" for gate in ON_REQUEST if gate not in self.session.required]
+        return True if collection_path in unasked else None
+
     def pytest_generate_tests(self, metafunc: pytest.Metafunc) -> None:
         """One test per engine, node, rail and cell, where a test asks for it."""
         from pytest_h20.plugin.parametrize import parameters

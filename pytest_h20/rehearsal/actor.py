@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from pytest_h20.load.reference import ReferenceServer
+from pytest_h20.rehearsal.drills import Struck
 from pytest_h20.rehearsal.engine_log import Moment, Scene, moments_of
 from pytest_h20.rehearsal.nccl_log import job_of
 from pytest_h20.rehearsal.state import alive
@@ -39,6 +40,7 @@ class Actor:
         self.kind = "sglang" if "sglang.launch_server" in self.argv else "ray" if self.argv[:1] == ["ray"] else "vllm"
         self.server: ReferenceServer | None = None
         self.completions = 0
+        self.struck = Struck(self.state, spec["drill"], self.scale)
         path = self.state / "nodes" / spec["node"] / spec["log"].lstrip("/")
         path.parent.mkdir(parents=True, exist_ok=True)
         self.log_path = path
@@ -108,6 +110,8 @@ class Actor:
         """Play the role to its end."""
         signal.signal(signal.SIGTERM, signal.SIG_IGN if self.engine["ignores_sigterm"] else lambda *_: self.leave())
         threading.Thread(target=self._watch_parent, daemon=True).start()
+        if self.rank == 0 and self.struck.fails_to_start():
+            self.die(1, ("RuntimeError: the memory of an earlier engine is still in use",))
         moments = moments_of(self.kind, self.scene())
         start = time.monotonic()
         span = float(self.engine["start_s"]) / self.scale if self.kind != "ray" else 0.0
@@ -249,7 +253,8 @@ class Actor:
         )
         metrics = self.kind == "vllm" or "--enable-metrics" in self.argv
         rows = [Row(int(i), int(o), int(c), ttft, tpot) for i, o, c, ttft, tpot in self.spec["timing"]]
-        return EngineServer(
+        replies.language.spoilt = replies.language.spoilt or self.struck.talks_nonsense()
+        server = EngineServer(
             replies,
             Timing(rows, self.scale, self.http),
             config_of(self.http, self.kind, self.served, max_len, metrics),
@@ -258,6 +263,16 @@ class Actor:
             self.print,
             self._completion if self.http.get("completion_kills") else lambda: None,
         )
+        server.struck = self.struck
+        threading.Thread(target=self._until_it_is_over, daemon=True).start()
+        return server
+
+    def _until_it_is_over(self) -> None:
+        """A drill may end the engine."""
+        while not self.struck.over():
+            time.sleep(0.02)
+        self.print("a rank is gone: the engine ends\n")
+        self.leave(137)
 
     def _completion(self) -> None:
         """The so many-th request for a generation kills the engine."""

@@ -12,6 +12,7 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
 
+from pytest_h20.cluster import drills
 from pytest_h20.cluster.launch import MOUNT_POINT, STOP_EXECS
 from pytest_h20.core.errors import H20Error, TransportError
 from pytest_h20.nodes import CommandResult, ContainerInfo, ContainerSpec, DaemonInfo, ImageInfo
@@ -19,6 +20,7 @@ from pytest_h20.probes.perf import TORCH_ALL_REDUCE
 from pytest_h20.probes.script import requests
 from pytest_h20.rehearsal.all_reduce import printed
 from pytest_h20.rehearsal.answers import answers
+from pytest_h20.rehearsal.drills import StandInDrills, processes
 from pytest_h20.rehearsal.state import Held, State, alive
 from pytest_h20.rehearsal.timing import rows_of
 from pytest_h20.rehearsal.world import ImageTruth, World
@@ -75,6 +77,8 @@ class StandInContainers:
     def exec(self, container_id: str, argv: Sequence[str], env: Mapping[str, str] | None = None, timeout: float = 60.0) -> CommandResult:
         """Who listens on a port, what Ray counts: the two questions a bring-up asks inside."""
         text = " ".join(argv)
+        if argv[-1].startswith(drills.MARK):
+            return self._drill(container_id, argv[-1])
         if "h20-ask: listeners" in text:
             port = int(text.split("h20-ask: listeners", 1)[1].split()[0])
             return CommandResult(self._node, "docker exec", 0, self._listeners(container_id, port), "", 0.0)
@@ -84,6 +88,16 @@ class StandInContainers:
         if "H20RAY" in text:
             return CommandResult(self._node, "docker exec", 0, self._ray(), "", 0.0)
         raise H20Error(f"the rehearsal's container on {self._node} does not know {text[:120]!r}")
+
+    def _drill(self, container_id: str, script: str) -> CommandResult:
+        """A drill on what runs in the container."""
+        if script != drills.PROCESSES:
+            rc, out = StandInDrills(self._node, self._state, self._world.drill).answer(script)
+            return CommandResult(self._node, "docker exec", rc, out, "", 0.0)
+        specs = [json.loads(p.read_text()) for p in self._state.folder.glob("actor-*.json")]
+        mine = [s["argv"] for s in specs if s["container"] == container_id]
+        rank = [n.name for n in self._world.inventory.nodes].index(self._node)
+        return CommandResult(self._node, "docker exec", 0, processes(mine[-1], rank), "", 0.0)
 
     def _stop_execs(self, container_id: str) -> None:
         """SIGTERM to what was exec'd into the container, and a moment for it to go."""
@@ -153,6 +167,7 @@ class StandInContainers:
             "inventory": self._world.inventory.model_dump(mode="json"),
             "timing": self._timing(words),
             "parent": self._state.owner,
+            "drill": asdict(self._world.drill),
         }
         path = self._state.folder / f"actor-{secrets.token_hex(6)}.json"
         path.write_text(json.dumps(spec))

@@ -14,12 +14,14 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
+from pytest_h20.cluster import drills
 from pytest_h20.cluster.ledger import MARK
 from pytest_h20.core.errors import H20Error, TransportError
 from pytest_h20.nodes import CommandResult, quote
 from pytest_h20.probes.script import requests
 from pytest_h20.rehearsal import standin, weights
 from pytest_h20.rehearsal.containers import StandInContainers
+from pytest_h20.rehearsal.drills import StandInDrills
 from pytest_h20.rehearsal.state import State
 from pytest_h20.rehearsal.under_load import as_now, asked_for, ticks
 from pytest_h20.rehearsal.world import World
@@ -36,6 +38,7 @@ class StandInNode:
         self._state = state
         self._scale = time_scale
         self._closed = threading.Event()
+        self._drills = StandInDrills(name, state, world.drill)
         self.containers = StandInContainers(name, world, state, time_scale)
 
     @property
@@ -51,6 +54,9 @@ class StandInNode:
             raise TransportError(f"{self._name}: {self._world.unreachable[self._name]}")
         if text.startswith(MARK):
             return self._ledger(text, began)
+        if text.startswith(drills.MARK):
+            rc, out = self._drills.answer(text)
+            return CommandResult(self._name, text, rc, out, "", time.monotonic() - began)
         asked = requests(text)
         if asked and asked[0][0] == "weights_full":
             rc, out = 0, weights.full(self._world.weights[self._name], asked[0][1][0])
@@ -113,6 +119,8 @@ class StandInNode:
         served = self._state.ports(self._name)
         self._state.loads(self._name, more=any(name in ("ib_client", "ib_server") for name, _ in requests(text)))
         machine = as_now(self._world, self._state, self._name, self._scale)
+        if self._drills.made() and self._world.drill.left_mib:
+            machine = replace(machine, gpus=[replace(gpu, used_mib=self._world.drill.left_mib) for gpu in machine.gpus])
         now = replace(
             machine,
             listeners={**machine.listeners, **{p: f'users:(("python3",pid={d["pid"]},fd=21))' for p, d in served.items()}},

@@ -93,6 +93,7 @@ class Scenario:
             update={
                 "name": "rehearsal" + (f"-{self.name}" if self.name != "blog" else ""),
                 "kind": "rehearsal",
+                "drills": "allowed",
                 "description": self.description,
                 "engines": engines,
                 "load": load,

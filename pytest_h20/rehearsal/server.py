@@ -30,6 +30,7 @@ from pytest_h20.load.canary import EOS
 from pytest_h20.load.clock import allow_files
 from pytest_h20.load.reference import STREAM_HEAD, Generation, ReferenceConfig, ReferenceServer, Reply, Request, Schedule, Stream
 from pytest_h20.rehearsal.canaries import Canaries
+from pytest_h20.rehearsal.drills import Struck
 from pytest_h20.rehearsal.language import encode
 from pytest_h20.rehearsal.replies import Answer, Refused, Replies
 from pytest_h20.rehearsal.timing import Timing
@@ -103,6 +104,7 @@ class EngineServer(ReferenceServer):
         self.knobs = replies.knobs
         self.dead = False
         self.healths = 0
+        self.struck: Struck | None = None
         self._timing = timing
         self._log = log
         self._on_completion = on_completion
@@ -127,6 +129,12 @@ class EngineServer(ReferenceServer):
         text = self.knobs.get("hang_on")
         hangs = bool(text) and str(text).encode() in request.body
         posts = request.method == "POST" and request.path in _GENERATE
+        drilled = self.struck.request() if posts and self.struck is not None else ""
+        if drilled in ("hang", "error"):
+            return Reply(b"", delay_s=NEVER_S) if drilled == "hang" else Reply(b"Internal Server Error", 500, "text/plain; charset=utf-8")
+        if drilled == "cut":
+            return Reply(_CUT["/generate" if request.path == "/generate" else "other"], content_type="text/event-stream")
+        self.replies.language.spoilt = self.replies.language.spoilt or drilled == "lie"
         return Reply(b"", delay_s=NEVER_S) if hangs or (self.dead and posts) else None
 
     def _stranger(self, request: Request) -> Reply | None:
@@ -153,6 +161,7 @@ class EngineServer(ReferenceServer):
         if path in ("/health", "/health_generate", "/ping"):
             self.healths += 1
             ill = replies.has("unhealthy") or (replies.has("ill_after_start") and self.healths > 1)
+            ill = ill or (self.struck is not None and self.struck.ill())
             alive = not ill and not (self.dead and shape.health != "constant")
             return Reply(b"", 200 if alive else 503 if ill else shape.dead_engine_health[0])
         if path == "/v1/models":
@@ -356,6 +365,11 @@ class EngineServer(ReferenceServer):
         super()._free_slot(stream)
 
 
+_CUT = {
+    "/generate": b'data: {"text": "4", "meta_info": {"prompt_tokens": 9, "completion_tokens": 1, "finish_reason": null}}\n\n',
+    "other": b'data: {"choices": [{"index": 0, "text": "4", "finish_reason": null}]}\n\n',
+}
+"""The first event of an answer, and then a proper end of the HTTP message."""
 _GENERATE: Sequence[str] = ("/v1/completions", "/v1/chat/completions", "/generate")
 
 

@@ -8,6 +8,7 @@ from typing import Any
 
 from pytest_h20.config.inventory import Inventory
 from pytest_h20.rehearsal.all_reduce import AllReduceTruth
+from pytest_h20.rehearsal.drills import DrillTruth
 from pytest_h20.rehearsal.standin import Machine, machine
 from pytest_h20.rehearsal.under_load import LoadTruth
 from pytest_h20.rehearsal.weights import WeightsTruth
@@ -97,6 +98,7 @@ class World:
     all_reduce: AllReduceTruth = field(default_factory=AllReduceTruth)
     load: LoadTruth = field(default_factory=LoadTruth)
     client_error: float = 0.0
+    drill: DrillTruth = field(default_factory=DrillTruth)
 
     @property
     def head(self) -> Machine:

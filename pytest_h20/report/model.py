@@ -15,7 +15,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, JsonValue
 
-from pytest_h20.core.verdict import Decision, GateName, GateResult, Limit, Status, Verdict
+from pytest_h20.core.verdict import ALWAYS, Decision, GateName, GateResult, Limit, Status, Verdict
 
 SCHEMA_VERSION = 1
 
@@ -313,6 +313,25 @@ class CellLoad(_Frozen):
     gauges: dict[str, float] = Field(default_factory=dict)
 
 
+class DrillRow(_Frozen):
+    """One drill in the recovery table. ``clients``: how requests ended after the fault; ``told_s``: until the first one that was not
+    answered was over; ``health``: statuses of ``/health`` in their order (0: no answer); ``settled``: ``well``, ``down`` or neither."""
+
+    kind: Literal["drill"] = "drill"
+    engine: str
+    drill: str
+    proof: str = ""
+    clients: dict[str, int] = Field(default_factory=dict)
+    told_s: float | None = None
+    health: tuple[int, ...] = ()
+    settled: str = ""
+    settled_s: float | None = None
+    restart: str = ""
+    restart_s: float | None = None
+    left: tuple[str, ...] = ()
+    stuck: str = ""
+
+
 class KernelLine(_Frozen):
     """A line of a node's kernel log, written while a gate ran. ``after_s``: since the start of the cell, else of the gate, model time."""
 
@@ -386,7 +405,7 @@ class Other(BaseModel):
 
 
 Record = Annotated[
-    StateChange | Cell | RailTraffic | CellLoad | KernelLine | NodeFacts | Command | LogTail | SetupError | Warning_,
+    StateChange | Cell | RailTraffic | CellLoad | KernelLine | DrillRow | NodeFacts | Command | LogTail | SetupError | Warning_,
     Field(discriminator="kind"),
 ]
 RECORD_TYPES: dict[str, type[BaseModel]] = {
@@ -395,6 +414,7 @@ RECORD_TYPES: dict[str, type[BaseModel]] = {
     "rail": RailTraffic,
     "load": CellLoad,
     "kernel": KernelLine,
+    "drill": DrillRow,
     "facts": NodeFacts,
     "command": Command,
     "log": LogTail,
@@ -446,7 +466,7 @@ class Header(_Frozen):
     model: str = ""
     inventory: str = ""
     limits: str = ""
-    required: tuple[GateName, ...] = tuple(GateName)
+    required: tuple[GateName, ...] = ALWAYS
     settings: dict[str, str] = Field(default_factory=dict)
     stood_in: tuple[str, ...] = ()
     time_scale: float = 1.0
@@ -568,6 +588,7 @@ class RunView(_Frozen):
     rails: tuple[RailTraffic, ...] = ()
     loads: tuple[CellLoad, ...] = ()
     kernel: tuple[KernelLine, ...] = ()
+    drills: tuple[DrillRow, ...] = ()
     facts: tuple[NodeFacts, ...] = ()
     commands: tuple[Command, ...] = ()
     logs: tuple[LogTail, ...] = ()

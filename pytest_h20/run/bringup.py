@@ -20,14 +20,14 @@ from pytest_h20.cluster.progress import Progress
 from pytest_h20.cluster.state import ClusterState, Versions
 from pytest_h20.cluster.teardown import Down, down, tried_again
 from pytest_h20.core.errors import BringUpError, H20Error, TransportError
-from pytest_h20.core.verdict import Status, Verdict
+from pytest_h20.core.verdict import GateName, Status, Verdict
 from pytest_h20.nodes import Node
 from pytest_h20.nodes.recording import unrecorded
 from pytest_h20.report.model import Warning_
 from pytest_h20.run.facts import early_verdicts, gathered, launch_facts
 from pytest_h20.run.kept import Kept, kept
 from pytest_h20.run.settings import Session
-from pytest_h20.run.store import CLUSTER, DIED, DOWN, LAUNCHED
+from pytest_h20.run.store import CLUSTER, DIED, DOWN, DRILL_LOST, DRILLED, LAUNCHED
 
 Write = Callable[[str], None]
 NOTHING_LEFT = "bringup.nothing_left"
@@ -163,7 +163,7 @@ def running_version(url: str, headers: Mapping[str, str]) -> str:
 def post_mortem(session: Session, label: str) -> Verdict | None:
     """Why the engine ended since it was ready; None while it runs, and when it was told already. Told once for all workers."""
     state = session.shared.value(CLUSTER(label))
-    if state is None or died(session, label) is not None:
+    if state is None or died(session, label) is not None or drilled(session, label):
         return None
     target = session.target(label)
     url = (
@@ -181,6 +181,11 @@ def post_mortem(session: Session, label: str) -> Verdict | None:
     session.shared.once(DIED(label), lambda: death.reason)
     session.folder.event("state", engine=label, state="broken", note=death.reason)
     return death.verdict(label)
+
+
+def drilled(session: Session, label: str) -> bool:
+    """Whether the drills of this engine have begun: what ends after that was ended by them, and they judge it."""
+    return session.shared.published(DRILLED(label)) is not None
 
 
 def died(session: Session, label: str) -> str | None:
@@ -220,6 +225,23 @@ def previous_engine_down(session: Session, label: str, write: Write) -> None:
             for verdict in [*after_load(session, other), *stayed_up(session, other)]:
                 session.folder.record(verdict, "session::tear-down")
             _down_now(session, other, write)
+
+
+def engine_down(session: Session, label: str, write: Write) -> Down:
+    """Take the engine down in the middle of a run, to start it again."""
+    return _down(session, label, write)
+
+
+def engine_up(session: Session, label: str, write: Write) -> ClusterState:
+    """Start the engine again, as it was started before. Raises ``H20Error``; what was started then is taken down."""
+    target, facts = session.target(label), gathered(session, label)
+    ready = prepare(target, facts.images, launch_facts(session, facts))
+    nodes, run_id = nodes_of(session, target), run_id_of(session, label)
+    try:
+        return BringUp(target, nodes, run_id, session.folder, ready, label, session.clock, Progress(write, False)).up()
+    except BaseException:
+        _down(session, label, write)
+        raise
 
 
 def _down_now(session: Session, label: str, write: Write) -> Down:
@@ -263,6 +285,7 @@ def take_down(session: Session, write: Write) -> list[Verdict]:
     """
     verdicts: list[Verdict] = []
     keep = session.settings.keep
+    broken = _take_back_drills(session)
     settled = session.shared.end_launches(meanwhile=lambda: None if keep else _remove_all(session))
     for label in session.labels:
         try:
@@ -277,11 +300,13 @@ def take_down(session: Session, write: Write) -> list[Verdict]:
             write(keep_text(session, label, launched))
             continue
         try:
-            verdicts += down_verdicts(_down_now(session, label, write), label, session.source, ended_before(session, label))
+            found = down_verdicts(_down_now(session, label, write), label, session.source, ended_before(session, label))
+            lost = session.shared.value(DRILL_LOST(label)) is not None  # of what is not there nothing ends on SIGTERM
+            verdicts += found[1:] if lost else found
         except (H20Error, OSError) as error:
             verdicts.append(not_down(label, session.source, f"the tear-down broke off: {error}"))
     left = [] if settled else ["a process of this run is still starting a container"]
-    left += _end_ledgers(session, keep)
+    left += [*broken, *_end_ledgers(session, keep)]
     return with_left(verdicts, left, session.source)
 
 
@@ -300,6 +325,17 @@ def with_left(verdicts: Sequence[Verdict], left: Sequence[str], source: str) -> 
 def _opened(session: Session) -> dict[str, Node]:
     """The nodes on which any process of this run did anything; the others are not asked again."""
     return {name: unrecorded(node) for name, node in session.nodes.items() if session.shared.marked(f"opened-{name}")}
+
+
+def _take_back_drills(session: Session) -> list[str]:
+    """What an interrupted drill broke, before anything else: a stopped process does not end. Returns what is still broken."""
+    left: list[str] = []
+    for name, node in _opened(session).items() if GateName.DRILL in session.required else ():
+        try:
+            left += ledger_of(node).take_back()
+        except (H20Error, OSError) as error:
+            left.append(f"{name}: whether a drill was taken back could not be seen: {error}")
+    return left
 
 
 def _remove_all(session: Session) -> None:

@@ -19,11 +19,11 @@ ROOM = 0.75
 """An answer must end within this part of a cell's answer: one that only just ends alone may not when a word is another."""
 
 
-def ask_alone(target: Target, plan: LoadPlan, output_len: int) -> Alone:
+def ask_alone(target: Target, plan: LoadPlan, output_len: int, few: bool = False) -> Alone:
     """Find the form of prompt that this model answers, and what it answers rightly in so many tokens.
 
     The first questions are sent word for word as in a cell, and show that the end of an answer can be seen in its text; the others
-    stop there.
+    stop there. ``few``: no more than these, and no nonces.
     """
     names = list(candidates())
     said: list[str] = []
@@ -34,6 +34,8 @@ def ask_alone(target: Target, plan: LoadPlan, output_len: int) -> Alone:
             name, (text, _) = next(item for item in probed.items() if item[0] not in right)
             said.append(f"{form.name}: {len(right)} of {PROBES} right, {name}: {text[:80]!r}")
             continue
+        if few:
+            return Alone(form, tuple(right), PROBES)
         for name in names[PROBES:]:
             text, ended = _ask(target, plan, form, name, output_len, stops=True)
             if ended and is_right(name, text):

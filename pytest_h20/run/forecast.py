@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 
+from pytest_h20.cluster.drills import drill_named
 from pytest_h20.cluster.launch import Target
 from pytest_h20.config.cells import cells_of
 from pytest_h20.core.errors import H20Error
-from pytest_h20.core.verdict import Limit
+from pytest_h20.core.verdict import GateName, Limit
 from pytest_h20.load.cells import Cell, requests_for
 from pytest_h20.nodes import Node
 from pytest_h20.run.settings import Session
@@ -23,11 +24,23 @@ def judged(session: Session) -> Iterator[str]:
         yield f"# not looked at: {gate.value}: {why}"
     for label, target in zip(session.labels, session.targets, strict=True):
         yield from _cells(session, label, target)
+    yield from _drills(session)
     obstacles = [*session.cannot_accept, *([] if session.mode.can_accept else [session.mode.words])]
     yield from (f"# no acceptance: {text}" for text in obstacles)
     yield from (f"# condition of an acceptance: {text}" for text in session.conditions)
     if not obstacles and not session.conditions:
         yield "# an acceptance, if every gate holds: nothing stands in its way and nothing is left out"
+
+
+def _drills(session: Session) -> Iterator[str]:
+    """What would be broken, where the load is over, and how long each takes at the most."""
+    if GateName.DRILL not in session.required:
+        return
+    for label, target in zip(session.labels, session.targets, strict=True):
+        for name in session.settings.drill:
+            drill, start = drill_named(name), target.profile.ready_timeout / 60
+            most = f"{drill.minutes:.0f} min at most, and a start of {start:.0f} min at most where the engine does not live through it"
+            yield f"# {label}: drill {name}: {drill.sentence} {most}"
 
 
 def _cells(session: Session, label: str, target: Target) -> Iterator[str]:

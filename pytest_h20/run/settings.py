@@ -12,13 +12,14 @@ from typing import TYPE_CHECKING, Any, cast
 from urllib.parse import urlsplit
 
 from pytest_h20.cluster.clock import Clock
+from pytest_h20.cluster.drills import drill_named
 from pytest_h20.cluster.launch import Target, started_by
 from pytest_h20.cluster.ledger import Ledger, LedgerNode, Owner
 from pytest_h20.cluster.shared import Shared
 from pytest_h20.config.inventory import Attach, Inventory, load_inventory, parse_inventory, with_limits
 from pytest_h20.core.errors import UsageError
 from pytest_h20.core.setting import BY_DEST, OPTIONS, Setting
-from pytest_h20.core.verdict import GateName
+from pytest_h20.core.verdict import ALWAYS, ON_REQUEST, GateName
 from pytest_h20.nodes import Node
 from pytest_h20.nodes.recording import RecordingNode
 from pytest_h20.report.model import Mode, NodeBrief
@@ -60,6 +61,7 @@ class Settings:
     load_from: str | None = None
     load_crosscheck: bool = False
     accuracy: str | None = None
+    drill: tuple[str, ...] = ()
     calibrate: str | None = None
     repeats: int = 5
     seed: int | None = None
@@ -161,6 +163,7 @@ class Session:
             self.owner,
             opened=lambda name: shared.mark(f"opened-{name}"),
             writing=shared.launching if self.worker else nullcontext,
+            wait=self.clock.sleep,
         )
         noted: Any = LedgerNode(node, ledger, shared.launching, mark=self.rehearsal is None)
         return noted if self.rehearsal is not None else cast("Node", RecordingNode(noted, self._sink))
@@ -257,8 +260,8 @@ def build(
         inventory = with_expect(inventory, weights_cache_max_days=0.0)
         targets = tuple(replace(t, inventory=inventory) for t in targets)
     _numbers_that_fit(settings, targets)
-    left_out: dict[GateName, str] = dict.fromkeys([g for g in GateName if g not in ATTACH_GATES], NO_INVENTORY) if not nodes else {}
-    required = _required(inventory, bare=not nodes)
+    left_out: dict[GateName, str] = dict.fromkeys([g for g in ALWAYS if g not in ATTACH_GATES], NO_INVENTORY) if not nodes else {}
+    required = (*_required(inventory, bare=not nodes), *_asked_for(settings, inventory, attach))
     if not nodes and not any(t.profile.reasoning_parser for t in targets):
         left_out[GateName.REASONING] = "this server does not split reasoning, and its model's name is not DeepSeek-R1's"
         required = tuple(g for g in required if g is not GateName.REASONING)
@@ -278,7 +281,7 @@ def build(
         cannot.append(f"the load was sent by {settings.load}, whose own error is not known")
     if settings.calibrate:
         cannot.append("this run calibrated limits instead of judging by them")
-    if inventory.gates is not None and set(inventory.gates) != {g.value for g in GateName}:
+    if inventory.gates is not None and not {g.value for g in ALWAYS} <= set(inventory.gates):
         cannot.append("the inventory requires only the gates " + ", ".join(inventory.gates))
     cannot += obstacles(inventory)
     return Session(
@@ -434,11 +437,36 @@ def _required(inventory: Inventory, bare: bool) -> tuple[GateName, ...]:
     if bare:
         return ATTACH_GATES
     if inventory.gates is None:
-        return tuple(GateName)
+        return ALWAYS
+    asked = next((g for g in inventory.gates if g in [x.value for x in ON_REQUEST]), None)
+    if asked is not None:
+        raise UsageError(f"gates: {asked!r} is judged by every run that asks for it (--h20-{asked}) and by no other; leave it out")
     unknown = [g for g in inventory.gates if g not in [x.value for x in GateName]]
     if unknown:
         raise UsageError(f"gates: {unknown[0]!r} is no gate; gates are {', '.join(g.value for g in GateName)}")
     return tuple(GateName(g) for g in inventory.gates)
+
+
+def _asked_for(settings: Settings, inventory: Inventory, attach: object) -> tuple[GateName, ...]:
+    """Gates of ``ON_REQUEST`` that this run judges. Raises ``UsageError`` for a drill that does not exist or may not be made here."""
+    drills = settings.drill
+    if not drills:
+        return ()
+    for number, name in enumerate(drills):
+        drill_named(name)
+        if name in drills[:number]:
+            raise UsageError(f"--h20-drill={name}: is given twice")
+    if attach or inventory.attach:
+        raise UsageError(
+            f"--h20-drill={drills[0]}: this cluster was started by somebody else, and a drill breaks it and starts it again; "
+            "leave out --h20-attach (and `attach:` in the inventory), so that the run starts an engine of its own"
+        )
+    if inventory.drills != "allowed":
+        raise UsageError(
+            f"--h20-drill={drills[0]}: inventory {inventory.name} does not say that this cluster may be broken; when nobody else uses its "
+            "machines, write at its top level\n  drills: allowed"
+        )
+    return (GateName.DRILL,)
 
 
 def select(inventory: Inventory, asked: Sequence[str]) -> tuple[Target, ...]:

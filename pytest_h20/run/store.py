@@ -45,3 +45,9 @@ KERNEL: EngineTopic[dict[str, Reading]] = EngineTopic("kernel", dict)
 DIED: EngineTopic[str] = EngineTopic("died", str)
 """Why an engine that was up ended; by whoever noticed first."""
 DOWN: EngineTopic[Down] = EngineTopic("down", Down)
+DRILLED: EngineTopic[bool] = EngineTopic("drilled", bool)
+"""That the drills have begun: what is told of the load and of an engine that ends was told before."""
+DRILL_ALONE: EngineTopic[Alone] = EngineTopic("drill-alone", Alone)
+"""What the clients of the drills ask, as it was answered before the first one."""
+DRILL_LOST: EngineTopic[str] = EngineTopic("drill-lost", str)
+"""In which drill the engine was lost, and why it did not start again."""

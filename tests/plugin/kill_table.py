@@ -103,8 +103,8 @@ def run(
 
 
 def _speed(scenario: str, gates: Sequence[str]) -> str:
-    """Faults of the throughput are measured at the scenario's own speed, everything else as fast as the machine can."""
-    if "@" in scenario or "throughput" in gates:
+    """Faults of the throughput and of drills are measured at the scenario's own speed, everything else as fast as the machine can."""
+    if "@" in scenario or "throughput" in gates or "drill" in gates:
         return ""
     return "@200" if gates else "@60"
 

@@ -142,7 +142,8 @@ def here(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder as the pages assume it: an inventory, tests of one's own, logs."""
     folder = tmp_path_factory.mktemp("docs")
     shutil.copytree(REPOSITORY / "environments" / "thresholds", folder / "thresholds")
-    shutil.copy(REPOSITORY / "environments" / "h20-2node.yaml", folder / "my-cluster.yaml")
+    inventory = text_of(REPOSITORY / "environments" / "h20-2node.yaml")
+    (folder / "my-cluster.yaml").write_text(f"{inventory}drills: allowed\n", encoding="utf-8")
     write(folder)
     (folder / "tests").mkdir()
     for number, block in enumerate(code(DOCS / "reuse.md", "python")):
@@ -152,7 +153,8 @@ def here(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def runnable(text: str) -> list[Command]:
     """Commands of pytest with this in them, each once."""
-    found = [c for c in ALL if c.is_pytest and text in c.line and c.page in ("index.md", "gate-ci.md", "accept-a-cluster.md", "reuse.md")]
+    pages = ("index.md", "gate-ci.md", "accept-a-cluster.md", "reuse.md")
+    found = [c for c in ALL if c.is_pytest and text in c.line and (c.page in pages or "--h20-drill" in c.options)]
     return list({shlex.join(c.words): c for c in found}.values())
 
 

@@ -12,6 +12,7 @@ from pytest_h20.core.errors import UsageError
 from pytest_h20.rehearsal.faults import (
     answers,
     bringup,
+    drill,
     endpoint,
     environment,
     fabric,
@@ -37,6 +38,7 @@ CATALOGUE: Mapping[str, Fault] = catalogue(
     answers.FAULTS,
     throughput.FAULTS,
     machines.FAULTS,
+    drill.FAULTS,
 )
 """Fault by name, in the order of the gates."""
 
