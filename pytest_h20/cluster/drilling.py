@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 
 PROOF_S = 20.0
 """A fault shows within so many seconds: a link goes down and comes up, a daemon starts, a socket is opened again."""
+REFUSED_S = 2.0
+"""What the node refused to do shows as soon, or never."""
 STEP_S = 0.2
 
 
@@ -54,7 +56,7 @@ def break_it(node: Node, ledger: Ledger, planted: Planted, wait: Callable[[float
     at = time.monotonic()
     try:
         said = _make(node, planted)
-        shown = _until(lambda: _seen(node, planted, before), wait)
+        shown = _until(lambda: _seen(node, planted, before), wait, REFUSED_S if said else PROOF_S)
         if not shown.yes:
             raise DidNothing(f"nothing shows that it happened: {shown.words}" + (f"; the node said: {said}" if said else ""))
     except BaseException as error:
@@ -134,11 +136,11 @@ def _make(node: Node, planted: Planted) -> str:
     return "" if done.ok else (done.stderr or done.stdout).strip()[-300:] or f"exit status {done.rc}"
 
 
-def _until(look: Callable[[], Shown], wait: Callable[[float], None]) -> Shown:
+def _until(look: Callable[[], Shown], wait: Callable[[float], None], patience_s: float = PROOF_S) -> Shown:
     """The first look that shows it, or the last one. A node that does not answer for a moment is asked again."""
-    deadline = time.monotonic() + PROOF_S
+    deadline = time.monotonic() + patience_s
     shown, tries = Shown(False, "nothing could be seen"), 0
-    while tries < PROOF_S / STEP_S and time.monotonic() < deadline:
+    while tries < patience_s / STEP_S and time.monotonic() < deadline:
         tries += 1
         try:
             shown = look()

@@ -215,7 +215,7 @@ _TITLES: Mapping[str, str] = {
 
 def choose(found: Sequence[Process], victim: Victim) -> Process:
     """The process a drill is made with: of workers the last, of the others the first. Raises ``DidNothing`` with what is there."""
-    pattern = re.compile(_TITLES[victim])
+    pattern = re.compile(f"({_TITLES[victim]})( .*)?")
     matching = [p for p in found if pattern.fullmatch(p.command) and p.pid > 1 and not p.command.startswith(("/bin/sh ", "sh "))]
     if victim == "api":  # of the server and its own children the one that was started first
         matching = [p for p in matching if p.parent not in {q.pid for q in matching}] or matching
