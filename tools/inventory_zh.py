@@ -69,6 +69,7 @@ TEXTS = {
     "what the throughput gate sends": "throughput 关卡发送什么",
     "how patient the endpoint's checks are": "端点检查有多大耐心",
     "gates that must pass; default: all": "必须通过的关卡；默认：全部",
+    "whether --h20-drill may break this cluster: only one that nobody else uses": "是否允许 --h20-drill 破坏这个集群：只限没有别人使用的集群",
     "test this running endpoint instead of starting one": "测试这个正在运行的端点，而不是启动一个",
     "absolute path on each node of the folder that holds what a run leaves there; closed to everybody but the log-in user; {user} is who "
     "runs pytest": "每个节点上存放运行遗留物的文件夹的绝对路径；只对登录用户开放；{user} 是运行 pytest 的人",
