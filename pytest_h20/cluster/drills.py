@@ -220,7 +220,7 @@ def choose(found: Sequence[Process], victim: Victim) -> Process:
     if victim == "api":  # of the server and its own children the one that was started first
         matching = [p for p in matching if p.parent not in {q.pid for q in matching}] or matching
     if not matching:
-        told = "; ".join(f"{p.pid} {p.command[:60]}" for p in found if p.command)[:400] or "none"
+        told = "; ".join(dict.fromkeys(p.command[:60] for p in found if p.command))[:400] or "none"
         raise DidNothing(f"no process of the engine is known by its title as the {victim} of this version; its processes: {told}")
     ordered = sorted(matching, key=lambda p: (p.start, p.pid))
     return ordered[-1] if victim == "worker" else ordered[0]
@@ -397,7 +397,10 @@ def happened(planted: Planted, before: str, now: str) -> Shown:
         return Shown(state == "T" and start == planted.start, f"process {planted.pid}: state {state}")
     if row.kind == "link":
         flags = _flags(now)
-        return Shown(flags is not None and not flags & 1, f"{planted.interface}: flags {flags}, {_oper(now) or 'unknown'}")
+        return Shown(
+            flags is not None and not flags & 1,
+            f"{planted.interface}: flags {flags if flags is None else hex(flags)}, {_oper(now) or 'unknown'}",
+        )
     if row.kind == "netem":
         found = qdisc_of(now)
         told = "none of ours" if found is None else f"netem {row.amount}, {found.packets} packets, {found.dropped} lost"

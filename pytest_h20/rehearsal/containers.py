@@ -97,7 +97,7 @@ class StandInContainers:
         specs = [json.loads(p.read_text()) for p in self._state.folder.glob("actor-*.json")]
         mine = [s["argv"] for s in specs if s["container"] == container_id]
         rank = [n.name for n in self._world.inventory.nodes].index(self._node)
-        return CommandResult(self._node, "docker exec", 0, processes(mine[-1], rank), "", 0.0)
+        return CommandResult(self._node, "docker exec", 0, processes(mine, rank), "", 0.0)
 
     def _stop_execs(self, container_id: str) -> None:
         """SIGTERM to what was exec'd into the container, and a moment for it to go."""

@@ -111,16 +111,24 @@ def _stat(state: str, start: int) -> str:
     return f"77 (python3) {state} 1 {' 0' * 17} {start} 0\n"
 
 
-def processes(argv: Sequence[str], rank: int) -> str:
-    """The processes of a container, as ``drills.PROCESSES`` prints them."""
-    sglang = "sglang.launch_server" in argv
-    rows = [(1, 0, "/bin/sh -c engine"), (MAIN, 1, " ".join(["python3", *argv] if sglang else argv))]
-    if sglang:
-        rows += [(DRIVES + i, MAIN, f"sglang::scheduler_TP{8 * rank + i}") for i in range(8)]
-    else:
-        rows += [(DRIVES - 1, MAIN, "VLLM::EngineCore")] if "serve" in argv else []
-        rows += [(DRIVES + i, MAIN, "ray::RayWorkerWrapper.execute_method") for i in range(8)]
+def processes(argvs: Sequence[Sequence[str]], rank: int) -> str:
+    """The processes of a container, as ``drills.PROCESSES`` prints them. ``argvs``: of its main process and of those exec'd into it."""
+    rows = [(1, 0, "/bin/sh -c engine")]
+    for argv in argvs:
+        sglang = "sglang.launch_server" in argv
+        serves = sglang or "serve" in argv or any("api_server" in word for word in argv)
+        rows.append((MAIN if serves else MAIN - 1, 1, " ".join(["python3", *argv] if sglang else argv)))
+        if sglang:
+            rows += [(DRIVES + i, MAIN, f"sglang::scheduler_TP{8 * rank + i}") for i in range(8)]
+        elif serves:
+            rows.append((DRIVES - 1, MAIN, "VLLM::EngineCore"))
+        if not sglang and (argv[:1] == ["ray"] or "ray" not in argv):
+            rows += [(DRIVES + i, MAIN - 1, _vllm_worker(argv, 8 * rank + i)) for i in range(8)]
     return "".join(f"{pid} (x) S {parent} {' 0' * 17} {TICKS + pid} 0 | {command}\n" for pid, parent, command in rows)
+
+
+def _vllm_worker(argv: Sequence[str], rank: int) -> str:
+    return "ray::RayWorkerWrapper.execute_method" if argv[:1] == ["ray"] else f"VLLM::Worker_TP{rank}"
 
 
 # ------------------------------------------------------------------------------------------------------- what the engine feels

@@ -163,7 +163,7 @@ def test_the_victim_is_known_by_its_title(text: str, drill: str, pid: int) -> No
 
 
 def test_without_a_victim_the_drill_did_nothing_and_says_what_runs() -> None:
-    with pytest.raises(DidNothing, match="30 nginx"):
+    with pytest.raises(DidNothing, match="its processes: nginx"):
         drills.choose(drills.processes_of(table((30, 1, 1, "nginx"))), "worker")
 
 
