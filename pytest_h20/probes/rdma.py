@@ -331,6 +331,7 @@ for d in /sys/bus/pci/devices/*; do
 done
 """,
     parse_pci,
+    seconds=60,
 )
 
 

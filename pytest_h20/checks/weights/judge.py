@@ -80,7 +80,7 @@ class Judge:
     def _peer(self, node: str) -> str:
         """Another node whose shards are all in order: files can be fetched from it."""
         for name, f in self.facts.fast.items():
-            if name != node and isinstance(f, FastFacts) and not f.missing.count and not any(s.problem for s in f.shards):
+            if name != node and isinstance(f, FastFacts) and not f.missing.count and not any(s.problem or s.hollow for s in f.shards):
                 return next(n.address for n in self.inventory.nodes if n.name == name)
         return ""
 
@@ -269,8 +269,12 @@ class Judge:
         data = published()
         limit = Limit(kind="max", value=0, unit="differences", origin=Origin(kind="vendor", detail=data.config.source))
         files = [*(["config.json"] if config else []), *(["tokenizer.json", "tokenizer_config.json"] if tokenizer else [])]
+        # Never from the other node: it may be just as wrong; nor from a hub's model that this folder is not known to be.
+        action = f"fetch {' '.join(files)} again from where {f.path} came from"
+        if name:
+            action = f"hf download deepseek-ai/{name} {' '.join(files)} --local-dir {f.path} --force-download"
         looked_at = len(data.config.fields) + 4
-        return say.judge(len(wrong), limit, reason="; ".join(wrong[:4]), action=self.refetch(f, files, node), details=details, of=looked_at)
+        return say.judge(len(wrong), limit, reason="; ".join(wrong[:4]), action=action, details=details, of=looked_at)
 
     def leftovers(self, node: str, f: FastFacts) -> Verdict:
         """No ``*.incomplete``, ``.aria2``, ``._____temp`` and the like: they mean that a download did not end."""

@@ -542,6 +542,7 @@ def test_a_preallocated_shard_is_seen_by_a_few_blocks(model: Path) -> None:
     found = verdicts(model, model)
     assert red(found) == {"weights.blocks": F}, "alike on both nodes, and of the right size"
     assert "model-00003" in found["weights.blocks"].reason
+    assert "rsync" not in found["weights.blocks"].action, "the other node is just as empty"
 
 
 def test_the_unwritten_half_of_a_shard_is_seen(model: Path) -> None:
@@ -609,6 +610,7 @@ def test_a_foreign_tokenizer_alike_on_both_nodes(model: Path, file: str, fields:
     found = verdicts(model, model)
     assert red(found) == {"weights.model": F}
     assert words in found["weights.model"].reason
+    assert "rsync" not in found["weights.model"].action, "the other node is just as wrong"
 
 
 def test_a_template_of_its_own_file_wins(model: Path) -> None:
