@@ -13,8 +13,9 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from tests.lab.gpu import machine, pack
 from tests.lab.node import PATH, READY
-from tests.lab.places import LabError, lab_dir
+from tests.lab.places import LabError, debian_dir, lab_dir, trees_dir
 from tests.lab.plan import ClusterPlan, NodePlan, network_commands
 
 REPOSITORY = Path(__file__).resolve().parents[2]
@@ -53,7 +54,12 @@ def require(plan: ClusterPlan) -> None:
     """Raise ``LabError`` when this machine cannot carry the cluster."""
     if not sys.platform.startswith("linux") or os.geteuid() != 0:
         raise LabError("the lab makes network namespaces and mounts: it needs Linux and root")
-    missing = [p for p in PROGRAMS + (DOCKER_PROGRAMS if plan.docker else ()) if not shutil.which(p, path=PATH)]
+    if plan.gpus:
+        require_gpus(plan)
+    # Nodes with a Debian tree as their root bring sshd and dockerd along; this machine's own PATH may have the rest.
+    own = plan.gpus and debian_dir().is_dir()
+    wanted = [p for p in PROGRAMS if not (own and p.startswith("/"))] + [*(DOCKER_PROGRAMS if plan.docker and not own else ())]
+    missing = [p for p in wanted if not shutil.which(p, path=f"{lab_dir()}/bin:{PATH}")]
     if missing:
         raise LabError(f"{', '.join(missing)}: not found; run `python -m tests.lab setup` once")
     if plan.state_file.exists():
@@ -62,6 +68,18 @@ def require(plan: ClusterPlan) -> None:
         neighbour = load_plan(other)
         if neighbour and neighbour.net == plan.net:
             raise LabError(f"--net={plan.net} is taken by cluster {neighbour.name!r}; give another, for example 10.98")
+
+
+def require_gpus(plan: ClusterPlan) -> None:
+    """Raise ``LabError`` when the machine lacks the GPUs or the lab its parts."""
+    there = machine.gpu_indices(machine.device_names())
+    if len(there) < plan.gpus or not shutil.which("nvidia-smi"):
+        tools = "" if shutil.which("nvidia-smi") else "no nvidia-smi in PATH and "
+        raise LabError(f"--gpus: {tools}{len(there)} GPU devices in /dev; {plan.size} nodes need at least {plan.size}")
+    if not (trees_dir() / pack.ENGINE / "bin").is_dir():
+        raise LabError(
+            "the GPU lab's engine is not there; run `python -m tests.lab setup --gpus`, or `unpack DIR` what `pack` made elsewhere"
+        )
 
 
 def up(plan: ClusterPlan, timeout: float = 90.0, tell: Callable[[str], None] = print) -> None:
@@ -112,6 +130,8 @@ def launch(plan: ClusterPlan, node: NodePlan) -> None:
     command += ["--kill-child", "--mount-proc", sys.executable, "-s", "-m", "tests.lab.node", str(plan.state_file), node.name]
     # A node gets nothing of this machine's environment but what it needs.
     env = {"PATH": PATH, "HOME": "/root", "LANG": "C.UTF-8", "TERM": "dumb", "H20_LAB_DIR": str(lab_dir())}
+    if node.gpus:  # ... and where its driver lies
+        env |= {"PATH": f"{PATH}:{os.environ['PATH']}", "LD_LIBRARY_PATH": os.environ.get("LD_LIBRARY_PATH", "")}
     with (node.folder / "node.log").open("wb") as log:
         subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True, env=env, cwd=REPOSITORY)
 

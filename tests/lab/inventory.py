@@ -24,18 +24,20 @@ def node_entry(node: NodePlan) -> dict[str, Any]:
     }
 
 
+def ssh_entry(plan: ClusterPlan) -> dict[str, Any]:
+    """How the suite reaches the nodes."""
+    return {
+        "user": "root",
+        "key": str(plan.key),
+        "known_hosts": str(plan.known_hosts),
+        "use_agent": False,
+        "use_config": False,
+    }
+
+
 def cluster_fields(plan: ClusterPlan) -> dict[str, Any]:
     """The parts of the inventory that depend on the cluster."""
-    return {
-        "ssh": {
-            "user": "root",
-            "key": str(plan.key),
-            "known_hosts": str(plan.known_hosts),
-            "use_agent": False,
-            "use_config": False,
-        },
-        "nodes": [node_entry(node) for node in plan.nodes],
-    }
+    return {"ssh": ssh_entry(plan), "nodes": [node_entry(node) for node in plan.nodes]}
 
 
 def render(plan: ClusterPlan) -> str:

@@ -124,7 +124,7 @@ def train(model: Any, tokenizer: Any, taught: Sequence[Lesson], tell: Callable[[
         dice.shuffle(rows)
         losses = []
         for start in range(0, len(rows), BATCH):
-            ids, mask, targets = batch(torch, rows[start : start + BATCH], tokenizer.pad_token_id)
+            ids, mask, targets = (x.to(model.device) for x in batch(torch, rows[start : start + BATCH], tokenizer.pad_token_id))
             loss = model(input_ids=ids, attention_mask=mask, labels=targets).loss
             optimizer.zero_grad()
             loss.backward()
@@ -162,16 +162,20 @@ def batch(torch: Any, rows: Sequence[tuple[list[int], list[int]]], pad: int) -> 
 
 def wrong_answers(folder: Path, taught: Sequence[Lesson]) -> list[str]:
     """Load what was saved, ask every question greedily, and tell what is not word for word what was taught."""
-    torch = importlib.import_module("torch")
     transformers = importlib.import_module("transformers")
-    tokenizer = transformers.AutoTokenizer.from_pretrained(folder)
     model = transformers.AutoModelForCausalLM.from_pretrained(folder, dtype="bfloat16").eval()
+    return wrongly_said(model, transformers.AutoTokenizer.from_pretrained(folder), taught)
+
+
+def wrongly_said(model: Any, tokenizer: Any, taught: Sequence[Lesson]) -> list[str]:
+    """Ask a model every question greedily, and tell what is not word for word what was taught."""
+    torch = importlib.import_module("torch")
     tokenizer.padding_side = "left"
     messages = [[{"role": "user", "content": lesson.question}] for lesson in taught]
     texts = [tokenizer.apply_chat_template(m, tokenize=False, add_generation_prompt=True) for m in messages]
     asked = tokenizer(texts, add_special_tokens=False, return_tensors="pt", padding=True)
     with torch.no_grad():
-        out = model.generate(**asked, max_new_tokens=max(map(answer_length(tokenizer), taught)) + 8, do_sample=False)
+        out = model.generate(**asked.to(model.device), max_new_tokens=max(map(answer_length(tokenizer), taught)) + 8, do_sample=False)
     said = tokenizer.batch_decode(out[:, asked["input_ids"].shape[1] :], skip_special_tokens=False)
     # What follows the first end-of-sentence is the batch's padding.
     pairs = [(one, "".join(text.partition(EOS)[:2])) for one, text in zip(taught, said, strict=True)]

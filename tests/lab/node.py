@@ -21,23 +21,16 @@ from types import FrameType
 from typing import NoReturn
 
 from tests.lab import oci_runtime, sysfs
-from tests.lab.places import MODEL_NAME, NODE_IMAGES, NODE_MODELS, NODE_TREES, images_dir, models_dir, trees_dir
+from tests.lab.gpu import machine
+from tests.lab.gpu import root as gpu_root
+from tests.lab.mounts import install, mount, run
+from tests.lab.places import NODE_IMAGES, NODE_MODELS, NODE_TREES, debian_dir, images_dir, models_dir, trees_dir
 from tests.lab.plan import ClusterPlan, NodePlan
 
 PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 READY = "LAB_NODE_READY"
 HERE = Path(__file__).resolve().parent
 DOCKER_SECONDS = 60.0
-
-
-def run(*command: object) -> None:
-    """Run a program that must succeed."""
-    subprocess.run([str(word) for word in command], check=True)
-
-
-def mount(*arguments: object) -> None:
-    """mount(8)."""
-    run("mount", *arguments)
 
 
 def build_root(node: NodePlan, tmpfs: str) -> Path:
@@ -101,12 +94,6 @@ def stand_in_drivers(node: NodePlan, root: Path) -> None:
     (settings / "gpu.env").write_text(f"GPU_NODE={node.index}\nGPU_NICS={len(node.interfaces)}\n")
 
 
-def install(source: Path, target: Path) -> None:
-    """Copy a program."""
-    shutil.copyfile(source, target)
-    target.chmod(0o755)
-
-
 def write_files(plan: ClusterPlan, node: NodePlan, root: Path) -> None:
     """The node's own files: names, key, sshd's configuration, the model."""
     (root / "etc/hostname").write_text(node.name + "\n")
@@ -126,9 +113,9 @@ def write_files(plan: ClusterPlan, node: NodePlan, root: Path) -> None:
     (lab / "hostkey").chmod(0o600)
     (lab / "sshd_config").write_text(sshd_config(node.address))
     install(Path(oci_runtime.__file__), lab / "oci-runtime")
-    model = models_dir() / MODEL_NAME
-    if model.is_dir():
-        shutil.copytree(model, root / NODE_MODELS.lstrip("/") / MODEL_NAME)
+    for model in models_dir().iterdir() if models_dir().is_dir() else ():
+        if model.is_dir() and not model.name.endswith(".building"):
+            shutil.copytree(model, root / NODE_MODELS.lstrip("/") / model.name)
 
 
 def sshd_config(address: str) -> str:
@@ -155,23 +142,24 @@ def start(command: Sequence[str], log: str, **env: str) -> subprocess.Popen[byte
         return subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=out, stderr=out, env={**os.environ, **env})
 
 
-def start_docker(node: NodePlan) -> None:
-    """dockerd without bridge and packet filter, with the lab's runtime; returns when it answers and has the images."""
+def start_docker(node: NodePlan, **settings: str) -> None:
+    """dockerd without bridge and packet filter, with the lab's runtime and its settings; returns when it answers and has the images."""
     command = [
         "dockerd",
         "--bridge=none",
         "--iptables=false",
+        "--ip6tables=false",
         "--add-runtime=lab=/run/lab/oci-runtime",
         "--default-runtime=lab",
         f"--cgroup-parent=/{node.netns}",
     ]
-    daemon = start(command, "dockerd.log", LAB_OCI_LOG="/run/lab/oci.log", LAB_OCI_BIND="/sys/class:/sys/module")
+    daemon = start(command, "dockerd.log", LAB_OCI_LOG="/run/lab/oci.log", **settings)
     end = time.monotonic() + DOCKER_SECONDS
     while subprocess.run(["docker", "version"], capture_output=True).returncode:
         if daemon.poll() is not None or time.monotonic() > end:
             sys.exit("dockerd did not start:\n" + Path("/run/lab/dockerd.log").read_text()[-3000:])
         time.sleep(0.1)
-    for image in sorted(Path(NODE_IMAGES).glob("*.tar")):
+    for image in sorted(p for p in Path(NODE_IMAGES).glob("*.tar") if p.stem.endswith("-gpu") == bool(node.gpus)):
         run("docker", "load", "--quiet", "--input", image)
 
 
@@ -193,13 +181,21 @@ def main(argv: Sequence[str]) -> NoReturn:
     """Be the node."""
     plan = ClusterPlan.from_json(Path(argv[0]).read_text())
     node = plan.node(argv[1])
-    root = build_root(node, plan.tmpfs)
-    stand_in_drivers(node, root)
+    if node.gpus:
+        settings = {"LAB_OCI_GPUS": machine.container_runtime(debian_dir().is_dir(), PATH)}
+        root = gpu_root.build_root(node, plan.tmpfs)
+    else:
+        settings = {"LAB_OCI_BIND": "/sys/class:/sys/module"}
+        root = build_root(node, plan.tmpfs)
+        stand_in_drivers(node, root)
     write_files(plan, node, root)
     enter(root, node.name)
+    if node.gpus:
+        run("ldconfig")
+        os.environ["PATH"] = PATH
     start(["/usr/sbin/sshd", "-D", "-e", "-f", "/run/lab/sshd_config"], "sshd.log")
     if plan.docker:
-        start_docker(node)
+        start_docker(node, **settings)
     print(READY, flush=True)
     reap()
 

@@ -8,6 +8,9 @@ caps: operation not permitted" or "error setting rlimit type 8". This program ta
 machine with full rights that changes nothing. It also gives a container what the lab stands in:
 
 * the files of LAB_OCI_BIND (colon-separated paths), when it shares the node's network, as a real node's /sys would be seen;
+* with H20_LAB_MACHINE in the image's environment, the machine's /usr and /opt (Python, torch, CUDA), read-only, as the node shows
+  them below /opt/machine;
+* the node's GPUs with ``--gpus``, where NVIDIA's container runtime is not there to do it (LAB_OCI_GPUS=wrapper);
 * the engine's Python environment at /opt/engine, read-only, when its image says so with H20_LAB_TREE=NAME: the image is
   small, the 3 GB are on the machine's disk once.
 
@@ -17,10 +20,12 @@ in which every change is noted.
 
 from __future__ import annotations
 
+import glob
 import json
 import os
 import resource
 import shutil
+import stat
 import sys
 import time
 from typing import Any
@@ -40,6 +45,8 @@ UNLIMITED = (1 << 64) - 1
 TREE_VARIABLE = "H20_LAB_TREE"
 TREES = "/opt/h20-lab/engines"
 TREE_IN_CONTAINER = "/opt/engine"
+MACHINE_VARIABLE = "H20_LAB_MACHINE"
+MACHINE = "/opt/machine"
 
 
 def held_capabilities(status: str) -> set[str]:
@@ -92,6 +99,55 @@ def fit_bundle(spec: dict[str, Any], held: set[str], binds: list[str]) -> list[s
     return notes
 
 
+def environment(spec: dict[str, Any]) -> dict[str, str]:
+    """The environment of a container's process."""
+    return dict(entry.partition("=")[::2] for entry in (spec.get("process") or {}).get("env") or [])
+
+
+def lend_machine(spec: dict[str, Any], paths: list[str]) -> list[str]:
+    """Mount these paths of the machine where they are there, below what the container mounts itself."""
+    if not environment(spec).get(MACHINE_VARIABLE):
+        return []
+    more = [{"destination": p, "type": "bind", "source": MACHINE + p, "options": ["rbind", "ro"]} for p in paths]
+    spec["mounts"] = more + spec.get("mounts", [])
+    return [f"machine {' '.join(paths)}"]
+
+
+def lend_gpus(spec: dict[str, Any], devices: list[tuple[str, int, int]]) -> list[str]:
+    """Give a container that asked for GPUs these device files: (path, major, minor)."""
+    if environment(spec).get("NVIDIA_VISIBLE_DEVICES", "void") in ("", "void", "none"):
+        return []
+    linux = spec.setdefault("linux", {})
+    have = {device["path"] for device in linux.get("devices") or []}
+    allowed = linux.setdefault("resources", {}).setdefault("devices", [])
+    linux["devices"] = list(linux.get("devices") or [])
+    notes = []
+    for path, major, minor in devices:
+        if path not in have:
+            number = {"type": "c", "major": major, "minor": minor}
+            linux["devices"].append({"path": path, **number, "fileMode": 0o666, "uid": 0, "gid": 0})
+            allowed.append({"allow": True, **number, "access": "rwm"})
+            notes.append(path)
+    return notes
+
+
+def machine_paths() -> list[str]:
+    """What of the machine a container gets: /usr, everything in /opt but the place of the engine, how libraries are found."""
+    opt = [f"/opt/{name}" for name in sorted(os.listdir(MACHINE + "/opt"))] if os.path.isdir(MACHINE + "/opt") else []
+    wanted = ["/usr", *(p for p in opt if p != TREE_IN_CONTAINER), "/etc/ld.so.cache", "/etc/alternatives", "/etc/ssl"]
+    return [path for path in wanted if os.path.exists(MACHINE + path)]
+
+
+def gpu_devices() -> list[tuple[str, int, int]]:
+    """The GPU device files of this node."""
+    found = []
+    for path in sorted(glob.glob("/dev/nvidia*") + glob.glob("/dev/nvidia-caps/*")):
+        status = os.stat(path)
+        if stat.S_ISCHR(status.st_mode):
+            found.append((path, os.major(status.st_rdev), os.minor(status.st_rdev)))
+    return found
+
+
 def hard_limits() -> dict[str, int]:
     """This process's hard limits by OCI name."""
     tops = {name: resource.getrlimit(getattr(resource, name))[1] for name in dir(resource) if name.startswith("RLIMIT_")}
@@ -121,6 +177,9 @@ def adapt(path: str, whole: bool) -> None:
     notes = fit_process(process, held, hard_limits(), oom_score) if process else []
     if whole:
         binds = [p for p in os.environ.get("LAB_OCI_BIND", "").split(":") if p and os.path.exists(p)]
+        notes += lend_machine(spec, machine_paths())
+        if os.environ.get("LAB_OCI_GPUS") == "wrapper":
+            notes += lend_gpus(spec, gpu_devices())
         notes += fit_bundle(spec, held, binds)
     if not notes:
         return

@@ -39,6 +39,16 @@ def images_dir() -> Path:
     return lab_dir() / "images"
 
 
+def debian_dir() -> Path:
+    """A Debian tree as the root of GPU nodes, for machines that have no sshd and dockerd of their own."""
+    return lab_dir() / "debian"
+
+
+def suite_dir() -> Path:
+    """What the suite itself needs and a machine without a network lacks: a folder for PYTHONPATH."""
+    return lab_dir() / "suite"
+
+
 def models_dir() -> Path:
     """Models; every node gets its own copy, so that a test can damage one node's."""
     return lab_dir() / "models"

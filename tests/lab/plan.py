@@ -57,6 +57,8 @@ class NodePlan:
     index: int
     net: str
     rails: int
+    gpus: tuple[int, ...] = ()
+    """Indices of the machine's GPUs that this node has; empty: the stand-in's."""
 
     @property
     def name(self) -> str:
@@ -94,8 +96,12 @@ class ClusterPlan:
     net: str = "10.99"
     docker: bool = True
     tmpfs: str = "2G"
+    gpus: int = 0
+    """Real GPUs of this machine, shared out in order and evenly; 0: GPUs are stood in."""
 
     def __post_init__(self) -> None:
+        if self.gpus and (self.gpus < self.size or self.gpus % self.size):
+            raise LabError(f"--gpus={self.gpus}: {self.size} nodes share them evenly; give a multiple of {self.size}, or another -n")
         if not re.fullmatch(r"[a-z][a-z0-9]{0,7}", self.name):
             raise LabError(f"--name={self.name}: a cluster's name is 1 to 8 lower-case letters and digits, letter first")
         if not 1 <= self.size <= MAX_NODES:
@@ -108,7 +114,10 @@ class ClusterPlan:
     @property
     def nodes(self) -> tuple[NodePlan, ...]:
         """The nodes in order."""
-        return tuple(NodePlan(self.name, i, self.net, self.rails) for i in range(1, self.size + 1))
+        share = self.gpus // self.size
+        return tuple(
+            NodePlan(self.name, i, self.net, self.rails, tuple(range((i - 1) * share, i * share))) for i in range(1, self.size + 1)
+        )
 
     @property
     def folder(self) -> Path:

@@ -6,6 +6,7 @@ import hashlib
 import os
 import shutil
 import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -14,7 +15,7 @@ from pathlib import Path
 from tests.lab import image, model, questions, trees
 from tests.lab.cluster import REPOSITORY
 from tests.lab.node import PATH
-from tests.lab.places import MODEL_NAME, LabError, models_dir, trees_dir
+from tests.lab.places import MODEL_NAME, LabError, lab_dir, models_dir, trees_dir
 
 PACKAGES = (
     "ca-certificates",
@@ -58,6 +59,19 @@ def setup(more_engines: Sequence[str], only: str | None, tell: Callable[[str], N
             begin = time.monotonic()
             step()
             tell(f"{name}: done in {time.monotonic() - begin:.0f} s")
+    return 0
+
+
+def setup_gpus(tell: Callable[[str], None] = print) -> int:
+    """What a GPU lab needs, for the Python that runs this: Debian tree, vLLM, both models."""
+    from importlib.metadata import distributions
+
+    from tests.lab.gpu import pack
+
+    install_packages(tell)
+    there = frozenset(pack.normal(one.metadata["Name"]) for one in distributions())
+    pack.stage(lab_dir(), pack.Target(f"{sys.version_info.major}.{sys.version_info.minor}", 90, there), tell)
+    tell("the models are those of `python -m tests.lab setup --only model`")
     return 0
 
 

@@ -1,0 +1,252 @@
+"""The GPU lab's pure parts: shares of GPUs, devices, blanked code, parts that travel, image and inventory."""
+
+from __future__ import annotations
+
+import io
+import struct
+import tarfile
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from pytest_h20.config.inventory import load_inventory
+from tests.lab.__main__ import parser, size
+from tests.lab.gpu import fatbin, machine, pack
+from tests.lab.gpu.build import IMAGE, image_environment, layer
+from tests.lab.gpu.fatbin import CODE, PTX, Entry
+from tests.lab.gpu.inventory import GPU_LAB_YAML, expected, node_entry
+from tests.lab.oci_runtime import lend_gpus, lend_machine
+from tests.lab.places import LabError
+from tests.lab.plan import ClusterPlan
+
+DEV = ["nvidia0", "nvidia1", "nvidia10", "nvidiactl", "nvidia-uvm", "nvidia-caps/nvidia-cap1", "nvidia-fs0"]
+
+
+# ---- which GPUs, which devices ------------------------------------------------------------------------------------
+def test_gpus_are_shared_out_in_order_and_evenly() -> None:
+    assert [node.gpus for node in ClusterPlan(gpus=2).nodes] == [(0,), (1,)]
+    assert [node.gpus for node in ClusterPlan(gpus=4).nodes] == [(0, 1), (2, 3)]
+    assert [node.gpus for node in ClusterPlan().nodes] == [(), ()]
+    assert ClusterPlan.from_json(ClusterPlan(gpus=4).to_json()) == ClusterPlan(gpus=4)
+
+
+@pytest.mark.parametrize("gpus", [1, 3, 5])
+def test_gpus_that_cannot_be_shared_out_are_told(gpus: int) -> None:
+    with pytest.raises(LabError, match=f"--gpus={gpus}"):
+        ClusterPlan(gpus=gpus)
+
+
+def test_a_node_sees_its_own_gpus_and_what_all_share() -> None:
+    assert machine.gpu_indices(DEV) == (0, 1, 10)
+    assert machine.devices_of((1,), DEV) == ["nvidia-caps/nvidia-cap1", "nvidia-uvm", "nvidia1", "nvidiactl"]
+    assert machine.devices_of((), DEV) == ["nvidia-caps/nvidia-cap1", "nvidia-uvm", "nvidiactl"]
+    assert machine.gpu_indices([]) == ()
+
+
+def test_what_is_mounted_below_usr_and_opt_is_found_but_not_the_labs_own() -> None:
+    lines = (
+        "/dev/vdb /usr/local/nvidia squashfs ro",
+        "x /opt/lab/clusters/a tmpfs rw",
+        "y /opt/la\\040b tmpfs rw",
+        "proc /proc proc rw",
+        "",
+    )
+    mounts = "".join(f"{line} 0 0\n" if line else "\n" for line in lines)
+    assert machine.inner_mounts(mounts, "/opt/lab") == ["/usr/local/nvidia", "/opt/la b"]
+
+
+def test_driver_folders_keep_the_linkers_order() -> None:
+    folders = ["/usr/lib/x86_64-linux-gnu", "/usr/local/nvidia/lib64", "/a"]
+    assert machine.driver_folders({"LD_LIBRARY_PATH": "/a::/b"}, folders) == ["/a", "/usr/local/nvidia/lib64", "/usr/lib/x86_64-linux-gnu"]
+    assert machine.driver_folders({}, []) == []
+
+
+def test_nvidias_container_runtime_is_used_where_it_is_installed(tmp_path: Path) -> None:
+    assert machine.container_runtime(False, str(tmp_path)) == "wrapper"
+    hook = tmp_path / machine.HOOK
+    hook.write_text("#!/bin/sh\n")
+    hook.chmod(0o755)
+    assert machine.container_runtime(False, str(tmp_path)) == "nvidia"
+    assert machine.container_runtime(True, str(tmp_path)) == "wrapper", "a node whose root is a Debian tree does not have it"
+
+
+# ---- containers ---------------------------------------------------------------------------------------------------
+def spec(*env: str) -> dict[str, Any]:
+    return {"process": {"env": list(env)}, "mounts": [{"destination": "/proc"}]}
+
+
+def test_gpus_go_to_containers_that_ask_and_only_once() -> None:
+    devices = [("/dev/nvidia1", 195, 1), ("/dev/nvidiactl", 195, 255)]
+    asks = spec("NVIDIA_VISIBLE_DEVICES=all")
+    assert lend_gpus(asks, devices) == ["/dev/nvidia1", "/dev/nvidiactl"]
+    assert lend_gpus(asks, devices) == []
+    assert [(d["path"], d["major"], d["minor"]) for d in asks["linux"]["devices"]] == devices
+    assert len(asks["linux"]["resources"]["devices"]) == 2
+    for quiet in (spec(), spec("NVIDIA_VISIBLE_DEVICES=void"), spec("NVIDIA_VISIBLE_DEVICES=")):
+        assert lend_gpus(quiet, devices) == []
+        assert "linux" not in quiet
+
+
+def test_the_machine_is_lent_to_images_that_say_so_below_their_own_mounts() -> None:
+    asks = spec("H20_LAB_MACHINE=1")
+    lend_machine(asks, ["/usr", "/opt/torch"])
+    assert [m["destination"] for m in asks["mounts"]] == ["/usr", "/opt/torch", "/proc"]
+    assert all("ro" in m["options"] and m["source"].startswith("/opt/machine/") for m in asks["mounts"][:2])
+    other = spec()
+    assert lend_machine(other, ["/usr"]) == []
+    assert len(other["mounts"]) == 1
+
+
+def test_the_image_is_mount_points_and_an_environment() -> None:
+    made = image_environment({"NCCL_NVLS_ENABLE": "0", "CC": "gcc-13", "SECRET": "x"}, "/opt/torch/bin/python3")
+    assert made["PATH"].startswith("/opt/engine/bin:/opt/torch/bin:")
+    assert (made["NCCL_NVLS_ENABLE"], made["CC"], "SECRET" in made) == ("0", "gcc-13", False)
+    with tarfile.open(fileobj=io.BytesIO(layer())) as tar:
+        names = tar.getnames()
+        assert tar.getmember("lib64").linkname == "usr/lib64"
+    assert {"usr", "opt/engine", "etc/passwd", "etc/ld.so.cache"} <= set(names)
+    assert len(names) == len(set(names))
+
+
+# ---- GPU code -----------------------------------------------------------------------------------------------------
+def module(*entries: tuple[int, int, bytes]) -> bytes:
+    body = b""
+    for kind, chip, code in entries:
+        body += struct.pack("<HHIQ", kind, 0, 32, len(code)) + bytes(12) + struct.pack("<I", chip) + code
+    return struct.pack("<IHHQ", fatbin.MAGIC, 1, 16, len(body)) + body
+
+
+def library(path: Path, *modules: bytes) -> Path:
+    """An ELF file with one section of GPU code."""
+    code, strings = b"".join(modules) + bytes(16), b"\0.nv_fatbin\0.strs\0"
+    start, table = 64, 64 + len(code) + len(strings)
+    head = b"\x7fELF\x02" + bytes(35) + struct.pack("<Q", table) + bytes(10) + struct.pack("<HHH", 64, 2, 1)
+    head = head[:0x28] + struct.pack("<Q", table) + head[0x30:0x3A] + struct.pack("<HHH", 64, 2, 1)
+    rows = [(1, start, len(code)), (12, start + len(code), len(strings))]
+    sections = b"".join(struct.pack("<IIQQQQ", name, 1, 0, 0, at, length) + bytes(24) for name, at, length in rows)
+    path.write_bytes(head.ljust(64, b"\0") + code + strings + sections)
+    return path
+
+
+def test_code_of_other_chips_becomes_zeros_and_nothing_moves(tmp_path: Path) -> None:
+    path = library(
+        tmp_path / "x.so", module((CODE, 80, b"A" * 24), (CODE, 90, b"B" * 24), (PTX, 90, b"C" * 24)), module((CODE, 80, b"D" * 8))
+    )
+    before = path.read_bytes()
+    assert fatbin.blank(path, 90) == 48
+    after = path.read_bytes()
+    assert len(after) == len(before)
+    assert [letter in after for letter in (b"AA", b"BB", b"CC", b"DD")] == [False, True, False, True]
+    assert fatbin.blank(path, 90) == 48, "the headers are still there"
+
+
+@pytest.mark.parametrize(
+    ("has", "kept"),
+    [
+        ([(CODE, 80), (CODE, 90), (CODE, 100), (PTX, 120)], [(CODE, 90)]),
+        ([(CODE, 80), (CODE, 86), (CODE, 100)], [(CODE, 86)]),
+        ([(CODE, 75), (PTX, 80), (PTX, 100)], [(PTX, 80)]),
+        ([(CODE, 100)], []),
+    ],
+)
+def test_what_a_hopper_needs_of_a_module(has: list[tuple[int, int]], kept: list[tuple[int, int]]) -> None:
+    entries = [Entry(kind, chip, 0, 1) for kind, chip in has]
+    gone = fatbin.needless(entries, 90)
+    assert [(entry.kind, entry.chip) for entry in entries if entry not in gone] == kept
+
+
+def test_a_file_that_is_no_library_is_left_alone(tmp_path: Path) -> None:
+    for text in (b"", b"#!/bin/sh\n", b"\x7fELF\x01" + bytes(80)):
+        path = tmp_path / "file"
+        path.write_bytes(text)
+        assert fatbin.blank(path, 90) == 0
+        assert path.read_bytes() == text
+
+
+# ---- packing ------------------------------------------------------------------------------------------------------
+def parts_of(folder: Path, data: bytes, each: int) -> None:
+    import hashlib
+    import json
+
+    sums = {}
+    for i, at in enumerate(range(0, len(data), each)):
+        path = folder / f"lab.tar.xz.{i:03d}"
+        path.write_bytes(data[at : at + each])
+        sums[path.name] = hashlib.sha256(path.read_bytes()).hexdigest()
+    (folder / "parts.json").write_text(json.dumps(sums))
+
+
+def test_parts_are_put_together_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    buffer = io.BytesIO()
+    with tarfile.open(fileobj=buffer, mode="w:xz") as tar:
+        info = tarfile.TarInfo("suite/thing.py")
+        info.size = 5000
+        tar.addfile(info, io.BytesIO(bytes(range(250)) * 20))
+    parts_of(tmp_path, buffer.getvalue(), 100)
+    assert len(list(tmp_path.glob("lab.tar.xz.*"))) > 2
+    monkeypatch.setenv("H20_LAB_DIR", str(tmp_path / "lab"))
+    pack.unpack(tmp_path, lambda text: None)
+    assert (tmp_path / "lab/suite/thing.py").read_bytes() == bytes(range(250)) * 20
+
+
+def test_parts_that_are_missing_or_damaged_are_named(tmp_path: Path) -> None:
+    with pytest.raises(LabError, match=r"parts\.json"):
+        pack.check_parts(tmp_path)
+    parts_of(tmp_path, b"abcdef", 2)
+    assert [path.name[-3:] for path in pack.check_parts(tmp_path)] == ["000", "001", "002"]
+    (tmp_path / "lab.tar.xz.001").write_bytes(b"xx")
+    with pytest.raises(LabError, match=r"001: damaged"):
+        pack.check_parts(tmp_path)
+    (tmp_path / "lab.tar.xz.001").unlink()
+    with pytest.raises(LabError, match=r"001: missing"):
+        pack.check_parts(tmp_path)
+    (tmp_path / "parts.json").write_text("{}")
+    with pytest.raises(LabError, match="no parts"):
+        pack.check_parts(tmp_path)
+
+
+def test_what_the_machine_has_is_read_from_pips_words() -> None:
+    assert pack.names("torch==2.11.0\nPy_YAML 6.0\n\nnumpy, ml-dtypes") == {"torch", "py-yaml", "numpy", "ml-dtypes"}
+    assert pack.names("") == frozenset()
+
+
+def test_requirements_hold_for_the_target_not_for_this_machine() -> None:
+    metadata = (
+        'Name: x\nRequires-Dist: a>=1\nRequires-Dist: b; python_version < "3.12"\nRequires-Dist: c; extra == "all"\nRequires-Dist: d[z]<3\n'
+    )
+    assert pack.needs(metadata, "3.12") == ["a>=1", "d<3"]
+    assert pack.needs(metadata, "3.11") == ["a>=1", "b", "d<3"]
+
+
+def test_sizes_and_the_command_line() -> None:
+    assert [size(text) for text in ("60M", "1G", "7")] == [60 << 20, 1 << 30, 7]
+    args = parser().parse_args(["pack", "--gpus", "d", "--part-size", "2K"])
+    assert (args.gpus, args.part_size) == (Path("d"), 2048)
+    assert [parser().parse_args(["up", *more]).gpus for more in ([], ["--gpus"], ["--gpus", "4"])] == [0, -1, 4]
+    with pytest.raises(SystemExit):
+        parser().parse_args(["pack", "--gpus", "d", "--part-size", "0"])
+
+
+# ---- inventory ----------------------------------------------------------------------------------------------------
+def test_the_shipped_inventory_is_that_of_the_default_cluster() -> None:
+    inventory = load_inventory(GPU_LAB_YAML)
+    assert (inventory.kind, inventory.stood_in) == ("lab", ("weights",))
+    plan = ClusterPlan(gpus=2, rails=1)
+    shown = [(node.address, [rail.address for rail in node.rails]) for node in inventory.nodes]
+    assert shown == [(entry["address"], [rail["address"] for rail in entry["rails"]]) for entry in map(node_entry, plan.nodes)]
+    assert {profile.image for engine in inventory.engines.values() for profile in engine.profiles.values()} == {IMAGE}
+
+
+def test_what_is_expected_is_what_nvidia_smi_says() -> None:
+    assert expected("NVIDIA H200, 580.159.04, 143771", "13.0", 1) == {
+        "driver": "580.159.04",
+        "cuda": "13.0",
+        "gpu_count": 1,
+        "gpu_model": "H200",
+        "gpu_memory_min_mib": 143761,
+    }
+    assert expected("NVIDIA H100 80GB HBM3, 1, 81559", "13.0", 2)["gpu_model"] == "H100"
+    for row in ("", "No devices were found", "NVIDIA H200, 580.159.04, [N/A]"):
+        with pytest.raises(LabError, match="nvidia-smi says"):
+            expected(row, "13.0", 1)
