@@ -111,15 +111,15 @@ def make_model(tokenizer: Any) -> Any:
     )
 
 
-def train(model: Any, tokenizer: Any, taught: Sequence[Lesson], tell: Callable[[str], None]) -> float:
+def train(model: Any, tokenizer: Any, taught: Sequence[Lesson], tell: Callable[[str], None], rounds: int = ROUNDS) -> float:
     """Teach the completions by heart; returns the mean loss of the last round."""
     torch = importlib.import_module("torch")
     dice = random.Random(SEED)
     optimizer = torch.optim.AdamW(model.parameters(), lr=LEARNING_RATE, weight_decay=0.0)
-    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, ROUNDS, eta_min=LEARNING_RATE / 20)
+    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, rounds, eta_min=LEARNING_RATE / 20)
     mean = float("inf")
     model.train()
-    for round_ in range(1, ROUNDS + 1):
+    for round_ in range(1, rounds + 1):
         rows = [row(tokenizer, lesson, dice.choice((None, *taught)), dice) for lesson in taught]
         dice.shuffle(rows)
         losses = []

@@ -40,7 +40,7 @@ LEFT_OUT = (  # of vLLM: FlashAttention 2 (Hopper has 3), the server in Rust
 # In vLLM's list of requirements, needed by what this lab never runs: vision, sound, other kernels, grammars.
 NOT_NEEDED = frozenset({
     "torch", "torchaudio", "torchvision", "flashinfer-python", "flashinfer-cubin", "tilelang", "nvidia-cudnn-frontend", "fastsafetensors",
-    "nvidia-cutlass-dsl", "quack-kernels", "tokenspeed-mla", "humming-kernels", "xgrammar", "opencv-python-headless", "numba", "triton",
+    "nvidia-cutlass-dsl", "quack-kernels", "tokenspeed-mla", "humming-kernels", "opencv-python-headless", "numba", "triton",
     "hf-xet", "grpcio", "setuptools", "fastapi-cli", "fastapi-cloud-cli", "email-validator", "jinja2", "numpy", "pycountry",
 })
 # fmt: on
@@ -54,7 +54,15 @@ SUITE = (
     "sqlalchemy",
     "pytest",
 )
-PINS = {"transformers": "5.13.0", "starlette": "1.3.1", "fastapi": "0.136.3", "pydantic": "2.13.4", "mcp": "1.30.0"}
+PINS = {
+    "transformers": "5.13.0",
+    "tokenizers": "0.22.2",
+    "xgrammar": "0.2.1",
+    "starlette": "1.3.1",
+    "fastapi": "0.136.3",
+    "pydantic": "2.13.4",
+    "mcp": "1.30.0",
+}
 FOLDERS = ("boot", "dev", "etc", "mnt", "opt", "proc", "root", "run", "srv", "ssd1", "sys", "tmp", "usr/local/bin", "var/cache/ldconfig")
 LAUNCHER = """#!/usr/bin/env python3
 import sys

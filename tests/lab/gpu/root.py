@@ -81,6 +81,12 @@ def show_machine(root: Path) -> None:
     mount("--bind", "/", place)
     for inner in machine.inner_mounts(Path("/proc/self/mounts").read_text(), str(lab_dir())):
         mount("--bind", inner, f"{place}{inner}")
+        own = root / inner.lstrip("/")
+        if Path(inner).is_dir() and not (own.is_dir() and any(own.iterdir())):  # as a driver's tools find their own files
+            if own.is_dir():
+                own.rmdir()
+            own.parent.mkdir(parents=True, exist_ok=True)
+            own.symlink_to(f"{MACHINE}{inner}")
 
 
 def show_driver(own: Path, root: Path) -> None:

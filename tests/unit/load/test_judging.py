@@ -85,6 +85,17 @@ def test_metrics_of_both_engines_as_recorded(transcripts: Path) -> None:
     assert sglang == MetricsSample(0, 0, 1201, 5401, 1201, 904, 0, kv_use=0, retracted=0)
 
 
+def test_metrics_of_an_engine_on_two_h200_after_load() -> None:
+    """vLLM 0.24.0, DeepSeek-V3-tiny, TP=2 over two nodes, after the suite and a second run (the GPU lab)."""
+    sample = parse_metrics((Path(__file__).resolve().parents[2] / "corpus/recorded/vllm-0.24-2xh200-metrics.txt").read_text())
+    assert (sample.running, sample.waiting, sample.kv_use, sample.preempted) == (0, 0, 0, 0)
+    assert sample.prompt_tokens
+    assert sample.generation_tokens
+    assert sample.cache_queries
+    assert sample.cache_hits is not None
+    assert sample.cache_hits < sample.cache_queries
+
+
 def test_old_names_ranks_and_engines() -> None:
     old = 'vllm:gpu_prefix_cache_hit_rate{model_name="m"} 0.25\nvllm:num_requests_running{engine="0"} 3.0\n'
     assert parse_metrics(old + 'vllm:num_requests_running{engine="1"} 4\n') == MetricsSample(running=7, cache_rate=0.25)

@@ -83,3 +83,11 @@ def test_the_probe_prints_the_file_in_one_line(tmp_path: Path) -> None:
     assert parse_model_folder(done.stdout).config == R1_CONFIG
     done = subprocess.run(["sh", "-c", MODEL_FOLDER.snippet, "sh", str(tmp_path / "no")], capture_output=True, text=True, check=True)
     assert isinstance(parse_model_folder(done.stdout).config, Missing)
+
+
+@pytest.mark.parametrize(("hidden", "sent"), [(128, 2656863), (256, 5275065)])
+def test_a_prefill_on_two_h200_moved_what_the_formula_says(hidden: int, sent: int) -> None:
+    """Bytes that left node01 over its veth while vLLM 0.24 (TP=2, NCCL over TCP) computed 2048 prompt tokens and one more."""
+    shape = shape_of({"num_hidden_layers": 2, "hidden_size": hidden, "torch_dtype": "bfloat16"})
+    assert not isinstance(shape, Missing)
+    assert expected_volume(2049, 1, shape, ranks=2).bytes_per_node == pytest.approx(sent, rel=0.15)
