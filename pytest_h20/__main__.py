@@ -16,6 +16,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "load": ("pytest_h20.load.cli", "measure TTFT, TPOT and throughput of any OpenAI-compatible or SGLang server"),
     "discover": ("pytest_h20.cli.discover", "write an inventory from what is found on the hosts"),
     "example": ("pytest_h20.cli.example", "print the inventory that is shipped, to start from"),
+    "soak": ("pytest_h20.cli.soak", "judge the bins that a soak left, also one that was killed"),
     "weights": ("pytest_h20.cli.weights", "check a model folder: complete, uncorrupted"),
     "reap": ("pytest_h20.cli.reap", "remove what a killed run left on the nodes"),
     "compare": ("pytest_h20.cli.compare", "compare two runs"),

@@ -54,6 +54,13 @@ TYPES = (
 """Patterns of the columns "is" and "default", applied one after the other."""
 
 TEXTS = {
+    "what --h20-soak sends": "--h20-soak 发送什么",
+    "What `--h20-soak` sends, and how small a slope it must be able to see.": "`--h20-soak` 发送什么，以及它必须能看出多小的斜率。",
+    "users at a time; each rests for a moment now and then": "同时在线的用户数；每个用户不时歇一会儿",
+    "pairs of input and output length, mixed evenly": "输入与输出长度成对给出，均匀混合",
+    "%/h: a slope of throughput or token time that must be visible; a soak too short for it is 'could not measure'; default: what the time "
+    "allows, told beside each figure": "%/h：吞吐或逐令牌时间必须能看出的斜率；时间太短看不出即“无法测量”；默认：时间允许多少就多少，写在每个数字旁边",
+    "an answer that pauses for longer, and goes on, is red": "回答中停顿超过此时间后又继续，判为红",
     "The file": "文件",
     "The whole file.": "整个文件。",
     "version of this format": "本格式的版本",

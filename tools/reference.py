@@ -89,6 +89,7 @@ PLACES: tuple[tuple[str, type[BaseModel]], ...] = (
     ("`engines.*.profiles.*`", inventory.Profile),
     ("`engines.*.profiles.*.container`", inventory.ContainerOptions),
     ("`load`, `engines.*.profiles.*.load`", inventory.LoadSettings),
+    ("`soak`", inventory.SoakSettings),
     ("`endpoint`", inventory.EndpointSettings),
     ("`attach`", inventory.Attach),
 )

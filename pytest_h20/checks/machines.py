@@ -34,7 +34,8 @@ TITLES = {
 
 def say(check: str, subject: str, optional: Sequence[str] = (), evidence: Sequence[str] = (), action: str = "") -> Say:
     """The voice of one check about one subject. ``optional``: ``expect.unmeasured_ok``."""
-    title = TITLES.get(check) or TITLES[check.rpartition(".")[2]]
+    name = check.rpartition(".")[2]
+    title = TITLES.get(check) or TITLES.get(name) or TITLES[f"throughput.{name}"]
     return Say(check, title, subject, tuple(evidence), action, tuple(optional))
 
 

@@ -218,6 +218,22 @@ class LoadSettings(_Model):
     slo_share: float = Field(0.99, ge=0.5, le=1, description="part of the requests of each cell that must keep what slo_* says")
 
 
+class SoakSettings(_Model):
+    """What ``--h20-soak`` sends, and how small a slope it must be able to see."""
+
+    streams: Annotated[int, Field(ge=1, le=512)] = Field(64, description="users at a time; each rests for a moment now and then")
+    lengths: tuple[tuple[Annotated[int, Field(ge=1)], Annotated[int, Field(ge=1)]], ...] = Field(
+        ((128, 128), (256, 256), (1024, 256), (128, 512)), min_length=1, description="pairs of input and output length, mixed evenly"
+    )
+    slope: float | None = Field(
+        None,
+        gt=0,
+        description="%/h: a slope of throughput or token time that must be visible; a soak too short for it is 'could not measure'; "
+        "default: what the time allows, told beside each figure",
+    )
+    stall_s: Seconds = Field(10.0, description="an answer that pauses for longer, and goes on, is red")
+
+
 class Profile(_Model):
     """One way to launch an engine."""
 
@@ -313,6 +329,7 @@ class Inventory(_Model):
     engines: dict[Literal["vllm", "sglang"] | Name, Engine] = Field(min_length=1, description="vllm and sglang: their profiles")
     expect: Expect = Field(default_factory=Expect, description="what the machines must be; see checks-environment.md")
     load: LoadSettings = Field(default_factory=LoadSettings, description="what the throughput gate sends")
+    soak: SoakSettings = Field(default_factory=SoakSettings, description="what --h20-soak sends")
     endpoint: EndpointSettings = Field(default_factory=EndpointSettings, description="how patient the endpoint's checks are")
     gates: tuple[str, ...] | None = Field(None, description="gates that must pass; default: all")
     drills: Literal["forbidden", "allowed"] = Field(

@@ -61,6 +61,12 @@ OPTIONS: tuple[Option, ...] = (
     Option("h20-load-crosscheck", "Run the engine's own benchmark too, at 1 and 16 streams, and report the difference", kind="flag"),
     Option("h20-accuracy", "JSONL file of questions and answers (GSM8K style) to grade in addition", metavar="FILE"),
     Option(
+        "h20-soak",
+        "After everything else, keep the engine under load for so long (90s, 20m, 1h, 24h) and judge what changes; on an attached "
+        "cluster this alone",
+        metavar="TIME",
+    ),
+    Option(
         "h20-drill",
         "After the load, break the cluster in this way and judge how it fails and comes back (repeatable; `drills: allowed` in the "
         "inventory); docs/soak-and-drills.md lists the drills",

@@ -53,10 +53,11 @@ class GateName(str, Enum):
     REASONING = "reasoning"
     ANSWERS = "answers"
     THROUGHPUT = "throughput"
+    SOAK = "soak"
     DRILL = "drill"
 
 
-ON_REQUEST = frozenset({GateName.DRILL})
+ON_REQUEST = frozenset({GateName.SOAK, GateName.DRILL})
 """Gates that only a run judges that asks for them; the others belong to every run."""
 ALWAYS = tuple(gate for gate in GateName if gate not in ON_REQUEST)
 
@@ -70,6 +71,7 @@ GATE_TITLES: dict[GateName, str] = {
     GateName.REASONING: "Reasoning is split from the answer",
     GateName.ANSWERS: "The answers are right",
     GateName.THROUGHPUT: "It is fast enough",
+    GateName.SOAK: "It stays as it is, for hours",
     GateName.DRILL: "A fault is told, survived or recovered from",
 }
 

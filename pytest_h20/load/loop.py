@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import heapq
 import math
 import socket
 import ssl
@@ -191,6 +192,8 @@ class LoopSettings:
     duration_s: float | None = None
     cell_timeout_s: float | None = None
     ramp_s: float = 0.0
+    rest: Callable[[], float] | None = None
+    """Closed loop: how long a stream rests after an answer before its next request. None = it never does."""
     offsets: Iterator[float] | None = None
     """Open loop: send times from the start. None = closed loop."""
     max_connections: int = 4096
@@ -266,6 +269,7 @@ class LoadLoop:
         self._failed = self._done = self._failures_in_row = 0
         self._again: deque[Slot] = deque()  # streams whose last request failed
         self._ramp: deque[float] = deque()
+        self._resting: list[tuple[float, int, Slot]] = []  # heap: when, number, stream
         self._failed_connects: list[str] = []
         self._sending_over = False
         self._slot_number = 0
@@ -540,6 +544,8 @@ class LoadLoop:
             return
         if outcome:
             self._again.append(slot)  # from the main loop: an answer that is refused at once must not recurse
+        elif self._settings.rest is not None and not self._sending_over and (rest := self._settings.rest()) > 0:
+            heapq.heappush(self._resting, (stamp + rest, slot.number, slot))
         else:
             self._take_next(slot)
 
@@ -780,7 +786,9 @@ class LoadLoop:
                         self._end_sending("server_gone")
                     for _ in range(len(self._again)):
                         self._take_next(self._again.popleft())
-                if not self._in_flight and not self._ramp and not self._again:
+                while self._resting and self._resting[0][0] <= stamp:
+                    self._take_next(heapq.heappop(self._resting)[2])
+                if not self._in_flight and not self._ramp and not self._again and not self._resting:
                     return
             if stamp >= housekeeping:
                 housekeeping = stamp + 0.1
@@ -798,6 +806,8 @@ class LoadLoop:
                 wait = min(wait, max(0.0, outcome.started + next_due - stamp - 0.001))  # epoll counts whole ms
             elif not open_loop and self._ramp:
                 wait = min(wait, max(0.0, self._ramp[0] - stamp - 0.001))
+            elif self._resting:
+                wait = min(wait, max(0.0, self._resting[0][0] - stamp - 0.001))
             if len(self._ready) < settings.concurrency and not self._exhausted and not self._sending_over:
                 found = poll(0)
                 if not found:  # idle: encode a few requests ahead
@@ -928,6 +938,7 @@ class LoadLoop:
             self._ready.clear()
             self._late.clear()
             self._ramp.clear()
+            self._resting.clear()
 
     def _overdue(self, stamp: float, stop_sending: float | None, hard_stop: float | None, give_up: int) -> bool:
         """Deadlines; True ends the run."""

@@ -184,6 +184,42 @@ def outcome_of(exchange: Exchange, answer: Answer) -> tuple[str, str]:
     return "ok", ""
 
 
+def read_one(
+    exchange: Exchange, kind: str, started: float, scale: float, offset: float
+) -> tuple[Record, Answer, CanaryAnswer | None, bool]:
+    """One recorded answer, whose bytes are dropped: its record, what came, what a canary said, and whether its stamps ran backwards.
+    Arguments as `tally`."""
+    exchange.resolve(offset)
+    canary = exchange.canary
+    try:
+        answer = read_answer(kind, exchange.stamps, exchange.parts, want_text=canary is not None)
+    except ProtocolError as error:
+        answer = Answer(status=exchange.status)
+        exchange.outcome = exchange.outcome or "protocol"
+        exchange.detail = exchange.detail or str(error)
+    backwards = exchange.stamps != sorted(exchange.stamps)
+    exchange.parts, exchange.stamps = [], []
+    outcome, detail = outcome_of(exchange, answer)
+    record = _record(exchange, answer, outcome, detail, started, scale)
+    if canary is None:
+        return record, answer, None, backwards
+    text, ended, again = answer_of(canary, answer.text)
+    said = CanaryAnswer(
+        record.number,
+        canary.id,
+        canary.kind,
+        outcome,
+        record.detail,
+        text,
+        ended,
+        record.output_tokens or 0,
+        again,
+        record.sent_s,
+        record.end_s,
+    )
+    return record, answer, said, backwards
+
+
 def tally(
     exchanges: Iterable[Exchange],
     kind: str,
@@ -200,46 +236,21 @@ def tally(
     out = Tally()
     seen = empty = one_token = 0
     for exchange in exchanges:
-        exchange.resolve(offset)
-        canary = exchange.canary
-        try:
-            answer = read_answer(kind, exchange.stamps, exchange.parts, want_text=canary is not None)
-        except ProtocolError as error:
-            answer = Answer(status=exchange.status)
-            exchange.outcome = exchange.outcome or "protocol"
-            exchange.detail = exchange.detail or str(error)
-        if exchange.stamps != sorted(exchange.stamps):
-            out.clock_backwards += 1
-        exchange.parts, exchange.stamps = [], []
-        outcome, detail = outcome_of(exchange, answer)
-        record = _record(exchange, answer, outcome, detail, started, scale)
+        record, answer, said, backwards = read_one(exchange, kind, started, scale, offset)
+        out.clock_backwards += backwards
         out.records.append(record)
-        if canary is not None:
-            text, ended, again = answer_of(canary, answer.text)
-            out.canaries.append(
-                CanaryAnswer(
-                    record.number,
-                    canary.id,
-                    canary.kind,
-                    outcome,
-                    record.detail,
-                    text,
-                    ended,
-                    record.output_tokens or 0,
-                    again,
-                    record.sent_s,
-                    record.end_s,
-                )
-            )
-        elif (text_is := _text_of(answer, kind)) is not None:
+        outcome = record.outcome
+        if said is not None:
+            out.canaries.append(said)
+        elif (text_is := text_of(answer, kind)) is not None:
             seen, empty, one_token = seen + 1, empty + (text_is == "empty"), one_token + (text_is == "one token")
         events = answer.events
         if not events:
             continue
         if not answer.counted:
             out.itl_counted = False
-        if record.complete and canary is None:
-            out.itl.add_many(_gaps(events, answer.counted, scale))
+        if record.complete and said is None:
+            out.itl.add_many(gaps_of(events, answer.counted, scale))
         if steady is not None and outcome not in ("http_error", "stream_error", "protocol"):
             inside_output, inside_input = _inside(answer, steady)
             out.steady_output += inside_output
@@ -252,7 +263,7 @@ _FEW = 16
 """Tokens below which an answer is too short to say that it is one token for ever."""
 
 
-def _text_of(answer: Answer, kind: str) -> str | None:
+def text_of(answer: Answer, kind: str) -> str | None:
     """Of a complete answer: "empty" (tokens are counted, no text), "one token" (or one short phrase, for ever), "text" for anything
     else; None where the text was not seen. A route that streams every token by itself is judged by events that are alike to the
     byte, `/generate` by its last event, which has the whole text."""
@@ -300,7 +311,7 @@ def _record(exchange: Exchange, answer: Answer, outcome: str, detail: str, start
     )
 
 
-def _gaps(events: list[tuple[float, int]], counted: bool, scale: float) -> list[float]:
+def gaps_of(events: list[tuple[float, int]], counted: bool, scale: float) -> list[float]:
     """The gap before each token but the first, model seconds; stamps that run backwards give 0."""
     if not counted or events[-1][1] - events[0][1] == len(events) - 1:  # counts only grow: one token an event
         stamps = [stamp for stamp, _ in events]

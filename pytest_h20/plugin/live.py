@@ -25,7 +25,7 @@ from pytest_h20.core.setting import Setting
 from pytest_h20.core.verdict import ON_REQUEST, Decision, GateName, Status, Verdict
 from pytest_h20.plugin.outcome import not_measured
 from pytest_h20.plugin.record import VERDICTS_KEY, Reporting, first_line, gate_of, report_hook, told_plainly
-from pytest_h20.plugin.suite import ACCEPTANCE, LEFT_OUT_KEY, lacking
+from pytest_h20.plugin.suite import ACCEPTANCE, LEFT_OUT_KEY, asked_for, lacking
 from pytest_h20.report.model import Mode
 from pytest_h20.report.run import RunFolder
 from pytest_h20.run.served import Served, ask_served, owner_of, refuse_another_engine
@@ -234,6 +234,10 @@ class ActivePlugin:
     @pytest.hookimpl(trylast=True)
     def pytest_collection_modifyitems(self, items: list[pytest.Item]) -> None:
         """The suite in the order of its gates: cheap and telling first, the load last. Gates left out say why."""
+        absent = [item for item in items if not asked_for(gate_of(item), self.session)]
+        if absent:
+            self.config.hook.pytest_deselected(items=absent)
+            items[:] = [item for item in items if item not in absent]
         for item in items if self.session.left_out else ():
             reason = self.session.left_out.get(GateName(gate)) if (gate := gate_of(item)) else None
             if reason:

@@ -16,6 +16,7 @@ from typing import Any
 
 import pytest
 
+from pytest_h20.core.verdict import ON_REQUEST, GateName
 from pytest_h20.plugin.parametrize import parameters
 from pytest_h20.run.settings import Session
 
@@ -37,11 +38,18 @@ def _place(module: str, test: str, check: Any) -> str:
     return f"{module}::{test}" + (f"[{check.name}]" if check is not None else "")
 
 
+def asked_for(gate: str | None, session: Session) -> bool:
+    """Whether a run has the tests of a gate at all: some are there only on request."""
+    return gate not in {name.value for name in ON_REQUEST} or GateName(gate) in session.required
+
+
 def whole(session: Session) -> Counter[str]:
     """How many tests the suite has at each place for this run: engines x nodes, rails or cells, for each registered check."""
     found: Counter[str] = Counter()
     for file in sorted(ACCEPTANCE.glob("test_*.py")):
         module = importlib.import_module(f"pytest_h20.acceptance.{file.stem}")
+        if not asked_for(module.pytestmark.args[0], session):
+            continue
         for name, function in vars(module).items():
             if name.startswith("test_") and inspect.isfunction(function):
                 lists = {mark.args[0]: list(mark.args[1]) for mark in getattr(function, "pytestmark", ()) if mark.name == "parametrize"}

@@ -10,6 +10,7 @@ Lines (a line that begins otherwise is kept as a note: an error of a tool)::
     mem CONTAINER...                                 once: of which containers the ``t`` lines hold the memory
     I, W, SM MHz, MEM MHz, C, REASONS, MiB, ECC, ECC  nvidia-smi's own, per GPU and second (ECC: corrected, uncorrected since driver load)
     t UPTIME STEAL ALL RUNNING [BYTES...]            per second: CPU ticks stolen and in all, run queue, memory of the containers
+    avail TOTAL AVAILABLE                            per second: KiB of the node's memory
     r DEVICE/PORT VALUE...                           per second and port; - where a counter could not be read
     rows BUS ID, CORRECTABLE, UNCORRECTABLE, PENDING, FAILURE   remapped rows, per GPU and minute
 """
@@ -96,6 +97,9 @@ while :; do
   read -r x x x run x </proc/loadavg
   b=; for f in $mem; do v=-; read -r v <$f; b="$b $v"; done
   echo "t $up $st $((u + n + s + i + io + q + sq + st)) ${run%%%%/*}$b"
+  total=; while read -r key kib x; do
+    case $key in MemTotal:) total=$kib;; MemAvailable:) echo "avail $total $kib"; break;; esac
+  done </proc/meminfo
   j=0
   while [ $j -lt $m ]; do
     j=$((j + 1)) l=; eval "files=\$files$j d=\$port$j"
@@ -159,6 +163,14 @@ class HostSample:
 
 
 @dataclass(frozen=True)
+class MemorySample:
+    """The node's memory at one moment, bytes: in all, and what new processes could have (without page cache)."""
+
+    total: int
+    available: int
+
+
+@dataclass(frozen=True)
 class RailSample:
     """Counters of one port at one moment, bytes as bytes. ``rail``: ``mlx5_1/1``."""
 
@@ -177,7 +189,7 @@ class RowsSample:
     failure: bool
 
 
-Sample = GpuSample | HostSample | RailSample | RowsSample
+Sample = GpuSample | HostSample | MemorySample | RailSample | RowsSample
 
 _GPU_LINE = re.compile(r"^[0-9]{1,3}, ")
 _NOTHING = ("N/A", "[N/A]", "[Not Supported]", "")
@@ -210,6 +222,15 @@ def parse_host(line: str) -> HostSample:
         raise ProbeError(f"a t line without its four numbers: {line[:120]!r}")
     steal, ticks, running = (whole(c, "a number of a t line", 0, 2**63) for c in cells[2:5])
     return HostSample(uptime, steal, ticks, running, tuple(integer(c) for c in cells[5:]))
+
+
+def parse_memory(line: str) -> MemorySample:
+    """``avail TOTAL AVAILABLE``, KiB. Raises ``ProbeError``."""
+    cells = line.split()
+    if len(cells) != 3:
+        raise ProbeError(f"an avail line without its two numbers: {line[:120]!r}")
+    total, available = (1024 * whole(c, "KiB of memory", 0, 2**50) for c in cells[1:])
+    return MemorySample(total, available)
 
 
 def parse_rail(line: str, names: Mapping[str, Sequence[str]]) -> RailSample:
@@ -263,6 +284,8 @@ class Telemetry:
             self._keep(at, parse_gpu(line))
         elif kind == "t":
             self._keep(at, parse_host(line))
+        elif kind == "avail":
+            self._keep(at, parse_memory(line))
         elif kind == "r":
             self._keep(at, parse_rail(line, self._names))
         elif kind == "rows":
@@ -341,7 +364,7 @@ class GpuWindow:
 class Window:
     """One node over a stretch of ``seconds``. ``gaps``: (from, to) in seconds from its start in which a kind of sample (``gpu``,
     ``host``) is missing for longer than `GAP_S`; they are never filled. ``rails``: counter to how far it rose, per port.
-    ``uptime_at``: the node's uptime less our clock, to place kernel stamps; None when it told no uptime."""
+    ``used_bytes``: of the node's memory, page cache apart, the median. ``uptime_at``: the node's uptime less our clock, to place kernel stamps; None when it told no uptime."""
 
     node: str
     seconds: float
@@ -351,6 +374,7 @@ class Window:
     steal_share: float | None
     run_queue: Spread | None
     memory_bytes: int | None
+    used_bytes: float | None
     uptime_at: float | None
     notes: tuple[str, ...]
 
@@ -393,11 +417,14 @@ def window(told: Telemetry, inside: Sequence[tuple[float, Sample]], start: float
     by_gpu: dict[int, list[tuple[float, GpuSample]]] = {}
     by_rail: dict[str, list[RailSample]] = {}
     hosts: list[tuple[float, HostSample]] = []
+    used: list[int] = []
     for at, sample in inside:
         if isinstance(sample, GpuSample):
             by_gpu.setdefault(sample.index, []).append((at, sample))
         elif isinstance(sample, HostSample):
             hosts.append((at, sample))
+        elif isinstance(sample, MemorySample):
+            used.append(sample.total - sample.available)
         elif isinstance(sample, RailSample):
             by_rail.setdefault(sample.rail, []).append(sample)
     identities = {index: told.gpus.get(index, GpuIdentity(index)) for index in sorted({*told.gpus, *by_gpu})}
@@ -419,6 +446,7 @@ def window(told: Telemetry, inside: Sequence[tuple[float, Sample]], start: float
         steal_share=(hosts[-1][1].steal_ticks - hosts[0][1].steal_ticks) / ticks if ticks > 0 else None,
         run_queue=queue,
         memory_bytes=max(memory, default=None),
+        used_bytes=statistics.median(used) if used else None,
         uptime_at=statistics.median(h.uptime_s - at for at, h in hosts) if hosts else None,
         notes=tuple(told.notes),
     )

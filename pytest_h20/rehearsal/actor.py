@@ -21,7 +21,7 @@ from pytest_h20.load.reference import ReferenceServer
 from pytest_h20.rehearsal.drills import Struck
 from pytest_h20.rehearsal.engine_log import Moment, Scene, moments_of
 from pytest_h20.rehearsal.nccl_log import job_of
-from pytest_h20.rehearsal.state import alive
+from pytest_h20.rehearsal.state import alive, soak_hours
 
 ERRNO_98 = "[Errno 98] error while attempting to bind on address ('0.0.0.0', {port}): address already in use"
 
@@ -261,7 +261,7 @@ class Actor:
             self.state / f"tokens-{os.getpid()}",
             self.state / f"late-{os.getpid()}",
             self.print,
-            self._completion if self.http.get("completion_kills") else lambda: None,
+            self._completion if self.http.get("completion_kills") or self.http.get("soak_ends") else lambda: None,
         )
         server.struck = self.struck
         threading.Thread(target=self._until_it_is_over, daemon=True).start()
@@ -275,9 +275,10 @@ class Actor:
         self.leave(137)
 
     def _completion(self) -> None:
-        """The so many-th request for a generation kills the engine."""
+        """The so many-th request for a generation kills the engine, or the first at some hour of a soak."""
         self.completions += 1
-        if self.completions >= int(self.http["completion_kills"]):
+        ends, kills = self.http.get("soak_ends"), self.http.get("completion_kills")
+        if (kills and self.completions >= int(kills)) or (ends and (soak_hours(self.state) or 0.0) >= float(ends)):
             self.die(1, ("RuntimeError: CUDA error: an illegal memory access was encountered",))
 
 

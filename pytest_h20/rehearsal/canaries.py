@@ -55,13 +55,15 @@ class Canaries:
             return ["!"] * tokens
         return [""] * tokens if self._above("blank_above", running) else None
 
-    def pieces(self, prompt: str, tokens: int, running: int, served: int, connection: int) -> list[str]:
-        """The texts of exactly so many tokens. ``running``: requests in flight, ``served``: requests so far."""
+    def pieces(self, prompt: str, tokens: int, running: int, served: int, connection: int, sunk: float = 0.0) -> list[str]:
+        """The texts of exactly so many tokens. ``running``: requests in flight, ``served``: requests so far, ``sunk``: part of the answers
+        that is wrong by now."""
         flood = self.ordinary(running, tokens)
         if flood is not None:
             return flood
         self._asked += 1
-        said, every = self._answer(prompt, running, served, connection), int(self._knobs.get("swap_every", 0))
+        bad = (self._asked * 0.618) % 1 < sunk
+        said, every = self._answer(prompt, running, served, connection, bad), int(self._knobs.get("swap_every", 0))
         mine = self._before if every and self._asked % every == 0 else said
         self._before = said
         words = [mine[i : i + _TOKEN] for i in range(0, len(mine), _TOKEN)]
@@ -78,9 +80,9 @@ class Canaries:
         """It is over."""
         self._flying[prompt] -= 1
 
-    def _answer(self, prompt: str, running: int, served: int, connection: int) -> str:
+    def _answer(self, prompt: str, running: int, served: int, connection: int, bad: bool) -> str:
         knobs = self._knobs
-        rubbish = self._above("rubbish_above", running) or ("rubbish_after" in knobs and served > int(knobs["rubbish_after"]))
+        rubbish = bad or self._above("rubbish_above", running) or ("rubbish_after" in knobs and served > int(knobs["rubbish_after"]))
         if replicas := knobs.get("rubbish_replica"):
             rubbish = rubbish or hashlib.sha256(b"%d" % connection).digest()[0] % int(replicas) == 0
         right = self._right(prompt)

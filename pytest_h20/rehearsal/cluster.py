@@ -65,6 +65,11 @@ class Rehearsal:
         found, self._late_seen = self._state.lates(self._late_seen)
         return found
 
+    def soak_begins(self, hours_per_s: float) -> None:
+        """A soak begins, of which so many hours pass in a second (wall)."""
+        if self._state is not None:
+            self._state.soak_begins(hours_per_s)
+
     def waited(self) -> float:
         """Seconds that the stand-in's busiest process and this one have waited for a processor so far."""
         actors = [pid for held in self._state.all() for pid in held.pids] if self._state is not None else []

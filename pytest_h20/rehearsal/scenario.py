@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from pytest_h20.config.environments import environments
-from pytest_h20.config.inventory import Inventory, load_inventory
+from pytest_h20.config.inventory import Inventory, SoakSettings, load_inventory
 from pytest_h20.core.errors import UsageError
 from pytest_h20.rehearsal.world import ImageTruth, World, healthy
 
@@ -27,6 +27,10 @@ _IMAGES: Mapping[tuple[str, str], tuple[dict[str, str], str, str]] = {
 }
 _NEW_DRIVER = {"driver": "580.159.04", "cuda": "13.0"}
 """What CUDA 13 images need: R580 (NVIDIA's compatibility table)."""
+
+
+SOAK = SoakSettings(streams=8, lengths=((128, 16), (64, 24)), stall_s=15.0)
+"""What a rehearsed soak sends: short answers, so that the seconds that stand for its hours hold many."""
 
 
 @dataclass(frozen=True)
@@ -98,6 +102,7 @@ class Scenario:
                 "engines": engines,
                 "load": load,
                 "expect": inventory.expect.model_copy(update=dict(expect)),
+                "soak": SOAK,
                 "endpoint": inventory.endpoint.model_copy(update={"deadline": 8.0}),
             }
         )

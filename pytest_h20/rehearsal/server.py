@@ -13,6 +13,11 @@ token by token at the same speed. Knobs beside those of ``replies.py``:
 ``cache_hit_rate``                part of the prompts that /metrics and usage say came from the prefix cache
 ``running_cap``                   /metrics never tells more running requests than this
 ``batch``                         requests beyond so many wait
+``soak_slower``                   so much slower with every hour of a soak (0.02: 2 % of its speed are gone after one hour)
+``soak_shift``                    [hour, factor]: from that hour of a soak on so many times slower
+``soak_stall``                    [hour, seconds]: at that hour of a soak nothing comes for so long (model time), once
+``soak_ends``                     at that hour of a soak the engine ends
+``soak_sinks``                    so much of the answers is wrong after an hour of a soak, and so on
 ``fail_rate`` + ``fail_kind``     as ``load.reference.ReferenceConfig``
 """
 
@@ -33,6 +38,7 @@ from pytest_h20.rehearsal.canaries import Canaries
 from pytest_h20.rehearsal.drills import Struck
 from pytest_h20.rehearsal.language import encode
 from pytest_h20.rehearsal.replies import Answer, Refused, Replies
+from pytest_h20.rehearsal.state import soak_hours
 from pytest_h20.rehearsal.timing import Timing
 
 LOAD_TOKENS = 64
@@ -114,6 +120,8 @@ class EngineServer(ReferenceServer):
         self._late_first: dict[int, float] = {}
         self._leaked = self._heaviest = 0
         self._canaries = Canaries(replies.language, replies.knobs)
+        self._folder = tokens_file.parent
+        self._stalled = False
 
     # ------------------------------------------------------------------ routes
     def handle(self, request: Request) -> Reply | Generation | None:
@@ -251,7 +259,8 @@ class EngineServer(ReferenceServer):
             return generation if pieces is None else replace(generation, pieces=pieces)
         if self.knobs.get("canaries_refused"):
             raise Refused(400, "prompts must be lists of token ids")
-        pieces = self._canaries.pieces(text, tokens, running, self.requests_total, request.connection)
+        sunk = float(self.knobs.get("soak_sinks", 0.0)) * (soak_hours(self._folder) or 0.0)
+        pieces = self._canaries.pieces(text, tokens, running, self.requests_total, request.connection, sunk)
         self._canaries.took_off(text)
         told = {**vars(generation), "pieces": pieces, "prompt_tokens": len(text) // 4 + 1}
         stops = not body.get("sampling_params", body).get("ignore_eos") and EOS in pieces
@@ -270,7 +279,17 @@ class EngineServer(ReferenceServer):
     def timing(self, request: Request, running: int) -> Schedule:
         """The write-up's speed at this load."""
         tokens = self._sizes.get(request.connection, 256)
-        return Schedule(*self._timing.seconds(tokens, running))
+        ttft, tpot = self._timing.seconds(tokens, running)
+        slower = self._slower()
+        return Schedule(ttft * slower, tpot * slower)
+
+    def _slower(self) -> float:
+        """What the hours of a soak have done to the speed."""
+        per_hour, shift = float(self.knobs.get("soak_slower", 0.0)), self.knobs.get("soak_shift")
+        if not per_hour and not shift:
+            return 1.0
+        hours = soak_hours(self._folder) or 0.0
+        return (float(shift[1]) if shift and hours >= float(shift[0]) else 1.0) / max(0.05, 1.0 - per_hour * hours)
 
     @property
     def _sizes(self) -> dict[int, int]:
@@ -295,6 +314,10 @@ class EngineServer(ReferenceServer):
         ends = not isinstance(stream.generation, Scripted) and stream.generation.output_tokens - stream.sent <= stream.per_event
         if due and ends and self.running <= CROWD_KEPT:
             time.sleep(float(self.knobs.get("late_s", 0.0)))
+        stall = self.knobs.get("soak_stall")
+        if stall and not self._stalled and (soak_hours(self._folder) or 0.0) >= float(stall[0]):
+            self._stalled = True
+            time.sleep(float(stall[1]) / self._timing.scale)
         if due and stream.sent == 0:
             self._late_first[stream.index] = time.monotonic() - due
         return super()._emit(stream, due)

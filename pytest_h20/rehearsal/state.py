@@ -6,6 +6,7 @@ import contextlib
 import fcntl
 import json
 import os
+import time
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
@@ -140,6 +141,14 @@ class State:
         path = self.folder / "load-began"
         return path.stat().st_mtime if path.exists() else None
 
+    def soak_begins(self, hours_per_s: float) -> None:
+        """The soak begins: from now on so many of its hours pass in a second."""
+        (self.folder / "soak-began").write_text(f"{hours_per_s!r}")
+
+    def soak_hours(self) -> float | None:
+        """Hours of the soak that have passed, None before it."""
+        return soak_hours(self.folder)
+
     def ready_at(self, node: str) -> float | None:
         """When something of ours first served a port on a node (time of day)."""
         return min((path.stat().st_mtime for path in (self.folder / "ports").glob(f"{node}-*.json")), default=None)
@@ -151,6 +160,16 @@ class State:
             with contextlib.suppress(ValueError, OSError):
                 total += int(path.read_text() or 0)
         return total
+
+
+def soak_hours(folder: Path) -> float | None:
+    """Hours that have passed since the soak began, by what ``State.soak_begins`` left in this folder; None before it."""
+    path = folder / "soak-began"
+    try:
+        began, speed = path.stat().st_mtime, path.read_text()
+    except FileNotFoundError:
+        return None
+    return max(0.0, time.time() - began) * float(speed or 0.0)
 
 
 def alive(pid: int) -> bool:

@@ -41,7 +41,7 @@ class Timing:
     def __init__(self, rows: Sequence[Row], scale: float, knobs: Mapping[str, Any]) -> None:
         if not rows:
             raise ValueError("a timing model needs rows")
-        self._scale = scale
+        self.scale = scale
         self._knobs = knobs
         self._by_length: dict[int, list[Row]] = {}
         for row in sorted(rows, key=lambda r: r.streams):
@@ -69,7 +69,7 @@ class Timing:
             tpot = low.tpot_ms + part * (high.tpot_ms - low.tpot_ms)
         factor = self._factor(rows, running)
         ttft *= float(self._knobs.get("ttft_factor", 1.0))
-        return ttft * factor / 1e3 / self._scale, tpot * factor / 1e3 / self._scale
+        return ttft * factor / 1e3 / self.scale, tpot * factor / 1e3 / self.scale
 
     def _factor(self, rows: Sequence[Row], running: int) -> float:
         knobs = self._knobs

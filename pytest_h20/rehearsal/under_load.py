@@ -19,6 +19,9 @@ if TYPE_CHECKING:
 SM_MHZ, MEM_MHZ, WATT, DEGREES, MIB = 1980, 2619, 390, 52, 90_412
 """An H20 that decodes: its clock is the card's highest, its power below the limit of 500 W."""
 
+TOTAL_KIB, USED_KIB = 2 << 30, 120 << 20
+"""2 TiB of memory, of which the engine and its neighbours hold 120 GiB."""
+
 POWER_BRAKE = 0x80
 
 
@@ -29,7 +32,8 @@ class LoadTruth:
     ``clock``: part of the healthy SM clock. ``brake``: pulled until so many tokens of the load were served. ``silent_after``: ticks
     after which a node says nothing more. ``remapped``: a row is remapped. ``creep``: counter to events per model second.
     ``kernel``: lines of a node, each when the engine became ready (``ready``) or shortly after the load began (``load``). ``wraps``:
-    nodes whose ring buffer holds only the last moment by the end.
+    nodes whose ring buffer holds only the last moment by the end. ``leak``: MiB per hour of a soak that a GPU (index; None: the host)
+    holds more. ``soak_creep``: counter to events per hour of a soak.
     """
 
     clock: dict[tuple[str, int], float] = field(default_factory=dict)
@@ -39,6 +43,8 @@ class LoadTruth:
     creep: dict[tuple[str, str], dict[str, float]] = field(default_factory=dict)
     kernel: dict[str, list[tuple[str, str]]] = field(default_factory=dict)
     wraps: set[str] = field(default_factory=set)
+    leak: dict[tuple[str, int | None], float] = field(default_factory=dict)
+    soak_creep: dict[tuple[str, str], dict[str, float]] = field(default_factory=dict)
 
 
 def asked_for(command: str) -> float | None:
@@ -80,6 +86,10 @@ def _counters(world: World, state: State, node: str, scale: float, loads: int) -
     for (name, hca), rates in world.load.creep.items():
         for counter, rate in rates.items() if name == node and since is not None else ():
             found[(hca, counter)] = found.get((hca, counter), 0) + int((time.time() - (since or 0.0)) * scale * rate)
+    hours = state.soak_hours() or 0.0
+    for (name, hca), rates in world.load.soak_creep.items():
+        for counter, rate in rates.items() if name == node else ():
+            found[(hca, counter)] = found.get((hca, counter), 0) + int(hours * rate)
     return found
 
 
@@ -94,7 +104,7 @@ def ticks(world: World, state: State, node: str, scale: float) -> Iterator[str]:
         yield f"rail {rail.hca}/1 {' '.join(WATCHED)}"
     tick = 0
     while tick < world.load.silent_after.get(node, tick + 1):
-        now = as_now(world, state, node, scale)
+        now, hours = as_now(world, state, node, scale), state.soak_hours() or 0.0
         for index, gpu in enumerate(now.gpus):
             clock = int(SM_MHZ * world.load.clock.get((node, index), 1.0))
             braked = state.tokens() - served < world.load.brake.get((node, index), 0)
@@ -102,8 +112,11 @@ def ticks(world: World, state: State, node: str, scale: float) -> Iterator[str]:
             watt = WATT + 5 * (index % 4) + (tick * 7 + index * 3) % 9
             reasons = POWER_BRAKE if braked else 0
             degrees = DEGREES + index % 5 + min(tick, 8)
-            yield f"{index}, {watt}.00, {clock}, {MEM_MHZ}, {degrees}, {reasons:#018x}, {MIB}, 0, {gpu.uncorrectable}"
+            held = MIB + int(hours * world.load.leak.get((node, index), 0.0))
+            yield f"{index}, {watt}.00, {clock}, {MEM_MHZ}, {degrees}, {reasons:#018x}, {held}, 0, {gpu.uncorrectable}"
         yield f"t {now.uptime_s:.2f} 0 {int(now.uptime_s * 19_200)} {3 + tick % 4}"
+        used = USED_KIB + (tick * 37) % 1024 + int(1024 * hours * world.load.leak.get((node, None), 0.0))
+        yield f"avail {TOTAL_KIB} {TOTAL_KIB - used}"
         for rail in now.rails:
             yield f"r {rail.hca}/1 {' '.join(str(now.counters.get((rail.hca, name), 0)) for name in WATCHED)}"
         yield ""

@@ -332,6 +332,47 @@ class DrillRow(_Frozen):
     stuck: str = ""
 
 
+class SoakSeries(_Frozen):
+    """One figure of a soak over its hours. ``shift_at``: hours at which its level changed. ``said``: what it comes to, in words."""
+
+    check: str
+    name: str
+    unit: str
+    of: str = ""
+    points: tuple[tuple[float, float], ...] = ()
+    status: Status
+    said: str = ""
+    shift_at: float | None = None
+
+
+class SoakEvent(_Frozen):
+    """What happened once in a soak: a stall, failed requests, its end."""
+
+    hours: float
+    words: str
+
+
+class SoakRecord(_Frozen):
+    """A soak as the report draws it. ``asked`` and ``lasted``: hours. ``began``, ``ended``: ``time.monotonic`` of the run's machine.
+    ``leap``: by how much an hour was shortened beyond the rehearsal's own speed (1: a real hour)."""
+
+    kind: Literal["soak"] = "soak"
+    engine: str
+    streams: int
+    lengths: tuple[tuple[int, int], ...]
+    asked: float
+    lasted: float
+    stopped: str
+    sent: int
+    complete: int
+    began: float = 0.0
+    ended: float = 0.0
+    leap: float = 1.0
+    series: tuple[SoakSeries, ...] = ()
+    events: tuple[SoakEvent, ...] = ()
+    file: Annotated[str, AfterValidator(_inside)] = ""
+
+
 class KernelLine(_Frozen):
     """A line of a node's kernel log, written while a gate ran. ``after_s``: since the start of the cell, else of the gate, model time."""
 
@@ -405,7 +446,18 @@ class Other(BaseModel):
 
 
 Record = Annotated[
-    StateChange | Cell | RailTraffic | CellLoad | KernelLine | DrillRow | NodeFacts | Command | LogTail | SetupError | Warning_,
+    StateChange
+    | Cell
+    | RailTraffic
+    | CellLoad
+    | SoakRecord
+    | KernelLine
+    | DrillRow
+    | NodeFacts
+    | Command
+    | LogTail
+    | SetupError
+    | Warning_,
     Field(discriminator="kind"),
 ]
 RECORD_TYPES: dict[str, type[BaseModel]] = {
@@ -413,6 +465,7 @@ RECORD_TYPES: dict[str, type[BaseModel]] = {
     "cell": Cell,
     "rail": RailTraffic,
     "load": CellLoad,
+    "soak": SoakRecord,
     "kernel": KernelLine,
     "drill": DrillRow,
     "facts": NodeFacts,
@@ -587,6 +640,7 @@ class RunView(_Frozen):
     cells: tuple[Cell, ...] = ()
     rails: tuple[RailTraffic, ...] = ()
     loads: tuple[CellLoad, ...] = ()
+    soaks: tuple[SoakRecord, ...] = ()
     kernel: tuple[KernelLine, ...] = ()
     drills: tuple[DrillRow, ...] = ()
     facts: tuple[NodeFacts, ...] = ()

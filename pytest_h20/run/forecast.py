@@ -12,7 +12,7 @@ from pytest_h20.core.errors import H20Error
 from pytest_h20.core.verdict import GateName, Limit
 from pytest_h20.load.cells import Cell, requests_for
 from pytest_h20.nodes import Node
-from pytest_h20.run.settings import Session
+from pytest_h20.run.settings import Session, soak_hours
 
 REACH_SECONDS = 10.0
 
@@ -24,6 +24,12 @@ def judged(session: Session) -> Iterator[str]:
         yield f"# not looked at: {gate.value}: {why}"
     for label, target in zip(session.labels, session.targets, strict=True):
         yield from _cells(session, label, target)
+    if hours := soak_hours(session.settings.soak):
+        soak = session.inventory.soak
+        mixed = ", ".join(f"{given} in {out} out" for given, out in soak.lengths)
+        yield f"# soak: {soak.streams} streams for {hours:g} h, {mixed} tokens" + (
+            f"; {soak.slope:g} %/h must be visible" if soak.slope else ""
+        )
     yield from _drills(session)
     obstacles = [*session.cannot_accept, *([] if session.mode.can_accept else [session.mode.words])]
     yield from (f"# no acceptance: {text}" for text in obstacles)
@@ -69,7 +75,10 @@ def minutes(session: Session, label: str, target: Target, cells: list[Cell]) -> 
         if rate:
             requests = max(load.min_requests, cell.concurrency) if load.min_requests else requests_for(cell, load.recipe)
             seconds, known = seconds + requests * cell.output_len / rate, known + 1
+    soak = soak_hours(session.settings.soak)
     first = f"a start takes {start / 60:.0f} min at most (ready_timeout {start:g} s)" if start else "nothing is started"
+    if soak:
+        first += f"; the soak {60 * soak:g} min"
     if not known:
         return f"expected time: {first}; no limits file has a rate for its {len(cells)} cells, so their time is not known"
     rest = f"; {len(cells) - known} cells have no rate there" if known < len(cells) else ""

@@ -32,6 +32,9 @@ from pytest_h20.run.store import BEFORE_LOAD, DOWN, KERNEL
 REHEARSED_EVERY_S = 0.25
 """Between two samples where time runs faster; else one second."""
 
+REHEARSED_SOAK_S = 0.05
+"""The same where a soak of hours is rehearsed in seconds."""
+
 SHORT = 8
 """A cell shorter than so many samples is seen by those just before it as well: it may lie between two (an engine that dies at once)."""
 
@@ -39,12 +42,23 @@ WHENS = ("start", "ready", "load", "end")
 """Moments at which the kernel log is read: before the bring-up, after it, before the load, at the end. A ring buffer that wraps between
 two of them is said."""
 
-WINDOWED = (GateName.BRINGUP, GateName.RDMA, GateName.ENDPOINT, GateName.REASONING, GateName.ANSWERS, GateName.THROUGHPUT)
+SOAK_READS = 24
+"""And so often while a soak runs."""
+
+
+def soak_when(number: int) -> str:
+    """The name of one of them."""
+    return f"soak{number}"
+
+
+WINDOWED = (GateName.BRINGUP, GateName.RDMA, GateName.ENDPOINT, GateName.REASONING, GateName.ANSWERS, GateName.THROUGHPUT, GateName.SOAK)
 """Gates of which the kernel log is looked at: from the bring-up to the end of the load."""
 
 
 def nodes_of(session: Session, label: str) -> dict[str, Node]:
     """The nodes of an engine that can be asked; none where it was attached to by its address alone."""
+    if not session.settings.nodes:
+        return {}
     return {n.name: session.nodes[n.name] for n in session.target(label).nodes if n.name in session.nodes}
 
 
@@ -113,6 +127,8 @@ def after_load(session: Session, label: str) -> list[Verdict]:
         return []
     after = _look(session, label, "end")
     target, verdicts = session.target(label), []
+    measured = any(cell.engine == label for cell in session.folder.view().cells)
+    gate = "soak" if GateName.SOAK in session.required and not measured else "throughput"
     many = len(session.labels) > 1
     for spec in target.nodes:
         if spec.name not in before:
@@ -120,15 +136,15 @@ def after_load(session: Session, label: str) -> list[Verdict]:
         old, new = before[spec.name], after[spec.name]
         subject = f"{label} {spec.name}" if many else spec.name
         evidence = [f"evidence/machines/{key(label)}/{spec.name}-{when}.txt" for when in ("load", "end")]
-        verdicts.append(checks.gpu_state(_say(session, "throughput.gpu_state", subject, spec.name, evidence), old, new))
+        verdicts.append(checks.gpu_state(_say(session, f"{gate}.gpu_state", subject, spec.name, evidence), old, new))
         if not target.has_rdma or len(target.nodes) < 2:
             continue
         moved = {rail.hca: checks.rail_delta(old, new, rail.hca, rail.port) for rail in spec.rails}
         for hca, delta in moved.items():
             about = f"{subject} {hca}"
-            verdicts.append(checks.rail_errors(_say(session, "throughput.rail_errors", about, spec.name, evidence), delta))
-            verdicts.append(checks.rail_congestion(_say(session, "throughput.rail_congestion", about, spec.name, evidence), delta))
-        verdicts.append(checks.rail_shares(_say(session, "throughput.rail_shares", subject, spec.name, evidence), moved))
+            verdicts.append(checks.rail_errors(_say(session, f"{gate}.rail_errors", about, spec.name, evidence), delta))
+            verdicts.append(checks.rail_congestion(_say(session, f"{gate}.rail_congestion", about, spec.name, evidence), delta))
+        verdicts.append(checks.rail_shares(_say(session, f"{gate}.rail_shares", subject, spec.name, evidence), moved))
     return verdicts
 
 
@@ -157,7 +173,9 @@ class Watched:
     @property
     def every_s(self) -> float:
         """Between two samples, on the clock of this machine."""
-        return 1.0 if self.session.clock.scale == 1.0 else REHEARSED_EVERY_S
+        if self.session.clock.scale == 1.0:
+            return 1.0
+        return REHEARSED_SOAK_S if GateName.SOAK in self.session.required else REHEARSED_EVERY_S
 
     def span(self, began: float, ended: float) -> tuple[float, float]:
         """The stretch to look at for a cell."""
@@ -183,8 +201,20 @@ class Watched:
         evidence = [self.session.folder.evidence(f"telemetry/{key(self.label)}/{name}-{node}.txt", t) for node, t in texts.items() if t]
         self._watch.forget(end - GAP_S)
         first = next(iter(texts), "")
-        made = {check: _say(self.session, check, subject, first, evidence) for check in checks.OF_A_CELL}
-        return [judge(made[check], told) for check, judge in checks.OF_A_CELL.items()]
+        return list(self.held(name, told, first, evidence).values())
+
+    def held(self, name: str, told: CellMachines, node: str = "", evidence: Sequence[str] = ()) -> dict[str, Verdict]:
+        """Check to verdict, of what was told in a stretch. ``node``: whose ``expect.unmeasured_ok`` counts."""
+        subject = f"{self.label} {name}"
+        return {
+            check: judge(_say(self.session, check, subject, node or next(iter(told.windows), ""), evidence), told)
+            for check, judge in checks.OF_A_CELL.items()
+        }
+
+    def forget(self, before: float) -> None:
+        """Drop what was told before a moment."""
+        if self._watch is not None:
+            self._watch.forget(before)
 
 
 def gauges_of(server: ServerView | None) -> dict[str, float]:
@@ -286,7 +316,12 @@ def kernel_verdicts(session: Session, spans: Spans, loads: Sequence[CellLoad]) -
         names += [name for name in nodes_of(session, label) if name not in names]
     verdicts = []
     for name in names:
-        readings = [r for label in labels for when in WHENS if (r := _reading(session, label, when, name)) is not None]
+        readings = [
+            r
+            for label in labels
+            for when in (*WHENS, *map(soak_when, range(SOAK_READS)))
+            if (r := _reading(session, label, when, name)) is not None
+        ]
         verdicts += _of_a_node(session, name, readings, wanted, loads)
     return verdicts
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, field, replace
@@ -61,6 +62,7 @@ class Settings:
     load_from: str | None = None
     load_crosscheck: bool = False
     accuracy: str | None = None
+    soak: str | None = None
     drill: tuple[str, ...] = ()
     calibrate: str | None = None
     repeats: int = 5
@@ -78,6 +80,7 @@ class Settings:
         for name, number in (("seed", seed_asked), ("repeats", repeats_asked)):
             if name in values:
                 values[name] = number(values[name])
+        soak_hours(values.get("soak"))
         return cls(**values, origins={name: setting.origin for name, setting in given.items()})
 
     def given(self) -> Iterator[tuple[str, str, str]]:
@@ -261,7 +264,8 @@ def build(
         targets = tuple(replace(t, inventory=inventory) for t in targets)
     _numbers_that_fit(settings, targets)
     left_out: dict[GateName, str] = dict.fromkeys([g for g in ALWAYS if g not in ATTACH_GATES], NO_INVENTORY) if not nodes else {}
-    required = (*_required(inventory, bare=not nodes), *_asked_for(settings, inventory, attach))
+    asked_for = _asked_for(settings, inventory, attach)
+    required = (*_required(inventory, bare=not nodes), *asked_for)
     if not nodes and not any(t.profile.reasoning_parser for t in targets):
         left_out[GateName.REASONING] = "this server does not split reasoning, and its model's name is not DeepSeek-R1's"
         required = tuple(g for g in required if g is not GateName.REASONING)
@@ -275,6 +279,13 @@ def build(
         # The start of an engine that somebody else started was not seen; what can be seen of it is judged all the same.
         required = tuple(g for g in required if g is not GateName.BRINGUP)
         cannot.append("attached to an engine that ran already: its bring-up was not seen")
+    soak = soak_hours(settings.soak)
+    if soak and (attach or inventory.attach):
+        left_out |= dict.fromkeys(
+            [g for g in required if g not in ON_REQUEST], "--h20-soak on an attached cluster: nothing else is looked at"
+        )
+        required = asked_for
+        cannot.append("only the soak of an attached cluster was asked for")
     if any(inventory.load_of(t.profile).limit == "none" for t in targets):
         cannot.append("throughput was recorded without limits (load.limit: none)")
     if settings.load != "own":
@@ -425,6 +436,17 @@ def seed_asked(value: object) -> int:
     return int(text)
 
 
+def soak_hours(value: object) -> float | None:
+    """``--h20-soak``: hours; None when it was not given. Raises ``UsageError`` for what is no time, and below a minute or above a week."""
+    if value is None:
+        return None
+    found = re.fullmatch(r"(?=.)(?:(\d{1,3})h)?(?:(\d{1,5})m)?(?:(\d{1,6})s)?", str(value))
+    hours = sum(int(n or 0) / per for n, per in zip(found.groups(), (1, 60, 3600), strict=True)) if found else 0.0
+    if not 1 / 60 <= hours <= 168:
+        raise UsageError(f"--h20-soak={value}: a time from 1m to 168h is needed, such as 20m, 1h, 1h30m or 24h")
+    return hours
+
+
 def repeats_asked(value: object) -> int:
     """``--h20-repeats``. Raises ``UsageError`` for what is no whole number from 3."""
     text = str(value)
@@ -449,9 +471,9 @@ def _required(inventory: Inventory, bare: bool) -> tuple[GateName, ...]:
 
 def _asked_for(settings: Settings, inventory: Inventory, attach: object) -> tuple[GateName, ...]:
     """Gates of ``ON_REQUEST`` that this run judges. Raises ``UsageError`` for a drill that does not exist or may not be made here."""
-    drills = settings.drill
+    drills, soak = settings.drill, (GateName.SOAK,) if settings.soak else ()
     if not drills:
-        return ()
+        return soak
     for number, name in enumerate(drills):
         drill_named(name)
         if name in drills[:number]:
@@ -466,7 +488,7 @@ def _asked_for(settings: Settings, inventory: Inventory, attach: object) -> tupl
             f"--h20-drill={drills[0]}: inventory {inventory.name} does not say that this cluster may be broken; when nobody else uses its "
             "machines, write at its top level\n  drills: allowed"
         )
-    return (GateName.DRILL,)
+    return (*soak, GateName.DRILL)
 
 
 def select(inventory: Inventory, asked: Sequence[str]) -> tuple[Target, ...]:

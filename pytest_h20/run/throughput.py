@@ -102,7 +102,7 @@ class Load:
         """
         self._engine_lives(cell)
         plan = self.plan(cell, repeat, attempt)
-        watched = self._watch()
+        watched = self.watch()
         began = time.monotonic()
         rehearsal = self.session.rehearsal
         if rehearsal is not None:
@@ -126,7 +126,8 @@ class Load:
         if self._watched is not None:
             self._watched.stop()
 
-    def _watch(self) -> Watched:
+    def watch(self) -> Watched:
+        """The nodes of this engine, watched from now on by this process."""
         if self._watched is None:
             self._watched = Watched(self.session, self.label, self.endpoint.cluster)
             self._watched.start()

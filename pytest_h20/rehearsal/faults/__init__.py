@@ -19,6 +19,7 @@ from pytest_h20.rehearsal.faults import (
     machines,
     nccl,
     reasoning,
+    soak,
     throughput,
     weights,
 )
@@ -38,6 +39,7 @@ CATALOGUE: Mapping[str, Fault] = catalogue(
     answers.FAULTS,
     throughput.FAULTS,
     machines.FAULTS,
+    soak.FAULTS,
     drill.FAULTS,
 )
 """Fault by name, in the order of the gates."""

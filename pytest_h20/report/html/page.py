@@ -21,6 +21,7 @@ from pytest_h20.report.html.gates import gates
 from pytest_h20.report.html.machines import machines
 from pytest_h20.report.html.paper import first_page, gpus_of
 from pytest_h20.report.html.recovery import recovery
+from pytest_h20.report.html.soak import soaks
 from pytest_h20.report.html.tags import Child, Html, join, script, stylesheet, tag
 from pytest_h20.report.model import Mode, RunView
 
@@ -77,6 +78,7 @@ def run_parts(view: RunView) -> Html:
         _calibration(view),
         _section("Throughput and latency", charts.figures(view.cells, gpus), answers(view.cells)) if view.cells else None,
         _section("Machines under load", machines(view.loads, view.kernel)) if view.loads or view.kernel else None,
+        _section("Soak", soaks(view.soaks, view.kernel)) if view.soaks else None,
         _section("Recovery", recovery(view.drills)) if view.drills else None,
         _section("Proof of RDMA", rails.rail_map(view.rails, _no_proof(view))) if view.rails else None,
         _section("Bring-up", timeline.timeline_part(view.timeline, view.header.ended, view.header.time_scale)) if view.timeline else None,

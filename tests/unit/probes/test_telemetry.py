@@ -195,7 +195,7 @@ def test_the_command_speaks_as_its_parser_hears(node: str) -> None:
     assert told.gpus == {0: GpuIdentity(0, "165", "00000000:1B:00.0", "NVIDIA H20")}
     assert told.containers == ("abc",)
     kinds = {type(s) for _, s in told.samples}
-    assert kinds == {GpuSample, HostSample, telemetry.RailSample, telemetry.RowsSample}
+    assert kinds == {GpuSample, HostSample, telemetry.MemorySample, telemetry.RailSample, telemetry.RowsSample}
     rail = next(s for _, s in told.samples if isinstance(s, telemetry.RailSample))
     assert rail.values == {"port_xmit_data": 400, "out_of_sequence": 3}
     assert next(s for _, s in told.samples if isinstance(s, telemetry.RowsSample)).pending

@@ -67,7 +67,7 @@ def test_a_cell_between_two_samples_is_seen_by_those_before_it() -> None:
 
     from pytest_h20.run.machines import Watched
 
-    real, fast = (Watched(SimpleNamespace(clock=SimpleNamespace(scale=s)), "sglang", None) for s in (1.0, 60.0))  # type: ignore[arg-type]
+    real, fast = (Watched(SimpleNamespace(clock=SimpleNamespace(scale=s), required=()), "sglang", None) for s in (1.0, 60.0))  # type: ignore[arg-type]
     assert real.span(100.0, 100.1) == (95.1, 100.1)
     assert real.span(100.0, 107.0) == (100.0, 107.0)
     assert fast.span(100.0, 101.0) == (96.0, 101.0)

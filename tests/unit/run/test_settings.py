@@ -12,8 +12,8 @@ import pytest
 from pytest_h20.cluster.launch import Target
 from pytest_h20.core.errors import UsageError
 from pytest_h20.core.setting import BY_DEST, OPTIONS, Setting, resolve
-from pytest_h20.core.verdict import GateName
-from pytest_h20.run.settings import NO_INVENTORY, Session, Settings, _checks_that_are_made, build, seed_asked
+from pytest_h20.core.verdict import ALWAYS, GateName
+from pytest_h20.run.settings import NO_INVENTORY, Session, Settings, _checks_that_are_made, build, seed_asked, soak_hours
 
 
 def session(**values: Any) -> Session:
@@ -85,3 +85,26 @@ def test_rehash_reads_every_file_again_and_is_refused_where_none_is_read() -> No
     assert made.targets[0].inventory is made.inventory
     with pytest.raises(UsageError, match="--h20-rehash: no file is hashed in this run; add --h20-weights=full"):
         session(rehash=True, weights="fast")
+
+
+@pytest.mark.parametrize(("text", "hours"), [("20m", 1 / 3), ("1h", 1.0), ("1h30m", 1.5), ("90s", 0.025), ("24h", 24.0)])
+def test_a_soak_has_its_hours(text: str, hours: float) -> None:
+    assert soak_hours(text) == pytest.approx(hours)
+
+
+@pytest.mark.parametrize("text", ["", "0h", "30s", "1", "1.5h", "-1h", "1d", "1m1h", "200h", "h"])
+def test_a_soak_of_no_time_is_refused(text: str) -> None:
+    with pytest.raises(UsageError, match="such as 20m, 1h, 1h30m or 24h"):
+        soak_hours(text)
+
+
+def test_a_soak_is_a_gate_only_when_it_is_asked_for() -> None:
+    assert GateName.SOAK not in session().required
+    assert session(soak="1h").required == (*ALWAYS, GateName.SOAK)
+
+
+def test_on_an_attached_cluster_a_soak_is_all_there_is() -> None:
+    found = build(Settings(attach="http://127.0.0.1:9", engine=("vllm",), soak="20m"))
+    assert found.required == (GateName.SOAK,)
+    assert GateName.ENDPOINT in found.left_out
+    assert "only the soak of an attached cluster was asked for" in found.cannot_accept

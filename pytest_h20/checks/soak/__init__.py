@@ -1,0 +1,1 @@
+"""Gate ``soak``: what time does to an engine that is up."""

@@ -1,0 +1,178 @@
+"""A figure over time: its slope with an interval, its level shift, and how small a slope could have been seen. Pure.
+
+Slope: Theil and Sen's median of all pairwise slopes, its interval by Sen's ranks of Kendall's S. Half-minutes that follow each other
+are alike, so the variance of S is widened by (1 + r) / (1 - r), r being the first autocorrelation of what the slope leaves over,
+corrected for its bias (Kendall 1954; the effective sample size of Hamed and Rao 1998 for an AR(1) series).
+
+Shift: the split in two medians that leaves over least, against the noise around them, widened likewise. As all splits are tried, it must
+stand out farther than a single comparison would. A series is taken for shifted only where two levels explain it better than a slope.
+
+``python benchmarks/soak_power.py`` prints how often all that is wrong.
+"""
+
+from __future__ import annotations
+
+import math
+import statistics
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+
+FEWEST = 12
+"""Points below which nothing is said."""
+
+SIGMAS = 3.3
+"""A slope stands out from none when its interval of so many standard errors leaves out zero: some 40 figures are looked at in a soak."""
+
+POWER = 1.28
+"""Standard errors beyond that at which nine of ten slopes are seen."""
+
+SHIFT_SIGMAS = 5.0
+"""The same for a shift, whose place is looked for (a sup-Wald test has 3.9 at 0.1 %; medians of few points want more)."""
+
+EDGE = 0.1
+"""A shift is looked for no nearer to either end than this part of the points."""
+
+
+@dataclass(frozen=True)
+class Trend:
+    """A slope per hour, in the figure's own unit, with its interval. ``level``: the median. ``sees``: the smallest slope that would have
+    been seen in nine of ten soaks like this one. ``correlation``: first autocorrelation of what is left over."""
+
+    points: int
+    hours: float
+    level: float
+    slope: float
+    low: float
+    high: float
+    sees: float
+    correlation: float
+
+    @property
+    def stands_out(self) -> bool:
+        """Whether the interval leaves out zero."""
+        return self.low > 0 or self.high < 0
+
+    def hours_for(self, wanted: float) -> float:
+        """How long a soak would have to be to see a slope of ``wanted`` per hour: the error of a slope falls with time to the power 1.5."""
+        return self.hours * (self.sees / wanted) ** (2 / 3) if wanted > 0 and self.sees > 0 else 0.0
+
+
+@dataclass(frozen=True)
+class Shift:
+    """A level that changed and stayed. ``at``: hours from the start."""
+
+    at: float
+    before: float
+    after: float
+    sigmas: float
+
+
+@dataclass(frozen=True)
+class Course:
+    """How a figure went: with a shift taken out, where there is one, and the slope that is left."""
+
+    trend: Trend
+    shift: Shift | None
+
+
+def course(hours: Sequence[float], values: Sequence[float], grain: float = 0.0) -> Course | None:
+    """None of fewer than :data:`FEWEST` points. ``grain``: the smallest difference that the figure's source can tell."""
+    if len(values) < FEWEST:
+        return None
+    straight = trend(hours, values, grain)
+    found = shift(hours, values, grain)
+    if found is None:
+        return Course(straight, None)
+    step = found.after - found.before
+    level = [v - step if at >= found.at else v for at, v in zip(hours, values, strict=True)]
+    slope_left = _spread(_residuals(hours, values, straight.slope))
+    if _spread([v - statistics.median(level) for v in level]) >= 0.95 * slope_left:
+        return Course(straight, None)
+    return Course(trend(hours, level, grain), found)
+
+
+def trend(hours: Sequence[float], values: Sequence[float], grain: float = 0.0) -> Trend:
+    """Theil and Sen's slope with Sen's interval, widened for autocorrelation. Raises ``ValueError`` below :data:`FEWEST` points."""
+    n = len(values)
+    if n < FEWEST:
+        raise ValueError(f"{n} points have no trend; {FEWEST} are needed")
+    slopes = sorted((values[j] - values[i]) / (hours[j] - hours[i]) for i in range(n) for j in range(i + 1, n) if hours[j] > hours[i])
+    slope = statistics.median(slopes)
+    left = _residuals(hours, values, slope)
+    r = autocorrelation(left)
+    sigma = math.sqrt(n * (n - 1) * (2 * n + 5) / 18 * widening(r, n))
+    low, high = _ranked(slopes, SIGMAS * sigma)
+    span = hours[-1] - hours[0]
+    error = max((high - low) / (2 * SIGMAS), grain / span / SIGMAS if span > 0 else 0.0)
+    return Trend(n, span, statistics.median(values), slope, low, high, (SIGMAS + POWER) * error, r)
+
+
+def _ranked(slopes: Sequence[float], reach: float) -> tuple[float, float]:
+    """The slopes ``reach`` ranks apart around the median; all of them and as much again where there are not so many."""
+    last = len(slopes) - 1
+    at, to = (last - reach) / 2, (last + reach) / 2
+    if at >= 0:
+        return _at(slopes, at), _at(slopes, to)
+    half = reach / max(1, last) * max(slopes[-1] - statistics.median(slopes), statistics.median(slopes) - slopes[0])
+    return statistics.median(slopes) - half, statistics.median(slopes) + half
+
+
+def _at(ordered: Sequence[float], position: float) -> float:
+    below = int(position)
+    above = min(below + 1, len(ordered) - 1)
+    return ordered[below] + (ordered[above] - ordered[below]) * (position - below)
+
+
+def shift(hours: Sequence[float], values: Sequence[float], grain: float = 0.0) -> Shift | None:
+    """The level shift that stands out, None when none does."""
+    n = len(values)
+    edge = max(3, math.ceil(EDGE * n))
+    if n < FEWEST or n < 2 * edge + 2:
+        return None
+    best, k = min((_left_over(values[:k]) + _left_over(values[k:]), k) for k in range(edge, n - edge + 1))
+    before, after = statistics.median(values[:k]), statistics.median(values[k:])
+    left = [v - (before if i < k else after) for i, v in enumerate(values)]
+    noise = max(1.2533 * best / n, grain / 2)  # mean absolute deviation to standard deviation of a normal distribution
+    if noise == 0:
+        return Shift(hours[k], before, after, math.inf) if before != after else None
+    # A median of n values has pi/2 times the variance of their mean.
+    error = noise * math.sqrt(math.pi / 2 * widening(autocorrelation(left), n) * (1 / k + 1 / (n - k)))
+    sigmas = abs(after - before) / error
+    return Shift(hours[k], before, after, sigmas) if sigmas >= SHIFT_SIGMAS else None
+
+
+def _left_over(values: Sequence[float]) -> float:
+    middle = statistics.median(values)
+    return math.fsum(abs(v - middle) for v in values)
+
+
+def autocorrelation(left: Sequence[float]) -> float:
+    """The first autocorrelation, without its bias (about -(1 + 4 r) / n), from 0 to 0.95. Single values far out are drawn in first."""
+    n, sigma = len(left), 1.4826 * statistics.median(abs(v - statistics.median(left)) for v in left)
+    if sigma == 0:
+        return 0.0
+    middle = statistics.median(left)
+    drawn = [max(-3.0, min(3.0, (v - middle) / sigma)) for v in left]
+    mean = math.fsum(drawn) / n
+    around = [v - mean for v in drawn]
+    whole = math.fsum(v * v for v in around)
+    if whole == 0:
+        return 0.0
+    r = math.fsum(a * b for a, b in pairwise(around)) / whole
+    return max(0.0, min(0.95, r + (1 + 4 * r) / n))
+
+
+def widening(r: float, n: int) -> float:
+    """By how much autocorrelation widens a variance: as if of so many points only one counted."""
+    return min((1 + r) / (1 - r), n / 4)
+
+
+def _residuals(hours: Sequence[float], values: Sequence[float], slope: float) -> list[float]:
+    left = [v - slope * at for at, v in zip(hours, values, strict=True)]
+    middle = statistics.median(left)
+    return [v - middle for v in left]
+
+
+def _spread(left: Sequence[float]) -> float:
+    return math.fsum(abs(v) for v in left) / len(left)

@@ -1,0 +1,150 @@
+"""What a soak comes to: the failure, the look-alike, and nothing seen."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+
+from pytest_h20.checks.soak import judge as checks
+from pytest_h20.checks.soak.judge import Asked, Graded, Risen, Series
+from pytest_h20.core.verdict import Status
+from pytest_h20.load.soak import Bin, SoakEnd, Stall
+from tests.unit.checks.soak.simulated import soak
+
+HOUR = Asked(1.0)
+
+
+def _speed(seed: int = 1, **how: float) -> Series:
+    return Series(checks.THROUGHPUT, *soak(seed, **how))  # type: ignore[arg-type]
+
+
+def test_two_percent_an_hour_are_red() -> None:
+    verdict = checks.drift(_speed(per_hour=-0.02, noise=0.005), HOUR, "sglang")
+    assert verdict.status is Status.FAIL
+    assert verdict.subject == "sglang output throughput"
+    assert "falls: -2.0" in verdict.reason
+    assert "the smallest slope that" in verdict.reason
+    assert verdict.looked_at == 108
+
+
+def test_becoming_faster_is_not() -> None:
+    assert checks.drift(_speed(per_hour=0.05), HOUR, "sglang").status is Status.PASS
+
+
+def test_a_fifth_of_a_percent_is_said_to_be_too_small_for_the_time() -> None:
+    """Nobody asked for it: a pass that says what it could see. Somebody did (soak.slope): could not measure, and how long it takes."""
+    series = _speed(per_hour=-0.002)
+    verdict = checks.drift(series, HOUR, "sglang")
+    assert verdict.status is Status.PASS
+    assert "would have shown is" in str(verdict.details["said"])
+    wanted = checks.drift(series, Asked(1.0, slope=0.2), "sglang")
+    assert wanted.status is Status.UNKNOWN
+    assert "0.2 %/h is too small to be seen in this time, it takes" in wanted.reason
+    assert wanted.action.startswith("soak for ")
+
+
+def test_a_level_shift_is_red_and_says_when() -> None:
+    verdict = checks.drift(_speed(shift=-0.08), HOUR, "vllm")
+    assert verdict.status is Status.FAIL
+    assert "level shift at 0:4" in verdict.reason
+    assert verdict.measured == pytest.approx(8, abs=1)
+
+
+def test_a_figure_too_noisy_is_told() -> None:
+    verdict = checks.drift(_speed(noise=0.2), HOUR, "vllm")
+    assert verdict.status is Status.WARN
+    assert "too noisy" in verdict.reason
+
+
+def test_memory_that_settles_is_no_leak() -> None:
+    """Pools fill until three quarters, and stay."""
+    hours, _ = soak(1)
+    grows = tuple(90_000 + 1000 * h for h in hours)
+    fills = tuple(90_000 + min(700.0, 900 * h) for h in hours)
+    assert checks.drift(Series(checks.GPU_MEMORY, hours, grows, "node02 GPU 3"), HOUR, "sglang").status is Status.FAIL
+    settled = checks.drift(Series(checks.GPU_MEMORY, hours, fills, "node02 GPU 3"), HOUR, "sglang")
+    assert settled.status is Status.PASS
+    assert "settled" in str(settled.details["said"])
+
+
+def test_no_points_is_could_not_measure() -> None:
+    verdict = checks.drift(Series(checks.THROUGHPUT, (), ()), HOUR, "sglang")
+    assert verdict.status is Status.UNKNOWN
+    assert checks.drift(Series(checks.KV_USE, (), ()), HOUR, "sglang").status is Status.SKIP, "a server without /metrics"
+
+
+def test_nothing_sent_is_no_soak() -> None:
+    verdict = checks.lasted(SoakEnd(), HOUR, "sglang")
+    assert verdict.status is Status.UNKNOWN
+    assert "nothing was soaked" in verdict.reason
+
+
+def test_sent_and_never_answered_is_red() -> None:
+    assert checks.lasted(SoakEnd("duration", 1.0, sent=64), HOUR, "sglang").status is Status.FAIL
+
+
+def test_death_says_its_minute() -> None:
+    end = SoakEnd(
+        "server_gone", 0.79, sent=700, complete=640, failed=60, last_complete_hours=47.2 / 60, failures=["minute 47.3: reset: gone"]
+    )
+    verdict = checks.lasted(end, HOUR, "sglang")
+    assert verdict.status is Status.FAIL
+    assert "no request was answered from minute 47.2 on" in verdict.reason
+    assert checks.failures(end, "sglang").status is Status.SKIP, "told once"
+
+
+def test_interrupted_says_so() -> None:
+    verdict = checks.lasted(SoakEnd("interrupted", 0.5, 100, 99, 0, 0.49), HOUR, "sglang")
+    assert verdict.status is Status.UNKNOWN
+    assert "interrupted at minute 30.0 of 60; what there was is judged" in verdict.reason
+
+
+def test_one_lost_request_of_ten_thousand_is_told_and_one_of_a_hundred_is_red() -> None:
+    assert checks.failures(SoakEnd("duration", 1.0, 10_000, 9_999, 1, 1.0), "sglang").status is Status.PASS
+    assert checks.failures(SoakEnd("duration", 1.0, 100, 99, 1, 1.0), "sglang").status is Status.FAIL
+
+
+def test_a_stall_is_red_where_it_was() -> None:
+    end = SoakEnd("duration", 1.0, 100, 100, 0, 1.0, longest_gap_s=20.4, stalls=[Stall(0.5, 20.4, 63)], stalled=1)
+    verdict = checks.stalls(end, 10.0, "sglang")
+    assert verdict.status is Status.FAIL
+    assert "20 s at 0:30 h (63 streams)" in verdict.reason
+    assert checks.stalls(SoakEnd("duration", 1.0, 100, 100, 0, 1.0, longest_gap_s=3.0), 10.0, "sglang").status is Status.PASS
+
+
+def _graded(late_right: int) -> list[Graded]:
+    return [Graded(0.1 * i, 20, 20 if i < 5 else late_right) for i in range(10)]
+
+
+def test_answers_that_sink_are_red_and_slips_are_not() -> None:
+    assert checks.accuracy(_graded(17), "sglang").status is Status.FAIL
+    assert checks.accuracy(_graded(20), "sglang").status is Status.PASS
+    one = [*_graded(20)[:9], Graded(0.9, 20, 19)]
+    assert checks.accuracy(one, "sglang").status is Status.PASS
+    assert checks.accuracy([], "sglang").status is Status.UNKNOWN
+    assert checks.accuracy([*_graded(20)[:5], Graded(0.9, 0, 0)], "sglang").status is Status.UNKNOWN, "nothing graded in the later half"
+
+
+def test_fishers_test() -> None:
+    """Eleven of twelve wrong answers or more in the later half, by hand: the hypergeometric tail."""
+    tail = (math.comb(10, 1) * math.comb(14, 11) + math.comb(10, 0) * math.comb(14, 12)) / math.comb(24, 12)
+    assert checks.fisher(1, 9, 11, 3) == pytest.approx(tail)
+    assert checks.fisher(0, 10, 0, 10) == 1.0
+
+
+def test_a_counter_that_creeps_is_red_and_one_bad_minute_is_not() -> None:
+    creeping = Risen("node02 mlx5_3/1 packet_seq_err", 40, 120, 40, tuple(range(10)))
+    once = Risen("node02 mlx5_3/1 symbol_error", 2, 120, 900, (3, 3))
+    assert checks.creep([creeping, once], 198, "sglang").measured == 1
+    assert checks.creep([once], 198, "sglang").status is Status.PASS
+    assert checks.creep([], 0, "sglang").status is Status.UNKNOWN
+
+
+def test_the_warm_up_makes_no_slope() -> None:
+    """The first tenth is slow, as caches are cold."""
+    bins = [Bin(i, (i + 0.5) / 120, 30.0, 9, 9, 0, 64.0, 50.0 if i < 11 else 100.0, 30.0, 60.0, 500.0, 900.0, None) for i in range(120)]
+    series = checks.series_of(bins, 1.0)
+    assert set(series[0].values) == {100.0}
+    assert len(series[0].values) == 108
+    assert all(checks.drift(s, HOUR, "sglang").status in (Status.PASS, Status.SKIP) for s in series)
