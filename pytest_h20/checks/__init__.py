@@ -3,7 +3,7 @@ rules."""
 
 from __future__ import annotations
 
-from pytest_h20.checks.environment import containers, gpus, machine, network
+from pytest_h20.checks.environment import containers, gpus, known_bad, machine, network
 from pytest_h20.checks.environment.alike import differences, node_table
 from pytest_h20.checks.fabric import presence, rails, wires
 from pytest_h20.checks.frame import CLUSTER_CHECKS, NODE_CHECKS, RAIL_CHECKS, all_verdicts
@@ -16,6 +16,7 @@ __all__ = [
     "containers",
     "differences",
     "gpus",
+    "known_bad",
     "machine",
     "network",
     "node_table",

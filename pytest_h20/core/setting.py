@@ -55,6 +55,12 @@ OPTIONS: tuple[Option, ...] = (
         metavar="HOW",
     ),
     Option("h20-rehash", "With the full check of the weights: read every file again, whatever hashes the nodes have kept", kind="flag"),
+    Option(
+        "h20-burn",
+        "Burn the GPUs in before the engine starts: fast (below a minute, default on hardware), full (some minutes), off",
+        choices=("off", "fast", "full"),
+        metavar="HOW",
+    ),
     Option("h20-load", "Load generator: own (default), sglang-bench, vllm-bench", choices=("own", "sglang-bench", "vllm-bench")),
     Option("h20-load-recipe", "Requests per cell: steady (default), or blog (as many as streams)", choices=("steady", "blog")),
     Option("h20-load-from", "Send the load from inside this node's container instead of from here", metavar="NODE"),

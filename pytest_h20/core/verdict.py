@@ -47,6 +47,7 @@ class GateName(str, Enum):
     ENVIRONMENT = "environment"
     FABRIC = "fabric"
     WEIGHTS = "weights"
+    COMPUTE = "compute"
     BRINGUP = "bringup"
     RDMA = "rdma"
     ENDPOINT = "endpoint"
@@ -65,6 +66,7 @@ GATE_TITLES: dict[GateName, str] = {
     GateName.ENVIRONMENT: "The machines are as they must be",
     GateName.FABRIC: "The RDMA fabric is healthy before the engine starts",
     GateName.WEIGHTS: "The model weights are complete and the same on every node",
+    GateName.COMPUTE: "Every GPU and its links do what they should",
     GateName.BRINGUP: "The engine starts on all nodes and becomes ready",
     GateName.RDMA: "The serving processes talk over RDMA",
     GateName.ENDPOINT: "The API answers correctly",

@@ -19,7 +19,8 @@ from pytest_h20.core.setting import BY_DEST, OPTIONS, Option, resolve
 ACCEPTANCE = Path(__file__).parents[1] / "acceptance"
 ACTIVE_KEY: pytest.StashKey[object] = pytest.StashKey()
 MARKERS = (
-    "h20_gate(name): the gate this test belongs to (environment, fabric, weights, bringup, rdma, endpoint, reasoning, answers, throughput)",
+    "h20_gate(name): the gate this test belongs to ("
+    "environment, fabric, weights, compute, bringup, rdma, endpoint, reasoning, answers, throughput)",
 )
 
 

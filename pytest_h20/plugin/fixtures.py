@@ -12,6 +12,7 @@ Each has a short name, too (``client`` for ``h20_client``; `pytest_h20.plugin.sh
 ``h20_nodes``      name → :class:`~pytest_h20.nodes.Node`, connected on first use
 ``h20_run``        the run folder (:class:`~pytest_h20.report.run.RunFolder`): ``run.evidence(name, data)``
 ``h20_facts``      what the probes found on all nodes, gathered once
+``h20_burn``       what judges the burn of all GPUs (:class:`~pytest_h20.checks.compute.judge.Judge`), burned once
 ``h20_cluster``    the :class:`~pytest_h20.cluster.state.ClusterState` of a cluster that is up
 ``h20_endpoint``   the :class:`~pytest_h20.run.endpoint.Endpoint`: ``url``, ``model``, ``ctx``
 ``h20_client``     an ``openai.OpenAI`` client for it
@@ -32,6 +33,7 @@ import pytest
 if TYPE_CHECKING:
     import openai
 
+    from pytest_h20.checks.compute.judge import Judge as ComputeJudge
     from pytest_h20.cluster.launch import Target
     from pytest_h20.cluster.state import ClusterState
     from pytest_h20.config.inventory import Inventory
@@ -110,6 +112,14 @@ def h20_facts(request: pytest.FixtureRequest, h20_engine: str) -> GatheredFacts:
     from pytest_h20.run.facts import gathered
 
     return gathered(_session(request), h20_engine)
+
+
+@pytest.fixture(scope="session")
+def h20_burn(request: pytest.FixtureRequest, h20_engine: str) -> ComputeJudge:
+    """What the burn of all GPUs said, and what judges it: burned once for all tests and workers, before the engine starts."""
+    from pytest_h20.run.burn import judge_of
+
+    return judge_of(_session(request), h20_engine)
 
 
 @pytest.fixture(scope="session")

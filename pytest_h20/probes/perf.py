@@ -57,6 +57,8 @@ def parse_ib_write_bw(text: str) -> WriteBandwidth:
         results = results[-1]
     if not isinstance(results, Mapping):
         raise ProbeError("no results in the JSON of ib_write_bw")
+    if results.get("n_iterations") == 0:
+        raise ProbeError("0 messages were sent: whatever bandwidth it prints was not measured")
     average, peak = _figure(results.get("BW_average")), _figure(results.get("BW_peak"))
     if not average:
         # Seen with soft RoCE: its "Correlation coefficient r^2: 0.6 < 0.9" means that cycles could not be turned into seconds.
@@ -96,6 +98,8 @@ def parse_ib_write_bw_table(text: str) -> WriteBandwidth:
         fields = line.split()
         if len(fields) >= 4 and re.fullmatch("[0-9]{1,15}", fields[0]):
             peak, average = _figure(fields[2]), _figure(fields[3])
+            if fields[1] == "0":
+                raise ProbeError("0 messages were sent: whatever bandwidth it prints was not measured")
             if average and "Gb/sec" in lines[at or 0]:
                 return WriteBandwidth(average, peak or average, int(fields[0]))
     raise ProbeError("no row of figures in Gb/sec below #bytes")

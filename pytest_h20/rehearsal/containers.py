@@ -12,12 +12,15 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
 
+from pytest_h20.checks.compute.runner import burn_source
 from pytest_h20.cluster import drills
 from pytest_h20.cluster.launch import MOUNT_POINT, STOP_EXECS
 from pytest_h20.core.errors import H20Error, TransportError
 from pytest_h20.nodes import CommandResult, ContainerInfo, ContainerSpec, DaemonInfo, ImageInfo
+from pytest_h20.probes.loaded import MARK as LIBRARIES
 from pytest_h20.probes.perf import TORCH_ALL_REDUCE
 from pytest_h20.probes.script import requests
+from pytest_h20.rehearsal import burn, libraries
 from pytest_h20.rehearsal.all_reduce import printed
 from pytest_h20.rehearsal.answers import answers
 from pytest_h20.rehearsal.drills import StandInDrills, processes
@@ -57,6 +60,10 @@ class StandInContainers:
         truth = self._image(spec.image)
         if truth is not None and spec.env.get("H20_SCRIPT") == TORCH_ALL_REDUCE:
             return self._all_reduce(spec, truth)
+        if truth is not None and spec.env.get("H20_SCRIPT") == burn_source():
+            machine = replace(self._world.machines[self._node], image_cuda=truth.cuda, nccl=truth.nccl)
+            out = burn.printed(self._world.burn, machine, text, truth.packages.get("torch", ""))
+            return CommandResult(self._node, "docker run", 0, out, "", 0.0)
         if not requests(text) or truth is None:
             raise H20Error(f"the rehearsal's image on {self._node} does not know {text[:120]!r}")
         machine = self._world.machines[self._node]
@@ -82,6 +89,8 @@ class StandInContainers:
         if "h20-ask: listeners" in text:
             port = int(text.split("h20-ask: listeners", 1)[1].split()[0])
             return CommandResult(self._node, "docker exec", 0, self._listeners(container_id, port), "", 0.0)
+        if LIBRARIES in text:
+            return CommandResult(self._node, "docker exec", 0, self._libraries(container_id), "", 0.0)
         if STOP_EXECS in argv:
             self._stop_execs(container_id)
             return CommandResult(self._node, "docker exec", 0, "", "", 0.0)
@@ -258,6 +267,14 @@ class StandInContainers:
         if foreign is not None or self._world.engine.port_taken:
             lines = ["inode 171717"]
         return "\n".join([*lines, "end"]) + "\n"
+
+    def _libraries(self, container_id: str) -> str:
+        held = self._state.load(container_id)
+        image = self._image(held.image) if held is not None else None
+        if held is None or image is None:
+            return ""
+        kind = "vllm" if "vllm" in image.packages else "sglang"
+        return libraries.printed(self._world.libraries, self._node, held.env, image.nccl, kind, len(self._world.machines[self._node].gpus))
 
     def _ray(self) -> str:
         nodes = []

@@ -8,7 +8,9 @@ from typing import Any
 
 from pytest_h20.config.inventory import Inventory
 from pytest_h20.rehearsal.all_reduce import AllReduceTruth
+from pytest_h20.rehearsal.burn import BurnTruth
 from pytest_h20.rehearsal.drills import DrillTruth
+from pytest_h20.rehearsal.libraries import LibrariesTruth
 from pytest_h20.rehearsal.standin import Machine, machine
 from pytest_h20.rehearsal.under_load import LoadTruth
 from pytest_h20.rehearsal.weights import WeightsTruth
@@ -96,6 +98,8 @@ class World:
     removal_refused: dict[str, str] = field(default_factory=dict)
     weights: dict[str, WeightsTruth] = field(default_factory=dict)
     all_reduce: AllReduceTruth = field(default_factory=AllReduceTruth)
+    libraries: LibrariesTruth = field(default_factory=LibrariesTruth)
+    burn: BurnTruth = field(default_factory=BurnTruth)
     load: LoadTruth = field(default_factory=LoadTruth)
     client_error: float = 0.0
     drill: DrillTruth = field(default_factory=DrillTruth)

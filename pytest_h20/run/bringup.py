@@ -24,6 +24,7 @@ from pytest_h20.core.verdict import GateName, Status, Verdict
 from pytest_h20.nodes import Node
 from pytest_h20.nodes.recording import unrecorded
 from pytest_h20.report.model import Warning_
+from pytest_h20.run.burn import burn_verdicts
 from pytest_h20.run.facts import early_verdicts, gathered, launch_facts
 from pytest_h20.run.kept import Kept, kept
 from pytest_h20.run.settings import Session
@@ -61,6 +62,7 @@ def _bring_up(session: Session, label: str, write: Write, terminal: bool) -> Clu
     facts = gathered(session, label)
     if not session.settings.force:
         red = [v for v in early_verdicts(session, label, facts) if v.status is Status.FAIL]
+        red = red or [v for v in burn_verdicts(session, label) if v.status is Status.FAIL]
         if red:
             raise BringUpError(refusal_text(red))
     ready = prepare(target, facts.images, launch_facts(session, facts))

@@ -12,6 +12,7 @@ from pytest_h20.core.errors import H20Error
 from pytest_h20.core.verdict import GateName, Limit
 from pytest_h20.load.cells import Cell, requests_for
 from pytest_h20.nodes import Node
+from pytest_h20.run.burn import how
 from pytest_h20.run.settings import Session, soak_hours
 
 REACH_SECONDS = 10.0
@@ -22,6 +23,8 @@ def judged(session: Session) -> Iterator[str]:
     yield f"# gates: {', '.join(g.value for g in session.required)}"
     for gate, why in session.left_out.items():
         yield f"# not looked at: {gate.value}: {why}"
+    if GateName.COMPUTE not in session.left_out:
+        yield f"# burn ({how(session)}): one container of the engine's image per node, all its GPUs at once, before the engine starts"
     for label, target in zip(session.labels, session.targets, strict=True):
         yield from _cells(session, label, target)
     if hours := soak_hours(session.settings.soak):

@@ -57,6 +57,7 @@ class Settings:
     force: bool = False
     weights: str | None = None
     rehash: bool = False
+    burn: str | None = None
     load: str = "own"
     load_recipe: str | None = None
     load_from: str | None = None
@@ -273,6 +274,10 @@ def build(
         left_out.setdefault(GateName.WEIGHTS, "not looked at: --h20-weights=skip")
         required = tuple(g for g in required if g is not GateName.WEIGHTS)
         cannot.append("the weights were not looked at (--h20-weights=skip)")
+    if why := _without_burn(settings.burn, inventory):
+        left_out.setdefault(GateName.COMPUTE, why)
+        required = tuple(g for g in required if g is not GateName.COMPUTE)
+        cannot += [] if inventory.attach is not None else [f"the GPUs were not burned in ({why})"]
     _checks_that_are_made(targets, left_out)
     mode = {"rehearsal": Mode.REHEARSAL, "lab": Mode.LAB}.get(inventory.kind, Mode.ATTACH if inventory.attach else Mode.FULL)
     if nodes and inventory.attach:
@@ -309,6 +314,17 @@ def build(
         rehearsal=rehearsal,
         worker=worker,
     )
+
+
+def _without_burn(asked: str | None, inventory: Inventory) -> str:
+    """Why the GPUs are not burned in by this run; "" when they are. Raises ``UsageError`` when it was asked for and cannot be."""
+    if inventory.attach is not None:
+        if asked and asked != "off":
+            raise UsageError(f"--h20-burn={asked}: it needs idle GPUs, and an engine that somebody uses runs there; leave it out")
+        return "attached: it would disturb the engine that runs"
+    if asked == "off":
+        return "--h20-burn=off"
+    return "" if asked or inventory.kind != "lab" else "a lab's GPUs are burned in with --h20-burn=fast only"
 
 
 def as_real_as_it_was(read: Inventory, changed: Inventory) -> Inventory:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from pytest_h20.checks.compute.facts import Burned
 from pytest_h20.checks.endpoint.questions import Score
 from pytest_h20.checks.machines import Snapshot
 from pytest_h20.checks.rdma.traffic import Traffic
@@ -26,6 +27,8 @@ SELECTED: Topic[list[tuple[str, str]]] = Topic("selected", list)
 """Every test of a gate that will run, with its gate; by whoever collected first."""
 
 FACTS: EngineTopic[GatheredFacts] = EngineTopic("facts", GatheredFacts)
+BURNED: EngineTopic[Burned] = EngineTopic("burn", Burned)
+"""What the burn of the GPUs said; by the gate compute or by the bring-up."""
 LAUNCHED: EngineTopic[str] = EngineTopic("launched", str)
 """The run's id, once its first container may be there."""
 CLUSTER: EngineTopic[ClusterState] = EngineTopic("cluster", ClusterState)

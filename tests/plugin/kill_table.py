@@ -17,7 +17,7 @@ from tests.plugin.warm import warm
 ACCEPTANCE = Path(pytest_h20.acceptance.__file__).parent
 MODULES = {"rdma": "test_nccl_rdma.py"}
 RED = ("fail", "unknown")
-ALL_GATES = ("environment", "fabric", "weights", "bringup", "rdma", "endpoint", "reasoning", "answers", "throughput")
+ALL_GATES = ("environment", "fabric", "weights", "compute", "bringup", "rdma", "endpoint", "reasoning", "answers", "throughput")
 
 # What a run of the suite does not need; each of these costs start-up time in every one of some hundred runs.
 _QUICK = (

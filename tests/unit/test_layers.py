@@ -39,7 +39,7 @@ HEAVY = {
     "yaml": {"config", "probes"},
     "sqlalchemy": {"report"},
     "ray": set[str](),
-    "torch": set[str](),
+    "torch": {"checks"},  # the burn's script: it is sent into the engine's image, which has it
     "numpy": set[str](),
 }
 """Who may import what costs time or is large."""

@@ -8,6 +8,7 @@ from typing import TypeVar
 
 from pydantic import JsonValue
 
+from pytest_h20.checks.fabric.blame import of_rail
 from pytest_h20.checks.fabric.measure import RailBandwidth
 from pytest_h20.checks.frame import Say, Settled, builtin, cluster_check, inventory, node_check, rail_check, silence
 from pytest_h20.core.verdict import Limit, Origin, Verdict
@@ -656,7 +657,7 @@ def judge_write_bandwidth(rail: RailView, measured: RailBandwidth | Missing) -> 
             unit="Gbit/s",
             origin=Origin(kind="derived", detail=f"{e.ib_write_bw_min:g} x line rate {line:g} Gbit/s (expect.ib_write_bw_min)"),
         )
-        told = say.judge(measured.best.average_gbps, limit, details=details)
+        told = say.judge(measured.best.average_gbps, limit, details=details, reason=of_rail(rail, measured))
     errors = Say(
         "fabric.ib_errors",
         "Error counters while ib_write_bw ran",

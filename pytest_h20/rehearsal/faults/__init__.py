@@ -12,6 +12,7 @@ from pytest_h20.core.errors import UsageError
 from pytest_h20.rehearsal.faults import (
     answers,
     bringup,
+    compute,
     drill,
     endpoint,
     environment,
@@ -32,6 +33,7 @@ CATALOGUE: Mapping[str, Fault] = catalogue(
     environment.FAULTS,
     fabric.FAULTS,
     weights.FAULTS,
+    compute.FAULTS,
     bringup.FAULTS,
     nccl.FAULTS,
     endpoint.FAULTS,

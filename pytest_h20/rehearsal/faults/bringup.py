@@ -68,9 +68,57 @@ def _fault(
     return Fault(name, "bringup", sentence, source, change, ids("bringup", red), phrase, engine=engine, options=options)
 
 
+def _other_build(world: World) -> None:
+    world.libraries.other[world.other.hostname] = "another build of the same version"
+
+
+def _ranks_blind(world: World) -> None:
+    world.libraries.blind.add(world.other.hostname)
+
+
+def _nccl_of_another_version(world: World) -> None:
+    world.libraries.version = "2.18.1"
+
+
+def _setting_lost(world: World) -> None:
+    world.libraries.env[world.other.hostname] = {"NCCL_IB_TIMEOUT": "14"}
+
+
 FAULTS = (
     _fault(
         "ray-sees-8-gpus", "The worker never joins Ray: 8 GPUs instead of 16.", "F06, F08", _ray_alone, "Ray did not join", engine="vllm"
+    ),
+    _fault(
+        "other-build-loaded",
+        "The ranks of one node have another build of the same NCCL loaded.",
+        "vllm#42354: another build of one version was the fix",
+        _other_build,
+        "8 of 16 ranks have",
+        red="libraries",
+    ),
+    _fault(
+        "other-nccl-loaded",
+        "All ranks have another NCCL loaded than the image's.",
+        "verl#6621: three versions in one image",
+        _nccl_of_another_version,
+        "2.18.1 is loaded, the image's library is",
+        red="nccl_loaded",
+    ),
+    _fault(
+        "setting-lost",
+        "The ranks of one node run with an NCCL setting that the others do not have.",
+        "issue 15: ENV of an image, a wrapper",
+        _setting_lost,
+        "NCCL_IB_TIMEOUT differs",
+        red="nccl_settings",
+    ),
+    _fault(
+        "ranks-not-seen",
+        "What the ranks of one node have loaded cannot be seen.",
+        "could not measure is no pass",
+        _ranks_blind,
+        "8 of 16 ranks could be looked at",
+        red="libraries nccl_loaded nccl_settings",
     ),
     _fault("ray-node-without-gpus", "The worker joined Ray without its GPUs.", "F08", _ray_without_gpus, "Ray did not join", engine="vllm"),
     _fault(

@@ -48,6 +48,11 @@ def _image_cuda_13(world: World) -> None:
         image.cuda = "13.0"
 
 
+def _nccl_2_27_7(world: World) -> None:
+    for image in world.images.values():
+        image.nccl = "2.27.7"
+
+
 def _docker_down(world: World) -> None:
     name = list(world.machines)[1]
     world.daemon_down[name] = "Cannot connect to the Docker daemon at unix:///var/run/docker.sock. Is the docker daemon running?"
@@ -260,6 +265,14 @@ FAULTS = (
         _image_cuda_13,
         "driver_fits_image",
         "VLLM_ENABLE_CUDA_COMPATIBILITY",
+    ),
+    _fault(
+        "nccl-known-to-crash",
+        "The image holds NCCL 2.27.7, and its RAS is not switched off.",
+        "nccl#1996",
+        _nccl_2_27_7,
+        "known_bad",
+        "NCCL_RAS_ENABLE",
     ),
     _fault("gpu-missing", "One GPU of a node is gone.", "F08, F20", _gpu_lost, "gpu_count gpus_in_container nodes_agree", "7"),
     _fault("other-gpu", "One GPU is no H20.", "mixed machines", gpu(name="NVIDIA H100 80GB HBM3"), "gpu_model nodes_agree", "H100"),

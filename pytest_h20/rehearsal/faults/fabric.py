@@ -198,7 +198,14 @@ FAULTS = (
         "qos qos_equal roce_class",
         "priority 3: neither PFC nor ECN",
     ),
-    _fault("ib-write-slow", "A rail moves less than half of its line rate.", "F41, F70", _slow_write, "ib_write_bw", "ib_write_bw"),
+    _fault(
+        "ib-write-slow",
+        "A rail moves less than half of its line rate.",
+        "F41, F70",
+        _slow_write,
+        "ib_write_bw",
+        "likeliest is a card or its host",
+    ),
     _fault("ib-errors", "A rail repeats packets under load.", "F41", _errors_under_load, "ib_errors", "out_of_sequence"),
     _fault(
         "all-reduce-slow",

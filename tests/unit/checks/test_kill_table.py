@@ -333,6 +333,12 @@ FAULTS = [
         "reboot",
     ),
     Fault("CUDA of the driver", setter(cuda="12.4"), {"environment.cuda": F, "environment.nodes_agree": F}),
+    Fault(
+        "NCCL that is known to crash",
+        setter(nccl="2.27.7"),
+        {"environment.known_bad": F, "environment.nodes_agree": F},
+        "NCCL_RAS_ENABLE",
+    ),
     Fault("CUDA 13 image", setter(image_cuda="13.0"), {"environment.driver_fits_image": F}, "VLLM_ENABLE_CUDA_COMPATIBILITY"),
     Fault(
         "GPU lost",
@@ -381,6 +387,7 @@ FAULTS = [
                 "environment.image",
                 "environment.image_equal",
                 "environment.driver_fits_image",
+                "environment.known_bad",
                 "environment.gpus_in_container",
                 "environment.rdma_in_container",
                 "environment.memlock",
@@ -414,6 +421,7 @@ FAULTS = [
             (
                 "environment.image_equal",
                 "environment.driver_fits_image",
+                "environment.known_bad",
                 "environment.gpus_in_container",
                 "environment.rdma_in_container",
                 "environment.memlock",
@@ -660,7 +668,7 @@ def test_fault_turns_exactly_the_right_checks(fault: Fault, healthy: dict[str, S
 def test_every_check_is_turned_by_some_fault() -> None:
     """A check that no fault can turn is decoration. Those listed here are warnings or are tested on their own."""
     turned = {c for f in FAULTS for c, s in f.red.items() if s in (F, U)}
-    elsewhere = {"environment.kernel_log", "fabric.route", "fabric.peermem_and_nccl"}
+    elsewhere = {"environment.kernel_log", "environment.nccl_in_image", "fabric.route", "fabric.peermem_and_nccl"}
     assert set(ALL_CHECKS) - turned - elsewhere == set()
 
 

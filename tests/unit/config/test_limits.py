@@ -50,8 +50,17 @@ def test_the_write_ups_rows_are_the_write_ups() -> None:
 
 
 def test_floors_of_checks_that_do_not_exist_are_refused() -> None:
+    text = HEAD + "skus: {'10de:2329': {name: H20, checks: {environment.sm_stress: {kind: min, value: 17700}}}}"
     with pytest.raises(UsageError, match=r"skus: 10de:2329: environment\.sm_stress: there is no such figure to limit; there are"):
-        load_limits(THRESHOLDS / "h20-skus.yaml")
+        parse_limits(text, "x.yaml")
+
+
+def test_every_shipped_floor_is_of_a_check_that_exists() -> None:
+    limits = load_limits(THRESHOLDS / "h20-skus.yaml")
+    assert list(limits.checks_limited) == ["compute.gemm_fp32", "compute.hbm", "compute.power"]
+    found = limits.check("compute.hbm", "10de:2329")
+    assert found is not None
+    assert (found.value, found.unit) == (1580, "GB/s")
 
 
 def test_a_gpus_own_row_comes_before_the_common_one() -> None:

@@ -250,6 +250,7 @@ def fabric(run: RunFolder) -> None:
 def weights(run: RunFolder) -> None:
     for node in NODES:
         run.record(passed("weights.shards", "Weight files", 163, equal(163), node), f"test_weights.py::test_shards[{node}]", 1.1)
+        run.record(passed("compute.ran", "Burn", 8, equal(8), node), f"test_compute.py::test_ran[{node}]", 27.4)
 
 
 def bring_up(run: RunFolder, engine: str) -> None:

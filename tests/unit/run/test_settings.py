@@ -10,14 +10,15 @@ from typing import Any, cast
 import pytest
 
 from pytest_h20.cluster.launch import Target
+from pytest_h20.config.environments import environments
 from pytest_h20.core.errors import UsageError
 from pytest_h20.core.setting import BY_DEST, OPTIONS, Setting, resolve
 from pytest_h20.core.verdict import ALWAYS, GateName
-from pytest_h20.run.settings import NO_INVENTORY, Session, Settings, _checks_that_are_made, build, seed_asked, soak_hours
+from pytest_h20.run.settings import NO_INVENTORY, Session, Settings, _checks_that_are_made, _without_burn, build, seed_asked, soak_hours
 
 
-def session(**values: Any) -> Session:
-    return build(Settings(nodes="rehearsal", engine=("sglang",), **values))
+def session(nodes: str = "rehearsal", **values: Any) -> Session:
+    return build(Settings(nodes=nodes, engine=("sglang",), **values))
 
 
 def test_every_option_has_its_field_of_its_kind() -> None:
@@ -68,6 +69,29 @@ def test_a_seed_that_is_given_repeats_the_prompts() -> None:
 def test_a_seed_that_is_none_is_told(text: str) -> None:
     with pytest.raises(UsageError, match="a whole number from 0 is needed"):
         seed_asked(text)
+
+
+def test_the_gpus_are_burned_unless_somebody_says_no() -> None:
+    assert GateName.COMPUTE in session().required
+    without = session(burn="off")
+    assert GateName.COMPUTE not in without.required
+    assert without.left_out[GateName.COMPUTE] == "--h20-burn=off"
+    assert "the GPUs were not burned in (--h20-burn=off)" in without.cannot_accept
+
+
+def test_a_labs_gpus_are_burned_when_asked() -> None:
+    lab = session().inventory.model_copy(update={"kind": "lab"})
+    assert "--h20-burn=fast only" in _without_burn(None, lab)
+    assert _without_burn("fast", lab) == ""
+
+
+def test_gpus_that_somebody_uses_are_never_burned() -> None:
+    nodes = str(environments() / "h20-2node.yaml")
+    attached = session(nodes=nodes, attach="http://127.0.0.1:8000")
+    assert attached.left_out[GateName.COMPUTE].startswith("attached: it would disturb")
+    assert GateName.COMPUTE not in attached.required
+    with pytest.raises(UsageError, match="--h20-burn=full: it needs idle GPUs"):
+        session(nodes=nodes, attach="http://127.0.0.1:8000", burn="full")
 
 
 def test_a_limit_of_a_check_that_the_run_never_makes_is_refused(tmp_path: Path) -> None:

@@ -8,13 +8,14 @@ from pathlib import Path
 
 import pytest
 
+from pytest_h20.checks.fabric.blame import of_rail
 from pytest_h20.checks.fabric.measure import RailBandwidth, all_reduce, nccl_env, write_bandwidth
 from pytest_h20.checks.fabric.rails import judge_all_reduce, judge_write_bandwidth
 from pytest_h20.core.verdict import Status, Verdict
 from pytest_h20.nodes.base import CommandResult, ContainerSpec
 from pytest_h20.probes import perf
 from pytest_h20.probes.model_shape import ModelShape
-from pytest_h20.probes.script import Missing, Section
+from pytest_h20.probes.script import Missing, ProbeError, Section
 from tests.unit.probes.cluster import Cluster, blog_cluster
 
 
@@ -43,6 +44,59 @@ def test_a_slow_rail_is_red() -> None:
     cluster = blog_cluster()
     cluster.head.machine.write_gbps = 90.0
     assert bandwidth(cluster)["fabric.ib_write_bw"].status is Status.FAIL
+
+
+def slow(cluster: Cluster, source: dict[str, int], target: dict[str, int]) -> str:
+    """Why a rail at 90 Gbit/s is red, with these counters of its ends."""
+    cluster.head.machine.write_gbps = 90.0
+    rail = cluster.gather().of("node01").rail("mlx5_3")
+    measured = write_bandwidth(cluster.nodes, rail, rounds=1)  # type: ignore[arg-type]
+    assert isinstance(measured, RailBandwidth)
+    known = measured.source_counters
+    assert not isinstance(known, Missing)
+    measured = replace(measured, source_counters=replace(known, values=source), target_counters=replace(known, values=target))
+    verdict = next(v for v in judge_write_bandwidth(rail, measured) if v.check == "fabric.ib_write_bw")
+    assert verdict.status is Status.FAIL
+    return verdict.reason
+
+
+def test_a_slow_rail_names_the_likeliest_part() -> None:
+    quiet: dict[str, int] = {}
+    assert "likeliest is a card or its host" in slow(blog_cluster(), source=quiet, target=quiet)
+    lost = slow(blog_cluster(), source=quiet, target={"out_of_sequence": 17, "np_cnp_sent": 5})
+    assert "likeliest is the cable or the switch port: packets were lost or repeated (out_of_sequence of the target rose by 17)" in lost
+    assert "likeliest is the switch" in slow(blog_cluster(), source=quiet, target={"np_cnp_sent": 5})
+    cluster = blog_cluster()
+    rows = [
+        f"pci\t{r.pci}\t0x15b3\t0x101b\t0x020000\tmlx5_core\t0\t16.0 GT/s PCIe\t16.0 GT/s PCIe\t{8 if r.hca == 'mlx5_3' else 16}\t16\t/x\n"
+        for r in cluster.other.machine.rails
+    ]
+    cluster.other.machine.overrides["pci"] = Section(0, "".join(rows), "")
+    assert "likeliest is PCIe of node02 mlx5_3: it runs at 16 GT/s x8" in slow(cluster, source=quiet, target={"out_of_sequence": 17})
+
+
+def test_counters_that_were_not_read_blame_nothing() -> None:
+    cluster = blog_cluster()
+    rail = cluster.gather().of("node01").rail("mlx5_3")
+    measured = write_bandwidth(cluster.nodes, rail, rounds=1)  # type: ignore[arg-type]
+    assert isinstance(measured, RailBandwidth)
+    assert "cannot be said" in of_rail(rail, replace(measured, source_counters=Missing("not read")))
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        '{"results": {"MsgSize": 65536, "n_iterations": 0, "BW_peak": 196.0, "BW_average": 196.0}}',
+        "{\nresults: {\nMsgSize: 65536,\nn_iterations: 0,\nBW_peak: 196.00,\nBW_average: 196.00,\n}\n}",
+    ],
+)
+def test_perftest_that_sent_nothing_measured_nothing(text: str) -> None:
+    with pytest.raises(ProbeError, match="0 messages were sent"):
+        perf.parse_ib_write_bw(text)
+    head = " #bytes     #iterations    BW peak[Gb/sec]    BW average[Gb/sec]   MsgRate[Mpps]\n"
+    table = f"{head} 65536      0              196.00             196.00             0.37\n"
+    with pytest.raises(ProbeError, match="0 messages were sent"):
+        perf.parse_ib_write_bw_table(table)
 
 
 def test_risen_error_counters_are_red_and_named() -> None:
