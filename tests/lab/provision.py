@@ -63,7 +63,8 @@ def setup(more_engines: Sequence[str], only: str | None, tell: Callable[[str], N
 
 
 def setup_gpus(tell: Callable[[str], None] = print) -> int:
-    """What a GPU lab needs, for the Python that runs this: Debian tree, vLLM, the Llama (the DeepSeek is made by a command of its own, docs/lab.md)."""
+    """What a GPU lab needs, for the Python that runs this: Debian tree, vLLM, the Llama (the DeepSeek is made by a command of its own,
+    docs/lab.md)."""
     from importlib.metadata import distributions
 
     from tests.lab.gpu import pack
