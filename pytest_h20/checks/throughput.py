@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from pytest_h20.config.figures import METRIC_FIGURES
+from pytest_h20.config.figures import metric_figure
 from pytest_h20.config.limits import LimitFile
 from pytest_h20.core.verdict import Limit, Origin, Status, Verdict, judge
 from pytest_h20.report.model import Cell, higher_is_better
@@ -15,13 +15,37 @@ def judge_cell(cell: Cell, limits: LimitFile, *, evidence: tuple[str, ...] = ())
     """One verdict per limit of the cell (``throughput.output_throughput`` ...).
 
     A cell whose sanity failed (``status`` UNKNOWN with a reason) stays UNKNOWN whatever its figures say, and a cell without
-    any limit that judges is UNKNOWN too: figures that nobody judges prove nothing.
+    any limit that judges is UNKNOWN too: figures that nobody judges prove nothing. How tokens arrive is judged whatever the file says.
     """
     found = limits.cell(cell.name)
     evidence = evidence or ((cell.file,) if cell.file else ())
     if not any(limit.kind != "info" for limit in found.values()):
         return [_nothing_judged(cell, limits, evidence)]
+    found |= {metric: limit for metric, limit in flow_limits(cell).items() if metric not in found}
     return [judge_figure(cell, metric, limit, limits, evidence=evidence) for metric, limit in found.items()]
+
+
+SILENT_MS, SILENT_TIMES = 5_000.0, 10
+AT_ONCE = 16
+
+
+def flow_limits(cell: Cell) -> dict[str, Limit]:
+    """How tokens of a stream may arrive, for the figures of this that were measured.
+
+    By event and not by token: a gap that brings 64 tokens is as long to who waits as one that brings one.
+    """
+    pause = cell.figure("median_itl_ms") or 0.0
+    silence = f"5 s, or {SILENT_TIMES} times the median ITL ({pause:.4g} ms) where that is longer: the joint prefill of others"
+    lumps = "twice the 8 tokens that the longest drafts of speculative decoding bring in one event; more wait in a buffer (a proxy's)"
+    limits = {
+        "longest_silence_ms": (max(SILENT_MS, SILENT_TIMES * pause), silence),
+        "tokens_per_arrival": (AT_ONCE, lumps),
+    }
+    return {
+        metric: Limit(kind="max", value=value, unit=metric_figure(metric).unit, origin=Origin(kind="builtin", detail=why))  # type: ignore[union-attr]
+        for metric, (value, why) in limits.items()
+        if cell.figure(metric) is not None
+    }
 
 
 def judge_figure(cell: Cell, metric: str, limit: Limit, limits: LimitFile | None = None, *, evidence: tuple[str, ...] = ()) -> Verdict:
@@ -41,7 +65,7 @@ def judge_figure(cell: Cell, metric: str, limit: Limit, limits: LimitFile | None
 
 
 def _held(cell: Cell, metric: str, limit: Limit, limits: LimitFile | None, evidence: tuple[str, ...]) -> Verdict:
-    figure = METRIC_FIGURES.get(metric)
+    figure = metric_figure(metric)
     title, unit = (figure.title, figure.unit) if figure else (metric, limit.unit)
     subject = f"{cell.engine} {cell.name}" if cell.engine else cell.name
     measured = cell.figure(metric)

@@ -6,6 +6,7 @@ bound holds when it is missed by 99 %.
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from typing import Literal
 
@@ -40,6 +41,8 @@ METRIC_FIGURES: dict[str, Figure] = {
     "output_throughput": Figure("Output throughput", "tok/s", "higher", 0.1, 1e6),
     "input_throughput": Figure("Input throughput", "tok/s", "higher", 0.001, 1e8),
     "total_throughput": Figure("Total throughput", "tok/s", "higher", 0.001, 1e8),
+    "longest_silence_ms": Figure("Longest silence of a stream", "ms", "lower", 1.0, 3_600_000.0),
+    "tokens_per_arrival": Figure("Tokens that arrive at once", "tokens", "lower", 1.0, 1e5),
     "request_throughput": Figure("Request throughput", "requests/s", "higher", 1e-5, 1e6),
     **{
         f"{name}_{time}_ms": Figure(f"{word} {time.upper()}", "ms", "lower", low, high)
@@ -48,6 +51,24 @@ METRIC_FIGURES: dict[str, Figure] = {
     },
 }
 """The figures of a load cell, by the names they have in limits files, CSV and verdicts."""
+
+_PERCENTILE = re.compile(r"p([1-9]\d?|99\.9)_(ttft|tpot|itl|e2e)_ms")
+
+
+def percentile_of(metric: str) -> float | None:
+    """75 of ``p75_ttft_ms``; None for a figure that is no percentile."""
+    found = _PERCENTILE.fullmatch(metric)
+    return float(found[1]) if found else None
+
+
+def metric_figure(metric: str) -> Figure | None:
+    """The figure of a load cell by its name: one of :data:`METRIC_FIGURES`, or any percentile of a time (``p1`` to ``p99``, ``p99.9``)."""
+    known = METRIC_FIGURES.get(metric)
+    if known is not None or percentile_of(metric) is None:
+        return known
+    percent, time, _ = metric.split("_")
+    return Figure(f"{percent} {time.upper()}", "ms", "lower", *_TIMES[time])
+
 
 CHECK_FIGURES: dict[str, Figure] = {
     "answers.accuracy": Figure("Lower bound of the share of right answers", "", "higher", 0.01, 1.0),

@@ -13,6 +13,7 @@ A file is YAML (or JSON) that people read and edit::
       output_throughput: {kind: min, unit: tok/s, tolerance: 0.10}
       mean_tpot_ms: {kind: max, unit: ms, tolerance: 0.20}
       mean_ttft_ms: {kind: info, unit: ms}
+      p99_ttft_ms: {of: mean_ttft_ms, factor: 10}   # in every row that has the one: that much at most, "derived"
     cells:                                      # one row per cell; a number takes the metric's kind
       - {input: 128, output: 128, concurrency: 1, output_throughput: 17.42, mean_tpot_ms: 55.60, mean_ttft_ms: 285.84}
     checks:                                     # limits of other checks, by check id
@@ -39,7 +40,7 @@ from typing import Annotated, Any, Literal, TypeGuard
 from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationError, model_validator
 
 from pytest_h20.config.environments import environments
-from pytest_h20.config.figures import CHECK_FIGURES, METRIC_FIGURES, Figure
+from pytest_h20.config.figures import CHECK_FIGURES, METRIC_FIGURES, Figure, metric_figure, percentile_of
 from pytest_h20.core.errors import UsageError
 from pytest_h20.core.verdict import Limit, Origin, Status, Verdict, rejudge
 
@@ -57,12 +58,23 @@ class _Model(BaseModel):
 
 
 class Rule(_Model):
-    """What a plain number of this metric means in a cell's row."""
+    """What a plain number of this metric means in a cell's row; or, with ``of`` and ``factor``, what it is in a row that does not name it:
+    so many times the number written for another figure."""
 
-    kind: Kind
+    kind: Kind | None = None
     unit: str | None = None
     tolerance: Tolerance = 0.0
     origin: Origin | None = None
+    of: str | None = None
+    factor: Annotated[float, Field(gt=0, le=1000, allow_inf_nan=False)] | None = None
+
+    @model_validator(mode="after")
+    def _one_or_the_other(self) -> Rule:
+        if (self.of is None) != (self.factor is None):
+            raise ValueError("of and factor belong together: so many times another figure of the same row")
+        if self.kind is None and self.of is None:
+            raise ValueError("kind is missing: min, max, within, ratio or info; or of and factor")
+        return self
 
 
 class Spec(_Model):
@@ -156,7 +168,9 @@ class LimitFile(_Model):
         problems = []
         for metric, rule in self.metrics.items():
             where = f"metrics: {metric}"
-            problems += _figure_problems(where, METRIC_FIGURES.get(metric), METRIC_FIGURES, rule.kind, rule.unit)
+            problems += _figure_problems(where, metric_figure(metric), METRIC_FIGURES, rule.kind, rule.unit)
+            if rule.of is not None:
+                problems += _figure_problems(f"{where}: of = {rule.of!r}", metric_figure(rule.of), METRIC_FIGURES, None, None)
         seen: set[str] = set()
         for row in self.cells:
             if row.id in seen:
@@ -189,7 +203,23 @@ class LimitFile(_Model):
     def cell(self, cell: str) -> dict[str, Limit]:
         """The limits of a cell by metric; empty when the file does not have the cell."""
         row = self._rows.get(cell)
-        return {m: self._limit(s, self.metrics.get(m), METRIC_FIGURES[m]) for m, s in row.limits.items()} if row else {}
+        if row is None:
+            return {}
+        found = {m: self._limit(s, self.metrics.get(m), figure) for m, s in row.limits.items() if (figure := metric_figure(m))}
+        for metric, rule in self.metrics.items():
+            base = self.written(cell, rule.of) if rule.of is not None and metric not in found else None
+            figure = metric_figure(metric)
+            if base is not None and figure is not None and rule.factor is not None:
+                detail = f"{rule.of} {base:g} ({self.origin}) x {rule.factor:g}"
+                origin = rule.origin or Origin(kind="derived", detail=detail)
+                found[metric] = Limit(kind=rule.kind or figure.bound, value=base * rule.factor, unit=figure.unit, origin=origin)
+        return found
+
+    @property
+    def percentiles(self) -> tuple[float, ...]:
+        """The percentiles that it limits, anywhere."""
+        named = {*self.metrics, *(metric for row in self.cells for metric in row.limits)}
+        return tuple(sorted({percent for metric in named if (percent := percentile_of(metric)) is not None}))
 
     def baseline(self, cell: str, metric: str) -> Baseline | None:
         """The calibrated figure behind a limit, or None when the limit was not calibrated."""
@@ -245,7 +275,7 @@ class LimitFile(_Model):
         return problems
 
     def _limit(self, spec: Spec, rule: Rule | None, figure: Figure) -> Limit:
-        kind = spec.kind or (rule.kind if rule else figure.bound)
+        kind = spec.kind or (rule.kind if rule else None) or figure.bound
         unit = figure.unit
         tolerance = spec.tolerance if spec.tolerance is not None else rule.tolerance if rule else 0.0
         if spec.drop is not None:
@@ -272,7 +302,8 @@ class LimitFile(_Model):
 
 def _figure_problems(where: str, figure: Figure | None, known: Mapping[str, Figure], kind: str | None, unit: str | None) -> list[str]:
     if figure is None:
-        return [f"{where}: there is no such figure to limit; there are {', '.join(known)}"]
+        percentiles = "; and any percentile of a time, as p75_ttft_ms" if known is METRIC_FIGURES else ""
+        return [f"{where}: there is no such figure to limit; there are {', '.join(known)}{percentiles}"]
     problems = []
     if kind is not None and kind not in figure.kinds:
         meaning = f"{figure.better} is better here"
@@ -284,11 +315,11 @@ def _figure_problems(where: str, figure: Figure | None, known: Mapping[str, Figu
 
 
 def _spec_problems(where: str, name: str, known: Mapping[str, Figure], spec: Spec, rule: Rule | None) -> list[str]:
-    figure = known.get(name)
+    figure = metric_figure(name) if known is METRIC_FIGURES else known.get(name)
     problems = _figure_problems(where, figure, known, spec.kind, spec.unit)
     if figure is None or problems:
         return problems
-    kind = spec.kind or (rule.kind if rule else figure.bound)
+    kind = spec.kind or (rule.kind if rule else None) or figure.bound
     value = spec.value
     if kind == "info":
         wild = _is_number(value) and not abs(value) <= SANE

@@ -9,6 +9,8 @@ ITL    inter-token latency: gaps between the arrivals of successive token events
        server counts per event, a gap that brought k tokens counts k times with 1/k of its length; else an event is
        taken for one token, and `itl_basis` says "event".
 whole  rates over [first request sent, last answer complete].
+silence longest gap between two token events of one answer, whatever they brought.
+arrivals moments at which tokens came: events closer than `TOGETHER` of the answer's mean gap per token are one (a buffer let go).
 steady rates over [all streams busy, first stream out of requests]: the part in which the concurrency was the one asked
        for. Tokens are counted when they arrive, input tokens when the first token of their request arrives.
 goodput requests per second that met every limit of the SLO, over the whole run.
@@ -63,6 +65,8 @@ class Record:
     lag_s: float | None
     retried: bool
     canary: bool = False
+    silence_s: float | None = None
+    arrivals: int = 0
 
     @property
     def complete(self) -> bool:
@@ -85,9 +89,11 @@ class Summary:
     p90: float | None = None
     p95: float | None = None
     p99: float | None = None
+    others: dict[str, float] = field(default_factory=dict)
+    """Further percentiles that were asked for, as `p75`."""
 
     @classmethod
-    def of_seconds(cls, values: Iterable[float]) -> Summary:
+    def of_seconds(cls, values: Iterable[float], percents: Sequence[float] = ()) -> Summary:
         ordered = sorted(1e3 * value for value in values)
         if not ordered:
             return cls(0)
@@ -103,10 +109,11 @@ class Summary:
             percentile(ordered, 90),
             percentile(ordered, 95),
             percentile(ordered, 99),
+            {f"p{percent:g}": percentile(ordered, percent) for percent in percents},
         )
 
     @classmethod
-    def of_histogram(cls, histogram: Histogram) -> Summary:
+    def of_histogram(cls, histogram: Histogram, percents: Sequence[float] = ()) -> Summary:
         """Count, mean, minimum and maximum are exact, the rest within 0.4 %."""
         if not histogram.count:
             return cls(0)
@@ -114,6 +121,7 @@ class Summary:
         def ms(value: float | None) -> float | None:
             return None if value is None else 1e3 * value
 
+        others = {f"p{percent:g}": 1e3 * (histogram.percentile(percent) or 0.0) for percent in percents}
         return cls(
             histogram.count,
             ms(histogram.mean),
@@ -124,6 +132,7 @@ class Summary:
             ms(histogram.percentile(90)),
             ms(histogram.percentile(95)),
             ms(histogram.percentile(99)),
+            others,
         )
 
 
@@ -201,6 +210,8 @@ def read_one(
     exchange.parts, exchange.stamps = [], []
     outcome, detail = outcome_of(exchange, answer)
     record = _record(exchange, answer, outcome, detail, started, scale)
+    if record.complete:
+        record.silence_s, record.arrivals = _pauses(answer.events, record.output_tokens or 0, scale)
     if canary is None:
         return record, answer, None, backwards
     text, ended, again = answer_of(canary, answer.text)
@@ -309,6 +320,25 @@ def _record(exchange: Exchange, answer: Answer, outcome: str, detail: str, start
         retried=exchange.retried,
         canary=exchange.canary is not None,
     )
+
+
+TOGETHER = 0.1
+
+
+def _pauses(events: list[tuple[float, int]], tokens: int, scale: float) -> tuple[float | None, int]:
+    """(longest gap between two events in model seconds, None with fewer than two; moments at which tokens came)."""
+    if len(events) < 2 or tokens < 2:
+        return None, len(events)
+    stamps = [stamp for stamp, _ in events]
+    gaps = list(map(sub, stamps[1:], stamps))
+    one = TOGETHER * (stamps[-1] - stamps[0]) / (tokens - 1)
+    return max(0.0, max(gaps)) * scale, 1 + sum(gap > one for gap in gaps)
+
+
+def tokens_per_arrival(records: Sequence[Record]) -> float | None:
+    """Of the answer in the middle; of complete answers to the load itself that came in two pieces or more. None: there are none."""
+    lumps = sorted((r.output_tokens or 0) / r.arrivals for r in records if r.complete and not r.canary and r.silence_s is not None)
+    return percentile(lumps, 50) if lumps else None
 
 
 def gaps_of(events: list[tuple[float, int]], counted: bool, scale: float) -> list[float]:

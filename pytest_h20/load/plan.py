@@ -43,6 +43,7 @@ class LoadPlan:
     time_scale         model seconds per wall second: 1.0 on real hardware; a rehearsal that runs 50 x faster than
                        the engine it plays has 50.0, and every latency and rate is reported as that engine's
     slo                limits for goodput
+    percentiles        percentiles of every latency that are wanted beside the median, 90, 95 and 99
     temperature        sampling temperature of requests
     ignore_eos         the server must produce exactly the asked number of tokens
     usage_each         ask for usage in every event: exact tokens per event, more work for the server
@@ -68,6 +69,7 @@ class LoadPlan:
     max_connections: int = 4096
     time_scale: float = 1.0
     slo: Slo = field(default_factory=Slo)
+    percentiles: tuple[float, ...] = ()
     temperature: float = 0.0
     ignore_eos: bool = True
     usage_each: bool = False

@@ -147,6 +147,10 @@ class CellResult:
     sanity: tuple[Finding, ...] = ()
     notes: tuple[str, ...] = ()
     records_path: str | None = None
+    silence_ms: float | None = None
+    """The longest time without a token event in any answer to the load itself, after its first."""
+    tokens_per_arrival: float | None = None
+    """`metrics.tokens_per_arrival`"""
     canaries: tuple[CanaryAnswer, ...] = ()
     texts: TextCounts = field(default_factory=TextCounts)
 

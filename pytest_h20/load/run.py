@@ -21,7 +21,7 @@ from pytest_h20.load.clock import now
 from pytest_h20.load.dialects import RequestEncoder
 from pytest_h20.load.http1 import ProtocolError
 from pytest_h20.load.loop import Exchange, LoadLoop, LoopSettings, Progress
-from pytest_h20.load.metrics import Rates, Record, Summary, goodput, merge, most_answering, outcome_of, whole_rates
+from pytest_h20.load.metrics import Rates, Record, Summary, goodput, merge, most_answering, outcome_of, tokens_per_arrival, whole_rates
 from pytest_h20.load.plan import LoadPlan
 from pytest_h20.load.prompts import Prompt, PromptSource, calibration_texts, template_tokens
 from pytest_h20.load.result import CellResult, ClientView, Flight, RequestCounts, TokenCounts
@@ -339,11 +339,11 @@ def build_result(job: Job, shares: Sequence[Share], server: ServerView | None, n
             tuple(failures[:5]),
         ),
         tokens=_tokens(complete),
-        ttft=Summary.of_seconds(r.ttft_s for r in ordinary if r.ttft_s is not None),
-        tpot=Summary.of_seconds(r.tpot_s for r in ordinary if r.tpot_s is not None),
-        itl=Summary.of_histogram(whole_tally.itl),
+        ttft=Summary.of_seconds((r.ttft_s for r in ordinary if r.ttft_s is not None), plan.percentiles),
+        tpot=Summary.of_seconds((r.tpot_s for r in ordinary if r.tpot_s is not None), plan.percentiles),
+        itl=Summary.of_histogram(whole_tally.itl, plan.percentiles),
         itl_basis="token" if whole_tally.itl_counted and whole_tally.itl.count else "event",
-        e2e=Summary.of_seconds(r.e2e_s for r in ordinary if r.e2e_s is not None),
+        e2e=Summary.of_seconds((r.e2e_s for r in ordinary if r.e2e_s is not None), plan.percentiles),
         connect=Summary.of_seconds(took for share in shares for took in share.connects_s),
         lag=Summary.of_seconds(r.lag_s for r in records if r.lag_s is not None),
         whole=whole_rates(records, seconds),
@@ -357,6 +357,8 @@ def build_result(job: Job, shares: Sequence[Share], server: ServerView | None, n
         stopped=stopped,
         notes=tuple(notes) + _own_notes(plan, records, complete, shares),
         records_path=plan.records_path,
+        silence_ms=max((1e3 * r.silence_s for r in ordinary if r.silence_s is not None), default=None),
+        tokens_per_arrival=tokens_per_arrival(ordinary),
         canaries=tuple(whole_tally.canaries),
         texts=whole_tally.texts,
     )

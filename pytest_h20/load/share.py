@@ -82,6 +82,7 @@ class Job:
             arrivals = dict(plan.pop("arrivals"))
             arrivals["times"] = tuple(arrivals["times"])
             canaries = tuple(Canary(**row) for row in plan.pop("canaries"))
+            percents = tuple(plan.pop("percentiles"))
             check = plan.pop("selfcheck")
             return cls(
                 target=Target(
@@ -95,6 +96,7 @@ class Job:
                     slo=Slo(**plan.pop("slo")),
                     selfcheck=None if check is None else SelfCheck(**check),
                     canaries=canaries,
+                    percentiles=percents,
                     **plan,
                 ),
                 index=document["index"],

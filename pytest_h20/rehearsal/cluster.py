@@ -58,8 +58,8 @@ class Rehearsal:
         """The load generator's self-check as a fault of the sending machine would leave it."""
         return replace(found, tpot_error=self.world.client_error) if self.world.client_error else found
 
-    def late(self) -> list[tuple[float, float]]:
-        """How late (wall s) the first and the last token of each request left the stand-in since this was asked last."""
+    def late(self) -> list[tuple[float, float, float]]:
+        """How late (wall s) the first, the last and the latest token of each request left the stand-in since this was asked last."""
         if self._state is None:
             return []
         found, self._late_seen = self._state.lates(self._late_seen)

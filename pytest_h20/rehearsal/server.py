@@ -7,6 +7,9 @@ token by token at the same speed. Knobs beside those of ``replies.py``:
 ``ttft_factor``                   so much longer to every first token
 ``cell_factor``                   {``in128-out128-c8``: 1.12}: so many times the write-up's time while that cell runs
 ``stall_every``                   every so many-th request of a load goes silent half-way
+``silent``                        [n, s]: every n-th request of a load is silent for s model seconds half-way, then goes on
+``hiccups``                       every 50th token of a load comes so many times later than the others
+``lumps``                         a proxy keeps so many tokens of a load back and lets them go at once
 ``short``                         load gets only this part of the tokens it asked for (early end)
 ``double_count``                  usage of a load says twice the tokens
 ``late_s``                        the machine itself keeps each of the last eight of a load back for so long (s)
@@ -33,7 +36,7 @@ from typing import Any
 
 from pytest_h20.load.canary import EOS
 from pytest_h20.load.clock import allow_files
-from pytest_h20.load.reference import STREAM_HEAD, Generation, ReferenceConfig, ReferenceServer, Reply, Request, Schedule, Stream
+from pytest_h20.load.reference import DONE, STREAM_HEAD, Generation, ReferenceConfig, ReferenceServer, Reply, Request, Schedule, Stream
 from pytest_h20.rehearsal.canaries import Canaries
 from pytest_h20.rehearsal.drills import Struck
 from pytest_h20.rehearsal.language import encode
@@ -48,6 +51,8 @@ NEVER_S = 1e6
 
 CROWD_KEPT = 8
 """``late_s`` keeps back so many: a crowd would take minutes."""
+
+HICCUP_EVERY = 50
 
 CROWDED, TOKENS_WHEN_CROWDED = 64, 4
 """From so many requests at a time on, so many tokens come in one event."""
@@ -90,7 +95,7 @@ def config_of(knobs: Mapping[str, Any], engine: str, model: str, max_len: int, m
 class EngineServer(ReferenceServer):
     """Rank 0 (or the API server). ``tokens_file``: where the tokens processed so far are written, before a client can know.
 
-    ``late_file``: a line per request of a load, how late (s) its first and its last tokens left, written likewise.
+    ``late_file``: a line per request of a load, how late (s) its first, its last and its latest tokens left, written likewise.
     ``log``: takes access-log lines. ``on_completion``: called when a generation begins.
     """
 
@@ -118,6 +123,8 @@ class EngineServer(ReferenceServer):
         self._lates = os.open(late_file, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
         self._due = 0.0
         self._late_first: dict[int, float] = {}
+        self._late_most: dict[int, float] = {}
+        self._kept: dict[int, bytearray] = {}
         self._leaked = self._heaviest = 0
         self._canaries = Canaries(replies.language, replies.knobs)
         self._folder = tokens_file.parent
@@ -318,13 +325,46 @@ class EngineServer(ReferenceServer):
         if stall and not self._stalled and (soak_hours(self._folder) or 0.0) >= float(stall[0]):
             self._stalled = True
             time.sleep(float(stall[1]) / self._timing.scale)
-        if due and stream.sent == 0:
-            self._late_first[stream.index] = time.monotonic() - due
-        return super()._emit(stream, due)
+        if due:
+            late = time.monotonic() - due
+            if stream.sent == 0:
+                self._late_first[stream.index] = self._late_most[stream.index] = late
+            elif late > self._late_most.get(stream.index, 0.0):
+                self._late_most[stream.index] = late
+        over = super()._emit(stream, due)
+        if over is False and not isinstance(stream.generation, Scripted):
+            self._hold(stream)
+        return over
+
+    def _hold(self, stream: Stream) -> None:
+        """``silent`` and ``hiccups``: the next token comes so much later (model seconds, times of the ordinary gap)."""
+        every, seconds = self.knobs.get("silent", (0, 0.0))
+        half = stream.generation.output_tokens // 2
+        if every and stream.index % every == 0 and 0 <= stream.sent - half < stream.per_event:
+            stream.tpot = float(seconds) / self._timing.scale / stream.per_event
+        elif times := self.knobs.get("hiccups"):
+            if stream.sent % HICCUP_EVERY or stream.per_event > 1:  # in a crowd that would be a silence
+                return
+            stream.tpot = self.timing(stream.request, self.running).tpot_s * float(times)
+        else:
+            return
+        stream.epoch = -1  # after that token the speed is looked up again
+
+    def _send(self, connection: Any, data: bytes) -> bool:
+        """``lumps``: something between us keeps so many tokens of a load back and lets them go at once."""
+        lump, stream = int(self.knobs.get("lumps", 0)), connection.stream
+        if not lump or stream is None or isinstance(stream.generation, Scripted) or not stream.generation.stream:
+            return super()._send(connection, data)
+        held = self._kept.setdefault(connection.fd, bytearray())
+        held += data
+        if (stream.sent + stream.per_event) % lump and not data.endswith(DONE):
+            return True
+        return super()._send(connection, bytes(self._kept.pop(connection.fd)))
 
     def _tell_late(self, stream: Stream) -> None:
         first, last = self._late_first.pop(stream.index, 0.0), time.monotonic() - self._due if self._due else 0.0
-        os.write(self._lates, b"%.6f %.6f\n" % (max(0.0, first), max(0.0, last)))
+        most = max(first, last, self._late_most.pop(stream.index, 0.0))
+        os.write(self._lates, b"%.6f %.6f %.6f\n" % (max(0.0, first), max(0.0, last), max(0.0, most)))
 
     # ------------------------------------------------------------------ scripted answers
     def stream_head(self, stream: Stream) -> bytes:

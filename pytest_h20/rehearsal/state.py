@@ -119,8 +119,8 @@ class State:
                 file.write(b".")
         return path.stat().st_size if path.exists() else 0
 
-    def lates(self, seen: Mapping[str, int]) -> tuple[list[tuple[float, float]], dict[str, int]]:
-        """How late (s) first and last tokens of each request left since ``seen``, and what is seen now (bytes by file)."""
+    def lates(self, seen: Mapping[str, int]) -> tuple[list[tuple[float, float, float]], dict[str, int]]:
+        """How late (s) the first, the last and the latest token of each request left since ``seen``; what is seen now (bytes by file)."""
         found, now = [], dict(seen)
         for path in sorted(self.folder.glob("late-*")):
             with path.open("rb") as file:
@@ -128,7 +128,7 @@ class State:
                 lines = file.read()
             lines = lines[: lines.rfind(b"\n") + 1]
             now[path.name] = seen.get(path.name, 0) + len(lines)
-            found += [(float(first), float(last)) for first, last in map(bytes.split, lines.splitlines())]
+            found += [(float(first), float(last), float(most)) for first, last, most in map(bytes.split, lines.splitlines())]
         return found, now
 
     def load_begins(self) -> None:

@@ -87,16 +87,22 @@ class StateChange(_Frozen):
     note: str = ""
 
 
+LATE_SHARE = 0.02
+"""From this part of a request's time on, this machine's own lateness is told as the cause of what could not be measured."""
+
+
 class Late(_Frozen):
     """How late the machine of the run itself was with a cell: ms of model time, means over its requests.
 
-    ``first_ms``, ``last_ms``: when the stand-in's first and last tokens left, after they were due; ``most_ms``: the latest of them.
+    ``first_ms``, ``last_ms``: when the stand-in's first and last tokens left, after they were due; ``most_ms``: the latest of them;
+    ``worst_ms``: how late any token was, here or when this client looked.
     ``client_ms``: until this client noticed that an answer had ended, after it had arrived. ``answer_ms``: mean E2E, to compare.
     """
 
     first_ms: float = 0.0
     last_ms: float = 0.0
     most_ms: float = 0.0
+    worst_ms: float = 0.0
     client_ms: float = 0.0
     answer_ms: float = 0.0
 
@@ -113,7 +119,8 @@ class Late(_Frozen):
             for who, ms in (("the stand-in", max(self.first_ms, self.last_ms)), ("this client", self.client_ms))
             if ms > 0.01 * self.answer_ms
         ]
-        return f"{' and '.join(parts) or 'the stand-in was late'} (mean E2E {self.answer_ms:.0f} ms): this machine is too busy to measure"
+        said = " and ".join(parts) or f"a token was late by {max(self.most_ms, self.worst_ms):.0f} ms"
+        return f"{said} (mean E2E {self.answer_ms:.0f} ms): this machine is too busy to measure"
 
     def without(self, metric: str, value: float, cell: Cell) -> float:
         """The figure as it may have been on a machine that keeps its time: the means are right, of the rest it is the best case."""
@@ -122,13 +129,16 @@ class Late(_Frozen):
             # The latest stream ends the measurement: by its own lateness in one wave, by that of all its turns in several.
             lost = max(self.most_ms, (self.last_ms + self.client_ms) * cell.requests / cell.concurrency)
             return value * 1e3 * cell.seconds / max(1.0, 1e3 * cell.seconds - lost) if cell.seconds else value
+        if metric == "tokens_per_arrival":
+            return 1.0 if self.share > LATE_SHARE else value
         mean = metric.startswith("mean_")
         tokens = max(1, cell.output_len - 1)
         late = {
             "ttft": self.first_ms if mean else self.most_ms,
             "e2e": self.last_ms if mean else self.most_ms,
             "tpot": (max(0.0, self.last_ms - self.first_ms) if mean else self.most_ms) / tokens,
-            "itl": max(0.0, self.last_ms - self.first_ms) / tokens if mean else self.most_ms,
+            "itl": max(0.0, self.last_ms - self.first_ms) / tokens if mean else max(self.most_ms, self.worst_ms),
+            "silence": self.worst_ms,
         }
         return value - late.get(name, 0.0)
 

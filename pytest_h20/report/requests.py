@@ -76,7 +76,7 @@ def figures(requests: Sequence[Request]) -> dict[str, float]:
     return found
 
 
-def percentiles(requests: Sequence[Request]) -> dict[str, float]:
+def percentiles(requests: Sequence[Request], wanted: Iterable[float] = ()) -> dict[str, float]:
     """Every other figure of a cell that the requests tell, by the names of :data:`pytest_h20.config.figures.METRIC_FIGURES`."""
     found: dict[str, float] = {}
     requests = [r for r in requests if not r.canary]
@@ -89,7 +89,7 @@ def percentiles(requests: Sequence[Request]) -> dict[str, float]:
         if not seconds:
             continue
         ordered = sorted(1000 * value for value in seconds)
-        found |= {f"p{percent}_{name}_ms": _percentile(ordered, percent) for percent in (50, 90, 95, 99)}
+        found |= {f"p{percent:g}_{name}_ms": _percentile(ordered, percent) for percent in (50, 90, 95, 99, *wanted)}
         found[f"median_{name}_ms"] = found[f"p50_{name}_ms"]
         found[f"mean_{name}_ms"] = statistics.fmean(ordered)
     return {metric: value for metric, value in found.items() if metric not in METRICS}

@@ -7,11 +7,12 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from pytest_h20.checks.throughput import CHECK, judge_cell
+from pytest_h20.config.figures import metric_figure, percentile_of
 from pytest_h20.config.limits import LimitFile, coverage
 from pytest_h20.core.errors import MeasurementError, UsageError
 from pytest_h20.core.verdict import Limit, Status, Verdict, rejudge, worst
 from pytest_h20.report.calibrate import merge_repeats
-from pytest_h20.report.model import METRICS, Cell, Mode, RunView
+from pytest_h20.report.model import Cell, Mode, RunView
 from pytest_h20.report.requests import figures, percentiles, read_requests, requests_file
 from pytest_h20.report.run import verify_evidence
 from pytest_h20.run.inputs import JudgedAgain, judged_again
@@ -134,7 +135,7 @@ def cell_key(cell: Cell) -> tuple[str, str]:
 
 def _verdict_key(verdict: Verdict) -> tuple[str, str]:
     """The cell a figure's verdict is about (only the figures themselves are judged again, not a cell's sanity checks)."""
-    if verdict.check.removeprefix(CHECK.format(metric="")) not in METRICS:
+    if metric_figure(verdict.check.removeprefix(CHECK.format(metric=""))) is None:
         return "", ""
     return str(verdict.details.get("engine", "")), str(verdict.details.get("cell", ""))
 
@@ -210,7 +211,7 @@ def replay_cells(view: RunView, limits: LimitFile | None = None) -> list[Cell]:
     """The cells for the report of a replay: figures derived again, held against ``limits`` when given."""
     found = []
     for cell in merge_repeats(view.cells):
-        derived, problem = recompute(cell, view.path)
+        derived, problem = recompute(cell, view.path, limits.percentiles if limits is not None else ())
         if problem:
             derived = derived.model_copy(update={"status": Status.UNKNOWN, "reason": problem})
         elif limits is not None and cell.engine in engines_of(view, limits):
@@ -220,8 +221,10 @@ def replay_cells(view: RunView, limits: LimitFile | None = None) -> list[Cell]:
     return found
 
 
-def recompute(cell: Cell, folder: Path) -> tuple[Cell, str]:
-    """The cell with its figures derived from its recorded requests, and what is wrong with them ("" when nothing is).
+def recompute(cell: Cell, folder: Path, percents: Iterable[float] = ()) -> tuple[Cell, str]:
+    """The cell with its figures derived from its recorded requests, and what is wrong with them ("" when nothing is). ``percents``:
+    percentiles that are wanted although the run had no limit for them.
+
 
     A cell without a file, or a file without requests, comes back as recorded.
     """
@@ -232,7 +235,10 @@ def recompute(cell: Cell, folder: Path) -> tuple[Cell, str]:
     except MeasurementError as error:
         return cell, str(error)
     derived = figures(requests)
-    more = {metric: value for metric, value in percentiles(requests).items() if metric in cell.more}
+    wanted = {*percents}
+    known = {percent for metric in cell.more if (percent := percentile_of(metric)) is not None}
+    found = percentiles(requests, {*known, *wanted})
+    more = {metric: value for metric, value in found.items() if metric in cell.more or percentile_of(metric) in wanted}
     for metric, value in (*derived.items(), *more.items()):
         recorded = cell.figure(metric)
         if recorded is not None and not math.isclose(recorded, value, rel_tol=TOLERANCE):

@@ -25,12 +25,13 @@ from pytest_h20.load import Cell, CellResult, LoadPlan, Progress, SelfCheck, Slo
 from pytest_h20.load import Target as LoadTarget
 from pytest_h20.load.canary import Canary
 from pytest_h20.load.cells import requests_for
+from pytest_h20.load.metrics import Summary
 from pytest_h20.load.result import Finding
 from pytest_h20.load.roofline import Fabric, decode_bound, gpu_by_name, spec_of
 from pytest_h20.load.run import CellInterrupted, run_cell
 from pytest_h20.load.selfcheck import self_check
 from pytest_h20.probes.script import Missing
-from pytest_h20.report.model import METRICS, Canaries, Late
+from pytest_h20.report.model import LATE_SHARE, METRICS, Canaries, Late
 from pytest_h20.report.model import Cell as CellRecord
 from pytest_h20.report.requests import intervals, read_requests, windows
 from pytest_h20.run.canaries import ask_alone
@@ -50,10 +51,6 @@ SELFCHECK_TRIES = 3
 
 REPEAT_TRIES = 3
 """A repeat of a calibration that cannot be believed is measured again, up to so often in all: hours hang on it."""
-
-
-LATE_SHARE = 0.02
-"""From this part of a request's time on, this machine's own lateness is told as the cause of what could not be measured."""
 
 
 class NotRun(H20Error):
@@ -180,6 +177,7 @@ class Load:
             tpot_floor_ms=self.floor_ms(cell),
             selfcheck=self._selfcheck(cell),
             canaries=self._canaries(cell, recipe, repeat, attempt),
+            percentiles=self.limits.percentiles if self.limits else (),
         )
 
     # ------------------------------------------------------------------ canaries
@@ -367,8 +365,9 @@ class Load:
         write_file(str(self.folder), result, records)
         if self.terminal:
             self.write("\r\x1b[2K")
-        figures = f"{_figure(result.output_throughput)} tok/s, TTFT {_figure(result.mean_ttft_ms)} ms, "
-        figures += f"TPOT {_figure(result.mean_tpot_ms)} ms"
+        figures = (
+            f"{_figure(result.output_throughput)} tok/s, TTFT {_tails(result.ttft)}, TPOT {_tails(result.tpot)}, ITL {_tails(result.itl)}"
+        )
         said = under_load.seen(result.canaries, result.texts).words
         self.write(f"h20: cell {self.done} of {max(self.total, self.done)} {cell.id}: {figures}{said and f'; {said}'}\n")
 
@@ -468,16 +467,18 @@ def doubts(result: CellResult) -> list[Finding]:
     return [f for f in result.blockers if not (unchecked and f.rule == "client" and f.status == "unknown")]
 
 
-def lateness(result: CellResult, stand_in: Sequence[tuple[float, float]], scale: float) -> Late:
-    """How late this machine was with a cell. ``stand_in``: wall s of the first and the last token of each request."""
+def lateness(result: CellResult, stand_in: Sequence[tuple[float, float, float]], scale: float) -> Late:
+    """How late this machine was with a cell. ``stand_in``: wall s of the first, the last and the latest token of each request."""
     to_ms = 1e3 * scale
-    firsts, lasts = [a * to_ms for a, _ in stand_in] or [0.0], [b * to_ms for _, b in stand_in] or [0.0]
+    firsts, lasts = [a * to_ms for a, _, _ in stand_in] or [0.0], [b * to_ms for _, b, _ in stand_in] or [0.0]
+    busy = result.client.longest_busy_s if result.client is not None else 0.0
     answer, complete = result.flight.latency_ms or result.e2e.mean or 0.0, result.requests.complete
     held = 1e3 * result.flight.mean * result.whole.seconds / complete if result.whole is not None and complete else 0.0
     return Late(
         first_ms=statistics.fmean(firsts),
         last_ms=statistics.fmean(lasts),
         most_ms=max(*firsts, *lasts),
+        worst_ms=to_ms * max(busy, *(most for _, _, most in stand_in), 0.0),
         client_ms=max(0.0, held - answer),
         answer_ms=answer,
     )
@@ -548,7 +549,8 @@ def further(result: CellResult) -> dict[str, float]:
     for name in ("ttft", "tpot", "itl", "e2e"):
         seen = getattr(result, name)
         found |= {f"{word}_{name}_ms": getattr(seen, word) for word in ("mean", "median", "p90", "p95", "p99")}
-        found[f"p50_{name}_ms"] = seen.median
+        found |= {f"p50_{name}_ms": seen.median, **{f"{word}_{name}_ms": value for word, value in seen.others.items()}}
+    found |= {"longest_silence_ms": result.silence_ms, "tokens_per_arrival": result.tokens_per_arrival}
     return {metric: value for metric, value in found.items() if value is not None and metric not in METRICS}
 
 
@@ -559,6 +561,10 @@ def _shape(cell: Cell) -> tuple[int, int]:
 
 def _stem(cell: Cell, repeat: int) -> str:
     return f"{cell.id}-r{repeat}" if repeat else cell.id
+
+
+def _tails(times: Summary) -> str:
+    return f"{_figure(times.mean)} ms (p50 {_figure(times.median)}, p90 {_figure(times.p90)}, p99 {_figure(times.p99)})"
 
 
 def _figure(value: float | None) -> str:

@@ -42,6 +42,30 @@ FAULTS = (
         "output_throughput mean_tpot_ms",
         "this machine is too busy to measure",
     ),
+    _fault(
+        "tail-alone",
+        "Every 50th token comes 13 times later than the others: means hold, p99 does not.",
+        "sglang#7250",
+        http(hiccups=13),
+        "p99_itl_ms",
+        "p99_itl_ms",
+    ),
+    _fault(
+        "silent-streams",
+        "Every 50th stream is silent for ten seconds half-way, and goes on.",
+        "issue 14",
+        http(silent=(50, 10.0)),
+        "longest_silence_ms",
+        "longest_silence_ms",
+    ),
+    _fault(
+        "lumps-of-64",
+        "A proxy keeps 64 tokens of a stream back and lets them go at once.",
+        "issue 14: a buffering proxy",
+        http(lumps=64),
+        "tokens_per_arrival longest_silence_ms p99_itl_ms p99_ttft_ms",
+        "tokens_per_arrival",
+    ),
     _fault("stalls", "Some streams go silent half-way.", "F18, F69", http(stall_every=50), "sanity", "finished", "quick@60"),
     _fault(
         "early-eos", "Answers end before their exact length.", "ignore_eos is ignored", http(short=0.7), "sanity", "another output length"

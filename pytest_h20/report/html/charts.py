@@ -10,7 +10,7 @@ import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
-from pytest_h20.config.figures import METRIC_FIGURES
+from pytest_h20.config.figures import metric_figure
 from pytest_h20.core.verdict import Status
 from pytest_h20.report.calibrate import merge_repeats
 from pytest_h20.report.html.tags import Child, Html, join, svg, tag
@@ -107,8 +107,8 @@ def chart(cells: Sequence[Cell], metric: str, engines: Sequence[tuple[str, str]]
 
 def named(metric: str) -> tuple[str, str]:
     """Title and unit of a figure."""
-    figure = METRIC_FIGURES[metric]
-    return figure.title, figure.unit
+    figure = metric_figure(metric)
+    return (figure.title, figure.unit) if figure else (metric, "")
 
 
 def tails(cell: Cell, metric: str) -> tuple[float | None, float | None]:
@@ -415,7 +415,7 @@ def table(cells: Sequence[Cell], who: tuple[str, str]) -> Html:
         "tr",
         *(
             tag("th", words, scope="col")
-            for words in ("In / out", "At a time", "Figure", "Measured", "p50", "p99", "Limit", "Write-up", "Hardware", "Result")
+            for words in ("In / out", "At a time", "Figure", "Measured", "p50", "p90", "p99", "Limit", "Write-up", "Hardware", "Result")
         ),
     )
     rows = [_row(cell, metric) for cell in cells for metric in METRIC_ORDER if metric != "mean_itl_ms" or cell.figure(metric) is not None]
@@ -426,6 +426,11 @@ def table(cells: Sequence[Cell], who: tuple[str, str]) -> Html:
         tag("tbody", rows),
         class_="h20-stack",
     )
+
+
+def _tail(cell: Cell, metric: str, word: str) -> str:
+    value = cell.figure(metric.replace("mean_", word)) if metric.startswith("mean_") else None
+    return "–" if value is None else f"{number(value)} {named(metric)[1]}"
 
 
 def _row(cell: Cell, metric: str) -> Html:
@@ -442,6 +447,7 @@ def _row(cell: Cell, metric: str) -> Html:
         ("Figure", title),
         ("Measured", f"{number(cell.figure(metric))} {unit}" if cell.figure(metric) is not None else "–"),
         ("p50", "–" if low is None else f"{number(low)} {unit}"),
+        ("p90", _tail(cell, metric, "p90_")),
         ("p99", "–" if high is None else f"{number(high)} {unit}"),
         ("Limit", wanted),
         ("Write-up", f"{number(cell.blog[metric])} {unit}" if metric in cell.blog else "–"),

@@ -138,3 +138,47 @@ def test_a_client_that_was_late_is_named() -> None:
 def test_the_latest_of_a_wave_ends_it() -> None:
     wave = cell(60.0, requests=4, seconds=10.0)
     assert Late(last_ms=500, most_ms=4000, answer_ms=6000).without("output_throughput", 60.0, wave) == pytest.approx(100.0)
+
+
+# ---------------------------------------------------------------- tails, and how tokens arrive
+
+TAILS = PLAIN.replace("metrics: {", "metrics: {p99_ttft_ms: {of: mean_ttft_ms, factor: 10}, ")
+
+
+def test_p99_is_derived_from_a_written_mean_and_says_so() -> None:
+    *_, verdict = judge_cell(cell(more={"p99_ttft_ms": 3001.0}), limits(TAILS))
+    assert (verdict.check, verdict.status) == ("throughput.p99_ttft_ms", Status.FAIL)
+    assert str(verdict.limit and verdict.limit.origin) == "derived: mean_ttft_ms 300 (file) x 10"
+    assert outcome(cell(more={"p99_ttft_ms": 2999.0}), TAILS)["throughput.p99_ttft_ms"] is Status.PASS
+    assert outcome(cell(), TAILS)["throughput.p99_ttft_ms"] is Status.UNKNOWN, "not measured is no pass"
+
+
+def test_a_row_that_names_the_figure_itself_is_not_derived() -> None:
+    own = TAILS.replace("mean_ttft_ms: 300}]", "mean_ttft_ms: 300, p99_ttft_ms: 100}]")
+    assert outcome(cell(more={"p99_ttft_ms": 101.0}), own)["throughput.p99_ttft_ms"] is Status.FAIL
+
+
+def flowing(silence: float, lump: float, pause: float = 50.0) -> dict[str, Status]:
+    more = {"longest_silence_ms": silence, "tokens_per_arrival": lump, "median_itl_ms": pause}
+    return {name.removeprefix("throughput."): status for name, status in outcome(cell(more=more)).items()}
+
+
+def test_silence_and_lumps_are_judged_without_a_limit_in_the_file() -> None:
+    assert flowing(10_000.0, 1.0)["longest_silence_ms"] is Status.FAIL
+    assert flowing(4_900.0, 1.0)["longest_silence_ms"] is Status.PASS
+    assert flowing(9_000.0, 1.0, pause=918.0)["longest_silence_ms"] is Status.PASS, "1,024 streams: an ordinary gap is a second"
+    assert flowing(100.0, 64.0)["tokens_per_arrival"] is Status.FAIL
+    assert flowing(100.0, 8.0)["tokens_per_arrival"] is Status.PASS, "drafts of speculative decoding"
+
+
+def test_the_file_may_be_stricter_about_them() -> None:
+    text = PLAIN.replace("output_throughput: 100", "output_throughput: 100, longest_silence_ms: 200")
+    assert outcome(cell(more={"longest_silence_ms": 300.0}), text)["throughput.longest_silence_ms"] is Status.FAIL
+
+
+def test_a_silence_that_only_lateness_explains_could_not_be_measured() -> None:
+    silent = cell(more={"longest_silence_ms": 6_000.0}, late=Late(worst_ms=1_500.0, answer_ms=60_000))
+    assert outcome(silent)["throughput.longest_silence_ms"] is Status.UNKNOWN
+    assert outcome(silent.model_copy(update={"late": Late(worst_ms=500.0)}))["throughput.longest_silence_ms"] is Status.FAIL
+    lumps = cell(more={"tokens_per_arrival": 30.0}, late=Late(client_ms=500.0, answer_ms=6_000))
+    assert outcome(lumps)["throughput.tokens_per_arrival"] is Status.UNKNOWN

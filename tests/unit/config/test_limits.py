@@ -292,3 +292,36 @@ YAML_VALUES = st.recursive(
 def test_no_shape_gives_a_traceback(field: str, value: object) -> None:
     data = {"name": "x", "origin": {"kind": "file"}, "checks": {"fabric.rate": {"kind": "min", "value": 1}}, field: value}
     assert refusal(json.dumps(data), "x.json").startswith("x.json")
+
+
+def test_any_percentile_can_be_limited_and_asked_for() -> None:
+    limits = parse_limits(HEAD + "cells: [{input: 1, output: 1, concurrency: 1, p75_ttft_ms: 5, p99.9_itl_ms: 9}]", "x.yaml")
+    assert limits.percentiles == (75.0, 99.9)
+    assert {m: (found.kind, found.value) for m, found in limits.cell("in1-out1-c1").items()} == {
+        "p75_ttft_ms": ("max", 5),
+        "p99.9_itl_ms": ("max", 9),
+    }
+    for wrong in ("p0_ttft_ms", "p100_ttft_ms", "p99.5_ttft_ms", "p75_throughput"):
+        with pytest.raises(UsageError, match="any percentile of a time, as p75_ttft_ms"):
+            parse_limits(HEAD + f"cells: [{{input: 1, output: 1, concurrency: 1, {wrong}: 5}}]", "x.yaml")
+
+
+@pytest.mark.parametrize(
+    ("rule", "said"),
+    [
+        ("{of: mean_ttft_ms}", "of and factor belong together"),
+        ("{unit: ms}", "kind is missing"),
+        ("{of: mean_nothing_ms, factor: 10}", "no such figure"),
+        ("{kind: min, of: mean_ttft_ms, factor: 10}", "lower is better"),
+    ],
+)
+def test_a_derived_limit_names_a_figure_and_a_factor(rule: str, said: str) -> None:
+    with pytest.raises(UsageError, match=said):
+        parse_limits(f"name: x\norigin: {{kind: file}}\nmetrics: {{p99_ttft_ms: {rule}}}\n{ROW}", "x.yaml")
+
+
+def test_every_row_of_the_write_up_has_its_tails() -> None:
+    limits = load_limits(THRESHOLDS / "sglang-default.yaml")
+    for name in limits.cell_ids:
+        assert {"p99_ttft_ms", "p99_itl_ms"} <= limits.cell(name).keys()
+        assert limits.cell(name)["p99_itl_ms"].origin.kind == "derived"

@@ -8,11 +8,11 @@ from pytest_h20.load.loop import Exchange
 from tests.unit.load.streams import HEAD, chunked, event, text
 
 
-def recorded(tokens: int = 5, asked: int = 5, sent: float = 100.0, first: float = 0.2, gap: float = 0.02) -> Exchange:
-    """A completion whose tokens arrive one by one; the last one brings the end of the answer."""
+def recorded(tokens: int = 5, asked: int = 5, sent: float = 100.0, first: float = 0.2, gap: float = 0.02, counted: int = 0) -> Exchange:
+    """A completion whose tokens arrive one by one; the last one brings the end of the answer. ``counted``: the server's own count."""
     exchange = Exchange(0, b"", asked, 7)
     exchange.sent = sent
-    usage: dict[str, Any] = {"choices": [], "usage": {"prompt_tokens": 7, "completion_tokens": tokens}}
+    usage: dict[str, Any] = {"choices": [], "usage": {"prompt_tokens": 7, "completion_tokens": counted or tokens}}
     exchange.parts = [HEAD]
     exchange.stamps = [sent + 0.001]
     for number in range(tokens):

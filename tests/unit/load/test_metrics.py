@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pytest_h20.load.loop import OUTCOMES
-from pytest_h20.load.metrics import Record, Summary, Tally, goodput, merge, percentile, tally, whole_rates
+from pytest_h20.load.metrics import Record, Summary, Tally, goodput, merge, percentile, tally, tokens_per_arrival, whole_rates
 from pytest_h20.load.plan import Slo
 from tests.unit.load.records import recorded
 from tests.unit.load.streams import chunked, event
@@ -130,3 +130,42 @@ def test_tallies_of_processes_merge() -> None:
     assert whole.itl.count == 8
     assert whole.steady_output == 10
     assert merge([]).records == Tally().records
+
+
+def arrived(gaps: list[float], per_event: int = 1) -> Record:
+    """An answer whose events come after these gaps; the server counts so many tokens in each."""
+    asked = per_event * (len(gaps) + 1)
+    exchange = recorded(tokens=len(gaps) + 1, asked=asked, counted=asked)
+    for number, gap in enumerate(gaps):
+        exchange.stamps[number + 2] = exchange.stamps[number + 1] + gap
+    exchange.end = exchange.stamps[-1]
+    return tally([exchange], "completions", 99.0, 2.0, None).records[0]
+
+
+def test_silence_is_judged_by_event_and_not_by_token() -> None:
+    record = arrived([0.02, 5.0, 0.02], per_event=8)
+    assert record.silence_s == pytest.approx(10.0), "model time"
+    assert arrived([]).silence_s is None
+
+
+@pytest.mark.parametrize(
+    ("gaps", "per_event", "tokens"),
+    [
+        ([0.02] * 127, 1, 1.0),
+        ([0.08] * 31, 4, 4.0),  # several tokens an event: speculative decoding
+        (([0.0] * 63 + [1.28]) * 2, 1, 129 / 3),  # 64 events at once: a buffering proxy
+        ([0.02] * 20 + [3.0] + [0.02] * 20, 1, 42 / 42 * 1.0),  # one pause is no lump
+    ],
+)
+def test_what_comes_at_once_is_one_arrival(gaps: list[float], per_event: int, tokens: float) -> None:
+    assert tokens_per_arrival([arrived(gaps, per_event)]) == pytest.approx(tokens, rel=0.01)
+
+
+def test_nothing_that_arrived_in_pieces_tells_nothing() -> None:
+    assert tokens_per_arrival([]) is None
+    assert tokens_per_arrival([arrived([])]) is None
+
+
+def test_further_percentiles_are_those_that_were_asked_for() -> None:
+    assert Summary.of_seconds([1.0, 2.0, 3.0], (75, 99.9)).others == pytest.approx({"p75": 2500.0, "p99.9": 2998.0})
+    assert Summary.of_seconds([1.0]).others == {}

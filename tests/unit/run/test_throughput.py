@@ -21,13 +21,15 @@ from pytest_h20.run.throughput import Load, further, lateness, slo_verdict, why_
 from tests.unit.load.results import GOOD
 
 TIMES = Summary(8, 10.0, 9.0, 1.0, 8.0, 20.0, 12.0, 14.0, 19.0)
-MEASURED = replace(GOOD, ttft=TIMES, tpot=TIMES, itl=TIMES, e2e=TIMES, whole=Rates(10.0, 1.0, 2.0, 3.0, 4.0))
+MEASURED = replace(
+    GOOD, ttft=TIMES, tpot=TIMES, itl=TIMES, e2e=TIMES, whole=Rates(10.0, 1.0, 2.0, 3.0, 4.0), silence_ms=9.0, tokens_per_arrival=1.0
+)
 
 
 def test_every_figure_that_can_be_limited_is_measured() -> None:
     assert METRIC_FIGURES.keys() - METRICS.keys() == further(MEASURED).keys()
     assert further(replace(MEASURED, itl=Summary(0), whole=None)).keys() == {
-        m for m in METRIC_FIGURES.keys() - METRICS.keys() if m.endswith("_ms") and "_itl_" not in m
+        m for m in METRIC_FIGURES.keys() - METRICS.keys() if (m.endswith("_ms") and "_itl_" not in m) or m == "tokens_per_arrival"
     }
 
 
@@ -36,7 +38,7 @@ def test_a_percentile_is_judged(metric: str, value: float) -> None:
     cell = Cell(engine="sglang", input_len=1, output_len=1, concurrency=1, more=further(MEASURED), status=Status.PASS)
     for limit, status in ((value, Status.PASS), (value - 1, Status.FAIL)):
         text = f"{{name: x, origin: {{kind: file}}, cells: [{{input: 1, output: 1, concurrency: 1, {metric}: {limit}}}]}}"
-        (verdict,) = judge_cell(cell, parse_limits(text, "x.yaml"))
+        verdict, *_ = judge_cell(cell, parse_limits(text, "x.yaml"))
         assert (verdict.check, verdict.measured, verdict.unit, verdict.status) == (f"throughput.{metric}", value, "ms", status)
 
 
@@ -50,8 +52,10 @@ def test_a_service_level_that_is_given_is_judged(share: float | None, status: St
 def test_how_late_the_machine_was_is_told_per_request_in_model_time() -> None:
     answered = replace(MEASURED, e2e=replace(TIMES, mean=6000.0), whole=replace(MEASURED.whole or Rates(1, 1, 1, 1, 1), seconds=10.0))
     requests, in_flight = answered.requests.complete, answered.flight.mean
-    found = lateness(answered, [(0.001, 0.002), (0.003, 0.006)], 60.0)
-    assert (found.first_ms, found.last_ms, found.most_ms, found.answer_ms) == pytest.approx((120.0, 240.0, 360.0, 6000.0))
+    found = lateness(answered, [(0.001, 0.002, 0.004), (0.003, 0.006, 0.02)], 60.0)
+    assert (found.first_ms, found.last_ms, found.most_ms, found.worst_ms, found.answer_ms) == pytest.approx(
+        (120.0, 240.0, 360.0, 1200.0, 6000.0)
+    )
     assert found.client_ms == pytest.approx(max(0.0, 1e4 * in_flight / requests - 6000.0))
     late_client = lateness(replace(answered, flight=replace(answered.flight, mean=0.7 * requests)), [], 60.0)
     assert (late_client.last_ms, late_client.client_ms) == pytest.approx((0.0, 1000.0))
