@@ -178,6 +178,8 @@ TEXTS = {
     "'blog': as many requests as streams, one wave": "'blog'：请求数等于流数，一波",
     "of the random prompts, mixed with the id of the run; --h20-seed repeats one": "随机提示词的种子，与运行的 id 混合；--h20-seed 可重复某一次",
     "requests per cell, at least; default: by recipe": "每个测点至少多少请求；默认由 recipe 决定",
+    "cells after those of concurrency and lengths; [] leaves all of them out": "concurrency 与 lengths 的单元之后再测的单元；[] 表示都不测",
+    "tokens of the long answer, a quarter of the context at most": "长回答的 token 数，最多为上下文的四分之一",
     "part of each cell's requests, from 8 streams on, that ask something with a known answer; 0: none, and nobody knows what is answered "
     "under load": "从 8 个流起，每个测点中提出已知答案问题的请求所占比例；0：没有，那就没人知道负载下回答了什么",
     "'none' records without judging; such a run cannot be accepted": "'none' 只记录不判定；这样的运行不能通过验收",

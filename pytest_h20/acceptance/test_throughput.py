@@ -6,6 +6,7 @@ import pytest
 
 from pytest_h20.load.cells import Cell
 from pytest_h20.plugin.fixtures import Judge
+from pytest_h20.run import beyond
 from pytest_h20.run.throughput import Load
 
 pytestmark = pytest.mark.h20_gate("throughput")
@@ -30,6 +31,44 @@ def test_crosscheck(h20_load: Load, h20_judge: Judge) -> None:
 def test_answers(h20_load: Load, h20_judge: Judge) -> None:
     """What the canaries in all cells said: right, alike, nobody else's, and to an end."""
     h20_judge(*h20_load.answers_of_all())
+
+
+def test_overload(h20_load: Load, h20_judge: Judge) -> None:
+    """Past its KV cache the engine puts requests back, answers them all, and is as fast as before once that is over."""
+    if why := beyond.chosen(h20_load, "overload"):
+        pytest.skip(why)
+    h20_judge(*beyond.overload(h20_load))
+
+
+def test_shapes(h20_load: Load, h20_judge: Judge) -> None:
+    """Requests of many lengths, the same lengths twice: the second time nobody waits for a kernel."""
+    if why := beyond.chosen(h20_load, "shapes"):
+        pytest.skip(why)
+    h20_judge(*beyond.shapes(h20_load))
+
+
+def test_chat_route(h20_load: Load, h20_judge: Judge) -> None:
+    """A cell through the chat route is as fast as through the engine's own."""
+    if why := beyond.chosen(h20_load, "chat"):
+        pytest.skip(why)
+    h20_judge(*beyond.chat(h20_load))
+
+
+def test_long_work(h20_load: Load, h20_judge: Judge) -> None:
+    """A prompt of nearly the whole context, several long ones at once, and a long answer."""
+    if why := beyond.chosen(h20_load, "long"):
+        pytest.skip(why)
+    h20_judge(*beyond.long_work(h20_load))
+
+
+def test_largest_concurrency(h20_load: Load, h20_judge: Judge) -> None:
+    """The largest concurrency that keeps the service level asked for (``--h20-slo``)."""
+    promised = h20_load.session.settings.slo
+    if not promised:
+        pytest.skip("only with --h20-slo")
+    if h20_load.foreign:
+        pytest.skip("another generator sends the load (--h20-load)")
+    h20_judge(*beyond.largest(h20_load, promised))
 
 
 def test_after_load(h20_load: Load, h20_judge: Judge) -> None:

@@ -25,7 +25,7 @@ def judge_cell(cell: Cell, limits: LimitFile, *, evidence: tuple[str, ...] = ())
     return [judge_figure(cell, metric, limit, limits, evidence=evidence) for metric, limit in found.items()]
 
 
-SILENT_MS, SILENT_TIMES = 5_000.0, 10
+SILENT_MS, SILENT_TIMES = 5_000.0, 20
 AT_ONCE = 16
 
 
@@ -34,8 +34,8 @@ def flow_limits(cell: Cell) -> dict[str, Limit]:
 
     By event and not by token: a gap that brings 64 tokens is as long to who waits as one that brings one.
     """
-    pause = cell.figure("median_itl_ms") or 0.0
-    silence = f"5 s, or {SILENT_TIMES} times the median ITL ({pause:.4g} ms) where that is longer: the joint prefill of others"
+    pause = cell.figure("median_tpot_ms") or 0.0
+    silence = f"5 s, or {SILENT_TIMES} times the median TPOT ({pause:.4g} ms) where that is longer: the joint prefill of others"
     lumps = "twice the 8 tokens that the longest drafts of speculative decoding bring in one event; more wait in a buffer (a proxy's)"
     limits = {
         "longest_silence_ms": (max(SILENT_MS, SILENT_TIMES * pause), silence),

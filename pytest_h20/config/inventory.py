@@ -211,6 +211,10 @@ class LoadSettings(_Model):
         description="part of each cell's requests, from 8 streams on, that ask something with a known answer; 0: none, and nobody knows "
         "what is answered under load",
     )
+    beyond: tuple[Literal["overload", "shapes", "chat", "long"], ...] = Field(
+        ("overload", "shapes", "chat", "long"), description="cells after those of concurrency and lengths; [] leaves all of them out"
+    )
+    long_answer: Annotated[int, Field(ge=1)] = Field(8192, description="tokens of the long answer, a quarter of the context at most")
     limit: Literal["all", "none"] = Field("all", description="'none' records without judging; such a run cannot be accepted")
     dataset: str | None = Field(None, description="ShareGPT file inside the container, for the engine's own benchmark")
     slo_ttft_ms: float | None = Field(None, gt=0, description="requests must have at most this TTFT, ms (goodput counts those that do)")

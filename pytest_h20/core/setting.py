@@ -65,6 +65,11 @@ OPTIONS: tuple[Option, ...] = (
     Option("h20-load-recipe", "Requests per cell: steady (default), or blog (as many as streams)", choices=("steady", "blog")),
     Option("h20-load-from", "Send the load from inside this node's container instead of from here", metavar="NODE"),
     Option("h20-load-crosscheck", "Run the engine's own benchmark too, at 1 and 16 streams, and report the difference", kind="flag"),
+    Option(
+        "h20-slo",
+        "Find the largest concurrency whose requests keep this: ttft=2s,itl=80ms (either, or both); told, and held against nothing",
+        metavar="LEVEL",
+    ),
     Option("h20-accuracy", "JSONL file of questions and answers (GSM8K style) to grade in addition", metavar="FILE"),
     Option(
         "h20-soak",

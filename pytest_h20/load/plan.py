@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, field
 
 from pytest_h20.core.errors import UsageError
@@ -19,6 +20,19 @@ class Slo:
     ttft_ms: float | None = None
     tpot_ms: float | None = None
     e2e_ms: float | None = None
+
+    @classmethod
+    def parse(cls, text: str) -> Slo:
+        """`ttft=2s,itl=80ms`: a request's TTFT, and its mean time per output token. Raises UsageError."""
+        found: dict[str, float] = {}
+        for part in text.split(","):
+            name, _, value = part.strip().partition("=")
+            match = re.fullmatch(r"(\d+(?:\.\d+)?)(ms|s)", value.strip())
+            if name not in ("ttft", "itl") or name in found or match is None or not float(match[1]) > 0:
+                wanted = "ttft=TIME and itl=TIME, each once, with ms or s: ttft=2s,itl=80ms"
+                raise UsageError(f"service level {text!r}: {part.strip()!r}: {wanted}")
+            found[name] = float(match[1]) * (1e3 if match[2] == "s" else 1.0)
+        return cls(ttft_ms=found.get("ttft"), tpot_ms=found.get("itl"))
 
     def __bool__(self) -> bool:
         return (self.ttft_ms, self.tpot_ms, self.e2e_ms) != (None, None, None)

@@ -13,6 +13,8 @@ text to repeat. What comes after the end of the answer is rambling, as of a real
 ``flood_above``       from more than so many requests in flight on, "!" for ever, whatever was asked
 ``blank_above``       the same with no text at all; usage is right
 ``nonsense_after``    once more than so many were in flight and have ended, no answer is right any more, on any route
+``hole``              [from, to]: that part of every long prompt is not read
+``usable``            tokens of a prompt that are read, whatever was claimed
 ``canaries_refused``  a prompt that is text is refused
 ``wordy``             right answers in other words than alone: no fault
 """
@@ -21,6 +23,7 @@ from __future__ import annotations
 
 import hashlib
 import itertools
+import math
 import random
 import re
 from collections import Counter
@@ -32,6 +35,9 @@ from pytest_h20.rehearsal.language import Language
 
 _ANSWER, _THINKING, _PLAIN = FORMS
 _REPEAT = re.compile(r"Repeat exactly, and nothing else: (.+)")
+_CODE = re.compile(r"The code of part \d+ is (\d+)")
+LONG = 100_000
+"""Characters from which on a prompt is a long one."""
 _TOKEN = 4
 """Characters of a token of an answer."""
 LETTERS = "abcdefghijklmnopqrstuvwxyz"
@@ -76,6 +82,11 @@ class Canaries:
         """A canary is in flight."""
         self._flying[prompt] += 1
 
+    @property
+    def long(self) -> int:
+        """Long prompts in flight."""
+        return sum(count for prompt, count in self._flying.items() if len(prompt) > LONG)
+
     def landed(self, prompt: str) -> None:
         """It is over."""
         self._flying[prompt] -= 1
@@ -96,11 +107,20 @@ class Canaries:
         if not (prompt.startswith(_ANSWER.before) and prompt.endswith(_ANSWER.after)):
             return None  # R1 with its thinking open needs more tokens than a request of the load has; plain text it rambles on
         asked = prompt.removeprefix(_ANSWER.before).removesuffix(_ANSWER.after)
+        if "The code of part " in asked:
+            return self._codes(asked)
         repeat = _REPEAT.fullmatch(asked)
         if repeat:
             return repeat[1]
         known = self._language.known(asked)
         return None if known is None else known.rpartition("</think>")[2].strip()
+
+    def _codes(self, text: str) -> str:
+        """The codes of a text, those left out that a fault keeps from being read."""
+        low, high = self._knobs.get("hole", (0.0, 0.0)) if len(text) > LONG else (0.0, 0.0)
+        readable = _TOKEN * float(self._knobs.get("usable", math.inf))
+        kept = [m[1] for m in _CODE.finditer(text) if m.start() <= readable and not low <= m.start() / len(text) < high]
+        return ", ".join(kept)
 
     @staticmethod
     def _rambling(seed: str) -> Iterator[str]:

@@ -67,6 +67,8 @@ class Scenario:
                 images[profile.image] = ImageTruth(dict(packages), cuda, nccl, identity)
         world = healthy(inventory, images)
         world.engine.start_s = self.start_s
+        if self.concurrency is not None:
+            world.engine.http["kv_pool"] = QUICK_POOL
         world.nccl.version = max((i.nccl for i in images.values()), key=lambda v: v if new_driver else "")
         if new_driver:
             for machine in world.machines.values():
@@ -92,7 +94,7 @@ class Scenario:
             engines[engine] = section.model_copy(update={"profiles": profiles})
         load = inventory.load.model_copy(update={"recipe": "blog"})
         if self.concurrency is not None:
-            load = load.model_copy(update={"concurrency": self.concurrency, "lengths": ((128, 128),)})
+            load = load.model_copy(update={"concurrency": self.concurrency, "lengths": ((128, 128),), "long_answer": 384})
         return inventory.model_copy(
             update={
                 "name": "rehearsal" + (f"-{self.name}" if self.name != "blog" else ""),
@@ -113,6 +115,8 @@ _GONE = ("max-seq-len-to-capture", "enable-reasoning")
 
 _REPOSITORY = {"sglang": "lmsysorg/sglang", "vllm": "vllm/vllm-openai"}
 _FEW = (1, 8, 200)
+QUICK_POOL = 56_000
+"""Tokens of KV cache: room for 200 streams of 128 + 128, and not for an overload that takes long."""
 
 SCENARIOS: tuple[Scenario, ...] = (
     Scenario("blog", "The write-up's cluster: SGLang 0.4.4 and vLLM 0.8.2 with Ray, all 26 cells"),

@@ -10,6 +10,14 @@ token by token at the same speed. Knobs beside those of ``replies.py``:
 ``silent``                        [n, s]: every n-th request of a load is silent for s model seconds half-way, then goes on
 ``hiccups``                       every 50th token of a load comes so many times later than the others
 ``lumps``                         a proxy keeps so many tokens of a load back and lets them go at once
+``kv_pool``                       tokens that its KV cache holds; what does not fit is put back, and told in /metrics
+``never_puts_back``               it does not
+``slow_after_put_back``           once it has, so many times the time, for good
+``new_shape_s``                   a prompt of a length that was not seen (a multiple of 5) waits so long for a kernel (model seconds)
+``forgets_shapes``                every time, not only the first
+``ends_at``                       answers of a load end after so many tokens at the latest
+``long_prompts_kill``             so many long prompts at once end the server
+``chat_factor``                   the chat route takes so many times as long
 ``short``                         load gets only this part of the tokens it asked for (early end)
 ``double_count``                  usage of a load says twice the tokens
 ``late_s``                        the machine itself keeps each of the last eight of a load back for so long (s)
@@ -53,6 +61,9 @@ CROWD_KEPT = 8
 """``late_s`` keeps back so many: a crowd would take minutes."""
 
 HICCUP_EVERY = 50
+
+KV_POOL = 600_000
+"""Tokens: what a rank of TP16 has left beside a sixteenth of the weights, at 70 KB a token (MLA keeps the whole token on each)."""
 
 CROWDED, TOKENS_WHEN_CROWDED = 64, 4
 """From so many requests at a time on, so many tokens come in one event."""
@@ -124,6 +135,9 @@ class EngineServer(ReferenceServer):
         self._due = 0.0
         self._late_first: dict[int, float] = {}
         self._late_most: dict[int, float] = {}
+        self._held = self._put_back = 0
+        self._shapes: set[int] = set()
+        self._compiles: set[int] = set()
         self._kept: dict[int, bytearray] = {}
         self._leaked = self._heaviest = 0
         self._canaries = Canaries(replies.language, replies.knobs)
@@ -249,6 +263,8 @@ class EngineServer(ReferenceServer):
         plain = not any(body.get(k) for k in ("logprobs", "echo", "stop", "logit_bias", "n"))
         if not (plain and body.get("stream") and int(body.get("max_tokens") or 0) >= LOAD_TOKENS):
             return False
+        if path == "/v1/chat/completions":
+            return bool(body.get("ignore_eos"))
         prompt = body.get("prompt")
         if isinstance(prompt, str):
             return body.get("skip_special_tokens") is False  # a canary
@@ -260,6 +276,9 @@ class EngineServer(ReferenceServer):
         generation = self.generation(request)
         if self.knobs.get("double_count"):
             self.config.completion_skew = generation.output_tokens
+        longest = int(self.knobs.get("ends_at", 0))
+        if longest and generation.output_tokens > longest:
+            generation = replace(generation, output_tokens=longest, finish="stop")
         text, tokens, running = body.get("text", body.get("prompt")), generation.output_tokens, self.running + 1
         if not isinstance(text, str):
             pieces = self._canaries.ordinary(running, tokens)
@@ -269,6 +288,8 @@ class EngineServer(ReferenceServer):
         sunk = float(self.knobs.get("soak_sinks", 0.0)) * (soak_hours(self._folder) or 0.0)
         pieces = self._canaries.pieces(text, tokens, running, self.requests_total, request.connection, sunk)
         self._canaries.took_off(text)
+        if 0 < int(self.knobs.get("long_prompts_kill", 0)) <= self._canaries.long:
+            self.stop()
         told = {**vars(generation), "pieces": pieces, "prompt_tokens": len(text) // 4 + 1}
         stops = not body.get("sampling_params", body).get("ignore_eos") and EOS in pieces
         if stops:
@@ -285,10 +306,11 @@ class EngineServer(ReferenceServer):
     # ------------------------------------------------------------------ speed
     def timing(self, request: Request, running: int) -> Schedule:
         """The write-up's speed at this load."""
-        tokens = self._sizes.get(request.connection, 256)
-        ttft, tpot = self._timing.seconds(tokens, running)
-        slower = self._slower()
-        return Schedule(ttft * slower, tpot * slower)
+        ttft, tpot = self._timing.seconds(self._sizes.get(request.connection, 256), running)
+        factor = self._slower() * (float(self.knobs.get("slow_after_put_back", 1.0)) if self._put_back else 1.0)
+        if request.path == "/v1/chat/completions":
+            factor *= float(self.knobs.get("chat_factor", 1.0))
+        return Schedule(ttft * factor, tpot * factor)
 
     def _slower(self) -> float:
         """What the hours of a soak have done to the speed."""
@@ -299,12 +321,36 @@ class EngineServer(ReferenceServer):
         return (float(shift[1]) if shift and hours >= float(shift[0]) else 1.0) / max(0.05, 1.0 - per_hour * hours)
 
     @property
+    def _pool(self) -> int:
+        return int(self.knobs.get("kv_pool", KV_POOL))
+
+    def metrics_text(self) -> str:
+        """Also the KV cache: its size, how full it is, and requests that were put back."""
+        use = min(1.0, max(0.0, self._held / self._pool))
+        if self.config.flavour == "vllm":
+            lines = [
+                f'vllm:cache_config_info{{block_size="16",num_gpu_blocks="{self._pool // 16}"}} 1.0',
+                f"vllm:gpu_cache_usage_perc {use}",
+                f"vllm:num_preemptions_total {float(self._put_back)}",
+            ]
+        else:
+            lines = [
+                f"sglang:max_total_num_tokens {float(self._pool)}",
+                f"sglang:token_usage {use}",
+                f"sglang:num_retracted_reqs {float(self._put_back if self.running else 0)}",
+            ]
+        return super().metrics_text() + "\n".join(lines) + "\n"
+
+    @property
     def _sizes(self) -> dict[int, int]:
         return self.__dict__.setdefault("_size_by_connection", {})  # type: ignore[no-any-return]
 
     def _start(self, connection: Any, request: Request, generation: Generation) -> None:
         # One request at a time per connection: its number tells the size without parsing the body again.
-        self._sizes[request.connection] = generation.prompt_tokens + generation.asked_tokens
+        size = self._sizes[request.connection] = generation.prompt_tokens + generation.asked_tokens
+        self._held += size
+        if self._held > self._pool and not self.knobs.get("never_puts_back"):
+            self._put_back += 1
         super()._start(connection, request, generation)
 
     def _first_due(self, stream: Stream) -> float:
@@ -313,7 +359,16 @@ class EngineServer(ReferenceServer):
         if self.running >= CROWDED and stream.sent == 0 and not isinstance(stream.generation, Scripted):
             stream.per_event = TOKENS_WHEN_CROWDED
             self._prepare(stream)
-        return super()._first_due(stream)
+        return super()._first_due(stream) + self._compiling(stream)
+
+    def _compiling(self, stream: Stream) -> float:
+        seconds, length = float(self.knobs.get("new_shape_s", 0.0)), stream.generation.prompt_tokens
+        if not seconds or length % 5:
+            return 0.0
+        if length not in self._shapes or self.knobs.get("forgets_shapes"):
+            self._shapes.add(length)
+            self._compiles.add(stream.index)
+        return seconds / self._timing.scale if stream.index in self._compiles else 0.0
 
     # ------------------------------------------------------------------ how late this machine lets us be
     def _emit(self, stream: Stream, due: float) -> bool | None:
@@ -416,6 +471,8 @@ class EngineServer(ReferenceServer):
         os.pwrite(self._tokens, b"%020d" % total, 0)
 
     def _finish(self, stream: Stream) -> None:
+        if stream.connection is not None:
+            self._held -= stream.generation.prompt_tokens + stream.generation.asked_tokens
         if stream.connection is not None and isinstance(stream.generation, Asked):
             self._canaries.landed(stream.generation.text)
         super()._finish(stream)

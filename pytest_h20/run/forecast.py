@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import math
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
 from pytest_h20.cluster.drills import drill_named
 from pytest_h20.cluster.launch import Target
 from pytest_h20.config.cells import cells_of
+from pytest_h20.config.limits import LimitFile
 from pytest_h20.core.errors import H20Error
 from pytest_h20.core.verdict import GateName, Limit
 from pytest_h20.load.cells import Cell, requests_for
@@ -84,12 +86,35 @@ def minutes(session: Session, label: str, target: Target, cells: list[Cell]) -> 
         first += f"; the soak {60 * soak:g} min"
     if not known:
         return f"expected time: {first}; no limits file has a rate for its {len(cells)} cells, so their time is not known"
+    more = _beyond(load.beyond, cells, limits, load.long_answer)
     rest = f"; {len(cells) - known} cells have no rate there" if known < len(cells) else ""
     return (
         f"expected time: {first}; {known} cells about {seconds / 60:.0f} min (requests of recipe {load.recipe}"
         + (f", {load.min_requests} at least," if load.min_requests else "")
-        + f" x output tokens / output_throughput of the limits file){rest}"
+        + f" x output tokens / output_throughput of the limits file){rest}{more}"
     )
+
+
+def _beyond(names: Sequence[str], cells: Sequence[Cell], limits: LimitFile | None, long_answer: int) -> str:
+    """The cells after those, at the rates of the nearest ones that have a rate."""
+    from pytest_h20.run import beyond
+
+    known = {cell: limits.written(cell.id, "output_throughput") for cell in cells} if limits is not None else {}
+    rates = {cell: written for cell, written in known.items() if written}
+    if not names or not rates:
+        return ""
+
+    def rate(streams: int) -> float:
+        return rates[min(rates, key=lambda cell: abs(math.log(cell.concurrency / streams)))]
+
+    streams, tokens = beyond.OVERLOAD_STREAMS[1], beyond.OVERLOAD_OUTPUT
+    base = min(rates, key=lambda cell: abs(math.log(cell.concurrency / 16)))
+    again = requests_for(base) * base.output_len / rates[base]
+    swept = 2 * sum(output for _, output in beyond.sweep(0, None)) / rate(beyond.SHAPE_STREAMS)
+    seconds = {"overload": streams * tokens / rate(streams) + again, "shapes": swept, "chat": again, "long": long_answer / rate(1)}
+    parts = ", ".join(f"{name} {seconds[name] / 60:.1f}" for name in names)
+    prefill = "; prefill comes on top (overload: 1.25 x KV cache, long: 2.6 x context)" if {"overload", "long"} & {*names} else ""
+    return f"; then min at the rates of the nearest cells: {parts}{prefill}"
 
 
 def reached(session: Session) -> list[str]:

@@ -21,6 +21,7 @@ from pytest_h20.config.inventory import Attach, Inventory, load_inventory, parse
 from pytest_h20.core.errors import UsageError
 from pytest_h20.core.setting import BY_DEST, OPTIONS, Setting
 from pytest_h20.core.verdict import ALWAYS, ON_REQUEST, GateName
+from pytest_h20.load.plan import Slo
 from pytest_h20.nodes import Node
 from pytest_h20.nodes.recording import RecordingNode
 from pytest_h20.report.model import Mode, NodeBrief
@@ -62,6 +63,7 @@ class Settings:
     load_recipe: str | None = None
     load_from: str | None = None
     load_crosscheck: bool = False
+    slo: str | None = None
     accuracy: str | None = None
     soak: str | None = None
     drill: tuple[str, ...] = ()
@@ -78,7 +80,7 @@ class Settings:
         _known_words(resolved)
         given = {name.removeprefix("h20_"): setting for name, setting in resolved.items() if setting}
         values = {name: setting.value for name, setting in given.items()}
-        for name, number in (("seed", seed_asked), ("repeats", repeats_asked)):
+        for name, number in (("seed", seed_asked), ("repeats", repeats_asked), ("slo", slo_asked)):
             if name in values:
                 values[name] = number(values[name])
         soak_hours(values.get("soak"))
@@ -461,6 +463,15 @@ def soak_hours(value: object) -> float | None:
     if not 1 / 60 <= hours <= 168:
         raise UsageError(f"--h20-soak={value}: a time from 1m to 168h is needed, such as 20m, 1h, 1h30m or 24h")
     return hours
+
+
+def slo_asked(value: object) -> str:
+    """``--h20-slo``, as it was given. Raises ``UsageError`` for what is no service level."""
+    try:
+        Slo.parse(str(value))
+    except UsageError as error:
+        raise UsageError(f"--h20-slo: {error}") from None
+    return str(value)
 
 
 def repeats_asked(value: object) -> int:

@@ -71,6 +71,8 @@ class Load:
     cells: tuple[Cell, ...]
     done: int = 0
     subfolder: str = ""
+    speaks: str = ""
+    """Another dialect of the load generator than the engine's own: ``chat``."""
     _checks: dict[int, SelfCheck] = field(default_factory=dict)
     _warm: set[tuple[int, int]] = field(default_factory=set)
     _late: dict[str, Late] = field(default_factory=dict)
@@ -310,7 +312,7 @@ class Load:
     @property
     def dialect(self) -> str:
         """How the load speaks: SGLang's native route, or completions with token ids."""
-        return "sglang" if self.endpoint.target.engine == "sglang" else "vllm"
+        return self.speaks or ("sglang" if self.endpoint.target.engine == "sglang" else "vllm")
 
     @property
     def target(self) -> LoadTarget:
@@ -406,7 +408,7 @@ class Load:
             floor={} if floor is None else {"mean_tpot_ms": floor, "output_throughput": 1e3 * cell.concurrency / floor},
             status=Status.UNKNOWN if blockers or not result.sanity else Status.PASS,
             reason=why_doubted(blockers, self._late.get(_stem(cell, repeat))),
-            file=f"load/{key(self.label)}/{_stem(cell, repeat)}.json",
+            file=f"{self.folder.relative_to(self.session.folder.path)}/{_stem(cell, repeat)}.json",
             late=self._late.get(_stem(cell, repeat)),
             canaries=under_load.seen(result.canaries, result.texts),
         )

@@ -15,7 +15,16 @@ from pytest_h20.core.verdict import Verdict
 from tests.plugin.warm import warm
 
 ACCEPTANCE = Path(pytest_h20.acceptance.__file__).parent
-MODULES = {"rdma": "test_nccl_rdma.py"}
+MODULES = {
+    "rdma": ("test_nccl_rdma.py",),
+    "throughput": tuple(f"test_throughput.py::test_{name}" for name in ("throughput", "crosscheck", "answers", "after_load")),
+    "overload": ("test_throughput.py::test_overload",),
+    "shapes": ("test_throughput.py::test_shapes",),
+    "long": ("test_throughput.py::test_long_work",),
+    "chat": ("test_throughput.py::test_chat_route",),
+}
+"""Modules and tests of a gate, where they are not ``test_<gate>.py``. Cells after the matrix are run for their own faults only."""
+BEYOND = {"overload", "shapes", "chat", "long"}
 RED = ("fail", "unknown")
 ALL_GATES = ("environment", "fabric", "weights", "compute", "bringup", "rdma", "endpoint", "reasoning", "answers", "throughput")
 
@@ -76,7 +85,7 @@ class Ended:
 
 def paths_of(gates: Sequence[str]) -> list[str]:
     """The acceptance modules of these gates."""
-    return [str(ACCEPTANCE / MODULES.get(gate, f"test_{gate}.py")) for gate in gates]
+    return [str(ACCEPTANCE / place) for gate in gates for place in MODULES.get(gate, (f"test_{gate}.py",))]
 
 
 def run(
@@ -104,7 +113,7 @@ def run(
 
 def _speed(scenario: str, gates: Sequence[str]) -> str:
     """Faults of the throughput and of drills are measured at the scenario's own speed, everything else as fast as the machine can."""
-    if "@" in scenario or "throughput" in gates or "drill" in gates:
+    if "@" in scenario or {"throughput", "drill", *BEYOND} & set(gates):
         return ""
     return "@200" if gates else "@60"
 

@@ -5,8 +5,10 @@ from __future__ import annotations
 from pytest_h20.rehearsal.faults.model import Change, Fault, http, ids, loading, together
 
 
-def _fault(name: str, sentence: str, source: str, change: Change, red: str, phrase: str, scenario: str = "quick") -> Fault:
-    return Fault(name, "throughput", sentence, source, change, ids("throughput", red), phrase, scenario=scenario)
+def _fault(
+    name: str, sentence: str, source: str, change: Change, red: str, phrase: str, scenario: str = "quick", gates: tuple[str, ...] = ()
+) -> Fault:
+    return Fault(name, "throughput", sentence, source, change, ids("throughput", red), phrase, scenario=scenario, gates=gates)
 
 
 FAULTS = (
@@ -53,7 +55,7 @@ FAULTS = (
     _fault(
         "silent-streams",
         "Every 50th stream is silent for ten seconds half-way, and goes on.",
-        "issue 14",
+        "issue 11",
         http(silent=(50, 10.0)),
         "longest_silence_ms",
         "longest_silence_ms",
@@ -61,10 +63,82 @@ FAULTS = (
     _fault(
         "lumps-of-64",
         "A proxy keeps 64 tokens of a stream back and lets them go at once.",
-        "issue 14: a buffering proxy",
+        "issue 11: a buffering proxy",
         http(lumps=64),
         "tokens_per_arrival longest_silence_ms p99_itl_ms p99_ttft_ms",
         "tokens_per_arrival",
+    ),
+    _fault(
+        "no-recovery-after-retraction",
+        "Once requests were put back for want of KV cache, decoding is three times slower for good.",
+        "sglang#26248",
+        http(slow_after_put_back=3.0),
+        "recovery",
+        "recovery",
+        gates=("overload",),
+    ),
+    _fault(
+        "overload-retracts-nothing",
+        "Nothing is put back when more is asked for than the KV cache holds: it was no overload.",
+        "issue 11: an overload that overloads nothing",
+        http("never_puts_back"),
+        "overload",
+        "an overload that overloads nothing",
+        gates=("overload",),
+    ),
+    _fault(
+        "stall-on-every-shape",
+        "A prompt of certain lengths waits nine seconds for a kernel, every time.",
+        "vllm#56684",
+        http("forgets_shapes", new_shape_s=9.0),
+        "shapes",
+        "longest wait",
+        gates=("shapes",),
+    ),
+    _fault(
+        "chat-route-slow",
+        "The chat route is four times slower than the engine's own.",
+        "issue 11",
+        http(chat_factor=4.0),
+        "chat_route",
+        "chat_route",
+        gates=("chat",),
+    ),
+    _fault(
+        "context-not-usable",
+        "Of 163,840 tokens that are claimed the first 70,000 are read.",
+        "issue 11",
+        http(usable=70_000),
+        "long_prompt",
+        "of the prompt",
+        gates=("long",),
+    ),
+    _fault(
+        "hole-in-long-prompts",
+        "What stands between 15 and 45 % of a long prompt is not read.",
+        "issue 11: a lost chunk of prefill",
+        http(hole=(0.15, 0.45)),
+        "long_prompt long_together",
+        "of the prompt",
+        gates=("long",),
+    ),
+    _fault(
+        "answers-end-early",
+        "Answers end after 300 tokens, whatever was asked for.",
+        "issue 11",
+        http(ends_at=300),
+        "long_answer",
+        "long_answer",
+        gates=("long",),
+    ),
+    _fault(
+        "killed-by-long-prompts",
+        "Four long prompts at once end the engine.",
+        "issue 11",
+        http(long_prompts_kill=4),
+        "long_together long_answer bringup.stays_up bringup.stops",
+        "4 of 4 prompts",
+        gates=("long",),
     ),
     _fault("stalls", "Some streams go silent half-way.", "F18, F69", http(stall_every=50), "sanity", "finished", "quick@60"),
     _fault(

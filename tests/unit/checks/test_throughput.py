@@ -159,7 +159,7 @@ def test_a_row_that_names_the_figure_itself_is_not_derived() -> None:
 
 
 def flowing(silence: float, lump: float, pause: float = 50.0) -> dict[str, Status]:
-    more = {"longest_silence_ms": silence, "tokens_per_arrival": lump, "median_itl_ms": pause}
+    more = {"longest_silence_ms": silence, "tokens_per_arrival": lump, "median_tpot_ms": pause}
     return {name.removeprefix("throughput."): status for name, status in outcome(cell(more=more)).items()}
 
 

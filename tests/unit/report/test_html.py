@@ -145,7 +145,7 @@ def test_pauses_between_pieces_have_a_chart_and_rows_of_their_own() -> None:
     )
     text = Page(str(figures([cell]))).text
     assert "Mean ITL (ms), 8 tokens in, 8 out" in text
-    assert "Mean ITL 5 ms 4.5 ms 31 ms" in text
+    assert "Mean ITL 5 ms 4.5 ms – 31 ms" in text
     assert "vllm at 1: p50 4.5 ms, p99 31 ms" in text
 
 
