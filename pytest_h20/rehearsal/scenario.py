@@ -92,9 +92,9 @@ class Scenario:
                 for name, p in section.profiles.items()
             }
             engines[engine] = section.model_copy(update={"profiles": profiles})
-        load = inventory.load.model_copy(update={"recipe": "blog"})
+        load = inventory.load.model_copy(update={"recipe": "blog", "long_answer": LONG_ANSWER})
         if self.concurrency is not None:
-            load = load.model_copy(update={"concurrency": self.concurrency, "lengths": ((128, 128),), "long_answer": 384})
+            load = load.model_copy(update={"concurrency": self.concurrency, "lengths": ((128, 128),)})
         return inventory.model_copy(
             update={
                 "name": "rehearsal" + (f"-{self.name}" if self.name != "blog" else ""),
@@ -115,6 +115,8 @@ _GONE = ("max-seq-len-to-capture", "enable-reasoning")
 
 _REPOSITORY = {"sglang": "lmsysorg/sglang", "vllm": "vllm/vllm-openai"}
 _FEW = (1, 8, 200)
+LONG_ANSWER = 384
+"""Tokens: 8,192 would take a rehearsal as long as a dozen cells."""
 QUICK_POOL = 56_000
 """Tokens of KV cache: room for 200 streams of 128 + 128, and not for an overload that takes long."""
 
