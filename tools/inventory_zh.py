@@ -54,6 +54,8 @@ TYPES = (
 """Patterns of the columns "is" and "default", applied one after the other."""
 
 TEXTS = {
+    "the signal at which your image's processes print their stacks (faulthandler.register); sent when something hangs": "镜像中的进程收到后打印"
+    "调用栈的信号（faulthandler.register）；出现挂起时发送",
     "what --h20-soak sends": "--h20-soak 发送什么",
     "What `--h20-soak` sends, and how small a slope it must be able to see.": "`--h20-soak` 发送什么，以及它必须能看出多小的斜率。",
     "users at a time; each rests for a moment now and then": "同时在线的用户数；每个用户不时歇一会儿",

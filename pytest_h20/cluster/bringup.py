@@ -8,8 +8,8 @@ from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 
+from pytest_h20.cluster import hang, regular
 from pytest_h20.cluster import ready as readiness
-from pytest_h20.cluster import regular
 from pytest_h20.cluster.clock import Clock
 from pytest_h20.cluster.http import ask, reachable
 from pytest_h20.cluster.journal import Journal
@@ -209,9 +209,8 @@ class BringUp:
                 return
             now = self.clock.now()
             if now > deadline:
-                raise self._failure(
-                    f"not ready after {profile.ready_timeout:.0f} s (ready_timeout of profile {self.target.profile_name!r})"
-                )
+                late = f"not ready after {profile.ready_timeout:.0f} s (ready_timeout of profile {self.target.profile_name!r})"
+                raise self._failure(f"{late}; {self._hang('the engine is not ready', profile.ready_timeout, starting=True)}")
             self.progress.show(self._stages, now - self._began, profile.ready_timeout)
             self.clock.sleep(1.0)
 
@@ -237,10 +236,10 @@ class BringUp:
         ok, seen = readiness.first_completion(here, target.served_model, self.clock.wall(profile.first_completion_timeout))
         if not ok:
             self._look()
-            raise self._failure(
-                f"ready line and {self.plan.ready.health_path} are there, but the first completion failed: {seen}",
-                "bringup.first_completion",
-            )
+            failed = f"ready line and {self.plan.ready.health_path} are there, but the first completion failed: {seen}"
+            if "timed out" in seen or "no complete answer" in seen:
+                failed += f"; {self._hang('the first completion has not come', profile.first_completion_timeout, starting=False)}"
+            raise self._failure(failed, "bringup.first_completion")
         seconds = (time.monotonic() - began) * self.clock.scale
         self._look()
         return ClusterState(
@@ -290,6 +289,19 @@ class BringUp:
         )
 
     # ------------------------------------------------------------------ failure
+    def _hang(self, waited_for: str, seconds: float, *, starting: bool) -> str:
+        """What every rank does at this moment, before anything is stopped."""
+        profile = self.target.profile
+        engine = hang.Engine(
+            self.roles,
+            {n.name: self.target.node_dir(self.run_id) for n in self.target.nodes},
+            self.preflight.versions.nccl,
+            profile.env,
+            starting,
+            profile.stack_signal or "",
+        )
+        return hang.look(self.nodes, engine, self.journal, waited_for, seconds, scale=self.clock.scale).sentence
+
     def _failure(self, what: str, check: str = "bringup.ready") -> BringUpError:
         """One error: the cause, its fix, and the end of every role's log."""
         for follower in self._followers.values():

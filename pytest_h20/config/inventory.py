@@ -259,6 +259,9 @@ class Profile(_Model):
     ray_port: Port = Field(8379, description="vLLM with Ray: the head's port")
     ready_timeout: Seconds = Field(1800.0, description="seconds from the first container to the ready line")
     first_completion_timeout: Seconds = Field(120.0, description="seconds the first completion may take after that")
+    stack_signal: Literal["SIGUSR1", "SIGUSR2"] | None = Field(
+        None, description="the signal at which your image's processes print their stacks (faulthandler.register); sent when something hangs"
+    )
     reasoning_parser: str | None = Field(None, description="the parser asked for in flags, when responses must be split")
     tool_parser: str | None = Field(None, description="the tool-call parser asked for in flags, when tool calls must be parsed")
     max_model_len: Annotated[int, Field(ge=1)] | None = Field(None, description="what /v1/models must say, when it says it")

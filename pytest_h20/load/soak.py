@@ -41,7 +41,7 @@ class SoakPlan:
     rest_share    part of the answers after which a stream rests; rest_s on average
     canary_every  one of so many requests asks something with a known answer; 0 = none
     stall_s       a stream that is silent for so long and then goes on has stalled
-    silence_s     all streams silent for so long: whoever looks after hangs is called
+    silence_s     all streams silent for so long: whoever looks after hangs is called; after four times that the soak is over
     """
 
     duration_s: float
@@ -111,7 +111,8 @@ class Stall:
 
 @dataclass
 class SoakEnd:
-    """How it ended. `stopped`: duration (in time), interrupted, server_gone. `hours`: on the soak's clock."""
+    """How it ended. `stopped`: duration (in time), interrupted, server_gone, silent. `hours`: on the soak's clock. `silent_hours`: when all
+    streams fell silent for good."""
 
     stopped: str = ""
     hours: float = 0.0
@@ -119,6 +120,7 @@ class SoakEnd:
     complete: int = 0
     failed: int = 0
     last_complete_hours: float | None = None
+    silent_hours: float | None = None
     longest_gap_s: float = 0.0
     failures: list[str] = field(default_factory=list)
     stalls: list[Stall] = field(default_factory=list)
@@ -126,6 +128,10 @@ class SoakEnd:
 
     def to_json(self) -> dict[str, Any]:
         return asdict(self)
+
+
+class _Silent(Exception):
+    """Raised through the loop: nothing has come for so long that nothing is waited for any more."""
 
 
 class SoakInterrupted(KeyboardInterrupt):
@@ -198,6 +204,9 @@ class Soak:
         loop.open()
         try:
             loop.run()
+        except _Silent:
+            self._finish(loop.outcome, "silent")
+            return self.end
         except KeyboardInterrupt:
             self._finish(loop.outcome, "interrupted")
             raise SoakInterrupted(self.end) from None
@@ -233,6 +242,9 @@ class Soak:
         if silent >= self._plan.silence_s and not self._told:
             self._told = True
             self._on_silence(silent)
+        if silent >= 4 * self._plan.silence_s:
+            self.end.silent_hours = self._hours(self._spoke)
+            raise _Silent
 
     def _harvest(self, outcome: LoopOutcome) -> list[Exchange]:
         """Read every answer that is over and drop it; those that are not."""

@@ -297,6 +297,20 @@ class ActivePlugin:
                 item.stash[VERDICTS_KEY].append(verdict)
                 if isinstance(error, pytest.fail.Exception):
                     error.msg = f"{verdict.text()}\n{error.msg}"
+            elif any(v.details.get("unanswered") for v in item.stash[VERDICTS_KEY]):
+                self._look_into_hang(self._label_of(item), error)
+
+    def _look_into_hang(self, label: str, error: BaseException) -> None:
+        """A request got no answer and the engine lives: what its ranks do is looked at once, and told beside what the test says."""
+        from pytest_h20.run.hang import look_once
+
+        try:
+            hang = look_once(self.session, label, "a request got no answer", self.session.inventory.endpoint.deadline)
+        except (H20Error, OSError) as failed:
+            self.session.folder.event("note", text=f"a hang could not be looked into: {failed}")
+            return
+        if hang is not None and isinstance(error, pytest.fail.Exception):
+            error.msg = f"{error.msg}\n  meanwhile: {hang.sentence}"
 
     def _label_of(self, item: pytest.Item) -> str:
         label: str = getattr(getattr(item, "callspec", None), "params", {}).get("h20_engine", self.session.labels[0])

@@ -17,6 +17,7 @@ from pytest_h20.cluster import drills
 from pytest_h20.cluster.launch import MOUNT_POINT, STOP_EXECS
 from pytest_h20.core.errors import H20Error, TransportError
 from pytest_h20.nodes import CommandResult, ContainerInfo, ContainerSpec, DaemonInfo, ImageInfo
+from pytest_h20.probes import hang as probe_hang
 from pytest_h20.probes.loaded import MARK as LIBRARIES
 from pytest_h20.probes.perf import TORCH_ALL_REDUCE
 from pytest_h20.probes.script import requests
@@ -91,6 +92,8 @@ class StandInContainers:
             return CommandResult(self._node, "docker exec", 0, self._listeners(container_id, port), "", 0.0)
         if LIBRARIES in text:
             return CommandResult(self._node, "docker exec", 0, self._libraries(container_id), "", 0.0)
+        if probe_hang.MARK in text:
+            return self._hang(container_id, f"{probe_hang.MARK} ras" in text)
         if STOP_EXECS in argv:
             self._stop_execs(container_id)
             return CommandResult(self._node, "docker exec", 0, "", "", 0.0)
@@ -107,6 +110,17 @@ class StandInContainers:
         mine = [s["argv"] for s in specs if s["container"] == container_id]
         rank = [n.name for n in self._world.inventory.nodes].index(self._node)
         return CommandResult(self._node, "docker exec", 0, processes(mine, rank), "", 0.0)
+
+    def _hang(self, container_id: str, ras: bool) -> CommandResult:
+        """What a container tells when something hangs: the ranks of its node, and on the head NCCL's report."""
+        truth, names = self._world.hang, list(self._world.machines)
+        if ras and truth.ras_crashes:
+            held = self._state.load(container_id)
+            for pid in held.pids if held is not None else ():
+                _signal(pid, signal.SIGKILL)
+            raise H20Error("the connection was reset while NCCL's RAS was asked")
+        text = truth.report() if ras else truth.stacks(names.index(self._node))
+        return CommandResult(self._node, "docker exec", 0, text, "", 0.0)
 
     def _stop_execs(self, container_id: str) -> None:
         """SIGTERM to what was exec'd into the container, and a moment for it to go."""

@@ -27,6 +27,7 @@ token by token at the same speed. Knobs beside those of ``replies.py``:
 ``soak_slower``                   so much slower with every hour of a soak (0.02: 2 % of its speed are gone after one hour)
 ``soak_shift``                    [hour, factor]: from that hour of a soak on so many times slower
 ``soak_stall``                    [hour, seconds]: at that hour of a soak nothing comes for so long (model time), once
+``soak_hangs``                    from that hour of a soak on no token comes any more; everything else answers
 ``soak_ends``                     at that hour of a soak the engine ends
 ``soak_sinks``                    so much of the answers is wrong after an hour of a soak, and so on
 ``fail_rate`` + ``fail_kind``     as ``load.reference.ReferenceConfig``
@@ -376,6 +377,8 @@ class EngineServer(ReferenceServer):
         ends = not isinstance(stream.generation, Scripted) and stream.generation.output_tokens - stream.sent <= stream.per_event
         if due and ends and self.running <= CROWD_KEPT:
             time.sleep(float(self.knobs.get("late_s", 0.0)))
+        if (hangs := self.knobs.get("soak_hangs")) and (soak_hours(self._folder) or 0.0) >= float(hangs):
+            return None  # it is never due again
         stall = self.knobs.get("soak_stall")
         if stall and not self._stalled and (soak_hours(self._folder) or 0.0) >= float(stall[0]):
             self._stalled = True

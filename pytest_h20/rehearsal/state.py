@@ -145,6 +145,11 @@ class State:
         """The soak begins: from now on so many of its hours pass in a second."""
         (self.folder / "soak-began").write_text(f"{hours_per_s!r}")
 
+    def soak_reaches(self, hours: float) -> float | None:
+        """When (time of day) the soak is so many hours old; None before it began."""
+        path = self.folder / "soak-began"
+        return path.stat().st_mtime + hours / float(path.read_text()) if path.exists() else None
+
     def soak_hours(self) -> float | None:
         """Hours of the soak that have passed, None before it."""
         return soak_hours(self.folder)

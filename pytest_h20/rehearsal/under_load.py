@@ -31,7 +31,8 @@ class LoadTruth:
 
     ``clock``: part of the healthy SM clock. ``brake``: pulled until so many tokens of the load were served. ``silent_after``: ticks
     after which a node says nothing more. ``remapped``: a row is remapped. ``creep``: counter to events per model second.
-    ``kernel``: lines of a node, each when the engine became ready (``ready``) or shortly after the load began (``load``). ``wraps``:
+    ``kernel``: lines of a node, each when the engine became ready (``ready``), shortly
+    after the load began (``load``) or when an hour of soak is half over (``hang``). ``wraps``:
     nodes whose ring buffer holds only the last moment by the end. ``leak``: MiB per hour of a soak that a GPU (index; None: the host)
     holds more. ``soak_creep``: counter to events per hour of a soak.
     """
@@ -61,7 +62,15 @@ def as_now(world: World, state: State, node: str, scale: float) -> Machine:
     since = state.load_began()
     lines = list(machine.kernel_lines)
     for trigger, text in truth.kernel.get(node, ()):
-        moment = since + 0.2 if trigger == "load" and since is not None else state.ready_at(node) if trigger == "ready" else None
+        moment = (
+            since + 0.2
+            if trigger == "load" and since is not None
+            else state.soak_reaches(0.5)
+            if trigger == "hang"
+            else state.ready_at(node)
+            if trigger == "ready"
+            else None
+        )
         if moment is not None and moment <= time.time():
             lines.append(f"[{machine.uptime_s + moment - state.began:.6f}] {text}")
     gpus = [

@@ -10,6 +10,7 @@ from pytest_h20.config.inventory import Inventory
 from pytest_h20.rehearsal.all_reduce import AllReduceTruth
 from pytest_h20.rehearsal.burn import BurnTruth
 from pytest_h20.rehearsal.drills import DrillTruth
+from pytest_h20.rehearsal.hang import HangTruth
 from pytest_h20.rehearsal.libraries import LibrariesTruth
 from pytest_h20.rehearsal.standin import Machine, machine
 from pytest_h20.rehearsal.under_load import LoadTruth
@@ -103,6 +104,7 @@ class World:
     load: LoadTruth = field(default_factory=LoadTruth)
     client_error: float = 0.0
     drill: DrillTruth = field(default_factory=DrillTruth)
+    hang: HangTruth = field(default_factory=HangTruth)
 
     @property
     def head(self) -> Machine:

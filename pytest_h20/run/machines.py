@@ -211,6 +211,10 @@ class Watched:
             for check, judge in checks.OF_A_CELL.items()
         }
 
+    def text(self, start: float, end: float) -> dict[str, str]:
+        """What every node told between two moments, as it came."""
+        return self._watch.text(start, end) if self._watch is not None else {}
+
     def forget(self, before: float) -> None:
         """Drop what was told before a moment."""
         if self._watch is not None:

@@ -16,6 +16,7 @@ from pytest_h20.checks import under_load
 from pytest_h20.checks.machines import CellMachines
 from pytest_h20.checks.soak import judge as checks
 from pytest_h20.checks.soak.judge import Asked, Graded, Risen, Series
+from pytest_h20.cluster.hang import Hang
 from pytest_h20.cluster.shared import key
 from pytest_h20.config.inventory import SoakSettings
 from pytest_h20.core.verdict import Status, Verdict
@@ -26,6 +27,7 @@ from pytest_h20.probes.counters import ERRORS
 from pytest_h20.probes.telemetry import GAP_S
 from pytest_h20.report.model import Canaries, SoakEvent, SoakRecord, SoakSeries
 from pytest_h20.run.canaries import ask_alone
+from pytest_h20.run.hang import look_once
 from pytest_h20.run.machines import SOAK_READS, Watched, read_kernel, soak_when
 from pytest_h20.run.settings import soak_hours
 from pytest_h20.run.store import ALONE
@@ -36,6 +38,9 @@ BINS = 120
 
 REHEARSED_S, REHEARSED_BINS = 1.6, 40
 """A rehearsed soak takes so long (wall), in so many bins, whatever its hours."""
+
+SILENCE_S, REHEARSED_SILENCE_S = 60.0, 18.0
+"""All streams silent for so long (model time) is a hang, which is looked into."""
 
 REHEARSED_CANARY = 5
 """One of so many requests of a rehearsed soak, at least, is a canary."""
@@ -75,6 +80,7 @@ class _Soak:
     looked: dict[str, int] = field(default_factory=dict)
     counters: set[str] = field(default_factory=set)
     alone: under_load.Alone | None = None
+    hang: Hang | None = None
     _watched: Watched | None = None
     _began: float = 0.0
     _since: float = 0.0
@@ -104,6 +110,7 @@ class _Soak:
             seed=session.seed + SEEDS_APART,
             bins=REHEARSED_BINS if rehearsed else BINS,
             stall_s=self.settings.stall_s,
+            silence_s=REHEARSED_SILENCE_S if rehearsed else SILENCE_S,
             canary_every=every,
             time_scale=scale,
             leap=max(1.0, seconds / (REHEARSED_S * scale)) if rehearsed else 1.0,
@@ -123,7 +130,7 @@ class _Soak:
         self._began = self._since = time.monotonic()
         load.write(f"h20: soak: {plan.streams} streams for {self.asked.hours:g} h, a line per bin in {self.file}\n")
         try:
-            return Soak(load.target, plan, canaries, self._bin).run()
+            return Soak(load.target, plan, canaries, self._bin, self._silent).run()
         finally:
             self._ended = time.monotonic()
 
@@ -214,15 +221,28 @@ class _Soak:
             if mine not in self.worst or verdict.status.rank > self.worst[mine].status.rank:
                 self.worst[mine] = verdict.model_copy(update={"check": mine})
 
+    def _silent(self, seconds: float) -> None:
+        """All streams are silent: look before any request is given up."""
+        now = time.monotonic()
+        scale = self.load.session.clock.scale
+        told = self._watched.text(now - 60.0 / scale, now) if self._watched is not None else {}
+        more = "".join(f"# {node}\n{text}" for node, text in told.items())
+        self.hang = look_once(self.load.session, self.load.label, "no token came on any stream", seconds, more)
+
     # ------------------------------------------------------------------ what it comes to
     def judged(self, end: SoakEnd) -> list[Verdict]:
         """Every verdict, and the record that the report draws."""
         subject, evidence, asked = self.load.label, (self.file,), self.asked
         series = [*checks.series_of(self.bins, asked.hours), *self._memory()]
         drifts = [(s, checks.drift(s, asked, subject, evidence)) for s in series] if end.sent else []
-        verdicts = [checks.lasted(end, asked, subject, evidence)]
+        hang = self.hang
+        seen = (*evidence, *hang.evidence) if hang is not None else evidence
+        verdicts = [checks.lasted(end, asked, subject, seen, hang.sentence if hang is not None else "")]
         if end.sent:
-            verdicts += [checks.failures(end, subject, evidence), checks.stalls(end, self.settings.stall_s, subject, evidence)]
+            verdicts += [
+                checks.failures(end, subject, evidence, hang.sentence if hang is not None else ""),
+                checks.stalls(end, self.settings.stall_s, subject, evidence),
+            ]
             verdicts += [v for _, v in drifts]
             verdicts += self._answers(subject, evidence)
             verdicts += self._machine_verdicts(subject, evidence)

@@ -12,6 +12,7 @@ from pytest_h20.checks.endpoint.questions import Score
 from pytest_h20.checks.machines import Snapshot
 from pytest_h20.checks.rdma.traffic import Traffic
 from pytest_h20.checks.under_load import Alone
+from pytest_h20.cluster.hang import Hang
 from pytest_h20.cluster.ledger import Owner
 from pytest_h20.cluster.shared import EngineTopic, Topic
 from pytest_h20.cluster.state import ClusterState
@@ -45,6 +46,8 @@ ALONE: EngineTopic[Alone] = EngineTopic("alone", Alone)
 BEFORE_LOAD: EngineTopic[dict[str, Snapshot]] = EngineTopic("before-load", dict)
 KERNEL: EngineTopic[dict[str, Reading]] = EngineTopic("kernel", dict)
 """The kernel logs of the nodes at a moment, which is the part."""
+HANG: EngineTopic[Hang] = EngineTopic("hang", Hang)
+"""What its ranks did as something hung; by whoever noticed first."""
 DIED: EngineTopic[str] = EngineTopic("died", str)
 """Why an engine that was up ended; by whoever noticed first."""
 DOWN: EngineTopic[Down] = EngineTopic("down", Down)

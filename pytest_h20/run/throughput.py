@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import statistics
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -36,6 +37,7 @@ from pytest_h20.report.model import Cell as CellRecord
 from pytest_h20.report.requests import intervals, read_requests, windows
 from pytest_h20.run.canaries import ask_alone
 from pytest_h20.run.endpoint import Endpoint, vocabulary_of
+from pytest_h20.run.hang import look_once
 from pytest_h20.run.machines import Watched, cell_load, in_a_line
 from pytest_h20.run.settings import Session
 from pytest_h20.run.store import ALONE, SCORES
@@ -51,6 +53,14 @@ SELFCHECK_TRIES = 3
 
 REPEAT_TRIES = 3
 """A repeat of a calibration that cannot be believed is measured again, up to so often in all: hours hang on it."""
+
+
+SILENCE_S = 60.0
+"""Model seconds without a token of any stream that are looked into as a hang."""
+
+
+LEAST_SILENCE_S = 3.0
+"""And wall seconds: a rehearsal's own machine may pause."""
 
 
 class NotRun(H20Error):
@@ -77,6 +87,7 @@ class Load:
     _warm: set[tuple[int, int]] = field(default_factory=set)
     _late: dict[str, Late] = field(default_factory=dict)
     _watched: Watched | None = None
+    _spoke: tuple[str, int, float] = ("", 0, 0.0)
     _machines: dict[tuple[str, int], list[Verdict]] = field(default_factory=dict)
 
     @property
@@ -337,7 +348,20 @@ class Load:
             return run_from_node(self, cell, plan, self.session.settings.load_from)
         return run_cell(self.target, cell, plan, self._progress)
 
+    def _look_for_a_hang(self, progress: Progress) -> None:
+        """No token of any stream for a minute: looked into while it hangs, before its requests are given up."""
+        tokens = round(progress.tokens_per_s * progress.elapsed_s)
+        cell, before, since = self._spoke
+        if cell != progress.cell or tokens != before or not progress.in_flight:
+            self._spoke = (progress.cell, tokens, progress.elapsed_s)
+        elif progress.elapsed_s - since >= max(SILENCE_S, LEAST_SILENCE_S * self.session.clock.scale):
+            self._spoke = (progress.cell, tokens, math.inf)
+            hang = look_once(self.session, self.label, f"no token came in cell {progress.cell}", progress.elapsed_s - since)
+            if hang is not None:
+                self.write(f"h20: {hang.sentence}\n")
+
     def _progress(self, progress: Progress) -> None:
+        self._look_for_a_hang(progress)
         if not self.terminal:
             return
         left = "" if progress.left_s is None else f", {progress.left_s:.0f} s left"

@@ -226,8 +226,9 @@ def clock(hours: float) -> str:
 
 
 # ---------------------------------------------------------------- what happens once
-def lasted(end: SoakEnd, asked: Asked, subject: str, evidence: Sequence[str] = ()) -> Verdict:
-    """It ran as long as was asked for, and something was sent and answered all the time."""
+def lasted(end: SoakEnd, asked: Asked, subject: str, evidence: Sequence[str] = (), hang: str = "") -> Verdict:
+    """It ran as long as was asked for, and something was sent and answered all the time. ``hang``: what was seen when all streams were
+    silent."""
     check, title = "soak.lasted", "The engine was up and answered for the whole soak"
     minutes = 60 * (end.last_complete_hours or 0.0)
     if not end.sent:
@@ -235,13 +236,19 @@ def lasted(end: SoakEnd, asked: Asked, subject: str, evidence: Sequence[str] = (
             Status.UNKNOWN, check, title, subject, "no request was sent: nothing was soaked", "see soak: in the inventory", evidence
         )
     limit = Limit(kind="min", value=round(60 * asked.hours, 1), unit="min", origin=Origin(kind="inventory", detail="--h20-soak"))
-    whole = end.stopped == "duration" and end.complete > 0
+    whole = end.stopped == "duration" and end.complete > 0 and not hang
     said = f"{end.complete} of {end.sent} requests were answered"
     if end.stopped == "interrupted":
         reason = f"interrupted at minute {60 * end.hours:.1f} of {60 * asked.hours:g}; what there was is judged; {said}"
         return _plain(Status.UNKNOWN, check, title, subject, reason, "soak again", evidence, measured=round(60 * end.hours, 1), limit=limit)
     first = f"; {end.failures[-1]}" if end.failures else ""
     reason = f"no request was answered from minute {minutes:.1f} on ({end.stopped}); {said}{first}"
+    if end.stopped == "silent":
+        reason = f"no token came from minute {60 * (end.silent_hours or 0.0):.1f} on, and the engine did not end; {said}"
+    elif hang:
+        reason = f"all streams fell silent after minute {minutes:.1f} ({end.stopped}); {said}"
+    if hang:
+        reason = f"{reason}; {hang}"
     return judge(
         check,
         title,
@@ -256,11 +263,13 @@ def lasted(end: SoakEnd, asked: Asked, subject: str, evidence: Sequence[str] = (
     )
 
 
-def failures(end: SoakEnd, subject: str, evidence: Sequence[str] = ()) -> Verdict:
-    """Requests that failed, of all. Those of a death are told by ``soak.lasted``."""
+def failures(end: SoakEnd, subject: str, evidence: Sequence[str] = (), hang: str = "") -> Verdict:
+    """Requests that failed, of all. Those of a death or a hang are told by ``soak.lasted``."""
     check, title = "soak.errors", "Requests are answered"
-    if end.stopped == "server_gone":
-        return _plain(Status.SKIP, check, title, subject, f"{end.failed} failed as the engine ended, see soak.lasted", evidence=evidence)
+    if end.stopped == "server_gone" or hang:
+        return _plain(
+            Status.SKIP, check, title, subject, f"{end.failed} failed as the engine ended or hung, see soak.lasted", evidence=evidence
+        )
     share = 100 * end.failed / end.sent if end.sent else None
     return judge(
         check,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pytest_h20.rehearsal.faults.machines import XID_31
 from pytest_h20.rehearsal.faults.model import Change, Fault, http, ids, loading, together
 from pytest_h20.rehearsal.world import World
 
@@ -20,6 +21,21 @@ def _leaks(node: str, gpu: int | None, mib_per_hour: float) -> Change:
 
 def _creeps(world: World) -> None:
     world.load.soak_creep["node02", "mlx5_3"] = {"packet_seq_err": 40.0}
+
+
+def _hangs(behind: int | None = None, *, ras_crashes: bool = False, nccl: str = "2.28.9") -> Change:
+    """At minute 30 nothing comes any more; its ranks look so."""
+
+    def change(world: World) -> None:
+        world.engine.http["soak_hangs"] = 0.5
+        world.hang.behind, world.hang.ras_crashes = behind, ras_crashes
+        for image in world.images.values():
+            image.nccl = nccl
+        world.nccl.version = nccl
+        if behind is not None:
+            world.load.kernel["node01"] = [("hang", XID_31)]
+
+    return change
 
 
 FAULTS = (
@@ -81,6 +97,30 @@ FAULTS = (
         http(soak_ends=47 / 60),
         "lasted bringup.stays_up bringup.stops",
         "no request was answered from minute 4",
+    ),
+    _fault(
+        "hang-one-rank-silent",
+        "At minute 30 rank 3 does not enter an all-reduce any more, after a page fault of its GPU; the engine lives.",
+        "vllm#39863, #32136: a rank that dies while /health stays 200",
+        _hangs(3),
+        "lasted kernel_log",
+        "ranks 0-2, 4-15 wait in operation 1204; rank 3 never entered: its last is operation 1203; its node's kernel log has Xid 31",
+    ),
+    _fault(
+        "hang-all-silent",
+        "At minute 30 every rank waits in the same all-reduce; NCCL 2.27.7 is not asked.",
+        "nccl#1996; sglang#3932",
+        _hangs(nccl="2.27.7"),
+        "lasted",
+        "ranks 0-15 wait in all_reduce()",
+    ),
+    _fault(
+        "hang-ras-crashes",
+        "At minute 30 rank 3 hangs, and NCCL's RAS ends the job when it is asked.",
+        "nccl#1669, #1718, #1762",
+        _hangs(3, ras_crashes=True),
+        "lasted kernel_log bringup.stays_up bringup.stops",
+        "ranks 0-2, 4-15 wait in all_reduce(); rank 3 is in forward()",
     ),
     _fault(
         "answers-sink",

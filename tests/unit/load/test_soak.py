@@ -107,14 +107,16 @@ def test_interrupted_it_hands_out_what_it_has(serve: Serve) -> None:
     assert end.hours == pytest.approx(0.7 / 3600, rel=0.5)
 
 
-def test_silence_of_all_streams_is_told_once(serve: Serve) -> None:
+def test_silence_of_all_streams_is_told_once_and_ends_the_soak(serve: Serve) -> None:
     """Before any request is given up, so that whoever looks finds everything as it hangs."""
     told: list[float] = []
-    server = serve(tpot=5.0)
-    plan = _plan(duration_s=1.2, silence_s=0.4, request_timeout_s=1.5)
-    Soak(_target(server.port), plan, iter(()), lambda _: None, told.append).run()
+    server = serve(tpot=30.0)
+    plan = _plan(duration_s=60.0, bins=60, silence_s=0.4, request_timeout_s=30.0)
+    end = Soak(_target(server.port), plan, iter(()), lambda _: None, told.append).run()
     assert len(told) == 1
-    assert told[0] >= 0.4
+    assert 0.4 <= told[0] < 1.6
+    assert end.stopped == "silent"
+    assert end.silent_hours is not None
 
 
 def test_a_pause_in_an_answer_is_a_stall(serve: Serve) -> None:

@@ -100,6 +100,17 @@ def test_interrupted_says_so() -> None:
     assert "interrupted at minute 30.0 of 60; what there was is judged" in verdict.reason
 
 
+def test_a_hang_says_what_its_ranks_did() -> None:
+    end = SoakEnd("silent", 0.6, 700, 640, 0, 0.49, silent_hours=0.5)
+    verdict = checks.lasted(end, HOUR, "sglang", hang="ranks 0-2 wait in all-reduce 1204")
+    assert verdict.status is Status.FAIL
+    assert "no token came from minute 30.0 on, and the engine did not end" in verdict.reason
+    assert verdict.reason.endswith("ranks 0-2 wait in all-reduce 1204")
+    late = SoakEnd("duration", 1.0, 700, 640, 8, 0.9)
+    assert checks.lasted(late, HOUR, "sglang", hang="all silent").status is Status.FAIL, "what hangs at its end is no whole soak"
+    assert checks.failures(late, "sglang", hang="all silent").status is Status.SKIP, "told once"
+
+
 def test_one_lost_request_of_ten_thousand_is_told_and_one_of_a_hundred_is_red() -> None:
     assert checks.failures(SoakEnd("duration", 1.0, 10_000, 9_999, 1, 1.0), "sglang").status is Status.PASS
     assert checks.failures(SoakEnd("duration", 1.0, 100, 99, 1, 1.0), "sglang").status is Status.FAIL
