@@ -39,7 +39,6 @@ def first_page(view: RunView) -> Html:
         [tag("p", _short(sentence(pair), 3 * LONG), ".") for pair in comparisons(view)[: len(view.header.engines) - 1]],
         tag("dl", [(tag("dt", name), tag("dd", value)) for name, value in _versions(view)], class_="h20-facts"),
         tag("dl", [(tag("dt", word), tag("dd", "")) for word in ("Name", "Date", "Signature")], class_="h20-sign"),
-        tag("p", f"This record is {in_words(view.path)}.") if view.complete else None,
         class_="h20-paper",
         aria_label="Page to sign",
     )
@@ -136,7 +135,8 @@ def _versions(view: RunView) -> Iterator[tuple[str, Child]]:
     yield "Driver", h.driver or UNKNOWN
     revision = next((str(c.details["revision"]) for c in view.checks if c.details.get("revision")), "")
     yield "Model", f"{h.model or UNKNOWN}, revision {revision or UNKNOWN}"
-    yield "Run", f"{view.path.name}, {h.mode.words}, {moment(h.started)}"
+    signed = f", {in_words(view.path)}" if view.complete else ""
+    yield "Run", f"{view.path.name}, {h.mode.words}, {moment(h.started)}{signed}"
     document = view.path / "verdict.json"
     written = view.complete and document.is_file()
     yield "SHA-256 of verdict.json", tag("code", sha256(document) if written else "the run has not finished")
