@@ -10,8 +10,10 @@ from __future__ import annotations
 import atexit
 import functools
 import gc
+import importlib
 import json
 import os
+import pkgutil
 import signal
 import subprocess
 import sys
@@ -19,6 +21,8 @@ import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
+
+import pytest_h20
 
 
 class Warm:
@@ -104,6 +108,9 @@ def main() -> None:
     import docker  # noqa: F401
     import openai.types.chat  # noqa: F401
 
+    for module in pkgutil.walk_packages(pytest_h20.__path__, "pytest_h20."):
+        if not module.name.endswith("__main__"):
+            importlib.import_module(module.name)
     gc.freeze()  # a collection in a fork would copy every page of what is here
     for line in sys.stdin:
         print(_run(json.loads(line)), flush=True)

@@ -5,7 +5,9 @@ from __future__ import annotations
 from pytest_h20.rehearsal.faults.model import Change, Fault, expecting, gpu, ids, lost, machine, rail, says, together
 from pytest_h20.rehearsal.world import World
 
-_IN_CONTAINER = "driver_fits_image gpus_in_container rdma_in_container memlock nofile stack shm ipc model_path engine_ip proxy nodes_agree"
+_IN_CONTAINER = (
+    "driver_fits_image gpus_in_container rdma_in_container known_bad memlock nofile stack shm ipc model_path engine_ip proxy nodes_agree"
+)
 _GPU_PROBE = "gpu_count gpu_model gpu_memory gpu_ecc gpu_remap gpu_throttle gpu_idle gpu_mode cuda nodes_agree"
 
 
