@@ -67,11 +67,11 @@ timeout 20m pytest -q -n 2 --dist worksteal tests/unit
 
 # Nothing is tried twice: what a second test at its side could disturb is marked `alone`, and runs so.
 step "Plugin tests"
-timeout 30m pytest -q -n 2 --dist loadfile -m "not alone" --ignore tests/plugin/test_kill_table.py tests/plugin
+timeout 30m pytest -q -n 3 --dist loadfile -m "not alone" --ignore tests/plugin/test_kill_table.py tests/plugin
 step "The kill table: every fault turns exactly its checks red, and every dialect without a fault is green"
-# What measures no load mostly waits: four at a time use both cores.
+# Rows mostly wait: four at a time where no load is measured, three where it is, use both cores.
 timeout 30m pytest -q -n 4 --dist worksteal -m "not alone" -k "not (throughput or no_fault or soak)" tests/plugin/test_kill_table.py
-timeout 30m pytest -q -n 2 --dist worksteal -m "not alone" -k "throughput or no_fault or soak" tests/plugin/test_kill_table.py
+timeout 30m pytest -q -n 3 --dist worksteal -m "not alone" -k "throughput or no_fault or soak" tests/plugin/test_kill_table.py
 step "What must run alone"
 timeout 15m pytest -q -m alone tests/plugin
 

@@ -7,7 +7,7 @@ token by token at the same speed. Knobs beside those of ``replies.py``:
 ``ttft_factor``                   so much longer to every first token
 ``cell_factor``                   {``in128-out128-c8``: 1.12}: so many times the write-up's time while that cell runs
 ``stall_every``                   every so many-th request of a load goes silent half-way
-``silent``                        [n, s]: every n-th request of a load is silent for s model seconds half-way, then goes on
+``silences``                      [n, s]: every n-th request of a load is silent for s model seconds half-way, then goes on
 ``hiccups``                       every 50th token of a load comes so many times later than the others
 ``lumps``                         a proxy keeps so many tokens of a load back and lets them go at once
 ``kv_pool``                       tokens that its KV cache holds; what does not fit is put back, and told in /metrics
@@ -395,8 +395,8 @@ class EngineServer(ReferenceServer):
         return over
 
     def _hold(self, stream: Stream) -> None:
-        """``silent`` and ``hiccups``: the next token comes so much later (model seconds, times of the ordinary gap)."""
-        every, seconds = self.knobs.get("silent", (0, 0.0))
+        """``silences`` and ``hiccups``: the next token comes so much later (model seconds, times of the ordinary gap)."""
+        every, seconds = self.knobs.get("silences", (0, 0.0))
         half = stream.generation.output_tokens // 2
         if every and stream.index % every == 0 and 0 <= stream.sent - half < stream.per_event:
             stream.tpot = float(seconds) / self._timing.scale / stream.per_event

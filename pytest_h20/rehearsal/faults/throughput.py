@@ -56,7 +56,7 @@ FAULTS = (
         "silent-streams",
         "Every 50th stream is silent for ten seconds half-way, and goes on.",
         "issue 11",
-        http(silent=(50, 10.0)),
+        http(silences=(50, 10.0)),
         "longest_silence_ms",
         "longest_silence_ms",
     ),
