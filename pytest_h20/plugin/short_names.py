@@ -19,6 +19,7 @@ SCOPES: dict[str, Literal["session", "function"]] = {
     "nodes": "session",
     "run": "session",
     "facts": "session",
+    "burn": "session",
     "cluster": "session",
     "endpoint": "session",
     "client": "session",

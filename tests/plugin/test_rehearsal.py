@@ -14,6 +14,7 @@ import pytest
 from tests.plugin.kill_table import left_over, run
 
 
+@pytest.mark.alone
 def test_two_workers_share_one_cluster(tmp_path: Path) -> None:
     argv = [sys.executable, "-m", "pytest", "-q", "-n", "2", "--rootdir", str(tmp_path), "--engine=sglang"]
     argv += ["--nodes=rehearsal:quick", f"--h20-run-dir={tmp_path / 'runs'}", "--h20-history=none"]
