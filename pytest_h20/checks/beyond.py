@@ -35,14 +35,12 @@ def overload(subject: str, put_back: float | None, kv_use: float | None, complet
     title = "Pushed past its KV cache, the engine puts requests back and answers them all"
     fill = "" if kv_use is None else f", at most {kv_use:.0%} of the KV cache in use"
     if complete < planned:
-        return Verdict(
-            check=OVERLOAD,
-            status=Status.FAIL,
-            title=title,
+        return judge(
+            OVERLOAD,
+            title,
+            complete,
+            Limit(kind="equal", value=planned, unit="requests answered", origin=Origin(kind="builtin", detail="a queue")),
             subject=subject,
-            measured=complete,
-            unit="requests answered",
-            limit=Limit(kind="equal", value=planned, unit="requests answered", origin=Origin(kind="builtin", detail="a queue")),
             reason=f"{why}; the pool holds {pool} tokens, {OVER:g} times as many were asked for{fill}",
             action="read the engine's log: a request that finds no room must wait",
             looked_at=planned,

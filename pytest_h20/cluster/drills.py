@@ -7,14 +7,13 @@ is to be taken back and cannot say how.
 
 from __future__ import annotations
 
-import difflib
 import re
 import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
-from pytest_h20.core.errors import H20Error, UsageError
+from pytest_h20.core.errors import H20Error, UsageError, instead
 
 MARK = "# h20-drill"
 """The first words of every script of a drill; the rehearsal plays it."""
@@ -106,9 +105,7 @@ def drill_named(name: str) -> Drill:
     """The drill of this name. Raises ``UsageError`` naming those that exist."""
     found = DRILLS.get(name)
     if found is None:
-        near = difflib.get_close_matches(name, DRILLS, 1)
-        hint = f"; did you mean {near[0]}?" if near else ""
-        raise UsageError(f"--h20-drill={name}: no such drill{hint} There are: {', '.join(DRILLS)}")
+        raise UsageError(f"--h20-drill={name}: no such drill{instead(name, DRILLS)}")
     return found
 
 

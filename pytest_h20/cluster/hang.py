@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from functools import partial
 
 from pytest_h20.cluster import regular
 from pytest_h20.cluster.journal import Journal
@@ -111,7 +112,7 @@ def _one(node: Node, name: str, engine: Engine, scale: float) -> _Node:
             told.unseen.append(f"({what}: {str(error).splitlines()[0][:120]})")
 
     for number, container in enumerate(dict.fromkeys(r.container_id for r in engine.roles if r.node == name)):
-        tried("stacks", lambda c=container, n=number: _stacks(node, c, n, engine.signal, told))  # type: ignore[misc]
+        tried("stacks", partial(_stacks, node, container, number, engine.signal, told))
     tried("kernel log", lambda: _kernel(node, told, scale))
     tried("GPUs", lambda: _gpus(node, told))
     tried("NCCL logs", lambda: _logs(node, engine.node_dirs.get(name, ""), told))

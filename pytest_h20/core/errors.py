@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import traceback
+from collections.abc import Iterable
 from pathlib import PurePath
 
 
@@ -43,6 +44,18 @@ class StorageError(H20Error, OSError):
 
 class MeasurementError(H20Error):
     """A figure could not be measured (not: a figure is too low)."""
+
+
+def instead(name: str, known: Iterable[str], prefix: str = "") -> str:
+    """What an error about an unknown name goes on with: the one it is likeliest meant to be, and all there are.
+
+    ``prefix``: what stands before the name where it is typed.
+    """
+    import difflib  # only an error needs it
+
+    names = list(known)
+    near = difflib.get_close_matches(name, names, 1)
+    return (f"; did you mean {prefix}{near[0]}? There are " if near else "; there are ") + ", ".join(names)
 
 
 def unforeseen(error: BaseException) -> str:

@@ -29,8 +29,8 @@ class Slo:
             name, _, value = part.strip().partition("=")
             match = re.fullmatch(r"(\d+(?:\.\d+)?)(ms|s)", value.strip())
             if name not in ("ttft", "itl") or name in found or match is None or not float(match[1]) > 0:
-                wanted = "ttft=TIME and itl=TIME, each once, with ms or s: ttft=2s,itl=80ms"
-                raise UsageError(f"service level {text!r}: {part.strip()!r}: {wanted}")
+                wanted = "ttft=TIME, itl=TIME or both, each once and with its unit, ms or s, such as ttft=2s,itl=80ms"
+                raise UsageError(f"{part.strip()!r} is no service level; accepted is {wanted}")
             found[name] = float(match[1]) * (1e3 if match[2] == "s" else 1.0)
         return cls(ttft_ms=found.get("ttft"), tpot_ms=found.get("itl"))
 

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 from pytest_h20.config.environments import environments
 from pytest_h20.config.inventory import Inventory, SoakSettings, load_inventory
-from pytest_h20.core.errors import UsageError
+from pytest_h20.core.errors import UsageError, instead
 from pytest_h20.rehearsal.world import ImageTruth, World, healthy
 
 DEFAULT_SCALE = 60.0
@@ -148,9 +147,7 @@ def scenario_named(text: str) -> Scenario:
         if scenario.name == (text or "blog"):
             return replace(scenario, time_scale=_speed(speed)) if speed else scenario
     names = [s.name for s in SCENARIOS]
-    near = difflib.get_close_matches(text, names, 1)
-    hint = f"; did you mean rehearsal:{near[0]}?" if near else ""
-    raise UsageError(f"--nodes=rehearsal:{text}: no such scenario{hint} There are: {', '.join(names)}")
+    raise UsageError(f"--nodes=rehearsal:{text}: no such scenario{instead(text, names, 'rehearsal:')}")
 
 
 def _speed(text: str) -> float:

@@ -470,7 +470,7 @@ def slo_asked(value: object) -> str:
     try:
         Slo.parse(str(value))
     except UsageError as error:
-        raise UsageError(f"--h20-slo: {error}") from None
+        raise UsageError(f"--h20-slo={value}: {error}") from None
     return str(value)
 
 

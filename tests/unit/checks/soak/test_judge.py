@@ -68,6 +68,15 @@ def test_memory_that_settles_is_no_leak() -> None:
     assert "settled" in str(settled.details["said"])
 
 
+def test_kv_use_that_grows_at_equal_load_is_red_and_told_as_such() -> None:
+    """What is never given back, and the look-alike that is: use that stays."""
+    hours, values = soak(3)
+    grows = tuple(value * (1 + hour) for hour, value in zip(hours, values, strict=True))
+    verdict = checks.drift(Series(checks.KV_USE, hours, grows), HOUR, "sglang")
+    assert (verdict.check, verdict.status) == ("soak.kv_use", Status.FAIL)
+    assert checks.drift(Series(checks.KV_USE, hours, values), HOUR, "sglang").status is Status.PASS
+
+
 def test_no_points_is_could_not_measure() -> None:
     verdict = checks.drift(Series(checks.THROUGHPUT, (), ()), HOUR, "sglang")
     assert verdict.status is Status.UNKNOWN
