@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import socket
+import types
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 
@@ -190,6 +192,21 @@ def test_a_thought_without_an_end_shows_nothing_about_its_end(check: str) -> Non
 @pytest.mark.parametrize("check", list(ALL.values()), ids=lambda c: c.id)
 def test_a_pass_says_how_much_was_looked_at(check: Listed) -> None:
     assert all(v.looked_at for v in run(check) if v.status is Status.PASS)
+
+
+def test_a_sample_that_came_in_one_lump_tells_no_token_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A client that was held up reads 48 tokens at once: the stream was "about to end" then. Always in one lump, nothing is known."""
+    lump, complete = types.SimpleNamespace(deltas=[types.SimpleNamespace(at_s=0.0)]), Api.complete
+    for lumps, status in ((2, Status.PASS), (3, Status.UNKNOWN)):
+        left = iter([lump] * lumps)
+
+        def sampled(api: Api, *args: Any, **fields: Any) -> Any:
+            held_up = next(left, None) if fields.get("max_tokens") == 48 else None  # noqa: B023
+            return types.SimpleNamespace(ok=lambda: held_up) if held_up else complete(api, *args, **fields)
+
+        monkeypatch.setattr(Api, "complete", sampled)
+        (verdict,) = run(ALL["endpoint.disconnect"])
+        assert verdict.status is status, verdict.text()
 
 
 def test_every_check_has_its_fault() -> None:
