@@ -48,7 +48,7 @@ def finish(session: Session, gates: Collection[str], unfinished: str, lacking: s
     found = fingerprint(session)
     run.fingerprint(found)
     run.describe(**learnt(run.header, found))
-    calibrated = write_calibration(session, run.view()) if not unfinished else []
+    calibrated = write_calibration(session) if not unfinished else []
     for verdict in calibrated:
         run.record(verdict, "session::calibration")
     verdicts = run.view().verdicts
@@ -69,14 +69,14 @@ def finish(session: Session, gates: Collection[str], unfinished: str, lacking: s
     return view.decision
 
 
-def write_calibration(session: Session, view: RunView) -> list[Verdict]:
+def write_calibration(session: Session) -> list[Verdict]:
     """``--h20-calibrate FILE``: limits from the repeats of this run. One engine a file; a file that was not written is red."""
     target = session.settings.calibrate
     if not target:
         return []
     from pytest_h20.report.calibrate import calibrate, left_out, repeats_of, too_noisy
 
-    verdicts = []
+    verdicts, view = [], session.folder.view()
     for label, chosen in zip(session.labels, session.targets, strict=True):
         path = Path(target) if len(session.labels) == 1 else Path(target).with_stem(f"{Path(target).stem}-{key(label)}")
         repeats = repeats_of(view.cells, label)
