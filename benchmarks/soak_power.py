@@ -17,7 +17,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
-from pytest_h20.checks.soak.judge import THROUGHPUT, Asked, Series, drift
+from pytest_h20.checks.soak.judge import THROUGHPUT, Series, Wanted, drift
 from pytest_h20.core.verdict import Status, Verdict
 from tests.unit.checks.soak.simulated import soak
 
@@ -35,7 +35,7 @@ CAUSES: Mapping[str, tuple[dict[str, float], str]] = {
 
 def judged(seed: int, rho: float, how: Mapping[str, float]) -> Verdict:
     """The verdict of one simulated soak."""
-    return drift(Series(THROUGHPUT, *soak(seed, rho=rho, **how)), Asked(1.0), "simulated")  # type: ignore[arg-type]
+    return drift(Series(THROUGHPUT, *soak(seed, rho=rho, **how)), Wanted(1.0), "simulated")  # type: ignore[arg-type]
 
 
 def main(argv: list[str]) -> int:

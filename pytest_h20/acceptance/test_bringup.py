@@ -6,7 +6,7 @@ import pytest
 
 from pytest_h20.checks.bringup import alive, first_completion, ours, ready_in_time, same_versions
 from pytest_h20.checks.libraries import ask_loaded, verdicts
-from pytest_h20.cluster.launch import Target
+from pytest_h20.cluster.launch import LaunchTarget
 from pytest_h20.cluster.state import ClusterState
 from pytest_h20.nodes import Node
 from pytest_h20.plugin.fixtures import Judge
@@ -16,7 +16,7 @@ from pytest_h20.run.facts import GatheredFacts
 pytestmark = pytest.mark.h20_gate("bringup")
 
 
-def test_ready(h20_cluster: ClusterState, h20_target: Target, h20_judge: Judge) -> None:
+def test_ready(h20_cluster: ClusterState, h20_target: LaunchTarget, h20_judge: Judge) -> None:
     """The ready line on rank 0, /health, and one completion, within the profile's time."""
     h20_judge(ready_in_time(h20_cluster, h20_target.profile.ready_timeout))
 
@@ -26,7 +26,7 @@ def test_answering_server_is_ours(h20_cluster: ClusterState, h20_judge: Judge) -
     h20_judge(ours(h20_cluster))
 
 
-def test_first_completion(h20_cluster: ClusterState, h20_target: Target, h20_judge: Judge) -> None:
+def test_first_completion(h20_cluster: ClusterState, h20_target: LaunchTarget, h20_judge: Judge) -> None:
     """One token came back under the deadline: /health never runs a forward pass, so it proves little."""
     h20_judge(first_completion(h20_cluster, h20_target.profile.first_completion_timeout))
 
@@ -44,7 +44,7 @@ def test_same_versions_on_all_nodes(h20_facts: GatheredFacts, h20_cluster: Clust
 def test_loaded_libraries(
     h20_facts: GatheredFacts,
     h20_cluster: ClusterState,
-    h20_target: Target,
+    h20_target: LaunchTarget,
     h20_nodes: dict[str, Node],
     h20_run: RunFolder,
     h20_judge: Judge,

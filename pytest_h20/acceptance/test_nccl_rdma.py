@@ -12,7 +12,7 @@ import pytest
 from pytest_h20.checks.rdma import traffic as counters
 from pytest_h20.checks.rdma.proof import NcclVerdicts
 from pytest_h20.checks.rdma.traffic import Traffic
-from pytest_h20.cluster.launch import Target
+from pytest_h20.cluster.launch import LaunchTarget
 from pytest_h20.config.cells import RailRef
 from pytest_h20.nccl import Job
 from pytest_h20.plugin.fixtures import Judge
@@ -23,7 +23,7 @@ pytestmark = pytest.mark.h20_gate("rdma")
 
 
 @pytest.fixture(autouse=True)
-def _something_to_prove(h20_target: Target) -> None:
+def _something_to_prove(h20_target: LaunchTarget) -> None:
     """Skipped with the reason where there is no RDMA between nodes to be proved."""
     if len(h20_target.nodes) < 2:
         pytest.skip("one node: nothing crosses the network")
@@ -32,7 +32,7 @@ def _something_to_prove(h20_target: Target) -> None:
 
 
 @pytest.fixture(scope="module")
-def proof(h20_nccl_logs: Job, h20_target: Target, h20_facts: GatheredFacts) -> NcclVerdicts:
+def proof(h20_nccl_logs: Job, h20_target: LaunchTarget, h20_facts: GatheredFacts) -> NcclVerdicts:
     """The job's log, held against the inventory."""
     image_nccl = {name: v.nccl or "" for name, v in h20_facts.images.versions.items()}
     return NcclVerdicts(h20_nccl_logs, h20_target, image_nccl, h20_facts.probes.nodes)
@@ -114,7 +114,7 @@ def test_rail_without_congestion(moved: Traffic, rail: RailRef, h20_judge: Judge
     h20_judge(counters.rail_congestion(moved, rail.node.name, rail.rail.hca, rail.rail.port))
 
 
-def test_management_device_stays_out(moved: Traffic, node_name: str, h20_target: Target, h20_judge: Judge) -> None:
+def test_management_device_stays_out(moved: Traffic, node_name: str, h20_target: LaunchTarget, h20_judge: Judge) -> None:
     """The management HCA does not carry collectives."""
     node = next(n for n in h20_target.nodes if n.name == node_name)
     if not node.other_hcas:

@@ -9,9 +9,9 @@ import pytest
 
 from pytest_h20.checks.frame import silence
 from pytest_h20.checks.weights.full import full_verdicts
-from pytest_h20.checks.weights.judge import Judge as WeightsJudge
+from pytest_h20.checks.weights.judge import WeightsJudge
 from pytest_h20.checks.weights.runner import fast_check
-from pytest_h20.cluster.launch import Target
+from pytest_h20.cluster.launch import LaunchTarget
 from pytest_h20.config.inventory import Inventory
 from pytest_h20.nodes import Node
 from pytest_h20.plugin.fixtures import Judge
@@ -23,7 +23,7 @@ pytestmark = pytest.mark.h20_gate("weights")
 
 @pytest.fixture(scope="module")
 def weights(
-    h20_facts: GatheredFacts, h20_nodes: Mapping[str, Node], h20_inventory: Inventory, h20_target: Target, h20_run: RunFolder
+    h20_facts: GatheredFacts, h20_nodes: Mapping[str, Node], h20_inventory: Inventory, h20_target: LaunchTarget, h20_run: RunFolder
 ) -> WeightsJudge:
     """The fast check of all nodes that answer, at once: seconds, a few blocks of each shard are read."""
     silent = [view for view in h20_facts.probes.views if view.silence]

@@ -11,8 +11,8 @@ from dataclasses import dataclass
 
 from pytest_h20.checks.throughput import judge_figure
 from pytest_h20.core.verdict import Limit, Origin, Status, Verdict, judge
-from pytest_h20.load.metrics import Record, percentile
-from pytest_h20.report.model import Cell, Late
+from pytest_h20.load.metrics import RequestRecord, percentile
+from pytest_h20.report.model import CellRow, Late
 
 OVERLOAD, RECOVERY, SHAPES, CHAT, LEVEL = (
     f"throughput.{name}" for name in ("overload", "recovery", "shapes", "chat_route", "largest_concurrency")
@@ -64,7 +64,7 @@ def overload(subject: str, put_back: float | None, kv_use: float | None, complet
     )
 
 
-def recovery(subject: str, first: float, again: Cell, doubts: str) -> Verdict:
+def recovery(subject: str, first: float, again: CellRow, doubts: str) -> Verdict:
     """The same cell as before the overload, against its own figure of then. ``doubts``: why it cannot be believed; empty when it can."""
     title = "After an overload the engine is as fast as before it"
     detail = f"{again.name} before the overload: {first:.4g} tok/s x {RECOVERED:g}"
@@ -76,7 +76,7 @@ def recovery(subject: str, first: float, again: Cell, doubts: str) -> Verdict:
     return held.model_copy(update={**told, "looked_at": again.requests})
 
 
-def _believed(cell: Cell) -> Cell:
+def _believed(cell: CellRow) -> CellRow:
     """The cell without its own doubts: what of them counts here is given apart."""
     return cell.model_copy(update={"status": Status.PASS, "reason": ""})
 
@@ -102,7 +102,7 @@ class Pass:
     where: str = ""
 
 
-def seen_in(records: Sequence[Record], usual_ms: float | None, planned: int) -> Pass:
+def seen_in(records: Sequence[RequestRecord], usual_ms: float | None, planned: int) -> Pass:
     """A pass as its requests tell it. A wait is a gap between two token events, or what a first token takes longer than the one in the
     middle: while a kernel is compiled for a new shape nobody gets a token."""
     complete = [r for r in records if r.complete and r.ttft_s is not None]
@@ -170,7 +170,7 @@ CHAT_PART = 0.7
 """Part of the native route's rate that the chat route must have: it adds a template, a parser and larger events, and no computing."""
 
 
-def chat_route(subject: str, native: Cell, chat: Cell, doubts: str) -> Verdict:
+def chat_route(subject: str, native: CellRow, chat: CellRow, doubts: str) -> Verdict:
     """A cell through ``/v1/chat/completions`` against the same cell through the route of the load."""
     first = native.output_throughput or 0.0
     detail = f"{native.name} through the load's own route in the same run: {first:.4g} tok/s x {CHAT_PART:g}"

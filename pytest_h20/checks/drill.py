@@ -67,7 +67,7 @@ class Restart:
 
 
 @dataclass(frozen=True)
-class Asked:
+class AskedAfter:
     """Questions asked after everything. ``right`` of ``of``; ``example``: a wrong answer."""
 
     right: int
@@ -94,7 +94,7 @@ class Seen:
     settled: Literal["well", "down", ""] = ""
     settled_s: float = 0.0
     restart: Restart | None = None
-    after: Asked = field(default_factory=lambda: Asked(0, 0))
+    after: AskedAfter = field(default_factory=lambda: AskedAfter(0, 0))
     no_answers: str = ""
     left: Sequence[str] | None = None
     stuck: str = ""

@@ -14,13 +14,13 @@ from dataclasses import dataclass
 from pydantic import JsonValue
 
 from pytest_h20.checks.frame import Say, builtin, version_key
-from pytest_h20.cluster.launch import Target
+from pytest_h20.cluster.launch import LaunchTarget
 from pytest_h20.cluster.state import ClusterState
 from pytest_h20.core.errors import H20Error
 from pytest_h20.core.verdict import Limit, Verdict
 from pytest_h20.nodes import Node
 from pytest_h20.probes.facts import NodeFacts
-from pytest_h20.probes.loaded import Library, Loaded, Process, family, libraries_command, parse_loaded
+from pytest_h20.probes.loaded import Library, Loaded, LoadedProcess, family, libraries_command, parse_loaded
 from pytest_h20.probes.script import Missing, ProbeError
 
 TITLES = {
@@ -37,11 +37,11 @@ OTHER_NCCL = ("LD_PRELOAD", "LD_LIBRARY_PATH", "VLLM_NCCL_SO_PATH")
 
 
 @dataclass(frozen=True, eq=False)
-class Rank:
+class LoadedRank:
     """A process with its node; each is itself alone."""
 
     node: str
-    process: Process
+    process: LoadedProcess
 
     def __str__(self) -> str:
         return f"{self.node} pid {self.process.pid}"
@@ -69,7 +69,7 @@ def ask_loaded(
         return {node: told for (node, _), told in zip(containers, pool.map(one, containers), strict=True)}
 
 
-def verdicts(target: Target, told: Mapping[str, Loaded | Missing], facts: Mapping[str, NodeFacts]) -> list[Verdict]:
+def verdicts(target: LaunchTarget, told: Mapping[str, Loaded | Missing], facts: Mapping[str, NodeFacts]) -> list[Verdict]:
     """The three checks of one engine."""
     optional = target.inventory.expect.unmeasured_ok
     say = {check: Say(check, title, target.engine, optional=optional) for check, title in TITLES.items()}
@@ -78,7 +78,7 @@ def verdicts(target: Target, told: Mapping[str, Loaded | Missing], facts: Mappin
         return [voice.skip(why or "attached by its address alone: no container can be asked") for voice in say.values()]
     lost = [str(found) for found in told.values() if isinstance(found, Missing)]
     known = {node: found for node, found in told.items() if isinstance(found, Loaded)}
-    ranks = [Rank(node, process) for node, found in known.items() for process in found.processes]
+    ranks = [LoadedRank(node, process) for node, found in known.items() for process in found.processes]
     if not lost and len(ranks) < target.profile.tensor_parallel:
         unread = sum(found.unread for found in known.values())
         lost = [f"{len(ranks)} of {target.profile.tensor_parallel} ranks could be looked at ({unread} processes could not)"]
@@ -99,7 +99,7 @@ def without(facts: Mapping[str, NodeFacts]) -> str:
     return ""
 
 
-def of_rank(rank: Rank, known: Mapping[str, Loaded]) -> dict[str, list[Library]]:
+def of_rank(rank: LoadedRank, known: Mapping[str, Loaded]) -> dict[str, list[Library]]:
     """Family to the files of a rank."""
     found: dict[str, list[Library]] = {}
     for path in rank.process.paths:
@@ -109,7 +109,7 @@ def of_rank(rank: Rank, known: Mapping[str, Loaded]) -> dict[str, list[Library]]
     return found
 
 
-def alike(say: Say, ranks: list[Rank], known: Mapping[str, Loaded]) -> Verdict:
+def alike(say: Say, ranks: list[LoadedRank], known: Mapping[str, Loaded]) -> Verdict:
     """Every library of every rank, by content."""
     loaded = {rank: of_rank(rank, known) for rank in ranks}
     names = sorted({name for found in loaded.values() for name in found})
@@ -135,7 +135,7 @@ def alike(say: Say, ranks: list[Rank], known: Mapping[str, Loaded]) -> Verdict:
     return say.judge(len(wrong), limit, reason="; ".join(wrong[:4]), action=action, details=details, of=len(ranks) * len(names))
 
 
-def nccl(say: Say, target: Target, ranks: list[Rank], known: Mapping[str, Loaded], facts: Mapping[str, NodeFacts]) -> Verdict:
+def nccl(say: Say, target: LaunchTarget, ranks: list[LoadedRank], known: Mapping[str, Loaded], facts: Mapping[str, NodeFacts]) -> Verdict:
     """One libnccl in each rank, of the version that the image's own calls itself."""
     copies = {rank: {lib.sha256: lib for lib in of_rank(rank, known).get("libnccl", [])} for rank in ranks}
     several = [
@@ -161,7 +161,7 @@ def nccl(say: Say, target: Target, ranks: list[Rank], known: Mapping[str, Loaded
     return say.judge(measured, limit, reason=reason, action=action, details=details, of=len(ranks))
 
 
-def settings(say: Say, target: Target, ranks: list[Rank], known: Mapping[str, Loaded]) -> Verdict:
+def settings(say: Say, target: LaunchTarget, ranks: list[LoadedRank], known: Mapping[str, Loaded]) -> Verdict:
     """NCCL_* of the profile arrive in every rank and are the same in all; what nobody here gave is told."""
     given = {key: str(value) for key, value in target.profile.env.items() if key.startswith("NCCL_")}
     own = {n.name: {k: str(v) for k, v in n.env.items() if k.startswith("NCCL_")} for n in target.nodes}

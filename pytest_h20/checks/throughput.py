@@ -5,13 +5,13 @@ from __future__ import annotations
 from pytest_h20.config.figures import metric_figure
 from pytest_h20.config.limits import LimitFile
 from pytest_h20.core.verdict import Limit, Origin, Status, Verdict, judge
-from pytest_h20.report.model import Cell, higher_is_better
+from pytest_h20.report.model import CellRow, higher_is_better
 from pytest_h20.report.stats import estimate, judge_change
 
 CHECK = "throughput.{metric}"
 
 
-def judge_cell(cell: Cell, limits: LimitFile, *, evidence: tuple[str, ...] = ()) -> list[Verdict]:
+def judge_cell(cell: CellRow, limits: LimitFile, *, evidence: tuple[str, ...] = ()) -> list[Verdict]:
     """One verdict per limit of the cell (``throughput.output_throughput`` ...).
 
     A cell whose sanity failed (``status`` UNKNOWN with a reason) stays UNKNOWN whatever its figures say, and a cell without
@@ -29,7 +29,7 @@ SILENT_MS, SILENT_TIMES = 5_000.0, 20
 AT_ONCE = 16
 
 
-def flow_limits(cell: Cell) -> dict[str, Limit]:
+def flow_limits(cell: CellRow) -> dict[str, Limit]:
     """How tokens of a stream may arrive, for the figures of this that were measured.
 
     By event and not by token: a gap that brings 64 tokens is as long to who waits as one that brings one.
@@ -48,7 +48,7 @@ def flow_limits(cell: Cell) -> dict[str, Limit]:
     }
 
 
-def judge_figure(cell: Cell, metric: str, limit: Limit, limits: LimitFile | None = None, *, evidence: tuple[str, ...] = ()) -> Verdict:
+def judge_figure(cell: CellRow, metric: str, limit: Limit, limits: LimitFile | None = None, *, evidence: tuple[str, ...] = ()) -> Verdict:
     """Hold one figure of a cell against its limit; with its noise when ``limits`` has a calibrated value for it.
 
     A figure that would hold had the rehearsal's own machine kept its time could not be measured: that machine is not what is judged.
@@ -64,7 +64,7 @@ def judge_figure(cell: Cell, metric: str, limit: Limit, limits: LimitFile | None
     return verdict.model_copy(update={"status": Status.UNKNOWN, "reason": cell.late.words, "action": action})
 
 
-def _held(cell: Cell, metric: str, limit: Limit, limits: LimitFile | None, evidence: tuple[str, ...]) -> Verdict:
+def _held(cell: CellRow, metric: str, limit: Limit, limits: LimitFile | None, evidence: tuple[str, ...]) -> Verdict:
     figure = metric_figure(metric)
     title, unit = (figure.title, figure.unit) if figure else (metric, limit.unit)
     subject = f"{cell.engine} {cell.name}" if cell.engine else cell.name
@@ -97,7 +97,7 @@ def _held(cell: Cell, metric: str, limit: Limit, limits: LimitFile | None, evide
     )
 
 
-def _nothing_judged(cell: Cell, limits: LimitFile, evidence: tuple[str, ...]) -> Verdict:
+def _nothing_judged(cell: CellRow, limits: LimitFile, evidence: tuple[str, ...]) -> Verdict:
     return Verdict(
         check="throughput.limit",
         status=Status.UNKNOWN,

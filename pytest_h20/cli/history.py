@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from pytest_h20.core.errors import H20Error, UsageError
-from pytest_h20.report.history import DEFAULT_FILE, Entry, History, Point, add_folder, lines_of
+from pytest_h20.report.history import DEFAULT_FILE, History, PastRun, Point, add_folder, lines_of
 
 
 def main(argv: Sequence[str]) -> int:
@@ -63,7 +63,7 @@ def _positive(value: str) -> int:
     return number
 
 
-def _trends(history: History, entries: Sequence[Entry], cell: str | None, stand_ins: bool) -> dict[str, list[Point]]:
+def _trends(history: History, entries: Sequence[PastRun], cell: str | None, stand_ins: bool) -> dict[str, list[Point]]:
     engines = dict.fromkeys(engine for entry in entries for engine in entry.engines)
     shown = {entry.run for entry in entries}
     found = {}
@@ -79,7 +79,7 @@ def _trends(history: History, entries: Sequence[Entry], cell: str | None, stand_
     return found
 
 
-def _lines(entries: Sequence[Entry], trends: dict[str, list[Point]]) -> list[str]:
+def _lines(entries: Sequence[PastRun], trends: dict[str, list[Point]]) -> list[str]:
     if not entries:
         return ["no run is recorded yet (rehearsals are listed with --all)"]
     lines = []

@@ -7,7 +7,7 @@ import json
 from collections.abc import Sequence
 from pathlib import Path
 
-from pytest_h20.checks.soak.judge import Asked, drift, read_bins, series_of
+from pytest_h20.checks.soak.judge import Wanted, drift, read_bins, series_of
 from pytest_h20.checks.soak.trend import FEWEST
 from pytest_h20.core.errors import UsageError
 from pytest_h20.core.verdict import Status
@@ -40,7 +40,7 @@ def _judge(file: Path, slope: float | None) -> bool:
     if len(bins) < FEWEST:
         print(f"  could not measure: a slope takes {FEWEST} bins")
         return True
-    verdicts = [drift(series, Asked(asked, slope), file.parent.name) for series in series_of(bins, asked)]
+    verdicts = [drift(series, Wanted(asked, slope), file.parent.name) for series in series_of(bins, asked)]
     for v in verdicts:
         print(f"  {v.status.value:7} {v.subject}: {v.reason or v.details.get('said')}")
     return any(v.status in (Status.FAIL, Status.UNKNOWN) for v in verdicts)

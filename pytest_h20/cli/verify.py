@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from pytest_h20.report.run import load_run
-from pytest_h20.report.signing import ATTESTATION, Signature, Signer, attested, fingerprint, signers
+from pytest_h20.report.signing import ATTESTATION, EnvelopeSignature, Signer, attested, fingerprint, signers
 
 
 def main(argv: Sequence[str]) -> int:
@@ -53,7 +53,7 @@ def main(argv: Sequence[str]) -> int:
     return 1
 
 
-def _told(signature: Signature, known: Sequence[Signer]) -> str:
+def _told(signature: EnvelopeSignature, known: Sequence[Signer]) -> str:
     if signature.key is None:
         return f"a signature that cannot be read, by {signature.named or 'nobody named'}"
     print_ = fingerprint(signature.key)

@@ -53,7 +53,7 @@ def check_folder(options: argparse.Namespace) -> list[Verdict]:
 
     from pytest_h20.checks.weights.facts import WeightFacts, parse_fast
     from pytest_h20.checks.weights.full import given_hashes
-    from pytest_h20.checks.weights.judge import Judge
+    from pytest_h20.checks.weights.judge import WeightsJudge
     from pytest_h20.checks.weights.runner import agent
     from pytest_h20.config.inventory import Engine, Inventory, Model, NodeSpec, Profile
 
@@ -68,7 +68,7 @@ def check_folder(options: argparse.Namespace) -> list[Verdict]:
     engines = {"none": Engine(default="none", profiles={"none": Profile(image="none")})}
     inventory = Inventory(name="here", kind="lab", nodes=(here,), model=model, engines=engines)
     facts = parse_fast(json.dumps(agent.fast(agent.Folder(str(folder)), options.shards)))
-    judge = Judge(WeightFacts({"here": facts}, {"here": "host"}), inventory)
+    judge = WeightsJudge(WeightFacts({"here": facts}, {"here": "host"}), inventory)
     verdicts = judge.node("here")
     if options.full:
         lines = _Lines()

@@ -13,11 +13,11 @@ from pytest_h20.cluster import ready as readiness
 from pytest_h20.cluster.clock import Clock
 from pytest_h20.cluster.http import ask, reachable
 from pytest_h20.cluster.journal import Journal
-from pytest_h20.cluster.launch import Target, plan_text, start_step
+from pytest_h20.cluster.launch import LaunchTarget, plan_text, start_step
 from pytest_h20.cluster.ledger import ledger_of
 from pytest_h20.cluster.logs import Follower, nccl_warnings
 from pytest_h20.cluster.preflight import Preflight
-from pytest_h20.cluster.progress import Progress
+from pytest_h20.cluster.progress import StartProgress
 from pytest_h20.cluster.state import ClusterState, Phase, RoleRef
 from pytest_h20.core.errors import BringUpError, H20Error, TransportError
 from pytest_h20.diagnosis import FatalWatch, diagnose, primary
@@ -36,14 +36,14 @@ class BringUp:
     """Brings one target up. Use once: ``up()`` returns the state, or raises ``BringUpError`` with everything cleaned up by the
     caller through ``teardown.down``."""
 
-    target: Target
+    target: LaunchTarget
     nodes: Mapping[str, Node]
     run_id: str
     journal: Journal
     preflight: Preflight
     label: str = ""
     clock: Clock = field(default_factory=Clock)
-    progress: Progress = field(default_factory=lambda: Progress(lambda _: None))
+    progress: StartProgress = field(default_factory=lambda: StartProgress(lambda _: None))
     phase: Phase = Phase.OFF
     timeline: list[tuple[str, float]] = field(default_factory=list)
     roles: list[RoleRef] = field(default_factory=list)
@@ -292,7 +292,7 @@ class BringUp:
     def _hang(self, waited_for: str, seconds: float, *, starting: bool) -> str:
         """What every rank does at this moment, before anything is stopped."""
         profile = self.target.profile
-        engine = hang.Engine(
+        engine = hang.HungEngine(
             self.roles,
             {n.name: self.target.node_dir(self.run_id) for n in self.target.nodes},
             self.preflight.versions.nccl,

@@ -181,7 +181,7 @@ done
 
 
 @dataclass(frozen=True)
-class Process:
+class DrilledProcess:
     """A process as its own container numbers it. ``start``: clock ticks after boot."""
 
     pid: int
@@ -190,7 +190,7 @@ class Process:
     command: str
 
 
-def processes_of(text: str) -> list[Process]:
+def processes_of(text: str) -> list[DrilledProcess]:
     """Read what ``PROCESSES`` prints; a line that is none is left out."""
     found = []
     for line in text.splitlines():
@@ -198,7 +198,7 @@ def processes_of(text: str) -> list[Process]:
         fields = stat.rpartition(")")[2].split()
         head = stat.split(" ", 1)[0]
         if head.isdigit() and len(fields) > 19 and fields[0] not in "ZX":
-            found.append(Process(int(head), int(fields[1]), int(fields[19]), command.strip()))
+            found.append(DrilledProcess(int(head), int(fields[1]), int(fields[19]), command.strip()))
     return found
 
 
@@ -210,7 +210,7 @@ _TITLES: Mapping[str, str] = {
 }
 
 
-def choose(found: Sequence[Process], victim: Victim) -> Process:
+def choose(found: Sequence[DrilledProcess], victim: Victim) -> DrilledProcess:
     """The process a drill is made with: of workers the last, of the others the first. Raises ``DidNothing`` with what is there."""
     pattern = re.compile(f"({_TITLES[victim]})( .*)?")
     matching = [p for p in found if pattern.fullmatch(p.command) and p.pid > 1 and not p.command.startswith(("/bin/sh ", "sh "))]

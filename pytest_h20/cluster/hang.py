@@ -32,7 +32,7 @@ MOST_LOGS = 64
 
 
 @dataclass(frozen=True)
-class Engine:
+class HungEngine:
     """What hangs. ``roles``: its processes; ``node_dirs``: node to its folder there; ``nccl``: version, as the image tells it; ``env``: of
     its containers; ``starting``: communicators may still be made; ``signal``: ``stack_signal`` of its profile."""
 
@@ -56,7 +56,7 @@ class Hang:
 class _Node:
     """What one node told."""
 
-    processes: list[probe.Process] = field(default_factory=list)
+    processes: list[probe.HungProcess] = field(default_factory=list)
     collectives: dict[int, tuple[str, int]] = field(default_factory=dict)
     kernel: list[tuple[str, float]] = field(default_factory=list)
     gpus: list[float] = field(default_factory=list)
@@ -65,7 +65,7 @@ class _Node:
 
 
 def look(
-    nodes: Mapping[str, Node], engine: Engine, journal: Journal, waited_for: str, seconds: float, *, scale: float = 1.0, more: str = ""
+    nodes: Mapping[str, Node], engine: HungEngine, journal: Journal, waited_for: str, seconds: float, *, scale: float = 1.0, more: str = ""
 ) -> Hang:
     """Collect everything and say it in one sentence. Never raises for a node that does not answer: it is said. Stops nothing.
 
@@ -102,7 +102,7 @@ def look(
     return Hang(words, tuple(kept))
 
 
-def _one(node: Node, name: str, engine: Engine, scale: float) -> _Node:
+def _one(node: Node, name: str, engine: HungEngine, scale: float) -> _Node:
     told = _Node()
 
     def tried(what: str, act: Callable[[], None]) -> None:
@@ -167,7 +167,7 @@ def _logs(node: Node, folder: str, told: _Node) -> None:
             told.collectives[rank] = last
 
 
-def _ask_ras(nodes: Mapping[str, Node], engine: Engine) -> tuple[tuple[probe.Ras, str] | None, str]:
+def _ask_ras(nodes: Mapping[str, Node], engine: HungEngine) -> tuple[tuple[probe.Ras, str] | None, str]:
     """((report, text), ""), or (None, why not)."""
     if not engine.roles:
         return None, "somebody else started the engine: no container of it is known"

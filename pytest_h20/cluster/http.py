@@ -12,7 +12,7 @@ from pytest_h20.load.http1 import ProtocolError
 
 
 @dataclass(frozen=True)
-class Answer:
+class HttpAnswer:
     """Status, body and nothing else."""
 
     status: int
@@ -26,7 +26,7 @@ class Answer:
             return None
 
 
-def ask(url: str, path: str, *, body: object = None, headers: dict[str, str] | None = None, timeout: float = 10.0) -> Answer:
+def ask(url: str, path: str, *, body: object = None, headers: dict[str, str] | None = None, timeout: float = 10.0) -> HttpAnswer:
     """GET, or POST when there is a body. Raises ``TransportError`` when no complete answer came within ``timeout`` s in all.
 
     The answer is bounded too (``endpoint.wire.MAX_ANSWER``): a server that drips or never ends holds nobody up.
@@ -40,7 +40,7 @@ def ask(url: str, path: str, *, body: object = None, headers: dict[str, str] | N
         raise TransportError(f"{url}{path}: {error}") from None
     if answer.ended == "cut":
         raise TransportError(f"{url}{path}: the answer was cut after {len(answer.body)} bytes")
-    return Answer(answer.status, answer.body)
+    return HttpAnswer(answer.status, answer.body)
 
 
 def reachable(host: str, port: int, timeout: float = 2.0) -> bool:

@@ -14,8 +14,7 @@ from pytest_h20.cluster.state import RoleRef
 from pytest_h20.config.inventory import ContainerOptions, Inventory, NodeSpec, Profile
 from pytest_h20.core.door import shown_argv
 from pytest_h20.core.redact import secret_name
-from pytest_h20.engines.base import LaunchPlan, NodePlan, Step
-from pytest_h20.engines.base import Profile as EngineProfile
+from pytest_h20.engines.base import LaunchPlan, LaunchProfile, NodePlan, Step
 from pytest_h20.nodes import ContainerSpec, Mount, Node
 
 MOUNT_POINT = "/h20"
@@ -43,7 +42,7 @@ done"""
 
 
 @dataclass(frozen=True)
-class Target:
+class LaunchTarget:
     """One profile on one set of nodes: everything a bring-up needs to know from the inventory."""
 
     inventory: Inventory
@@ -66,11 +65,11 @@ class Target:
         """The model id the API must show."""
         return self.inventory.model.served_name or self.inventory.model.path
 
-    def engine_profile(self) -> EngineProfile:
+    def engine_profile(self) -> LaunchProfile:
         """The profile in the words of the dialects."""
         p, model = self.profile, self.inventory.model
         default_port = 30000 if self.engine == "sglang" else 29501
-        return EngineProfile(
+        return LaunchProfile(
             engine=self.engine,
             name=self.profile_name,
             image=p.image,
@@ -116,7 +115,7 @@ class Target:
         return f"{self.inventory.run_dir_on_node.rstrip('/')}/{run_id}"
 
 
-def mounts(target: Target, node_dir: str) -> tuple[Mount, ...]:
+def mounts(target: LaunchTarget, node_dir: str) -> tuple[Mount, ...]:
     """The model, the run's folder, and the profile's own volumes."""
     model, options = target.inventory.model, target.profile.container
     own = []
@@ -145,7 +144,7 @@ def container_name(run_id: str, role: str) -> str:
     return f"h20-{run_id}-{role}"
 
 
-def container_spec(target: Target, step: Step, run_id: str, node: NodeSpec) -> ContainerSpec:
+def container_spec(target: LaunchTarget, step: Step, run_id: str, node: NodeSpec) -> ContainerSpec:
     """The container of one step."""
     options = target.profile.container
     node_dir = target.node_dir(run_id)
@@ -170,7 +169,7 @@ def container_spec(target: Target, step: Step, run_id: str, node: NodeSpec) -> C
     )
 
 
-def secrets_of(target: Target, plan: LaunchPlan) -> dict[str, list[str]]:
+def secrets_of(target: LaunchTarget, plan: LaunchPlan) -> dict[str, list[str]]:
     """The secrets in the environment of each node's containers, by name: Docker shows it, however it was given."""
     found: dict[str, dict[str, None]] = {}
     for step in plan.steps:
@@ -179,7 +178,7 @@ def secrets_of(target: Target, plan: LaunchPlan) -> dict[str, list[str]]:
     return {node: list(names) for node, names in found.items() if names}
 
 
-def secrets_note(target: Target, plan: LaunchPlan) -> str:
+def secrets_note(target: LaunchTarget, plan: LaunchPlan) -> str:
     """Which secrets others on the nodes can read while the engine runs; empty when there are none."""
     told = [f"{name} on {node}" for node, names in secrets_of(target, plan).items() for name in names]
     return f"visible to who may run `docker inspect` there: {', '.join(told)}" if told else ""
@@ -190,7 +189,7 @@ def exec_argv(step: Step) -> tuple[str, ...]:
     return ("/bin/sh", "-c", _EXEC, f"{MOUNT_POINT}/{step.role}.log", *step.argv)
 
 
-def start_step(target: Target, step: Step, run_id: str, node: Node, containers: Mapping[str, RoleRef]) -> RoleRef:
+def start_step(target: LaunchTarget, step: Step, run_id: str, node: Node, containers: Mapping[str, RoleRef]) -> RoleRef:
     """Start one step of the plan. ``containers``: the container of each node that is up already, for ``exec`` steps.
 
     Raises:
@@ -231,7 +230,7 @@ def _lines(groups: Sequence[Sequence[str]]) -> str:
     return " \\\n  ".join(shlex.join(group) for group in groups if group)
 
 
-def plan_text(target: Target, plan: LaunchPlan, run_id: str = "RUN") -> list[tuple[str, str]]:
+def plan_text(target: LaunchTarget, plan: LaunchPlan, run_id: str = "RUN") -> list[tuple[str, str]]:
     """(node, command line) for every step, in order: what ``--h20-plan`` prints and the report repeats."""
     lines = []
     for step in plan.steps:

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from pytest_h20.cluster.launch import Target
-from pytest_h20.cluster.state import Versions
+from pytest_h20.cluster.launch import LaunchTarget
+from pytest_h20.cluster.state import EngineVersions
 from pytest_h20.cluster.teardown import Leftover, leftovers
 from pytest_h20.core.errors import BringUpError, UsageError
 from pytest_h20.engines import dialect_for
@@ -35,11 +35,11 @@ class Preflight:
 
     dialect: Dialect
     plan: LaunchPlan
-    versions: Versions
+    versions: EngineVersions
     refusals: tuple[Refusal, ...] = ()
 
 
-def prepare(target: Target, images: ImageFacts, launch: LaunchFacts) -> Preflight:
+def prepare(target: LaunchTarget, images: ImageFacts, launch: LaunchFacts) -> Preflight:
     """Choose the dialect and lay out the launch.
 
     Raises:
@@ -66,7 +66,7 @@ def prepare(target: Target, images: ImageFacts, launch: LaunchFacts) -> Prefligh
         plan = dialect.plan(target.engine_profile(), target.node_plans())
     except UsageError as error:
         raise BringUpError(f"profile {target.engine}:{target.profile_name}: {error}") from None
-    held = Versions(
+    held = EngineVersions(
         engine=text,
         torch=versions.torch or "",
         nccl=versions.nccl or "",

@@ -10,7 +10,7 @@ from pytest_h20.engines.base import Stage
 
 
 @dataclass
-class Progress:
+class StartProgress:
     """Prints the state of every role. ``write`` gets finished lines; on a terminal lines are drawn over each other.
 
     In CI a node's line is repeated when its stage changes, and every ``every`` wall seconds otherwise.

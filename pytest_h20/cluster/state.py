@@ -33,7 +33,7 @@ class RoleRef:
 
 
 @dataclass(frozen=True)
-class Versions:
+class EngineVersions:
     """What the image really holds, asked from inside it. Empty text: not present."""
 
     engine: str
@@ -55,7 +55,7 @@ class ClusterState:
     head: str
     url: str
     model: str
-    versions: Versions
+    versions: EngineVersions
     roles: tuple[RoleRef, ...] = ()
     node_dirs: dict[str, str] = field(default_factory=dict)
     timeline: tuple[tuple[str, float], ...] = ()

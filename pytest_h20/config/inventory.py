@@ -20,9 +20,7 @@ from typing import Annotated, Any, Literal
 import yaml
 from pydantic import (
     AfterValidator,
-    BaseModel,
     BeforeValidator,
-    ConfigDict,
     Field,
     JsonValue,
     ValidationError,
@@ -33,12 +31,9 @@ from pydantic import (
 from pytest_h20.config.environments import environments
 from pytest_h20.config.expect import Expect
 from pytest_h20.core.errors import UsageError
+from pytest_h20.core.model import Frozen
 
 SCHEMA_FILE = "inventory.schema.json"
-
-
-class _Model(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
 
 def _gpus_text(value: object) -> object:
@@ -62,7 +57,7 @@ Port = Annotated[int, Field(ge=1, le=65535)]
 Seconds = Annotated[float, Field(gt=0)]
 
 
-class Ssh(_Model):
+class Ssh(Frozen):
     """How to log in. Unset fields come from ``~/.ssh/config`` (when ``use_config``) and then from OpenSSH's defaults."""
 
     user: str | None = Field(None, description="log in as; default: ~/.ssh/config, then your own name")
@@ -82,7 +77,7 @@ class Ssh(_Model):
     docker_socket: str = Field("/var/run/docker.sock", description="the Docker daemon's socket on the node")
 
 
-class Rail(_Model):
+class Rail(Frozen):
     """One RDMA port that carries collectives. Per node: names, ports and GID indices differ in real life."""
 
     hca: str = Field(description="RDMA device as ibv_devices names it, for example mlx5_1")
@@ -99,7 +94,7 @@ class Rail(_Model):
         return f"{self.hca}:{self.port}"
 
 
-class ManagementHca(_Model):
+class ManagementHca(Frozen):
     """An RDMA device that must exist but must not carry collectives (the write-up's mlx5_0 on xgbe0)."""
 
     hca: str = Field(description="RDMA device, for example mlx5_0")
@@ -109,7 +104,7 @@ class ManagementHca(_Model):
     gid: str | None = Field(None, description="the GID expected on it")
 
 
-class NodeSpec(_Model):
+class NodeSpec(Frozen):
     """One machine."""
 
     name: Name = Field(description="how reports call the machine")
@@ -134,7 +129,7 @@ class NodeSpec(_Model):
         return rail.gid_index if rail.gid_index is not None else self.gid_index
 
 
-class Model(_Model):
+class Model(Frozen):
     """The weights."""
 
     host_path: str = Field(description="folder on the node that is mounted into the containers, for example /ssd1/models")
@@ -176,7 +171,7 @@ def _blog_ulimits() -> dict[str, int | tuple[int, int]]:
     return {"memlock": -1, "nofile": 120000, "stack": 67108864}
 
 
-class ContainerOptions(_Model):
+class ContainerOptions(Frozen):
     """Options of every engine container; the write-up's are the defaults."""
 
     gpus: Annotated[str | None, BeforeValidator(_gpus_text)] = Field("all", description="docker's --gpus; null: none")
@@ -194,7 +189,7 @@ class ContainerOptions(_Model):
     runtime: str | None = Field(None, description="docker's --runtime, for example nvidia")
 
 
-class LoadSettings(_Model):
+class LoadSettings(Frozen):
     """What the throughput gate sends."""
 
     concurrency: tuple[Annotated[int, Field(ge=1)], ...] | None = Field(None, description="default: the write-up's 13 levels")
@@ -222,7 +217,7 @@ class LoadSettings(_Model):
     slo_share: float = Field(0.99, ge=0.5, le=1, description="part of the requests of each cell that must keep what slo_* says")
 
 
-class SoakSettings(_Model):
+class SoakSettings(Frozen):
     """What ``--h20-soak`` sends, and how small a slope it must be able to see."""
 
     streams: Annotated[int, Field(ge=1, le=512)] = Field(64, description="users at a time; each rests for a moment now and then")
@@ -238,7 +233,7 @@ class SoakSettings(_Model):
     stall_s: Seconds = Field(10.0, description="an answer that pauses for longer, and goes on, is red")
 
 
-class Profile(_Model):
+class Profile(Frozen):
     """One way to launch an engine."""
 
     image: str = Field(description="image with tag or digest; it must be on the nodes already")
@@ -279,7 +274,7 @@ class Profile(_Model):
         return self
 
 
-class Engine(_Model):
+class Engine(Frozen):
     """An engine and its profiles."""
 
     default: str = Field(description="the profile taken when none is named: --engine=sglang means this one")
@@ -292,14 +287,14 @@ class Engine(_Model):
         return self
 
 
-class EndpointSettings(_Model):
+class EndpointSettings(Frozen):
     """How patient the endpoint's checks are."""
 
     deadline: Seconds = Field(60.0, description="seconds one ordinary answer may take")
     answer_tokens: Annotated[int, Field(ge=16)] = Field(4096, description="most tokens one graded answer may take")
 
 
-class Attach(_Model):
+class Attach(Frozen):
     """A running endpoint to test instead of starting one."""
 
     url: str = Field(pattern=r"^https?://", description="for example http://10.63.65.207:8000")
@@ -320,7 +315,7 @@ def user_name() -> str:
     return re.sub(r"[^A-Za-z0-9_-]", "_", name) or f"uid{os.getuid()}"
 
 
-class Inventory(_Model):
+class Inventory(Frozen):
     """The whole file."""
 
     schema_version: Literal[1] = Field(1, description="version of this format")

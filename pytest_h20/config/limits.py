@@ -37,11 +37,12 @@ from functools import cached_property
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeGuard
 
-from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationError, model_validator
+from pydantic import Field, JsonValue, ValidationError, model_validator
 
 from pytest_h20.config.environments import environments
 from pytest_h20.config.figures import CHECK_FIGURES, METRIC_FIGURES, Figure, metric_figure, percentile_of
 from pytest_h20.core.errors import UsageError
+from pytest_h20.core.model import Frozen
 from pytest_h20.core.verdict import Limit, Origin, Status, Verdict, rejudge
 
 Kind = Literal["min", "max", "within", "ratio", "info"]
@@ -53,11 +54,7 @@ SANE = 1e15
 """No figure of ours is larger; what is recorded only is held to that alone."""
 
 
-class _Model(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-
-class Rule(_Model):
+class MetricRule(Frozen):
     """What a plain number of this metric means in a cell's row; or, with ``of`` and ``factor``, what it is in a row that does not name it:
     so many times the number written for another figure."""
 
@@ -69,7 +66,7 @@ class Rule(_Model):
     factor: Annotated[float, Field(gt=0, le=1000, allow_inf_nan=False)] | None = None
 
     @model_validator(mode="after")
-    def _one_or_the_other(self) -> Rule:
+    def _one_or_the_other(self) -> MetricRule:
         if (self.of is None) != (self.factor is None):
             raise ValueError("of and factor belong together: so many times another figure of the same row")
         if self.kind is None and self.of is None:
@@ -77,7 +74,7 @@ class Rule(_Model):
         return self
 
 
-class Spec(_Model):
+class Spec(Frozen):
     """One limit as written. Unset fields come from the metric's rule and the file's origin.
 
     ``n``: repeats behind ``value`` (their mean). ``spread``: their standard deviation as a fraction of the mean. ``interval``:
@@ -113,7 +110,7 @@ class Baseline:
     drop: float
 
 
-class CellLimits(_Model):
+class CellLimits(Frozen):
     """A row: one cell and its limits."""
 
     input: Annotated[int, Field(ge=1)]
@@ -137,7 +134,7 @@ class CellLimits(_Model):
         return f"in{self.input}-out{self.output}-c{self.concurrency}"
 
 
-class Sku(_Model):
+class SkuLimits(Frozen):
     """Limits of one GPU model, found by PCI id."""
 
     name: str
@@ -147,7 +144,7 @@ class Sku(_Model):
 PciId = Annotated[str, Field(pattern=r"^[0-9a-f]{4}:[0-9a-f]{4}$")]
 
 
-class LimitFile(_Model):
+class LimitFile(Frozen):
     """A whole file. ``engine``, ``profile``, ``model`` and ``kind`` say what it was written for; empty means any."""
 
     schema_version: Literal[1] = 1
@@ -158,10 +155,10 @@ class LimitFile(_Model):
     model: str = ""
     kind: RunKind | None = None
     origin: Origin
-    metrics: dict[str, Rule] = Field(default_factory=dict)
+    metrics: dict[str, MetricRule] = Field(default_factory=dict)
     cells: tuple[CellLimits, ...] = ()
     checks: dict[str, Spec] = Field(default_factory=dict)
-    skus: dict[PciId, Sku] = Field(default_factory=dict)
+    skus: dict[PciId, SkuLimits] = Field(default_factory=dict)
 
     @model_validator(mode="after")
     def _usable(self) -> LimitFile:
@@ -274,7 +271,7 @@ class LimitFile(_Model):
             problems.append(f"kind = {self.kind!r}: figures of a {self.kind} cannot judge a run of kind {kind!r}")
         return problems
 
-    def _limit(self, spec: Spec, rule: Rule | None, figure: Figure) -> Limit:
+    def _limit(self, spec: Spec, rule: MetricRule | None, figure: Figure) -> Limit:
         kind = spec.kind or (rule.kind if rule else None) or figure.bound
         unit = figure.unit
         tolerance = spec.tolerance if spec.tolerance is not None else rule.tolerance if rule else 0.0
@@ -314,7 +311,7 @@ def _figure_problems(where: str, figure: Figure | None, known: Mapping[str, Figu
     return problems
 
 
-def _spec_problems(where: str, name: str, known: Mapping[str, Figure], spec: Spec, rule: Rule | None) -> list[str]:
+def _spec_problems(where: str, name: str, known: Mapping[str, Figure], spec: Spec, rule: MetricRule | None) -> list[str]:
     figure = metric_figure(name) if known is METRIC_FIGURES else known.get(name)
     problems = _figure_problems(where, figure, known, spec.kind, spec.unit)
     if figure is None or problems:

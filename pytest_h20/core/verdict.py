@@ -13,7 +13,9 @@ from collections.abc import Iterable, Sequence
 from enum import Enum
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, JsonValue, model_validator
+from pydantic import Field, JsonValue, model_validator
+
+from pytest_h20.core.model import Frozen
 
 
 class Status(str, Enum):
@@ -78,11 +80,7 @@ GATE_TITLES: dict[GateName, str] = {
 }
 
 
-class _Frozen(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-
-class Origin(_Frozen):
+class Origin(Frozen):
     """Where a limit comes from, so that a reader can decide how far to trust it."""
 
     kind: Literal["blog", "vendor", "derived", "baseline", "inventory", "builtin", "file", "protocol"]
@@ -92,7 +90,7 @@ class Origin(_Frozen):
         return f"{self.kind}: {self.detail}" if self.detail else self.kind
 
 
-class Limit(_Frozen):
+class Limit(Frozen):
     """One typed limit.
 
     ``min``/``max``: the number must not be below/above ``value``. ``within``: no farther from ``value`` than ``tolerance``
@@ -151,7 +149,7 @@ def _short(value: Any) -> str:
     return str(value)
 
 
-class Verdict(_Frozen):
+class Verdict(Frozen):
     """What one check says about one subject.
 
     ``check`` is a stable id (``fabric.port_active``): limits, faults and history refer to it. ``subject`` says what was looked
@@ -249,7 +247,7 @@ def rejudge(verdict: Verdict, limit: Limit | None = None) -> Verdict:
     return verdict.model_copy(update={"status": status, "limit": limit})
 
 
-class GateResult(_Frozen):
+class GateResult(Frozen):
     """One gate of the decision."""
 
     name: GateName
@@ -259,7 +257,7 @@ class GateResult(_Frozen):
     reason: str = ""
 
 
-class Decision(_Frozen):
+class Decision(Frozen):
     """The answer people sign: accepted or not, and why."""
 
     accepted: bool

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
-from pytest_h20.probes.hang import Process, Ras
+from pytest_h20.probes.hang import HungProcess, Ras
 
 STATES = {
     "T": "is stopped (SIGSTOP or a debugger)",
@@ -20,7 +20,7 @@ WAITS = ("all_reduce", "allreduce", "all_gather", "reduce_scatter", "broadcast",
 
 
 @dataclass(frozen=True)
-class Rank:
+class HungRank:
     """One rank as far as it is known. ``operation``, ``number``: the last collective that it has launched."""
 
     rank: int
@@ -38,7 +38,7 @@ class HangFacts:
 
     waited_for: str
     seconds: float
-    ranks: tuple[Rank, ...] = ()
+    ranks: tuple[HungRank, ...] = ()
     missing: tuple[int, ...] = ()
     moves: bool = False
     unseen: tuple[str, ...] = ()
@@ -101,14 +101,14 @@ def _stacks(facts: HangFacts) -> str:
     return "; ".join(parts)
 
 
-def _suspects(facts: HangFacts) -> list[Rank]:
+def _suspects(facts: HangFacts) -> list[HungRank]:
     """Ranks that keep the others waiting."""
     known = [r for r in facts.ranks if r.number is not None]
     most = max((r.number or 0 for r in known), default=0)
     return [r for r in facts.ranks if r.rank in facts.missing or r.state in STATES or (r.number is not None and r.number < most)]
 
 
-def _kernel(facts: HangFacts, suspects: Sequence[Rank]) -> list[str]:
+def _kernel(facts: HangFacts, suspects: Sequence[HungRank]) -> list[str]:
     nodes = {r.node for r in suspects if r.node}
     mine = [k for k in facts.kernel if k[0] in nodes] or list(facts.kernel)
     told = []
@@ -142,26 +142,26 @@ def numbers(ranks: Sequence[int]) -> str:
 
 
 def ranks_of(
-    processes: Mapping[str, Sequence[Process]], collectives: Mapping[int, tuple[str, int]], ras: Ras | None, places: Mapping[int, str]
-) -> tuple[Rank, ...]:
+    processes: Mapping[str, Sequence[HungProcess]], collectives: Mapping[int, tuple[str, int]], ras: Ras | None, places: Mapping[int, str]
+) -> tuple[HungRank, ...]:
     """Everything about each rank. ``processes``: of each node. ``collectives``: rank to its last one in its log. ``places``: rank to node.
 
     What NCCL says now is newer than what a log says, and both may be cut: the larger number is the later.
     """
-    found: dict[int, Rank] = {}
+    found: dict[int, HungRank] = {}
     for node, seen in processes.items():
         for p in seen:
             if p.rank is not None:
-                found[p.rank] = Rank(p.rank, node, p.state, stack=p.stack)
+                found[p.rank] = HungRank(p.rank, node, p.state, stack=p.stack)
     everyone = set(found) | set(collectives) | (set(ras.counts) if ras else set())
     if ras is not None and ras.most is not None:
         everyone |= set(range(ras.ranks)) - set(ras.missing)
     everyone |= set(ras.missing) if ras else set()
     ranks = []
     for rank in sorted(everyone):
-        one = found.get(rank, Rank(rank))
+        one = found.get(rank, HungRank(rank))
         operation, number = collectives.get(rank, ("", None))
         if ras is not None and rank not in ras.missing and (told := ras.counts.get(rank, ras.most)) is not None:
             operation, number = ras.operation or operation, told
-        ranks.append(Rank(rank, one.node or places.get(rank, ""), one.state, operation, number, one.stack))
+        ranks.append(HungRank(rank, one.node or places.get(rank, ""), one.state, operation, number, one.stack))
     return tuple(ranks)

@@ -21,10 +21,10 @@ from pytest_h20.diagnosis.result import Diagnosis, Outcome
 from pytest_h20.diagnosis.server import Match, Server
 from pytest_h20.engines.stages import strip_ansi
 
-__all__ = ["Diagnosis", "Outcome", "Reader", "diagnose", "primary"]
+__all__ = ["Diagnosis", "LogReader", "Outcome", "diagnose", "primary"]
 
 
-class Reader:
+class LogReader:
     """Feeds lines to one server after the other. Used for whole logs and for logs that still grow."""
 
     def __init__(self) -> None:
@@ -55,7 +55,7 @@ def diagnose(log: str | Iterable[str]) -> Diagnosis:
     Args:
         log: its text, or its lines in order (with or without newline), or pieces of it that end at line ends.
     """
-    reader = Reader()
+    reader = LogReader()
     for line in lines.split_lines(log) if isinstance(log, str) else _lines(log):
         reader.feed(line)
     return reader.server.judge()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pytest_h20.diagnosis import lines
-from pytest_h20.diagnosis.judge import Reader
+from pytest_h20.diagnosis.judge import LogReader
 from pytest_h20.diagnosis.result import Diagnosis
 from pytest_h20.diagnosis.server import DEATHS, Match
 from pytest_h20.diagnosis.signatures import BY_ID, Signature
@@ -21,7 +21,7 @@ class FatalWatch:
     """
 
     def __init__(self, patience: int = 400) -> None:
-        self._reader = Reader()
+        self._reader = LogReader()
         self._patience = patience
         self._pending: Match | None = None
         self._waited = 0

@@ -1,6 +1,6 @@
 """What every engine dialect speaks about: versions, what to launch, what to wait for, what to refuse. Plain data, no I/O.
 
-The rest of the house builds a :class:`Profile` from the inventory and :class:`NodePlan` from what it knows of the nodes,
+The rest of the house builds a :class:`LaunchProfile` from the inventory and :class:`NodePlan` from what it knows of the nodes,
 asks the image for its real version (:data:`VERSION_COMMANDS`) and gets a dialect from
 :func:`pytest_h20.engines.dialect_for`.
 """
@@ -128,7 +128,7 @@ class NodePlan:
 
 
 @dataclass(frozen=True)
-class Profile:
+class LaunchProfile:
     """One engine profile of the inventory.
 
     Attributes:
@@ -371,10 +371,10 @@ class Dialect(Protocol):
     @property
     def api(self) -> ApiShape: ...
 
-    def plan(self, profile: Profile, nodes: tuple[NodePlan, ...]) -> LaunchPlan:
+    def plan(self, profile: LaunchProfile, nodes: tuple[NodePlan, ...]) -> LaunchPlan:
         """Everything to start. Raises UsageError when the profile contradicts itself."""
 
-    def refuse(self, profile: Profile, nodes: tuple[NodePlan, ...], facts: LaunchFacts) -> list[Refusal]:
+    def refuse(self, profile: LaunchProfile, nodes: tuple[NodePlan, ...], facts: LaunchFacts) -> list[Refusal]:
         """Why this launch cannot work; empty = nothing known against it."""
 
     def ready(self, nodes: tuple[NodePlan, ...]) -> ReadyRule:

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping, Sequence
 
 from pytest_h20.core.errors import UsageError
 from pytest_h20.engines import flags as flag_data
-from pytest_h20.engines.base import EngineName, LaunchFacts, NodePlan, Profile, Refusal, Version
+from pytest_h20.engines.base import EngineName, LaunchFacts, LaunchProfile, NodePlan, Refusal, Version
 
 NCCL_SUBSYSTEMS = "INIT,BOOTSTRAP,ENV,NET,GRAPH"
 """INIT: devices, channels with ``/GDRDMA``, "Init COMPLETE"; NET: GIDs per queue pair, GPUDirect per HCA; ENV: what NCCL
@@ -18,7 +18,7 @@ trees, topology. COLL and TUNING would write a line per collective."""
 _BOOLEAN_TEXT = {"true": True, "false": False}
 
 
-def node_env(profile: Profile, node: NodePlan, engine: EngineName) -> dict[str, str]:
+def node_env(profile: LaunchProfile, node: NodePlan, engine: EngineName) -> dict[str, str]:
     """Environment of every process of this engine on one node.
 
     All of it goes into every container of every node: vLLM 0.7.2 forwards nothing to remote workers, later versions
@@ -98,7 +98,7 @@ def order_nodes(nodes: Iterable[NodePlan]) -> tuple[NodePlan, ...]:
     return ordered
 
 
-def check_parallel(profile: Profile, nodes: Sequence[NodePlan]) -> None:
+def check_parallel(profile: LaunchProfile, nodes: Sequence[NodePlan]) -> None:
     """Raises UsageError where the tensor parallel size and the nodes contradict each other."""
     size = profile.tensor_parallel
     if size < 1:
@@ -130,7 +130,7 @@ def driver_limit(engine: EngineName, version: Version, facts: LaunchFacts, node:
 def common_refusals(
     engine: EngineName,
     version: Version,
-    profile: Profile,
+    profile: LaunchProfile,
     nodes: Sequence[NodePlan],
     facts: LaunchFacts,
     flags: Mapping[str, object],
@@ -287,7 +287,7 @@ REMOVED_FLAGS: Mapping[EngineName, Mapping[str, tuple[str, str, str]]] = {
 }
 
 
-def removed_refusals(engine: EngineName, version: Version, profile: Profile) -> list[Refusal]:
+def removed_refusals(engine: EngineName, version: Version, profile: LaunchProfile) -> list[Refusal]:
     """Options that this version no longer has and that mean nothing to it."""
     found = []
     for name, value in normalised(profile.flags).items():

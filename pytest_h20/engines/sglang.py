@@ -13,9 +13,9 @@ from pytest_h20.engines.base import (
     EngineName,
     LaunchFacts,
     LaunchPlan,
+    LaunchProfile,
     NodePlan,
     PortNeed,
-    Profile,
     ReadyRule,
     Refusal,
     Stage,
@@ -69,7 +69,7 @@ class SglangDialect:
         """Shape of this version's HTTP API."""
         return sglang_shape(self.version)
 
-    def plan(self, profile: Profile, nodes: tuple[NodePlan, ...]) -> LaunchPlan:
+    def plan(self, profile: LaunchProfile, nodes: tuple[NodePlan, ...]) -> LaunchPlan:
         """Everything to start, rank 0 first.
 
         Raises:
@@ -122,7 +122,7 @@ class SglangDialect:
             return (f"SGLang {self.version} is newer than {NEWEST}; treated like it",)
         return ()
 
-    def _flags(self, profile: Profile) -> tuple[dict[str, object], list[str]]:
+    def _flags(self, profile: LaunchProfile) -> tuple[dict[str, object], list[str]]:
         v, flags, notes = self.version, normalised(profile.flags), list[str]()
         for name in _OWNED:
             if name in flags:
@@ -159,11 +159,11 @@ class SglangDialect:
                 notes.append(f"--enable-dp-attention written as --attn-dp-size {size} (deprecated in 0.5.22)")
         return flags, notes
 
-    def _dp_attention(self, profile: Profile) -> bool:
+    def _dp_attention(self, profile: LaunchProfile) -> bool:
         flags = {flag_name(raw): value for raw, value in profile.flags.items()}
         return bool(flags.get("enable-dp-attention") or flags.get("attn-dp-size"))
 
-    def _ports(self, profile: Profile, nodes: tuple[NodePlan, ...]) -> dict[str, tuple[PortNeed, ...]]:
+    def _ports(self, profile: LaunchProfile, nodes: tuple[NodePlan, ...]) -> dict[str, tuple[PortNeed, ...]]:
         needs: dict[str, tuple[PortNeed, ...]] = {}
         for node in nodes:
             # The other nodes' dummy server listens on the same HTTP port.
@@ -175,7 +175,7 @@ class SglangDialect:
             needs[node.name] = tuple(own)
         return needs
 
-    def refuse(self, profile: Profile, nodes: tuple[NodePlan, ...], facts: LaunchFacts) -> list[Refusal]:
+    def refuse(self, profile: LaunchProfile, nodes: tuple[NodePlan, ...], facts: LaunchFacts) -> list[Refusal]:
         """Everything that is known to end this launch before it serves."""
         v = self.version
         found = removed_refusals("sglang", v, profile)

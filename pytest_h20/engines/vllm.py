@@ -14,9 +14,9 @@ from pytest_h20.engines.base import (
     LaunchFacts,
     LaunchMode,
     LaunchPlan,
+    LaunchProfile,
     NodePlan,
     PortNeed,
-    Profile,
     ReadyRule,
     Refusal,
     Stage,
@@ -87,7 +87,7 @@ class VllmDialect:
 
     # ---------------------------------------------------------------------------------------------------------- launch
 
-    def plan(self, profile: Profile, nodes: tuple[NodePlan, ...]) -> LaunchPlan:
+    def plan(self, profile: LaunchProfile, nodes: tuple[NodePlan, ...]) -> LaunchPlan:
         """Everything to start, in order.
 
         Raises:
@@ -127,7 +127,7 @@ class VllmDialect:
             )
         return ()
 
-    def _flags(self, profile: Profile) -> tuple[dict[str, object], list[str]]:
+    def _flags(self, profile: LaunchProfile) -> tuple[dict[str, object], list[str]]:
         """The profile's flags translated for this version, and what was changed."""
         v, flags, notes = self.version, normalised(profile.flags), list[str]()
         for name in _OWNED:
@@ -146,20 +146,20 @@ class VllmDialect:
                 notes.append(f"--{name} dropped: gone in {since}, and it is off")
         return flags, notes
 
-    def _common_words(self, profile: Profile, flags: dict[str, object]) -> list[str]:
+    def _common_words(self, profile: LaunchProfile, flags: dict[str, object]) -> list[str]:
         words = ["--tensor-parallel-size", str(profile.tensor_parallel), "--host", "0.0.0.0", "--port", str(profile.http_port)]
         if profile.served_model_name:
             words += ["--served-model-name", profile.served_model_name]
         return words + write_flags("vllm", self.version, flags)
 
-    def _server(self, profile: Profile) -> list[str]:
+    def _server(self, profile: LaunchProfile) -> list[str]:
         """The API server's command up to the model. ``python -m …api_server`` is a deprecated shim from 0.29 on, and
         cannot run headless; ``vllm serve`` is used where nodes can be joined without Ray."""
         if self.version.at_least(NATIVE_SINCE):
             return ["vllm", "serve", profile.model_path]
         return ["python3", "-m", "vllm.entrypoints.openai.api_server", "--model", profile.model_path]
 
-    def _env(self, profile: Profile, node: NodePlan, mode: str) -> dict[str, str]:
+    def _env(self, profile: LaunchProfile, node: NodePlan, mode: str) -> dict[str, str]:
         env: dict[str, str] = {}
         if mode == "ray":
             env |= {"RAY_DEDUP_LOGS": "0", "RAY_USAGE_STATS_ENABLED": "0"}
@@ -168,7 +168,7 @@ class VllmDialect:
             env["VLLM_ENGINE_READY_TIMEOUT_S"] = str(max(600, int(profile.ready_timeout_s)))
         return env | node_env(profile, node, "vllm")
 
-    def _native_steps(self, profile: Profile, nodes: tuple[NodePlan, ...], flags: dict[str, object]) -> tuple[Step, ...]:
+    def _native_steps(self, profile: LaunchProfile, nodes: tuple[NodePlan, ...], flags: dict[str, object]) -> tuple[Step, ...]:
         steps = []
         for node in nodes:
             argv = [*self._server(profile), *self._common_words(profile, flags), "--distributed-executor-backend", "mp"]
@@ -189,7 +189,7 @@ class VllmDialect:
             steps.append(Step(node.name, "container", tuple(argv), self._env(profile, node, mode), f"rank{node.rank}"))
         return tuple(steps)
 
-    def _ray_steps(self, profile: Profile, nodes: tuple[NodePlan, ...], flags: dict[str, object]) -> tuple[Step, ...]:
+    def _ray_steps(self, profile: LaunchProfile, nodes: tuple[NodePlan, ...], flags: dict[str, object]) -> tuple[Step, ...]:
         head, *workers = nodes
         # No dashboard: it would listen without authentication, and nothing here reads it.
         start = [
@@ -234,7 +234,7 @@ class VllmDialect:
         steps.append(Step(head.name, "exec", tuple(argv), self._env(profile, head, "ray"), "api-server"))
         return tuple(steps)
 
-    def _ports(self, profile: Profile, nodes: tuple[NodePlan, ...], mode: str) -> dict[str, tuple[PortNeed, ...]]:
+    def _ports(self, profile: LaunchProfile, nodes: tuple[NodePlan, ...], mode: str) -> dict[str, tuple[PortNeed, ...]]:
         needs = [PortNeed(profile.http_port, "vLLM HTTP")]
         if mode == "ray":
             needs.append(PortNeed(profile.ray_port, "Ray head (GCS)"))
@@ -245,7 +245,7 @@ class VllmDialect:
 
     # --------------------------------------------------------------------------------------------------------- refusal
 
-    def refuse(self, profile: Profile, nodes: tuple[NodePlan, ...], facts: LaunchFacts) -> list[Refusal]:
+    def refuse(self, profile: LaunchProfile, nodes: tuple[NodePlan, ...], facts: LaunchFacts) -> list[Refusal]:
         """Everything that is known to end this launch before it serves."""
         v = self.version
         mode = self.mode_for(nodes, profile.mode)
@@ -347,7 +347,7 @@ class VllmDialect:
                 )
         return found
 
-    def _env_refusals(self, profile: Profile, nodes: tuple[NodePlan, ...]) -> list[Refusal]:
+    def _env_refusals(self, profile: LaunchProfile, nodes: tuple[NodePlan, ...]) -> list[Refusal]:
         """0.17.1–0.20 copy the head's NCCL_* over the worker's own, so they must not differ (E-env)."""
         envs = {node.name: {k: v for k, v in node_env(profile, node, "vllm").items() if k.startswith("NCCL_")} for node in nodes}
         head, *rest = envs.values()

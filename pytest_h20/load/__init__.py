@@ -10,10 +10,10 @@ from __future__ import annotations
 
 from pytest_h20.load.arrivals import Arrivals
 from pytest_h20.load.cells import Cell, matrix, requests_for
-from pytest_h20.load.loop import Progress
+from pytest_h20.load.loop import CellProgress
 from pytest_h20.load.plan import LoadPlan, Slo
 from pytest_h20.load.prompts import Prompt, PromptRecipe
-from pytest_h20.load.result import CellResult, Finding
+from pytest_h20.load.result import CellResult, Sanity
 from pytest_h20.load.run import CellInterrupted, run_cell
 from pytest_h20.load.selfcheck_types import SelfCheck
 from pytest_h20.load.target import Target, Vocabulary
@@ -22,12 +22,12 @@ __all__ = [
     "Arrivals",
     "Cell",
     "CellInterrupted",
+    "CellProgress",
     "CellResult",
-    "Finding",
     "LoadPlan",
-    "Progress",
     "Prompt",
     "PromptRecipe",
+    "Sanity",
     "SelfCheck",
     "Slo",
     "Target",

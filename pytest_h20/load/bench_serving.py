@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from pytest_h20.core.errors import MeasurementError, UsageError
 from pytest_h20.load.cells import Cell
-from pytest_h20.load.metrics import Rates, Record, Summary
+from pytest_h20.load.metrics import Rates, RequestRecord, Summary
 from pytest_h20.load.result import CellResult, Flight, RequestCounts, TokenCounts, write_json
 from pytest_h20.load.sanity import judged
 
@@ -40,7 +40,7 @@ def file_name(cell: Cell) -> str:
     return f"serving_benchmark_{cell.concurrency}_{cell.input_len}_{cell.output_len}.json"
 
 
-def document(result: CellResult, records: Sequence[Record] = ()) -> dict[str, Any]:
+def document(result: CellResult, records: Sequence[RequestRecord] = ()) -> dict[str, Any]:
     """The result with bench_serving's keys (0.4.4, and what 0.5 added). With `records` also its per-request lists, which
     the write-up's collecting script reads. A figure that was not measured is null, never 0.
 
@@ -90,18 +90,18 @@ def document(result: CellResult, records: Sequence[Record] = ()) -> dict[str, An
     return out
 
 
-def write_file(directory: str, result: CellResult, records: Sequence[Record] = ()) -> str:
+def write_file(directory: str, result: CellResult, records: Sequence[RequestRecord] = ()) -> str:
     """Write the cell's file, whole or not at all; returns its path. Raises UsageError."""
     path = os.path.join(directory, file_name(result.cell))
     write_json(path, document(result, records))
     return path
 
 
-def read_records(path: str) -> list[Record]:
+def read_records(path: str) -> list[RequestRecord]:
     """Records as `run.write_records` left them. Raises UsageError."""
     try:
         with open(path, encoding="utf-8") as file:
-            return [Record(**json.loads(line)) for line in file if line.strip()]
+            return [RequestRecord(**json.loads(line)) for line in file if line.strip()]
     except (OSError, ValueError, TypeError) as error:
         raise UsageError(f"records {path}: {error}") from None
 

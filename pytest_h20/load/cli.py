@@ -12,7 +12,7 @@ from pytest_h20.core.errors import H20Error, UsageError
 from pytest_h20.load.arrivals import KINDS, Arrivals
 from pytest_h20.load.bench_serving import read_records, summary_csv, write_file
 from pytest_h20.load.cells import RECIPES, Cell
-from pytest_h20.load.loop import Progress
+from pytest_h20.load.loop import CellProgress
 from pytest_h20.load.plan import LoadPlan, Slo
 from pytest_h20.load.prompts import PromptRecipe, load_jsonl
 from pytest_h20.load.result import CellResult, write_json
@@ -232,11 +232,11 @@ def _write(options: argparse.Namespace, results: Sequence[CellResult]) -> None:
             file.write(summary_csv(results))
 
 
-def _progress(number: int, of: int) -> Callable[[Progress], None]:
+def _progress(number: int, of: int) -> Callable[[CellProgress], None]:
     live = sys.stderr.isatty()
     last = [0.0]
 
-    def show(progress: Progress) -> None:
+    def show(progress: CellProgress) -> None:
         if not live and progress.elapsed_s - last[0] < 30:
             return
         last[0] = progress.elapsed_s
@@ -247,7 +247,7 @@ def _progress(number: int, of: int) -> Callable[[Progress], None]:
     return show
 
 
-def progress_line(progress: Progress, number: int, of: int) -> str:
+def progress_line(progress: CellProgress, number: int, of: int) -> str:
     """`cell 3/26 in128-out128-c64: 120/192 requests, 1,234 tok/s, 45 s left`"""
     total = "" if progress.total is None else f"/{progress.total}"
     left = "" if progress.left_s is None else f", {progress.left_s:.0f} s left"

@@ -7,7 +7,7 @@ from typing import Any
 
 from pytest_h20.core.errors import UsageError
 from pytest_h20.load.prompts import Prompt
-from pytest_h20.load.target import Address, Target
+from pytest_h20.load.target import BaseUrl, Target
 
 PATHS = {"sglang": "/generate", "vllm": "/v1/completions", "chat": "/v1/chat/completions"}
 ROUTE_KINDS = {"sglang": "generate", "vllm": "completions", "chat": "chat"}
@@ -20,7 +20,7 @@ class RequestEncoder:
         self.target, self.kind = target, ROUTE_KINDS[target.dialect]
         self._temperature, self._ignore_eos, self._stream = temperature, ignore_eos, stream
         self._usage_each = usage_each
-        address = Address.parse(target.url)
+        address = BaseUrl.parse(target.url)
         prefix = address.path
         if prefix.endswith("/v1") and target.dialect != "sglang":
             prefix = prefix[: -len("/v1")]  # both http://host:port and the OpenAI form http://host:port/v1 are given
@@ -94,7 +94,7 @@ class RequestEncoder:
         raise UsageError(f"a prompt of {form} cannot be sent in the dialect {self.target.dialect!r}")
 
 
-def get_request(address: Address, path: str, headers: dict[str, str]) -> bytes:
+def get_request(address: BaseUrl, path: str, headers: dict[str, str]) -> bytes:
     """A plain GET, for /metrics."""
     lines = [f"GET {path} HTTP/1.1", f"Host: {address.authority}", "Accept: text/plain"]
     lines += [f"{name}: {value}" for name, value in headers.items()]

@@ -31,7 +31,7 @@ from pytest_h20.load.canary import Canary
 from pytest_h20.load.clock import allow_files, cpu_seconds, no_collector_pauses, now, realtime_offset
 from pytest_h20.load.http1 import CRLF2, ProtocolError, Response
 from pytest_h20.load.poller import BROKEN, READ, WRITE, Poller
-from pytest_h20.load.target import Address
+from pytest_h20.load.target import BaseUrl
 from pytest_h20.load.wire import ONE_TOKEN, Piece, Run, Skimmer
 
 OUTCOMES = {
@@ -61,7 +61,7 @@ _KEPT_IDLE_S = 1.0
 """A connection idle for longer may have met the server's keep-alive limit (uvicorn: 5 s)."""
 
 
-class Exchange:
+class TimedExchange:
     """One request and the recorded answer. Stamps are the clock of `clock.now`; 0.0 = did not happen."""
 
     __slots__ = (
@@ -91,7 +91,7 @@ class Exchange:
         payload: bytes,
         asked: int,
         input_len: int,
-        followup: Callable[[Exchange], Exchange | None] | None = None,
+        followup: Callable[[TimedExchange], TimedExchange | None] | None = None,
         canary: Canary | None = None,
     ) -> None:
         self.number, self.payload, self.asked, self.input_len, self.followup = number, payload, asked, input_len, followup
@@ -150,7 +150,7 @@ class Slot:
         self.number = number
         self.sock: Any = None
         self.fd = -1
-        self.exchange: Exchange | None = None
+        self.exchange: TimedExchange | None = None
         self.response = Response()
         # The body is chunked, and so a piece can only end it that ends with CRLF CRLF or has less than four bytes (`0 CRLF CRLF`,
         # or a trailer line and CRLF CRLF, end it): no other piece is looked at.
@@ -167,7 +167,7 @@ class Slot:
 
 
 @dataclass
-class Progress:
+class CellProgress:
     """What a progress callback gets, about twice a second. Model time."""
 
     cell: str
@@ -201,7 +201,7 @@ class LoopSettings:
     kernel_stamps: bool = False
     verify_tls: bool = True
     ca_file: str | None = None
-    metrics: tuple[Address, bytes] | None = None
+    metrics: tuple[BaseUrl, bytes] | None = None
     metrics_every_s: float = 1.0
     gate: Callable[[], float] | None = None
     """Called when everything is ready to be sent; gives the common start of several client processes, clock of `clock.now`."""
@@ -212,7 +212,7 @@ class LoopOutcome:
     """What happened. `flight_area` is the time integral of requests in flight, kept while running and independent of
     the records: requests x seconds."""
 
-    exchanges: list[Exchange] = field(default_factory=list)
+    exchanges: list[TimedExchange] = field(default_factory=list)
     started: float = 0.0
     first_sent: float = 0.0
     ended: float = 0.0
@@ -233,7 +233,7 @@ class LoopOutcome:
     """The longest time the loop spent between two looks at the sockets."""
     cpu_s: float = 0.0
     offset: float = 0.0
-    """See `Exchange.resolve`."""
+    """See `TimedExchange.resolve`."""
     clock_steps: int = 0
     """How often the wall clock was found set, more than 1 ms against the monotonic one. Kernel stamps follow it."""
     metrics: list[tuple[float, bytes]] = field(default_factory=list)
@@ -248,8 +248,8 @@ class LoadLoop:
 
     def __init__(
         self,
-        address: Address,
-        exchanges: Iterator[Exchange],
+        address: BaseUrl,
+        exchanges: Iterator[TimedExchange],
         total: int | None,
         settings: LoopSettings,
         on_tick: Callable[[LoopOutcome, int, int, float], None] | None = None,
@@ -260,9 +260,9 @@ class LoadLoop:
         self._poller = Poller()
         self._slots: dict[int, Slot] = {}
         self._idle: deque[Slot] = deque()
-        self._ready: deque[Exchange] = deque()  # encoded ahead of need, in idle moments
+        self._ready: deque[TimedExchange] = deque()  # encoded ahead of need, in idle moments
         self._exhausted = False
-        self._late: deque[Exchange] = deque()  # open loop: due, waiting for a connection
+        self._late: deque[TimedExchange] = deque()  # open loop: due, waiting for a connection
         self._count = 0
         self._in_flight = 0
         self._flight_mark = 0.0
@@ -284,7 +284,7 @@ class LoadLoop:
         self._kernel = settings.kernel_stamps and self._tls is None and sys.platform == "linux"
 
     # ---- connections -------------------------------------------------------------------------------------------
-    def _resolve(self, address: Address) -> list[tuple[int, Any]]:
+    def _resolve(self, address: BaseUrl) -> list[tuple[int, Any]]:
         try:
             found = socket.getaddrinfo(address.host, address.port, type=socket.SOCK_STREAM)
         except OSError as error:
@@ -413,7 +413,7 @@ class LoadLoop:
                 return
 
     # ---- requests ----------------------------------------------------------------------------------------------
-    def _next(self) -> Exchange | None:
+    def _next(self) -> TimedExchange | None:
         if self._ready:
             return self._ready.popleft()
         if self._exhausted:
@@ -442,7 +442,7 @@ class LoadLoop:
         if self._in_flight > outcome.peak_in_flight:
             outcome.peak_in_flight = self._in_flight
 
-    def _send(self, slot: Slot, exchange: Exchange) -> None:
+    def _send(self, slot: Slot, exchange: TimedExchange) -> None:
         """Give the exchange to a slot; the clock of the request starts with its first byte."""
         slot.exchange = exchange
         slot.response = Response()
@@ -461,7 +461,7 @@ class LoadLoop:
             self.outcome.reconnects += 1
             self._connect(slot, self._families, stamp)
 
-    def _transmit(self, slot: Slot, exchange: Exchange) -> None:
+    def _transmit(self, slot: Slot, exchange: TimedExchange) -> None:
         payload = exchange.payload
         exchange.sent = now()
         try:
@@ -508,7 +508,7 @@ class LoadLoop:
         else:
             self._settle(slot, exchange, "reset", _os_text(error))
 
-    def _settle(self, slot: Slot, exchange: Exchange, outcome: str, detail: str) -> None:
+    def _settle(self, slot: Slot, exchange: TimedExchange, outcome: str, detail: str) -> None:
         """The exchange is over; the slot takes the next one."""
         stamp = now()
         exchange.end = 0.0 if outcome else self._last_arrival(exchange)
@@ -549,7 +549,7 @@ class LoadLoop:
         else:
             self._take_next(slot)
 
-    def _last_arrival(self, exchange: Exchange) -> float:
+    def _last_arrival(self, exchange: TimedExchange) -> float:
         if exchange.kernel_stamps:
             seconds, nanoseconds = _TIMESPEC.unpack(exchange.kernel_stamps[-1])
             return float(seconds - self._whole_offset + (nanoseconds * 1e-9 - (self._offset - self._whole_offset)))
@@ -603,7 +603,7 @@ class LoadLoop:
         if slot is None or not slot.connected:
             if slot is None:
                 slot = self._metrics_slot = Slot(-1)
-            exchange = Exchange(-1, payload, 0, 0)
+            exchange = TimedExchange(-1, payload, 0, 0)
             slot.exchange, slot.response, slot.quick = exchange, Response(), False
             families = self._families if (address.host, address.port) == (self._address.host, self._address.port) else None
             try:
@@ -611,7 +611,7 @@ class LoadLoop:
             except MeasurementError:
                 self._metrics_slot = None
             return
-        slot.exchange, slot.response = Exchange(-1, payload, 0, 0), Response()
+        slot.exchange, slot.response = TimedExchange(-1, payload, 0, 0), Response()
         self._transmit(slot, slot.exchange)
 
     def _metrics_event(self, slot: Slot, events: int) -> None:

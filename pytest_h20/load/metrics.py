@@ -32,7 +32,7 @@ from typing import Any
 from pytest_h20.load.canary import CanaryAnswer, TextCounts, answer_of, period
 from pytest_h20.load.histogram import Histogram
 from pytest_h20.load.http1 import ProtocolError
-from pytest_h20.load.loop import Exchange
+from pytest_h20.load.loop import TimedExchange
 from pytest_h20.load.plan import Slo
 from pytest_h20.load.wire import Answer, read_answer
 
@@ -40,7 +40,7 @@ COMPLETE = ("ok", "short", "long")
 
 
 @dataclass
-class Record:
+class RequestRecord:
     """One request. Times in seconds of model time; `sent_s` counts from the start of the cell. None = did not happen."""
 
     number: int
@@ -161,7 +161,7 @@ class Rates:
 class Tally:
     """What one client process hands over: records and the token arrivals in a form that can be merged."""
 
-    records: list[Record] = field(default_factory=list)
+    records: list[RequestRecord] = field(default_factory=list)
     itl: Histogram = field(default_factory=Histogram)
     itl_counted: bool = True
     steady_output: float = 0.0
@@ -172,7 +172,7 @@ class Tally:
     texts: TextCounts = field(default_factory=TextCounts)
 
 
-def outcome_of(exchange: Exchange, answer: Answer) -> tuple[str, str]:
+def outcome_of(exchange: TimedExchange, answer: Answer) -> tuple[str, str]:
     """(outcome, detail) of an exchange that the loop saw to the end of its answer."""
     if exchange.outcome:
         return exchange.outcome, exchange.detail or (answer.error or "")
@@ -194,8 +194,8 @@ def outcome_of(exchange: Exchange, answer: Answer) -> tuple[str, str]:
 
 
 def read_one(
-    exchange: Exchange, kind: str, started: float, scale: float, offset: float
-) -> tuple[Record, Answer, CanaryAnswer | None, bool]:
+    exchange: TimedExchange, kind: str, started: float, scale: float, offset: float
+) -> tuple[RequestRecord, Answer, CanaryAnswer | None, bool]:
     """One recorded answer, whose bytes are dropped: its record, what came, what a canary said, and whether its stamps ran backwards.
     Arguments as `tally`."""
     exchange.resolve(offset)
@@ -232,7 +232,7 @@ def read_one(
 
 
 def tally(
-    exchanges: Iterable[Exchange],
+    exchanges: Iterable[TimedExchange],
     kind: str,
     started: float,
     scale: float,
@@ -291,12 +291,12 @@ def text_of(answer: Answer, kind: str) -> str | None:
     return "one token" if answer.compared >= _FEW // 2 and answer.same >= 0.95 * answer.compared else "text"
 
 
-def _record(exchange: Exchange, answer: Answer, outcome: str, detail: str, started: float, scale: float) -> Record:
+def _record(exchange: TimedExchange, answer: Answer, outcome: str, detail: str, started: float, scale: float) -> RequestRecord:
     tokens, first, last = answer.output_tokens, answer.first, answer.last
     tpot = None
     if tokens is not None and tokens > 1 and first is not None and last is not None and outcome in COMPLETE:
         tpot = (last - first) / (tokens - 1) * scale
-    return Record(
+    return RequestRecord(
         number=exchange.number,
         outcome=outcome,
         detail=detail[:300],
@@ -335,7 +335,7 @@ def _pauses(events: list[tuple[float, int]], tokens: int, scale: float) -> tuple
     return max(0.0, max(gaps)) * scale, 1 + sum(gap > one for gap in gaps)
 
 
-def tokens_per_arrival(records: Sequence[Record]) -> float | None:
+def tokens_per_arrival(records: Sequence[RequestRecord]) -> float | None:
     """Of the answer in the middle; of complete answers to the load itself that came in two pieces or more. None: there are none."""
     lumps = sorted((r.output_tokens or 0) / r.arrivals for r in records if r.complete and not r.canary and r.silence_s is not None)
     return percentile(lumps, 50) if lumps else None
@@ -375,7 +375,7 @@ def _inside(answer: Answer, window: tuple[float, float]) -> tuple[float, float]:
     return output, float(answer.prompt_tokens or 0) if inside else 0.0
 
 
-def whole_rates(records: Sequence[Record], seconds: float) -> Rates | None:
+def whole_rates(records: Sequence[RequestRecord], seconds: float) -> Rates | None:
     """Rates of the complete requests over the whole run, None when nothing was complete."""
     complete = [record for record in records if record.complete]
     if not complete or seconds <= 0:
@@ -385,7 +385,7 @@ def whole_rates(records: Sequence[Record], seconds: float) -> Rates | None:
     return Rates(seconds, given / seconds, output / seconds, (given + output) / seconds, len(complete) / seconds)
 
 
-def most_answering(records: Iterable[Record]) -> int | None:
+def most_answering(records: Iterable[RequestRecord]) -> int | None:
     """The most requests whose answer had begun and not ended at one moment, by the stamps of their first and last token.
 
     None where no answer has two tokens. An engine that computes only some of the requests at a time begins the answer of
@@ -404,7 +404,7 @@ def most_answering(records: Iterable[Record]) -> int | None:
     return most if changes else None
 
 
-def goodput(records: Sequence[Record], slo: Slo, seconds: float) -> tuple[float, float] | None:
+def goodput(records: Sequence[RequestRecord], slo: Slo, seconds: float) -> tuple[float, float] | None:
     """(requests/s that met the SLO, their share of all requests sent), None without an SLO or without time."""
     records = [record for record in records if not record.canary]
     if not slo or seconds <= 0 or not records:
@@ -413,7 +413,7 @@ def goodput(records: Sequence[Record], slo: Slo, seconds: float) -> tuple[float,
     return good / seconds, good / len(records)
 
 
-def meets(record: Record, slo: Slo) -> bool:
+def meets(record: RequestRecord, slo: Slo) -> bool:
     """Whether every limit that is set was kept; what could not be measured was not kept (one token has no TPOT)."""
     pairs = ((record.ttft_s, slo.ttft_ms), (record.e2e_s, slo.e2e_ms))
     for value, limit in pairs:

@@ -146,7 +146,7 @@ class Schedule:
 
 
 @dataclass(frozen=True)
-class Request:
+class ReferenceRequest:
     """One HTTP request. `body` is raw; `json()` parses it once. `received` is the kernel's stamp of its last byte."""
 
     method: str
@@ -167,7 +167,7 @@ class Request:
 
 
 @dataclass(frozen=True)
-class Reply:
+class ReferenceReply:
     """A complete answer. `body` str or bytes goes out as it is, anything else as JSON; `delay_s` later than asked."""
 
     body: Any = b""
@@ -216,11 +216,11 @@ class _Connection:
         self.buffer, self.out = bytearray(), bytearray()
         self.head: tuple[str, str, dict[str, str], int] | None = None
         self.accepted, self.received, self.served = now(), 0.0, 0
-        self.stream: Stream | None = None
+        self.stream: ReferenceStream | None = None
         self.close_after = self.closed = False
 
 
-class Stream:
+class ReferenceStream:
     """One generation on its way, and afterwards its row of the truth."""
 
     __slots__ = (
@@ -247,7 +247,7 @@ class Stream:
         "tpot",
     )
 
-    def __init__(self, index: int, request: Request, generation: Generation, connection: _Connection) -> None:
+    def __init__(self, index: int, request: ReferenceRequest, generation: Generation, connection: _Connection) -> None:
         self.index, self.request, self.generation = index, request, generation
         self.connection: _Connection | None = connection
         self.number, self.reused = connection.number, connection.served
@@ -296,8 +296,8 @@ class ReferenceServer:
         self._accepted = 0
         self._heap: list[tuple[float, int, Any]] = []
         self._sequence = 0
-        self._eager: deque[Stream] = deque()  # streams without a schedule: as fast as the socket takes it
-        self._waiting: deque[Stream] = deque()  # requests without an engine slot
+        self._eager: deque[ReferenceStream] = deque()  # streams without a schedule: as fast as the socket takes it
+        self._waiting: deque[ReferenceStream] = deque()  # requests without an engine slot
         self._event_cache: dict[Any, bytes] = {}
         self._words_of, self._words = "", [""]
         self._alive = True
@@ -313,7 +313,7 @@ class ReferenceServer:
 
     def reset(self) -> None:
         """Forget the rows and the counters."""
-        self.streams: list[Stream] = []
+        self.streams: list[ReferenceStream] = []
         self.calls: dict[str, int] = {}
         self.max_send_lag = self.max_intake_lag = 0.0
         self.in_flight = self.peak_in_flight = 0
@@ -321,7 +321,7 @@ class ReferenceServer:
         self._offset = realtime_offset()
 
     # ---- hooks ---------------------------------------------------------------------------------------------------
-    def handle(self, request: Request) -> Reply | Generation | None:
+    def handle(self, request: ReferenceRequest) -> ReferenceReply | Generation | None:
         """Answer a request. None = not found. Raise ValueError for a body that cannot be used (400)."""
         config = self.config
         if request.method == "POST" and request.path in ("/v1/completions", "/v1/chat/completions", "/generate"):
@@ -335,21 +335,21 @@ class ReferenceServer:
                 "root": config.model_path or config.model,
                 "max_model_len": config.max_model_len,
             }
-            return Reply({"object": "list", "data": [card]})
+            return ReferenceReply({"object": "list", "data": [card]})
         if request.path == "/metrics":
-            return Reply(self.metrics_text(), content_type="text/plain; version=0.0.4") if config.metrics else None
+            return ReferenceReply(self.metrics_text(), content_type="text/plain; version=0.0.4") if config.metrics else None
         if request.path in ("/health", "/health_generate", "/ping", "/flush_cache", "/reset_prefix_cache"):
-            return Reply(b"")
+            return ReferenceReply(b"")
         if request.path == "/version":
-            return Reply({"version": "0.0.0"}) if config.flavour == "vllm" else None
+            return ReferenceReply({"version": "0.0.0"}) if config.flavour == "vllm" else None
         if request.path in ("/server_info", "/get_server_info"):
-            return Reply({"internal_states": [{}], "version": "0.0.0"})
+            return ReferenceReply({"internal_states": [{}], "version": "0.0.0"})
         if request.path in ("/model_info", "/get_model_info"):
             path = config.model_path or config.model
-            return Reply({"model_path": path, "tokenizer_path": path, "is_generation": True})
+            return ReferenceReply({"model_path": path, "tokenizer_path": path, "is_generation": True})
         return None
 
-    def generation(self, request: Request) -> Generation:
+    def generation(self, request: ReferenceRequest) -> Generation:
         """What a generation request gets: by default as many tokens as it asked for."""
         config = self.config
         query = request.json()
@@ -383,14 +383,14 @@ class ReferenceServer:
             model=str(query.get("model") or config.model),
         )
 
-    def timing(self, request: Request, running: int) -> Schedule:
+    def timing(self, request: ReferenceRequest, running: int) -> Schedule:
         """The speed of the engine for this request while `running` requests hold a slot (itself included).
 
         Asked when the request gets its slot, before its first token, and before a token whenever `running` changed.
         """
         return Schedule(self.config.ttft, self.config.tpot)
 
-    def stream_head(self, stream: Stream) -> bytes:
+    def stream_head(self, stream: ReferenceStream) -> bytes:
         """Status line and headers of a streamed answer."""
         return STREAM_HEAD
 
@@ -419,14 +419,14 @@ class ReferenceServer:
             }
         return "".join(f'{name}{{model_name="{config.model}"}} {float(value)}\n' for name, value in values.items())
 
-    def error_reply(self, status: int, message: str) -> Reply:
+    def error_reply(self, status: int, message: str) -> ReferenceReply:
         """An error body in the flavour's shape (engines.md 1.4, 2.6)."""
         kind = "NotFoundError" if status == 404 else "BadRequestError" if status < 500 else "InternalServerError"
         flat = {"object": "error", "message": message, "type": kind, "param": None, "code": status}
         if self.config.flavour == "vllm":
             del flat["object"]
-            return Reply({"error": flat}, status)
-        return Reply(flat, status)
+            return ReferenceReply({"error": flat}, status)
+        return ReferenceReply(flat, status)
 
     def call_at(self, when: float, action: Callable[[], None]) -> None:
         """Run `action` on the server's thread at `when` (clock of `clock.now`)."""
@@ -565,23 +565,23 @@ class ReferenceServer:
                 del buffer[:length]
             connection.head = None
             path, _, query = target.partition("?")
-            request = Request(method, path, query, headers, body, connection.received, connection.number, connection.served)
+            request = ReferenceRequest(method, path, query, headers, body, connection.received, connection.number, connection.served)
             self._route(connection, request)
             connection.served += 1
 
-    def _reply(self, connection: _Connection, reply: Reply) -> None:
+    def _reply(self, connection: _Connection, reply: ReferenceReply) -> None:
         self._send(connection, reply.encode())
         if connection.close_after and not connection.out:
             self._drop(connection)
 
-    def _route(self, connection: _Connection, request: Request) -> None:
+    def _route(self, connection: _Connection, request: ReferenceRequest) -> None:
         try:
-            answer: Reply | Generation | None = self._control(request)
+            answer: ReferenceReply | Generation | None = self._control(request)
             if answer is None:
                 self.calls[request.path] = self.calls.get(request.path, 0) + 1
                 answer = self.handle(request)
         except UsageError as error:
-            answer = Reply({"error": str(error)}, 400)
+            answer = ReferenceReply({"error": str(error)}, 400)
         except (ValueError, TypeError, KeyError, AttributeError) as error:
             answer = self.error_reply(400, f"cannot use this body: {error}")
         if answer is None:
@@ -594,24 +594,24 @@ class ReferenceServer:
         else:
             self._reply(connection, answer)
 
-    def _control(self, request: Request) -> Reply | None:
+    def _control(self, request: ReferenceRequest) -> ReferenceReply | None:
         if request.path == "/__truth":
-            return Reply(self.truth(full="full=1" in request.query))
+            return ReferenceReply(self.truth(full="full=1" in request.query))
         if request.path == "/__reset":
             self.reset()
-            return Reply({})
+            return ReferenceReply({})
         if request.path == "/__config":
             if request.body:
                 self.config.update(request.json())
                 self._event_cache.clear()
-            return Reply(asdict(self.config))
+            return ReferenceReply(asdict(self.config))
         return None
 
     # ---- a request's life ----------------------------------------------------------------------------------------
-    def _start(self, connection: _Connection, request: Request, generation: Generation) -> None:
+    def _start(self, connection: _Connection, request: ReferenceRequest, generation: Generation) -> None:
         config = self.config
         self.requests_total += 1
-        stream = Stream(len(self.streams) + 1, request, generation, connection)
+        stream = ReferenceStream(len(self.streams) + 1, request, generation, connection)
         stream.digest = hashlib.blake2b(request.body, digest_size=8).hexdigest()
         stream.per_event = max(1, config.tokens_per_event)
         self.streams.append(stream)
@@ -634,7 +634,7 @@ class ReferenceServer:
         else:
             self._admit(stream, request.received)
 
-    def _admit(self, stream: Stream, base: float) -> None:
+    def _admit(self, stream: ReferenceStream, base: float) -> None:
         """Give the stream an engine slot; its prefill starts at `base`."""
         config, connection, generation = self.config, stream.connection, stream.generation
         assert connection is not None
@@ -654,7 +654,7 @@ class ReferenceServer:
             self._prepare(stream)
         self._push(self._first_due(stream), stream)
 
-    def _first_due(self, stream: Stream) -> float:
+    def _first_due(self, stream: ReferenceStream) -> float:
         stream.epoch = self._epoch
         schedule = self.timing(stream.request, self.running)
         stream.tpot = schedule.tpot_s
@@ -670,7 +670,7 @@ class ReferenceServer:
         heapq.heappush(self._heap, (due, self._sequence, item))
 
     # ---- events --------------------------------------------------------------------------------------------------
-    def _chat_event(self, stream: Stream, delta: dict[str, Any], finish: str | None = None) -> dict[str, Any]:
+    def _chat_event(self, stream: ReferenceStream, delta: dict[str, Any], finish: str | None = None) -> dict[str, Any]:
         choice: dict[str, Any] = {"index": 0, "delta": delta, "logprobs": None, "finish_reason": finish}
         if self.config.flavour == "sglang":
             choice["matched_stop"] = None
@@ -682,7 +682,7 @@ class ReferenceServer:
             "choices": [choice],
         }
 
-    def _text_event(self, stream: Stream, text: str, finish: str | None = None) -> dict[str, Any]:
+    def _text_event(self, stream: ReferenceStream, text: str, finish: str | None = None) -> dict[str, Any]:
         choice = {"index": 0, "text": text, "logprobs": None, "finish_reason": finish}
         return {
             "id": stream.ident,
@@ -696,7 +696,7 @@ class ReferenceServer:
     def reasoning_field(self) -> str:
         return self.config.reasoning_field or ("reasoning" if self.config.flavour == "vllm" else "reasoning_content")
 
-    def _prepare(self, stream: Stream) -> None:
+    def _prepare(self, stream: ReferenceStream) -> None:
         """Called before a stream's first token, and again when `per_event` has changed."""
         stream.constant = {}
 
@@ -751,7 +751,7 @@ class ReferenceServer:
                 self._event_cache[key] = data
         return data
 
-    def _event(self, stream: Stream, count: int) -> bytes:
+    def _event(self, stream: ReferenceStream, count: int) -> bytes:
         """The event that brings the stream from `stream.sent` to `count` tokens."""
         generation, start = stream.generation, stream.sent
         if generation.kind == "generate":
@@ -774,7 +774,7 @@ class ReferenceServer:
             stream.constant[key] = data
         return data
 
-    def _tail(self, stream: Stream) -> bytes:
+    def _tail(self, stream: ReferenceStream) -> bytes:
         generation, data = stream.generation, b""
         if generation.kind != "generate":
             last = (
@@ -788,7 +788,7 @@ class ReferenceServer:
                 data += chunk(sse(document))
         return data + DONE
 
-    def _emit(self, stream: Stream, due: float) -> bool | None:
+    def _emit(self, stream: ReferenceStream, due: float) -> bool | None:
         """Send the next token event. True: the stream is over. None: it has gone silent for good."""
         connection, generation = stream.connection, stream.generation
         if connection is None or connection.closed:
@@ -819,7 +819,7 @@ class ReferenceServer:
         stream.sent, stream.last = count, stamp
         return last
 
-    def _fail(self, stream: Stream, connection: _Connection) -> bool | None:
+    def _fail(self, stream: ReferenceStream, connection: _Connection) -> bool | None:
         fault = stream.fault
         if fault == "midstream":
             self._drop(connection, reset=True)
@@ -836,7 +836,7 @@ class ReferenceServer:
             return None
         return True
 
-    def _whole(self, stream: Stream, connection: _Connection) -> None:
+    def _whole(self, stream: ReferenceStream, connection: _Connection) -> None:
         generation = stream.generation
         count = generation.output_tokens
         split = min(count, generation.reasoning)
@@ -871,9 +871,9 @@ class ReferenceServer:
         stream.first = stream.last = now()
         stream.sent = count
         self.generation_tokens_total += count
-        self._reply(connection, Reply(document))
+        self._reply(connection, ReferenceReply(document))
 
-    def _free_slot(self, stream: Stream) -> None:
+    def _free_slot(self, stream: ReferenceStream) -> None:
         if stream.started:
             stream.started = False
             self.running -= 1
@@ -884,7 +884,7 @@ class ReferenceServer:
                     self._admit(waiting, now())
                     break
 
-    def _finish(self, stream: Stream) -> None:
+    def _finish(self, stream: ReferenceStream) -> None:
         connection = stream.connection
         if connection is None:
             return
@@ -947,7 +947,7 @@ class ReferenceServer:
             stamp, budget = now(), 32  # a bounded number of sends, then look at the sockets again
             while heap and budget and heap[0][0] <= stamp:
                 due, _, item = heapq.heappop(heap)
-                if not isinstance(item, Stream):
+                if not isinstance(item, ReferenceStream):
                     item()
                     continue
                 if item.epoch != self._epoch and item.connection is not None:

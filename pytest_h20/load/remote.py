@@ -24,7 +24,7 @@ from pytest_h20.core.errors import H20Error, MeasurementError, UsageError
 from pytest_h20.load.cells import Cell
 from pytest_h20.load.plan import LoadPlan
 from pytest_h20.load.result import CellResult
-from pytest_h20.load.share import Job
+from pytest_h20.load.share import ShareJob
 from pytest_h20.load.target import Target
 
 MODULES = (
@@ -87,7 +87,7 @@ def job(target: Target, cell: Cell, plan: LoadPlan, selfcheck: bool = False) -> 
 
     Holds the target's headers: keep it out of command lines and logs.
     """
-    return (json.dumps({"job": Job(target, cell, plan).to_json(), "selfcheck": selfcheck}) + "\n").encode()
+    return (json.dumps({"job": ShareJob(target, cell, plan).to_json(), "selfcheck": selfcheck}) + "\n").encode()
 
 
 def parse_output(text: str) -> CellResult:
@@ -137,7 +137,7 @@ def main() -> int:
     try:
         try:
             document = json.loads(sys.stdin.readline())
-            given = Job.from_json(document["job"])
+            given = ShareJob.from_json(document["job"])
         except (ValueError, KeyError, TypeError) as error:
             raise UsageError(f"job on standard input: {type(error).__name__}: {error}") from None
         plan = given.plan

@@ -25,7 +25,7 @@ SCHEMA = 1
 
 
 @dataclass(frozen=True)
-class Finding:
+class Sanity:
     """One sanity rule applied to one cell.
 
     status    ok | failed | unknown ("could not be checked", with the reason in `text`)
@@ -144,7 +144,7 @@ class CellResult:
     client: ClientView | None = None
     selfcheck: SelfCheck | None = None
     stopped: str = ""
-    sanity: tuple[Finding, ...] = ()
+    sanity: tuple[Sanity, ...] = ()
     notes: tuple[str, ...] = ()
     records_path: str | None = None
     silence_ms: float | None = None
@@ -164,7 +164,7 @@ class CellResult:
         return bool(self.sanity) and not any(finding.blocks for finding in self.sanity)
 
     @property
-    def blockers(self) -> tuple[Finding, ...]:
+    def blockers(self) -> tuple[Sanity, ...]:
         return tuple(finding for finding in self.sanity if finding.blocks)
 
     @property

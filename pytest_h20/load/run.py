@@ -20,14 +20,24 @@ from pytest_h20.load.cells import Cell
 from pytest_h20.load.clock import now
 from pytest_h20.load.dialects import RequestEncoder
 from pytest_h20.load.http1 import ProtocolError
-from pytest_h20.load.loop import Exchange, LoadLoop, LoopSettings, Progress
-from pytest_h20.load.metrics import Rates, Record, Summary, goodput, merge, most_answering, outcome_of, tokens_per_arrival, whole_rates
+from pytest_h20.load.loop import CellProgress, LoadLoop, LoopSettings, TimedExchange
+from pytest_h20.load.metrics import (
+    Rates,
+    RequestRecord,
+    Summary,
+    goodput,
+    merge,
+    most_answering,
+    outcome_of,
+    tokens_per_arrival,
+    whole_rates,
+)
 from pytest_h20.load.plan import LoadPlan
 from pytest_h20.load.prompts import Prompt, PromptSource, calibration_texts, template_tokens
 from pytest_h20.load.result import CellResult, ClientView, Flight, RequestCounts, TokenCounts
 from pytest_h20.load.server_metrics import MetricsSample, ServerView, fetch, view
-from pytest_h20.load.share import Job, Share, ShareInterrupted, run_share
-from pytest_h20.load.target import Address, Target
+from pytest_h20.load.share import Share, ShareInterrupted, ShareJob, run_share
+from pytest_h20.load.target import BaseUrl, Target
 from pytest_h20.load.wire import Answer, read_answer
 
 GENERATOR = "pytest-h20"
@@ -49,7 +59,7 @@ def run_cell(
     target: Target,
     cell: Cell,
     plan: LoadPlan | None = None,
-    progress: Callable[[Progress], None] | None = None,
+    progress: Callable[[CellProgress], None] | None = None,
 ) -> CellResult:
     """Measure one cell. What the server does wrong is in the result (outcomes, sanity), never an exception.
 
@@ -76,9 +86,9 @@ def run_cell(
     return result
 
 
-def prepare(target: Target, cell: Cell, plan: LoadPlan, notes: list[str]) -> tuple[Job, str]:
+def prepare(target: Target, cell: Cell, plan: LoadPlan, notes: list[str]) -> tuple[ShareJob, str]:
     """Calibrate the chat template and warm up. (job, why nothing can be measured or "")."""
-    job = Job(target, cell, plan)
+    job = ShareJob(target, cell, plan)
     synthetic = plan.prompts.kind in ("random", "multi-turn")
     if synthetic and target.dialect == "chat":
         tokens, exact, failure = _calibrate(target, plan)
@@ -100,7 +110,7 @@ def prepare(target: Target, cell: Cell, plan: LoadPlan, notes: list[str]) -> tup
 def one_request(target: Target, plan: LoadPlan, prompt: Prompt, special: bool = False) -> tuple[Answer | None, str, str]:
     """Send one request outside of any clock: (answer or None, outcome, detail). `special`: as `RequestEncoder.encode`."""
     encoder = RequestEncoder(target, plan.temperature, plan.ignore_eos, plan.usage_each)
-    exchange = Exchange(-1, encoder.encode(prompt, special), prompt.output_len, prompt.input_len)
+    exchange = TimedExchange(-1, encoder.encode(prompt, special), prompt.output_len, prompt.input_len)
     settings = LoopSettings(1, plan.request_timeout_s / plan.time_scale, encoder.kind, verify_tls=target.verify_tls, ca_file=target.ca_file)
     loop = LoadLoop(encoder.address, iter((exchange,)), 1, settings)
     try:
@@ -143,7 +153,7 @@ def processes_for(plan: LoadPlan, cell: Cell) -> int:
     return max(1, min(math.ceil(cell.concurrency / STREAMS_PER_PROCESS), cores))
 
 
-def _run_shares(job: Job, progress: Callable[[Progress], None] | None) -> list[Share]:
+def _run_shares(job: ShareJob, progress: Callable[[CellProgress], None] | None) -> list[Share]:
     count = processes_for(job.plan, job.cell)
     if count == 1:
         return [run_share(job, progress)]
@@ -207,7 +217,7 @@ def _hear(child: subprocess.Popen[str]) -> dict[str, Any]:
 
 
 def _collect(
-    children: Sequence[subprocess.Popen[str]], progress: Callable[[Progress], None] | None, early: dict[int, Share]
+    children: Sequence[subprocess.Popen[str]], progress: Callable[[CellProgress], None] | None, early: dict[int, Share]
 ) -> list[Share]:
     """Read all children as they speak. SIGINT reaches them too (same process group); their shares are kept.
 
@@ -216,7 +226,7 @@ def _collect(
     import selectors
 
     shares = dict(early)
-    latest: dict[int, Progress] = {}
+    latest: dict[int, CellProgress] = {}
     interrupted = False
     with selectors.DefaultSelector() as selector:
         for number, child in enumerate(children):
@@ -240,7 +250,7 @@ def _collect(
                     elif "error" in document:
                         raise MeasurementError(f"a load process failed: {document['error']}")
                     elif "progress" in document and progress is not None:
-                        latest[key.data] = Progress(**document["progress"])
+                        latest[key.data] = CellProgress(**document["progress"])
                         if len(latest) == len(children) - len(early):
                             progress(_together(list(latest.values())))
             except KeyboardInterrupt:
@@ -259,10 +269,10 @@ def _collect(
     return [shares[number] for number in sorted(shares)]
 
 
-def _together(parts: Sequence[Progress]) -> Progress:
+def _together(parts: Sequence[CellProgress]) -> CellProgress:
     totals = [part.total for part in parts]
     left = [part.left_s for part in parts]
-    return Progress(
+    return CellProgress(
         parts[0].cell,
         sum(p.done for p in parts),
         None if None in totals else sum(t or 0 for t in totals),
@@ -291,7 +301,7 @@ def _settled(target: Target, before: MetricsSample | None, shares: Sequence[Shar
     return sample
 
 
-def build_result(job: Job, shares: Sequence[Share], server: ServerView | None, notes: Sequence[str], where: str = "") -> CellResult:
+def build_result(job: ShareJob, shares: Sequence[Share], server: ServerView | None, notes: Sequence[str], where: str = "") -> CellResult:
     """One result from the shares of all client processes; writes the records when the plan names a file.
 
     `where` names the machine the shares ran on, when it is not this one.
@@ -371,11 +381,11 @@ def build_result(job: Job, shares: Sequence[Share], server: ServerView | None, n
 
 
 def _public_url(target: Target) -> str:
-    address = Address.parse(target.url)
+    address = BaseUrl.parse(target.url)
     return f"{'https' if address.tls else 'http'}://{address.authority}{address.path}"
 
 
-def _tokens(complete: Sequence[Record]) -> TokenCounts:
+def _tokens(complete: Sequence[RequestRecord]) -> TokenCounts:
     cached = [r.cached_tokens for r in complete if r.cached_tokens is not None]
     reasoning = [r.reasoning_tokens for r in complete if r.reasoning_tokens is not None]
     return TokenCounts(
@@ -409,7 +419,7 @@ def _steady(shares: Sequence[Share]) -> Rates | None:
     return Rates(shortest, given, output, given + output, requests)
 
 
-def _flight(shares: Sequence[Share], complete: Sequence[Record]) -> Flight:
+def _flight(shares: Sequence[Share], complete: Sequence[RequestRecord]) -> Flight:
     seconds = max((share.seconds for share in shares), default=0.0)
     mean = sum(share.flight_area for share in shares) / seconds if seconds > 0 else 0.0
     steady: float | None = 0.0
@@ -422,7 +432,7 @@ def _flight(shares: Sequence[Share], complete: Sequence[Record]) -> Flight:
     return Flight(mean, steady if shares else None, sum(share.peak for share in shares), latency, most_answering(complete))
 
 
-def _client(shares: Sequence[Share], complete: Sequence[Record], where: str) -> ClientView:
+def _client(shares: Sequence[Share], complete: Sequence[RequestRecord], where: str) -> ClientView:
     cpu = sum(share.cpu_wall_s + share.parse_cpu_wall_s for share in shares)
     tokens = sum(r.output_tokens or 0 for r in complete)
     drifts = [share.clock_drift_wall_s for share in shares]
@@ -441,7 +451,9 @@ def _client(shares: Sequence[Share], complete: Sequence[Record], where: str) -> 
     )
 
 
-def _own_notes(plan: LoadPlan, records: Sequence[Record], complete: Sequence[Record], shares: Sequence[Share]) -> tuple[str, ...]:
+def _own_notes(
+    plan: LoadPlan, records: Sequence[RequestRecord], complete: Sequence[RequestRecord], shares: Sequence[Share]
+) -> tuple[str, ...]:
     notes = []
     if plan.time_scale != 1.0:
         notes.append(f"compressed time: every figure is wall time x {plan.time_scale:g}")
@@ -458,7 +470,7 @@ def _own_notes(plan: LoadPlan, records: Sequence[Record], complete: Sequence[Rec
     return tuple(notes)
 
 
-def write_records(path: str, records: Sequence[Record]) -> None:
+def write_records(path: str, records: Sequence[RequestRecord]) -> None:
     """One JSON object per request and line. Raises UsageError when the file cannot be written."""
     try:
         with open(path, "w", encoding="utf-8") as file:

@@ -22,7 +22,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 from pytest_h20.load.http1 import ProtocolError, Response
-from pytest_h20.load.target import Address, Target
+from pytest_h20.load.target import BaseUrl, Target
 
 _SAMPLE = re.compile(r"^([a-zA-Z_:][\w:]*)(?:\{([^}\n]*)\})?[ \t]+(\S+)", re.MULTILINE)
 _RUNNING = ("vllm:num_requests_running", "sglang:num_running_reqs")
@@ -180,7 +180,7 @@ def fetch(target: Target, timeout_s: float = 10.0) -> MetricsSample | None:
     return None if text is None else parse_metrics(text)
 
 
-def get_text(target: Target, address: Address, path: str, timeout_s: float) -> str | None:
+def get_text(target: Target, address: BaseUrl, path: str, timeout_s: float) -> str | None:
     """A plain GET with the target's headers; None for anything but a complete 200 within `timeout_s` in all and `MOST` bytes."""
     end = time.monotonic() + timeout_s
     head = {"Host": address.authority, **dict(target.headers), "Connection": "close"}
@@ -203,7 +203,7 @@ def get_text(target: Target, address: Address, path: str, timeout_s: float) -> s
     return body.decode("utf-8", "replace") if response.status == 200 else None
 
 
-def _secured(plain: socket.socket, target: Target, address: Address) -> socket.socket:
+def _secured(plain: socket.socket, target: Target, address: BaseUrl) -> socket.socket:
     if not address.tls:
         return plain
     context = ssl.create_default_context(cafile=target.ca_file)

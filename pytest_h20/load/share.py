@@ -21,8 +21,8 @@ from pytest_h20.load.clock import now
 from pytest_h20.load.dialects import RequestEncoder, get_request
 from pytest_h20.load.histogram import Histogram
 from pytest_h20.load.http1 import ProtocolError
-from pytest_h20.load.loop import Exchange, LoadLoop, LoopOutcome, LoopSettings, Progress
-from pytest_h20.load.metrics import Record, Tally, tally
+from pytest_h20.load.loop import CellProgress, LoadLoop, LoopOutcome, LoopSettings, TimedExchange
+from pytest_h20.load.metrics import RequestRecord, Tally, tally
 from pytest_h20.load.plan import LoadPlan, Slo
 from pytest_h20.load.prompts import Prompt, PromptRecipe, PromptSource
 from pytest_h20.load.selfcheck_types import SelfCheck
@@ -31,11 +31,11 @@ from pytest_h20.load.target import Target, Vocabulary
 from pytest_h20.load.wire import read_answer
 
 if TYPE_CHECKING:  # not evaluated: the core runs on Python 3.8 too
-    Report = Callable[[Progress], None]
+    Report = Callable[[CellProgress], None]
 
 
 @dataclass(frozen=True)
-class Job:
+class ShareJob:
     """Part `index` of `of` of a cell."""
 
     target: Target
@@ -71,7 +71,7 @@ class Job:
         return document
 
     @classmethod
-    def from_json(cls, document: dict[str, Any]) -> Job:
+    def from_json(cls, document: dict[str, Any]) -> ShareJob:
         """Raises UsageError when the document is not one of `to_json`."""
         try:
             target = dict(document["target"])
@@ -168,7 +168,7 @@ class Share:
         try:
             rest = dict(document)
             part = dict(rest.pop("tally"))
-            records = [Record(**row) for row in part.pop("records")]
+            records = [RequestRecord(**row) for row in part.pop("records")]
             itl = Histogram.from_json(part.pop("itl"))
             canaries = [CanaryAnswer(**row) for row in part.pop("canaries")]
             texts = TextCounts(**part.pop("texts"))
@@ -192,7 +192,7 @@ class ShareInterrupted(KeyboardInterrupt):
         self.share = share
 
 
-def run_share(job: Job, report: Report | None = None, gate: Callable[[], float] | None = None) -> Share:
+def run_share(job: ShareJob, report: Report | None = None, gate: Callable[[], float] | None = None) -> Share:
     """Run one part. Problems of the server are outcomes of requests; raises UsageError for input that cannot be used.
 
     `gate` is called once everything is encoded and connected, and tells when to start (`LoopSettings.gate`).
@@ -249,7 +249,7 @@ def run_share(job: Job, report: Report | None = None, gate: Callable[[], float] 
     return share
 
 
-def _exchanges(job: Job, source: PromptSource, encoder: RequestEncoder, mine: int | None) -> Iterator[Exchange]:
+def _exchanges(job: ShareJob, source: PromptSource, encoder: RequestEncoder, mine: int | None) -> Iterator[TimedExchange]:
     local, canaries = 0, places(job.plan.canaries, job.planned())
     while mine is None or local < mine:
         number = local * job.of + job.index
@@ -261,18 +261,18 @@ def _exchanges(job: Job, source: PromptSource, encoder: RequestEncoder, mine: in
         local += 1
 
 
-def canary_exchange(canary: Canary, number: int, cell: Cell, encoder: RequestEncoder) -> Exchange:
+def canary_exchange(canary: Canary, number: int, cell: Cell, encoder: RequestEncoder) -> TimedExchange:
     """As long an answer as any other request of the cell; the length of its prompt is the server's to count."""
     prompt = Prompt(0, cell.output_len, text=canary.prompt)
-    return Exchange(number, encoder.encode(prompt, special=True), prompt.output_len, 0, canary=canary)
+    return TimedExchange(number, encoder.encode(prompt, special=True), prompt.output_len, 0, canary=canary)
 
 
-def make_exchange(prompt: Prompt, number: int, source: PromptSource, encoder: RequestEncoder) -> Exchange:
+def make_exchange(prompt: Prompt, number: int, source: PromptSource, encoder: RequestEncoder) -> TimedExchange:
     """The exchange of a prompt, which for a conversation knows its next turn."""
     followup = None
     if prompt.turn + 1 < prompt.turns:
 
-        def followup(done: Exchange) -> Exchange | None:
+        def followup(done: TimedExchange) -> TimedExchange | None:
             try:
                 # only the text is wanted here; the stamps are read when the run is over
                 answer = read_answer(encoder.kind, [0.0] * len(done.parts), done.parts, want_text=encoder.kind == "chat")
@@ -283,10 +283,10 @@ def make_exchange(prompt: Prompt, number: int, source: PromptSource, encoder: Re
             following = source.followup(prompt, number, answer.text or answer.reasoning_text)
             return None if following is None else make_exchange(following, number, source, encoder)
 
-    return Exchange(number, encoder.encode(prompt), prompt.output_len, prompt.input_len, followup)
+    return TimedExchange(number, encoder.encode(prompt), prompt.output_len, prompt.input_len, followup)
 
 
-def _reporter(job: Job, report: Report, total: int | None) -> Callable[[LoopOutcome, int, int, float], None]:
+def _reporter(job: ShareJob, report: Report, total: int | None) -> Callable[[LoopOutcome, int, int, float], None]:
     scale, output_len = job.plan.time_scale, job.cell.output_len
 
     def tick(outcome: LoopOutcome, done: int, failed: int, stamp: float) -> None:
@@ -297,12 +297,12 @@ def _reporter(job: Job, report: Report, total: int | None) -> Callable[[LoopOutc
         left = None
         if total is not None and rate > 0:
             left = max(0.0, (total - done) * output_len - live) / rate
-        report(Progress(job.cell.id, done, total, failed, len(outcome.exchanges) - done, elapsed, rate, left))
+        report(CellProgress(job.cell.id, done, total, failed, len(outcome.exchanges) - done, elapsed, rate, left))
 
     return tick
 
 
-def _share(job: Job, outcome: LoopOutcome, called: float) -> Share:
+def _share(job: ShareJob, outcome: LoopOutcome, called: float) -> Share:
     scale, origin = job.plan.time_scale, outcome.started
     window = None
     if outcome.all_busy is not None and outcome.first_idle is not None and outcome.first_idle > outcome.all_busy:
@@ -351,7 +351,7 @@ def main() -> int:
 
     try:
         try:
-            job = Job.from_json(json.loads(sys.stdin.readline())["job"])
+            job = ShareJob.from_json(json.loads(sys.stdin.readline())["job"])
         except (ValueError, KeyError, TypeError) as error:
             raise UsageError(f"job on standard input: {type(error).__name__}: {error}") from None
 

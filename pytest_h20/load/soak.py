@@ -20,8 +20,8 @@ from pytest_h20.load.canary import Canary, CanaryAnswer, TextCounts
 from pytest_h20.load.cells import Cell
 from pytest_h20.load.dialects import ROUTE_KINDS, RequestEncoder, get_request
 from pytest_h20.load.histogram import Histogram
-from pytest_h20.load.loop import Exchange, LoadLoop, LoopOutcome, LoopSettings
-from pytest_h20.load.metrics import Record, gaps_of, percentile, read_one, text_of
+from pytest_h20.load.loop import LoadLoop, LoopOutcome, LoopSettings, TimedExchange
+from pytest_h20.load.metrics import RequestRecord, gaps_of, percentile, read_one, text_of
 from pytest_h20.load.prompts import PromptRecipe, PromptSource
 from pytest_h20.load.server_metrics import parse_metrics
 from pytest_h20.load.share import canary_exchange
@@ -213,7 +213,7 @@ class Soak:
         self._finish(loop.outcome, loop.outcome.stopped)
         return self.end
 
-    def _exchanges(self) -> Iterator[Exchange]:
+    def _exchanges(self) -> Iterator[TimedExchange]:
         plan, dialect = self._plan, self._target.dialect
         ids = self._target.ids() if dialect != "chat" else None
         cells = [Cell(given, asked, plan.streams) for given, asked in plan.lengths]
@@ -227,7 +227,7 @@ class Soak:
                 yield canary_exchange(canary, number, cells[kind], self._encoder)
             else:
                 prompt = sources[kind].prompt(number)
-                yield Exchange(number, self._encoder.encode(prompt), prompt.output_len, prompt.input_len)
+                yield TimedExchange(number, self._encoder.encode(prompt), prompt.output_len, prompt.input_len)
             number += 1
 
     # ---- while it runs -----------------------------------------------------------------------------------------
@@ -246,7 +246,7 @@ class Soak:
             self.end.silent_hours = self._hours(self._spoke)
             raise _Silent
 
-    def _harvest(self, outcome: LoopOutcome) -> list[Exchange]:
+    def _harvest(self, outcome: LoopOutcome) -> list[TimedExchange]:
         """Read every answer that is over and drop it; those that are not."""
         self._started = outcome.started
         live = [e for e in outcome.exchanges if not e.end]
@@ -263,7 +263,7 @@ class Soak:
         outcome.metrics.clear()
         return live
 
-    def _take(self, record: Record, answer: Answer, said: CanaryAnswer | None) -> None:
+    def _take(self, record: RequestRecord, answer: Answer, said: CanaryAnswer | None) -> None:
         plan, end = self._plan, self.end
         sent, over = self._started + record.sent_s / plan.time_scale, self._started + record.end_s / plan.time_scale
         if record.outcome == "cancelled":

@@ -119,9 +119,9 @@ class Target:
     def __post_init__(self) -> None:
         if self.dialect not in DIALECTS:
             raise UsageError(f"dialect {self.dialect!r}: one of {', '.join(DIALECTS)} is needed")
-        Address.parse(self.url)
+        BaseUrl.parse(self.url)
         if self.metrics_url:
-            Address.parse(self.metrics_url)
+            BaseUrl.parse(self.metrics_url)
         for name, value in self.headers.items():
             if any(c in name + value for c in "\r\n") or not name:
                 raise UsageError(f"header {name!r}: line breaks and empty names are not accepted")
@@ -130,17 +130,17 @@ class Target:
         """The ids random prompts are made of. Raises UsageError when the vocabulary is not known."""
         return self.vocabulary or Vocabulary.for_model(self.model, self.vocab_size)
 
-    def metrics_address(self) -> Address | None:
+    def metrics_address(self) -> BaseUrl | None:
         if self.metrics_url == "":
             return None
         if self.metrics_url:
-            return Address.parse(self.metrics_url)
-        own = Address.parse(self.url)
-        return Address(own.tls, own.host, own.port, "/metrics")
+            return BaseUrl.parse(self.metrics_url)
+        own = BaseUrl.parse(self.url)
+        return BaseUrl(own.tls, own.host, own.port, "/metrics")
 
 
 @dataclass(frozen=True)
-class Address:
+class BaseUrl:
     """A parsed http(s) URL. `path` is the prefix without a trailing slash."""
 
     tls: bool
@@ -149,7 +149,7 @@ class Address:
     path: str = ""
 
     @classmethod
-    def parse(cls, url: str) -> Address:
+    def parse(cls, url: str) -> BaseUrl:
         """Raises UsageError for what is not http(s)://host[:port][/prefix]."""
         try:
             parts = urlsplit(url)

@@ -21,7 +21,7 @@ from pytest_h20.nccl.model import (
     RankInit,
     Where,
 )
-from pytest_h20.nccl.records import Lines, Record, Splitter, header_rank, plain
+from pytest_h20.nccl.records import Lines, Message, Splitter, header_rank, plain
 from pytest_h20.nccl.verbs import Failure
 
 MAX_CHANNELS = 100_000
@@ -206,7 +206,7 @@ class Reader:
         self._wrapped_end = b""  # ... and the last of these lines
         self._splitter = Splitter()
         self._lines = Lines()
-        self._handlers: tuple[tuple[str, Callable[[Record, _Proc], bool]], ...] = (
+        self._handlers: tuple[tuple[str, Callable[[Message, _Proc], bool]], ...] = (
             ("Channel ", self._channel),
             ("Ring ", self._channel),
             ("CollNet ", self._collnet),
@@ -278,7 +278,7 @@ class Reader:
             self._lines.open.add(line)
 
     @staticmethod
-    def _wants_more(record: Record) -> bool:
+    def _wants_more(record: Message) -> bool:
         message = record.message
         if not message:
             return True
@@ -295,7 +295,7 @@ class Reader:
 
     # -- one record ----------------------------------------------------------------------------------------------------------
 
-    def _record(self, record: Record) -> bool:
+    def _record(self, record: Message) -> bool:
         message = record.message
         if not message:
             return False
@@ -329,10 +329,10 @@ class Reader:
             return self._net_line(record, proc)
         return False
 
-    def _where(self, record: Record) -> Where:
+    def _where(self, record: Message) -> Where:
         return Where(self.source, record.line)
 
-    def _proc(self, record: Record) -> _Proc:
+    def _proc(self, record: Message) -> _Proc:
         key = (record.host, record.pid)
         proc = self.procs.get(key)
         if proc is None:
@@ -347,12 +347,12 @@ class Reader:
             proc.tids.add(record.tid)
         return proc
 
-    def _damage(self, record: Record, channel: bool = False) -> None:
+    def _damage(self, record: Message, channel: bool = False) -> None:
         _keep(self.damaged_channels if channel else self.damaged, record.line)
 
     # -- handlers: True when the record was understood -----------------------------------------------------------------------
 
-    def _channel(self, record: Record, proc: _Proc) -> bool:
+    def _channel(self, record: Message, proc: _Proc) -> bool:
         message = record.message
         found = _CHANNEL.match(message)
         if not found:
@@ -416,7 +416,7 @@ class Reader:
         return False
 
     def _add_channel(
-        self, record: Record, link: tuple[int, int, int, int, str, str, int | None, bool | None, int | None, bool], intact: bool
+        self, record: Message, link: tuple[int, int, int, int, str, str, int | None, bool | None, int | None, bool], intact: bool
     ) -> None:
         thread = (record.host, record.pid, record.tid)
         comm = self.current.get(thread, "")
@@ -446,7 +446,7 @@ class Reader:
         if not comm and record.pid:
             self.pending.setdefault(thread, []).append(key)
 
-    def _collnet(self, record: Record, proc: _Proc) -> bool:
+    def _collnet(self, record: Message, proc: _Proc) -> bool:
         found = _COLLNET.match(record.message)
         if found:
             rank, gdr = int(found["rank"]), bool(found["gdr"])
@@ -454,7 +454,7 @@ class Reader:
             self._add_channel(record, link, record.whole and not record.joined)
         return found is not None
 
-    def _comm(self, record: Record) -> bool:
+    def _comm(self, record: Message) -> bool:
         found = _COMM.search(record.message)
         if not found:
             if "Destroy" not in record.message and "opCount" not in record.message:
@@ -498,7 +498,7 @@ class Reader:
             self.current[thread] = entry.comm
         return True
 
-    def _rank(self, record: Record, comm: str, comm_id: str | None, rank: int, nranks: int) -> _Rank | None:
+    def _rank(self, record: Message, comm: str, comm_id: str | None, rank: int, nranks: int) -> _Rank | None:
         self.nranks.add(nranks)
         base = (record.host, record.pid, comm)
         for known_id in (comm_id, None):
@@ -518,13 +518,13 @@ class Reader:
             entry.comm_id = comm_id
         return entry
 
-    def _timings(self, record: Record, proc: _Proc) -> bool:
+    def _timings(self, record: Message, proc: _Proc) -> bool:
         found = _TIMINGS.match(record.message) or (_OLD_RANKS.match(record.message) if record.whole else None)
         if found:
             self.nranks.add(int(found[2]))
         return found is not None
 
-    def _network(self, record: Record, proc: _Proc) -> bool:
+    def _network(self, record: Message, proc: _Proc) -> bool:
         found = _NETWORK.match(record.message)
         if not found or (not record.whole and found["net"] not in ("Socket", "IB", "AWS Libfabric")):
             self._damage(record)
@@ -536,7 +536,7 @@ class Reader:
         _keep_where(self.network_lines, (record.host, name), self._where(record))
         return True
 
-    def _net_line(self, record: Record, proc: _Proc) -> bool:
+    def _net_line(self, record: Message, proc: _Proc) -> bool:
         message = record.message
         if "Using" in message:
             found = _USING_IB.match(message)
@@ -583,7 +583,7 @@ class Reader:
                 return True
         return self._plugin(record, proc) or self._note(record, proc)
 
-    def _devices(self, text: str, record: Record, proc: _Proc) -> None:
+    def _devices(self, text: str, record: Message, proc: _Proc) -> None:
         body, _, _ = text.partition("OOB")
         listed, _, relaxed = body.partition("[RO]")
         has_end = "OOB" in text or bool(relaxed) or "[RO]" in body
@@ -620,7 +620,7 @@ class Reader:
                 proc.oob = proc.oob or address
                 self.first_oob = self.first_oob or address
 
-    def _address(self, interface: str, rest: str, record: Record) -> Address | None:
+    def _address(self, interface: str, rest: str, record: Message) -> Address | None:
         found = _ADDRESS.match(rest)
         if found:
             return Address(interface, found["addr"] or None, self._where(record))
@@ -632,21 +632,21 @@ class Reader:
             return Address(interface, whole, self._where(record))
         return Address(interface, None, self._where(record))
 
-    def _bootstrap(self, record: Record, proc: _Proc) -> bool:
+    def _bootstrap(self, record: Message, proc: _Proc) -> bool:
         found = _BOOTSTRAP.match(record.message)
         if found:
             proc.bootstrap = proc.bootstrap or self._address(found["if"], found["rest"].split(" [1]")[0], record)
             return True
         return False
 
-    def _connected(self, record: Record, proc: _Proc) -> bool:
+    def _connected(self, record: Message, proc: _Proc) -> bool:
         for what in ("all rings", "all trees", "NVLS tree"):
             if record.message.startswith("Connected " + what):
                 proc.connected.add(what)
                 return True
         return False
 
-    def _gdr(self, record: Record, proc: _Proc) -> bool:
+    def _gdr(self, record: Message, proc: _Proc) -> bool:
         hca = _GDR_HCA.search(record.message)
         if hca:
             on = hca["on"].lower() == "enabled"
@@ -660,7 +660,7 @@ class Reader:
             self.gdr_pairs.add(pair[1] == "Enabled")
         return pair is not None
 
-    def _plugin(self, record: Record, proc: _Proc) -> bool:
+    def _plugin(self, record: Message, proc: _Proc) -> bool:
         found = _PLUGIN.match(record.message)
         if not found:
             return False
@@ -669,13 +669,13 @@ class Reader:
             proc.plugins.setdefault(name.strip())
         return True
 
-    def _version(self, record: Record, proc: _Proc) -> bool:
+    def _version(self, record: Message, proc: _Proc) -> bool:
         found = _VERSION.match(record.message)
         if found and (record.whole or found[2]):
             proc.version = proc.version or found[1] + (found[2] or "")
         return found is not None
 
-    def _env(self, record: Record, proc: _Proc) -> bool:
+    def _env(self, record: Message, proc: _Proc) -> bool:
         found = _ENV.match(record.message)
         if not found:
             return False
@@ -687,13 +687,13 @@ class Reader:
         self._note(record, proc)
         return True
 
-    def _note(self, record: Record, proc: _Proc) -> bool:
+    def _note(self, record: Message, proc: _Proc) -> bool:
         found = _NOTES.match(record.message)
         if found and len(proc.notes) < 40:
             proc.notes.setdefault(record.message[:200], self._where(record))
         return found is not None
 
-    def _warn(self, record: Record, proc: _Proc) -> None:
+    def _warn(self, record: Message, proc: _Proc) -> None:
         if failures.harmless_place(record.file):
             return
         failure = failures.classify(record.message, warn=True)
@@ -704,7 +704,7 @@ class Reader:
         if failures.unclear(record.message, record.whole) and len(self.unclear) < MAX_PLACES:
             self.unclear.setdefault(record.message[:200], self._where(record))
 
-    def _failure(self, failure: Failure, record: Record, proc: _Proc) -> None:
+    def _failure(self, failure: Failure, record: Message, proc: _Proc) -> None:
         if "local_gid" in failure.details and len(proc.local_gids) < 64:
             proc.local_gids.add(failure.details["local_gid"])
         if "gid_index" in failure.details:

@@ -46,7 +46,7 @@ _JUNK_RIGHT = b" \t\r\n\"'`|*\\,"
 
 
 @dataclass(frozen=True)
-class Record:
+class Message:
     """One NCCL message. ``whole`` is false when something other than a line end follows it directly (a splice)."""
 
     host: str
@@ -168,7 +168,7 @@ class Splitter:
         self.hosts: set[bytes] = set()
         self.dropped_heads = 0
 
-    def records(self, line: bytes, number: int, ended: bool, joined: bool) -> list[Record]:
+    def records(self, line: bytes, number: int, ended: bool, joined: bool) -> list[Message]:
         """All records of one line, in order."""
         marks = list(_MARK.finditer(line))
         if not marks:
@@ -189,7 +189,7 @@ class Splitter:
             message, repeated, cut = clean(raw)
             place = _FILE.search(line[max(0, mark.start() - 200) : mark.start()])
             out.append(
-                Record(
+                Message(
                     host.decode("utf-8", "replace"),
                     pid,
                     tid,
@@ -254,14 +254,14 @@ class Splitter:
                 host = max(known, key=len)
         return host
 
-    def _bare(self, line: bytes, number: int, ended: bool, joined: bool) -> list[Record]:
+    def _bare(self, line: bytes, number: int, ended: bool, joined: bool) -> list[Message]:
         """A pasted line without any head or marker; only unmistakable NCCL wordings count."""
         text = line.strip()
         if b"NCCL version" in text or not _BARE.match(text):
             return []
         message, repeated, cut = clean(text)
         capped = len(text) >= CAP
-        return [Record("", 0, 0, None, "INFO", message, number, ended and not cut, joined, capped, repeated, None, True)]
+        return [Message("", 0, 0, None, "INFO", message, number, ended and not cut, joined, capped, repeated, None, True)]
 
 
 def clean(raw: bytes) -> tuple[str, int, bool]:

@@ -17,7 +17,7 @@ from typing import IO
 from pytest_h20.core.errors import CommandTimeout, H20Error, TransportError
 from pytest_h20.nodes import shell
 from pytest_h20.nodes.base import CommandResult, Containers, quote
-from pytest_h20.nodes.shell import Lines, Process, kill_command, tail
+from pytest_h20.nodes.shell import LineCutter, NodeProcess, kill_command, tail
 from pytest_h20.nodes.ssh_config import DOCKER_SOCKET
 
 _AFTER_EXIT_S = 1.0  # a child left in the background may hold the streams: so long is waited for more output after the end
@@ -105,7 +105,7 @@ class LocalNode:
         output: tuple[list[bytes], list[bytes]],
         on_line: Callable[[str], None] | None,
     ) -> None:
-        lines = (Lines(on_line), Lines(on_line)) if on_line else None
+        lines = (LineCutter(on_line), LineCutter(on_line)) if on_line else None
         ended_at: float | None = None
         size = 0
         with selectors.DefaultSelector() as selector:
@@ -137,7 +137,7 @@ class LocalNode:
 
     def kill_process(self, pid: int, timeout: float = 15.0) -> str:
         """End a process and its descendants; returns what is left of it ("" = nothing)."""
-        argv = ["/bin/sh", "-c", kill_command(Process(pid))]
+        argv = ["/bin/sh", "-c", kill_command(NodeProcess(pid))]
         killer = subprocess.run(argv, capture_output=True, timeout=timeout, check=False, start_new_session=True)
         return killer.stdout.decode("utf-8", "replace").strip()
 

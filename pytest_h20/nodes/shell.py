@@ -93,7 +93,7 @@ def local_argv(command: str) -> list[str]:
 
 
 @dataclass(frozen=True)
-class Process:
+class NodeProcess:
     """The wrapper's process on the node. ``started``: clock ticks after boot (field 22 of /proc/PID/stat), 0 = not known."""
 
     pid: int
@@ -145,7 +145,7 @@ def _disguise(command: str) -> tuple[str, str]:
     return command, f"h20_c=$(printf %s \"$1\" | tr '{here}' '{there}')"
 
 
-def kill_command(process: Process) -> str:
+def kill_command(process: NodeProcess) -> str:
     """A shell command that ends the process with all its descendants, their sessions and process groups.
 
     SIGTERM first, SIGKILL after 0.6 s; prints what still lives after 3 s as ``pid (name) state`` lines (a ``D`` state cannot be
@@ -216,7 +216,7 @@ def _overlap(data: bytes, mark: bytes) -> int:
     return 0
 
 
-class Lines:
+class LineCutter:
     """Cuts a byte stream into text lines as it comes."""
 
     def __init__(self, on_line: Callable[[str], None]) -> None:

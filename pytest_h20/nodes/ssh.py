@@ -30,7 +30,7 @@ from pytest_h20.core.errors import CommandTimeout, H20Error, TransportError
 from pytest_h20.nodes import scratch, shell
 from pytest_h20.nodes.base import CommandResult, Containers, quote
 from pytest_h20.nodes.connect import Connection, ssh_errors
-from pytest_h20.nodes.shell import FramedStream, Lines, Process, Script, kill_command, tail, wrap
+from pytest_h20.nodes.shell import FramedStream, LineCutter, NodeProcess, Script, kill_command, tail, wrap
 from pytest_h20.nodes.ssh_config import SshSettings
 
 if TYPE_CHECKING:
@@ -360,7 +360,7 @@ class SshNode:
     ) -> None:
         """Drain both streams until both end marks are there or the channel ends. Raises ``CommandTimeout`` at the deadline."""
         out, err = streams
-        lines = (Lines(on_line), Lines(on_line)) if on_line else None
+        lines = (LineCutter(on_line), LineCutter(on_line)) if on_line else None
         poll = select.poll()
         poll.register(channel.fileno(), select.POLLIN)
         deadline = began + timeout
@@ -387,7 +387,7 @@ class SshNode:
             _hand_over(rest, b"", final=True)
 
     @staticmethod
-    def _take(output: _Output, out: bytes, err: bytes, lines: tuple[Lines, Lines] | None) -> None:
+    def _take(output: _Output, out: bytes, err: bytes, lines: tuple[LineCutter, LineCutter] | None) -> None:
         output.size += len(out) + len(err)
         for data, kept, index in ((out, output.out, 0), (err, output.err, 1)):
             if data:
@@ -485,7 +485,7 @@ class SshNode:
 
     def kill_process(self, pid: int, timeout: float = _KILL_TIMEOUT) -> str:
         """End a process of this node and its descendants; returns what is left of it ("" = nothing)."""
-        return self.run(kill_command(Process(pid)), timeout=timeout).stdout.strip()
+        return self.run(kill_command(NodeProcess(pid)), timeout=timeout).stdout.strip()
 
     # --- files
 
@@ -708,7 +708,7 @@ class SshNode:
         return start + f"nothing answers at {path} ({error.text}). Next: `systemctl status docker` on the node"
 
 
-def _hand_over(lines: Lines, data: bytes, final: bool = False) -> None:
+def _hand_over(lines: LineCutter, data: bytes, final: bool = False) -> None:
     try:
         lines.feed(data, final)
     except Exception as error:
@@ -762,9 +762,9 @@ _WHY_NO_SOCKET = (
 )
 
 
-def _process(out: FramedStream) -> Process | None:
+def _process(out: FramedStream) -> NodeProcess | None:
     fields = (out.started or "").split()
-    return Process(int(fields[0]), int(fields[1])) if len(fields) == 2 and all(f.isdigit() for f in fields) else None
+    return NodeProcess(int(fields[0]), int(fields[1])) if len(fields) == 2 and all(f.isdigit() for f in fields) else None
 
 
 def _short(command: str) -> str:

@@ -33,8 +33,8 @@ import pytest
 if TYPE_CHECKING:
     import openai
 
-    from pytest_h20.checks.compute.judge import Judge as ComputeJudge
-    from pytest_h20.cluster.launch import Target
+    from pytest_h20.checks.compute.judge import BurnJudge
+    from pytest_h20.cluster.launch import LaunchTarget
     from pytest_h20.cluster.state import ClusterState
     from pytest_h20.config.inventory import Inventory
     from pytest_h20.core.verdict import Verdict
@@ -89,7 +89,7 @@ def h20_engine(request: pytest.FixtureRequest) -> str:
 
 
 @pytest.fixture(scope="session")
-def h20_target(request: pytest.FixtureRequest, h20_engine: str) -> Target:
+def h20_target(request: pytest.FixtureRequest, h20_engine: str) -> LaunchTarget:
     """Engine, profile and nodes under test."""
     return _session(request).target(h20_engine)
 
@@ -115,7 +115,7 @@ def h20_facts(request: pytest.FixtureRequest, h20_engine: str) -> GatheredFacts:
 
 
 @pytest.fixture(scope="session")
-def h20_burn(request: pytest.FixtureRequest, h20_engine: str) -> ComputeJudge:
+def h20_burn(request: pytest.FixtureRequest, h20_engine: str) -> BurnJudge:
     """What the burn of all GPUs said, and what judges it: burned once for all tests and workers, before the engine starts."""
     from pytest_h20.run.burn import judge_of
 

@@ -17,7 +17,7 @@ from pytest_h20.probes.kernel_log import KernelLog
 from pytest_h20.probes.net import Connect, Firewall, Listener, Network, Ping
 from pytest_h20.probes.rdma import PciDevice, PcieHints, Qos, RdmaFacts
 from pytest_h20.probes.script import Missing
-from pytest_h20.probes.wire import NcclSettings, Wire
+from pytest_h20.probes.wire import NcclSettings, NetDevice
 
 
 @dataclass(frozen=True)
@@ -48,7 +48,7 @@ class NodeFacts:
     qos: Mapping[str, Qos] | Missing
     pcie_hints: PcieHints | Missing
     pci: Mapping[str, PciDevice] | Missing
-    wires: Mapping[str, Wire] | Missing
+    wires: Mapping[str, NetDevice] | Missing
     network: Network | Missing
     firewall: Firewall | Missing
     listeners: tuple[Listener, ...] | Missing

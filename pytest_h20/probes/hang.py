@@ -109,7 +109,7 @@ GPU_COMMAND = (
 
 
 @dataclass(frozen=True)
-class Process:
+class HungProcess:
     """One process. ``state``: the letter of ``/proc/PID/status`` (T: stopped, D: waits for a device, Z: ended). ``rank``: of the tensor-parallel
     group, where its name tells it. ``stack``: function names of its Python main thread, innermost first."""
 
@@ -142,7 +142,7 @@ class Ras:
 class Looked:
     """What one container told."""
 
-    processes: tuple[Process, ...] = ()
+    processes: tuple[HungProcess, ...] = ()
     recorder: tuple[str, ...] = ()
     ras: Ras | None = None
 
@@ -169,7 +169,7 @@ def parse(text: str) -> Looked:
     return Looked(tuple(processes), tuple(recorder), parse_ras(reports) if reports else None)
 
 
-def _process(pid: int, body: str) -> Process:
+def _process(pid: int, body: str) -> HungProcess:
     def first(pattern: re.Pattern[str]) -> str:
         found = pattern.search(body)
         return found[1] if found else ""
@@ -179,7 +179,7 @@ def _process(pid: int, body: str) -> Process:
     python = body.partition("-- python\n")[2]
     main = re.split(r"^Thread ", python, flags=re.M)
     frames = [m[1] for line in (main[1] if len(main) > 1 else python).splitlines() if (m := _FRAME.match(line))]
-    return Process(
+    return HungProcess(
         pid,
         first(_NAME),
         first(_STATE),

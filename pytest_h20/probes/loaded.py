@@ -27,7 +27,7 @@ class Library:
 
 
 @dataclass(frozen=True)
-class Process:
+class LoadedProcess:
     """A process of the engine that holds a GPU: a rank. ``paths``: what it has mapped. ``env``: its NCCL_* variables."""
 
     pid: int
@@ -40,7 +40,7 @@ class Process:
 class Loaded:
     """What one container told. ``conf``: file to the settings in it. ``unread``: processes whose memory could not be looked at."""
 
-    processes: tuple[Process, ...]
+    processes: tuple[LoadedProcess, ...]
     files: Mapping[str, Library]
     conf: Mapping[str, Mapping[str, str]]
     unread: int = 0
@@ -118,7 +118,7 @@ def parse_loaded(text: str) -> Loaded:
             for path, file in data["files"].items()
         }
         processes = tuple(
-            Process(int(p["pid"]), str(p["name"])[:60], tuple(map(str, p["paths"])), {str(k): str(v) for k, v in p["env"].items()})
+            LoadedProcess(int(p["pid"]), str(p["name"])[:60], tuple(map(str, p["paths"])), {str(k): str(v) for k, v in p["env"].items()})
             for p in data["processes"]
         )
         conf = {str(path): {str(k).strip(): str(v).strip() for k, v in keys.items()} for path, keys in data["conf"].items()}

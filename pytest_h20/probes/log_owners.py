@@ -18,7 +18,7 @@ class LogFile:
 
 
 @dataclass(frozen=True)
-class Owner:
+class LogOwner:
     """A process that runs and has a wanted id. ``pids``: as the node sees it first, as the process sees itself last.
 
     ``started``: seconds since 1970. ``seen``: its open files and its memory could be looked at. ``open``: identities of wanted files
@@ -37,7 +37,7 @@ class LogOwners:
     """What a node tells of the logs and of the processes they name. ``namespaces``: it tells ids inside containers."""
 
     files: Mapping[str, LogFile]
-    owners: tuple[Owner, ...]
+    owners: tuple[LogOwner, ...]
     namespaces: bool
 
 
@@ -68,7 +68,7 @@ def parse_log_owners(text: str) -> LogOwners:
         if not pids or None in pids or start is None:
             raise ProbeError(f"an owner line without ids or start: {chain!r} {started!r}")
         owners.append(
-            Owner(tuple(n for n in pids if n is not None), start, seen == "1", frozenset(held.split()), frozenset(mapped.split()))
+            LogOwner(tuple(n for n in pids if n is not None), start, seen == "1", frozenset(held.split()), frozenset(mapped.split()))
         )
     return LogOwners(files, tuple(owners), p.get("namespaces") == "1")
 

@@ -13,7 +13,7 @@ SYSCTLS = ("arp_ignore", "arp_announce", "rp_filter")
 
 
 @dataclass(frozen=True)
-class Wire:
+class NetDevice:
     """One net device of an RDMA port. ``sysctls``: the value in effect, the larger of the device's own and that of ``all``
     (Documentation/networking/ip-sysctl). ``alarms``, ``warnings``: of the transceiver, those that are on. ``rx_dbm``: received power per
     lane. ``counters``: of ``ethtool -S``, since the driver was loaded. ``neighbour``: switch and port, as LLDP tells them."""
@@ -29,10 +29,10 @@ class Wire:
     neighbour: str = ""
 
 
-def parse_wires(text: str) -> dict[str, Wire]:
+def parse_wires(text: str) -> dict[str, NetDevice]:
     """Tab-separated lines: ``wire NETDEV``; ``sysctl NETDEV NAME OWN ALL``; ``module NETDEV KEY VALUE`` (of ``ethtool -m``); ``fec NETDEV
     WORDS``; ``stat NETDEV NAME VALUE``; ``lldp NETDEV SWITCH PORT``."""
-    found: dict[str, Wire] = {}
+    found: dict[str, NetDevice] = {}
     modules: dict[str, list[tuple[str, str]]] = {}
     names = [r[0] for r in rows(text, "wire", 1)]
     sysctls: dict[str, dict[str, int]] = {n: {} for n in names}
@@ -55,7 +55,7 @@ def parse_wires(text: str) -> dict[str, Wire]:
         dbm = tuple(x for m in power if m and (x := number(m[1])) is not None)
         kind = next((value for key, value in said if key.lower() == "identifier"), "")
         alarms, warnings = (tuple(k for k in on if re.search(rf"{word}( \(.*\))?$", k, re.I)) for word in ("alarm", "warning"))
-        found[n] = Wire(n, sysctls[n], kind, alarms, warnings, dbm, fec.get(n, ""), counters[n], lldp.get(n, ""))
+        found[n] = NetDevice(n, sysctls[n], kind, alarms, warnings, dbm, fec.get(n, ""), counters[n], lldp.get(n, ""))
     return found
 
 

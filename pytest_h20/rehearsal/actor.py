@@ -236,7 +236,7 @@ class Actor:
     def _head(self) -> ReferenceServer:
         from pytest_h20.rehearsal.replies import Replies
         from pytest_h20.rehearsal.server import EngineServer, config_of
-        from pytest_h20.rehearsal.timing import Row, Timing
+        from pytest_h20.rehearsal.timing import Timing, TimingRow
 
         packages = self.spec["image"]["packages"]
         given = self.option("--context-length", "--max-model-len")
@@ -252,7 +252,7 @@ class Actor:
             api_key=self.option("--api-key") or "",
         )
         metrics = self.kind == "vllm" or "--enable-metrics" in self.argv
-        rows = [Row(int(i), int(o), int(c), ttft, tpot) for i, o, c, ttft, tpot in self.spec["timing"]]
+        rows = [TimingRow(int(i), int(o), int(c), ttft, tpot) for i, o, c, ttft, tpot in self.spec["timing"]]
         replies.language.spoilt = replies.language.spoilt or self.struck.talks_nonsense()
         server = EngineServer(
             replies,

@@ -43,7 +43,7 @@ _TOKEN = 4
 LETTERS = "abcdefghijklmnopqrstuvwxyz"
 
 
-class Canaries:
+class CanaryAnswers:
     """What is said to text prompts of the load. One per server; not thread-safe."""
 
     def __init__(self, language: Language, knobs: Mapping[str, Any]) -> None:

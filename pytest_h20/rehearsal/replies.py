@@ -64,7 +64,7 @@ class Refused(Exception):
 
 
 @dataclass(frozen=True)
-class Answer:
+class GeneratedReply:
     """A generation: one event per token when streamed, or one body. ``prompt``, ``completion``: tokens really processed."""
 
     stream: bool
@@ -76,7 +76,7 @@ class Answer:
 
 
 @dataclass(frozen=True)
-class Step:
+class TokenStep:
     """One token: its text sorted into fields, and the finish reason if it is the last. ``trim``: characters to take back."""
 
     token: int
@@ -188,7 +188,7 @@ class Replies:
             raise Refused(400, "not a multimodal model")
 
     # ------------------------------------------------------------------ generation
-    def generate(self, body: dict[str, Any], chat: bool) -> Answer:
+    def generate(self, body: dict[str, Any], chat: bool) -> GeneratedReply:
         """The answer to a request. Raises ``Refused``."""
         self.validate(body, chat)
         known = None
@@ -248,7 +248,7 @@ class Replies:
                 return
             yield token, None
 
-    def _sorted(self, body: Mapping[str, Any], chat: bool, tokens: Iterator[tuple[int, str | None]]) -> Iterator[Step]:
+    def _sorted(self, body: Mapping[str, Any], chat: bool, tokens: Iterator[tuple[int, str | None]]) -> Iterator[TokenStep]:
         """Tokens with their text in the field it belongs to."""
         has = self.has
         split = chat and self.parser and not has("not_split")
@@ -283,21 +283,21 @@ class Replies:
             said += text
             hit = next((s for s in stops if s in said), None)
             if hit and not has("stop_ignored"):
-                yield Step(token, content, reasoning, "stop", 0 if has("stop_included") else len(hit))
+                yield TokenStep(token, content, reasoning, "stop", 0 if has("stop_included") else len(hit))
                 return
-            yield Step(token, content, reasoning, finish)
+            yield TokenStep(token, content, reasoning, finish)
 
-    def _changed(self, steps: list[Step], chat: bool) -> list[Step]:
+    def _changed(self, steps: list[TokenStep], chat: bool) -> list[TokenStep]:
         """What the parser's faults make of a whole answer."""
         if not chat:
             return steps
         if self.has("fields_swapped"):
-            steps = [Step(s.token, s.reasoning, s.content, s.finish, s.trim) for s in steps]
+            steps = [TokenStep(s.token, s.reasoning, s.content, s.finish, s.trim) for s in steps]
         if self.has("reasoning_null"):
-            steps = [Step(s.token, s.content, "", s.finish, s.trim) for s in steps]
+            steps = [TokenStep(s.token, s.content, "", s.finish, s.trim) for s in steps]
         if self.has("leaks_into_next") and steps:
             first = steps[0]
-            steps[0] = Step(first.token, first.content, self.last_said[-24:] + first.reasoning, first.finish, first.trim)
+            steps[0] = TokenStep(first.token, first.content, self.last_said[-24:] + first.reasoning, first.finish, first.trim)
         self.last_said = "".join(s.content for s in steps) or self.last_said
         return steps
 
@@ -363,7 +363,7 @@ class Replies:
         known = "include_reasoning" in self.shape.extras
         return self.vllm and known and body.get("include_reasoning") is False and not self.has("include_ignored")
 
-    def _plain(self, body: dict[str, Any], chat: bool, prompt: list[int], runs: list[list[Step]]) -> Answer:
+    def _plain(self, body: dict[str, Any], chat: bool, prompt: list[int], runs: list[list[TokenStep]]) -> GeneratedReply:
         choices, every, reasoned = [], 0, 0
         all_ids: list[int] = []
         for index, steps in enumerate(runs):
@@ -402,7 +402,7 @@ class Replies:
             "choices": choices,
             "usage": self.usage(len(prompt), all_ids, reasoned),
         }
-        return Answer(False, tuple([b""] * max(1, every)), b"", document, len(prompt), every)
+        return GeneratedReply(False, tuple([b""] * max(1, every)), b"", document, len(prompt), every)
 
     def _message(self, body: Mapping[str, Any], choice: dict[str, Any], content: str, reasoning: str) -> dict[str, Any]:
         empty = None if self.shape.truncated_content == "null" and not self.has("not_split") else ""
@@ -426,7 +426,7 @@ class Replies:
             data = data.replace(b'"index"', b'"ind\xff"')
         return chunk(data)
 
-    def _streamed(self, body: dict[str, Any], chat: bool, prompt: list[int], runs: list[list[Step]]) -> Answer:
+    def _streamed(self, body: dict[str, Any], chat: bool, prompt: list[int], runs: list[list[TokenStep]]) -> GeneratedReply:
         has, options = self.has, body.get("stream_options") or {}
         number, sent = self.served, 0
         kind = "chat.completion.chunk" if chat else "text_completion"
@@ -482,7 +482,7 @@ class Replies:
         tail += self._event('{"choices": []}') if has("after_done") else b""
         tail += b"" if has("stream_cut") else LAST_CHUNK
         events[0] = opening + events[0]
-        return Answer(True, tuple(events), tail, {}, len(prompt), len(total))
+        return GeneratedReply(True, tuple(events), tail, {}, len(prompt), len(total))
 
     def _usage_now(self, prompt: Sequence[int], ids: list[int], chat: bool) -> dict[str, Any]:
         value = self.usage(len(prompt), ids, self._reasoned(ids, chat))

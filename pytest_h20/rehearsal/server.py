@@ -45,11 +45,21 @@ from typing import Any
 
 from pytest_h20.load.canary import EOS
 from pytest_h20.load.clock import allow_files
-from pytest_h20.load.reference import DONE, STREAM_HEAD, Generation, ReferenceConfig, ReferenceServer, Reply, Request, Schedule, Stream
-from pytest_h20.rehearsal.canaries import Canaries
+from pytest_h20.load.reference import (
+    DONE,
+    STREAM_HEAD,
+    Generation,
+    ReferenceConfig,
+    ReferenceReply,
+    ReferenceRequest,
+    ReferenceServer,
+    ReferenceStream,
+    Schedule,
+)
+from pytest_h20.rehearsal.canaries import CanaryAnswers
 from pytest_h20.rehearsal.drills import Struck
 from pytest_h20.rehearsal.language import encode
-from pytest_h20.rehearsal.replies import Answer, Refused, Replies
+from pytest_h20.rehearsal.replies import GeneratedReply, Refused, Replies
 from pytest_h20.rehearsal.state import soak_hours
 from pytest_h20.rehearsal.timing import Timing
 
@@ -74,11 +84,11 @@ CROWDED, TOKENS_WHEN_CROWDED = 64, 4
 class Scripted(Generation):
     """A generation whose every byte was made beforehand."""
 
-    answer: Answer | None = None
+    answer: GeneratedReply | None = None
 
 
 @dataclass(frozen=True)
-class Asked(Generation):
+class AskedCanary(Generation):
     """The answer to a canary, and what was asked."""
 
     text: str = ""
@@ -141,51 +151,57 @@ class EngineServer(ReferenceServer):
         self._compiles: set[int] = set()
         self._kept: dict[int, bytearray] = {}
         self._leaked = self._heaviest = 0
-        self._canaries = Canaries(replies.language, replies.knobs)
+        self._canaries = CanaryAnswers(replies.language, replies.knobs)
         self._folder = tokens_file.parent
         self._stalled = False
 
     # ------------------------------------------------------------------ routes
-    def handle(self, request: Request) -> Reply | Generation | None:
+    def handle(self, request: ReferenceRequest) -> ReferenceReply | Generation | None:
         """Everything the suite asks of an engine."""
         reply = self._hanging(request) or self._stranger(request) or self._handled(request)
         if not isinstance(reply, Generation):
             status = 404 if reply is None else reply.status
             client = f"127.0.0.1:{40000 + request.connection % 20000}"
             self._log(f'INFO:     {client} - "{request.method} {request.path} HTTP/1.1" {status}\n')
-        return Reply({"detail": "Not Found"}, 404) if reply is None else reply
+        return ReferenceReply({"detail": "Not Found"}, 404) if reply is None else reply
 
-    def _hanging(self, request: Request) -> Reply | None:
+    def _hanging(self, request: ReferenceRequest) -> ReferenceReply | None:
         text = self.knobs.get("hang_on")
         hangs = bool(text) and str(text).encode() in request.body
         posts = request.method == "POST" and request.path in _GENERATE
         drilled = self.struck.request() if posts and self.struck is not None else ""
         if drilled in ("hang", "error"):
-            return Reply(b"", delay_s=NEVER_S) if drilled == "hang" else Reply(b"Internal Server Error", 500, "text/plain; charset=utf-8")
+            return (
+                ReferenceReply(b"", delay_s=NEVER_S)
+                if drilled == "hang"
+                else ReferenceReply(b"Internal Server Error", 500, "text/plain; charset=utf-8")
+            )
         if drilled == "cut":
-            return Reply(_CUT["/generate" if request.path == "/generate" else "other"], content_type="text/event-stream")
+            return ReferenceReply(_CUT["/generate" if request.path == "/generate" else "other"], content_type="text/event-stream")
         self.replies.language.spoilt = self.replies.language.spoilt or drilled == "lie"
-        return Reply(b"", delay_s=NEVER_S) if hangs or (self.dead and posts) else None
+        return ReferenceReply(b"", delay_s=NEVER_S) if hangs or (self.dead and posts) else None
 
-    def _stranger(self, request: Request) -> Reply | None:
+    def _stranger(self, request: ReferenceRequest) -> ReferenceReply | None:
         """Who has not the key gets no further than to health and metrics, in both engines."""
         key = self.replies.api_key
         known = not key or request.headers.get("authorization") == f"Bearer {key}" or self.replies.has("auth_open")
-        return None if known or request.path in ("/health", "/health_generate", "/metrics") else Reply({"error": "Unauthorized"}, 401)
+        return (
+            None if known or request.path in ("/health", "/health_generate", "/metrics") else ReferenceReply({"error": "Unauthorized"}, 401)
+        )
 
-    def _handled(self, request: Request) -> Reply | Generation | None:
+    def _handled(self, request: ReferenceRequest) -> ReferenceReply | Generation | None:
         try:
             return self._get(request) if request.method == "GET" else self._post(request)
         except Refused as refused:
             if self.replies.has("dies_of_errors"):
                 self.dead = True
             if self.replies.has("accepts_errors"):
-                return Reply({"choices": []})
+                return ReferenceReply({"choices": []})
             if self.replies.has("errors_are_500") or refused.status == 500:
-                return Reply(b"Internal Server Error", 500, "text/plain; charset=utf-8")
-            return Reply(self.replies.error(refused.status, refused.message), refused.status)
+                return ReferenceReply(b"Internal Server Error", 500, "text/plain; charset=utf-8")
+            return ReferenceReply(self.replies.error(refused.status, refused.message), refused.status)
 
-    def _get(self, request: Request) -> Reply | None:
+    def _get(self, request: ReferenceRequest) -> ReferenceReply | None:
         replies, path = self.replies, request.path
         shape = replies.shape
         if path in ("/health", "/health_generate", "/ping"):
@@ -193,23 +209,23 @@ class EngineServer(ReferenceServer):
             ill = replies.has("unhealthy") or (replies.has("ill_after_start") and self.healths > 1)
             ill = ill or (self.struck is not None and self.struck.ill())
             alive = not ill and not (self.dead and shape.health != "constant")
-            return Reply(b"", 200 if alive else 503 if ill else shape.dead_engine_health[0])
+            return ReferenceReply(b"", 200 if alive else 503 if ill else shape.dead_engine_health[0])
         if path == "/v1/models":
-            return Reply({"object": "list", "data": [self._card()]})
+            return ReferenceReply({"object": "list", "data": [self._card()]})
         if path in (shape.version_route, "/version" if replies.vllm else "/get_server_info"):
             version = "0.1.0" if replies.has("other_version") else replies.version
-            return Reply({shape.version_key: version} | ({} if replies.vllm else {"model_path": replies.model}))
+            return ReferenceReply({shape.version_key: version} | ({} if replies.vllm else {"model_path": replies.model}))
         if path in shape.model_info_routes:
-            return Reply({"model_path": replies.model, "tokenizer_path": replies.model, "is_generation": True})
+            return ReferenceReply({"model_path": replies.model, "tokenizer_path": replies.model, "is_generation": True})
         if path == "/metrics":
-            return Reply(self.metrics_text(), content_type="text/plain; version=0.0.4") if self.config.metrics else None
+            return ReferenceReply(self.metrics_text(), content_type="text/plain; version=0.0.4") if self.config.metrics else None
         if path == "/get_load" and not replies.vllm:
-            return Reply([{"dp_rank": 0, "num_reqs": self.running, "num_waiting_reqs": 0, "num_tokens": 0}])
+            return ReferenceReply([{"dp_rank": 0, "num_reqs": self.running, "num_waiting_reqs": 0, "num_tokens": 0}])
         if path.startswith("/v1/models/") and not replies.vllm:
-            return Reply({"error": {"message": "The model does not exist", "code": "model_not_found"}}, 404)
+            return ReferenceReply({"error": {"message": "The model does not exist", "code": "model_not_found"}}, 404)
         if path in _GENERATE:
-            return Reply({"detail": "Method Not Allowed"}, 200 if replies.has("get_allowed") else 405)
-        return Reply({}) if replies.has("every_path") else None
+            return ReferenceReply({"detail": "Method Not Allowed"}, 200 if replies.has("get_allowed") else 405)
+        return ReferenceReply({}) if replies.has("every_path") else None
 
     def _card(self) -> dict[str, Any]:
         replies = self.replies
@@ -220,23 +236,23 @@ class EngineServer(ReferenceServer):
             card["max_model_len"] = replies.max_len // (2 if replies.has("other_context") else 1)
         return card
 
-    def _post(self, request: Request) -> Reply | Generation | None:
+    def _post(self, request: ReferenceRequest) -> ReferenceReply | Generation | None:
         replies, path = self.replies, request.path
         if path in ("/flush_cache", "/reset_prefix_cache"):
-            return Reply(b"")
+            return ReferenceReply(b"")
         if path not in (*_GENERATE, "/tokenize", "/v1/tokenize", "/separate_reasoning"):
             return None
         body = replies.body(request.body, request.headers.get("content-type", ""))
         if path in (replies.shape.tokenize_route, "/tokenize" if replies.vllm else ""):
             ids = replies.language.template(body["messages"]) if "messages" in body else encode(str(body["prompt"]))
-            return Reply({"count": len(ids), "max_model_len": replies.max_len, "tokens": ids})
+            return ReferenceReply({"count": len(ids), "max_model_len": replies.max_len, "tokens": ids})
         if path == "/separate_reasoning" and not replies.vllm:
             text = str(body["text"]).removeprefix("<think>")
             before, _, after = text.rpartition("</think>") if replies.has("parser_last_tag") else text.partition("</think>")
-            return Reply({"reasoning_text": before, "text": after})
+            return ReferenceReply({"reasoning_text": before, "text": after})
         if path == "/generate" and not replies.vllm and body.get("return_logprob"):
             rows = [[None, i, None] for i in encode(str(body["text"]))]
-            return Reply({"text": "", "meta_info": {"input_token_logprobs": rows}})
+            return ReferenceReply({"text": "", "meta_info": {"input_token_logprobs": rows}})
         if path not in _GENERATE or (path == "/generate" and replies.vllm):
             return None
         self._on_completion()
@@ -271,7 +287,7 @@ class EngineServer(ReferenceServer):
             return body.get("skip_special_tokens") is False  # a canary
         return bool(body.get("ignore_eos")) and isinstance(prompt, list) and len(prompt) >= LOAD_TOKENS
 
-    def _load(self, request: Request, body: Mapping[str, Any]) -> Generation:
+    def _load(self, request: ReferenceRequest, body: Mapping[str, Any]) -> Generation:
         if request.path != "/generate" and self.replies.vllm and body.get("model", self.replies.model) != self.replies.model:
             raise Refused(404, f"The model `{body.get('model')}` does not exist.")
         generation = self.generation(request)
@@ -295,7 +311,7 @@ class EngineServer(ReferenceServer):
         stops = not body.get("sampling_params", body).get("ignore_eos") and EOS in pieces
         if stops:
             told |= {"pieces": pieces[: pieces.index(EOS)], "output_tokens": pieces.index(EOS), "finish": "stop"}
-        return Asked(**told, text=text)
+        return AskedCanary(**told, text=text)
 
     def _spoil(self) -> None:
         """``nonsense_after``: the heaviest cell is over, and nothing is right any more."""
@@ -305,7 +321,7 @@ class EngineServer(ReferenceServer):
             self.replies.language.spoilt = True
 
     # ------------------------------------------------------------------ speed
-    def timing(self, request: Request, running: int) -> Schedule:
+    def timing(self, request: ReferenceRequest, running: int) -> Schedule:
         """The write-up's speed at this load."""
         ttft, tpot = self._timing.seconds(self._sizes.get(request.connection, 256), running)
         factor = self._slower() * (float(self.knobs.get("slow_after_put_back", 1.0)) if self._put_back else 1.0)
@@ -346,7 +362,7 @@ class EngineServer(ReferenceServer):
     def _sizes(self) -> dict[int, int]:
         return self.__dict__.setdefault("_size_by_connection", {})  # type: ignore[no-any-return]
 
-    def _start(self, connection: Any, request: Request, generation: Generation) -> None:
+    def _start(self, connection: Any, request: ReferenceRequest, generation: Generation) -> None:
         # One request at a time per connection: its number tells the size without parsing the body again.
         size = self._sizes[request.connection] = generation.prompt_tokens + generation.asked_tokens
         self._held += size
@@ -354,7 +370,7 @@ class EngineServer(ReferenceServer):
             self._put_back += 1
         super()._start(connection, request, generation)
 
-    def _first_due(self, stream: Stream) -> float:
+    def _first_due(self, stream: ReferenceStream) -> float:
         # Under load SGLang's tokenizer process falls behind and hands out several tokens at a time; here it keeps the work of a
         # compressed minute within what two cores can do.
         if self.running >= CROWDED and stream.sent == 0 and not isinstance(stream.generation, Scripted):
@@ -362,7 +378,7 @@ class EngineServer(ReferenceServer):
             self._prepare(stream)
         return super()._first_due(stream) + self._compiling(stream)
 
-    def _compiling(self, stream: Stream) -> float:
+    def _compiling(self, stream: ReferenceStream) -> float:
         seconds, length = float(self.knobs.get("new_shape_s", 0.0)), stream.generation.prompt_tokens
         if not seconds or length % 5:
             return 0.0
@@ -372,7 +388,7 @@ class EngineServer(ReferenceServer):
         return seconds / self._timing.scale if stream.index in self._compiles else 0.0
 
     # ------------------------------------------------------------------ how late this machine lets us be
-    def _emit(self, stream: Stream, due: float) -> bool | None:
+    def _emit(self, stream: ReferenceStream, due: float) -> bool | None:
         self._due = due
         ends = not isinstance(stream.generation, Scripted) and stream.generation.output_tokens - stream.sent <= stream.per_event
         if due and ends and self.running <= CROWD_KEPT:
@@ -394,7 +410,7 @@ class EngineServer(ReferenceServer):
             self._hold(stream)
         return over
 
-    def _hold(self, stream: Stream) -> None:
+    def _hold(self, stream: ReferenceStream) -> None:
         """``silences`` and ``hiccups``: the next token comes so much later (model seconds, times of the ordinary gap)."""
         every, seconds = self.knobs.get("silences", (0, 0.0))
         half = stream.generation.output_tokens // 2
@@ -419,29 +435,29 @@ class EngineServer(ReferenceServer):
             return True
         return super()._send(connection, bytes(self._kept.pop(connection.fd)))
 
-    def _tell_late(self, stream: Stream) -> None:
+    def _tell_late(self, stream: ReferenceStream) -> None:
         first, last = self._late_first.pop(stream.index, 0.0), time.monotonic() - self._due if self._due else 0.0
         most = max(first, last, self._late_most.pop(stream.index, 0.0))
         os.write(self._lates, b"%.6f %.6f %.6f\n" % (max(0.0, first), max(0.0, last), max(0.0, most)))
 
     # ------------------------------------------------------------------ scripted answers
-    def stream_head(self, stream: Stream) -> bytes:
+    def stream_head(self, stream: ReferenceStream) -> bytes:
         """The headers of a stream."""
         if self.replies.has("stream_content_type"):
             return STREAM_HEAD.replace(b"text/event-stream", b"text/plain")
         return STREAM_HEAD
 
-    def _prepare(self, stream: Stream) -> None:
+    def _prepare(self, stream: ReferenceStream) -> None:
         if not isinstance(stream.generation, Scripted):
             super()._prepare(stream)
 
-    def _event(self, stream: Stream, count: int) -> bytes:
+    def _event(self, stream: ReferenceStream, count: int) -> bytes:
         generation = stream.generation
         if isinstance(generation, Scripted) and generation.answer is not None:
             return b"".join(generation.answer.events[stream.sent : count])
         return super()._event(stream, count)
 
-    def _tail(self, stream: Stream) -> bytes:
+    def _tail(self, stream: ReferenceStream) -> bytes:
         generation = stream.generation
         if isinstance(generation, Scripted) and generation.answer is not None:
             self._count(stream.sent)
@@ -456,7 +472,7 @@ class EngineServer(ReferenceServer):
             usage["prompt_tokens_details"] = {"cached_tokens": int(generation.prompt_tokens * self.config.cache_hit_rate)}
         return usage
 
-    def _whole(self, stream: Stream, connection: Any) -> None:
+    def _whole(self, stream: ReferenceStream, connection: Any) -> None:
         generation = stream.generation
         if not isinstance(generation, Scripted) or generation.answer is None:
             self._count(generation.output_tokens)
@@ -466,22 +482,22 @@ class EngineServer(ReferenceServer):
         stream.sent = generation.output_tokens
         self.generation_tokens_total += generation.answer.completion
         self._count(0)
-        self._reply(connection, Reply(json.dumps(generation.answer.body, ensure_ascii=False).encode()))
+        self._reply(connection, ReferenceReply(json.dumps(generation.answer.body, ensure_ascii=False).encode()))
 
     def _count(self, more: int) -> None:
         """Write down the tokens: the rails' counters follow them. ``more``: of the stream that is about to end."""
         total = self.prompt_tokens_total + self.generation_tokens_total + more
         os.pwrite(self._tokens, b"%020d" % total, 0)
 
-    def _finish(self, stream: Stream) -> None:
+    def _finish(self, stream: ReferenceStream) -> None:
         if stream.connection is not None:
             self._held -= stream.generation.prompt_tokens + stream.generation.asked_tokens
-        if stream.connection is not None and isinstance(stream.generation, Asked):
+        if stream.connection is not None and isinstance(stream.generation, AskedCanary):
             self._canaries.landed(stream.generation.text)
         super()._finish(stream)
 
     # ------------------------------------------------------------------ slots
-    def _free_slot(self, stream: Stream) -> None:
+    def _free_slot(self, stream: ReferenceStream) -> None:
         if stream.started and stream.fault == "client_gone" and self.replies.has("slot_leaks"):
             stream.started = False  # the engine goes on for nobody
             return
@@ -503,10 +519,10 @@ class WorkerServer(ReferenceServer):
         super().__init__(ReferenceConfig(flavour="sglang", model=model))
         self._lists = bool(knobs.get("worker_answers_models"))
 
-    def handle(self, request: Request) -> Reply | Generation | None:
+    def handle(self, request: ReferenceRequest) -> ReferenceReply | Generation | None:
         """``/health`` is 200 whatever happens (F68)."""
         if request.path in ("/health", "/health_generate", "/ping"):
-            return Reply(b"")
+            return ReferenceReply(b"")
         if request.path == "/v1/models" and self._lists:
-            return Reply({"object": "list", "data": [{"id": self.config.model, "object": "model", "owned_by": "sglang"}]})
-        return Reply({"detail": "Not Found"}, 404)
+            return ReferenceReply({"object": "list", "data": [{"id": self.config.model, "object": "model", "owned_by": "sglang"}]})
+        return ReferenceReply({"detail": "Not Found"}, 404)

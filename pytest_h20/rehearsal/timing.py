@@ -25,7 +25,7 @@ VLLM_TTFT_MS = 600.0
 
 
 @dataclass(frozen=True)
-class Row:
+class TimingRow:
     """One cell: tokens in and out, streams; milliseconds in model time."""
 
     input_len: int
@@ -38,12 +38,12 @@ class Row:
 class Timing:
     """TTFT and TPOT of a request while so many run. ``knobs``: see ``server.py`` (slow_from, slow_factor, cell_factor, ttft_factor)."""
 
-    def __init__(self, rows: Sequence[Row], scale: float, knobs: Mapping[str, Any]) -> None:
+    def __init__(self, rows: Sequence[TimingRow], scale: float, knobs: Mapping[str, Any]) -> None:
         if not rows:
             raise ValueError("a timing model needs rows")
         self.scale = scale
         self._knobs = knobs
-        self._by_length: dict[int, list[Row]] = {}
+        self._by_length: dict[int, list[TimingRow]] = {}
         for row in sorted(rows, key=lambda r: r.streams):
             self._by_length.setdefault(row.input_len + row.output_len, []).append(row)
         self._cache: dict[tuple[int, int], tuple[float, float]] = {}
@@ -56,7 +56,7 @@ class Timing:
             found = self._cache[length, running] = self._look_up(self._by_length[length], max(1, running))
         return found
 
-    def _look_up(self, rows: Sequence[Row], running: int) -> tuple[float, float]:
+    def _look_up(self, rows: Sequence[TimingRow], running: int) -> tuple[float, float]:
         at = bisect.bisect_left([r.streams for r in rows], running)
         if at == 0:
             ttft, tpot = rows[0].ttft_ms, rows[0].tpot_ms
@@ -71,7 +71,7 @@ class Timing:
         ttft *= float(self._knobs.get("ttft_factor", 1.0))
         return ttft * factor / 1e3 / self.scale, tpot * factor / 1e3 / self.scale
 
-    def _factor(self, rows: Sequence[Row], running: int) -> float:
+    def _factor(self, rows: Sequence[TimingRow], running: int) -> float:
         knobs = self._knobs
         for cell, times in (knobs.get("cell_factor") or {}).items():
             if cell == f"in{rows[0].input_len}-out{rows[0].output_len}-c{running}":

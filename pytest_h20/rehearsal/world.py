@@ -71,7 +71,7 @@ class EngineTruth:
 
 
 @dataclass
-class Traffic:
+class TrafficModel:
     """How rail counters move with tokens served. ``share``: per (node, hca) the factor on the even share; ``errors``: per
     thousand tokens; ``under_load``: per run of ``ib_write_bw``."""
 
@@ -90,7 +90,7 @@ class World:
     images: dict[str, ImageTruth]
     nccl: NcclTruth = field(default_factory=NcclTruth)
     engine: EngineTruth = field(default_factory=EngineTruth)
-    traffic: Traffic = field(default_factory=Traffic)
+    traffic: TrafficModel = field(default_factory=TrafficModel)
     unreachable: dict[str, str] = field(default_factory=dict)
     daemon_down: dict[str, str] = field(default_factory=dict)
     image_ids: dict[tuple[str, str], str] = field(default_factory=dict)

@@ -12,7 +12,7 @@ from datetime import datetime, timezone
 
 from pytest_h20.core.errors import MeasurementError
 from pytest_h20.core.verdict import Status, worst
-from pytest_h20.report.model import METRICS, Cell
+from pytest_h20.report.model import METRICS, CellRow
 from pytest_h20.report.stats import bootstrap_interval, repeats
 
 MIN_REPEATS = 3
@@ -39,7 +39,7 @@ def summarise(values: Sequence[float]) -> Calibrated:
 
 
 def calibrate(
-    runs: Sequence[Iterable[Cell]],
+    runs: Sequence[Iterable[CellRow]],
     *,
     name: str,
     engine: str = "",
@@ -71,7 +71,7 @@ def calibrate(
     return _render(rows, too_noisy(runs, drop), left_out(runs), name, written_for, drop, source, when, len(runs))
 
 
-def too_noisy(runs: Sequence[Iterable[Cell]], drop: float = 0.10) -> list[str]:
+def too_noisy(runs: Sequence[Iterable[CellRow]], drop: float = 0.10) -> list[str]:
     """Judged figures, ``cell metric``, whose spread over the repeats would hide ``drop`` from a later run."""
     return [
         f"{_name(cell)} {metric}"
@@ -81,27 +81,27 @@ def too_noisy(runs: Sequence[Iterable[Cell]], drop: float = 0.10) -> list[str]:
     ]
 
 
-def repeats_of(cells: Iterable[Cell], engine: str) -> list[list[Cell]]:
+def repeats_of(cells: Iterable[CellRow], engine: str) -> list[list[CellRow]]:
     """An engine's cells of a run by repeat, as :func:`calibrate` takes them. Cells measured once (repeat 0) are left out."""
-    groups: defaultdict[int, list[Cell]] = defaultdict(list)
+    groups: defaultdict[int, list[CellRow]] = defaultdict(list)
     for cell in cells:
         if cell.engine == engine and cell.repeat > 0:
             groups[cell.repeat].append(cell)
     return [groups[number] for number in sorted(groups)]
 
 
-def merge_repeats(cells: Iterable[Cell]) -> list[Cell]:
+def merge_repeats(cells: Iterable[CellRow]) -> list[CellRow]:
     """Repeats of a cell as one: the means of their figures, with the interval the repeats give. Others come back unchanged.
 
     The worst status counts, and the windows are dropped: between repeats there is more than within one.
     """
-    groups: defaultdict[tuple[str, str, str], list[Cell]] = defaultdict(list)
+    groups: defaultdict[tuple[str, str, str], list[CellRow]] = defaultdict(list)
     for cell in cells:
         groups[(cell.engine, cell.profile, cell.name)].append(cell)
     return [group[0] if len(group) == 1 else _merged(group) for group in groups.values()]
 
 
-def _merged(group: Sequence[Cell]) -> Cell:
+def _merged(group: Sequence[CellRow]) -> CellRow:
     figures: dict[str, float] = {}
     intervals: dict[str, tuple[float, float]] = {}
     for metric in METRICS:
@@ -125,7 +125,7 @@ def _name(cell: CellKey) -> str:
     return f"in{cell[0]}-out{cell[1]}-c{cell[2]}"
 
 
-def left_out(runs: Sequence[Iterable[Cell]]) -> dict[str, str]:
+def left_out(runs: Sequence[Iterable[CellRow]]) -> dict[str, str]:
     """Cells without enough repeats that can be believed, and why."""
     doubts: dict[str, str] = {}
     for number, run in enumerate(runs, 1):
@@ -142,13 +142,13 @@ def left_out(runs: Sequence[Iterable[Cell]]) -> dict[str, str]:
     return found
 
 
-def _doubt(cell: Cell) -> str:
+def _doubt(cell: CellRow) -> str:
     if cell.output_throughput is None:
         return cell.reason or "no output throughput"
     return cell.reason if cell.status is Status.UNKNOWN else ""
 
 
-def _good(runs: Sequence[Iterable[Cell]]) -> dict[CellKey, dict[str, list[float]]]:
+def _good(runs: Sequence[Iterable[CellRow]]) -> dict[CellKey, dict[str, list[float]]]:
     """Cell → figure → its values in the repeats that can be believed."""
     found: defaultdict[CellKey, defaultdict[str, list[float]]] = defaultdict(lambda: defaultdict(list))
     for cell in (cell for run in runs for cell in run if not _doubt(cell)):
@@ -159,7 +159,7 @@ def _good(runs: Sequence[Iterable[Cell]]) -> dict[CellKey, dict[str, list[float]
     return {key: dict(figures) for key, figures in found.items()}
 
 
-def _collect(runs: Sequence[Iterable[Cell]]) -> dict[CellKey, dict[str, list[float]]]:
+def _collect(runs: Sequence[Iterable[CellRow]]) -> dict[CellKey, dict[str, list[float]]]:
     """The cells that can be calibrated."""
     return {key: figures for key, figures in _good(runs).items() if len(figures.get("output_throughput", ())) >= MIN_REPEATS}
 

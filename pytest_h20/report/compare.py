@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from pytest_h20.core.errors import UsageError
 from pytest_h20.core.verdict import Status
 from pytest_h20.report.calibrate import merge_repeats
-from pytest_h20.report.model import METRICS, Cell, Fingerprint, RunView, higher_is_better
+from pytest_h20.report.model import METRICS, CellRow, Fingerprint, RunView, higher_is_better
 from pytest_h20.report.stats import CONFIDENCE, Change, Estimate, change, estimate
 
 ASSUMED_SPREAD = 0.02
@@ -29,7 +29,7 @@ class Side:
     """One run, or one engine of it."""
 
     label: str
-    cells: Mapping[str, Cell]
+    cells: Mapping[str, CellRow]
     facts: Mapping[str, str]
     gates: Mapping[str, Status] = field(default_factory=dict)
     accepted: bool = False
@@ -234,14 +234,14 @@ def differences(old: Mapping[str, str], new: Mapping[str, str]) -> Iterator[Diff
             yield Difference(key, old.get(key, ""), new.get(key, ""))
 
 
-def _estimate(cell: Cell, metric: str) -> Estimate | None:
+def _estimate(cell: CellRow, metric: str) -> Estimate | None:
     value = cell.figure(metric)
     if value is None or value <= 0:
         return None
     return estimate(value, cell.windows if metric == "output_throughput" else (), cell.intervals.get(metric))
 
 
-def _cell_change(old: Cell, new: Cell, metric: str, spread: float, dof: int, confidence: float) -> CellChange:
+def _cell_change(old: CellRow, new: CellRow, metric: str, spread: float, dof: int, confidence: float) -> CellChange:
     before, after = _estimate(old, metric), _estimate(new, metric)
     seen = None
     if before and after:

@@ -11,13 +11,13 @@ from itertools import combinations
 
 from pytest_h20.core.verdict import Decision, GateName, GateResult, Status, decide
 from pytest_h20.report.compare import CellChange, Comparison, compare, side
-from pytest_h20.report.model import Check, RunView
+from pytest_h20.report.model import CheckRow, RunView
 
 FIGURE = "output_throughput"
 """The figure by which engines are called faster: what the machines are paid for."""
 
 
-def engine_of(check: Check, engines: Sequence[str]) -> str:
+def engine_of(check: CheckRow, engines: Sequence[str]) -> str:
     """The engine a verdict was given for; "" when it is about none in particular.
 
     The test's first parameter names it (``test_cell[sglang:single-in128-out128-c1]``), for what a session says itself the subject

@@ -14,7 +14,7 @@ from typing import Any
 
 from pytest_h20 import __version__
 from pytest_h20.core.verdict import Status, Verdict
-from pytest_h20.report.model import Cell, Check, RunView, SetupError
+from pytest_h20.report.model import CellRow, CheckRow, RunView, SetupError
 from pytest_h20.report.terminal import verdict_words
 
 CTRF_VERSION = "0.0.0"
@@ -81,11 +81,11 @@ CELL_METRICS = (
 """Name, meaning, what the figure is multiplied with to be in base units, and its name in a cell."""
 
 
-def _of_cell(cell: Cell) -> dict[str, str]:
+def _of_cell(cell: CellRow) -> dict[str, str]:
     return {"engine": cell.engine, "profile": cell.profile, "cell": cell.name, "concurrency": str(cell.concurrency)}
 
 
-def _measured(checks: Iterable[Check]) -> Iterator[tuple[Mapping[str, str], float]]:
+def _measured(checks: Iterable[CheckRow]) -> Iterator[tuple[Mapping[str, str], float]]:
     for check in checks:
         if isinstance(check.measured, int | float):
             unit = check.unit or (check.limit.unit if check.limit is not None else "")
@@ -135,7 +135,7 @@ def ctrf(view: RunView) -> dict[str, Any]:
     }
 
 
-def _ctrf_test(check: Check) -> dict[str, Any]:
+def _ctrf_test(check: CheckRow) -> dict[str, Any]:
     limit = check.limit
     extra = {
         "measured": check.measured,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import io
 
-from pytest_h20.report.model import Cell, RunView
+from pytest_h20.report.model import CellRow, RunView
 
 BLOG_COLUMNS = (
     "concurrency",
@@ -30,7 +30,7 @@ def summary_csv(view: RunView) -> str:
     return out.getvalue()
 
 
-def _blog_row(cell: Cell) -> dict[str, object]:
+def _blog_row(cell: CellRow) -> dict[str, object]:
     figures = (
         cell.concurrency,
         _number(cell.mean_ttft_ms),
@@ -43,7 +43,7 @@ def _blog_row(cell: Cell) -> dict[str, object]:
     return dict(zip(BLOG_COLUMNS, figures, strict=True))
 
 
-def _extra_row(cell: Cell, view: RunView) -> dict[str, object]:
+def _extra_row(cell: CellRow, view: RunView) -> dict[str, object]:
     return {
         "engine": cell.engine,
         "profile": cell.profile,

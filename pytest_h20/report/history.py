@@ -1,6 +1,6 @@
 """Runs over time: an embedded SQLite file by default, any SQLAlchemy URL for a team.
 
-Both ways run the same SQL (portable, named parameters as ``:name``); only :class:`Connection` differs. SQLAlchemy comes with the
+Both ways run the same SQL (portable, named parameters as ``:name``); only :class:`Transaction` differs. SQLAlchemy comes with the
 extra ``store`` and is imported only for a URL.
 """
 
@@ -36,7 +36,7 @@ SCHEMA = (
 Row = Mapping[str, Any]
 
 
-class Connection(Protocol):
+class Transaction(Protocol):
     """One transaction: ``execute`` with named parameters, rows as mappings."""
 
     def execute(self, sql: str, parameters: Mapping[str, Any] | None = None) -> list[Row]:
@@ -44,7 +44,7 @@ class Connection(Protocol):
 
 
 @dataclass(frozen=True)
-class Entry:
+class PastRun:
     """One run as the history lists it. ``started``: ISO 8601 UTC."""
 
     run: str
@@ -98,7 +98,7 @@ class History:
             for cell in _cell_rows(view):
                 db.execute(_insert("h20_cells", cell), cell)
 
-    def runs(self, *, name: str = "", engine: str = "", stand_ins: bool = False, limit: int = 1000) -> list[Entry]:
+    def runs(self, *, name: str = "", engine: str = "", stand_ins: bool = False, limit: int = 1000) -> list[PastRun]:
         """Runs, newest first. Rehearsals, labs, plans and replays only with ``stand_ins``: they are no measurements."""
         clauses = ["1 = 1"] if stand_ins else ["mode IN ('full', 'attach')"]
         if name:
@@ -108,7 +108,7 @@ class History:
             found = [_entry(row) for row in db.execute(sql, {"name": name} if name else {})]
         return [e for e in found if not engine or engine in e.engines][:limit]
 
-    def last_accepted(self, *, before: str = "", name: str = "", engine: str = "") -> Entry | None:
+    def last_accepted(self, *, before: str = "", name: str = "", engine: str = "") -> PastRun | None:
         """The newest accepted run, or the newest one before the run ``before``."""
         entries = self.runs(name=name, engine=engine)
         names = [e.run for e in entries]
@@ -150,7 +150,7 @@ class History:
         return sorted((r["cell"] for r in rows), key=_cell_key)
 
     @contextmanager
-    def _transaction(self) -> Iterator[Connection]:
+    def _transaction(self) -> Iterator[Transaction]:
         opened = _sqlalchemy(self._engine) if self._engine is not None else _sqlite(self.where)
         with _readable_errors(self.where), opened as db:
             for statement in SCHEMA:
@@ -226,8 +226,8 @@ def _insert(table: str, row: Mapping[str, Any]) -> str:
     return f"INSERT INTO {table} ({', '.join(row)}) VALUES ({', '.join(':' + column for column in row)})"
 
 
-def _entry(row: Row) -> Entry:
-    return Entry(
+def _entry(row: Row) -> PastRun:
+    return PastRun(
         run=row["run"],
         started=row["started"],
         name=row["name"],
@@ -257,7 +257,7 @@ class _Sqlite:
 
 
 @contextmanager
-def _sqlite(where: str) -> Iterator[Connection]:
+def _sqlite(where: str) -> Iterator[Transaction]:
     path = Path(where)
     path.parent.mkdir(parents=True, exist_ok=True)
     # Several runs may end at once: wait for the other one's transaction rather than fail.
@@ -291,7 +291,7 @@ def _engine(url: str) -> Any:
 
 
 @contextmanager
-def _sqlalchemy(engine: Any) -> Iterator[Connection]:
+def _sqlalchemy(engine: Any) -> Iterator[Transaction]:
     text = import_module("sqlalchemy").text
     with engine.begin() as connection:
         yield _Alchemy(connection, text)

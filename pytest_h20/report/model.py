@@ -15,6 +15,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, JsonValue
 
+from pytest_h20.core.model import Frozen
 from pytest_h20.core.verdict import ALWAYS, Decision, GateName, GateResult, Limit, Status, Verdict
 
 SCHEMA_VERSION = 1
@@ -67,14 +68,10 @@ def _inside(path: str) -> str:
     return path
 
 
-class _Frozen(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-
 # ---------------------------------------------------------------- records, one line of events.jsonl each
 
 
-class StateChange(_Frozen):
+class StateChange(Frozen):
     """The cluster entered a state: off, preflight, launching, joining, loading, ready, broken, down.
 
     ``node`` is empty for the cluster as a whole. The state lasts until the next change of the same engine and node.
@@ -91,7 +88,7 @@ LATE_SHARE = 0.02
 """From this part of a request's time on, this machine's own lateness is told as the cause of what could not be measured."""
 
 
-class Late(_Frozen):
+class Late(Frozen):
     """How late the machine of the run itself was with a cell: ms of model time, means over its requests.
 
     ``first_ms``, ``last_ms``: when the stand-in's first and last tokens left, after they were due; ``most_ms``: the latest of them;
@@ -122,7 +119,7 @@ class Late(_Frozen):
         said = " and ".join(parts) or f"a token was late by {max(self.most_ms, self.worst_ms):.0f} ms"
         return f"{said} (mean E2E {self.answer_ms:.0f} ms): this machine is too busy to measure"
 
-    def without(self, metric: str, value: float, cell: Cell) -> float:
+    def without(self, metric: str, value: float, cell: CellRow) -> float:
         """The figure as it may have been on a machine that keeps its time: the means are right, of the rest it is the best case."""
         _, _, name = metric.removesuffix("_ms").rpartition("_")
         if metric.endswith("throughput"):
@@ -143,7 +140,7 @@ class Late(_Frozen):
         return value - late.get(name, 0.0)
 
 
-class Canaries(_Frozen):
+class Canaries(Frozen):
     """What a cell's canaries said (`load/canary.py`), and the text of its ordinary load. Every canary is counted in exactly one of
     ``failed`` (its request), ``blank``, ``flood`` (one token for ever), ``loop``, ``cut`` (it never ended), ``swapped`` (somebody else's
     answer), and those that gave an answer: ``questions`` and ``nonces`` (of which ``right`` and ``back``), ``twins`` (prompts asked
@@ -198,7 +195,7 @@ class Canaries(_Frozen):
         return f"{self.asked} canaries: " + ", ".join(parts)
 
 
-class Cell(_Frozen):
+class CellRow(Frozen):
     """One load cell: input length x output length x concurrency, with its figures and what they are held against.
 
     ``windows``: output tokens per second in equal windows of the steady part, for the bootstrap. ``intervals``: 95 % interval
@@ -248,12 +245,12 @@ class Cell(_Frozen):
         value: float | None = getattr(self, metric) if metric in METRICS else self.more.get(metric)
         return value
 
-    def with_figure(self, metric: str, value: float) -> Cell:
+    def with_figure(self, metric: str, value: float) -> CellRow:
         """The cell with another value of one figure."""
         return self.model_copy(update={metric: value} if metric in METRICS else {"more": {**self.more, metric: value}})
 
 
-class RailTraffic(_Frozen):
+class RailTraffic(Frozen):
     """What one rail (``node``'s HCA) did during the proof: GB (10^9 bytes) sent and received, channels NCCL put on it.
 
     ``gdr``: True when every channel says GDRDMA, False when one does not, None when that was not seen.
@@ -276,7 +273,7 @@ class RailTraffic(_Frozen):
     reason: str = ""
 
 
-class GpuLoad(_Frozen):
+class GpuLoad(Frozen):
     """One GPU while a cell ran. ``spreads``: quantity (``sm_mhz``, ``power_w``, ``temperature_c``, ``mem_mhz``, ``memory_mib``) to its
     (smallest, median, largest). ``series``: (model seconds since the cell's start, value), thinned. ``throttled``: reason to samples.
     ``apart``: in what it stands apart from the others; empty when it does not."""
@@ -292,7 +289,7 @@ class GpuLoad(_Frozen):
     apart: str = ""
 
 
-class HostLoad(_Frozen):
+class HostLoad(Frozen):
     """One node while a cell ran. ``run_queue``: (smallest, median, largest). ``memory_bytes``: of our containers, at most. ``rails``:
     port to counter to how far it rose."""
 
@@ -302,7 +299,7 @@ class HostLoad(_Frozen):
     rails: dict[str, dict[str, int]] = Field(default_factory=dict)
 
 
-class CellLoad(_Frozen):
+class CellLoad(Frozen):
     """The machines while one cell ran. ``began``, ``ended``: of a clock that only runs forward, of the machine that made the load.
     ``gaps``: what was not seen, in words; ``missing``: nodes that told nothing, and why. ``energy_wh_per_1k``: watt-hours of the GPUs per
     1,000 output tokens, None unless every power was seen. ``gauges``: what the engine said of itself in ``/metrics``: most running and
@@ -323,7 +320,7 @@ class CellLoad(_Frozen):
     gauges: dict[str, float] = Field(default_factory=dict)
 
 
-class DrillRow(_Frozen):
+class DrillRow(Frozen):
     """One drill in the recovery table. ``clients``: how requests ended after the fault; ``told_s``: until the first one that was not
     answered was over; ``health``: statuses of ``/health`` in their order (0: no answer); ``settled``: ``well``, ``down`` or neither."""
 
@@ -342,7 +339,7 @@ class DrillRow(_Frozen):
     stuck: str = ""
 
 
-class SoakSeries(_Frozen):
+class SoakSeries(Frozen):
     """One figure of a soak over its hours. ``shift_at``: hours at which its level changed. ``said``: what it comes to, in words."""
 
     check: str
@@ -355,14 +352,14 @@ class SoakSeries(_Frozen):
     shift_at: float | None = None
 
 
-class SoakEvent(_Frozen):
+class SoakEvent(Frozen):
     """What happened once in a soak: a stall, failed requests, its end."""
 
     hours: float
     words: str
 
 
-class SoakRecord(_Frozen):
+class SoakRecord(Frozen):
     """A soak as the report draws it. ``asked`` and ``lasted``: hours. ``began``, ``ended``: ``time.monotonic`` of the run's machine.
     ``leap``: by how much an hour was shortened beyond the rehearsal's own speed (1: a real hour)."""
 
@@ -383,7 +380,7 @@ class SoakRecord(_Frozen):
     file: Annotated[str, AfterValidator(_inside)] = ""
 
 
-class KernelLine(_Frozen):
+class KernelLine(Frozen):
     """A line of a node's kernel log, written while a gate ran. ``after_s``: since the start of the cell, else of the gate, model time."""
 
     kind: Literal["kernel"] = "kernel"
@@ -398,7 +395,7 @@ class KernelLine(_Frozen):
     text: str = ""
 
 
-class NodeFacts(_Frozen):
+class NodeColumn(Frozen):
     """Facts of one node for the table that compares nodes: a word to a short text (``driver``: ``535.216.03``)."""
 
     kind: Literal["facts"] = "facts"
@@ -406,7 +403,7 @@ class NodeFacts(_Frozen):
     facts: dict[str, str]
 
 
-class Command(_Frozen):
+class Command(Frozen):
     """A command that was run (or, in a plan, would be), exactly as a person could type it."""
 
     kind: Literal["command"] = "command"
@@ -417,7 +414,7 @@ class Command(_Frozen):
     seconds: float | None = None
 
 
-class LogTail(_Frozen):
+class LogTail(Frozen):
     """The last lines of a log: what a reader needs when a start failed. ``evidence``: the whole file in the run folder."""
 
     kind: Literal["log"] = "log"
@@ -427,7 +424,7 @@ class LogTail(_Frozen):
     evidence: str = ""
 
 
-class SetupError(_Frozen):
+class SetupError(Frozen):
     """A test (or the bring-up all tests need) broke before it could check anything; or a test that counts for no gate failed
     (``words`` says which of the two)."""
 
@@ -441,7 +438,7 @@ class SetupError(_Frozen):
     evidence: tuple[str, ...] = ()
 
 
-class Warning_(_Frozen):
+class Warning_(Frozen):
     """Something a reader of the figures must know (host key checking off, a slow client, a damaged record)."""
 
     kind: Literal["warning"] = "warning"
@@ -457,13 +454,13 @@ class Other(BaseModel):
 
 Record = Annotated[
     StateChange
-    | Cell
+    | CellRow
     | RailTraffic
     | CellLoad
     | SoakRecord
     | KernelLine
     | DrillRow
-    | NodeFacts
+    | NodeColumn
     | Command
     | LogTail
     | SetupError
@@ -472,13 +469,13 @@ Record = Annotated[
 ]
 RECORD_TYPES: dict[str, type[BaseModel]] = {
     "state": StateChange,
-    "cell": Cell,
+    "cell": CellRow,
     "rail": RailTraffic,
     "load": CellLoad,
     "soak": SoakRecord,
     "kernel": KernelLine,
     "drill": DrillRow,
-    "facts": NodeFacts,
+    "facts": NodeColumn,
     "command": Command,
     "log": LogTail,
     "setup_error": SetupError,
@@ -486,7 +483,7 @@ RECORD_TYPES: dict[str, type[BaseModel]] = {
 }
 
 
-class Timed(_Frozen):
+class Timed(Frozen):
     """A state with the time it was entered."""
 
     time: datetime
@@ -496,7 +493,7 @@ class Timed(_Frozen):
 # ---------------------------------------------------------------- the run
 
 
-class NodeBrief(_Frozen):
+class NodeBrief(Frozen):
     """A node as the first screen names it."""
 
     name: str
@@ -507,7 +504,7 @@ class NodeBrief(_Frozen):
 NOT_ASKED = "no test of a gate was selected: these were tests of your own"
 
 
-class Header(_Frozen):
+class Header(Frozen):
     """What was run, on what, since when. Known at the start; fields learnt later come by ``RunFolder.describe``.
 
     ``settings``: effective option -> "value (where it came from)". ``required``: gates that must pass. ``cannot_accept``:
@@ -556,7 +553,7 @@ class Header(_Frozen):
         return (*found, *self.cannot_accept)
 
 
-class Check(Verdict):
+class CheckRow(Verdict):
     """A verdict with the test that gave it. ``duration_s``: seconds that test took, when known."""
 
     test_id: str = ""
@@ -573,7 +570,7 @@ class Check(Verdict):
         return Verdict(**{name: getattr(self, name) for name in Verdict.model_fields})
 
 
-class NotMeasured(_Frozen):
+class NotMeasured(Frozen):
     """A gate or check that gave no figure, and why."""
 
     what: str
@@ -581,7 +578,7 @@ class NotMeasured(_Frozen):
     reason: str = ""
 
 
-class EvidenceFile(_Frozen):
+class EvidenceFile(Frozen):
     """A file below the run folder. ``sha256`` of its bytes as stored (after redaction)."""
 
     path: str
@@ -589,7 +586,7 @@ class EvidenceFile(_Frozen):
     sha256: str
 
 
-class RunDocument(_Frozen):
+class RunDocument(Frozen):
     """``verdict.json``: one document with everything a machine needs to decide and a person to check.
 
     Written at the start with ``complete: false`` and at the end with the decision, so that a killed run never reads as a pass.
@@ -608,9 +605,9 @@ class RunDocument(_Frozen):
     warnings: tuple[str, ...] = ()
     header: Header
     gates: tuple[GateResult, ...] = ()
-    checks: tuple[Check, ...] = ()
+    checks: tuple[CheckRow, ...] = ()
     not_measured: tuple[NotMeasured, ...] = ()
-    cells: tuple[Cell, ...] = ()
+    cells: tuple[CellRow, ...] = ()
     rails: tuple[RailTraffic, ...] = ()
     setup_errors: tuple[SetupError, ...] = ()
     records: dict[str, str] = Field(
@@ -619,7 +616,7 @@ class RunDocument(_Frozen):
     seal: str = Field("", description="SHA-256 of this document without the seal: header and decision are covered too")
 
 
-class Fingerprint(_Frozen):
+class Fingerprint(Frozen):
     """``fingerprint.json``: what may explain a different figure. Empty text or missing key: not known.
 
     ``engines``: engine -> {version, image, image_digest, torch, nccl, cuda, ...}; ``flags``: engine -> flag -> value;
@@ -637,23 +634,23 @@ class Fingerprint(_Frozen):
     limits_sha256: str = ""
 
 
-class RunView(_Frozen):
+class RunView(Frozen):
     """A run as read back from its folder: what replay, comparison and every report work on."""
 
     path: Path
     header: Header
     complete: bool
     decision: Decision
-    checks: tuple[Check, ...] = ()
+    checks: tuple[CheckRow, ...] = ()
     not_measured: tuple[NotMeasured, ...] = ()
     timeline: tuple[Timed, ...] = ()
-    cells: tuple[Cell, ...] = ()
+    cells: tuple[CellRow, ...] = ()
     rails: tuple[RailTraffic, ...] = ()
     loads: tuple[CellLoad, ...] = ()
     soaks: tuple[SoakRecord, ...] = ()
     kernel: tuple[KernelLine, ...] = ()
     drills: tuple[DrillRow, ...] = ()
-    facts: tuple[NodeFacts, ...] = ()
+    facts: tuple[NodeColumn, ...] = ()
     commands: tuple[Command, ...] = ()
     logs: tuple[LogTail, ...] = ()
     setup_errors: tuple[SetupError, ...] = ()

@@ -26,7 +26,7 @@ WINDOWS = 40
 
 
 @dataclass(frozen=True)
-class Request:
+class RequestRow:
     """One complete request. Times in seconds; ``sent`` and ``end`` count from the start of the cell, None when not recorded.
 
     A canary's tokens count in rates, its times are in no figure.
@@ -40,7 +40,7 @@ class Request:
     canary: bool = False
 
 
-def read_requests(path: Path) -> list[Request]:
+def read_requests(path: Path) -> list[RequestRow]:
     """The complete requests of a file; empty when it holds no per-request data. Raises ``MeasurementError`` when unreadable."""
     try:
         text = planted.text(path)
@@ -61,7 +61,7 @@ def requests_file(cell_file: Path) -> Path:
     return own if own.exists() else cell_file
 
 
-def figures(requests: Sequence[Request]) -> dict[str, float]:
+def figures(requests: Sequence[RequestRow]) -> dict[str, float]:
     """Mean TTFT and TPOT in ms, and output tokens/s where the requests have their times."""
     found = {}
     ordinary = [r for r in requests if not r.canary]
@@ -76,7 +76,7 @@ def figures(requests: Sequence[Request]) -> dict[str, float]:
     return found
 
 
-def percentiles(requests: Sequence[Request], wanted: Iterable[float] = ()) -> dict[str, float]:
+def percentiles(requests: Sequence[RequestRow], wanted: Iterable[float] = ()) -> dict[str, float]:
     """Every other figure of a cell that the requests tell, by the names of :data:`pytest_h20.config.figures.METRIC_FIGURES`."""
     found: dict[str, float] = {}
     requests = [r for r in requests if not r.canary]
@@ -103,7 +103,7 @@ def _percentile(ordered: Sequence[float], percent: float) -> float:
     return ordered[low] + (at - low) * (ordered[high] - ordered[low])
 
 
-def intervals(requests: Sequence[Request]) -> dict[str, tuple[float, float]]:
+def intervals(requests: Sequence[RequestRow]) -> dict[str, tuple[float, float]]:
     """95 % intervals of mean TTFT and TPOT in ms; requests are taken as independent."""
     found = {}
     requests = [r for r in requests if not r.canary]
@@ -116,7 +116,7 @@ def intervals(requests: Sequence[Request]) -> dict[str, tuple[float, float]]:
     return found
 
 
-def windows(requests: Sequence[Request], concurrency: int, count: int = WINDOWS) -> tuple[float, ...]:
+def windows(requests: Sequence[RequestRow], concurrency: int, count: int = WINDOWS) -> tuple[float, ...]:
     """Output tokens per second in ``count`` equal windows of the steady part; empty when there is none (a single wave).
 
     Tokens of a request are taken as evenly spaced from its first to its last: the record has no stamp of each.
@@ -149,16 +149,16 @@ def _spread(filled: list[float], first: float, last: float, tokens: int, width: 
         filled[index] += rate * max(0.0, overlap)
 
 
-def _span(requests: Sequence[Request]) -> tuple[float, float] | None:
+def _span(requests: Sequence[RequestRow]) -> tuple[float, float] | None:
     sent = [r.sent for r in requests if r.sent is not None]
     ends = [r.end for r in requests if r.end is not None]
     return (min(sent), max(ends)) if requests and len(sent) == len(ends) == len(requests) else None
 
 
-def _own(row: Mapping[str, Any]) -> Request | None:
+def _own(row: Mapping[str, Any]) -> RequestRow | None:
     if row.get("outcome") not in COMPLETE or not _is_number(row.get("ttft_s")):
         return None
-    return Request(
+    return RequestRow(
         ttft=float(row["ttft_s"]),
         tpot=_optional(row.get("tpot_s")),
         tokens=int(row.get("output_tokens") or 0),
@@ -168,7 +168,7 @@ def _own(row: Mapping[str, Any]) -> Request | None:
     )
 
 
-def _bench_serving(data: Mapping[str, Any]) -> list[Request]:
+def _bench_serving(data: Mapping[str, Any]) -> list[RequestRow]:
     """Lists as in bench_serving: ``ttfts`` and ``latencies`` (or ``itls``) in seconds, ``output_lens``."""
     ttfts, lengths = data.get("ttfts"), data.get("output_lens")
     if not isinstance(ttfts, list) or not isinstance(lengths, list) or len(ttfts) != len(lengths):
@@ -179,7 +179,7 @@ def _bench_serving(data: Mapping[str, Any]) -> list[Request]:
         if not _is_number(ttft) or not _is_number(length) or length < 1:
             continue  # a failed request: bench_serving leaves its length at 0
         tpot = (latency - ttft) / (length - 1) if latency is not None and length > 1 else None
-        found.append(Request(ttft=float(ttft), tpot=tpot, tokens=int(length)))
+        found.append(RequestRow(ttft=float(ttft), tpot=tpot, tokens=int(length)))
     return found
 
 

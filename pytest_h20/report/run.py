@@ -41,9 +41,9 @@ from pytest_h20.report import planted
 from pytest_h20.report.model import (
     RECORD_TYPES,
     SCHEMA_VERSION,
-    Cell,
     CellLoad,
-    Check,
+    CellRow,
+    CheckRow,
     Command,
     DrillRow,
     EvidenceFile,
@@ -52,7 +52,7 @@ from pytest_h20.report.model import (
     KernelLine,
     LogTail,
     Mode,
-    NodeFacts,
+    NodeColumn,
     NotMeasured,
     Other,
     RailTraffic,
@@ -189,7 +189,7 @@ class RunFolder:
             self._append(self._events, {"kind": kind, **data})
 
     def add(self, record: BaseModel) -> None:
-        """Append a typed record (:class:`Cell`, :class:`RailTraffic`, :class:`StateChange` ...)."""
+        """Append a typed record (:class:`CellRow`, :class:`RailTraffic`, :class:`StateChange` ...)."""
         self._append(self._events, record.model_dump(mode="json"))
 
     def describe(self, **fields: Any) -> None:
@@ -367,7 +367,7 @@ def _json_text(data: object) -> str:
     return json.dumps(data, ensure_ascii=False, indent=2, allow_nan=False) + "\n"
 
 
-def _record_problems(path: Path, doc: RunDocument, checks: Sequence[Check]) -> Iterator[str]:
+def _record_problems(path: Path, doc: RunDocument, checks: Sequence[CheckRow]) -> Iterator[str]:
     """What does not agree with the hashes in ``verdict.json``, and where that itself does not agree with its records."""
     if not doc.records:
         yield f"{VERDICT_FILE}: has no hashes of the records beside it: whether they were changed cannot be told"
@@ -441,13 +441,13 @@ def load_run(path: Path) -> RunView:
         checks=checks,
         not_measured=tuple(_not_measured(checks, decision)),
         timeline=tuple(records[Timed]),
-        cells=tuple(sorted(_latest(records[Cell]), key=_cell_order)),
+        cells=tuple(sorted(_latest(records[CellRow]), key=_cell_order)),
         rails=tuple(sorted(records[RailTraffic], key=lambda r: (r.engine, _natural(r.hca), r.node))),
         soaks=tuple({s.engine: s for s in records[SoakRecord]}.values()),
         loads=tuple({(c.engine, c.cell, c.repeat): c for c in records[CellLoad]}.values()),
         kernel=tuple(records[KernelLine]),
         drills=tuple(records[DrillRow]),
-        facts=tuple(_merge_facts(records[NodeFacts])),
+        facts=tuple(_merge_facts(records[NodeColumn])),
         commands=tuple(records[Command]),
         logs=tuple(records[LogTail]),
         setup_errors=tuple(records[SetupError]),
@@ -558,15 +558,15 @@ def _lines(path: Path, pattern: str, damage: list[str]) -> Iterator[dict[str, An
                 damage.append(f"{file.name}:{number}: a line that is not JSON was left out")
 
 
-def _checks(path: Path, damage: list[str]) -> list[Check]:
+def _checks(path: Path, damage: list[str]) -> list[CheckRow]:
     """All checks in an order that does not depend on who ran them: gate, check, subject, test."""
     gates = list(GateName)
-    found: dict[str, Check] = {}
+    found: dict[str, CheckRow] = {}
     for data in _lines(path, "verdicts*.jsonl", damage):
         try:
             verdict = Verdict.model_validate(data["verdict"])
             gate = verdict.gate
-            check = Check(**dict(verdict), test_id=data.get("test_id", ""), duration_s=data.get("duration_s"))
+            check = CheckRow(**dict(verdict), test_id=data.get("test_id", ""), duration_s=data.get("duration_s"))
         except (KeyError, TypeError, ValueError) as error:
             damage.append(f"verdicts: a record was left out: {_first_line(error)}")
             continue
@@ -590,12 +590,12 @@ def _events(path: Path, damage: list[str]) -> list[tuple[datetime, BaseModel]]:
     return sorted(found, key=lambda item: item[0])
 
 
-def _latest(cells: Sequence[Cell]) -> list[Cell]:
+def _latest(cells: Sequence[CellRow]) -> list[CellRow]:
     """A cell that was measured twice counts with its last figures."""
     return list({(c.engine, c.profile, c.name, c.repeat): c for c in cells}.values())
 
 
-def _cell_order(cell: Cell) -> tuple[str, str, int, int, int, int]:
+def _cell_order(cell: CellRow) -> tuple[str, str, int, int, int, int]:
     return cell.engine, cell.profile, cell.input_len, cell.output_len, cell.concurrency, cell.repeat
 
 
@@ -604,14 +604,14 @@ def _natural(text: str) -> list[tuple[int, int, str]]:
     return [(0, int(part), "") if part.isdigit() else (1, 0, part) for part in re.split(r"(\d+)", text) if part]
 
 
-def _merge_facts(facts: Sequence[NodeFacts]) -> list[NodeFacts]:
+def _merge_facts(facts: Sequence[NodeColumn]) -> list[NodeColumn]:
     merged: dict[str, dict[str, str]] = {}
     for item in facts:
         merged.setdefault(item.node, {}).update(item.facts)
-    return [NodeFacts(node=node, facts=words) for node, words in sorted(merged.items())]
+    return [NodeColumn(node=node, facts=words) for node, words in sorted(merged.items())]
 
 
-def _not_measured(checks: Sequence[Check], decision: Decision) -> Iterator[NotMeasured]:
+def _not_measured(checks: Sequence[CheckRow], decision: Decision) -> Iterator[NotMeasured]:
     for check in checks:
         if check.status in (Status.UNKNOWN, Status.SKIP) and not check.recorded:
             yield NotMeasured(what=check.check, subject=check.subject, reason=check.reason or check.title)

@@ -52,7 +52,7 @@ class Signer:
 
 
 @dataclass(frozen=True)
-class Signature:
+class EnvelopeSignature:
     """One signature of an envelope. ``key``: the public key that it says it was made with; ``holds``: over these bytes, by that key."""
 
     key: PublicKey | None
@@ -69,7 +69,7 @@ class Attested:
     """
 
     result: str
-    signatures: tuple[Signature, ...]
+    signatures: tuple[EnvelopeSignature, ...]
     problems: tuple[str, ...]
 
     @property
@@ -216,14 +216,14 @@ def _differences(path: Path, signed: Mapping[str, str], result: str) -> Iterator
         yield f"the statement says {result}, and verdict.json amounts to {now}"
 
 
-def _checked(entry: Mapping[str, Any], message: bytes) -> Signature:
+def _checked(entry: Mapping[str, Any], message: bytes) -> EnvelopeSignature:
     named = str(entry.get("keyid", ""))
     try:
         key = public_key(str(entry.get("publicKey", "")).encode(), "its publicKey")
         signature = base64.b64decode(str(entry.get("sig", "")), validate=True)
     except (UsageError, binascii.Error):
-        return Signature(None, named, holds=False)
-    return Signature(key, named, holds=named == fingerprint(key) and _holds(key, signature, message))
+        return EnvelopeSignature(None, named, holds=False)
+    return EnvelopeSignature(key, named, holds=named == fingerprint(key) and _holds(key, signature, message))
 
 
 def pae(payload: bytes) -> bytes:

@@ -22,9 +22,9 @@ from pytest_h20.load.metrics import meets
 from pytest_h20.load.prompts import WORDS, Prompt, PromptRecipe, PromptSource
 from pytest_h20.load.run import run_cell
 from pytest_h20.load.server_metrics import get_text, series
-from pytest_h20.load.target import Address, Target
+from pytest_h20.load.target import BaseUrl, Target
 from pytest_h20.probes.script import Missing
-from pytest_h20.report.model import Cell as CellRecord
+from pytest_h20.report.model import CellRow
 from pytest_h20.run.throughput import Load, doubts, lateness, why_doubted
 
 OVERLOAD_STREAMS, OVERLOAD_TOKENS, OVERLOAD_OUTPUT = (64, 256), 1024, 256
@@ -208,7 +208,7 @@ def context_of(load: Load) -> int | None:
     given = profile.max_model_len or profile.flags.get("context-length") or profile.flags.get("max-model-len")
     if isinstance(given, int) and given > 0:
         return given
-    address = Address.parse(load.target.url)
+    address = BaseUrl.parse(load.target.url)
     try:
         cards: Any = json.loads(get_text(load.target, address, f"{address.path}/v1/models", 10.0) or "null")
         told = [card.get("max_model_len") for card in cards["data"] if card.get("id") == load.endpoint.model]
@@ -244,7 +244,7 @@ def _figure_of(load: Load, cell: Cell) -> float | None:
     return known[0].output_throughput if known and not known[0].reason else None
 
 
-def _again(load: Load, cell: Cell, where: str, dialect: str = "") -> tuple[CellResult, CellRecord]:
+def _again(load: Load, cell: Cell, where: str, dialect: str = "") -> tuple[CellResult, CellRow]:
     apart = replace(load, subfolder=where, speaks=dialect)
     result = apart.run(cell, 1)
     return result, apart.record(result, 1)

@@ -10,14 +10,14 @@ from pytest_h20.checks.bringup import TITLES as BRINGUP_TITLES
 from pytest_h20.cluster import labels
 from pytest_h20.cluster.bringup import BringUp, reachable_url
 from pytest_h20.cluster.http import ask
-from pytest_h20.cluster.launch import Target, secrets_note
+from pytest_h20.cluster.launch import LaunchTarget, secrets_note
 from pytest_h20.cluster.ledger import containers_of, ledger_of
 from pytest_h20.cluster.postmortem import CHECK as STAYS_UP
 from pytest_h20.cluster.postmortem import TITLE as STAYS_UP_TITLE
 from pytest_h20.cluster.postmortem import examine
 from pytest_h20.cluster.preflight import prepare, refuse_leftovers
-from pytest_h20.cluster.progress import Progress
-from pytest_h20.cluster.state import ClusterState, Versions
+from pytest_h20.cluster.progress import StartProgress
+from pytest_h20.cluster.state import ClusterState, EngineVersions
 from pytest_h20.cluster.teardown import Down, down, tried_again
 from pytest_h20.core.errors import BringUpError, H20Error, TransportError
 from pytest_h20.core.verdict import GateName, Status, Verdict
@@ -53,7 +53,7 @@ def _bring_up(session: Session, label: str, write: Write, terminal: bool) -> Clu
     if session.inventory.attach is not None or session.settings.attach:
         read_kernel(session, label, "start")
         return attach(session, label)
-    progress = Progress(write, terminal)
+    progress = StartProgress(write, terminal)
     progress.phase("preflight", f"{label}: profile {target.profile_name} on {', '.join(n.name for n in target.nodes)}")
     session.folder.event("state", engine=label, state="preflight")
     nodes = nodes_of(session, target)
@@ -93,7 +93,7 @@ def refusal_text(red: Sequence[Verdict], most: int = 6) -> str:
     return "\n".join([head, *(f"  {line}" for line in lines)])
 
 
-def nodes_of(session: Session, target: Target) -> dict[str, Node]:
+def nodes_of(session: Session, target: LaunchTarget) -> dict[str, Node]:
     """The connected nodes of a target, head first."""
     return {n.name: session.nodes[n.name] for n in target.nodes}
 
@@ -122,7 +122,7 @@ def attach(session: Session, label: str) -> ClusterState:
         head=target.head.name,
         url=url,
         model=model,
-        versions=Versions(engine=running_version(url, headers)),
+        versions=EngineVersions(engine=running_version(url, headers)),
         roles=ours.roles,
         node_dirs=dict(ours.node_dirs),
         attached=True,
@@ -240,7 +240,7 @@ def engine_up(session: Session, label: str, write: Write) -> ClusterState:
     ready = prepare(target, facts.images, launch_facts(session, facts))
     nodes, run_id = nodes_of(session, target), run_id_of(session, label)
     try:
-        return BringUp(target, nodes, run_id, session.folder, ready, label, session.clock, Progress(write, False)).up()
+        return BringUp(target, nodes, run_id, session.folder, ready, label, session.clock, StartProgress(write, False)).up()
     except BaseException:
         _down(session, label, write)
         raise

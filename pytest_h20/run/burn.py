@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pytest_h20.checks.compute.facts import Burned
-from pytest_h20.checks.compute.judge import Judge
+from pytest_h20.checks.compute.judge import BurnJudge
 from pytest_h20.checks.compute.runner import burn
 from pytest_h20.core.verdict import GateName, Verdict
 from pytest_h20.run.facts import gathered, held_by_file
@@ -29,9 +29,9 @@ def _burn(session: Session, label: str) -> Burned:
     return burn(nodes, gathered(session, label).probes, how(session), record=lambda name, text: record(name, text))
 
 
-def judge_of(session: Session, label: str) -> Judge:
+def judge_of(session: Session, label: str) -> BurnJudge:
     """What judges it."""
-    return Judge(burned(session, label), gathered(session, label).probes)
+    return BurnJudge(burned(session, label), gathered(session, label).probes)
 
 
 def burn_verdicts(session: Session, label: str) -> list[Verdict]:

@@ -13,7 +13,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, field, replace
 from typing import Literal
 
-from pytest_h20.checks.drill import FAILED, Asked, Attempt, Ending, Health, Restart, Seen, judged
+from pytest_h20.checks.drill import FAILED, AskedAfter, Attempt, Ending, Health, Restart, Seen, judged
 from pytest_h20.checks.under_load import Alone, canary, candidates, is_right
 from pytest_h20.cluster import drilling, drills
 from pytest_h20.cluster.drilling import Broken
@@ -24,8 +24,7 @@ from pytest_h20.cluster.shared import key
 from pytest_h20.cluster.state import ClusterState, RoleRef
 from pytest_h20.core.errors import H20Error, TransportError
 from pytest_h20.core.verdict import Verdict
-from pytest_h20.load import LoadPlan
-from pytest_h20.load import Target as LoadTarget
+from pytest_h20.load import LoadPlan, Target
 from pytest_h20.load.canary import FORMS, answer_of
 from pytest_h20.load.metrics import COMPLETE
 from pytest_h20.load.prompts import Prompt
@@ -77,7 +76,7 @@ class Clients:
     All moments are ``time.monotonic``.
     """
 
-    target: LoadTarget
+    target: Target
     plan: LoadPlan
     alone: Alone
     pause_s: float
@@ -146,7 +145,7 @@ class Clients:
         return len(last) == WELL_AFTER and not any(a.how in FAILED for a in last) and bool(health) and health[-1].status == 200
 
 
-def one(target: LoadTarget, plan: LoadPlan, alone: Alone, turn: int) -> tuple[Ending, str]:
+def one(target: Target, plan: LoadPlan, alone: Alone, turn: int) -> tuple[Ending, str]:
     """One question, streamed, as a client sees its end. Whether the answer is right is known of what was answered rightly alone."""
     known = alone.right if alone.form is not None else tuple(candidates())
     name = known[turn % len(known)]
@@ -338,14 +337,14 @@ class _Drilling:
         attempts, _ = clients.so_far()
         return bool(attempts) and attempts[-1].how not in FAILED
 
-    def _ask_all(self, target: LoadTarget, plan: LoadPlan, alone: Alone) -> Asked:
+    def _ask_all(self, target: Target, plan: LoadPlan, alone: Alone) -> AskedAfter:
         if alone.form is None:
-            return Asked(0, 0)
+            return AskedAfter(0, 0)
         told = [one(target, plan, alone, turn) for turn in range(len(alone.right))]
         wrong = [detail for how, detail in told if how != "answered"]
-        return Asked(len(told) - len(wrong), len(told), wrong[0] if wrong else "")
+        return AskedAfter(len(told) - len(wrong), len(told), wrong[0] if wrong else "")
 
-    def _up_again(self, seen: Seen, target: LoadTarget, plan: LoadPlan, alone: Alone, began: float) -> Seen:
+    def _up_again(self, seen: Seen, target: Target, plan: LoadPlan, alone: Alone, began: float) -> Seen:
         """Take down what is left of it, look at what stays behind, start it, ask."""
         shared = self.session.shared
         self.write(f"h20: drill {self.drill.name}: the engine is {seen.settled or 'neither well nor down'}; it is started again\n")
@@ -458,10 +457,10 @@ def shm_of(text: str) -> list[tuple[str, float, int]]:
     return [(m[3], float(m[1]), int(m[2])) for m in re.finditer(r"^shm (\d+) (\d+) (.+)$", text, re.M)]
 
 
-def load_target(endpoint: Endpoint) -> LoadTarget:
+def load_target(endpoint: Endpoint) -> Target:
     """The endpoint in the words of the load generator."""
     dialect = "sglang" if endpoint.target.engine == "sglang" else "vllm"
-    return LoadTarget(endpoint.url, dialect, endpoint.model, headers=dict(endpoint.headers), vocabulary=vocabulary_of(endpoint.target))
+    return Target(endpoint.url, dialect, endpoint.model, headers=dict(endpoint.headers), vocabulary=vocabulary_of(endpoint.target))
 
 
 def minutes(drill: Drill, ready_timeout: float) -> float:

@@ -15,7 +15,7 @@ from pytest_h20.checks.rdma.proof import NodeLog, job_of
 from pytest_h20.cluster import regular
 from pytest_h20.cluster.bringup import reachable_url
 from pytest_h20.cluster.http import ask
-from pytest_h20.cluster.launch import Target
+from pytest_h20.cluster.launch import LaunchTarget
 from pytest_h20.cluster.shared import key
 from pytest_h20.cluster.state import ClusterState
 from pytest_h20.core.errors import MeasurementError
@@ -49,7 +49,7 @@ class Endpoint:
 
     session: Session
     label: str
-    target: Target
+    target: LaunchTarget
     cluster: ClusterState
     url: str
     headers: Mapping[str, str]
@@ -160,7 +160,7 @@ class Endpoint:
             return dict(zip(nodes, pool.map(one, nodes), strict=True))
 
 
-def vocabulary_of(target: Target):  # type: ignore[no-untyped-def]
+def vocabulary_of(target: LaunchTarget):  # type: ignore[no-untyped-def]
     """The ids random prompts may be made of."""
     from pytest_h20.load import Vocabulary
 

@@ -14,7 +14,7 @@ from pytest_h20.probes.gather import gather
 from pytest_h20.probes.identity import identity_texts
 from pytest_h20.probes.image import Versions
 from pytest_h20.probes.script import Missing
-from pytest_h20.report.model import NodeFacts as NodeFactsRecord
+from pytest_h20.report.model import NodeColumn
 from pytest_h20.run.settings import Session
 
 _HOPPER = re.compile(r"\bG?H(20|100|200|800)\b")
@@ -57,7 +57,7 @@ def _gather(session: Session, label: str) -> GatheredFacts:
         record=lambda name, text: session.folder.evidence(name, text),
     )
     for name, node in facts.nodes.items():
-        session.folder.add(NodeFactsRecord(node=name, facts=node_texts(node)))
+        session.folder.add(NodeColumn(node=name, facts=node_texts(node)))
     found = GatheredFacts(facts, image_facts(facts))
     from pytest_h20.run.inputs import keep
 

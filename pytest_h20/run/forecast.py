@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
 from pytest_h20.cluster.drills import drill_named
-from pytest_h20.cluster.launch import Target
+from pytest_h20.cluster.launch import LaunchTarget
 from pytest_h20.config.cells import cells_of
 from pytest_h20.config.limits import LimitFile
 from pytest_h20.core.errors import H20Error
@@ -54,7 +54,7 @@ def _drills(session: Session) -> Iterator[str]:
             yield f"# {label}: drill {name}: {drill.sentence} {most}"
 
 
-def _cells(session: Session, label: str, target: Target) -> Iterator[str]:
+def _cells(session: Session, label: str, target: LaunchTarget) -> Iterator[str]:
     limits, source = session.limits_of(label), target.profile.limits
     cells = cells_of(target.inventory.load_of(target.profile))
     yield f"# {label}: {len(cells)} load cells, limits from {source or 'nowhere: the figures are only recorded'}"
@@ -69,7 +69,7 @@ def _limit(metric: str, limit: Limit) -> str:
     return f"{metric} {limit} ({limit.origin.kind})"
 
 
-def minutes(session: Session, label: str, target: Target, cells: list[Cell]) -> str:
+def minutes(session: Session, label: str, target: LaunchTarget, cells: list[Cell]) -> str:
     """How long it would take, with what that is computed from: the time a start may take, and the tokens of each cell at the rate that
     its limits file has for it. Cells without a figure are counted, not guessed."""
     load, limits = target.inventory.load_of(target.profile), session.limits_of(label)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from pytest_h20.cluster.hang import Engine, Hang, look
+from pytest_h20.cluster.hang import Hang, HungEngine, look
 from pytest_h20.run.settings import Session
 from pytest_h20.run.store import CLUSTER, HANG
 
@@ -14,7 +14,7 @@ def look_once(session: Session, label: str, waited_for: str, seconds: float, mor
     if state is None or not state.roles:
         return None
     profile = session.target(label).profile
-    engine = Engine(state.roles, state.node_dirs, state.versions.nccl, profile.env, False, profile.stack_signal or "")
+    engine = HungEngine(state.roles, state.node_dirs, state.versions.nccl, profile.env, False, profile.stack_signal or "")
     nodes = {name: session.nodes[name] for name in state.role_nodes() if name in session.nodes}
 
     def make() -> Hang:

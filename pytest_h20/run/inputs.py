@@ -21,7 +21,7 @@ from pytest_h20.checks import all_verdicts
 from pytest_h20.checks.rdma.proof import NcclVerdicts, NodeLog, job_of
 from pytest_h20.checks.rdma.traffic import Traffic, verdicts_of
 from pytest_h20.cluster.codec import decode, encode
-from pytest_h20.cluster.launch import Target
+from pytest_h20.cluster.launch import LaunchTarget
 from pytest_h20.cluster.shared import key
 from pytest_h20.config.inventory import Inventory
 from pytest_h20.core.errors import H20Error
@@ -47,7 +47,7 @@ class KeptLogs:
     trusted: bool = False
 
 
-def keep_targets(run: RunFolder, inventory: Inventory, targets: Mapping[str, Target]) -> None:
+def keep_targets(run: RunFolder, inventory: Inventory, targets: Mapping[str, LaunchTarget]) -> None:
     """The inventory, and which engine and profile each label of the run means."""
     engines = [{"label": label, "engine": t.engine, "profile": t.profile_name} for label, t in targets.items()]
     run.keep("inventory", {"engines": engines, "inventory": inventory.model_dump(mode="json")})
@@ -96,7 +96,7 @@ def _unambiguous(verdicts: Iterable[Verdict]) -> dict[tuple[str, str], Verdict]:
     return {(v.check, v.subject): v for v in verdicts if count[v.check, v.subject] == 1}
 
 
-def _of_engine(folder: Path, label: str, target: Target) -> tuple[list[Verdict], list[str]]:
+def _of_engine(folder: Path, label: str, target: LaunchTarget) -> tuple[list[Verdict], list[str]]:
     verdicts: list[Verdict] = []
     problems: list[str] = []
 
@@ -131,13 +131,15 @@ def _content(folder: Path, source: str) -> bytes:
         return file.read()
 
 
-def _targets(folder: Path) -> dict[str, Target]:
+def _targets(folder: Path) -> dict[str, LaunchTarget]:
     file = folder / INPUTS_DIR / "inventory.json"
     try:
         data = json.loads(planted.text(file))
         inventory = Inventory.model_validate(data["inventory"])
         return {
-            str(e["label"]): Target(inventory, str(e["engine"]), str(e["profile"]), inventory.engines[e["engine"]].profiles[e["profile"]])
+            str(e["label"]): LaunchTarget(
+                inventory, str(e["engine"]), str(e["profile"]), inventory.engines[e["engine"]].profiles[e["profile"]]
+            )
             for e in data["engines"]
         }
     except FileNotFoundError:

@@ -7,7 +7,7 @@ import re
 import sys
 from collections.abc import Callable, Mapping
 
-from pytest_h20.cluster.launch import Target, plan_text, secrets_note
+from pytest_h20.cluster.launch import LaunchTarget, plan_text, secrets_note
 from pytest_h20.config.inventory import Inventory
 from pytest_h20.core.door import shown, use
 from pytest_h20.core.errors import H20Error, UsageError
@@ -20,7 +20,7 @@ from pytest_h20.run.settings import Settings, build, label_of, redactor_of
 _TAG_VERSION = re.compile(r"[:@]v?(\d+\.\d+(?:\.\d+)?(?:[.-]?(?:post|rc)\d+)?)")
 
 
-def version_of(target: Target) -> tuple[str, str]:
+def version_of(target: LaunchTarget) -> tuple[str, str]:
     """The engine version to plan for, and where it comes from. Raises ``UsageError`` when nothing tells it."""
     if target.profile.version:
         return target.profile.version, "profile's version"
@@ -32,7 +32,7 @@ def version_of(target: Target) -> tuple[str, str]:
     )
 
 
-def render(target: Target, label: str) -> tuple[str, bool]:
+def render(target: LaunchTarget, label: str) -> tuple[str, bool]:
     """The plan of one target as text, and whether something of it is refused."""
     version, origin = version_of(target)
     dialect = dialect_for(target.engine, version, target.profile.mode)

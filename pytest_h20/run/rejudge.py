@@ -12,7 +12,7 @@ from pytest_h20.config.limits import LimitFile, coverage
 from pytest_h20.core.errors import MeasurementError, UsageError
 from pytest_h20.core.verdict import Limit, Status, Verdict, rejudge, worst
 from pytest_h20.report.calibrate import merge_repeats
-from pytest_h20.report.model import Cell, Mode, RunView
+from pytest_h20.report.model import CellRow, Mode, RunView
 from pytest_h20.report.requests import figures, percentiles, read_requests, requests_file
 from pytest_h20.report.run import verify_evidence
 from pytest_h20.run.inputs import JudgedAgain, judged_again
@@ -128,7 +128,7 @@ WITHOUT_LIMIT = frozenset({CHECK.format(metric="limit"), CHECK.format(metric="re
 """Verdicts that say that a cell had no limit: with new limits they are replaced by what these say."""
 
 
-def cell_key(cell: Cell) -> tuple[str, str]:
+def cell_key(cell: CellRow) -> tuple[str, str]:
     """Engine and cell name: how a verdict's details refer to a cell."""
     return cell.engine, cell.name
 
@@ -175,7 +175,7 @@ def again(verdict: Verdict, limit: Limit | None = None) -> Verdict:
     return other if other.status.rank > verdict.status.rank else verdict.model_copy(update={"limit": limit})
 
 
-def _with_figure(verdict: Verdict, cell: Cell) -> Verdict:
+def _with_figure(verdict: Verdict, cell: CellRow) -> Verdict:
     """The verdict about the derived figure instead of the recorded one; they differ by rounding at most."""
     value = cell.figure(verdict.check.removeprefix(CHECK.format(metric="")))
     return verdict.model_copy(update={"measured": value}) if value is not None else verdict
@@ -207,7 +207,7 @@ def folder_verdicts(view: RunView) -> list[Verdict]:
 # ---------------------------------------------------------------- figures from per-request files
 
 
-def replay_cells(view: RunView, limits: LimitFile | None = None) -> list[Cell]:
+def replay_cells(view: RunView, limits: LimitFile | None = None) -> list[CellRow]:
     """The cells for the report of a replay: figures derived again, held against ``limits`` when given."""
     found = []
     for cell in merge_repeats(view.cells):
@@ -221,7 +221,7 @@ def replay_cells(view: RunView, limits: LimitFile | None = None) -> list[Cell]:
     return found
 
 
-def recompute(cell: Cell, folder: Path, percents: Iterable[float] = ()) -> tuple[Cell, str]:
+def recompute(cell: CellRow, folder: Path, percents: Iterable[float] = ()) -> tuple[CellRow, str]:
     """The cell with its figures derived from its recorded requests, and what is wrong with them ("" when nothing is). ``percents``:
     percentiles that are wanted although the run had no limit for them.
 
@@ -246,7 +246,7 @@ def recompute(cell: Cell, folder: Path, percents: Iterable[float] = ()) -> tuple
     return (cell.model_copy(update={**derived, "more": {**cell.more, **more}}) if derived else cell), ""
 
 
-def requests_of(cell: Cell, folder: Path) -> bool:
+def requests_of(cell: CellRow, folder: Path) -> bool:
     """Whether the folder has the requests of a cell."""
     try:
         return bool(cell.file and read_requests(requests_file(folder / cell.file)))

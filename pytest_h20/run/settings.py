@@ -14,7 +14,7 @@ from urllib.parse import urlsplit
 
 from pytest_h20.cluster.clock import Clock
 from pytest_h20.cluster.drills import drill_named
-from pytest_h20.cluster.launch import Target, started_by
+from pytest_h20.cluster.launch import LaunchTarget, started_by
 from pytest_h20.cluster.ledger import Ledger, LedgerNode, Owner
 from pytest_h20.cluster.shared import Shared
 from pytest_h20.config.inventory import Attach, Inventory, load_inventory, parse_inventory, with_limits
@@ -105,7 +105,7 @@ class Session:
     settings: Settings
     inventory: Inventory
     source: str
-    targets: tuple[Target, ...]
+    targets: tuple[LaunchTarget, ...]
     mode: Mode
     required: tuple[GateName, ...]
     cannot_accept: tuple[str, ...] = ()
@@ -131,7 +131,7 @@ class Session:
         """Results and locks shared by the processes of this run."""
         return Shared(self.folder.path / ".shared")
 
-    def target(self, label: str) -> Target:
+    def target(self, label: str) -> LaunchTarget:
         """A target by its label, ``sglang`` or ``sglang:tuned``."""
         return next(t for t in self.targets if label_of(t, self.targets) == label)
 
@@ -200,7 +200,7 @@ class Session:
         return int.from_bytes(mixed[:4], "big") >> 1
 
 
-def label_of(target: Target, targets: Sequence[Target]) -> str:
+def label_of(target: LaunchTarget, targets: Sequence[LaunchTarget]) -> str:
     """``sglang``, or ``sglang:tuned`` when two profiles of one engine take part."""
     same = [t for t in targets if t.engine == target.engine]
     return target.engine if len(same) == 1 else f"{target.engine}:{target.profile_name}"
@@ -350,7 +350,7 @@ def with_expect(inventory: Inventory, **change: object) -> Inventory:
     return inventory.model_copy(update={"expect": inventory.expect.model_copy(update=change), "nodes": nodes})
 
 
-def _numbers_that_fit(settings: Settings, targets: Sequence[Target]) -> None:
+def _numbers_that_fit(settings: Settings, targets: Sequence[LaunchTarget]) -> None:
     """What would only be found wrong after hours: limits that do not fit the cells, a number of repeats, a node's name, a file."""
     from pytest_h20.config.cells import cells_of
     from pytest_h20.config.limits import load_limits, require_coverage, require_fit
@@ -418,7 +418,7 @@ def _numbers_that_fit(settings: Settings, targets: Sequence[Target]) -> None:
         _dataset_that_can_tell(settings.accuracy, any(t.inventory.kind == "rehearsal" for t in targets))
 
 
-def _checks_that_are_made(targets: Sequence[Target], left_out: Mapping[GateName, str]) -> None:
+def _checks_that_are_made(targets: Sequence[LaunchTarget], left_out: Mapping[GateName, str]) -> None:
     """A limit of a check that this run never makes would be no limit."""
     from pytest_h20.config.limits import load_limits
 
@@ -518,7 +518,7 @@ def _asked_for(settings: Settings, inventory: Inventory, attach: object) -> tupl
     return (*soak, GateName.DRILL)
 
 
-def select(inventory: Inventory, asked: Sequence[str]) -> tuple[Target, ...]:
+def select(inventory: Inventory, asked: Sequence[str]) -> tuple[LaunchTarget, ...]:
     """The targets asked for; without ``--engine`` the inventory's only engine."""
     if not asked:
         if len(inventory.engines) > 1:
@@ -526,7 +526,7 @@ def select(inventory: Inventory, asked: Sequence[str]) -> tuple[Target, ...]:
                 f"--engine is missing: the inventory has {', '.join(sorted(inventory.engines))}; give --engine=ENGINE[:PROFILE]"
             )
         asked = tuple(inventory.engines)
-    targets = tuple(Target(inventory, *inventory.engine_profile(text)) for text in asked)
+    targets = tuple(LaunchTarget(inventory, *inventory.engine_profile(text)) for text in asked)
     names = [f"{t.engine}:{t.profile_name}" for t in targets]
     for name in names:
         if names.count(name) > 1:

@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from pytest_h20.checks import under_load
 from pytest_h20.checks.machines import CellMachines
 from pytest_h20.checks.soak import judge as checks
-from pytest_h20.checks.soak.judge import Asked, Graded, Risen, Series
+from pytest_h20.checks.soak.judge import Graded, Risen, Series, Wanted
 from pytest_h20.cluster.hang import Hang
 from pytest_h20.cluster.shared import key
 from pytest_h20.config.inventory import SoakSettings
@@ -91,8 +91,8 @@ class _Soak:
         return self.load.session.inventory.soak
 
     @property
-    def asked(self) -> Asked:
-        return Asked(soak_hours(self.load.session.settings.soak) or 0.0, self.settings.slope)
+    def asked(self) -> Wanted:
+        return Wanted(soak_hours(self.load.session.settings.soak) or 0.0, self.settings.slope)
 
     @property
     def plan(self) -> SoakPlan:
@@ -332,7 +332,7 @@ def _of_soak(verdict: Verdict) -> Verdict:
     return verdict.model_copy(update={"check": f"soak.{verdict.check.partition('.')[2]}"})
 
 
-def _series(figure: checks.Figure, points: Sequence[tuple[float, float]], of: str) -> Series:
+def _series(figure: checks.SoakFigure, points: Sequence[tuple[float, float]], of: str) -> Series:
     return Series(figure, tuple(h for h, _ in points), tuple(v for _, v in points), of)
 
 

@@ -22,18 +22,16 @@ from pytest_h20.config.limits import LimitFile
 from pytest_h20.core.errors import H20Error
 from pytest_h20.core.verdict import GateName, Limit, Origin, Status, Verdict, judge
 from pytest_h20.endpoint.client import Api
-from pytest_h20.load import Cell, CellResult, LoadPlan, Progress, SelfCheck, Slo
-from pytest_h20.load import Target as LoadTarget
+from pytest_h20.load import Cell, CellProgress, CellResult, LoadPlan, SelfCheck, Slo, Target
 from pytest_h20.load.canary import Canary
 from pytest_h20.load.cells import requests_for
 from pytest_h20.load.metrics import Summary
-from pytest_h20.load.result import Finding
+from pytest_h20.load.result import Sanity
 from pytest_h20.load.roofline import Fabric, decode_bound, gpu_by_name, spec_of
 from pytest_h20.load.run import CellInterrupted, run_cell
 from pytest_h20.load.selfcheck import self_check
 from pytest_h20.probes.script import Missing
-from pytest_h20.report.model import LATE_SHARE, METRICS, Canaries, Late
-from pytest_h20.report.model import Cell as CellRecord
+from pytest_h20.report.model import LATE_SHARE, METRICS, Canaries, CellRow, Late
 from pytest_h20.report.requests import intervals, read_requests, windows
 from pytest_h20.run.canaries import ask_alone
 from pytest_h20.run.endpoint import Endpoint, vocabulary_of
@@ -214,7 +212,7 @@ class Load:
         plan = LoadPlan(seed=self.session.seed, time_scale=self.session.clock.scale, request_timeout_s=120.0 * self.session.clock.scale)
         return self.session.shared.once(ALONE(self.label), lambda: ask_alone(self.target, plan, min(crowded)))
 
-    def answers(self, record: CellRecord) -> list[Verdict]:
+    def answers(self, record: CellRow) -> list[Verdict]:
         """What a cell's canaries come to: always what was answered and how it looks, of the rest what is wrong."""
         found = record.canaries
         if found is None:
@@ -326,9 +324,9 @@ class Load:
         return self.speaks or ("sglang" if self.endpoint.target.engine == "sglang" else "vllm")
 
     @property
-    def target(self) -> LoadTarget:
+    def target(self) -> Target:
         """The server under load."""
-        return LoadTarget(
+        return Target(
             self.endpoint.url,
             self.dialect,
             self.endpoint.model,
@@ -348,7 +346,7 @@ class Load:
             return run_from_node(self, cell, plan, self.session.settings.load_from)
         return run_cell(self.target, cell, plan, self._progress)
 
-    def _look_for_a_hang(self, progress: Progress) -> None:
+    def _look_for_a_hang(self, progress: CellProgress) -> None:
         """No token of any stream for a minute: looked into while it hangs, before its requests are given up."""
         tokens = round(progress.tokens_per_s * progress.elapsed_s)
         cell, before, since = self._spoke
@@ -360,7 +358,7 @@ class Load:
             if hang is not None:
                 self.write(f"h20: {hang.sentence}\n")
 
-    def _progress(self, progress: Progress) -> None:
+    def _progress(self, progress: CellProgress) -> None:
         self._look_for_a_hang(progress)
         if not self.terminal:
             return
@@ -397,7 +395,7 @@ class Load:
         said = under_load.seen(result.canaries, result.texts).words
         self.write(f"h20: cell {self.done} of {max(self.total, self.done)} {cell.id}: {figures}{said and f'; {said}'}\n")
 
-    def record(self, result: CellResult, repeat: int = 0) -> CellRecord:
+    def record(self, result: CellResult, repeat: int = 0) -> CellRow:
         """The cell as the report draws it."""
         cell = result.cell
         path = Path(result.records_path) if result.records_path else None
@@ -411,7 +409,7 @@ class Load:
                 if value is not None:
                     blog[metric] = value
         blockers = doubts(result)
-        return CellRecord(
+        return CellRow(
             engine=self.label,
             profile=self.endpoint.target.profile_name,
             input_len=cell.input_len,
@@ -452,7 +450,7 @@ class Load:
         self.session.folder.add(record)
         return verdicts + self.answers(record) + machines
 
-    def _limit_verdicts(self, record: CellRecord) -> list[Verdict]:
+    def _limit_verdicts(self, record: CellRow) -> list[Verdict]:
         if self.session.settings.calibrate or self.settings.limit == "none":
             return [
                 Verdict(
@@ -483,7 +481,7 @@ class Load:
         return judge_cell(record, self.limits)
 
 
-def doubts(result: CellResult) -> list[Finding]:
+def doubts(result: CellResult) -> list[Sanity]:
     """The rules that keep a cell from being judged.
 
     The engine's own benchmark has no self-check: who chose it with ``--h20-load`` takes its figures as they are, and the run says
@@ -510,7 +508,7 @@ def lateness(result: CellResult, stand_in: Sequence[tuple[float, float, float]],
     )
 
 
-def why_doubted(blockers: Sequence[Finding], late: Late | None) -> str:
+def why_doubted(blockers: Sequence[Sanity], late: Late | None) -> str:
     """The rules that a cell does not keep; first the cause, when this machine was late with a rehearsal."""
     rules = "; ".join(f"{f.rule}: {f.text}" for f in blockers)
     return f"{late.words}; {rules}" if rules and late is not None and late.share > LATE_SHARE else rules

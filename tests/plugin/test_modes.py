@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from pytest_h20.acceptance import test_bringup, test_endpoint, test_nccl_rdma, test_throughput
-from pytest_h20.cluster.state import ClusterState, Versions
+from pytest_h20.cluster.state import ClusterState, EngineVersions
 from pytest_h20.report.run import hash_records, seal_of
 from pytest_h20.run.bringup import keep_text
 from pytest_h20.run.settings import Settings, build, create_run, with_run
@@ -156,7 +156,7 @@ def test_attached_workers_share_the_endpoint(server: str, tmp_path: Path) -> Non
 def test_keep_says_how_to_attach_and_how_to_remove(tmp_path: Path) -> None:
     session = build(Settings(nodes="rehearsal:quick", engine=("sglang",)))
     session = with_run(session, create_run(session, tmp_path, "pytest"), "20250405-ab12")
-    state = ClusterState("20250405-ab12", "sglang", "default", "node01", "http://10.63.65.207:8000", "R1", Versions("0.4.4"))
+    state = ClusterState("20250405-ab12", "sglang", "default", "node01", "http://10.63.65.207:8000", "R1", EngineVersions("0.4.4"))
     session.shared.once(CLUSTER("sglang"), lambda: state)
     assert keep_text(session, "sglang", "20250405-ab12").splitlines() == [
         "h20: kept: sglang stays up (run 20250405-ab12)",

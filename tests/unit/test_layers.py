@@ -140,6 +140,16 @@ def test_imports_point_downwards() -> None:
     assert not upwards
 
 
+def test_a_class_name_means_one_thing() -> None:
+    """Whoever reads ``Progress`` need not ask which of three."""
+    homes: dict[str, list[str]] = {}
+    for path in sorted(PACKAGE.rglob("*.py")):
+        for node in ast.parse(path.read_text(encoding="utf-8")).body:
+            if isinstance(node, ast.ClassDef):
+                homes.setdefault(node.name, []).append(str(path.relative_to(PACKAGE)))
+    assert {name: found for name, found in homes.items() if len(found) > 1} == {}
+
+
 def test_no_module_needs_itself() -> None:
     """No cycle among the imports that happen when a module is loaded."""
     edges: dict[str, set[str]] = {module: set() for module in MODULES}

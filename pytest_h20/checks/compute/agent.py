@@ -40,7 +40,7 @@ def say(**fields):
     sys.stdout.flush()
 
 
-class Watch:
+class ClockWatch:
     """nvidia-smi, twice a second, beside the work. Without it nothing is said about clocks."""
 
     FIELDS = "index,uuid,clocks.sm,power.draw,temperature.gpu,clocks_throttle_reasons.active"
@@ -349,7 +349,7 @@ def main(argv):
     if not count:
         say(done=True, seconds=round(time.monotonic() - began, 1))
         return 0
-    watch = Watch()
+    watch = ClockWatch()
     burn = Burn(torch, how)
     listed = cards()
     known = {}

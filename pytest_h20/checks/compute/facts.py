@@ -59,7 +59,7 @@ class Busy:
 
 
 @dataclass(frozen=True)
-class AllReduce:
+class NodeAllReduce:
     """Inside the node, bus bandwidth in GB/s (nccl-tests' definition)."""
 
     busbw: float
@@ -80,7 +80,7 @@ class NodeBurn:
     figures: Mapping[str, Mapping[int, float]] = field(default_factory=dict)
     pairs: Mapping[tuple[int, int], float] = field(default_factory=dict)
     no_peer: tuple[tuple[int, int], ...] = ()
-    all_reduce: AllReduce | None = None
+    all_reduce: NodeAllReduce | None = None
     exact: Mapping[int, Exact] = field(default_factory=dict)
     memory: Mapping[int, Pattern] = field(default_factory=dict)
     busy: Mapping[int, Busy] = field(default_factory=dict)
@@ -113,7 +113,7 @@ def parse_burn(text: str) -> NodeBurn:
     busy: dict[int, Busy] = {}
     lost: dict[str, str] = {}
     absent: list[str] = []
-    all_reduce: AllReduce | None = None
+    all_reduce: NodeAllReduce | None = None
     how, torch, gpus, seconds = "", "", 0, None
     for line in text.splitlines():
         said = _object(line)
@@ -132,7 +132,7 @@ def parse_burn(text: str) -> NodeBurn:
                 if said.get("peer") is False:
                     no_peer.append((source, target))
         elif (busbw := _number(said.get("all_reduce"))) and (wrong := _count(said.get("wrong"))) is not None:
-            all_reduce = AllReduce(busbw, _count(said.get("ranks"), MOST) or 0, wrong, str(said.get("nccl"))[:20])
+            all_reduce = NodeAllReduce(busbw, _count(said.get("ranks"), MOST) or 0, wrong, str(said.get("nccl"))[:20])
         elif (gpu := _count(said.get("card"), MOST)) is not None:
             uuids[gpu] = str(said.get("uuid"))[:60]
         elif (gpu := _count(said.get("gpu"), MOST)) is not None:

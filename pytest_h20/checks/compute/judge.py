@@ -39,7 +39,7 @@ TITLES = {
 
 
 @dataclass(frozen=True)
-class Figure:
+class BurnFigure:
     """What a check measures: the least of these figures over all GPUs. ``share``: of the vendor's figure, at least."""
 
     names: tuple[str, ...]
@@ -53,7 +53,7 @@ class Figure:
 
 _LOCKED = "nvidia-smi -q -d CLOCK,PERFORMANCE,POWER of that GPU: a locked clock, a power cap or heat; else change the GPU"
 FIGURES = {
-    "compute.hbm": Figure(
+    "compute.hbm": BurnFigure(
         ("hbm",),
         "GB/s",
         lambda sku: sku.hbm,
@@ -62,7 +62,7 @@ FIGURES = {
         "likeliest is the GPU: its own memory is slow, and no link took part",
         "nvidia-smi -q -d ECC,ROW_REMAPPER,CLOCK of that GPU; reset it, then change it",
     ),
-    "compute.gemm_bf16": Figure(
+    "compute.gemm_bf16": BurnFigure(
         ("gemm_bf16",),
         "TFLOP/s",
         lambda sku: sku.bf16,
@@ -71,7 +71,7 @@ FIGURES = {
         "likeliest is the GPU or its cooling: nothing but its cores took part",
         _LOCKED,
     ),
-    "compute.gemm_fp8": Figure(
+    "compute.gemm_fp8": BurnFigure(
         ("gemm_fp8",),
         "TFLOP/s",
         lambda sku: sku.fp8,
@@ -80,8 +80,8 @@ FIGURES = {
         "likeliest is the GPU or its cooling: nothing but its cores took part",
         _LOCKED,
     ),
-    "compute.gemm_fp32": Figure(("gemm_fp32",), "TFLOP/s", lambda sku: 0.0, 0.0, "", "likeliest is the GPU or its cooling", _LOCKED),
-    "compute.host_link": Figure(
+    "compute.gemm_fp32": BurnFigure(("gemm_fp32",), "TFLOP/s", lambda sku: 0.0, 0.0, "", "likeliest is the GPU or its cooling", _LOCKED),
+    "compute.host_link": BurnFigure(
         ("h2d", "d2h"),
         "GB/s",
         lambda sku: sku.pcie,
@@ -118,7 +118,7 @@ HELD = {0x40: "hw_thermal_slowdown", 0x80: "hw_power_brake_slowdown", 0x20: "sw_
 burn means it to be."""
 
 
-class Judge:
+class BurnJudge:
     """The verdicts about all nodes of one engine."""
 
     def __init__(self, burned: Burned, facts: Facts) -> None:

@@ -10,7 +10,7 @@ from pathlib import Path
 from pydantic import JsonValue
 
 from pytest_h20.checks.endpoint.checking import CheckList, voice, with_evidence
-from pytest_h20.checks.endpoint.questions import DEFAULT_LOWER_BOUND, Comparison, Grade, Question, Score, compare, grade, mixed, shipped
+from pytest_h20.checks.endpoint.questions import DEFAULT_LOWER_BOUND, Grade, PairedAnswers, Question, Score, compare, grade, mixed, shipped
 from pytest_h20.checks.frame import Say
 from pytest_h20.core.errors import H20Error
 from pytest_h20.core.verdict import Limit, Origin, Verdict
@@ -158,7 +158,7 @@ def compare_verdict(api: Api, first: str, second: str, one: Score, two: Score, s
     """``answers.compare``: McNemar's exact test on the questions that only one of two engines got right. Pure."""
     action = "see the answers that only one engine got right"
     say = voice("answers.compare", "Both engines answer alike", action, api.ctx).about(f"{first} and {second}, {subject}")
-    found: Comparison = compare(one, two)
+    found: PairedAnswers = compare(one, two)
     limit = Limit(kind="min", value=SIGNIFICANCE, unit="p", origin=Origin(kind="derived", detail="McNemar's exact test at the 5 % level"))
     return say.judge(
         round(found.p_value, 6),

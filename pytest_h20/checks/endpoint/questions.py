@@ -95,7 +95,7 @@ class Score:
 
 
 @dataclass(frozen=True)
-class Comparison:
+class PairedAnswers:
     """Two engines on the same questions (McNemar): only where they differ is there anything to learn."""
 
     both: int
@@ -323,7 +323,7 @@ def mixed(questions: Sequence[Question], grades: Sequence[Grade]) -> list[str]:
     return found
 
 
-def compare(first: Score, second: Score) -> Comparison:
+def compare(first: Score, second: Score) -> PairedAnswers:
     """Two engines on the same questions. Raises UsageError when the questions are not the same."""
     a = {grade.id: grade.right for grade in first.grades}
     b = {grade.id: grade.right for grade in second.grades}
@@ -333,4 +333,4 @@ def compare(first: Score, second: Score) -> Comparison:
     only_first = sum(a[key] and not b[key] for key in a)
     only_second = sum(b[key] and not a[key] for key in a)
     both = sum(a[key] and b[key] for key in a)
-    return Comparison(both, only_first, only_second, len(a) - both - only_first - only_second, mcnemar(only_first, only_second))
+    return PairedAnswers(both, only_first, only_second, len(a) - both - only_first - only_second, mcnemar(only_first, only_second))

@@ -107,7 +107,7 @@ COMPARED: tuple[Compared, ...] = (
 
 
 @dataclass(frozen=True)
-class Row:
+class FactRow:
     """One fact on every node. ``equal`` is None when it is not known on every node."""
 
     name: str
@@ -117,18 +117,18 @@ class Row:
     why: str
 
 
-def node_table(facts: Facts) -> tuple[Row, ...]:
+def node_table(facts: Facts) -> tuple[FactRow, ...]:
     """Every compared fact, for the report."""
     found = []
     for c in COMPARED:
         raw = {v.name: c.value(v) for v in facts.views}
         unknown = any(isinstance(x, Missing) for x in raw.values())
         values = {n: f"unknown: {x}" if isinstance(x, Missing) else str(x) for n, x in raw.items()}
-        found.append(Row(c.name, values, None if unknown else len(set(values.values())) == 1, c.matters, c.why))
+        found.append(FactRow(c.name, values, None if unknown else len(set(values.values())) == 1, c.matters, c.why))
     return tuple(found)
 
 
-def differences(facts: Facts) -> tuple[Row, ...]:
+def differences(facts: Facts) -> tuple[FactRow, ...]:
     """The rows that differ."""
     return tuple(r for r in node_table(facts) if r.equal is False)
 

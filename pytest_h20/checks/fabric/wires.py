@@ -13,7 +13,7 @@ from pytest_h20.core.verdict import Limit, Origin, Verdict
 from pytest_h20.probes.facts import RailView, View
 from pytest_h20.probes.rdma import RdmaFacts
 from pytest_h20.probes.script import Missing
-from pytest_h20.probes.wire import NcclSettings, Wire
+from pytest_h20.probes.wire import NcclSettings, NetDevice
 
 
 @dataclass(frozen=True)
@@ -195,7 +195,7 @@ def optics(say: Say, rail: RailView) -> Verdict:
     return say.judge(0, limit, details=details, of=_looked_at(wire))
 
 
-def _looked_at(wire: Wire) -> int:
+def _looked_at(wire: NetDevice) -> int:
     """How many things the wire told: transceiver, FEC, counters."""
     return bool(wire.module) + bool(wire.fec) + len(wire.counters)
 

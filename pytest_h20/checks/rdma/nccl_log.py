@@ -17,7 +17,7 @@ SHOW = 5  # evidence lines per finding
 
 
 @dataclass(frozen=True)
-class Finding:
+class NcclFinding:
     """One check on one subject. ``evidence_lines`` are ``file:line text``."""
 
     check: str
@@ -34,12 +34,12 @@ class Finding:
         return to_json(self)  # type: ignore[no-any-return]
 
 
-def inter_node_gdr(job: Job) -> list[Finding]:
+def inter_node_gdr(job: Job) -> list[NcclFinding]:
     """Every channel between nodes is ``NET/IB…/GDRDMA``, per node and direction, and nothing is left open about them."""
     wanted = "every channel between nodes via NET/IB…/GDRDMA"
     links = [c for c in job.channels if c.kind == "net" and c.inter_node is not False]
     if not links:
-        return [Finding("channels_gdr", None, "job", "no channel between nodes", wanted, job.reason, _advice(job))]
+        return [NcclFinding("channels_gdr", None, "job", "no channel between nodes", wanted, job.reason, _advice(job))]
     out = []
     for node in sorted({c.node for c in links} | set(_expected_nodes(job))):
         mine = [c for c in links if c.node == node]
@@ -61,9 +61,9 @@ def inter_node_gdr(job: Job) -> list[Finding]:
             ok = None
             reason = f"no {' and no '.join(silent)} line" if silent else f"{len(open_)} channel lines are cut or cannot be placed"
             action = _advice(job)
-        out.append(Finding("channels_gdr", ok, node or "job", _count(mine), wanted, reason, action, _lines(bad or open_ or mine)))
+        out.append(NcclFinding("channels_gdr", ok, node or "job", _count(mine), wanted, reason, action, _lines(bad or open_ or mine)))
     if all(f.ok for f in out) and job.verdict != "rdma_proven":
-        out.append(Finding("channels_gdr", None, "job", job.verdict, "rdma_proven", job.reason, _advice(job), _deciding(job)))
+        out.append(NcclFinding("channels_gdr", None, "job", job.verdict, "rdma_proven", job.reason, _advice(job), _deciding(job)))
     return out
 
 
@@ -86,7 +86,7 @@ class GpuLinks:
         return any(word.startswith("NV") for word in self.pairs.values())
 
 
-def inside_nodes(job: Job, node: str, links: GpuLinks) -> Finding | None:
+def inside_nodes(job: Job, node: str, links: GpuLinks) -> NcclFinding | None:
     """Between two ranks of one node whose GPUs have NVLink, every channel is P2P (or NVLS), none goes through host memory or network.
 
     None: nothing to judge, one rank of the job at most is on this node, or none of its GPUs has NVLink.
@@ -99,9 +99,9 @@ def inside_nodes(job: Job, node: str, links: GpuLinks) -> Finding | None:
     mine = [c for c in job.intra_node_channels if c.node == name and c.kind in ("p2p", "shm", "net")]
     told = [p for p in job.processes if name is not None and _node_of(job, p) == name and p.connected]
     if not mine and told and all("NVLS tree" in p.connected for p in told):
-        return Finding("inside_nodes", True, node, f"NVLS on {len(told)} processes", wanted)
+        return NcclFinding("inside_nodes", True, node, f"NVLS on {len(told)} processes", wanted)
     if not mine:
-        return Finding(
+        return NcclFinding(
             "inside_nodes",
             None,
             node,
@@ -129,7 +129,7 @@ def inside_nodes(job: Job, node: str, links: GpuLinks) -> Finding | None:
     if bad:
         told_once = list(dict.fromkeys(words))
         more = f"; and {len(told_once) - 3} more links" if len(told_once) > 3 else ""
-        return Finding(
+        return NcclFinding(
             "inside_nodes",
             False,
             node,
@@ -141,7 +141,7 @@ def inside_nodes(job: Job, node: str, links: GpuLinks) -> Finding | None:
             _lines(bad),
         )
     if open_:
-        return Finding(
+        return NcclFinding(
             "inside_nodes",
             None,
             node,
@@ -151,7 +151,7 @@ def inside_nodes(job: Job, node: str, links: GpuLinks) -> Finding | None:
             "give whole logs of all ranks (one NCCL_DEBUG_FILE a process)",
             _lines(open_),
         )
-    return Finding("inside_nodes", True, node, measured, wanted, evidence_lines=_lines(mine))
+    return NcclFinding("inside_nodes", True, node, measured, wanted, evidence_lines=_lines(mine))
 
 
 def _gpus_of(job: Job, channel: Channel, links: GpuLinks) -> tuple[str, str] | None:
@@ -166,7 +166,7 @@ def pci_of(bus: str) -> str:
     return f"{value >> 20:04x}:{value >> 12 & 0xFF:02x}:{value >> 4 & 0xFF:02x}.{value & 0xF:x}"
 
 
-def hcas_used(job: Job, expected: Mapping[str, Iterable[str]]) -> list[Finding]:
+def hcas_used(job: Job, expected: Mapping[str, Iterable[str]]) -> list[NcclFinding]:
     """On each node every HCA of the list carries a channel between nodes, and no other does."""
     out = []
     for name, wanted_names in expected.items():
@@ -177,7 +177,7 @@ def hcas_used(job: Job, expected: Mapping[str, Iterable[str]]) -> list[Finding]:
         unresolved = [u for u in job.unresolved_devices if node is not None and u.startswith(f"{node} ")]
         if node is None or not used:
             reason = f"no channel line of {name} names a device (nodes in the logs: {', '.join(job.nodes) or 'none'})"
-            out.append(Finding("hcas_used", None, subject, "nothing", expects, reason, _advice(job)))
+            out.append(NcclFinding("hcas_used", None, subject, "nothing", expects, reason, _advice(job)))
             continue
         absent, extra = sorted(set(wanted) - set(used)), sorted(set(used) - set(wanted))
         mine = [c for c in job.channels if c.node == node and c.kind == "net" and c.inter_node is not False]
@@ -185,7 +185,7 @@ def hcas_used(job: Job, expected: Mapping[str, Iterable[str]]) -> list[Finding]:
             parts = [f"not used: {', '.join(absent)}"] * bool(absent) + [f"not in the list: {', '.join(extra)}"] * bool(extra)
             odd = [c for c in mine if c.hca and set(_names(c)) & set(extra)]
             out.append(
-                Finding(
+                NcclFinding(
                     "hcas_used",
                     False,
                     subject,
@@ -198,7 +198,7 @@ def hcas_used(job: Job, expected: Mapping[str, Iterable[str]]) -> list[Finding]:
             )
         elif unresolved:
             out.append(
-                Finding(
+                NcclFinding(
                     "hcas_used",
                     None,
                     subject,
@@ -210,11 +210,11 @@ def hcas_used(job: Job, expected: Mapping[str, Iterable[str]]) -> list[Finding]:
                 )
             )
         else:
-            out.append(Finding("hcas_used", True, subject, ", ".join(used), expects, evidence_lines=_lines(mine)))
+            out.append(NcclFinding("hcas_used", True, subject, ", ".join(used), expects, evidence_lines=_lines(mine)))
     return out
 
 
-def gid_index(job: Job, expected: Mapping[str, int]) -> list[Finding]:
+def gid_index(job: Job, expected: Mapping[str, int]) -> list[NcclFinding]:
     """The GID index in use on each node, from ``GID n`` of the connection lines or NCCL_IB_GID_INDEX of the environment."""
     out = []
     for name, index in expected.items():
@@ -226,7 +226,7 @@ def gid_index(job: Job, expected: Mapping[str, int]) -> list[Finding]:
         lines = _env_lines(job, node, "NCCL_IB_GID_INDEX")
         if not values:
             out.append(
-                Finding(
+                NcclFinding(
                     "gid_index",
                     None,
                     name,
@@ -243,11 +243,11 @@ def gid_index(job: Job, expected: Mapping[str, int]) -> list[Finding]:
         shown = "; ".join(f"{k}: {', '.join(map(str, v))}" for k, v in sorted(seen.items()))
         reason = "" if ok else f"another GID index than the inventory's {index} is used"
         action = "" if ok else "set NCCL_IB_GID_INDEX to the RoCE v2 IPv4 GID of that node (show_gids), or correct the inventory"
-        out.append(Finding("gid_index", ok, name, shown, str(index), reason, action, lines))
+        out.append(NcclFinding("gid_index", ok, name, shown, str(index), reason, action, lines))
     return out
 
 
-def control_interface(job: Job, expected: Mapping[str, str]) -> list[Finding]:
+def control_interface(job: Job, expected: Mapping[str, str]) -> list[NcclFinding]:
     """Bootstrap and OOB of every process of a node run on its control interface."""
     out = []
     for name, interface in expected.items():
@@ -255,7 +255,7 @@ def control_interface(job: Job, expected: Mapping[str, str]) -> list[Finding]:
         seen = {a.interface: a for table in (job.oob, job.bootstrap) for a in (table.get(node, ()) if node is not None else ())}
         if not seen:
             out.append(
-                Finding(
+                NcclFinding(
                     "control_interface",
                     None,
                     name,
@@ -270,16 +270,16 @@ def control_interface(job: Job, expected: Mapping[str, str]) -> list[Finding]:
         reason = "" if ok else "the processes found another interface first: bootstrap traffic leaves the control network"
         action = "" if ok else f"set NCCL_SOCKET_IFNAME=={interface} (with two equal signs: exactly this one) on that node"
         lines = tuple(f"{a.where} {a.interface}:{a.address or '?'}" for a in seen.values())
-        out.append(Finding("control_interface", ok, name, ", ".join(sorted(seen)), interface, reason, action, lines[:SHOW]))
+        out.append(NcclFinding("control_interface", ok, name, ", ".join(sorted(seen)), interface, reason, action, lines[:SHOW]))
     return out
 
 
-def no_sockets(job: Job) -> Finding:
+def no_sockets(job: Job) -> NcclFinding:
     """No channel between ranks runs over sockets."""
     net = [c for c in job.channels if c.kind == "net"]
     bad = [c for c in net if c.family == "socket" and c.inter_node is not False]
     if bad or job.verdict in ("sockets", "mixed"):
-        return Finding(
+        return NcclFinding(
             "no_sockets",
             False,
             "job",
@@ -291,25 +291,25 @@ def no_sockets(job: Job) -> Finding:
         )
     doubt = [c for c in net if c.inter_node is not False and c.family not in ("ib", "ofi")]
     if not any(c.inter_node for c in net) or doubt or job.damaged or job.one_sided:
-        return Finding("no_sockets", None, "job", f"{len(net)} network channel lines", "none over sockets", job.reason, _advice(job))
-    return Finding(
+        return NcclFinding("no_sockets", None, "job", f"{len(net)} network channel lines", "none over sockets", job.reason, _advice(job))
+    return NcclFinding(
         "no_sockets", True, "job", f"{len(net)} network channel lines, none over sockets", "none over sockets", evidence_lines=_lines(net)
     )
 
 
-def one_version(job: Job, nranks: int | None = None) -> Finding:
+def one_version(job: Job, nranks: int | None = None) -> NcclFinding:
     """All processes run one NCCL version. From NCCL 2.22 every process prints it; before, only rank 0 does: not measurable."""
     versions = sorted(set(job.nccl_versions.values()))
     own = [p for p in job.processes if p.nccl_version]
     measured = ", ".join(f"{v} ({sum(x == v for x in job.nccl_versions.values())} processes)" for v in versions) or "not shown"
     if len(versions) > 1:
-        return Finding(
+        return NcclFinding(
             "one_version", False, "job", measured, "one version", "the ranks run different NCCL versions", "use one image on all nodes"
         )
     ranked = {(p.source, p.host, p.pid) for p in job.processes if p.networks or p.devices or p.connected or p.bootstrap}
     told = {(p.source, p.host, p.pid) for p in own}
     if not versions or ranked - told or (nranks is not None and len(own) < nranks):
-        return Finding(
+        return NcclFinding(
             "one_version",
             None,
             "job",
@@ -318,15 +318,15 @@ def one_version(job: Job, nranks: int | None = None) -> Finding:
             f"{len(own)} of {nranks or len(ranked) or 'all'} processes tell it (before NCCL 2.22 only rank 0 does)",
             "compare the NCCL version inside both containers",
         )
-    return Finding("one_version", True, "job", measured, "one version")
+    return NcclFinding("one_version", True, "job", measured, "one version")
 
 
-def no_failures(job: Job) -> list[Finding]:
+def no_failures(job: Job) -> list[NcclFinding]:
     """No fatal line and no retry. One finding per failure, primary first; one passing finding when there is none."""
     bad = [e for e in job.errors if e.severity in ("fatal", "retry")]
     if bad:
         return [
-            Finding(
+            NcclFinding(
                 "no_failures",
                 False,
                 f"{e.host or 'unknown host'} pid {e.pid}",
@@ -339,20 +339,20 @@ def no_failures(job: Job) -> list[Finding]:
             for e in bad
         ]
     if not any(p.networks or p.bootstrap or p.connected for p in job.processes) and not job.channels:
-        return [Finding("no_failures", None, "job", "no NCCL line", "no failure", job.reason, _advice(job))]
-    return [Finding("no_failures", True, "job", "none", "no failure")]
+        return [NcclFinding("no_failures", None, "job", "no NCCL line", "no failure", job.reason, _advice(job))]
+    return [NcclFinding("no_failures", True, "job", "none", "no failure")]
 
 
-def log_complete(job: Job, nranks: int | None = None) -> Finding:
+def log_complete(job: Job, nranks: int | None = None) -> NcclFinding:
     """The logs reach from start-up to the first collective on all ranks, and nothing in them is damaged."""
     main = max(job.communicators, key=lambda c: (c.spans_nodes, c.nranks or 0), default=None)
     wanted = f"Init COMPLETE of {nranks or 'all'} ranks, then a collective"
     if main is None or main.nranks is None:
-        return Finding("log_complete", None, "job", "no communicator line", wanted, "the logs hold no communicator", _advice(job))
+        return NcclFinding("log_complete", None, "job", "no communicator line", wanted, "the logs hold no communicator", _advice(job))
     size = nranks or main.nranks
     measured = f"{len(main.completed_ranks)} of {size} ranks complete, collective {'reached' if job.collective else 'not seen'}"
     if main.nranks != size:
-        return Finding(
+        return NcclFinding(
             "log_complete",
             False,
             "job",
@@ -370,8 +370,8 @@ def log_complete(job: Job, nranks: int | None = None) -> Finding:
             if not job.collective
             else f"{job.damaged} damaged records"
         )
-        return Finding("log_complete", None, "job", measured, wanted, reason, "send one request, then collect all nodes' files")
-    return Finding("log_complete", True, "job", measured, wanted)
+        return NcclFinding("log_complete", None, "job", measured, wanted, reason, "send one request, then collect all nodes' files")
+    return NcclFinding("log_complete", True, "job", measured, wanted)
 
 
 def _find(job: Job, name: str) -> str | None:

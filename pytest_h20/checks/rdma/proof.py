@@ -7,9 +7,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from pytest_h20.checks.rdma import nccl_log
-from pytest_h20.checks.rdma.nccl_log import Finding, GpuLinks
+from pytest_h20.checks.rdma.nccl_log import GpuLinks, NcclFinding
 from pytest_h20.checks.rdma.running import why_not
-from pytest_h20.cluster.launch import Target
+from pytest_h20.cluster.launch import LaunchTarget
 from pytest_h20.core.verdict import Limit, Origin, Status, Verdict
 from pytest_h20.nccl import Expected, Job, LogEvidence, judge_job
 from pytest_h20.nccl.model import LogsOfNode
@@ -55,7 +55,9 @@ class NodeLog:
         return Claim(self.path, {pid: tuple(addresses) for pid, addresses in told.items() if pid > 0})
 
 
-def job_of(target: Target, logs: Sequence[NodeLog], owners: Mapping[str, LogOwners | Missing] | None = None, trusted: bool = False) -> Job:
+def job_of(
+    target: LaunchTarget, logs: Sequence[NodeLog], owners: Mapping[str, LogOwners | Missing] | None = None, trusted: bool = False
+) -> Job:
     """The job of a target as these logs tell it.
 
     ``owners``: by node, what it tells of the processes that the logs name (``probes.log_owners``); a log of others says nothing of
@@ -107,11 +109,11 @@ class NcclVerdicts:
     """The job as NCCL's logs tell it, and what must hold. ``image_nccl``: node → NCCL version inside its image; ``nodes``: facts."""
 
     job: Job
-    target: Target
+    target: LaunchTarget
     image_nccl: Mapping[str, str] = field(default_factory=dict)
     nodes: Mapping[str, NodeFacts] = field(default_factory=dict)
 
-    def verdict(self, finding: Finding) -> Verdict:
+    def verdict(self, finding: NcclFinding) -> Verdict:
         """A finding of the log reader as a verdict of the gate."""
         status = {True: Status.PASS, False: Status.FAIL, None: Status.UNKNOWN}[finding.ok]
         return Verdict(
@@ -177,7 +179,7 @@ class NcclVerdicts:
             *self.running(),
         ]
 
-    def _all(self, findings: Sequence[Finding]) -> list[Verdict]:
+    def _all(self, findings: Sequence[NcclFinding]) -> list[Verdict]:
         return [self.verdict(f) for f in findings]
 
     def job_verdict(self) -> Verdict:
@@ -187,7 +189,7 @@ class NcclVerdicts:
         measured = job.verdict if job.verdict != "rdma_proven" else f"rdma_proven ({len(job.inter_node_channels)} channel lines)"
         advice = job.advice[0] if job.advice else ""
         lines = tuple(f"{where} {text}" for text, where in job.deciding[:5])
-        return self.verdict(Finding("job", ok, "job", measured, "rdma_proven", job.reason, advice, lines)).model_copy(
+        return self.verdict(NcclFinding("job", ok, "job", measured, "rdma_proven", job.reason, advice, lines)).model_copy(
             update={"measured": job.verdict, "details": {"lines": list(lines), "channels": len(job.inter_node_channels)}}
         )
 
@@ -220,7 +222,7 @@ class NcclVerdicts:
             links = gpu_links(self.nodes.get(node.name))
             if isinstance(links, Missing):
                 reason, hint = f"how its GPUs are joined is not known: {links}", "see that nvidia-smi topo -m works on the node"
-                verdicts.append(self.verdict(Finding("inside_nodes", None, node.name, "not known", "", reason, hint)))
+                verdicts.append(self.verdict(NcclFinding("inside_nodes", None, node.name, "not known", "", reason, hint)))
                 continue
             found = nccl_log.inside_nodes(self.job, node.name, links)
             if found is not None:
@@ -240,7 +242,7 @@ class NcclVerdicts:
             told = {v.split("+")[0] for v in self.job.nccl_versions.values()}
             ok = told <= {version}
             reason = "" if ok else f"rank 0 prints {', '.join(sorted(told))}, the images hold {version}"
-            finding = Finding("one_version", ok, "job", f"{version} in every image", "one version", reason, finding.action)
+            finding = NcclFinding("one_version", ok, "job", f"{version} in every image", "one version", reason, finding.action)
         return [self.verdict(finding)]
 
     def no_errors(self) -> list[Verdict]:

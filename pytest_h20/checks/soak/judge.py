@@ -42,7 +42,7 @@ CHANCE = 0.001
 
 
 @dataclass(frozen=True)
-class Figure:
+class SoakFigure:
     """One kind of figure, judged by ``check``. ``falls``: falling is bad, else rising. ``shift``: % of a level shift that counts.
     ``grain``: the smallest difference that its source tells. ``settles``: growth that is over by the later half is none.
     ``told_by_server``: not every server does. ``vouched``: whether a wanted slope (``soak.slope``) must be visible in it."""
@@ -68,16 +68,16 @@ TITLES = {
     MEMORY: "The memory in use does not grow",
     KV: "KV use per running request stays what it was",
 }
-THROUGHPUT = Figure(SPEED, "output throughput", "tok/s", falls=True, vouched=True, action=_SLOWER)
-ITL_P50 = Figure(SPEED, "median ITL", "ms", vouched=True, action=_SLOWER)
-ITL_P99 = Figure(SPEED, "p99 ITL", "ms", shift=SHIFT_TAIL, action=_SLOWER)
-TTFT_P50 = Figure(SPEED, "median TTFT", "ms", shift=SHIFT_TAIL, action=_SLOWER)
-TTFT_P99 = Figure(SPEED, "p99 TTFT", "ms", shift=SHIFT_TAIL, action=_SLOWER)
-KV_USE = Figure(KV, "KV use", "of the cache", shift=SHIFT_TAIL, told_by_server=True, action=_LEAK)
-HOST_MEMORY = Figure(MEMORY, "host", "GiB", shift=SHIFT_TAIL, grain=0.01, settles=True, action=_LEAK)
-GPU_MEMORY = Figure(MEMORY, "GPUs", "MiB", shift=SHIFT_TAIL, grain=1.0, settles=True, action=_LEAK)
+THROUGHPUT = SoakFigure(SPEED, "output throughput", "tok/s", falls=True, vouched=True, action=_SLOWER)
+ITL_P50 = SoakFigure(SPEED, "median ITL", "ms", vouched=True, action=_SLOWER)
+ITL_P99 = SoakFigure(SPEED, "p99 ITL", "ms", shift=SHIFT_TAIL, action=_SLOWER)
+TTFT_P50 = SoakFigure(SPEED, "median TTFT", "ms", shift=SHIFT_TAIL, action=_SLOWER)
+TTFT_P99 = SoakFigure(SPEED, "p99 TTFT", "ms", shift=SHIFT_TAIL, action=_SLOWER)
+KV_USE = SoakFigure(KV, "KV use", "of the cache", shift=SHIFT_TAIL, told_by_server=True, action=_LEAK)
+HOST_MEMORY = SoakFigure(MEMORY, "host", "GiB", shift=SHIFT_TAIL, grain=0.01, settles=True, action=_LEAK)
+GPU_MEMORY = SoakFigure(MEMORY, "GPUs", "MiB", shift=SHIFT_TAIL, grain=1.0, settles=True, action=_LEAK)
 
-OF_A_BIN: Mapping[str, Figure] = {
+OF_A_BIN: Mapping[str, SoakFigure] = {
     "output_throughput": THROUGHPUT,
     "itl_p50_ms": ITL_P50,
     "itl_p99_ms": ITL_P99,
@@ -92,14 +92,14 @@ OF_A_BIN: Mapping[str, Figure] = {
 class Series:
     """A figure over the soak's hours. ``of``: whose it is, where there are several."""
 
-    figure: Figure
+    figure: SoakFigure
     hours: tuple[float, ...]
     values: tuple[float, ...]
     of: str = ""
 
 
 @dataclass(frozen=True)
-class Asked:
+class Wanted:
     """What was asked for: hours, and the slope (%/h) that must be visible (None: as small as it comes)."""
 
     hours: float
@@ -124,7 +124,7 @@ def read_bins(rows: Sequence[Mapping[str, Any]]) -> tuple[float, list[Bin]]:
 
 
 # ---------------------------------------------------------------- one figure over time
-def drift(series: Series, asked: Asked, subject: str, evidence: Sequence[str] = ()) -> Verdict:
+def drift(series: Series, asked: Wanted, subject: str, evidence: Sequence[str] = ()) -> Verdict:
     """Slope and shift of one figure. ``subject``: the engine."""
     figure, n = series.figure, len(series.values)
     about = f"{subject} {series.of or figure.name}"
@@ -176,7 +176,7 @@ def drift(series: Series, asked: Asked, subject: str, evidence: Sequence[str] = 
     return verdict
 
 
-def _proved(found: Course, figure: Figure, asked: Asked) -> tuple[float, str]:
+def _proved(found: Course, figure: SoakFigure, asked: Wanted) -> tuple[float, str]:
     """(% over the soak that are proved to be lost, what was seen in words)."""
     trend, shift = found.trend, found.shift
     per_cent = 100 / abs(trend.level)
@@ -226,7 +226,7 @@ def clock(hours: float) -> str:
 
 
 # ---------------------------------------------------------------- what happens once
-def lasted(end: SoakEnd, asked: Asked, subject: str, evidence: Sequence[str] = (), hang: str = "") -> Verdict:
+def lasted(end: SoakEnd, asked: Wanted, subject: str, evidence: Sequence[str] = (), hang: str = "") -> Verdict:
     """It ran as long as was asked for, and something was sent and answered all the time. ``hang``: what was seen when all streams were
     silent."""
     check, title = "soak.lasted", "The engine was up and answered for the whole soak"
@@ -394,7 +394,7 @@ def creep(risen: Sequence[Risen], looked: int, subject: str, evidence: Sequence[
     )
 
 
-def _unknown(figure: Figure, subject: str, why: str, action: str, evidence: Sequence[str]) -> Verdict:
+def _unknown(figure: SoakFigure, subject: str, why: str, action: str, evidence: Sequence[str]) -> Verdict:
     return _plain(Status.UNKNOWN, figure.check, TITLES[figure.check], subject, why, action, evidence)
 
 

@@ -5,16 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from pydantic import BaseModel, ConfigDict, JsonValue, ValidationError
+from pydantic import Field, JsonValue, ValidationError
 
+from pytest_h20.core.model import Frozen
 from pytest_h20.probes.script import Missing, ProbeError
 
 
-class _Model(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-
-class Short(_Model):
+class Short(Frozen):
     """A list that may be long: how many, and the first of them."""
 
     count: int
@@ -25,7 +22,7 @@ class Short(_Model):
         return ", ".join(self.first[:4]) + (f" … {self.count} in all" if self.count > 4 and not more else more)
 
 
-class Shard(_Model):
+class Shard(Frozen):
     """One ``*.safetensors`` file. ``problem``/``kind``: what is wrong with its header or its size; ``first_bad``: the first
     tensor hit. ``hollow``: part of the blocks looked at that held zeros only."""
 
@@ -43,33 +40,33 @@ class Shard(_Model):
     hollow: float = 0.0
 
 
-class SmallFile(_Model):
+class SmallFile(Frozen):
     """A small file, hashed whole."""
 
     size: int
     sha256: str
 
 
-class Source(_Model):
+class Source(Frozen):
     """Where the files came from: ``huggingface``, ``huggingface-cache``, ``modelscope`` or unknown (empty)."""
 
     kind: str
     revision: str
 
 
-class Tokenizer(_Model):
+class Tokenizer(Frozen):
     """What the tokenizer's files say. ``ids``: of the tokens that begin and end a text; ``vocabulary``: how many; ``largest`` of all."""
 
     error: str = ""
     bos_token: str = ""
     eos_token: str = ""
-    ids: dict[str, int] = {}
+    ids: dict[str, int] = Field(default_factory=dict)
     vocabulary: int | None = None
     largest: int | None = None
     template: str = ""
 
 
-class FastFacts(_Model):
+class FastFacts(Frozen):
     """The fast check of one folder: sizes in bytes. See ``agent.fast`` for each field."""
 
     version: int
@@ -81,7 +78,7 @@ class FastFacts(_Model):
     missing: Short
     extra: Short
     config_error: str
-    config: dict[str, JsonValue] = {}
+    config: dict[str, JsonValue] = Field(default_factory=dict)
     tokenizer: Tokenizer = Tokenizer(error="not looked at")
     blocks: int = 0
     hollow: Short = Short(count=0, first=())
@@ -125,7 +122,7 @@ def parse_fast(text: str) -> FastFacts:
 
 
 @dataclass(frozen=True)
-class Progress:
+class DigestProgress:
     """How far a full check is. Bytes, bytes/s, seconds (None: not known yet)."""
 
     done: int
@@ -153,7 +150,7 @@ class FullFacts:
     files: int | None = None
     bytes: int | None = None
     seconds: float | None = None
-    progress: Progress | None = None
+    progress: DigestProgress | None = None
 
     @property
     def complete(self) -> bool:
@@ -179,7 +176,7 @@ class FullFacts:
                 self.seconds = float(fields[1])
             elif kind == "progress":
                 left = int(fields[4])
-                self.progress = Progress(int(fields[1]), int(fields[2]), int(fields[3]), left if left >= 0 else None)
+                self.progress = DigestProgress(int(fields[1]), int(fields[2]), int(fields[3]), left if left >= 0 else None)
                 return True
         except (IndexError, ValueError) as error:
             raise ProbeError(f"line {line!r}: {error}") from None

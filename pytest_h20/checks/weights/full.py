@@ -6,8 +6,8 @@ import re
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
-from pytest_h20.checks.weights.facts import FullFacts, Progress
-from pytest_h20.checks.weights.judge import LISTED, Given, Judge, wrong_files
+from pytest_h20.checks.weights.facts import DigestProgress, FullFacts
+from pytest_h20.checks.weights.judge import LISTED, Given, WeightsJudge, wrong_files
 from pytest_h20.checks.weights.published import revision_of
 from pytest_h20.checks.weights.runner import Record, first_bad_tensor, full_check
 from pytest_h20.config.inventory import Model
@@ -46,11 +46,11 @@ def given_hashes(path: str | None) -> dict[str, str]:
 
 
 def full_verdicts(
-    judge: Judge,
+    judge: WeightsJudge,
     nodes: Mapping[str, Node],
     *,
     jobs: int = 8,
-    progress: Callable[[str, Progress], None] | None = None,
+    progress: Callable[[str, DigestProgress], None] | None = None,
     record: Record | None = None,
 ) -> list[Verdict]:
     """``weights.sha256`` of every node; skipped with the reason unless ``expect.weights_full`` asks for it."""

@@ -60,7 +60,7 @@ def refetch(facts: FastFacts, names: Iterable[str], peer: str = "", kind: str = 
     return f"hf download {repository} {chosen}{revision}{folder} --force-download"
 
 
-class Judge:
+class WeightsJudge:
     """The verdicts about the weights of all nodes."""
 
     def __init__(self, facts: WeightFacts, inventory: Inventory, silent: str = "") -> None:

@@ -6,17 +6,14 @@ from collections.abc import Iterator, Mapping
 from functools import lru_cache
 from importlib import resources
 
-from pydantic import BaseModel, ConfigDict, JsonValue
+from pydantic import JsonValue
 
 from pytest_h20.checks.weights.facts import Tokenizer
 from pytest_h20.config.inventory import Model
+from pytest_h20.core.model import Frozen
 
 
-class _Model(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-
-class Revision(_Model):
+class Revision(Frozen):
     """One published model. ``sha256``: of the files whose digest could be read; ``missing``: what could not."""
 
     sha256: dict[str, str]
@@ -24,14 +21,14 @@ class Revision(_Model):
     missing: str
 
 
-class Config(_Model):
+class Config(Frozen):
     """Fields of config.json and their published values."""
 
     fields: dict[str, JsonValue]
     source: str
 
 
-class TokenizerRule(_Model):
+class TokenizerRule(Frozen):
     """What tokenizer files of the family contain. ``template``: words of the chat template."""
 
     bos_token: str
@@ -40,7 +37,7 @@ class TokenizerRule(_Model):
     source: str
 
 
-class Published(_Model):
+class Published(Frozen):
     """The whole file."""
 
     origin: str

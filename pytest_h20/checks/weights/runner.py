@@ -9,7 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 from importlib import resources
 from typing import Any
 
-from pytest_h20.checks.weights.facts import FastFacts, FullFacts, Progress, WeightFacts, parse_fast
+from pytest_h20.checks.weights.facts import DigestProgress, FastFacts, FullFacts, WeightFacts, parse_fast
 from pytest_h20.config.inventory import Inventory, NodeSpec, Profile
 from pytest_h20.core.errors import H20Error
 from pytest_h20.nodes.base import Node
@@ -187,7 +187,7 @@ def full_check(
     *,
     jobs: int = 8,
     timeout: float = 7200.0,
-    progress: Callable[[str, Progress], None] | None = None,
+    progress: Callable[[str, DigestProgress], None] | None = None,
     record: Record | None = None,
 ) -> dict[str, FullFacts | Missing]:
     """SHA-256 of every file on every node at once. May be interrupted: what was hashed is kept on the node and not read again."""

@@ -5,19 +5,19 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from pytest_h20.report.html.tags import Child, Html, join, tag
-from pytest_h20.report.model import Canaries, Cell
+from pytest_h20.report.model import Canaries, CellRow
 
 COLUMNS = ("In / out", "At a time", "Canaries", "Right", "Nonces back", "Alike", "Anything else")
 
 
-def answers(cells: Sequence[Cell]) -> Html:
+def answers(cells: Sequence[CellRow]) -> Html:
     """A row per cell that carried canaries. Nothing when none did."""
     engines = sorted({cell.engine for cell in cells})
     asked = [cell for cell in cells if cell.canaries is not None and cell.canaries.asked]
     return join(*(_table(engine, [cell for cell in asked if cell.engine == engine]) for engine in engines))
 
 
-def _table(engine: str, cells: Sequence[Cell]) -> Html | None:
+def _table(engine: str, cells: Sequence[CellRow]) -> Html | None:
     if not cells:
         return None
     head = tag("tr", *(tag("th", words, scope="col") for words in COLUMNS))
@@ -31,7 +31,7 @@ def _table(engine: str, cells: Sequence[Cell]) -> Html | None:
     )
 
 
-def _row(cell: Cell, found: Canaries) -> Html:
+def _row(cell: CellRow, found: Canaries) -> Html:
     values: tuple[Child, ...] = (
         f"{cell.input_len} / {cell.output_len}",
         str(cell.concurrency),

@@ -8,15 +8,15 @@ from collections.abc import Sequence
 from pytest_h20.report.calibrate import JUDGED, summarise
 from pytest_h20.report.html.tags import Html, join, tag
 from pytest_h20.report.html.words import number
-from pytest_h20.report.model import METRICS, Cell
+from pytest_h20.report.model import METRICS, CellRow
 
 STEADY = 0.02
 """Up to this spread one later run tells a 10 % drop from none (benchmarks/noise_gate.py)."""
 
 
-def calibration(cells: Sequence[Cell]) -> Html | None:
+def calibration(cells: Sequence[CellRow]) -> Html | None:
     """A table of the repeated cells, or None when nothing was measured twice."""
-    groups: defaultdict[tuple[str, str], list[Cell]] = defaultdict(list)
+    groups: defaultdict[tuple[str, str], list[CellRow]] = defaultdict(list)
     for cell in cells:
         groups[(cell.engine, cell.name)].append(cell)
     repeated = {who: group for who, group in groups.items() if len(group) > 1}
@@ -41,7 +41,7 @@ def _table(caption: str, head: Html, rows: Sequence[Html]) -> Html:
     return tag("table", tag("caption", caption), tag("thead", head), tag("tbody", rows), class_="h20-stack")
 
 
-def _rows(who: tuple[str, str], group: Sequence[Cell]) -> list[tuple[Html, bool]]:
+def _rows(who: tuple[str, str], group: Sequence[CellRow]) -> list[tuple[Html, bool]]:
     found = []
     for metric in METRICS:
         values = [v for c in group if (v := c.figure(metric)) is not None and v > 0]

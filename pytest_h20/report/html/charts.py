@@ -15,7 +15,7 @@ from pytest_h20.core.verdict import Status
 from pytest_h20.report.calibrate import merge_repeats
 from pytest_h20.report.html.tags import Child, Html, join, svg, tag
 from pytest_h20.report.html.words import RECORDED, STATUS_WORDS, chip, limit_words, number, term
-from pytest_h20.report.model import Cell, higher_is_better
+from pytest_h20.report.model import CellRow, higher_is_better
 
 WIDTH, HEIGHT = 400.0, 262.0
 LEFT, RIGHT, TOP, BOTTOM = 46.0, 18.0, 12.0, 40.0
@@ -40,7 +40,7 @@ class Scale:
         return self.start + share * (self.end - self.start)
 
 
-def figures(cells: Sequence[Cell], gpus: Mapping[str, int] | None = None) -> Html:
+def figures(cells: Sequence[CellRow], gpus: Mapping[str, int] | None = None) -> Html:
     """All charts of a run, then the same figures as tables. Nothing when there are no cells.
 
     ``gpus``: engine -> GPUs it ran on, where that is known: with it, the throughput of each is held against that of each user.
@@ -76,7 +76,7 @@ def figures(cells: Sequence[Cell], gpus: Mapping[str, int] | None = None) -> Htm
 # ---------------------------------------------------------------- the chart
 
 
-def chart(cells: Sequence[Cell], metric: str, engines: Sequence[tuple[str, str]], *, key: str) -> Html:
+def chart(cells: Sequence[CellRow], metric: str, engines: Sequence[tuple[str, str]], *, key: str) -> Html:
     """One chart. ``cells``: all of one pair of lengths, any number of engines."""
     title, unit = named(metric)
     pair = cells[0].lengths
@@ -111,14 +111,14 @@ def named(metric: str) -> tuple[str, str]:
     return (figure.title, figure.unit) if figure else (metric, "")
 
 
-def tails(cell: Cell, metric: str) -> tuple[float | None, float | None]:
+def tails(cell: CellRow, metric: str) -> tuple[float | None, float | None]:
     """p50 and p99 of a time over the requests (ITL: over the pauses); a rate of all requests together has none."""
     if not metric.startswith("mean_"):
         return None, None
     return cell.figure(metric.replace("mean_", "p50_")), cell.figure(metric.replace("mean_", "p99_"))
 
 
-def _reach(cell: Cell, metric: str, index: int, engines: int, x: Scale, y: Scale) -> Html | None:
+def _reach(cell: CellRow, metric: str, index: int, engines: int, x: Scale, y: Scale) -> Html | None:
     """From p50 to p99 beside the mean: a line with a foot at each. Engines stand beside each other."""
     low, high = tails(cell, metric)
     if not low or not high:
@@ -136,9 +136,9 @@ class _Line:
     points: tuple[tuple[float, float], ...]
 
 
-def _series(cells: Sequence[Cell], metric: str, engines: Sequence[tuple[str, str]]) -> Iterator[_Line]:
+def _series(cells: Sequence[CellRow], metric: str, engines: Sequence[tuple[str, str]]) -> Iterator[_Line]:
     """Reference lines are the same for all engines unless an engine has limits of its own: then each has its line."""
-    sources: tuple[tuple[str, Callable[[Cell], float | None]], ...] = (
+    sources: tuple[tuple[str, Callable[[CellRow], float | None]], ...] = (
         ("floor", lambda c: c.floor.get(metric)),
         ("blog", lambda c: c.blog.get(metric)),
         ("limit", lambda c: _limit(c, metric)),
@@ -165,7 +165,7 @@ def _unbroken(points: Sequence[tuple[float, float | None]]) -> Iterator[tuple[tu
             stretch = []
 
 
-def _limit(cell: Cell, metric: str) -> float | None:
+def _limit(cell: CellRow, metric: str) -> float | None:
     limit = cell.limits.get(metric)
     if limit is None or limit.kind not in ("min", "max", "within") or not isinstance(limit.value, (int, float)):
         return None
@@ -208,7 +208,7 @@ def _draw(line: _Line, x: Scale, y: Scale) -> Html:
     return tag("polyline", points=points, class_=line.css)
 
 
-def _mark(cell: Cell, metric: str, index: int, x: Scale, y: Scale) -> Html:
+def _mark(cell: CellRow, metric: str, index: int, x: Scale, y: Scale) -> Html:
     """The measured point itself, with its words as a tooltip."""
     value = cell.figure(metric)
     status = cell_status(cell, metric)
@@ -238,7 +238,7 @@ def _shape(index: int, x: float, y: float) -> Html:
     return tag("polygon", points=f"{x - 4:.1f},{y + 3 * turn:.1f} {x + 4:.1f},{y + 3 * turn:.1f} {x:.1f},{y - 4 * turn:.1f}")
 
 
-def cell_status(cell: Cell, metric: str) -> Status:
+def cell_status(cell: CellRow, metric: str) -> Status:
     """A figure's own outcome: its limit where it has one that judges, SKIP where it was only recorded. A cell that failed its sanity
     is in doubt as a whole."""
     if cell.status is Status.UNKNOWN:
@@ -257,7 +257,7 @@ def result_words(status: Status) -> str:
     return RECORDED if status is Status.SKIP else STATUS_WORDS[status]
 
 
-def _describe(cells: Sequence[Cell], metric: str) -> str:
+def _describe(cells: Sequence[CellRow], metric: str) -> str:
     """The chart in words: range, and every level that does not hold."""
     title, unit = named(metric)
     known = sorted(((c.concurrency, v, c.engine) for c in cells if (v := c.figure(metric)) is not None), key=lambda r: r[0])
@@ -305,7 +305,7 @@ def _tick(value: float) -> str:
 # ---------------------------------------------------------------- throughput per GPU against throughput per user
 
 
-def frontier(cells: Sequence[Cell], engines: Sequence[tuple[str, str]], gpus: Mapping[str, int]) -> Html:
+def frontier(cells: Sequence[CellRow], engines: Sequence[tuple[str, str]], gpus: Mapping[str, int]) -> Html:
     """What a GPU gives against what a user gets: up and to the right is better, and every load level is one choice between the two.
 
     ``cells``: of one pair of lengths. A user's speed is 1 / mean TPOT. Nothing where the number of GPUs is not known.
@@ -353,7 +353,7 @@ def frontier(cells: Sequence[Cell], engines: Sequence[tuple[str, str]], gpus: Ma
     return tag("figure", tag("figcaption", caption), drawn, told_below)
 
 
-def per_gpu_and_user(cell: Cell, gpus: int) -> tuple[float, float] | None:
+def per_gpu_and_user(cell: CellRow, gpus: int) -> tuple[float, float] | None:
     """Output tokens per second of each GPU and of each user, or None where one of them is not known."""
     if not gpus or not cell.output_throughput or not cell.mean_tpot_ms:
         return None
@@ -383,7 +383,7 @@ def _even(high: float) -> Iterator[float]:
 # ---------------------------------------------------------------- legend and table
 
 
-def legend(cells: Sequence[Cell], engines: Sequence[tuple[str, str]]) -> Html:
+def legend(cells: Sequence[CellRow], engines: Sequence[tuple[str, str]]) -> Html:
     """What the lines mean; only those that are drawn."""
     items = [tag("li", _key(f"h20-measured h20-s{i % 4}", i), " measured: " + " ".join(who)) for i, who in enumerate(engines)]
     if any(None not in tails(c, m) for c in cells for m in METRIC_ORDER):
@@ -409,7 +409,7 @@ def _key(css: str, index: int | None = None) -> Html:
     return tag("svg", line, point, viewBox="0 0 28 12", aria_hidden="true")
 
 
-def table(cells: Sequence[Cell], who: tuple[str, str]) -> Html:
+def table(cells: Sequence[CellRow], who: tuple[str, str]) -> Html:
     """Every figure with what it is held against."""
     head = tag(
         "tr",
@@ -428,12 +428,12 @@ def table(cells: Sequence[Cell], who: tuple[str, str]) -> Html:
     )
 
 
-def _tail(cell: Cell, metric: str, word: str) -> str:
+def _tail(cell: CellRow, metric: str, word: str) -> str:
     value = cell.figure(metric.replace("mean_", word)) if metric.startswith("mean_") else None
     return "–" if value is None else f"{number(value)} {named(metric)[1]}"
 
 
-def _row(cell: Cell, metric: str) -> Html:
+def _row(cell: CellRow, metric: str) -> Html:
     title, unit = named(metric)
     low, high = tails(cell, metric)
     status = cell_status(cell, metric)

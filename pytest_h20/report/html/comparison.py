@@ -9,7 +9,7 @@ from pytest_h20.report.compare import CellChange, Comparison, of_figure, spread_
 from pytest_h20.report.html.charts import figures
 from pytest_h20.report.html.tags import Child, Html, join, tag
 from pytest_h20.report.html.words import chip, number
-from pytest_h20.report.model import METRICS, Cell
+from pytest_h20.report.model import METRICS, CellRow
 from pytest_h20.report.stats import Change
 
 SHOWN = 5
@@ -61,14 +61,14 @@ def direction(seen: Change) -> Html:
     return tag("span", "▲ better" if good else "▼ worse", class_=f"h20-chip h20-{'pass' if good else 'fail'}")
 
 
-def _both(result: Comparison) -> list[Cell]:
+def _both(result: Comparison) -> list[CellRow]:
     """The cells of both sides, told apart in charts by the side they are on."""
     old = [c.model_copy(update={"engine": "old", "profile": _short(c)}) for c in result.old.cells.values()]
     new = [c.model_copy(update={"engine": "new", "profile": _short(c)}) for c in result.new.cells.values()]
     return [*old, *new]
 
 
-def _short(cell: Cell) -> str:
+def _short(cell: CellRow) -> str:
     return f"({cell.engine})" if cell.engine else ""
 
 

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 from pytest_h20.core.verdict import Status
 from pytest_h20.report.html.tags import Child, Html, join, tag
 from pytest_h20.report.html.words import ICONS, chip, duration, limit_words, measure, moment, unit_of
-from pytest_h20.report.model import Check, RunView, SetupError
+from pytest_h20.report.model import CheckRow, RunView, SetupError
 from pytest_h20.report.signing import in_words
 
 SHOWN = 5
@@ -111,7 +111,7 @@ def setup_error(error: SetupError) -> Html:
     )
 
 
-def blocking(view: RunView) -> list[Check]:
+def blocking(view: RunView) -> list[CheckRow]:
     """Checks that keep a gate from passing, by gate (an early red one explains the later ones), worst first inside."""
     order = [g.name for g in view.decision.gates]
     found = [c for c in view.checks if c.status.blocks]
@@ -132,15 +132,15 @@ def _reasons(view: RunView) -> Html | None:
     )
 
 
-def grouped(checks: Sequence[Check]) -> list[list[Check]]:
+def grouped(checks: Sequence[CheckRow]) -> list[list[CheckRow]]:
     """Checks of one kind together (eight rails that fail alike are one reason), in the order given."""
-    found: defaultdict[tuple[str, str], list[Check]] = defaultdict(list)
+    found: defaultdict[tuple[str, str], list[CheckRow]] = defaultdict(list)
     for check in checks:
         found[(check.check, check.title)].append(check)
     return list(found.values())
 
 
-def reason(group: Sequence[Check]) -> Html:
+def reason(group: Sequence[CheckRow]) -> Html:
     """One kind of failure in plain words: what, measured against what, why that limit, what to do."""
     first = group[0]
     subjects = [c.subject for c in group if c.subject]
@@ -154,7 +154,7 @@ def reason(group: Sequence[Check]) -> Html:
     )
 
 
-def measured(check: Check) -> Html:
+def measured(check: CheckRow) -> Html:
     """Measured … wanted … (origin)."""
     wanted: Child = None
     if check.limit is not None:

@@ -10,7 +10,7 @@ from pytest_h20.report.engines import engine_of
 from pytest_h20.report.html.first_screen import measured
 from pytest_h20.report.html.tags import Html, join, tag
 from pytest_h20.report.html.words import RECORDED, chip, count_words, term
-from pytest_h20.report.model import Check, RunView
+from pytest_h20.report.model import CheckRow, RunView
 from pytest_h20.report.terminal import tally, worst_first
 
 
@@ -22,7 +22,7 @@ def gates(view: RunView) -> Html:
     )
 
 
-def _named(view: RunView, gate: GateResult) -> list[Check]:
+def _named(view: RunView, gate: GateResult) -> list[CheckRow]:
     """The checks of a gate; in a run of several engines each subject says of which it is."""
     engines = view.header.engines
     found = [check for check in view.checks if check.gate is gate.name]
@@ -36,7 +36,7 @@ def _named(view: RunView, gate: GateResult) -> list[Check]:
     return named
 
 
-def _gate(gate: GateResult, checks: Sequence[Check], counts: str) -> Html:
+def _gate(gate: GateResult, checks: Sequence[CheckRow], counts: str) -> Html:
     required = "" if gate.required else " (not required)"
     red = [c for c in checks if c.status.blocks]
     rest = [c for c in checks if not c.status.blocks]
@@ -58,15 +58,15 @@ def _gate(gate: GateResult, checks: Sequence[Check], counts: str) -> Html:
     )
 
 
-def _groups(checks: Sequence[Check]) -> Html:
+def _groups(checks: Sequence[CheckRow]) -> Html:
     """Checks of one kind together: what to do is said once, each subject has its line."""
-    found: defaultdict[tuple[str, str, str], list[Check]] = defaultdict(list)
+    found: defaultdict[tuple[str, str, str], list[CheckRow]] = defaultdict(list)
     for check in sorted(checks, key=lambda c: -c.status.rank):
         found[(check.check, check.title, check.action)].append(check)
     return tag("ul", [_group(title, action, members) for (_, title, action), members in found.items()], class_="h20-checks")
 
 
-def _group(title: str, action: str, members: Sequence[Check]) -> Html:
+def _group(title: str, action: str, members: Sequence[CheckRow]) -> Html:
     names = {c.test_id.split("[", 1)[0] for c in members if c.test_id}
     return tag(
         "li",
@@ -77,7 +77,7 @@ def _group(title: str, action: str, members: Sequence[Check]) -> Html:
     )
 
 
-def _subject(check: Check) -> Html:
+def _subject(check: CheckRow) -> Html:
     told = measured(check) if check.measured is not None or check.limit else None
     evidence = [join(" ", tag("code", path)) for path in check.evidence]
     return tag(

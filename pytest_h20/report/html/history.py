@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from pytest_h20.report.history import Entry, Point
+from pytest_h20.report.history import PastRun, Point
 from pytest_h20.report.html.tags import Html, join, svg, tag
 from pytest_h20.report.html.words import number
 
 WIDTH, HEIGHT = 400.0, 130.0
 
 
-def history_part(entries: Sequence[Entry], trends: Mapping[str, Sequence[Point]]) -> Html:
+def history_part(entries: Sequence[PastRun], trends: Mapping[str, Sequence[Point]]) -> Html:
     """Runs newest first, then one small chart per cell."""
     if not entries:
         return tag("p", "No run is recorded yet.")
@@ -35,7 +35,7 @@ def history_part(entries: Sequence[Entry], trends: Mapping[str, Sequence[Point]]
     )
 
 
-def _row(entry: Entry) -> Html:
+def _row(entry: PastRun) -> Html:
     cells = (
         ("Started", tag("span", entry.started[:16].replace("T", " ") + " UTC", class_="h20-nowrap")),
         ("Result", join(_state(entry), f" {entry.mode}" if entry.mode != "full" else "")),
@@ -47,7 +47,7 @@ def _row(entry: Entry) -> Html:
     return tag("tr", *(tag("td", value, data_label=label) for label, value in cells))
 
 
-def _state(entry: Entry) -> Html:
+def _state(entry: PastRun) -> Html:
     if entry.accepted:
         return tag("span", "✓ accepted", class_="h20-chip h20-pass")
     if entry.green:

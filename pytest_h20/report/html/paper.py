@@ -12,7 +12,7 @@ from pytest_h20.report.engines import comparisons, gates_by_engine, sentence
 from pytest_h20.report.html.first_screen import outcome
 from pytest_h20.report.html.tags import Child, Html, tag
 from pytest_h20.report.html.words import ICONS, STATUS_WORDS, count_words, moment, number
-from pytest_h20.report.model import Cell, RunView
+from pytest_h20.report.model import CellRow, RunView
 from pytest_h20.report.planted import sha256
 from pytest_h20.report.signing import in_words
 from pytest_h20.report.terminal import tally
@@ -110,7 +110,7 @@ def _figures(view: RunView) -> Iterator[tuple[Child, ...]]:
         yield engine, best.name, number(best.output_throughput), each, user, _tails(best, "ttft"), _tails(best, "tpot")
 
 
-def _tails(cell: Cell, name: str) -> str:
+def _tails(cell: CellRow, name: str) -> str:
     low, high = cell.figure(f"p50_{name}_ms"), cell.figure(f"p99_{name}_ms")
     if low is None and high is None:
         return f"mean {number(cell.figure(f'mean_{name}_ms'))} ms"

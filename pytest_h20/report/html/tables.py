@@ -7,13 +7,13 @@ from collections.abc import Mapping, Sequence
 
 from pytest_h20.report.html.tags import Html, join, tag
 from pytest_h20.report.html.words import duration
-from pytest_h20.report.model import Command, Fingerprint, LogTail, NodeFacts, NotMeasured
+from pytest_h20.report.model import Command, Fingerprint, LogTail, NodeColumn, NotMeasured
 
 COLUMNS = 3
 """Up to this many nodes stand side by side; more are grouped by value, or the table would not fit a phone."""
 
 
-def environment(facts: Sequence[NodeFacts]) -> Html:
+def environment(facts: Sequence[NodeColumn]) -> Html:
     """Facts that differ between nodes first; those that are the same are folded away."""
     words = list(dict.fromkeys(key for node in facts for key in node.facts))
     differ = [w for w in words if len({node.facts.get(w) for node in facts}) > 1]
@@ -32,7 +32,7 @@ def environment(facts: Sequence[NodeFacts]) -> Html:
     return join(told, folded if same else None)
 
 
-def _columns(words: Sequence[str], facts: Sequence[NodeFacts]) -> Html:
+def _columns(words: Sequence[str], facts: Sequence[NodeColumn]) -> Html:
     head = tag("tr", tag("th", "Fact", scope="col"), *(tag("th", n.node, scope="col") for n in facts))
     rows = [
         tag("tr", tag("th", w, scope="row"), *(tag("td", n.facts.get(w, "not known"), data_label=n.node) for n in facts)) for w in words
@@ -40,7 +40,7 @@ def _columns(words: Sequence[str], facts: Sequence[NodeFacts]) -> Html:
     return tag("table", tag("caption", "Differs between nodes"), tag("thead", head), tag("tbody", rows), class_="h20-differs")
 
 
-def _grouped(words: Sequence[str], facts: Sequence[NodeFacts]) -> Html:
+def _grouped(words: Sequence[str], facts: Sequence[NodeColumn]) -> Html:
     items = []
     for word in words:
         by_value: defaultdict[str, list[str]] = defaultdict(list)

@@ -7,8 +7,8 @@ import pytest
 from pytest_h20.checks import beyond
 from pytest_h20.checks.beyond import Level, Pass, Sought, largest, long_prompts, next_level, shapes
 from pytest_h20.core.verdict import Status, Verdict
-from pytest_h20.load.metrics import Record
-from pytest_h20.report.model import Cell, Late
+from pytest_h20.load.metrics import RequestRecord
+from pytest_h20.report.model import CellRow, Late
 
 
 def overload(put_back: float | None, complete: int = 64) -> Verdict:
@@ -29,9 +29,9 @@ def test_requests_that_find_no_room_must_wait_and_not_fail() -> None:
     assert "HTTP 500" in found.reason
 
 
-def cell(rate: float, **fields: object) -> Cell:
+def cell(rate: float, **fields: object) -> CellRow:
     data = {"engine": "sglang", "input_len": 128, "output_len": 128, "concurrency": 8, "requests": 8, "seconds": 10.0, **fields}
-    return Cell.model_validate({**data, "output_throughput": rate})
+    return CellRow.model_validate({**data, "output_throughput": rate})
 
 
 @pytest.mark.parametrize(("rate", "status"), [(91.0, Status.PASS), (89.0, Status.FAIL), (30.0, Status.FAIL)])
@@ -85,8 +85,8 @@ def test_a_stall_that_only_lateness_explains_could_not_be_measured() -> None:
     assert shapes("sglang", swept(300.0), swept(9_000.0), Late(worst_ms=700.0)).status is Status.FAIL
 
 
-def record(ttft: float, silence: float, input_len: int = 128, outcome: str = "ok") -> Record:
-    return Record(
+def record(ttft: float, silence: float, input_len: int = 128, outcome: str = "ok") -> RequestRecord:
+    return RequestRecord(
         0, outcome, "", 200, 0.0, 9.0, ttft, 0.08, 9.0, input_len, 64, input_len, 64, None, None, 64, 0, "length", None, None, False,
         silence_s=silence, arrivals=64,
     )  # fmt: skip

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 
-from pytest_h20.checks.drill import TITLES, Asked, Attempt, Health, Restart, Seen, judged, untrue_s
+from pytest_h20.checks.drill import TITLES, AskedAfter, Attempt, Health, Restart, Seen, judged, untrue_s
 from pytest_h20.core.verdict import Status, Verdict
 
 LIMIT = 60.0
@@ -26,7 +26,7 @@ DIES = Seen(
     settled="down",
     settled_s=12.0,
     restart=Restart(True, 300.0),
-    after=Asked(4, 4),
+    after=AskedAfter(4, 4),
     left=(),
 )
 """An engine as it should be: clients see an error, health says so, it goes down, it is started again."""
@@ -78,10 +78,10 @@ CATCHES = (
     ("goes down in a fault it must live through", replace(DIES, survives=True), {"settles"}),
     (
         "does not start again",
-        replace(DIES, restart=Restart(False, 9.0, "port 8000 is taken"), after=Asked(0, 0)),
+        replace(DIES, restart=Restart(False, 9.0, "port 8000 is taken"), after=AskedAfter(0, 0)),
         {"comes_back", "right_after"},
     ),
-    ("nonsense afterwards", replace(DIES, after=Asked(3, 4, "6 x 7: 'maple'")), {"right_after"}),
+    ("nonsense afterwards", replace(DIES, after=AskedAfter(3, 4, "6 x 7: 'maple'")), {"right_after"}),
     ("leaves memory", replace(DIES, left=("node02: GPU 3 holds 91,000 MiB",)), {"leaves_nothing"}),
     ("stays broken", replace(LIVES, stuck="netem is still there"), {"taken_back"}),
 )
@@ -102,7 +102,7 @@ def test_a_drill_that_did_nothing_is_no_pass_and_nothing_else_is_judged() -> Non
 
 
 def test_what_nobody_asked_is_unknown() -> None:
-    found = red(replace(DIES, attempts=(), health=(), after=Asked(0, 0)))
+    found = red(replace(DIES, attempts=(), health=(), after=AskedAfter(0, 0)))
     assert {name: v.status for name, v in found.items()} == dict.fromkeys(
         ("clients_told", "no_false_answer", "health_true", "right_after"), Status.UNKNOWN
     )

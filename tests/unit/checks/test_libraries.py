@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from pytest_h20.checks.libraries import verdicts
-from pytest_h20.cluster.launch import Target
+from pytest_h20.cluster.launch import LaunchTarget
 from pytest_h20.core.verdict import Status, Verdict
 from pytest_h20.probes.loaded import SCRIPT, Loaded, family, parse_loaded
 from pytest_h20.probes.script import Missing, ProbeError
@@ -35,7 +35,7 @@ def judged(
     for node in cluster.nodes.values():
         node.machine.nccl = nccl
     profile = cluster.profile.model_copy(update={"env": {**cluster.profile.env, **(profile_env or {})}, "tensor_parallel": ranks})
-    target = Target(cluster.inventory, "sglang", "default", profile)
+    target = LaunchTarget(cluster.inventory, "sglang", "default", profile)
     return {v.check.partition(".")[2]: v for v in verdicts(target, found, cluster.gather().nodes)}
 
 

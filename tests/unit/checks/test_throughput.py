@@ -5,7 +5,7 @@ import pytest
 from pytest_h20.checks.throughput import judge_cell
 from pytest_h20.config.limits import LimitFile, parse_limits
 from pytest_h20.core.verdict import Status
-from pytest_h20.report.model import Cell, Late
+from pytest_h20.report.model import CellRow, Late
 
 PLAIN = """
 name: x
@@ -20,12 +20,12 @@ def limits(text: str = PLAIN) -> LimitFile:
     return parse_limits(text, "x.yaml")
 
 
-def cell(throughput: float | None = 95.0, **fields: object) -> Cell:
+def cell(throughput: float | None = 95.0, **fields: object) -> CellRow:
     data = {"engine": "sglang", "input_len": 128, "output_len": 128, "concurrency": 4, "mean_ttft_ms": 1.0, **fields}
-    return Cell.model_validate({**data, "output_throughput": throughput, "status": fields.get("status", "pass")})
+    return CellRow.model_validate({**data, "output_throughput": throughput, "status": fields.get("status", "pass")})
 
 
-def outcome(found: Cell, text: str = PLAIN) -> dict[str, Status]:
+def outcome(found: CellRow, text: str = PLAIN) -> dict[str, Status]:
     return {v.check: v.status for v in judge_cell(found, limits(text))}
 
 
@@ -91,7 +91,7 @@ metrics:
 LATE = Late(first_ms=60, last_ms=700, most_ms=900, answer_ms=6000)
 
 
-def late(late: Late | None = LATE, throughput: float = 92.0, tpot: float = 44.0) -> Cell:
+def late(late: Late | None = LATE, throughput: float = 92.0, tpot: float = 44.0) -> CellRow:
     """A cell that misses every limit by about as much as its machine was late."""
     return cell(throughput, requests=4, seconds=6.0, mean_ttft_ms=340.0, mean_tpot_ms=tpot, more={"p99_ttft_ms": 1100.0}, late=late)
 

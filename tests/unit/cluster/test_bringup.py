@@ -15,9 +15,9 @@ import pytest
 
 from pytest_h20.cluster.bringup import BringUp
 from pytest_h20.cluster.clock import Clock
-from pytest_h20.cluster.launch import Target
+from pytest_h20.cluster.launch import LaunchTarget
 from pytest_h20.cluster.preflight import Preflight
-from pytest_h20.cluster.state import Phase, Versions
+from pytest_h20.cluster.state import EngineVersions, Phase
 from pytest_h20.config.inventory import load_inventory
 from pytest_h20.core.errors import BringUpError, H20Error, TransportError
 from pytest_h20.engines import dialect_for
@@ -129,11 +129,11 @@ def port(script: Script) -> Iterator[int]:
 @pytest.fixture
 def bring(script: Script, port: int, tmp_path: Path) -> BringUp:
     inventory = load_inventory(INVENTORY).model_copy(update={"run_dir_on_node": str(tmp_path)})
-    target = Target(inventory, *inventory.engine_profile("sglang"))
+    target = LaunchTarget(inventory, *inventory.engine_profile("sglang"))
     dialect = dialect_for("sglang", "0.4.4", target.profile.mode)
     plan = dialect.plan(target.engine_profile(), target.node_plans())
     nodes = {n.name: cast("Node", Scripted(n.name, script, port)) for n in target.nodes}
-    return BringUp(target, nodes, "r1", script, Preflight(dialect, plan, Versions("0.4.4")), clock=Fast())
+    return BringUp(target, nodes, "r1", script, Preflight(dialect, plan, EngineVersions("0.4.4")), clock=Fast())
 
 
 def failed(bring: BringUp) -> BringUpError:

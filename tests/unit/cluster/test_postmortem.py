@@ -11,7 +11,7 @@ from types import SimpleNamespace
 from typing import Any, cast
 
 from pytest_h20.cluster.postmortem import examine
-from pytest_h20.cluster.state import ClusterState, RoleRef, Versions
+from pytest_h20.cluster.state import ClusterState, EngineVersions, RoleRef
 from pytest_h20.core.verdict import Status
 from pytest_h20.nodes import Node
 from pytest_h20.nodes.local import LocalNode
@@ -51,7 +51,9 @@ def cluster(folder: Path, *, roles: bool = True) -> ClusterState:
         RoleRef("node02", "rank1", 1, "c1", "h20-c1", str(folder / "rank1.log"), "vllm serve"),
     )
     node_dirs = dict.fromkeys(("node01", "node02"), str(folder)) if roles else {}
-    return ClusterState("r", "vllm", "p", "node01", NOBODY, "m", Versions("0.24.0"), refs if roles else (), node_dirs, attached=not roles)
+    return ClusterState(
+        "r", "vllm", "p", "node01", NOBODY, "m", EngineVersions("0.24.0"), refs if roles else (), node_dirs, attached=not roles
+    )
 
 
 def logs(folder: Path, *, dead: bool) -> Path:

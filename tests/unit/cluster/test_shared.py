@@ -12,7 +12,7 @@ import pytest
 
 from pytest_h20.cluster.codec import decode, encode
 from pytest_h20.cluster.shared import EngineTopic, FailedElsewhere, Shared, Told, Topic
-from pytest_h20.cluster.state import ClusterState, Phase, RoleRef, Versions
+from pytest_h20.cluster.state import ClusterState, EngineVersions, Phase, RoleRef
 from pytest_h20.cluster.teardown import Down, Stopped
 from pytest_h20.core.errors import H20Error
 from pytest_h20.core.verdict import Status, Verdict
@@ -27,7 +27,7 @@ STATE = ClusterState(
     "n1",
     "http://x",
     "m",
-    Versions("0.11"),
+    EngineVersions("0.11"),
     (RoleRef("n1", "server", 0, "id", "c", "/l", "cmd"),),
     {"n1": "/d"},
     (("off", 0.5),),

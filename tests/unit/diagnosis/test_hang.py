@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from pytest_h20.diagnosis.hang import HangFacts, Rank, numbers, ranks_of, sentence
-from pytest_h20.probes.hang import Process, Ras
+from pytest_h20.diagnosis.hang import HangFacts, HungRank, numbers, ranks_of, sentence
+from pytest_h20.probes.hang import HungProcess, Ras
 
 
-def _ranks(*behind: int, number: int = 1204) -> tuple[Rank, ...]:
-    return tuple(Rank(r, f"node0{1 + r // 8}", "S", "AllReduce", number - (r in behind)) for r in range(16))
+def _ranks(*behind: int, number: int = 1204) -> tuple[HungRank, ...]:
+    return tuple(HungRank(r, f"node0{1 + r // 8}", "S", "AllReduce", number - (r in behind)) for r in range(16))
 
 
 def test_one_silent_rank_and_what_its_kernel_said() -> None:
@@ -29,14 +29,14 @@ def test_all_silent() -> None:
 
 
 def test_a_stopped_process_is_named() -> None:
-    ranks = tuple(Rank(r, "node01", "T" if r == 5 else "S") for r in range(8))
+    ranks = tuple(HungRank(r, "node01", "T" if r == 5 else "S") for r in range(8))
     said = sentence(HangFacts("the engine is not ready", 1800.0, ranks, kernel=(("node02", "Xid 31", 9.0),)))
     assert "the process of rank 5 on node01 is stopped (SIGSTOP or a debugger)" in said
     assert "node02's kernel log has Xid 31 9 s earlier" in said
 
 
 def test_without_nccl_the_stacks_say_it() -> None:
-    ranks = tuple(Rank(r, "node01", "S", stack=("load_model",) if r == 3 else ("all_reduce", "forward")) for r in range(4))
+    ranks = tuple(HungRank(r, "node01", "S", stack=("load_model",) if r == 3 else ("all_reduce", "forward")) for r in range(4))
     assert "ranks 0-2 wait in all_reduce(); rank 3 is in load_model()" in sentence(HangFacts("no token came", 60.0, ranks))
 
 
@@ -53,7 +53,7 @@ def test_counts_that_rise_are_told_as_such() -> None:
 
 def test_a_rank_that_does_not_answer_nccl() -> None:
     ras = Ras(16, "AllReduce", 1204, {}, (11,))
-    ranks = ranks_of({"node02": [Process(7, state="T", rank=11)]}, {}, ras, {})
+    ranks = ranks_of({"node02": [HungProcess(7, state="T", rank=11)]}, {}, ras, {})
     said = sentence(HangFacts("no token came", 60.0, ranks, ras.missing))
     assert "ranks 0-10, 12-15 wait in all-reduce 1204; rank 11 does not answer NCCL any more" in said
     assert "rank 11 on node02 is stopped" in said

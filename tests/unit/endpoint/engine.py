@@ -9,10 +9,10 @@ import threading
 from pathlib import Path
 from typing import Any
 
-from pytest_h20.load.reference import Generation, Reply, Request
+from pytest_h20.load.reference import Generation, ReferenceReply, ReferenceRequest
 from pytest_h20.rehearsal.replies import Replies
 from pytest_h20.rehearsal.server import EngineServer, config_of
-from pytest_h20.rehearsal.timing import Row, Timing
+from pytest_h20.rehearsal.timing import Timing, TimingRow
 
 NOWHERE = Path(os.devnull)
 
@@ -39,7 +39,7 @@ class Engine(EngineServer):
             engine, version, "fake-r1", max_len, knobs, tool_parser=tool_parser, api_key=api_key, thinking_switch=thinking_switch
         )
         config = config_of(knobs, engine, replies.model, max_len, metrics=True)
-        super().__init__(replies, Timing([Row(1, 1, 1, 0.0, 1e3 * token_s)], 1.0, knobs), config, NOWHERE, NOWHERE, lambda line: None)
+        super().__init__(replies, Timing([TimingRow(1, 1, 1, 0.0, 1e3 * token_s)], 1.0, knobs), config, NOWHERE, NOWHERE, lambda line: None)
         self._thread = threading.Thread(target=self.serve_forever, daemon=True)
 
     def __enter__(self) -> Engine:
@@ -50,7 +50,7 @@ class Engine(EngineServer):
         self.stop()
         self._thread.join(5)
 
-    def handle(self, request: Request) -> Reply | Generation | None:
+    def handle(self, request: ReferenceRequest) -> ReferenceReply | Generation | None:
         if request.method == "POST":
             with contextlib.suppress(ValueError):
                 self.asked.append((request.path, json.loads(request.body)))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from pytest_h20.engines import NodePlan, Profile
+from pytest_h20.engines import LaunchProfile, NodePlan
 
 HCAS = tuple(f"mlx5_{i}:1" for i in range(1, 9))
 
@@ -17,7 +17,7 @@ def lab_nodes(count: int = 2) -> tuple[NodePlan, ...]:
     return tuple(NodePlan(f"lab{r + 1}", r, f"10.88.0.{r + 1}", "eth0") for r in range(count))
 
 
-VLLM_WRITE_UP = Profile(
+VLLM_WRITE_UP = LaunchProfile(
     "vllm",
     "write-up",
     "vllm/vllm-openai:v0.8.2",
@@ -34,7 +34,7 @@ VLLM_WRITE_UP = Profile(
     },
     dist_port=29501,
 )
-SGLANG_TUNED = Profile(
+SGLANG_TUNED = LaunchProfile(
     "sglang",
     "tuned",
     "lmsysorg/sglang:481f2edc18b5",

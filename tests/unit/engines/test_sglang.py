@@ -4,12 +4,12 @@ from dataclasses import replace
 
 import pytest
 
-from pytest_h20.engines import LaunchFacts, Profile, dialect_for
+from pytest_h20.engines import LaunchFacts, LaunchProfile, dialect_for
 from pytest_h20.engines.flags import stored_versions
 from tests.unit.engines.profiles import SGLANG_TUNED, lab_nodes, nodes
 
 
-def ids(version: str, profile: Profile = SGLANG_TUNED, count: int = 2, facts: LaunchFacts | None = None) -> list[str]:
+def ids(version: str, profile: LaunchProfile = SGLANG_TUNED, count: int = 2, facts: LaunchFacts | None = None) -> list[str]:
     return [r.id for r in dialect_for("sglang", version).refuse(profile, nodes(count), facts or LaunchFacts())]
 
 

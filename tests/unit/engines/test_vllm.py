@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 
 from pytest_h20.core.errors import UsageError
-from pytest_h20.engines import ImageVersions, LaunchFacts, NodePlan, Profile, dialect_for
+from pytest_h20.engines import ImageVersions, LaunchFacts, LaunchProfile, NodePlan, dialect_for
 from pytest_h20.engines.base import Version
 from pytest_h20.engines.common import REMOVED_FLAGS
 from pytest_h20.engines.flags import stored_versions
@@ -14,7 +14,7 @@ from tests.unit.engines.profiles import HCAS, VLLM_WRITE_UP, lab_nodes, nodes
 SERVER = "--tensor-parallel-size 16 --host 0.0.0.0 --port 8000 --gpu-memory-utilization 0.9 --trust-remote-code"
 
 
-def ids(version: str, profile: Profile = VLLM_WRITE_UP, facts: LaunchFacts | None = None, count: int = 2) -> list[str]:
+def ids(version: str, profile: LaunchProfile = VLLM_WRITE_UP, facts: LaunchFacts | None = None, count: int = 2) -> list[str]:
     return [r.id for r in dialect_for("vllm", version).refuse(profile, nodes(count), facts or LaunchFacts())]
 
 

@@ -12,9 +12,9 @@ from pytest_h20.load import Cell, LoadPlan, Target, Vocabulary, run_cell
 from pytest_h20.load.canary import EOS, FORMS, KEPT, Canary, answer_of, kept, period, places
 from pytest_h20.load.dialects import RequestEncoder
 from pytest_h20.load.prompts import Prompt
-from pytest_h20.load.reference import Generation, ReferenceConfig, ReferenceServer, Request
+from pytest_h20.load.reference import Generation, ReferenceConfig, ReferenceRequest, ReferenceServer
 from pytest_h20.load.run import processes_for
-from pytest_h20.load.share import Job
+from pytest_h20.load.share import ShareJob
 from pytest_h20.report.requests import figures, read_requests
 
 Serve = Callable[..., ReferenceServer]
@@ -24,7 +24,7 @@ ASKED = tuple(Canary(f"q{i}", "question", f"What is {i}?", EOS) for i in range(4
 class Answering(ReferenceServer):
     """Says the number that is asked for, then the end, then goes on; the slower the prompt is text, so that it would show."""
 
-    def generation(self, request: Request) -> Generation:
+    def generation(self, request: ReferenceRequest) -> Generation:
         given = super().generation(request)
         body: dict[str, Any] = request.json()
         text = body.get("text", body.get("prompt"))
@@ -92,8 +92,8 @@ def test_the_text_of_the_ordinary_load_is_looked_at(serve: Serve) -> None:
 
 
 def test_a_job_travels_with_its_canaries() -> None:
-    job = Job(Target("http://h:1", "sglang", "m", vocabulary=Vocabulary(3, 300)), Cell(16, 16, 8), LoadPlan(canaries=ASKED))
-    assert Job.from_json(job.to_json()) == job
+    job = ShareJob(Target("http://h:1", "sglang", "m", vocabulary=Vocabulary(3, 300)), Cell(16, 16, 8), LoadPlan(canaries=ASKED))
+    assert ShareJob.from_json(job.to_json()) == job
 
 
 def test_they_are_spread_over_the_whole_cell() -> None:

@@ -25,8 +25,8 @@ from pytest_h20.load.prompts import (
     template_tokens,
 )
 from pytest_h20.load.selfcheck_types import SelfCheck
-from pytest_h20.load.share import Job
-from pytest_h20.load.target import Address
+from pytest_h20.load.share import ShareJob
+from pytest_h20.load.target import BaseUrl
 
 R1 = Vocabulary.deepseek_r1()
 
@@ -101,12 +101,12 @@ def test_wrong_arrivals_are_refused(wrong: dict[str, Any]) -> None:
 
 # ---- target ------------------------------------------------------------------------------------------------------
 def test_addresses() -> None:
-    assert Address.parse("http://[::1]:8000/prefix/") == Address(False, "::1", 8000, "/prefix")
-    assert Address.parse("http://[::1]:8000").authority == "[::1]:8000"
-    assert Address.parse("https://host") == Address(True, "host", 443)
+    assert BaseUrl.parse("http://[::1]:8000/prefix/") == BaseUrl(False, "::1", 8000, "/prefix")
+    assert BaseUrl.parse("http://[::1]:8000").authority == "[::1]:8000"
+    assert BaseUrl.parse("https://host") == BaseUrl(True, "host", 443)
     for url in ("host:8000", "ftp://x", "http://", "http://a:b", "http://user:secret@host", "http://a b"):
         with pytest.raises(UsageError) as caught:
-            Address.parse(url)
+            BaseUrl.parse(url)
         assert "secret" not in str(caught.value)
 
 
@@ -307,12 +307,12 @@ def test_jobs_survive_json() -> None:
         time_scale=20,
     )
     target = Target("http://h", "vllm", "m", {"A": "b"}, Vocabulary(1, 50, frozenset({3})))
-    job = Job(target, Cell(1, 2, 7), plan, 1, 3, 4)
-    assert Job.from_json(json.loads(json.dumps(job.to_json()))) == job
-    assert [Job(target, Cell(1, 1, 7), LoadPlan(), i, 3).concurrency for i in range(3)] == [3, 2, 2]
+    job = ShareJob(target, Cell(1, 2, 7), plan, 1, 3, 4)
+    assert ShareJob.from_json(json.loads(json.dumps(job.to_json()))) == job
+    assert [ShareJob(target, Cell(1, 1, 7), LoadPlan(), i, 3).concurrency for i in range(3)] == [3, 2, 2]
     for wrong in ({}, {"target": 1}, {**job.to_json(), "cell": {"input_len": 1}}):
         with pytest.raises(UsageError):
-            Job.from_json(wrong)
+            ShareJob.from_json(wrong)
 
 
 @pytest.mark.parametrize(

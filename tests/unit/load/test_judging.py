@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 import pytest_h20.load.schema as schema_module
 from pytest_h20.core.errors import UsageError
 from pytest_h20.load import Cell, CellResult
-from pytest_h20.load.metrics import Rates, Record, Summary, most_answering
+from pytest_h20.load.metrics import Rates, RequestRecord, Summary, most_answering
 from pytest_h20.load.result import write_json
 from pytest_h20.load.roofline import H20, H20_3E, Fabric, ModelSpec, decode_bound, gpu_by_name, spec_of
 from pytest_h20.load.sanity import check, judged
@@ -247,8 +247,8 @@ def test_answers_side_by_side_show_the_bursts_that_a_gauge_misses(answering: int
 
 
 def test_answers_are_counted_from_their_first_to_their_last_token() -> None:
-    def record(sent: float, ttft: float | None, tokens: int, tpot: float | None = 0.1) -> Record:
-        part = Record(
+    def record(sent: float, ttft: float | None, tokens: int, tpot: float | None = 0.1) -> RequestRecord:
+        part = RequestRecord(
             1, "ok", "", 200, sent, 9.0, ttft, tpot, 9.0, 8, tokens, 8, tokens, None, None, tokens, 0, "length", None, None, False
         )
         return replace(part, tpot_s=tpot if tokens > 1 else None)

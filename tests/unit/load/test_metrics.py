@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pytest_h20.load.loop import OUTCOMES
-from pytest_h20.load.metrics import Record, Summary, Tally, goodput, merge, percentile, tally, tokens_per_arrival, whole_rates
+from pytest_h20.load.metrics import RequestRecord, Summary, Tally, goodput, merge, percentile, tally, tokens_per_arrival, whole_rates
 from pytest_h20.load.plan import Slo
 from tests.unit.load.records import recorded
 from tests.unit.load.streams import chunked, event
@@ -100,7 +100,7 @@ def test_nothing_has_no_percentile() -> None:
         percentile([], 50)
 
 
-def records(*outcomes: str) -> list[Record]:
+def records(*outcomes: str) -> list[RequestRecord]:
     out = []
     for number, outcome in enumerate(outcomes):
         record = tally([recorded()], "completions", 100.0, 1.0, None).records[0]
@@ -132,7 +132,7 @@ def test_tallies_of_processes_merge() -> None:
     assert merge([]).records == Tally().records
 
 
-def arrived(gaps: list[float], per_event: int = 1) -> Record:
+def arrived(gaps: list[float], per_event: int = 1) -> RequestRecord:
     """An answer whose events come after these gaps; the server counts so many tokens in each."""
     asked = per_event * (len(gaps) + 1)
     exchange = recorded(tokens=len(gaps) + 1, asked=asked, counted=asked)

@@ -22,9 +22,9 @@ from pytest_h20.load import (
     Arrivals,
     Cell,
     CellInterrupted,
+    CellProgress,
     CellResult,
     LoadPlan,
-    Progress,
     PromptRecipe,
     Slo,
     Target,
@@ -38,9 +38,9 @@ from pytest_h20.load.reference import (
     Generation,
     ReferenceConfig,
     ReferenceProcess,
+    ReferenceReply,
+    ReferenceRequest,
     ReferenceServer,
-    Reply,
-    Request,
     Schedule,
 )
 from pytest_h20.load.reference import main as reference_main
@@ -290,7 +290,7 @@ def test_real_prompts(serve: Serve) -> None:
 
 def test_processes_share_the_cell(serve: Serve) -> None:
     server = serve(ttft=0.05)
-    seen: list[Progress] = []
+    seen: list[CellProgress] = []
     plan = LoadPlan(requests=10, processes=2, warmup=0)
     result = run_cell(target(server), Cell(8, 40, 5), plan, seen.append)
     assert result.requests.outcomes == {"ok": 10}
@@ -313,7 +313,7 @@ def test_records_are_on_disk(serve: Serve, tmp_path: Path) -> None:
 def test_sigint_in_a_cell_keeps_what_was_finished(serve: Serve, tmp_path: Path) -> None:
     server = serve(fail_rate=0.5, fail_kind="stall", ttft=0.0, tpot=0.0001)
 
-    def stop(progress: Progress) -> None:
+    def stop(progress: CellProgress) -> None:
         if progress.done >= 2:
             signal.raise_signal(signal.SIGINT)
 
@@ -518,17 +518,17 @@ def test_progress_lines_are_told_apart() -> None:
 # ---- reference server --------------------------------------------------------------------------------------------
 def test_the_reference_server_can_be_extended(serve: Serve) -> None:
     class Stand(ReferenceServer):
-        def handle(self, request: Request) -> Reply | Generation | None:
+        def handle(self, request: ReferenceRequest) -> ReferenceReply | Generation | None:
             if request.path == "/own":
-                return Reply({"method": request.method, "query": request.query}, 200, headers=(("X-A", "b"),), delay_s=0.01)
+                return ReferenceReply({"method": request.method, "query": request.query}, 200, headers=(("X-A", "b"),), delay_s=0.01)
             return super().handle(request)
 
-        def generation(self, request: Request) -> Generation:
+        def generation(self, request: ReferenceRequest) -> Generation:
             base = super().generation(request)
             pieces = ["why ", "not", "\n", "42"]
             return Generation(base.kind, 3, 4, base.asked_tokens, base.stream, "stop", pieces, reasoning=2, usage=True)
 
-        def timing(self, request: Request, running: int) -> Schedule:
+        def timing(self, request: ReferenceRequest, running: int) -> Schedule:
             return Schedule(0.001 * running, 0.0005 * running)
 
     import urllib.request
@@ -679,5 +679,5 @@ def test_wrong_command_lines_end_in_one_line(arguments: list[str], word: str, ca
 
 
 def test_progress_line() -> None:
-    line = cli.progress_line(Progress("in1-out1-c4", 3, 16, 1, 4, 2.0, 1234.5, 44.6), 3, 26)
+    line = cli.progress_line(CellProgress("in1-out1-c4", 3, 16, 1, 4, 2.0, 1234.5, 44.6), 3, 26)
     assert line == "cell 3/26 in1-out1-c4: 3/16 requests, 1 failed, 1,234 tok/s, 45 s left"

@@ -14,7 +14,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from pytest_h20.core.errors import H20Error
-from pytest_h20.nodes.shell import FramedStream, Lines, Process, kill_command, tail, wrap
+from pytest_h20.nodes.shell import FramedStream, LineCutter, NodeProcess, kill_command, tail, wrap
 
 SHELLS = [["sh", "-c"], ["bash", "-c"], ["busybox", "sh", "-c"], ["tcsh", "-c"], ["fish", "-c"], ["zsh", "-c"]]
 
@@ -101,7 +101,7 @@ def test_noise_is_kept_only_while_there_is_no_start() -> None:
 def test_lines_come_whole_whatever_the_chunks(lines: list[str], size: int) -> None:
     data = "\n".join(lines).encode()
     got: list[str] = []
-    cutter = Lines(got.append)
+    cutter = LineCutter(got.append)
     for at in range(0, len(data), size):
         cutter.feed(data[at : at + size])
     cutter.feed(b"", final=True)
@@ -126,9 +126,9 @@ def test_the_killer_ends_the_whole_family_and_nothing_else(shell: list[str]) -> 
         deadline = time.monotonic() + 20
         while _count(mark) < 6 and time.monotonic() < deadline:
             time.sleep(0.05)
-        stale = subprocess.run([*shell, kill_command(Process(family.pid, 1))], capture_output=True, text=True, check=True)
+        stale = subprocess.run([*shell, kill_command(NodeProcess(family.pid, 1))], capture_output=True, text=True, check=True)
         assert (stale.stdout, family.poll()) == ("", None)  # another start time: not the same process
-        killed = subprocess.run([*shell, kill_command(Process(family.pid))], capture_output=True, text=True, check=True)
+        killed = subprocess.run([*shell, kill_command(NodeProcess(family.pid))], capture_output=True, text=True, check=True)
         assert (killed.stdout, killed.stderr) == ("", "")
         assert family.wait(10) != 0
         assert _count(mark) == 1
@@ -152,7 +152,7 @@ def test_one_long_line_costs_time_in_proportion_to_its_length() -> None:
     """64 MiB without a newline took 35 s: what had come was copied with every piece that came."""
 
     def seconds(pieces: int) -> float:
-        cutter = Lines(lambda line: None)
+        cutter = LineCutter(lambda line: None)
         began = time.process_time()
         for _ in range(pieces):
             cutter.feed(b"x" * 4096)

@@ -7,7 +7,7 @@ import yaml
 
 from pytest_h20.checks import all_verdicts
 from pytest_h20.cli import discover
-from pytest_h20.cluster.launch import Target
+from pytest_h20.cluster.launch import LaunchTarget
 from pytest_h20.config.inventory import Inventory
 from pytest_h20.core.errors import UsageError
 from pytest_h20.engines import dialect_for
@@ -160,7 +160,7 @@ def test_what_is_written_for_a_version_is_not_refused_by_it() -> None:
     hosts = [Found(**{**h.__dict__, "images": (image,), "models": small}) for h in found(blog_cluster())]
     proposal = propose(hosts, versions={image: Versions("3.12.3", (("vllm", "0.24.0"),), "", "", "")})
     made = check(proposal)
-    target = Target(made, *made.engine_profile("vllm"))
+    target = LaunchTarget(made, *made.engine_profile("vllm"))
     assert target.profile.mode == "native"
     dialect = dialect_for("vllm", "0.24.0", target.profile.mode)
     assert [str(r) for r in dialect.refuse(target.engine_profile(), target.node_plans(), LaunchFacts())] == []

@@ -53,7 +53,7 @@ def test_the_script_tells_real_processes() -> None:
         deadline = time.monotonic() + 5
         command = hang.stacks_command()
         command[2] = command[2].replace("/proc/[0-9]*", f"/proc/{child.pid} /proc/self")
-        found: tuple[hang.Process, ...] = ()
+        found: tuple[hang.HungProcess, ...] = ()
         while time.monotonic() < deadline and not (found and found[0].state == "T"):
             done = subprocess.run(command, capture_output=True, text=True, timeout=30, check=False)
             found = hang.parse(done.stdout).processes
@@ -95,7 +95,7 @@ def test_py_spys_dump_is_read() -> None:
         'Thread 90 (idle): "Thread-1"\n    wait (threading.py:359)\n== recorder /tmp/nccl_trace_rank_11 81920\n'
     )
     looked = hang.parse(text)
-    assert looked.processes[0] == hang.Process(
+    assert looked.processes[0] == hang.HungProcess(
         77, "pt_main_thread", "S", 241, "sglang::scheduler_TP11 ", "futex_wait_queue", 11, ("all_reduce", "forward")
     )
     assert looked.recorder == ("/tmp/nccl_trace_rank_11 81920",)

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from pytest_h20.probes.script import Missing, Probe, build, split
-from pytest_h20.probes.wire import NCCL_SETTINGS, WIRES, NcclSettings, Wire, parse_wires
+from pytest_h20.probes.wire import NCCL_SETTINGS, WIRES, NcclSettings, NetDevice, parse_wires
 
 # ethtool -m of a QSFP28 module with one dark lane; the words are ethtool's (qsfp.c, sff-common.c).
 ETHTOOL = r"""#!/bin/sh
@@ -48,7 +48,7 @@ def test_what_ethtool_and_lldp_say(tmp_path: Path) -> None:
     found = run(WIRES, on_loopback(), PATH=f"{tmp_path}:{os.environ['PATH']}")
     assert isinstance(found, dict)
     wire = found["lo"]
-    assert isinstance(wire, Wire)
+    assert isinstance(wire, NetDevice)
     assert wire.alarms == ("Laser rx power low alarm (Channel 1)",)
     assert wire.warnings == ("Laser rx power low warning (Channel 1)",)
     assert (wire.module, wire.rx_dbm, wire.fec, wire.neighbour) == ("0x11 (QSFP28)", (-33.98, -0.97), "RS", "leaf-3 Ethernet1/7")

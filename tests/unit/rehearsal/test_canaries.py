@@ -8,7 +8,7 @@ import pytest
 
 from pytest_h20.checks.under_load import Alone, canaries_of, candidates, is_right, seen, verdicts
 from pytest_h20.load.canary import EOS, FORMS, CanaryAnswer, TextCounts, answer_of
-from pytest_h20.rehearsal.canaries import Canaries
+from pytest_h20.rehearsal.canaries import CanaryAnswers
 from pytest_h20.rehearsal.language import Language
 
 TOKENS = 128
@@ -17,7 +17,7 @@ ALONE = Alone(FORMS[0], tuple(candidates()), len(candidates()), True)
 
 def asked(count: int, streams: int = 200, **knobs: object) -> list[CanaryAnswer]:
     """So many canaries, with so many requests in flight from first to last."""
-    stand = Canaries(Language(lambda name: bool(knobs.get(name))), knobs)
+    stand = CanaryAnswers(Language(lambda name: bool(knobs.get(name))), knobs)
     answers = []
     for number, canary in enumerate(canaries_of(ALONE, count, "seed")):
         pieces = stand.pieces(canary.prompt, TOKENS, streams, number, number)
@@ -72,7 +72,7 @@ def test_few_streams_see_nothing_of_what_needs_many() -> None:
 
 
 def test_what_it_does_not_understand_it_rambles_on() -> None:
-    stand = Canaries(Language(lambda name: False), {})
+    stand = CanaryAnswers(Language(lambda name: False), {})
     for form in FORMS[1:]:
         assert not is_right("arith-add", "".join(stand.pieces(form.prompt("What is 4827 + 1396?"), 64, 1, 0, 0)).partition(EOS)[0])
     assert stand.ordinary(1000, 4) is None

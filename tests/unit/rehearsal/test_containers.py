@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from pytest_h20.cluster.launch import Target, container_spec
+from pytest_h20.cluster.launch import LaunchTarget, container_spec
 from pytest_h20.config.inventory import user_name
 from pytest_h20.core.errors import H20Error
 from pytest_h20.engines import dialect_for
@@ -28,7 +28,7 @@ PATIENCE = 30.0
 
 def spec_of(rehearsal: Rehearsal, rank: int) -> ContainerSpec:
     inventory = rehearsal.inventory
-    target = Target(inventory, *inventory.engine_profile("sglang"))
+    target = LaunchTarget(inventory, *inventory.engine_profile("sglang"))
     plan = dialect_for("sglang", "0.4.4").plan(target.engine_profile(), target.node_plans())
     return container_spec(target, plan.steps[rank], "run-1", target.nodes[rank])
 

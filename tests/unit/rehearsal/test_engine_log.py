@@ -6,16 +6,16 @@ import re
 
 import pytest
 
-from pytest_h20.cluster.launch import Target
+from pytest_h20.cluster.launch import LaunchTarget
 from pytest_h20.diagnosis import diagnose
 from pytest_h20.engines import dialect_for
 from pytest_h20.rehearsal.engine_log import Scene, moments_of
 from pytest_h20.rehearsal.scenario import SCENARIOS, Scenario
 
 
-def printed(scenario: Scenario, engine: str, rank: int) -> tuple[list[str], Target]:
+def printed(scenario: Scenario, engine: str, rank: int) -> tuple[list[str], LaunchTarget]:
     world = scenario.world()
-    target = Target(world.inventory, *world.inventory.engine_profile(engine))
+    target = LaunchTarget(world.inventory, *world.inventory.engine_profile(engine))
     version = world.images[target.profile.image].packages[engine]
     dialect = dialect_for(engine, version, target.profile.mode)
     plan = dialect.plan(target.engine_profile(), target.node_plans())

@@ -13,14 +13,14 @@ from pathlib import Path
 from pytest_h20.rehearsal.replies import Replies
 from pytest_h20.rehearsal.server import EngineServer, config_of
 from pytest_h20.rehearsal.state import State
-from pytest_h20.rehearsal.timing import Row, Timing
+from pytest_h20.rehearsal.timing import Timing, TimingRow
 
 
 @contextmanager
 def serving(folder: Path, on_completion: Callable[[], None]) -> Iterator[str]:
     """SGLang that answers at once, unless something keeps it."""
     replies = Replies(engine="sglang", version="0.4.4", model="m", max_len=4096, knobs={}, parser=False, tool_parser=False)
-    timing = Timing([Row(64, 64, 1, 0.001, 0.001)], 1.0, {})
+    timing = Timing([TimingRow(64, 64, 1, 0.001, 0.001)], 1.0, {})
     config = config_of({}, "sglang", "m", 4096, True)
     server = EngineServer(replies, timing, config, folder / "tokens-1", folder / "late-1", lambda text: None, on_completion)
     thread = threading.Thread(target=server.serve_forever)

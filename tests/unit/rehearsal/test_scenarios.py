@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 
-from pytest_h20.cluster.launch import Target
+from pytest_h20.cluster.launch import LaunchTarget
 from pytest_h20.config.cells import cells_of
 from pytest_h20.config.environments import environments
 from pytest_h20.config.limits import load_limits, require_coverage
@@ -32,7 +32,7 @@ def test_a_world_is_built_alike_in_every_process(scenario: Scenario) -> None:
 @pytest.mark.parametrize("engine", ["sglang", "vllm"])
 def test_every_engine_of_a_scenario_can_be_launched(scenario: Scenario, engine: str) -> None:
     world = scenario.world()
-    target = Target(world.inventory, *world.inventory.engine_profile(engine))
+    target = LaunchTarget(world.inventory, *world.inventory.engine_profile(engine))
     packages = world.images[target.profile.image].packages
     dialect = dialect_for(engine, packages[engine], target.profile.mode)
     drivers = {name: m.driver for name, m in world.machines.items()}

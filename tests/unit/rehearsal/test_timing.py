@@ -8,13 +8,13 @@ from pytest_h20.config.environments import environments
 from pytest_h20.config.limits import load_limits
 from pytest_h20.load.cells import Cell
 from pytest_h20.rehearsal.scenario import scenario_named
-from pytest_h20.rehearsal.timing import BETTER, TABLES, Row, Timing, rows_of
+from pytest_h20.rehearsal.timing import BETTER, TABLES, Timing, TimingRow, rows_of
 
 SCALE = 60.0
 
 
-def timing(engine: str, **knobs: object) -> tuple[list[Row], Timing]:
-    rows = [Row(int(i), int(o), int(c), a, b) for i, o, c, a, b in rows_of(scenario_named("").world().inventory, engine)]
+def timing(engine: str, **knobs: object) -> tuple[list[TimingRow], Timing]:
+    rows = [TimingRow(int(i), int(o), int(c), a, b) for i, o, c, a, b in rows_of(scenario_named("").world().inventory, engine)]
     return rows, Timing(rows, SCALE, knobs)
 
 

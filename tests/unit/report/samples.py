@@ -16,8 +16,8 @@ from pytest_h20.checks.throughput import judge_cell
 from pytest_h20.config.limits import LimitFile, load_limits
 from pytest_h20.core.verdict import GateName, Limit, Origin, Status, Verdict, judge, worst
 from pytest_h20.report.model import (
-    Cell,
     CellLoad,
+    CellRow,
     Command,
     Fingerprint,
     GpuLoad,
@@ -26,7 +26,7 @@ from pytest_h20.report.model import (
     LogTail,
     Mode,
     NodeBrief,
-    NodeFacts,
+    NodeColumn,
     RailTraffic,
     RunView,
     SetupError,
@@ -94,7 +94,7 @@ def make_cells(
     slow_from: int = 0,
     seed: int = 1,
     repeat: int = 0,
-) -> list[Cell]:
+) -> list[CellRow]:
     """Cells of the whole matrix at ``level`` times the limits file's throughput; a third slower from ``slow_from`` streams up."""
     rng = random.Random(seed)
     found = []
@@ -104,7 +104,7 @@ def make_cells(
         throughput = blog["output_throughput"] * factor
         tpot = blog.get("mean_tpot_ms", 1000 * row.concurrency / blog["output_throughput"] * 0.97) / factor
         ttft = blog.get("mean_ttft_ms", 300 + 2.6 * row.concurrency) / factor
-        cell = Cell(
+        cell = CellRow(
             engine=engine,
             profile=profile,
             input_len=row.input,
@@ -147,7 +147,7 @@ def identities(number: int) -> dict[str, str]:
     }
 
 
-def record_cells(run: RunFolder, cells: Iterable[Cell], limits: LimitFile) -> None:
+def record_cells(run: RunFolder, cells: Iterable[CellRow], limits: LimitFile) -> None:
     """Record cells with their verdicts, as the throughput tests do."""
     for cell in cells:
         run.add(cell)
@@ -207,7 +207,7 @@ def environment(run: RunFolder, *, driver2: str = "535.216.03") -> None:
         memlock = Limit(kind="equal", value="unlimited", origin=Origin(kind="vendor", detail="NCCL: RDMA needs locked memory"))
         run.record(passed("environment.memlock", "Locked memory limit", "unlimited", memlock, node), test.format("memlock"), 0.1)
         run.add(
-            NodeFacts(
+            NodeColumn(
                 node=node,
                 facts={
                     "os": "CentOS Linux 7.6.1810",

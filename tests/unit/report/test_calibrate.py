@@ -9,12 +9,12 @@ from pytest_h20.config.limits import coverage, parse_limits
 from pytest_h20.core.errors import MeasurementError
 from pytest_h20.core.verdict import Status
 from pytest_h20.report.calibrate import calibrate, left_out, merge_repeats, repeats_of
-from pytest_h20.report.model import Cell
+from pytest_h20.report.model import CellRow
 from tests.unit.conftest import Sample
 from tests.unit.report import samples
 
 
-def repeats(n: int = 5, noise: float = 0.01) -> list[list[Cell]]:
+def repeats(n: int = 5, noise: float = 0.01) -> list[list[CellRow]]:
     limits = samples.sglang_limits()
     return [samples.make_cells("sglang", "default", limits, noise=noise, seed=40 + i) for i in range(n)]
 
@@ -61,7 +61,7 @@ def test_two_repeats_are_not_enough() -> None:
         calibrate(repeats(2), name="mine")
 
 
-def doubted(cell: Cell) -> Cell:
+def doubted(cell: CellRow) -> CellRow:
     return cell.model_copy(update={"status": Status.UNKNOWN, "reason": "client: saturated"})
 
 

@@ -10,7 +10,7 @@ from pytest_h20.cli.compare import main
 from pytest_h20.core.errors import UsageError
 from pytest_h20.core.verdict import Status
 from pytest_h20.report.compare import Side, compare, of_figure, side, text, words
-from pytest_h20.report.model import Cell
+from pytest_h20.report.model import CellRow
 from pytest_h20.report.stats import Change
 from tests.unit.conftest import Sample
 from tests.unit.report import samples
@@ -141,7 +141,7 @@ def test_ttft_of_healthy_runs_is_noise_and_a_gross_change_is_not(sample: Sample)
     one = side(sample("clean"))
 
     def again() -> Side:
-        def noisy(cell: Cell) -> Cell:
+        def noisy(cell: CellRow) -> CellRow:
             return cell.model_copy(update={"mean_ttft_ms": (cell.mean_ttft_ms or 1) * rng.lognormvariate(0, 0.25)})
 
         return replace(one, cells={name: noisy(cell) for name, cell in one.cells.items()})

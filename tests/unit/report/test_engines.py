@@ -12,7 +12,7 @@ from pytest_h20.report.compare import Comparison, Side, compare
 from pytest_h20.report.engines import engine_of, gates_by_engine, sentence
 from pytest_h20.report.github import step_summary
 from pytest_h20.report.html.page import run_page
-from pytest_h20.report.model import Cell, Check, RunView
+from pytest_h20.report.model import CellRow, CheckRow, RunView
 from pytest_h20.report.run import RunFolder
 from pytest_h20.report.terminal import terminal_lines
 from tests.unit.conftest import Sample
@@ -22,8 +22,8 @@ from tests.unit.report.pages import Page, read
 TWINS = ("sglang", "sglang:tuned", "vllm")
 
 
-def check(test_id: str = "", subject: str = "", **details: str) -> Check:
-    return Check(check="rdma.x", status=Status.PASS, title="x", test_id=test_id, subject=subject, details=dict(details))
+def check(test_id: str = "", subject: str = "", **details: str) -> CheckRow:
+    return CheckRow(check="rdma.x", status=Status.PASS, title="x", test_id=test_id, subject=subject, details=dict(details))
 
 
 @pytest.mark.parametrize(
@@ -41,7 +41,7 @@ def check(test_id: str = "", subject: str = "", **details: str) -> Check:
         (check("t.py::test_a[node01]", "node01"), ""),
     ],
 )
-def test_a_verdict_is_the_engines_that_its_test_names(found: Check, owner: str) -> None:
+def test_a_verdict_is_the_engines_that_its_test_names(found: CheckRow, owner: str) -> None:
     assert engine_of(found, TWINS) == owner
 
 
@@ -93,7 +93,7 @@ def held(one: Mapping[int, float | None], other: Mapping[int, float | None], dou
 
     def of(name: str, figures: Mapping[int, float | None]) -> Side:
         cells = [
-            Cell(
+            CellRow(
                 engine=name,
                 input_len=128,
                 output_len=128,

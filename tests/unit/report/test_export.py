@@ -13,7 +13,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from pytest_h20.__main__ import main
 from pytest_h20.core.verdict import Status
 from pytest_h20.report.export import CTRF_STATUS, ctrf, openmetrics
-from pytest_h20.report.model import Cell, Mode, RunView
+from pytest_h20.report.model import CellRow, Mode, RunView
 from pytest_h20.report.run import load_run
 from tests.unit.report import samples
 
@@ -101,7 +101,7 @@ def test_figures_are_in_base_units(tmp_path: Path) -> None:
 def test_odd_text_and_twins_do_not_break_the_metrics(tmp_path: Path) -> None:
     """A name with quotes, backslashes and line ends; the same cell twice, which in one exposition is an error."""
     view = samples.clean(tmp_path)
-    cell = Cell(engine='s"g\\l\nang', input_len=1, output_len=1, concurrency=1, output_throughput=1.5, status=Status.PASS)
+    cell = CellRow(engine='s"g\\l\nang', input_len=1, output_len=1, concurrency=1, output_throughput=1.5, status=Status.PASS)
     odd = view.model_copy(update={"cells": (cell, cell), "header": view.header.model_copy(update={"name": 'a"b\\c\nd'})})
     found = _values(openmetrics(odd))
     assert found[("h20_cell_output_tokens_per_second", f"{cell.engine} {cell.name}")] == 1.5

@@ -18,7 +18,7 @@ from pytest_h20.report.html.rows import COLUMN_AT, header_cells, row_cells, setu
 from pytest_h20.report.html.tags import Html, join, render, script, stylesheet, tag
 from pytest_h20.report.html.timeline import stretches
 from pytest_h20.report.html.words import duration, limit_words, measure, number, unit_of
-from pytest_h20.report.model import Canaries, Cell, Check, LogTail, NodeFacts, RailTraffic, SetupError
+from pytest_h20.report.model import Canaries, CellRow, CheckRow, LogTail, NodeColumn, RailTraffic, SetupError
 from pytest_h20.report.planted import sha256
 from tests.unit.conftest import Sample
 from tests.unit.report import samples
@@ -112,7 +112,7 @@ def test_every_chart_has_a_table(sample: Sample) -> None:
 
 
 def test_times_have_their_percentiles_and_every_figure_its_unit() -> None:
-    cell = Cell(
+    cell = CellRow(
         engine="vllm",
         input_len=8,
         output_len=8,
@@ -134,7 +134,7 @@ def test_times_have_their_percentiles_and_every_figure_its_unit() -> None:
 
 
 def test_pauses_between_pieces_have_a_chart_and_rows_of_their_own() -> None:
-    cell = Cell(
+    cell = CellRow(
         engine="vllm",
         input_len=8,
         output_len=8,
@@ -151,7 +151,7 @@ def test_pauses_between_pieces_have_a_chart_and_rows_of_their_own() -> None:
 
 def test_what_a_gpu_gives_is_drawn_against_what_a_user_gets() -> None:
     cells = [
-        Cell(engine="e", input_len=8, output_len=8, concurrency=n, output_throughput=rate, mean_tpot_ms=tpot, status=status)
+        CellRow(engine="e", input_len=8, output_len=8, concurrency=n, output_throughput=rate, mean_tpot_ms=tpot, status=status)
         for n, rate, tpot, status in ((1, 20.0, 50.0, Status.PASS), (64, 640.0, 100.0, Status.PASS), (128, 800.0, 160.0, Status.UNKNOWN))
     ]
     found = Page(str(figures(cells, {"e": 16})))
@@ -173,7 +173,7 @@ def test_a_calibrations_intervals_have_units(sample: Sample) -> None:
 
 def test_a_figure_without_a_limit_is_recorded_and_does_not_hold() -> None:
     info = Limit(kind="info", origin=Origin(kind="file"))
-    cell = Cell(
+    cell = CellRow(
         engine="e",
         input_len=8,
         output_len=8,
@@ -193,13 +193,13 @@ def test_a_figure_without_a_limit_is_recorded_and_does_not_hold() -> None:
 
 def test_a_single_cell_can_be_drawn(sample: Sample) -> None:
     view = sample("clean")
-    one = Cell(engine="e", input_len=1, output_len=1, concurrency=7, output_throughput=5.0, status=Status.PASS)
+    one = CellRow(engine="e", input_len=1, output_len=1, concurrency=7, output_throughput=5.0, status=Status.PASS)
     assert Page(run_page(view.model_copy(update={"cells": (one,)}))).problems == []
 
 
 def test_cells_without_any_figure_are_said(sample: Sample) -> None:
     view = sample("clean")
-    none = Cell(engine="e", input_len=1, output_len=1, concurrency=1)
+    none = CellRow(engine="e", input_len=1, output_len=1, concurrency=1)
     assert "No figure was measured" in Page(run_page(view.model_copy(update={"cells": (none,)}))).text
 
 
@@ -230,9 +230,9 @@ def test_hostile_text_stays_text(sample: Sample) -> None:
         "setup_errors": (SetupError(test_id=HOSTILE, title=HOSTILE, cause=HOSTILE, fix=HOSTILE, text=HOSTILE),),
         "logs": (LogTail(node=HOSTILE, source=HOSTILE, text=HOSTILE),),
         "warnings": (HOSTILE,),
-        "facts": (NodeFacts(node=HOSTILE, facts={HOSTILE: HOSTILE}), NodeFacts(node="b", facts={HOSTILE: "x"})),
+        "facts": (NodeColumn(node=HOSTILE, facts={HOSTILE: HOSTILE}), NodeColumn(node="b", facts={HOSTILE: "x"})),
         "rails": (RailTraffic(node=HOSTILE, hca=HOSTILE, reason=HOSTILE),),
-        "cells": (Cell(engine=HOSTILE, input_len=1, output_len=1, concurrency=1, output_throughput=1.0, reason=HOSTILE),),
+        "cells": (CellRow(engine=HOSTILE, input_len=1, output_len=1, concurrency=1, output_throughput=1.0, reason=HOSTILE),),
     }
     text = run_page(view.model_copy(update=update))
     found = Page(text)
@@ -323,7 +323,7 @@ def test_the_timeline_of_a_broken_start_ends_where_it_broke(sample: Sample) -> N
 
 def test_more_nodes_than_columns_are_grouped_by_value(sample: Sample) -> None:
     view = sample("clean")
-    nodes = tuple(NodeFacts(node=f"n{i}", facts={"driver": "535" if i else "550"}) for i in range(16))
+    nodes = tuple(NodeColumn(node=f"n{i}", facts={"driver": "535" if i else "550"}) for i in range(16))
     text = Page(run_page(view.model_copy(update={"facts": nodes}))).text
     assert "550 : n0" in text
 
@@ -370,7 +370,7 @@ def test_the_map_is_grey_where_rdma_was_stood_in_or_not_judged(sample: Sample) -
 
 def test_recorded_is_not_the_same_as_not_measured(sample: Sample) -> None:
     equal = Limit(kind="equal", value=9.0, origin=Origin(kind="file"))
-    recorded = Check(check="environment.uptime", status=Status.SKIP, title="Time since boot", subject="node01", measured=42)
+    recorded = CheckRow(check="environment.uptime", status=Status.SKIP, title="Time since boot", subject="node01", measured=42)
     skipped = recorded.model_copy(update={"subject": "node02", "measured": None, "reason": "nothing is expected"})
     view = sample("clean")
     checks = (*view.checks, recorded, skipped)
@@ -379,7 +379,7 @@ def test_recorded_is_not_the_same_as_not_measured(sample: Sample) -> None:
     assert "recorded only node01 measured 42" in Page(page).text
     assert "skipped node02 nothing is expected" in Page(page).text
     assert Page(page).text.count("6 hold, 1 skipped, 1 recorded only") == 2, "on the screen and on paper"
-    without_limit = Check(
+    without_limit = CheckRow(
         check="throughput.recorded", status=Status.PASS, title="x", measured=9.0, limit=Limit(kind="info", origin=Origin(kind="file"))
     )
     assert without_limit.recorded
@@ -420,10 +420,10 @@ def test_values_and_limits_in_words() -> None:
     origin = Origin(kind="builtin")
     assert measure(True) == "yes"
     assert measure(None, "GB") == "nothing"
-    assert unit_of(Check(check="environment.uptime", status=Status.SKIP, title="x", measured=336.0)) == "h", "its figure's"
-    assert unit_of(Check(check="environment.uptime", status=Status.SKIP, title="x", measured=14.0, unit="days")) == "days"
-    assert unit_of(Check(check="environment.uptime", status=Status.SKIP, title="x", measured="since yesterday")) == ""
-    assert unit_of(Check(check="environment.os", status=Status.SKIP, title="x", measured=1)) == ""
+    assert unit_of(CheckRow(check="environment.uptime", status=Status.SKIP, title="x", measured=336.0)) == "h", "its figure's"
+    assert unit_of(CheckRow(check="environment.uptime", status=Status.SKIP, title="x", measured=14.0, unit="days")) == "days"
+    assert unit_of(CheckRow(check="environment.uptime", status=Status.SKIP, title="x", measured="since yesterday")) == ""
+    assert unit_of(CheckRow(check="environment.os", status=Status.SKIP, title="x", measured=1)) == ""
     assert limit_words(Limit(kind="equal", value=False, origin=origin)) == "no"
     assert limit_words(Limit(kind="min", value=261.666, unit="tok/s", origin=origin)) == "at least 261.7 tok/s"
     assert limit_words(Limit(kind="one_of", value=["a", "b"], origin=origin)) == "one of a, b"
@@ -432,7 +432,7 @@ def test_values_and_limits_in_words() -> None:
 def test_what_the_canaries_said_stands_beside_the_cells() -> None:
     said = Canaries(asked=10, questions=3, right=3, nonces=4, back=3, twins=2, alike=2, blank=1, examples=(f"x: wrong: {HOSTILE}",))
     cells = [
-        Cell(engine="sglang", input_len=128, output_len=128, concurrency=c, canaries=found)
+        CellRow(engine="sglang", input_len=128, output_len=128, concurrency=c, canaries=found)
         for c, found in ((1, Canaries()), (200, said), (512, None))
     ]
     text = render(answers(cells))

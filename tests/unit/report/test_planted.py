@@ -10,7 +10,7 @@ import pytest
 
 from pytest_h20.core.errors import UsageError
 from pytest_h20.report import planted
-from pytest_h20.report.model import Cell, Mode
+from pytest_h20.report.model import CellRow, Mode
 from pytest_h20.report.run import RunFolder, load_run, verify_evidence
 
 
@@ -45,7 +45,7 @@ def test_evidence_that_became_a_link_is_told(tmp_path: Path) -> None:
 @pytest.mark.parametrize("path", ["/etc/shadow", "../../x", "load/../../x"])
 def test_a_cell_names_a_file_of_its_run(path: str) -> None:
     with pytest.raises(ValueError, match="inside the run's folder"):
-        Cell(engine="vllm", input_len=1, output_len=1, concurrency=1, file=path)
+        CellRow(engine="vllm", input_len=1, output_len=1, concurrency=1, file=path)
 
 
 @pytest.mark.parametrize(("mode", "refused"), [(0o700, False), (0o755, False), (0o1777, False), (0o777, True), (0o775, False)])

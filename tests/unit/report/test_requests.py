@@ -9,14 +9,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pytest_h20.core.errors import MeasurementError
-from pytest_h20.report.requests import Request, figures, intervals, read_requests, requests_file, windows
+from pytest_h20.report.requests import RequestRow, figures, intervals, read_requests, requests_file, windows
 
 
-def closed_loop(streams: int, waves: int, ttft: float = 0.5, tpot: float = 0.1, tokens: int = 11) -> list[Request]:
+def closed_loop(streams: int, waves: int, ttft: float = 0.5, tpot: float = 0.1, tokens: int = 11) -> list[RequestRow]:
     """Streams that start 10 ms apart and send the next request when the last one ends."""
     length = ttft + tpot * (tokens - 1)
     return [
-        Request(ttft, tpot, tokens, sent=0.01 * s + w * length, end=0.01 * s + (w + 1) * length)
+        RequestRow(ttft, tpot, tokens, sent=0.01 * s + w * length, end=0.01 * s + (w + 1) * length)
         for s in range(streams)
         for w in range(waves)
     ]
@@ -100,5 +100,5 @@ def test_windows_never_hold_more_tokens_than_there_were(streams: int, waves: int
 
 def test_intervals_need_some_requests() -> None:
     assert intervals(closed_loop(1, 3)) == {}
-    low, high = intervals([Request(0.1 + 0.01 * i, None, 1) for i in range(20)])["mean_ttft_ms"]
+    low, high = intervals([RequestRow(0.1 + 0.01 * i, None, 1) for i in range(20)])["mean_ttft_ms"]
     assert 100 < low < 195 < high < 290

@@ -12,7 +12,7 @@ from pytest_h20.core.errors import UsageError
 from pytest_h20.core.redact import Redactor
 from pytest_h20.core.verdict import GateName, Limit, Origin, Status, Verdict, judge
 from pytest_h20.report.handoff import BLOG_COLUMNS
-from pytest_h20.report.model import Cell, Fingerprint, LogTail, Mode, NodeFacts, SetupError, StateChange, Warning_
+from pytest_h20.report.model import CellRow, Fingerprint, LogTail, Mode, NodeColumn, SetupError, StateChange, Warning_
 from pytest_h20.report.run import RunFolder, document, load_run, verify_evidence
 from tests.unit.conftest import Sample
 
@@ -171,7 +171,7 @@ def test_a_planted_secret_is_nowhere_in_the_folder(tmp_path: Path) -> None:
     run.record(driver(SECRET).model_copy(update={"reason": f"said {SECRET}", "details": {"api_key": SECRET, "x": [SECRET]}}))
     run.event("something", text=f"password: {SECRET}")
     run.add(LogTail(node="node01", source="rank 0", text=f"HF_TOKEN={SECRET}"))
-    run.add(NodeFacts(node="node01", facts={"proxy": f"http://me:{SECRET}@proxy"}))
+    run.add(NodeColumn(node="node01", facts={"proxy": f"http://me:{SECRET}@proxy"}))
     run.describe(settings={"h20-api-key": SECRET})
     run.fingerprint(Fingerprint(flags={"sglang": {"api-key": SECRET}}))
     run.finish(warnings=[f"found {SECRET}"])
@@ -217,7 +217,7 @@ def test_a_known_event_with_a_wrong_field_is_refused_at_once(tmp_path: Path) -> 
 def test_a_cell_measured_again_counts_with_its_last_figures(tmp_path: Path) -> None:
     run = make(tmp_path)
     for value in (10.0, 20.0):
-        run.add(Cell(engine="e", input_len=1, output_len=1, concurrency=1, output_throughput=value))
+        run.add(CellRow(engine="e", input_len=1, output_len=1, concurrency=1, output_throughput=value))
     assert [c.output_throughput for c in run.view().cells] == [20.0]
 
 

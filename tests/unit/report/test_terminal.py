@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 
 from pytest_h20.core.verdict import Status, decide
-from pytest_h20.report.model import Check
+from pytest_h20.report.model import CheckRow
 from pytest_h20.report.terminal import terminal_lines, worst_first
 from tests.unit.conftest import Sample
 
@@ -38,7 +38,7 @@ def test_the_answer_and_its_colour(sample: Sample, name: str, said: str, colour:
 
 def test_what_was_only_recorded_is_counted_apart(sample: Sample) -> None:
     view = sample("clean")
-    recorded = Check(check="environment.uptime", status=Status.SKIP, title="Time since boot", measured=42)
+    recorded = CheckRow(check="environment.uptime", status=Status.SKIP, title="Time since boot", measured=42)
     skipped = recorded.model_copy(update={"measured": None})
     checks = (*view.checks, recorded, recorded, skipped)
     decision = decide([c.bare() for c in checks], view.header.required)

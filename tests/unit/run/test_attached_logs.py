@@ -14,11 +14,11 @@ from typing import Any, cast
 import pytest
 
 from pytest_h20.checks.rdma.proof import NcclVerdicts, NodeLog, job_of
-from pytest_h20.cluster.launch import Target
+from pytest_h20.cluster.launch import LaunchTarget
 from pytest_h20.core.verdict import Status
 from pytest_h20.nccl import parse_log
 from pytest_h20.nodes.local import LocalNode
-from pytest_h20.probes.log_owners import LogFile, LogOwners, Owner
+from pytest_h20.probes.log_owners import LogFile, LogOwner, LogOwners
 from pytest_h20.run.endpoint import Endpoint, nccl_job
 from pytest_h20.run.settings import Session
 from tests.unit.nccl.synthetic import NODES, Synthetic
@@ -26,9 +26,9 @@ from tests.unit.nccl.synthetic import NODES, Synthetic
 LOGS = [log.encode() if isinstance(log, str) else log for log in Synthetic("2.28.9").logs()]
 
 
-def target() -> Target:
+def target() -> LaunchTarget:
     nodes = tuple(SimpleNamespace(name=n, rails=()) for n in NODES)
-    return cast("Target", SimpleNamespace(nodes=nodes, profile=SimpleNamespace(tensor_parallel=4)))
+    return cast("LaunchTarget", SimpleNamespace(nodes=nodes, profile=SimpleNamespace(tensor_parallel=4)))
 
 
 def read(age: int = 0) -> tuple[list[NodeLog], dict[str, Any]]:
@@ -39,7 +39,7 @@ def read(age: int = 0) -> tuple[list[NodeLog], dict[str, Any]]:
         mine = [log for log in logs if log.node == node]
         files = {log.path: LogFile(log.path, f"8:{log.path[-1]}", 10_000_000 - age) for log in mine}
         ranks = [(pid, frozenset({files[log.path].identity})) for log in mine for pid in log.claim.pids]
-        owners[node] = LogOwners(files, tuple(Owner((90000 + pid, pid), 9_999_940, True, held) for pid, held in ranks), True)
+        owners[node] = LogOwners(files, tuple(LogOwner((90000 + pid, pid), 9_999_940, True, held) for pid, held in ranks), True)
     return logs, owners
 
 
@@ -75,7 +75,7 @@ def test_logs_of_ranks_that_ended_prove_nothing() -> None:
 def test_logs_of_three_weeks_ago_prove_nothing_although_the_numbers_are_the_same() -> None:
     logs, owners = read(age=21 * 86400)
     for node, told in owners.items():
-        owners[node] = LogOwners(told.files, tuple(Owner(o.pids, o.started, True) for o in told.owners), True)
+        owners[node] = LogOwners(told.files, tuple(LogOwner(o.pids, o.started, True) for o in told.owners), True)
     judged = NcclVerdicts(job_of(target(), logs, owners), target())
     assert running(judged) == dict.fromkeys(NODES, Status.UNKNOWN)
     for verdicts in (judged.gdrdma(), judged.no_sockets(), judged.no_errors(), judged.complete(), [judged.job_verdict()]):
@@ -117,7 +117,9 @@ class Run:
         self.evidence(f"inputs/{name}.json", json.dumps(data))
 
     def job(self) -> NcclVerdicts:
-        one = cast("Target", SimpleNamespace(nodes=(SimpleNamespace(name="n1", rails=()),), profile=SimpleNamespace(tensor_parallel=1)))
+        one = cast(
+            "LaunchTarget", SimpleNamespace(nodes=(SimpleNamespace(name="n1", rails=()),), profile=SimpleNamespace(tensor_parallel=1))
+        )
         session = SimpleNamespace(
             inventory=SimpleNamespace(attach=SimpleNamespace(nccl_logs={"n1": self.pattern})),
             nodes={"n1": LocalNode("n1")},

@@ -11,7 +11,7 @@ import pytest
 from pytest_h20.checks.under_load import canaries_of, candidates
 from pytest_h20.load import LoadPlan, Target, Vocabulary
 from pytest_h20.load.canary import EOS, FORMS, Form
-from pytest_h20.load.reference import Generation, ReferenceConfig, ReferenceServer, Request
+from pytest_h20.load.reference import Generation, ReferenceConfig, ReferenceRequest, ReferenceServer
 from pytest_h20.run.canaries import ask_alone
 
 WORDS = {question.question: question for question in candidates().values()}
@@ -26,7 +26,7 @@ class Model(ReferenceServer):
         self.form, self.knows, self.repeats = form, knows, repeats
         self.asked: list[dict[str, Any]] = []
 
-    def generation(self, request: Request) -> Generation:
+    def generation(self, request: ReferenceRequest) -> Generation:
         given = super().generation(request)
         body: dict[str, Any] = request.json()
         self.asked.append(body)
@@ -110,7 +110,7 @@ def test_a_model_that_answers_nothing_is_told(serve: Callable[..., Target], form
 
 def test_a_server_that_refuses_text_is_told(serve: Callable[..., Target]) -> None:
     class Refusing(Model):
-        def generation(self, request: Request) -> Generation:
+        def generation(self, request: ReferenceRequest) -> Generation:
             raise ValueError("token ids only")
 
     alone = ask_alone(serve(Refusing(None, right)), LoadPlan(), TOKENS)

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 
 import pytest
 
-from pytest_h20.checks.drill import Asked, Attempt, Health, Restart, Seen
+from pytest_h20.checks.drill import AskedAfter, Attempt, Health, Restart, Seen
 from pytest_h20.checks.under_load import Alone
 from pytest_h20.cluster.drills import DRILLS
 from pytest_h20.load import LoadPlan, Target
@@ -96,7 +96,7 @@ def test_a_row_of_the_recovery_table() -> None:
         settled="down",
         settled_s=12.34,
         restart=Restart(True, 300.0),
-        after=Asked(4, 4),
+        after=AskedAfter(4, 4),
     )
     row = row_of("sglang", DRILLS["kill-api"], seen)
     assert (row.clients, row.told_s, row.health) == ({"answered": 1, "error": 1}, 4.3, (200, 503))

@@ -13,7 +13,7 @@ import pytest
 from pytest_h20.checks import all_verdicts
 from pytest_h20.checks.rdma.proof import NcclVerdicts, NodeLog, job_of
 from pytest_h20.checks.rdma.traffic import Traffic, plan, verdicts_of
-from pytest_h20.cluster.launch import Target
+from pytest_h20.cluster.launch import LaunchTarget
 from pytest_h20.core.verdict import Limit, Origin, Status, Verdict
 from pytest_h20.nccl import parse_log
 from pytest_h20.probes.counters import COUNTERS
@@ -39,7 +39,7 @@ class Recorded:
         inventory = cluster.inventory
         self.run = RunFolder.create(base, list(labels), "recorded", Mode.FULL)
         engine, name, profile = inventory.engine_profile("sglang")
-        target = Target(inventory, engine, name, profile)
+        target = LaunchTarget(inventory, engine, name, profile)
         keep_targets(self.run, inventory, dict.fromkeys(labels, target))
         probes = cluster.gather(record=self.run.evidence)
         facts = GatheredFacts(probes, image_facts(probes))
@@ -168,7 +168,7 @@ def test_what_is_kept_is_redacted(tmp_path: Path) -> None:
     engines["sglang"] = engines["sglang"].model_copy(update={"profiles": {"default": profile}})
     inventory = inventory.model_copy(update={"engines": engines})
     run = RunFolder.create(tmp_path, ["sglang"], "x", Mode.FULL)
-    keep_targets(run, inventory, {"sglang": Target(inventory, "sglang", "default", profile)})
+    keep_targets(run, inventory, {"sglang": LaunchTarget(inventory, "sglang", "default", profile)})
     text = (run.path / "inputs/inventory.json").read_text()
     assert "planted" not in text
     assert "HF_TOKEN" in text

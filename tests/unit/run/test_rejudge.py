@@ -9,7 +9,7 @@ import pytest
 from pytest_h20.config.limits import parse_limits
 from pytest_h20.core.errors import UsageError
 from pytest_h20.core.verdict import GateName, Limit, Origin, Status, Verdict, decide
-from pytest_h20.report.model import Cell, Check, Mode, Warning_
+from pytest_h20.report.model import CellRow, CheckRow, Mode, Warning_
 from pytest_h20.report.run import RunFolder, load_run
 from pytest_h20.run.rejudge import again, recompute, rejudge_run, replay_cells, told
 from tests.unit.conftest import Sample
@@ -171,19 +171,19 @@ def test_what_is_said_after_the_decision_is_sealed_too(tmp_path: Path) -> None:
 
 def test_a_replay_says_what_it_could_only_read_again(sample: Sample) -> None:
     view = sample("clean")
-    plain = Check(check="weights.x", status=Status.PASS, title="x", test_id="t")
+    plain = CheckRow(check="weights.x", status=Status.PASS, title="x", test_id="t")
     judged = [v for _, v in rejudge_run(view.model_copy(update={"checks": (*view.checks, plain)}))]
     lines = told(judged)
     assert sum(int(line.split(" ", 1)[0]) for line in lines) == len(judged)
     assert lines[-1].endswith("(throughput.mean_ttft_ms, weights.x)")
 
 
-def with_requests(base: Path, recorded_tpot: float) -> tuple[Cell, Path]:
+def with_requests(base: Path, recorded_tpot: float) -> tuple[CellRow, Path]:
     run = samples.start(base, mode=Mode.FULL)
     (run.path / "load").mkdir()
     data = {"ttfts": [0.2, 0.4], "output_lens": [11, 11], "latencies": [0.7, 0.9]}
     (run.path / "load/c1.json").write_text(json.dumps(data))
-    cell = Cell(
+    cell = CellRow(
         engine="sglang",
         input_len=1,
         output_len=11,

@@ -9,7 +9,7 @@ from typing import Any, cast
 
 import pytest
 
-from pytest_h20.cluster.launch import Target
+from pytest_h20.cluster.launch import LaunchTarget
 from pytest_h20.config.environments import environments
 from pytest_h20.core.errors import UsageError
 from pytest_h20.core.setting import BY_DEST, OPTIONS, Setting, resolve
@@ -97,7 +97,7 @@ def test_gpus_that_somebody_uses_are_never_burned() -> None:
 def test_a_limit_of_a_check_that_the_run_never_makes_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "mine.yaml"
     path.write_text("{name: x, origin: {kind: file}, checks: {fabric.all_reduce: {value: 190}, answers.accuracy: {value: 0.9}}}")
-    target = cast(Target, SimpleNamespace(profile=SimpleNamespace(limits=str(path))))
+    target = cast(LaunchTarget, SimpleNamespace(profile=SimpleNamespace(limits=str(path))))
     _checks_that_are_made((target,), {})
     with pytest.raises(UsageError, match=r"mine\.yaml: fabric\.all_reduce: this run does not look at it \(attached without"):
         _checks_that_are_made((target,), {GateName.FABRIC: NO_INVENTORY})

@@ -9,7 +9,7 @@ import pytest
 
 from pytest_h20.checks.frame import REACHABLE
 from pytest_h20.checks.weights.facts import WeightFacts
-from pytest_h20.checks.weights.judge import IDS, Judge
+from pytest_h20.checks.weights.judge import IDS, WeightsJudge
 from pytest_h20.core.errors import TransportError
 from pytest_h20.core.verdict import Status
 from pytest_h20.probes.script import Missing
@@ -54,12 +54,12 @@ def test_no_engine_is_started_there_and_an_attached_one_is_asked_all_the_same(mo
 def test_its_weights_are_skipped_with_the_reason_and_a_folder_that_cannot_be_read_is_no_silence() -> None:
     inventory = blog_cluster().inventory
     why = f"node02 does not answer (told once by {REACHABLE})"
-    judge = Judge(WeightFacts({"node01": Missing("no container")}, {}, {}), inventory, why)
+    judge = WeightsJudge(WeightFacts({"node01": Missing("no container")}, {}, {}), inventory, why)
     checks = [check for check in IDS if check not in ("weights.equal", "weights.sha256")]
     assert {(v.status, v.reason) for v in (judge.check(c, "node02") for c in checks)} == {(Status.SKIP, why)}
     assert {v.status for v in (judge.check(c, "node01") for c in checks)} == {Status.UNKNOWN}
     assert [v.status for v in judge.equal()] == [Status.SKIP]
-    assert Judge(WeightFacts({}, {}, {}), inventory).check("weights.names", "node02").status is Status.UNKNOWN
+    assert WeightsJudge(WeightFacts({}, {}, {}), inventory).check("weights.names", "node02").status is Status.UNKNOWN
 
 
 def test_an_engine_that_was_never_started_did_not_become_ready_too_late() -> None:

@@ -15,8 +15,8 @@ from pytest_h20.load import Cell as LoadCell
 from pytest_h20.load import CellResult
 from pytest_h20.load.metrics import Rates, Summary
 from pytest_h20.load.plan import Slo
-from pytest_h20.load.result import Finding
-from pytest_h20.report.model import METRICS, Cell, Late
+from pytest_h20.load.result import Sanity
+from pytest_h20.report.model import METRICS, CellRow, Late
 from pytest_h20.run.throughput import Load, further, lateness, slo_verdict, why_doubted
 from tests.unit.load.results import GOOD
 
@@ -35,7 +35,7 @@ def test_every_figure_that_can_be_limited_is_measured() -> None:
 
 @pytest.mark.parametrize(("metric", "value"), [("p99_ttft_ms", 19.0), ("p90_itl_ms", 12.0), ("p50_e2e_ms", 9.0)])
 def test_a_percentile_is_judged(metric: str, value: float) -> None:
-    cell = Cell(engine="sglang", input_len=1, output_len=1, concurrency=1, more=further(MEASURED), status=Status.PASS)
+    cell = CellRow(engine="sglang", input_len=1, output_len=1, concurrency=1, more=further(MEASURED), status=Status.PASS)
     for limit, status in ((value, Status.PASS), (value - 1, Status.FAIL)):
         text = f"{{name: x, origin: {{kind: file}}, cells: [{{input: 1, output: 1, concurrency: 1, {metric}: {limit}}}]}}"
         verdict, *_ = judge_cell(cell, parse_limits(text, "x.yaml"))
@@ -62,7 +62,7 @@ def test_how_late_the_machine_was_is_told_per_request_in_model_time() -> None:
 
 
 def test_a_doubt_is_told_with_its_cause_where_the_machine_was_late() -> None:
-    doubt = Finding("littles_law", "failed", "4.37 against 3.99")
+    doubt = Sanity("littles_law", "failed", "4.37 against 3.99")
     late = Late(last_ms=900, answer_ms=6000)
     assert why_doubted([doubt], late).startswith("the stand-in was late by 900 ms a request")
     assert why_doubted([doubt], late).endswith("littles_law: 4.37 against 3.99")
@@ -97,8 +97,8 @@ class Calibrating(Load):
         return self.outcomes.pop(0)
 
 
-GOOD_ONE = replace(GOOD, sanity=(Finding("little", "ok", ""),))
-BAD_ONE = replace(GOOD, sanity=(Finding("little", "failed", "off by 40 %"),))
+GOOD_ONE = replace(GOOD, sanity=(Sanity("little", "ok", ""),))
+BAD_ONE = replace(GOOD, sanity=(Sanity("little", "failed", "off by 40 %"),))
 
 
 def test_an_unbelievable_repeat_is_measured_again_and_its_record_kept(tmp_path: Path) -> None:

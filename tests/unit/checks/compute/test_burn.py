@@ -10,7 +10,7 @@ import pytest
 
 from pytest_h20.checks.compute import agent
 from pytest_h20.checks.compute.facts import MARK, Burned, NodeBurn, parse_burn
-from pytest_h20.checks.compute.judge import FIGURES, OF_A_NODE, SIBLINGS, Judge
+from pytest_h20.checks.compute.judge import FIGURES, OF_A_NODE, SIBLINGS, BurnJudge
 from pytest_h20.checks.compute.runner import burn_source
 from pytest_h20.core.verdict import Status, Verdict
 from pytest_h20.probes.facts import Facts
@@ -37,7 +37,7 @@ def of_stand_in(change: Callable[[BurnTruth], object] = lambda truth: None) -> t
 def judged(facts: Facts, nodes: dict[str, NodeBurn | Missing]) -> dict[str, Verdict]:
     """Check to its worst verdict."""
     worst: dict[str, Verdict] = {}
-    for verdict in Judge(Burned(nodes), facts).all():
+    for verdict in BurnJudge(Burned(nodes), facts).all():
         known = worst.get(verdict.check)
         if known is None or verdict.status.rank > known.status.rank:
             worst[verdict.check] = verdict
@@ -55,7 +55,7 @@ def on_h100(found: NodeBurn, pci_id: str = "2330", gpus: int = 2) -> dict[str, V
     for gpu in cluster.head.machine.gpus:
         gpu.pci_id = pci_id
     facts = cluster.gather()
-    judge = Judge(Burned({"node01": found}), facts)
+    judge = BurnJudge(Burned({"node01": found}), facts)
     return {check: judge.check(check, "node01") for check in OF_A_NODE}
 
 

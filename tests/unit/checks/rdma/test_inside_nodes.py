@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from pytest_h20.checks.rdma.nccl_log import Finding, GpuLinks, inside_nodes, pci_of
+from pytest_h20.checks.rdma.nccl_log import GpuLinks, NcclFinding, inside_nodes, pci_of
 from pytest_h20.nccl import Job, judge_job, parse_log
 from pytest_h20.rehearsal.nccl_log import job_of
 from pytest_h20.rehearsal.scenario import scenario_named
@@ -46,7 +46,7 @@ def job(logs: list[str]) -> Job:
     return judge_job([parse_log(log.encode(), str(i)) for i, log in enumerate(logs)], nodes=where)
 
 
-def found(links: GpuLinks = FULL, **truth: Any) -> Finding:
+def found(links: GpuLinks = FULL, **truth: Any) -> NcclFinding:
     finding = inside_nodes(job(written(**truth)), "node02", links)
     assert finding is not None
     return finding

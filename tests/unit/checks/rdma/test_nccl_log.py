@@ -21,7 +21,7 @@ HALF = judge_job([parse_log(Synthetic("2.28.9").node(0), "a")])
 NOTHING = judge_job([parse_log(b"hello\n", "a")])
 
 
-def oks(findings: list[nccl_log.Finding]) -> list[bool | None]:
+def oks(findings: list[nccl_log.NcclFinding]) -> list[bool | None]:
     return [f.ok for f in findings]
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from pytest_h20.checks.rdma.running import why_not
-from pytest_h20.probes.log_owners import Claim, LogFile, LogOwners, Owner
+from pytest_h20.probes.log_owners import Claim, LogFile, LogOwner, LogOwners
 from pytest_h20.probes.script import Missing
 
 WEEKS = 21 * 86400
@@ -13,10 +13,10 @@ LOG = "/logs/nccl.node01.346"
 CLAIM = Claim(LOG, {346: ("0x55d0c000000",)})
 NOW = 1_764_256_000
 FILE = LogFile(LOG, "8:12", NOW - 50)
-RANK = Owner((41234, 346), NOW - 100, True, frozenset({"8:12"}), frozenset({"55d0c000000"}))
+RANK = LogOwner((41234, 346), NOW - 100, True, frozenset({"8:12"}), frozenset({"55d0c000000"}))
 
 
-def told(*owners: Owner, file: LogFile | None = FILE) -> LogOwners:
+def told(*owners: LogOwner, file: LogFile | None = FILE) -> LogOwners:
     return LogOwners({LOG: file} if file is not None else {}, owners, True)
 
 

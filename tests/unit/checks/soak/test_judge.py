@@ -7,12 +7,12 @@ import math
 import pytest
 
 from pytest_h20.checks.soak import judge as checks
-from pytest_h20.checks.soak.judge import Asked, Graded, Risen, Series
+from pytest_h20.checks.soak.judge import Graded, Risen, Series, Wanted
 from pytest_h20.core.verdict import Status
 from pytest_h20.load.soak import Bin, SoakEnd, Stall
 from tests.unit.checks.soak.simulated import soak
 
-HOUR = Asked(1.0)
+HOUR = Wanted(1.0)
 
 
 def _speed(seed: int = 1, **how: float) -> Series:
@@ -38,7 +38,7 @@ def test_a_fifth_of_a_percent_is_said_to_be_too_small_for_the_time() -> None:
     verdict = checks.drift(series, HOUR, "sglang")
     assert verdict.status is Status.PASS
     assert "would have shown is" in str(verdict.details["said"])
-    wanted = checks.drift(series, Asked(1.0, slope=0.2), "sglang")
+    wanted = checks.drift(series, Wanted(1.0, slope=0.2), "sglang")
     assert wanted.status is Status.UNKNOWN
     assert "0.2 %/h is too small to be seen in this time, it takes" in wanted.reason
     assert wanted.action.startswith("soak for ")

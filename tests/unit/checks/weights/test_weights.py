@@ -18,7 +18,7 @@ from pydantic import JsonValue
 
 from pytest_h20.checks.weights.facts import FastFacts, FullFacts, WeightFacts, parse_fast
 from pytest_h20.checks.weights.full import bad_tensors, given_hashes, reference
-from pytest_h20.checks.weights.judge import LISTED, Judge, wrong_files
+from pytest_h20.checks.weights.judge import LISTED, WeightsJudge, wrong_files
 from pytest_h20.checks.weights.published import config_problems, published, revision_of
 from pytest_h20.checks.weights.runner import (
     WEIGHT_FILES,
@@ -66,7 +66,7 @@ def look(folder: Path) -> FastFacts:
 
 def verdicts(folder: Path, peer: Path | None = None) -> dict[str, Verdict]:
     facts = {"node01": look(folder), **({"node02": look(peer)} if peer else {})}
-    judge = Judge(WeightFacts(facts), inventory_of(folder))
+    judge = WeightsJudge(WeightFacts(facts), inventory_of(folder))
     return {v.check: v for v in judge.node("node01") + judge.equal()}
 
 
@@ -251,7 +251,7 @@ def test_no_command_writes_into_a_folder_that_holds_no_model(tmp_path: Path, kin
     (tmp_path / "passwd").write_text("")
     for path in (tmp_path, Path("/etc")):
         facts = {"node01": parse_fast(json.dumps(agent.fast(agent.Folder(str(path)), 163)))}
-        said = [v.action for v in Judge(WeightFacts(facts), inventory_of(path, kind=kind)).node("node01") if v.status.blocks]
+        said = [v.action for v in WeightsJudge(WeightFacts(facts), inventory_of(path, kind=kind)).node("node01") if v.status.blocks]
         assert said
         assert not any("download" in action and "hf " in action for action in said)
         assert any("holds no model: give the folder" in action for action in said)
@@ -260,12 +260,12 @@ def test_no_command_writes_into_a_folder_that_holds_no_model(tmp_path: Path, kin
 def test_advice_is_only_for_what_the_folder_is(model: Path, tmp_path: Path) -> None:
     shard(model, 4).unlink()
     facts = {"node01": look(model)}
-    other = Judge(WeightFacts(facts), inventory_of(model, kind="other")).check("weights.names", "node01").action
+    other = WeightsJudge(WeightFacts(facts), inventory_of(model, kind="other")).check("weights.names", "node01").action
     assert other == f"fetch {shard(model, 4).name} again from where {model} came from"
     snapshot = tmp_path / "models--me--My-Model" / "snapshots" / "abc"
     shutil.copytree(model, snapshot)
     cached = {"node01": look(snapshot)}
-    said = Judge(WeightFacts(cached), inventory_of(snapshot, kind="other")).check("weights.names", "node01").action
+    said = WeightsJudge(WeightFacts(cached), inventory_of(snapshot, kind="other")).check("weights.names", "node01").action
     assert said == f"hf download me/My-Model {shard(model, 4).name} --revision abc --force-download"
 
 
@@ -375,7 +375,7 @@ def test_a_digest_has_an_age_and_is_told(model: Path) -> None:
 
     younger = aged(3)
     assert (younger.cached, round(younger.oldest_s / 86400)) == (len(first.hashes), 3)
-    judge = Judge(WeightFacts({"node01": look(model)}), inventory_of(model))
+    judge = WeightsJudge(WeightFacts({"node01": look(model)}), inventory_of(model))
     (verdict,) = judge.full({"node01": younger}, {n: (h, LISTED) for n, h in younger.hashes.items()}, {})
     assert verdict.status is Status.PASS
     told = f"{len(first.hashes)} of {len(first.hashes)} files were read up to 3.0 days ago, not now"
@@ -448,7 +448,7 @@ def test_a_flipped_bit_is_found_and_its_tensor_named(model: Path, original: Path
     assert first_bad_tensor(bad, good, "/ROOT/R1", name) == last  # type: ignore[arg-type]
     named = bad_tensors({"node01": bad, "node02": good}, found, {}, "/ROOT/R1")  # type: ignore[dict-item]
     assert named["node01", name] == last
-    judge = Judge(WeightFacts({"node01": look(model), "node02": look(original)}), inventory_of(model))
+    judge = WeightsJudge(WeightFacts({"node01": look(model), "node02": look(original)}), inventory_of(model))
     verdict = judge.full(found, {}, named)[0]
     assert verdict.status is F
     assert f"first bad tensor {last}" in verdict.reason
@@ -463,7 +463,7 @@ def test_what_is_known_offline_decides_which_copy_is_right(model: Path, original
     meta.parent.mkdir(parents=True)
     meta.write_text(f"{'5' * 40}\n{right.hashes[name]}\n1700000000.0\n")
     found = {"node01": full(model), "node02": right}
-    judge = Judge(WeightFacts({"node01": look(model), "node02": look(original)}), inventory_of(model))
+    judge = WeightsJudge(WeightFacts({"node01": look(model), "node02": look(original)}), inventory_of(model))
     bad, good = judge.full(found, {}, {})
     assert (bad.status, good.status) == (F, Status.PASS)
     assert "Hugging Face download metadata" in bad.reason
@@ -471,7 +471,7 @@ def test_what_is_known_offline_decides_which_copy_is_right(model: Path, original
 
 
 def test_one_node_and_nothing_known_is_not_green(original: Path) -> None:
-    judge = Judge(WeightFacts({"node01": look(original)}), inventory_of(original))
+    judge = WeightsJudge(WeightFacts({"node01": look(original)}), inventory_of(original))
     assert judge.full({"node01": full(original)}, {}, {})[0].status is U
 
 
@@ -480,7 +480,7 @@ def test_a_given_list_is_enough_and_a_missing_file_is_told(model: Path, tmp_path
     listed = tmp_path / "sums"
     listed.write_text("# ours\n" + "".join(f"{h}  ./{n}\n" for n, h in hashes.items()))
     given_ = {name: (digest, LISTED) for name, digest in given_hashes(str(listed)).items()}
-    judge = Judge(WeightFacts({"node01": look(model)}), inventory_of(model))
+    judge = WeightsJudge(WeightFacts({"node01": look(model)}), inventory_of(model))
     assert judge.full({"node01": full(model)}, given_, {})[0].status is Status.PASS
     shard(model, 5).unlink()
     assert "model.sha256 lists it" in judge.full({"node01": full(model)}, given_, {})[0].reason
@@ -619,7 +619,7 @@ def test_a_template_of_its_own_file_wins(model: Path) -> None:
 
 
 def test_another_model_is_held_against_nothing_and_that_is_said(model: Path) -> None:
-    judge = Judge(WeightFacts({"node01": look(model)}), inventory_of(model, kind="other"))
+    judge = WeightsJudge(WeightFacts({"node01": look(model)}), inventory_of(model, kind="other"))
     told = judge.check("weights.model", "node01")
     assert (told.status, "against no reference" in told.reason) == (Status.SKIP, True)
 
