@@ -19,7 +19,7 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from pytest_h20.checks.soak.judge import THROUGHPUT, Series, Wanted, drift
 from pytest_h20.core.verdict import Status, Verdict
-from tests.unit.checks.soak.simulated import soak
+from pytest_h20.rehearsal.simulated_soak import soak
 
 CAUSES: Mapping[str, tuple[dict[str, float], str]] = {
     "nothing": ({}, ""),

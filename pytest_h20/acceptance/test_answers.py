@@ -9,7 +9,7 @@ import pytest
 
 from pytest_h20.checks.endpoint.answers import check_accuracy, check_dataset, compare_verdict
 from pytest_h20.checks.endpoint.catalog import ANSWERS
-from pytest_h20.checks.endpoint.checking import Listed
+from pytest_h20.checks.endpoint.frame import Listed
 from pytest_h20.checks.endpoint.questions import Score, load_dataset
 from pytest_h20.checks.endpoint.serving import with_served_version
 from pytest_h20.core.verdict import Verdict

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from pytest_h20.checks.endpoint.catalog import ALONE, ENDPOINT
-from pytest_h20.checks.endpoint.checking import Listed
+from pytest_h20.checks.endpoint.frame import Listed
 from pytest_h20.checks.endpoint.serving import with_served_version
 from pytest_h20.endpoint.client import Api
 from pytest_h20.plugin.fixtures import Judge

@@ -20,7 +20,7 @@ from pytest_h20.core.errors import H20Error
 from pytest_h20.core.verdict import Limit, Verdict
 from pytest_h20.nodes import Node
 from pytest_h20.probes.facts import NodeFacts
-from pytest_h20.probes.loaded import Library, Loaded, LoadedProcess, family, libraries_command, parse_loaded
+from pytest_h20.probes.libraries import Library, Loaded, LoadedProcess, family, libraries_command, parse_loaded
 from pytest_h20.probes.script import Missing, ProbeError
 
 TITLES = {

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from pytest_h20.core.errors import UsageError
 from pytest_h20.report.run import load_run
-from pytest_h20.report.signing import ACCEPTED_KEYS, fingerprint, private_key, result_of, sign
+from pytest_h20.report.signature import ACCEPTED_KEYS, fingerprint, private_key, result_of, sign
 
 
 def main(argv: Sequence[str]) -> int:

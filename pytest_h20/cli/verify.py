@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from pytest_h20.report.run import load_run
-from pytest_h20.report.signing import ATTESTATION, EnvelopeSignature, Signer, attested, fingerprint, signers
+from pytest_h20.report.signature import ATTESTATION, EnvelopeSignature, Signer, attested, fingerprint, signers
 
 
 def main(argv: Sequence[str]) -> int:

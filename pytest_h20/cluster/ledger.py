@@ -29,7 +29,7 @@ from pathlib import Path
 from typing import Any, cast
 
 from pytest_h20.cluster import labels
-from pytest_h20.cluster.drilling import take_back
+from pytest_h20.cluster.drill_steps import take_back
 from pytest_h20.cluster.drills import Planted
 from pytest_h20.core.errors import H20Error, TransportError
 from pytest_h20.nodes import CommandResult, ContainerInfo, Containers, ContainerSpec, Node

@@ -20,7 +20,7 @@ from pytest_h20.nccl.model import (
     VerdictName,
     Where,
 )
-from pytest_h20.nccl.placing import Placed, place
+from pytest_h20.nccl.placement import Placed, place
 from pytest_h20.nccl.reader import ambiguous, family_of
 
 # libfabric providers that are RDMA; "tcp" and "sockets" are not. Other names (cxi, psm3 ...) are not judged.

@@ -28,7 +28,7 @@ from pytest_h20.plugin.record import VERDICTS_KEY, Reporting, first_line, gate_o
 from pytest_h20.plugin.suite import ACCEPTANCE, LEFT_OUT_KEY, asked_for, lacking
 from pytest_h20.report.model import Mode
 from pytest_h20.report.run import RunFolder
-from pytest_h20.run.served import Served, ask_served, owner_of, refuse_another_engine
+from pytest_h20.run.attached_server import Served, ask_served, owner_of, refuse_another_engine
 from pytest_h20.run.settings import Session, Settings, build, create_run, redactor_of, with_run
 from pytest_h20.run.store import CLUSTER, HOOK_CHECKS, SELECTED
 

@@ -18,7 +18,7 @@ from pytest_h20.cluster.launch import MOUNT_POINT, STOP_EXECS
 from pytest_h20.core.errors import H20Error, TransportError
 from pytest_h20.nodes import CommandResult, ContainerInfo, ContainerSpec, DaemonInfo, ImageInfo
 from pytest_h20.probes import hang as probe_hang
-from pytest_h20.probes.loaded import MARK as LIBRARIES
+from pytest_h20.probes.libraries import MARK as LIBRARIES
 from pytest_h20.probes.perf import TORCH_ALL_REDUCE
 from pytest_h20.probes.script import requests
 from pytest_h20.rehearsal import burn, libraries

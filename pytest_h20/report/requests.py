@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from pytest_h20.core.errors import MeasurementError
-from pytest_h20.report import planted
+from pytest_h20.report import untrusted
 from pytest_h20.report.model import METRICS
 from pytest_h20.report.stats import mean_interval
 
@@ -43,7 +43,7 @@ class RequestRow:
 def read_requests(path: Path) -> list[RequestRow]:
     """The complete requests of a file; empty when it holds no per-request data. Raises ``MeasurementError`` when unreadable."""
     try:
-        text = planted.text(path)
+        text = untrusted.text(path)
         if path.suffix == ".jsonl":
             rows = [json.loads(line) for line in text.split("\n") if line.strip()]
             return [r for r in map(_own, rows) if r is not None]

@@ -37,7 +37,7 @@ from pytest_h20 import __version__
 from pytest_h20.core.errors import H20Error, StorageError, UsageError
 from pytest_h20.core.redact import DEFAULT, Redactor
 from pytest_h20.core.verdict import Decision, GateName, Status, Verdict, decide
-from pytest_h20.report import planted
+from pytest_h20.report import untrusted
 from pytest_h20.report.model import (
     RECORD_TYPES,
     SCHEMA_VERSION,
@@ -329,7 +329,7 @@ def _candidates(folder: Path, name: str) -> Iterator[Path]:
 
 def _make_unique(base: Path, stem: str) -> Path:
     base.mkdir(parents=True, exist_ok=True, mode=0o755)
-    planted.refuse_foreign(base)
+    untrusted.refuse_foreign(base)
     for path in _candidates(base, stem):
         try:
             path.mkdir(mode=0o700)
@@ -344,7 +344,7 @@ def index_evidence(path: Path) -> list[EvidenceFile]:
     root = path / EVIDENCE_DIR
     files = sorted(f for f in root.rglob("*") if not f.is_dir() and f != path / INDEX_FILE)
     return [
-        EvidenceFile(path=f.relative_to(path).as_posix(), size=f.lstat().st_size, sha256=planted.sha256(f))
+        EvidenceFile(path=f.relative_to(path).as_posix(), size=f.lstat().st_size, sha256=untrusted.sha256(f))
         for f in files
         if not f.name.startswith(".index.json")
     ]
@@ -354,7 +354,7 @@ def hash_records(path: Path) -> dict[str, str]:
     """SHA-256 of what a finished run's folder consists of beside ``evidence/``: lines, fingerprint, cells, the index."""
     files = [*path.glob("verdicts*.jsonl"), *path.glob("events*.jsonl"), path / FINGERPRINT_FILE, path / INDEX_FILE]
     files += [*(path / "load").rglob("*"), *(path / INPUTS_DIR).rglob("*")]
-    return {f.relative_to(path).as_posix(): planted.sha256(f) for f in sorted(files) if f.is_symlink() or (f.exists() and not f.is_dir())}
+    return {f.relative_to(path).as_posix(): untrusted.sha256(f) for f in sorted(files) if f.is_symlink() or (f.exists() and not f.is_dir())}
 
 
 def seal_of(data: Mapping[str, Any]) -> str:
@@ -386,7 +386,7 @@ def _record_problems(path: Path, doc: RunDocument, checks: Sequence[CheckRow]) -
 def verify_evidence(path: Path) -> list[str]:
     """What does not agree with ``evidence/index.json``: changed, missing, added files. Empty: all is as it was written."""
     try:
-        recorded = {f["path"]: f["sha256"] for f in json.loads(planted.text(path / INDEX_FILE))}
+        recorded = {f["path"]: f["sha256"] for f in json.loads(untrusted.text(path / INDEX_FILE))}
     except FileNotFoundError:
         return [f"{INDEX_FILE} is missing: the run did not finish, or the folder was changed"]
     except (OSError, ValueError, KeyError, TypeError) as error:
@@ -491,7 +491,7 @@ def _read_document(path: Path) -> tuple[RunDocument, str]:
     another version or there is no folder."""
     file = path / VERDICT_FILE
     try:
-        data = json.loads(planted.text(file))
+        data = json.loads(untrusted.text(file))
     except FileNotFoundError:
         raise _Unreadable(f"{path}: no run here ({VERDICT_FILE} is missing); give a folder below h20-runs/") from None
     except NotADirectoryError:
@@ -523,7 +523,7 @@ def _salvaged(path: Path, error: _Unreadable) -> RunDocument:
     if not any(True for name in ("verdicts*.jsonl", "events*.jsonl", HEADER_FILE) for _ in path.glob(name)):
         raise UsageError(str(error)) from None
     try:
-        header = Header.model_validate_json(planted.text(path / HEADER_FILE))
+        header = Header.model_validate_json(untrusted.text(path / HEADER_FILE))
     except (OSError, ValueError):
         named = re.fullmatch(r"(\d{8}T\d{6}Z)-(.+)", path.name)
         started = datetime.strptime(named[1], "%Y%m%dT%H%M%SZ").replace(tzinfo=timezone.utc) if named else None
@@ -533,7 +533,7 @@ def _salvaged(path: Path, error: _Unreadable) -> RunDocument:
 
 def _read_fingerprint(path: Path) -> Fingerprint | None:
     try:
-        return Fingerprint.model_validate_json(planted.text(path / FINGERPRINT_FILE))
+        return Fingerprint.model_validate_json(untrusted.text(path / FINGERPRINT_FILE))
     except (OSError, ValueError):
         return None
 
@@ -541,7 +541,7 @@ def _read_fingerprint(path: Path) -> Fingerprint | None:
 def _lines(path: Path, pattern: str, damage: list[str]) -> Iterator[dict[str, Any]]:
     for file in sorted(path.glob(pattern)):
         try:
-            lines = planted.text(file, errors="replace").split("\n")
+            lines = untrusted.text(file, errors="replace").split("\n")
         except OSError as error:
             damage.append(f"{file.name}: {error.strerror or error}")
             continue

@@ -15,8 +15,8 @@ from typing import Literal
 
 from pytest_h20.checks.drill import FAILED, AskedAfter, Attempt, Ending, Health, Restart, Seen, judged
 from pytest_h20.checks.under_load import Alone, canary, candidates, is_right
-from pytest_h20.cluster import drilling, drills
-from pytest_h20.cluster.drilling import Broken
+from pytest_h20.cluster import drill_steps, drills
+from pytest_h20.cluster.drill_steps import Broken
 from pytest_h20.cluster.drills import DidNothing, Drill
 from pytest_h20.cluster.http import ask
 from pytest_h20.cluster.ledger import ledger_of
@@ -270,15 +270,15 @@ class _Drilling:
     @contextmanager
     def _broken(self, node: Node, role: RoleRef) -> Iterator[_Drilling._Fault]:
         """The fault while it stands; whatever happens, it is taken back."""
-        planted = drilling.prepared(self.drill, role.container_id, self._interface(node.name), node)
+        planted = drill_steps.prepared(self.drill, role.container_id, self._interface(node.name), node)
         ledger = ledger_of(node)
-        fault = self._Fault(drilling.break_it(node, ledger, planted, self._wait))
+        fault = self._Fault(drill_steps.break_it(node, ledger, planted, self._wait))
         self.write(f"h20:   {fault.of.proof}\n")
         try:
             yield fault
         finally:
             if not fault.back:
-                fault.stuck = drilling.end(node, ledger, fault.of, self._wait)
+                fault.stuck = drill_steps.end(node, ledger, fault.of, self._wait)
 
     def _watch(self, seen: Seen, clients: Clients, fault: _Drilling._Fault, node: Node, role: RoleRef) -> Seen:
         """Until the engine is down or well, or the time for it is over."""
@@ -286,9 +286,9 @@ class _Drilling:
         seen = replace(seen, proof=fault.of.proof)
         down = self._down_of(next(r for r in reversed(self.state.roles) if r.node == self.state.head))
         if drill.stands_s and not self._until(drill.stands_s, down):
-            shown = drilling.last_look(node, fault.of)
+            shown = drill_steps.last_look(node, fault.of)
             seen = replace(seen, nothing="" if shown.yes else shown.words, proof="; ".join(filter(None, (seen.proof, shown.words))))
-            fault.stuck, fault.back = drilling.end(node, ledger_of(node), fault.of, self._wait), True
+            fault.stuck, fault.back = drill_steps.end(node, ledger_of(node), fault.of, self._wait), True
             since = time.monotonic()
         settled: Literal["well", "down", ""] = ""
 

@@ -29,7 +29,7 @@ from pytest_h20.core.verdict import Verdict
 from pytest_h20.nccl import parse_log
 from pytest_h20.probes.log_owners import LogOwners
 from pytest_h20.probes.script import Missing
-from pytest_h20.report import planted
+from pytest_h20.report import untrusted
 from pytest_h20.report.model import RunView
 from pytest_h20.report.run import INPUTS_DIR, RunFolder
 from pytest_h20.run.facts import GatheredFacts
@@ -127,14 +127,14 @@ def _content(folder: Path, source: str) -> bytes:
     path = folder / source
     if not path.resolve().is_relative_to(folder.resolve()):
         raise H20Error(f"{source} is no file of the run folder")
-    with planted.opened(path) as file:
+    with untrusted.opened(path) as file:
         return file.read()
 
 
 def _targets(folder: Path) -> dict[str, LaunchTarget]:
     file = folder / INPUTS_DIR / "inventory.json"
     try:
-        data = json.loads(planted.text(file))
+        data = json.loads(untrusted.text(file))
         inventory = Inventory.model_validate(data["inventory"])
         return {
             str(e["label"]): LaunchTarget(
@@ -154,7 +154,7 @@ def _read(folder: Path, what: str, label: str, kind: type[Any]) -> Any:
     """None: the run did not get that far."""
     file = folder / INPUTS_DIR / f"{what}-{key(label)}.json"
     try:
-        value = decode(planted.text(file))
+        value = decode(untrusted.text(file))
     except FileNotFoundError:
         return None
     except (OSError, ValueError) as error:

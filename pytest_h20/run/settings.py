@@ -26,9 +26,9 @@ from pytest_h20.nodes import Node
 from pytest_h20.nodes.recording import RecordingNode
 from pytest_h20.report.model import Mode, NodeBrief
 from pytest_h20.report.run import RunFolder
+from pytest_h20.run.attached_server import Served
 from pytest_h20.run.conditions import conditions, obstacles
 from pytest_h20.run.nodes import connect_all, refuse_unusable_settings
-from pytest_h20.run.served import Served
 
 if TYPE_CHECKING:
     from pytest_h20.config.limits import LimitFile

@@ -12,8 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from pytest_h20.cluster import drilling, labels
-from pytest_h20.cluster.drilling import Broken
+from pytest_h20.cluster import drill_steps, labels
+from pytest_h20.cluster.drill_steps import Broken
 from pytest_h20.cluster.drills import DRILLS, DidNothing
 from pytest_h20.cluster.ledger import Ledger, LedgerNode, Owner
 from pytest_h20.nodes import ContainerSpec, Mount
@@ -51,12 +51,12 @@ class Here:
 
     def broken(self, name: str, interface: str = "") -> Broken:
         """Choose, write down, break, prove."""
-        planted = drilling.prepared(DRILLS[name], self.box.id, interface, self.node)
-        return drilling.break_it(self.node, self.ledger, planted)
+        planted = drill_steps.prepared(DRILLS[name], self.box.id, interface, self.node)
+        return drill_steps.break_it(self.node, self.ledger, planted)
 
     def end(self, broken: Broken) -> str:
         """Take it back."""
-        return drilling.end(self.node, self.ledger, broken)
+        return drill_steps.end(self.node, self.ledger, broken)
 
 
 @pytest.fixture
@@ -122,7 +122,7 @@ def test_netem_is_proved_and_taken_back_or_says_that_this_kernel_has_none(here: 
         return
     subprocess.run(["tc", "qdisc", "del", "dev", RAIL, "root"], check=True)
     broken = here.broken("rail-loss-1", RAIL)
-    assert not drilling.last_look(here.node, broken).yes  # nothing was lost, for nothing was sent
+    assert not drill_steps.last_look(here.node, broken).yes  # nothing was lost, for nothing was sent
     assert here.end(broken) == ""
     assert "netem" not in subprocess.run(["tc", "qdisc", "show", "dev", RAIL], capture_output=True, text=True, check=True).stdout
 

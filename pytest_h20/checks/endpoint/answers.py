@@ -9,7 +9,7 @@ from pathlib import Path
 
 from pydantic import JsonValue
 
-from pytest_h20.checks.endpoint.checking import CheckList, voice, with_evidence
+from pytest_h20.checks.endpoint.frame import CheckList, voice, with_evidence
 from pytest_h20.checks.endpoint.questions import DEFAULT_LOWER_BOUND, Grade, PairedAnswers, Question, Score, compare, grade, mixed, shipped
 from pytest_h20.checks.frame import Say
 from pytest_h20.core.errors import H20Error

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pytest_h20.checks.endpoint import answers, errors, generation, reasoning, serving, usage, wire
-from pytest_h20.checks.endpoint.checking import Listed
+from pytest_h20.checks.endpoint.frame import Listed
 
 ALONE = frozenset({"endpoint.disconnect", "endpoint.parallel", "endpoint.determinism", "endpoint.prefix_reuse"})
 """Checks that measure what other clients would disturb: the gauge of running requests, equal answers, load."""

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from pytest_h20.checks.endpoint.checking import CheckList
+from pytest_h20.checks.endpoint.frame import CheckList
 from pytest_h20.checks.endpoint.serving import known_question
 from pytest_h20.checks.endpoint.wire import alive_after, as_json
 from pytest_h20.checks.frame import Say

@@ -14,7 +14,7 @@ from typing import Any
 
 from pydantic import JsonValue
 
-from pytest_h20.checks.endpoint.checking import CheckList, differs
+from pytest_h20.checks.endpoint.frame import CheckList, differs
 from pytest_h20.checks.endpoint.generation import COLOURS, TOOL, stream_equals, structured
 from pytest_h20.checks.endpoint.serving import known_question
 from pytest_h20.checks.frame import Say, Settled

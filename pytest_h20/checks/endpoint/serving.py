@@ -7,7 +7,7 @@ import json
 from collections.abc import Sequence
 from typing import Any
 
-from pytest_h20.checks.endpoint.checking import CheckList, differs
+from pytest_h20.checks.endpoint.frame import CheckList, differs
 from pytest_h20.checks.endpoint.questions import shipped
 from pytest_h20.checks.frame import Say
 from pytest_h20.core.errors import H20Error, TransportError, UsageError

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from pytest_h20.checks.endpoint.checking import CheckList, differs
+from pytest_h20.checks.endpoint.frame import CheckList, differs
 from pytest_h20.checks.endpoint.serving import known_question
 from pytest_h20.checks.frame import Say
 from pytest_h20.core.verdict import Verdict

@@ -7,7 +7,7 @@ import time
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from pytest_h20.checks.endpoint.checking import CheckList, differs
+from pytest_h20.checks.endpoint.frame import CheckList, differs
 from pytest_h20.checks.endpoint.questions import Question, grade, mixed, shipped
 from pytest_h20.checks.endpoint.serving import known_question
 from pytest_h20.checks.frame import Say

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 
 from pytest_h20.checks.rdma import nccl_log
 from pytest_h20.checks.rdma.nccl_log import GpuLinks, NcclFinding
-from pytest_h20.checks.rdma.running import why_not
+from pytest_h20.checks.rdma.ownership import why_not
 from pytest_h20.cluster.launch import LaunchTarget
 from pytest_h20.core.verdict import Limit, Origin, Status, Verdict
 from pytest_h20.nccl import Expected, Job, LogEvidence, judge_job

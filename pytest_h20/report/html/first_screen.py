@@ -9,7 +9,7 @@ from pytest_h20.core.verdict import Status
 from pytest_h20.report.html.tags import Child, Html, join, tag
 from pytest_h20.report.html.words import ICONS, chip, duration, limit_words, measure, moment, unit_of
 from pytest_h20.report.model import CheckRow, RunView, SetupError
-from pytest_h20.report.signing import in_words
+from pytest_h20.report.signature import in_words
 
 SHOWN = 5
 """Reasons on the first screen; the gates below have all of them."""

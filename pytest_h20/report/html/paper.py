@@ -13,9 +13,9 @@ from pytest_h20.report.html.first_screen import outcome
 from pytest_h20.report.html.tags import Child, Html, tag
 from pytest_h20.report.html.words import ICONS, STATUS_WORDS, count_words, moment, number
 from pytest_h20.report.model import CellRow, RunView
-from pytest_h20.report.planted import sha256
-from pytest_h20.report.signing import in_words
+from pytest_h20.report.signature import in_words
 from pytest_h20.report.terminal import tally
+from pytest_h20.report.untrusted import sha256
 
 UNKNOWN = "not recorded"
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 import pytest_h20
-from pytest_h20.checks.endpoint.checking import CheckList
+from pytest_h20.checks.endpoint.frame import CheckList
 from pytest_h20.checks.frame import Check, Say, Settled
 from pytest_h20.core.verdict import Limit, Origin, Status, Verdict
 from pytest_h20.endpoint.client import Api

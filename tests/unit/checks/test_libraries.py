@@ -15,7 +15,7 @@ import pytest
 from pytest_h20.checks.libraries import verdicts
 from pytest_h20.cluster.launch import LaunchTarget
 from pytest_h20.core.verdict import Status, Verdict
-from pytest_h20.probes.loaded import SCRIPT, Loaded, family, parse_loaded
+from pytest_h20.probes.libraries import SCRIPT, Loaded, family, parse_loaded
 from pytest_h20.probes.script import Missing, ProbeError
 from pytest_h20.rehearsal.libraries import LibrariesTruth, printed
 from tests.unit.probes.cluster import blog_cluster

@@ -10,7 +10,7 @@ import pytest
 from pytest_h20.cli.soak import main
 from pytest_h20.core.errors import UsageError
 from pytest_h20.load.soak import Bin
-from tests.unit.checks.soak.simulated import soak
+from pytest_h20.rehearsal.simulated_soak import soak
 
 
 def _left(folder: Path, bins: int, per_hour: float = 0.0) -> Path:

@@ -10,7 +10,7 @@ from typing import Any, cast
 
 import pytest
 
-from pytest_h20.cluster import drilling, drills
+from pytest_h20.cluster import drill_steps, drills
 from pytest_h20.cluster.drills import DRILLS, DidNothing, Planted
 from pytest_h20.cluster.ledger import Ledger, LedgerNode, Owner, entries, started
 from pytest_h20.cluster.preflight import refuse_leftovers
@@ -217,8 +217,8 @@ class Scripted:
         self.asked.append("note")
 
 
-def make(node: Scripted, planted: Planted) -> drilling.Broken:
-    return drilling.break_it(cast("Node", node), cast("Ledger", node), planted, lambda _: None)
+def make(node: Scripted, planted: Planted) -> drill_steps.Broken:
+    return drill_steps.break_it(cast("Node", node), cast("Ledger", node), planted, lambda _: None)
 
 
 def test_it_is_written_down_before_it_is_broken_and_struck_out_after() -> None:
@@ -226,7 +226,7 @@ def test_it_is_written_down_before_it_is_broken_and_struck_out_after() -> None:
     broken = make(node, Planted(ID, "rail-down", interface="rail0"))
     assert node.asked == ["look", "note", "break", "look"]
     assert node.noted[0]["drill"] == LINK.plain(), "with the routes that go with the link"
-    assert drilling.end(cast("Node", node), cast("Ledger", node), broken, lambda _: None) == ""
+    assert drill_steps.end(cast("Node", node), cast("Ledger", node), broken, lambda _: None) == ""
     assert node.noted[-1] == {"taken_back": ID}
 
 
@@ -240,7 +240,7 @@ def test_a_drill_that_does_nothing_says_so_and_leaves_nothing() -> None:
 def test_a_drill_that_cannot_be_taken_back_stays_in_the_record_with_what_to_type() -> None:
     node = Scripted([PLAIN, netem(0)])
     broken = make(node, LOSS)
-    why = drilling.end(cast("Node", node), cast("Ledger", node), broken, lambda _: None)
+    why = drill_steps.end(cast("Node", node), cast("Ledger", node), broken, lambda _: None)
     assert "netem is still there" in why
     assert "tc qdisc del dev rail0 root handle 4820:" in why
     assert not [said for said in node.noted if "taken_back" in said]
@@ -293,7 +293,7 @@ def test_what_a_killed_run_stopped_is_named_by_the_next_one_and_goes_on_after_re
         ledger = Ledger(inner, base, "r1", dead, process=dead)
         node = cast("Node", LedgerNode(inner, ledger, nullcontext))
         planted = Planted(ID, "stop-worker", pid=sleeper.pid, start=started(sleeper.pid) or 0)
-        broken = drilling.break_it(node, ledger, planted)
+        broken = drill_steps.break_it(node, ledger, planted)
         ledger.close()
         assert (state_of(sleeper.pid), state_of(bystander.pid)) == ("T", "S")
         assert broken.proof == f"process {sleeper.pid}: state T"
@@ -319,7 +319,7 @@ def test_the_run_itself_takes_back_what_is_still_broken_at_its_end(tmp_path: Pat
     inner = node_here()
     ledger = Ledger(inner, f"{tmp_path}/base", "r1", Owner.me("me"))
     planted = Planted(ID, "stop-worker", pid=sleeper.pid, start=started(sleeper.pid) or 0)
-    drilling.break_it(inner, ledger, planted)
+    drill_steps.break_it(inner, ledger, planted)
     (entry,) = entries(inner, f"{tmp_path}/base")
     assert entry.drills == (planted,)
     assert ledger.take_back() == []

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from pytest_h20.checks.rdma.running import why_not
+from pytest_h20.checks.rdma.ownership import why_not
 from pytest_h20.nodes.local import LocalNode
 from pytest_h20.probes.log_owners import LOG_OWNERS, Claim, LogOwners, log_owners, parse_log_owners
 from pytest_h20.probes.script import Missing, ProbeError, build, split

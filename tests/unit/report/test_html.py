@@ -19,7 +19,7 @@ from pytest_h20.report.html.tags import Html, join, render, script, stylesheet, 
 from pytest_h20.report.html.timeline import stretches
 from pytest_h20.report.html.words import duration, limit_words, measure, number, unit_of
 from pytest_h20.report.model import Canaries, CellRow, CheckRow, LogTail, NodeColumn, RailTraffic, SetupError
-from pytest_h20.report.planted import sha256
+from pytest_h20.report.untrusted import sha256
 from tests.unit.conftest import Sample
 from tests.unit.report import samples
 from tests.unit.report.pages import PAPER, Page, read

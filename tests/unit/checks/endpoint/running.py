@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pytest_h20.checks.endpoint.catalog import ANSWERS, ENDPOINT, REASONING
-from pytest_h20.checks.endpoint.checking import Listed
+from pytest_h20.checks.endpoint.frame import Listed
 from pytest_h20.core.verdict import Verdict
 from pytest_h20.endpoint.client import Api
 from pytest_h20.endpoint.context import EndpointContext

@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 
 from pytest_h20.checks.endpoint.answers import check_accuracy
-from pytest_h20.checks.endpoint.checking import Listed
 from pytest_h20.checks.endpoint.errors import CASES
+from pytest_h20.checks.endpoint.frame import Listed
 from pytest_h20.core.verdict import Status, worst
 from pytest_h20.endpoint.client import Api
 from pytest_h20.endpoint.context import EndpointContext

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pytest_h20.checks.endpoint.answers import LOWER_BOUND, compare_verdict, needle_number, needle_prompt, score_verdict
-from pytest_h20.checks.endpoint.checking import voice
+from pytest_h20.checks.endpoint.frame import voice
 from pytest_h20.checks.endpoint.questions import DEFAULT_LOWER_BOUND, Grade, Question, Score, compare, grade, load_dataset, mixed, shipped
 from pytest_h20.core.errors import UsageError
 from pytest_h20.core.verdict import Status

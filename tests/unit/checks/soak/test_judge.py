@@ -10,7 +10,7 @@ from pytest_h20.checks.soak import judge as checks
 from pytest_h20.checks.soak.judge import Graded, Risen, Series, Wanted
 from pytest_h20.core.verdict import Status
 from pytest_h20.load.soak import Bin, SoakEnd, Stall
-from tests.unit.checks.soak.simulated import soak
+from pytest_h20.rehearsal.simulated_soak import soak
 
 HOUR = Wanted(1.0)
 

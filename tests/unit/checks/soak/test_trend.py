@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from pytest_h20.checks.soak.trend import autocorrelation, course, shift, trend
-from tests.unit.checks.soak.simulated import soak
+from pytest_h20.rehearsal.simulated_soak import soak
 
 
 def test_a_slope_is_found_with_its_interval() -> None:

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 from pytest_h20.core.errors import UsageError
 from pytest_h20.core.verdict import Status
-from pytest_h20.report import planted
+from pytest_h20.report import untrusted
 from pytest_h20.report.model import RunView
 from pytest_h20.report.run import load_run
 
@@ -171,7 +171,7 @@ def _files(path: Path) -> dict[str, str]:
     """SHA-256 of everything in the folder that is no folder, by path; of what is no regular file, the reason in words."""
     own = {ATTESTATION, f".{ATTESTATION}.new"}
     found = sorted(f for f in path.rglob("*") if f.is_symlink() or not f.is_dir())
-    return {name: planted.sha256(f) for f in found if (name := f.relative_to(path).as_posix()) not in own}
+    return {name: untrusted.sha256(f) for f in found if (name := f.relative_to(path).as_posix()) not in own}
 
 
 # ---------------------------------------------------------------- checking
@@ -238,7 +238,7 @@ def _canonical(data: object) -> bytes:
 
 def _envelope(file: Path) -> dict[str, Any]:
     try:
-        data = json.loads(planted.text(file))
+        data = json.loads(untrusted.text(file))
     except (OSError, ValueError, RecursionError) as error:
         raise UsageError(f"{file}: cannot be read as JSON: {error}; remove it to sign again") from None
     entries = data.get("signatures") if isinstance(data, dict) else None

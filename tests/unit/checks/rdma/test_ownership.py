@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from pytest_h20.checks.rdma.running import why_not
+from pytest_h20.checks.rdma.ownership import why_not
 from pytest_h20.probes.log_owners import Claim, LogFile, LogOwner, LogOwners
 from pytest_h20.probes.script import Missing
 

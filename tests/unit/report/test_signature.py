@@ -20,7 +20,7 @@ from pytest_h20.core.verdict import GateName, Status, Verdict
 from pytest_h20.report.html.page import run_page
 from pytest_h20.report.model import Fingerprint, Mode
 from pytest_h20.report.run import RunFolder, load_run
-from pytest_h20.report.signing import ATTESTATION, attested, in_words, pae, private_key, result_of, sign, signers, statement
+from pytest_h20.report.signature import ATTESTATION, attested, in_words, pae, private_key, result_of, sign, signers, statement
 
 
 def ended(base: Path, mode: Mode = Mode.FULL, **fields: Any) -> Path:

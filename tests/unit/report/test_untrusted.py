@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from pytest_h20.core.errors import UsageError
-from pytest_h20.report import planted
+from pytest_h20.report import untrusted
 from pytest_h20.report.model import CellRow, Mode
 from pytest_h20.report.run import RunFolder, load_run, verify_evidence
 
@@ -20,13 +20,13 @@ def test_links_pipes_and_files_without_end_are_no_records(tmp_path: Path) -> Non
     (tmp_path / "link").symlink_to(file)
     os.mkfifo(tmp_path / "pipe")
     with (tmp_path / "sparse").open("wb") as sparse:
-        sparse.truncate(planted.MOST_OF_A_RECORD + 1)
-    assert planted.text(file) == "a\nb"
-    assert planted.sha256(file) == hashlib.sha256(b"a\r\nb").hexdigest()
+        sparse.truncate(untrusted.MOST_OF_A_RECORD + 1)
+    assert untrusted.text(file) == "a\nb"
+    assert untrusted.sha256(file) == hashlib.sha256(b"a\r\nb").hexdigest()
     for name, why in (("link", "is a link"), ("pipe", "is a pipe"), ("sparse", "more than any record"), ("no", "No such file")):
         with pytest.raises(OSError, match=why):
-            planted.text(tmp_path / name)
-        assert why in planted.sha256(tmp_path / name)
+            untrusted.text(tmp_path / name)
+        assert why in untrusted.sha256(tmp_path / name)
 
 
 def test_evidence_that_became_a_link_is_told(tmp_path: Path) -> None:
