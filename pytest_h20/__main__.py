@@ -7,6 +7,7 @@ import sys
 from collections.abc import Sequence
 from types import ModuleType
 
+from pytest_h20 import lang
 from pytest_h20.core.door import standard_streams
 from pytest_h20.core.errors import H20Error
 
@@ -50,7 +51,8 @@ def main(argv: Sequence[str]) -> int:
         print(f"pytest-h20 {__version__}")
         return 0
     if argv[0] not in COMMANDS:
-        print(f"pytest_h20: no command {argv[0]!r}; there are {', '.join(COMMANDS)}", file=sys.stderr)
+        lang.use()
+        print(lang.local(f"pytest_h20: no command {argv[0]!r}; there are {', '.join(COMMANDS)}"), file=sys.stderr)
         return 2
     module = importlib.import_module(COMMANDS[argv[0]][0])
     if argv[0] == "schema":  # words of ours, in which a field named "password" is not one
@@ -63,7 +65,8 @@ def _command(name: str, module: ModuleType, argv: Sequence[str]) -> int:
     try:
         return int(module.main(list(argv)))
     except H20Error as error:
-        print(f"pytest_h20 {name}: {error}", file=sys.stderr)
+        lang.use()
+        print(lang.local(f"pytest_h20 {name}: {error}"), file=sys.stderr)
         return 2
     except BrokenPipeError:
         return 0

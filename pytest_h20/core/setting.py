@@ -87,6 +87,12 @@ OPTIONS: tuple[Option, ...] = (
     Option("h20-calibrate", "Measure every cell several times and write limits with their spread to FILE", metavar="FILE"),
     Option("h20-repeats", "Repeats of each cell when calibrating (default: 5)", metavar="N"),
     Option("h20-seed", "Seed of the random prompts, to repeat those of an earlier run (default: new prompts in every run)", metavar="N"),
+    Option(
+        "h20-lang",
+        "Language of the HTML report, the last lines of the terminal and errors: zh, en (default: from LC_ALL, LC_MESSAGES, LANG)",
+        choices=("zh", "en"),
+        metavar="LANG",
+    ),
     Option("h20-fault", "Fault to inject into the rehearsal (repeatable); docs/faults.md lists them", kind="list", metavar="NAME"),
     Option(
         "h20-history",

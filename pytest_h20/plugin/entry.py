@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-from collections.abc import Generator
+from collections.abc import Generator, Mapping
 from pathlib import Path
 from typing import Any, Literal
 
 import pytest
 
-from pytest_h20.core.setting import BY_DEST, OPTIONS, Option, resolve
+from pytest_h20.core.setting import BY_DEST, OPTIONS, Option, Setting, resolve
 
 ACCEPTANCE = Path(__file__).parents[1] / "acceptance"
 ACTIVE_KEY: pytest.StashKey[object] = pytest.StashKey()
@@ -77,7 +77,7 @@ def pytest_configure(config: pytest.Config) -> None:
     settings = {o.dest: resolve(o, getattr(config.option, o.dest, None), config.getini) for o in OPTIONS}
     empty = [o.alias or f"--{o.name}" for o in OPTIONS if settings[o.dest].origin == "option" and settings[o.dest].value == ""]
     if empty:  # a variable of a script that is not set must not turn an acceptance into a run of something else
-        raise pytest.UsageError(f"{empty[0]}: is given without a value")
+        raise _usage_error(f"{empty[0]}: is given without a value", settings)
     asked = any(settings[name] for name in ("h20_nodes", "h20_attach", "h20_replay"))
     if asked and not config.option.help and not config.option.version:
         from pytest_h20.plugin.live import activate
@@ -102,7 +102,16 @@ def pytest_cmdline_main(config: pytest.Config) -> int | None:
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """The suite selected without an inventory is a mistake, never a quiet skip."""
     if ACTIVE_KEY not in config.stash and any(ACCEPTANCE in item.path.parents for item in items):
-        raise pytest.UsageError(
+        settings = {"h20_lang": resolve(BY_DEST["h20_lang"], getattr(config.option, "h20_lang", None), config.getini)}
+        raise _usage_error(
             "the acceptance suite needs a cluster: give --nodes=INVENTORY.yaml (`python -m pytest_h20 example` prints one), "
-            "--nodes=rehearsal for the embedded stand-in, or --h20-replay=RUN_DIR"
+            "--nodes=rehearsal for the embedded stand-in, or --h20-replay=RUN_DIR",
+            settings,
         )
+
+
+def _usage_error(text: str, settings: Mapping[str, Setting]) -> pytest.UsageError:
+    from pytest_h20 import lang
+
+    lang.use(settings["h20_lang"].value)
+    return pytest.UsageError(lang.local(text))

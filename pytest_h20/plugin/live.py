@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import pytest
 
+from pytest_h20 import lang
 from pytest_h20.cluster.bringup import new_run_id
 from pytest_h20.cluster.shared import FailedElsewhere
 from pytest_h20.config.inventory import Inventory, with_limits
@@ -23,6 +24,7 @@ from pytest_h20.core import door
 from pytest_h20.core.errors import H20Error, StorageError, UsageError
 from pytest_h20.core.setting import Setting
 from pytest_h20.core.verdict import ON_REQUEST, Decision, GateName, Status, Verdict
+from pytest_h20.lang import local
 from pytest_h20.plugin.outcome import not_measured
 from pytest_h20.plugin.record import VERDICTS_KEY, Reporting, first_line, gate_of, report_hook, told_plainly
 from pytest_h20.plugin.suite import ACCEPTANCE, LEFT_OUT_KEY, asked_for, lacking
@@ -40,6 +42,7 @@ if TYPE_CHECKING:
 def activate(config: pytest.Config, resolved: Mapping[str, Setting]) -> ActivePlugin | ReplayPlugin:
     """Resolve everything, make the run folder, register the hooks. Wrong input is a ``pytest.UsageError``: exit status 4."""
     workerinput = getattr(config, "workerinput", None)
+    lang.use(resolved["h20_lang"].value)
     try:
         settings = Settings.of(resolved)
         if settings.replay and workerinput is None:
@@ -71,7 +74,7 @@ def activate(config: pytest.Config, resolved: Mapping[str, Setting]) -> ActivePl
         if state is not None and session.rehearsal is not None:
             session.rehearsal.use(state / ".rehearsal")
     except H20Error as error:
-        raise pytest.UsageError(door.shown(str(error))) from None
+        raise pytest.UsageError(local(door.shown(str(error)))) from None
     return _register(config, ActivePlugin(config, session, served))
 
 
@@ -184,6 +187,9 @@ class ActivePlugin:
     # ------------------------------------------------------------------ header
     def pytest_report_header(self) -> list[str]:
         """Every effective setting and where it came from."""
+        return [local(line) for line in self._header()]
+
+    def _header(self) -> list[str]:
         s = self.session
         kept = s.mode is Mode.FULL and s.settings.keep
         lines = ["h20: full run: checks, starts and tests the engine on the machines, and leaves it up" if kept else f"h20: {s.mode.words}"]
@@ -378,10 +384,8 @@ class ActivePlugin:
             self.session.close()
             left = "; ".join(v.reason for v in verdicts if v.check == "bringup.nothing_left" and v.status is not Status.PASS)
             why = str(error) if isinstance(error, StorageError) else f"{self.session.run.path} cannot be written: {error.strerror or error}"
-            pytest.exit(
-                f"h20: {why}; nothing is decided. " + (f"The tear-down says: {left}" if left else "What was started was taken down"),
-                returncode=pytest.ExitCode.TESTS_FAILED,
-            )
+            last = f"h20: {why}; nothing is decided. " + (f"The tear-down says: {left}" if left else "What was started was taken down")
+            pytest.exit(local(last), returncode=pytest.ExitCode.TESTS_FAILED)
         self.session.close()
         self.reporting.finished = True
         self.reporting.tell_junit()
@@ -429,7 +433,7 @@ class ActivePlugin:
         def write(text: str) -> None:
             with capture.global_and_fixture_disabled() if capture is not None else nullcontext():
                 out = door.Out(sys.stderr)
-                out.write(text)
+                out.write(local(text))
                 out.flush()
 
         return write

@@ -16,6 +16,7 @@ import pytest
 from pytest_h20.core import door
 from pytest_h20.core.errors import H20Error, StorageError
 from pytest_h20.core.verdict import Decision, GateName, Verdict
+from pytest_h20.lang import local
 from pytest_h20.plugin.outcome import Outcome, outcome_of
 from pytest_h20.plugin.suite import place_of, said_by_us
 from pytest_h20.report.model import SetupError
@@ -183,11 +184,11 @@ class Reporting:
     def pytest_html_report_title(self, report: Any) -> None:
         """The title of the HTML report."""
         if self.run is None or not self.finished:
-            report.title = self.title
+            report.title = local(self.title)
             return
         from pytest_h20.report.html.page import title
 
-        report.title = title(self.run.view())
+        report.title = local(title(self.run.view()))
 
     @pytest.hookimpl(optionalhook=True)
     def pytest_html_results_summary(self, prefix: list[str], summary: list[str], postfix: list[str]) -> None:
@@ -204,6 +205,12 @@ class Reporting:
         from pytest_h20.report.html.rows import COLUMN_AT, header_cells
 
         cells[COLUMN_AT:COLUMN_AT] = header_cells()
+
+    @pytest.hookimpl(optionalhook=True)
+    def pytest_html_results_table_html(self, report: Any, data: list[str]) -> None:
+        """What a test of ours says, below its row; pytest-html escaped it."""
+        if getattr(report, "h20", None) is not None and data and report.longreprtext:
+            data[0] = escape(local(report.longreprtext)) + "\n"
 
     @pytest.hookimpl(optionalhook=True)
     def pytest_html_results_table_row(self, report: Any, cells: list[str]) -> None:
@@ -246,9 +253,8 @@ def gate_of(item: pytest.Item) -> str | None:
         return None
     name = marker.args[0] if marker.args else marker.kwargs.get("name")
     if name not in [g.value for g in GateName]:
-        raise pytest.UsageError(
-            f'{item.nodeid}: h20_gate({name!r}): gates are {", ".join(g.value for g in GateName)}; write h20_gate("endpoint")'
-        )
+        text = f'{item.nodeid}: h20_gate({name!r}): gates are {", ".join(g.value for g in GateName)}; write h20_gate("endpoint")'
+        raise pytest.UsageError(local(text))
     return str(name)
 
 

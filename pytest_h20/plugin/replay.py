@@ -14,6 +14,7 @@ from pytest_h20.core import door
 from pytest_h20.core.errors import H20Error, UsageError
 from pytest_h20.core.redact import Redactor
 from pytest_h20.core.verdict import Status, Verdict, worst
+from pytest_h20.lang import local
 from pytest_h20.plugin.record import VERDICTS_KEY, Reporting, report_hook
 from pytest_h20.report.model import Mode, RunView, Warning_
 from pytest_h20.report.run import RunFolder, load_run
@@ -106,6 +107,9 @@ class ReplayPlugin:
 
     def pytest_report_header(self) -> list[str]:
         """What is replayed."""
+        return [local(line) for line in self._header()]
+
+    def _header(self) -> list[str]:
         lines = [f"h20: {Mode.REPLAY.words}", f"h20: recorded run {self.view.path} ({self.view.header.mode.value})"]
         lines += [f"h20: {line}" for line in told(v for found in self.judged.values() for v in found)]
         if self.run is not None:
@@ -136,7 +140,7 @@ class ReplayPlugin:
         try:
             decision = self.run.finish().decision
         except H20Error as error:
-            raise pytest.UsageError(str(error)) from None
+            raise pytest.UsageError(local(str(error))) from None
         self.reporting.finished = True
         self.reporting.tell_junit()
         if not decision.green and exitstatus in (0, 5):

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from pytest_h20.core.verdict import GATE_TITLES, GateResult, Status
+from pytest_h20.lang import local
 from pytest_h20.report.engines import comparisons, gates_by_engine, sentence
 from pytest_h20.report.model import RunView
 
@@ -70,7 +71,7 @@ def verdict_words(view: RunView) -> str:
 
 
 def terminal_lines(view: RunView, report: str = "") -> list[Line]:
-    """Lines for ``pytest_terminal_summary``. ``report``: path of the HTML report when there is one; printed last."""
+    """Lines for ``pytest_terminal_summary``, in the reader's language. ``report``: path of the HTML report, if any; printed last."""
     gates = worst_first(view)
     by_engine = gates_by_engine(view)
     width = max((len(gate.name.value) for gate in gates), default=0)
@@ -78,19 +79,20 @@ def terminal_lines(view: RunView, report: str = "") -> list[Line]:
     for gate in gates:
         counts = ", ".join(f"{count} {status}" for status, count in tally(view, gate).items()) or "no check ran"
         each = _each(by_engine.get(gate.name, {}))
-        why = f": {gate.reason}" if gate.reason else ""
+        why = f": {local(gate.reason)}" if gate.reason else ""
         optional = "" if gate.required else " (not required)"
-        text = f"{gate.name.value:<{width}}  {WORDS[gate.status]}{optional}{each}{why}  [{counts}]"
-        lines.append(Line(text, MARKUP[gate.status]))
-    lines += [Line(f"{error.words}: {error.title}: {error.cause or error.test_id}", {"red": True}) for error in view.setup_errors]
-    lines += [Line(f"warning: {text}", {"yellow": True}) for text in (*view.warnings, *view.damage)]
-    lines += [Line(sentence(pair), {}) for pair in comparisons(view)]
+        outcome = local(f"{WORDS[gate.status]}{optional}{each}")
+        lines.append(Line(f"{gate.name.value:<{width}}  {outcome}{why}  [{local(counts)}]", MARKUP[gate.status]))
+    lines += [Line(local(f"{error.words}: {error.title}: {error.cause or error.test_id}"), {"red": True}) for error in view.setup_errors]
+    lines += [Line(local(f"warning: {text}"), {"yellow": True}) for text in (*view.warnings, *view.damage)]
+    lines += [Line(local(sentence(pair)), {}) for pair in comparisons(view)]
     colour = MARKUP[Status.PASS] if view.decision.accepted else MARKUP[Status.WARN if view.decision.green else Status.FAIL]
     because = view.decision.reason if not view.decision.green else "; ".join(view.header.obstacles or view.header.conditions)
-    lines.append(Line(f"{verdict_words(view)}" + (f": {because}" if because else ""), {**colour, "bold": True}))
-    lines.append(Line(f"run folder: {view.path}", {}))
+    told = local(verdict_words(view)) + (f": {local(because)}" if because else "")
+    lines.append(Line(told, {**colour, "bold": True}))
+    lines.append(Line(local(f"run folder: {view.path}"), {}))
     if report:
-        lines.append(Line(f"report: {report}", {}))
+        lines.append(Line(local(f"report: {report}"), {}))
     return lines
 
 

@@ -7,6 +7,7 @@ import re
 import sys
 from collections.abc import Callable, Mapping
 
+from pytest_h20 import lang
 from pytest_h20.cluster.launch import LaunchTarget, plan_text, secrets_note
 from pytest_h20.config.inventory import Inventory
 from pytest_h20.core.door import shown, use
@@ -14,6 +15,7 @@ from pytest_h20.core.errors import H20Error, UsageError
 from pytest_h20.core.setting import Setting
 from pytest_h20.engines import dialect_for
 from pytest_h20.engines.base import LaunchFacts
+from pytest_h20.lang import local
 from pytest_h20.run.forecast import judged, reached
 from pytest_h20.run.settings import Settings, build, label_of, redactor_of
 
@@ -69,11 +71,17 @@ def _waits(wait_for: str) -> list[str]:
     return [words[wait_for]] if wait_for in words else []
 
 
+def _said(line: str) -> str:
+    """A line of a plan; what is not a remark is a command, and stays as it is."""
+    return local(line) if line.startswith("#") else line
+
+
 def main(resolved: Mapping[str, Setting], change: Callable[[Inventory], Inventory]) -> int:
     """Print the plans of all targets, with the inventory as ``change`` (the hooks) leaves it.
 
     0, or 4 (pytest's usage error): with one line on standard error, or when an engine would be refused before launch.
     """
+    lang.use(resolved["h20_lang"].value)
     try:
         settings = Settings.of(resolved)
         if not settings.nodes:
@@ -85,11 +93,11 @@ def main(resolved: Mapping[str, Setting], change: Callable[[Inventory], Inventor
             head = [*judged(session), *reached(session)]
         finally:
             session.close()
-        print(shown("\n\n".join(["\n".join(head), *(text for text, _ in plans)])))
+        print(shown("\n\n".join(["\n".join(map(local, head)), *("\n".join(map(_said, text.split("\n"))) for text, _ in plans)])))
         if any(refused for _, refused in plans):
-            print("ERROR: --h20-plan: an engine would be refused before launch: see REFUSED above", file=sys.stderr)
+            print(local("ERROR: --h20-plan: an engine would be refused before launch: see REFUSED above"), file=sys.stderr)
             return 4
     except H20Error as error:
-        print(shown(f"ERROR: {error}"), file=sys.stderr)
+        print(local(shown(f"ERROR: {error}")), file=sys.stderr)
         return 4
     return 0

@@ -72,6 +72,7 @@ class Settings:
     seed: int | None = None
     fault: tuple[str, ...] = ()
     history: str | None = None
+    lang: str | None = None
     origins: Mapping[str, str] = field(default_factory=dict)
 
     @classmethod

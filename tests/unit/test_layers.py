@@ -18,7 +18,7 @@ PAGE = Path(__file__).parents[2] / "docs" / "architecture.md"
 KNOW_PYTEST = {"plugin", "acceptance"}
 
 LAYERS: tuple[tuple[str, set[str]], ...] = (
-    ("words", {"core"}),
+    ("words", {"core", "lang"}),
     ("ground", {"config", "nodes", "nccl", "load"}),
     ("engines", {"engines"}),
     ("readers", {"probes", "diagnosis", "endpoint"}),

@@ -1,20 +1,40 @@
 // We are a guest in pytest-html's page, whose rows are made by its own script. This gives them what screen readers and keyboards
-// need: a language, names for the filter boxes, valid lists, logs that can be scrolled with the keyboard.
+// need: a language, names for the filter boxes, valid lists, logs that can be scrolled with the keyboard. Where our part is in
+// another language than English, it brings the words of that page along, and they take the place of its own.
 (function () {
   "use strict";
-  document.documentElement.lang = "en";
+  var ours = document.querySelector(".h20[lang]");
+  var words = JSON.parse((ours && ours.dataset.words) || "{}");
+  var phrases = Object.keys(words).sort(function (a, b) { return b.length - a.length; });
+  var PLACES = "body > h1 + p, h2, #results-table th, .col-result, .run-count, .filter, .filters span, .collapse button," +
+    " .summary__reload__button div, #not-found-message td, .logwrapper .log";
+  document.documentElement.lang = ours ? ours.lang : "en";
+  function said(text) {
+    return words[text] || text;
+  }
+  function translate(node) {
+    var text = node.nodeValue;
+    if (words[text.trim()]) { text = text.replace(text.trim(), words[text.trim()]); }
+    else if (!node.parentNode.closest(".log, .h20")) { phrases.forEach(function (phrase) { text = text.split(phrase).join(words[phrase]); }); }
+    if (text !== node.nodeValue) { node.nodeValue = text; }
+  }
   function mend() {
     var summary = document.querySelector("body > .summary");
     if (summary) { summary.setAttribute("role", "main"); }
     document.querySelectorAll("input[data-test-result]").forEach(function (box) {
-      box.setAttribute("aria-label", "show " + box.dataset.testResult);
+      box.setAttribute("aria-label", said("show") + " " + box.dataset.testResult);
     });
     document.querySelectorAll("#environment ul > ul").forEach(function (list) { list.remove(); });
     document.querySelectorAll(".logwrapper:not([tabindex])").forEach(function (log) {
       log.tabIndex = 0;
       log.setAttribute("role", "group");
-      log.setAttribute("aria-label", "log");
+      log.setAttribute("aria-label", said("log"));
     });
+    if (phrases.length) {
+      document.querySelectorAll(PLACES).forEach(function (place) {
+        place.childNodes.forEach(function (node) { if (node.nodeType === 3 && node.nodeValue.trim()) { translate(node); } });
+      });
+    }
   }
   new MutationObserver(mend).observe(document.documentElement, { childList: true, subtree: true });
 })();

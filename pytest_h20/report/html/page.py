@@ -6,9 +6,11 @@ Everything is self-contained, works offline and needs no JavaScript to be read. 
 
 from __future__ import annotations
 
+import json
 from functools import cache
 from pathlib import Path
 
+from pytest_h20 import lang
 from pytest_h20.core.verdict import GateName, Status
 from pytest_h20.report.compare import Comparison
 from pytest_h20.report.html import charts, rails, tables, timeline
@@ -39,7 +41,7 @@ def summary_html(view: RunView) -> str:
     Brings its stylesheet along, which also mends pytest-html's own page for phones, dark screens and print, and a small
     script that gives that page what screen readers need. Nothing is shown by the script.
     """
-    return str(join(VIEWPORT, stylesheet(_file("style.css")), script(_file("guest.js")), tag("div", run_parts(view), class_="h20")))
+    return str(join(VIEWPORT, stylesheet(_file("style.css")), script(_file("guest.js")), _ours(run_parts(view))))
 
 
 def title(view: RunView) -> str:
@@ -61,7 +63,23 @@ def page(heading: str, *body: Child) -> str:
     """A complete HTML document."""
     head = tag("head", tag("meta", charset="utf-8"), VIEWPORT, tag("title", heading), stylesheet(_file("style.css")))
     main = tag("main", tag("h1", heading), tag("div", *body, class_="h20"))
-    return "<!DOCTYPE html>\n" + str(tag("html", head, tag("body", main), lang="en")) + "\n"
+    return "<!DOCTYPE html>\n" + str(tag("html", head, tag("body", main), lang=lang.tag())) + "\n"
+
+
+GUEST_WORDS = (
+    *("Result", "Test", "Duration", "Links", "Summary", "Environment", "Failed", "Passed", "Skipped", "Error", "Errors", "Reruns"),
+    *("XFailed", "XPassed", "Expected failures", "Unexpected passes", "Show all details", "Hide all details", "tests took", "test took"),
+    *("Report generated on", " at ", " by ", "tests done.", "test done.", "There are still tests running.", "log", "show"),
+    *("No log output captured.", "No results found. Check the filters.", "Reload this page to get the latest results!"),
+    "(Un)check the boxes to filter the results.",
+)
+"""What pytest-html writes itself, and our script into its page."""
+
+
+def _ours(*body: Child) -> Html:
+    """Our part in pytest-html's page; it carries the language, and the words of that page in it, to the script."""
+    words = {word: said for word in GUEST_WORDS if (said := lang.local(word)) != word}
+    return tag("div", *body, class_="h20", lang=lang.tag(), data_words=json.dumps(words, ensure_ascii=False) if words else None)
 
 
 def run_parts(view: RunView) -> Html:

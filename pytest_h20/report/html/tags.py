@@ -1,4 +1,5 @@
-"""HTML that is escaped by construction: text becomes markup only through :func:`tag`, and leaves by the door on its way."""
+"""HTML that is escaped by construction: text becomes markup only through :func:`tag`, and leaves by the door on its way, in the
+language of who reads it (:mod:`pytest_h20.lang`); what stands in ``code`` and ``pre`` is nobody's language."""
 
 from __future__ import annotations
 
@@ -6,6 +7,7 @@ from collections.abc import Iterable
 from html import escape
 
 from pytest_h20.core.door import shown
+from pytest_h20.lang import local
 
 
 class Html(str):
@@ -16,18 +18,26 @@ class Html(str):
 
 Child = Html | str | int | float | None | Iterable["Child"]
 _VOID = frozenset({"br", "meta", "hr", "line", "rect", "circle", "path", "polyline", "polygon"})
+_VERBATIM = frozenset({"code", "pre"})
+_SAID = frozenset({"title", "aria_label", "data_label"})
+"""Attributes that are read by people."""
 NOTHING = Html("")
 
 
-def render(child: Child) -> str:
-    """A child as markup: text is escaped, None is nothing, a list is its members."""
+def render(child: Child, *, verbatim: bool = False) -> str:
+    """A child as markup: text is escaped, None is nothing, a list is its members. ``verbatim``: the text stays in its own language."""
     if child is None:
         return ""
     if isinstance(child, Html):
         return str(child)
     if isinstance(child, (str, int, float)):
-        return escape(shown(child) if isinstance(child, str) else str(child), quote=True)
-    return "".join(render(item) for item in child)
+        return escape(_said(child, verbatim) if isinstance(child, str) else str(child), quote=True)
+    return "".join(render(item, verbatim=verbatim) for item in child)
+
+
+def _said(text: str, verbatim: bool) -> str:
+    """A text as it may leave, in the reader's language: a secret is taken out before anything is looked up."""
+    return shown(text) if verbatim else local(shown(text))
 
 
 def tag(name: str, /, *children: Child, **attributes: object) -> Html:
@@ -40,11 +50,11 @@ def tag(name: str, /, *children: Child, **attributes: object) -> Html:
         if value is None or value is False:
             continue
         attribute = key.rstrip("_").replace("_", "-")
-        words.append(attribute if value is True else f'{attribute}="{escape(shown(str(value)), quote=True)}"')
+        words.append(attribute if value is True else f'{attribute}="{escape(_said(str(value), key not in _SAID), quote=True)}"')
     start = " ".join(words)
     if name in _VOID:
         return Html(f"<{start}/>")
-    return Html(f"<{start}>{''.join(render(child) for child in children)}</{name}>")
+    return Html(f"<{start}>{''.join(render(child, verbatim=name in _VERBATIM) for child in children)}</{name}>")
 
 
 def join(*children: Child) -> Html:

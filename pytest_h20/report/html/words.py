@@ -103,7 +103,8 @@ def limit_words(limit: Limit) -> str:
     if limit.kind == "equal":
         return measure(limit.value, limit.unit)
     if limit.kind in ("min", "max"):
-        return f"{'at least' if limit.kind == 'min' else 'at most'} {measure(limit.value, limit.unit)}"
+        told = measure(limit.value, limit.unit)
+        return f"at least {told}" if limit.kind == "min" else f"at most {told}"
     return str(limit)
 
 

@@ -1,0 +1,246 @@
+"""From a text as it came out to the template it was made of, and to its translation.
+
+A catalogue is a mapping of templates: what stands in the code as ``f"{node} is {skew:+.3f} s from {first}"`` is there as
+``"{0} is {1} s from {2}": "{0} 与 {2} 相差 {1} 秒"``. What stood in a place is translated in turn, where it is one of our texts: reasons
+are made of reasons. A text that no template makes is taken apart at its punctuation, and its parts are looked up. An empty
+translation says that the text is the same in every language: a command, a name.
+
+Of several templates that fit the one is taken that leaves the least English, then the one that says most itself.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cache, cached_property
+from pathlib import Path
+from string import Formatter
+
+FOLDER = Path(__file__).parent
+_WORD = re.compile(r"[A-Za-z]+")
+_LETTERS = re.compile(r"[A-Za-z]")
+_HAN = re.compile("[\u3000-\u303f\u4e00-\u9fff\uff00-\uffef]")
+_QUANTITY = re.compile(r"([-+±≈]?\d[\d.,\u202f]*(?: ?[-–…x×/] ?\d[\d.,]*)?) ?(?=[A-Za-z])(.+)", re.S)
+_CUT = re.compile(r"[\s,;:(.]")
+_QUOTED = re.compile(r"""(['"`]).*\1""", re.S)
+_SEPARATORS: tuple[tuple[re.Pattern[str], str], ...] = (
+    (re.compile("\n"), "\n"),
+    (re.compile("; "), "；"),
+    (re.compile(r"(?<=[.?!]) (?=[A-Z0-9])"), ""),
+    (re.compile(" [–—] "), " – "),
+    (re.compile(" · "), " · "),
+    (re.compile(": "), "："),
+    (re.compile(", and |, "), "，"),
+    (re.compile(" and "), " 和 "),
+    (re.compile(" or "), " 或 "),
+)
+"""Where a text is taken apart, strongest first, and what stands there in Chinese."""
+_BRACKETS = re.compile(r"(.*\S) \(((?:[^()]|\([^()]*\))*)\)([.:,;]?)", re.S)
+LONGEST = 700
+"""A longer line is no sentence of ours, but for those that a template makes."""
+ENOUGH = 8
+"""A template with fewer letters of its own fits many texts by accident."""
+MOST = 5
+"""So many templates that fit are tried."""
+
+
+@dataclass(frozen=True)
+class Template:
+    """One message: English and Chinese, both with numbered places."""
+
+    english: str
+    chinese: str
+
+    @cached_property
+    def parts(self) -> tuple[str | int, ...]:
+        """Words and places in turn."""
+        return tuple(_parts(self.english))
+
+    @cached_property
+    def weight(self) -> int:
+        """How much it says itself: its letters."""
+        return sum(len(_LETTERS.findall(part)) for part in self.parts if isinstance(part, str))
+
+    @cached_property
+    def pattern(self) -> re.Pattern[str]:
+        """What it makes. Places side by side are one: where one ends is decided by what is in them."""
+        return re.compile("".join(re.escape(run) if isinstance(run, str) else "(.*?)" for run in self.runs), re.S)
+
+    @cached_property
+    def runs(self) -> tuple[str | tuple[int, ...], ...]:
+        """Words, and places that stand side by side."""
+        found: list[str | tuple[int, ...]] = []
+        for part in self.parts:
+            before = found[-1] if found else ""
+            if isinstance(part, str):
+                found.append(part)
+            elif isinstance(before, tuple):
+                found[-1] = (*before, part)
+            else:
+                found.append((part,))
+        return tuple(found)
+
+    def anchors(self) -> Iterator[str]:
+        """Whole words that every text of it has."""
+        for at, part in enumerate(self.parts):
+            if isinstance(part, str):
+                for match in _WORD.finditer(part):
+                    begins = match.start() > 0 or at == 0
+                    if begins and (match.end() < len(part) or at == len(self.parts) - 1):
+                        yield match.group()
+
+    def places(self, text: str) -> list[tuple[tuple[int, ...], str]] | None:
+        """What stands in each place, or places side by side, of a text it made; None when it did not."""
+        match = self.pattern.fullmatch(text)
+        if match is None:
+            return None
+        return list(zip([run for run in self.runs if isinstance(run, tuple)], match.groups(), strict=True))
+
+
+def _parts(template: str) -> Iterator[str | int]:
+    for words, place, _, _ in Formatter().parse(template):
+        if words:
+            yield words
+        if place is not None:
+            yield int(place)
+
+
+class Catalogue:
+    """Templates by the rarest word in them."""
+
+    def __init__(self, messages: Mapping[str, str]) -> None:
+        self._exact: dict[str, str] = {}
+        self._by_word: dict[str, list[Template]] = {}
+        self._anywhere: list[Template] = []
+        self._known: dict[str, str] = {}
+        templates = []
+        for english, chinese in messages.items():
+            if "{" not in english and "}" not in english:
+                self._exact[english] = chinese or english
+            else:
+                templates.append(Template(english, chinese or english))
+        seen: dict[str, int] = {}
+        words = [(template, set(template.anchors())) for template in templates]
+        for _, anchors in words:
+            for word in anchors:
+                seen[word] = seen.get(word, 0) + 1
+        for template, anchors in words:
+            if anchors:
+                self._by_word.setdefault(min(anchors, key=lambda w: (seen[w], -len(w), w)), []).append(template)
+            else:
+                self._anywhere.append(template)
+
+    def text(self, text: str) -> str:
+        """A text in Chinese."""
+        if not _LETTERS.search(text):
+            return text
+        if text not in self._known:
+            if len(self._known) > 50_000:
+                self._known.clear()
+            inner = text.strip()
+            start = text.index(inner)
+            self._known[text] = text  # of itself it is made of nothing else
+            self._known[text] = text[:start] + self._of(inner) + text[start + len(inner) :]
+        return self._known[text]
+
+    def _of(self, text: str) -> str:
+        found = self._exact.get(text)
+        if found is not None:
+            return found
+        if text.endswith(".") and (found := self._exact.get(text[:-1])) is not None:
+            return f"{found}。"
+        if _QUOTED.fullmatch(text):
+            return text
+        options = [filled for template, places in self._fitting(text) if (filled := self._filled(template, places)) != text]
+        best = min(options, key=_english, default=text)
+        if not options or _english(best):
+            taken = [*self._apart(text)] if len(text) <= LONGEST or "\n" in text else []
+            best = min([best, *taken], key=_english)
+        return best
+
+    def _fitting(self, text: str) -> list[tuple[Template, list[tuple[tuple[int, ...], str]]]]:
+        words = set(_WORD.findall(text))
+        candidates = [t for word in words for t in self._by_word.get(word, ())]
+        candidates += self._anywhere
+        candidates.sort(key=lambda t: -t.weight)
+        found = []
+        for template in candidates:
+            places = template.places(text)
+            if places is not None and (template.weight >= ENOUGH or all(self._one(value) for _, value in places)):
+                found.append((template, places))
+                if len(found) == MOST:
+                    break
+        return found
+
+    def _one(self, value: str) -> bool:
+        """One word, or a text of ours from end to end: what may stand in a template that says little itself."""
+        return len(value.strip().split(" ")) == 1 or not _english(self.text(value))
+
+    def _filled(self, template: Template, places: Sequence[tuple[tuple[int, ...], str]]) -> str:
+        values = {place: value for run, text in places for place, value in zip(run, self._shared(text, len(run)), strict=True)}
+        return "".join(part if isinstance(part, str) else values.get(part, "") for part in _parts(template.chinese))
+
+    def _shared(self, text: str, places: int) -> list[str]:
+        """What stands in places side by side, translated: cut where the least English is left, else all in the first."""
+        if places == 1:
+            return [self.text(text)]
+        cuts = [len(text), *[match.start() for match in _CUT.finditer(text)][:40], 0]
+        options = ([self.text(text[:cut]), self.text(text[cut:])] for cut in cuts)
+        first, _ = best = min(options, key=lambda pair: _english("".join(pair)))
+        if places == 2:
+            return best
+        cut = next(cut for cut in cuts if self.text(text[:cut]) == first)
+        return [first, *self._shared(text[cut:], places - 1)]
+
+    def _apart(self, text: str) -> Iterator[str]:
+        """The text with its parts translated, by each kind of punctuation in turn."""
+        if match := _QUANTITY.fullmatch(text):
+            rest = self.text(match[2])
+            yield f"{match[1]} {rest}"
+        if match := _BRACKETS.fullmatch(text):
+            before, inside = self.text(match[1]), self.text(match[2])
+            if (before, inside) != (match[1], match[2]):
+                yield f"{before}（{inside}）{match[3]}"
+        for separator, ours in _SEPARATORS:
+            parts, joints = _split(separator, text)
+            if not joints:
+                continue
+            done = [self.text(part) for part in parts]
+            if done != parts:
+                yield done[0] + "".join(
+                    (ours if _HAN.search(before + after) else joint) + after
+                    for before, joint, after in zip(done, joints, done[1:], strict=False)
+                )
+                return
+
+
+def _split(separator: re.Pattern[str], text: str) -> tuple[list[str], list[str]]:
+    """The parts of a text and what stands between them; what is in brackets stays together."""
+    parts, joints, begins, seen, depth = [], [], 0, 0, 0
+    for match in separator.finditer(text):
+        between = text[seen : match.start()]
+        depth += between.count("(") - between.count(")")
+        seen = match.start()
+        if depth <= 0 or match.group() == "\n":
+            parts.append(text[begins : match.start()])
+            joints.append(match.group())
+            begins = match.end()
+    return [*parts, text[begins:]], joints
+
+
+def _english(text: str) -> int:
+    """How much English is left in a text."""
+    return len(_LETTERS.findall(text))
+
+
+def load(language: str) -> dict[str, dict[str, str]]:
+    """The messages of every room, ``{room: {English: translation}}``, from ``lang/<language>/<room>.json``."""
+    return {path.stem: json.loads(path.read_text(encoding="utf-8")) for path in sorted((FOLDER / language).glob("*.json"))}
+
+
+@cache
+def chinese() -> Catalogue:
+    """The Chinese catalogue, read once in a process."""
+    return Catalogue({english: words for room in load("zh").values() for english, words in room.items()})

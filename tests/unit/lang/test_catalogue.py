@@ -1,0 +1,115 @@
+"""From a rendered text back to its template, and to its translation."""
+
+from __future__ import annotations
+
+import time
+
+import pytest
+
+from pytest_h20 import lang
+from pytest_h20.lang.catalogue import Catalogue, chinese
+
+WORDS = Catalogue(
+    {
+        "Port active": "端口处于 active 状态",
+        "{0} is {1} s from {2}, known within {3} s": "{0} 与 {2} 相差 {1} 秒，误差 {3} 秒以内",
+        "nothing was looked at": "什么都没有看到",
+        "{0} is not there": "{0} 不存在",
+        "exit code {0}{1}": "退出码 {0}{1}",
+        ", killed for memory": "，因内存不足被杀",
+        "could not be measured": "测不出来",
+        "{0} is in use": "{0} 正在使用",
+        "the port {0} is in use": "端口 {0} 被占用",
+        "docker pull {0}": "",
+        "lanes": "条通道",
+        "problems": "个问题",
+    }
+)
+
+
+@pytest.mark.parametrize(
+    ("english", "expected"),
+    [
+        ("Port active", "端口处于 active 状态"),
+        ("node02 is +0.120 s from node01, known within 0.001 s", "node02 与 node01 相差 +0.120 秒，误差 0.001 秒以内"),
+        ("exit code 137, killed for memory", "退出码 137，因内存不足被杀"),
+        ("exit code 1", "退出码 1"),
+        ("node01 mlx5_1: Port active: could not be measured", "node01 mlx5_1：端口处于 active 状态：测不出来"),
+        ("Port active (node01, node02)", "端口处于 active 状态（node01, node02）"),
+        ("a.txt is not there; nothing was looked at", "a.txt 不存在；什么都没有看到"),
+        ("3 lanes", "3 条通道"),
+        ("nothing was looked at.", "什么都没有看到。"),
+        ("  nothing was looked at\nPort active", "  什么都没有看到\n端口处于 active 状态"),
+    ],
+)
+def test_what_is_known_is_said_in_chinese(english: str, expected: str) -> None:
+    assert WORDS.text(english) == expected
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "42.5",
+        "mlx5_1",
+        "a sentence that nobody has translated",
+        "'nothing was looked at'",  # what somebody said, quoted
+        "docker pull vllm:1.0",
+        "line one of a log\nline two {of} it",
+    ],
+)
+def test_what_is_not_known_is_not_touched(text: str) -> None:
+    assert WORDS.text(text) == text
+
+
+def test_the_template_that_says_more_wins() -> None:
+    assert WORDS.text("the port 8000 is in use") == "端口 8000 被占用"
+
+
+def test_few_words_do_not_reach_into_a_log_line() -> None:
+    line = "a long line of an engine about a thing is in use by another thing of it"
+    assert Catalogue({"{0} is {1}": "{0} 为 {1}"}).text(line) == line
+
+
+def test_every_value_is_still_there() -> None:
+    text = "node02 is +0.120 s from node01, known within 0.001 s; /tmp/a b/c{d} is not there"
+    for value in ("node02", "+0.120", "node01", "0.001", "/tmp/a b/c{d}"):
+        assert value in WORDS.text(text)
+
+
+@pytest.mark.parametrize(
+    ("environ", "expected"),
+    [
+        ({}, "en"),
+        ({"LANG": "zh_CN.UTF-8"}, "zh"),
+        ({"LANG": "zh_CN.UTF-8", "LC_ALL": "C.UTF-8"}, "en"),
+        ({"LANG": "en_US.UTF-8", "LC_MESSAGES": "zh_TW"}, "zh"),
+        ({"LANG": "zh"}, "zh"),
+        ({"LANG": "zha_CN"}, "en"),
+        ({"LC_ALL": "", "LANG": "zh-Hans"}, "zh"),
+    ],
+)
+def test_the_locale_tells_the_language(environ: dict[str, str], expected: str) -> None:
+    assert lang.of_locale(environ) == expected
+
+
+def test_english_is_said_as_it_is_and_the_language_is_put_back() -> None:
+    with lang.speaking("zh"):
+        assert lang.tag() == "zh-CN"
+        assert lang.local("every gate holds") == "所有关卡都成立"
+        with lang.speaking("en"):
+            assert lang.local("every gate holds") == "every gate holds"
+    assert lang.spoken() == "en"
+
+
+def test_long_and_strange_texts_cost_little() -> None:
+    """Every text of a report comes here: a line of a log of 100 KB, and thousands of words that fit no template."""
+    words = chinese()
+    words.text("every gate holds")
+    began = time.process_time()
+    words.text("error: " * 15_000)
+    words.text("(" * 5_000 + "a")
+    words.text(", ".join(f"node{n:04d} is not {n} and nothing was {n}: it is" for n in range(300)))
+    for n in range(2_000):
+        words.text(f"{n} of {n + 1} gates do not hold. rank {n}: it was {n} ms late")
+    assert time.process_time() - began < 20  # seconds; it takes about one, and a pattern that explodes takes for ever
