@@ -57,6 +57,7 @@ PATTERNED = {"cause": 2, "of_nccl": 3, "symptom": 2, "wait": 2, "hint": 2, "Fail
 _LISTS = re.compile(r"(WORDS|TITLES|TERMS|COLUMNS|METRICS|NAMES|names|head|words|COUNT_WORDS)$")
 """Lists and functions of these names hold texts, even single words."""
 _PLACE = re.compile(r"\{\d+\}")
+_CHINESE = re.compile("[\u3000-\u9fff\uff00-\uffef]")
 _PROSE = re.compile(r"[(\"'“]?[A-Za-z][A-Za-z'’-]+[).,;:?!\"'”]*")
 _SHELL = re.compile(
     r"\$\(|2>|<<|&&| \|\| |\\s|\\d|\(\?[:P=!i]|\.\*|\[\^|printf |exec |/dev/null|;\s*do\b|<[a-z]+[ >]"  # a shell's, a pattern, markup
@@ -252,7 +253,7 @@ def faults(found: Iterable[Text], known: Mapping[str, Mapping[str, str]]) -> lis
                 lost = {place for place in ours - theirs if text is None or int(place[1:-1]) not in text.free}
                 told += [f"{room}: {english!r}: {place} is lost" for place in sorted(lost)]
                 told += [f"{room}: {english!r}: {place} is made up" for place in sorted(theirs - ours)]
-                if not re.search("[\u3000-\u9fff\uff00-\uffef]", chinese):
+                if not _CHINESE.search(chinese):
                     told.append(f"{room}: {english!r}: {chinese!r} is no Chinese; what is the same in every language has the empty text")
     return told
 
@@ -276,7 +277,8 @@ def take(room: str, lines: Iterable[str], found: list[Text]) -> int:
         if key not in mine or not chinese.strip():
             print(f"line {number}: {line.strip()!r}: left out: a key of `todo {room}`, a tab and the Chinese are needed")
             continue
-        entries[mine[key].template] = "" if chinese.strip() == "-" else chinese.strip().replace("\\n", "\n")
+        words = chinese.strip().replace("\\n", "\n")
+        entries[mine[key].template] = words if _CHINESE.search(words) else ""
         count += 1
     write(room, entries, found)
     return count

@@ -13,7 +13,7 @@ import pytest
 TOOL = Path(__file__).parents[3] / "tools" / "messages.py"
 NOT_YET = frozenset(
     {
-        *("checks", "checks.compute", "checks.endpoint", "checks.environment", "checks.fabric", "checks.rdma", "checks.soak"),
+        *("checks", "checks.compute", "checks.endpoint", "checks.fabric", "checks.rdma", "checks.soak"),
         *("checks.weights", "cli", "cluster", "config", "diagnosis", "endpoint", "engines", "load", "nccl", "nodes", "probes"),
         *("rehearsal", "run"),
     }
