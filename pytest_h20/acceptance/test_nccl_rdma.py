@@ -94,6 +94,11 @@ def test_log_is_complete(proof: NcclVerdicts, h20_judge: Judge) -> None:
     h20_judge(*proof.complete())
 
 
+def test_stages_are_inside_nodes(proof: NcclVerdicts, h20_judge: Judge) -> None:
+    """Ranks that reduce after every layer share a node where the layout has it so: only the pipeline crosses the network."""
+    h20_judge(*proof.stages())
+
+
 def test_logs_belong_to_the_ranks_that_run(proof: NcclVerdicts, h20_judge: Judge) -> None:
     """Logs of an attached engine are those of its running processes: what ended, or was written before they started, proves nothing."""
     h20_judge(*proof.running())

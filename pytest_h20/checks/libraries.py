@@ -79,9 +79,9 @@ def verdicts(target: LaunchTarget, told: Mapping[str, Loaded | Missing], facts: 
     lost = [str(found) for found in told.values() if isinstance(found, Missing)]
     known = {node: found for node, found in told.items() if isinstance(found, Loaded)}
     ranks = [LoadedRank(node, process) for node, found in known.items() for process in found.processes]
-    if not lost and len(ranks) < target.profile.tensor_parallel:
+    if not lost and len(ranks) < target.layout.ranks:
         unread = sum(found.unread for found in known.values())
-        lost = [f"{len(ranks)} of {target.profile.tensor_parallel} ranks could be looked at ({unread} processes could not)"]
+        lost = [f"{len(ranks)} of {target.layout.ranks} ranks could be looked at ({unread} processes could not)"]
     if lost:
         return [voice.unknown("; ".join(lost)) for voice in say.values()]
     return [

@@ -136,7 +136,7 @@ class BringUp:
         up = {r.node for r in self.roles}
         plans = [p for p in self.target.node_plans() if p.name in up]
         everybody = len(plans) == len(self.target.nodes)
-        gpus = self.target.profile.tensor_parallel if everybody and not self.preflight.dialect.version.is_cpu_build else None
+        gpus = self.target.layout.ranks if everybody and not self.preflight.dialect.version.is_cpu_build else None
         return joined(parse_ray(result.stdout), plans, gpus)
 
     # ------------------------------------------------------------------ wait

@@ -14,7 +14,9 @@ from pytest_h20.cluster.state import RoleRef
 from pytest_h20.config.inventory import ContainerOptions, Inventory, NodeSpec, Profile
 from pytest_h20.core.door import shown_argv
 from pytest_h20.core.redact import secret_name
-from pytest_h20.engines.base import Fits, LaunchPlan, LaunchProfile, NodePlan, Step
+from pytest_h20.engines.base import LaunchPlan, LaunchProfile, NodePlan, Step
+from pytest_h20.engines.common import parallel
+from pytest_h20.engines.layout import Layout
 from pytest_h20.nodes import ContainerSpec, Mount, Node
 
 MOUNT_POINT = "/h20"
@@ -61,6 +63,11 @@ class LaunchTarget:
         return self.nodes[0]
 
     @property
+    def layout(self) -> Layout:
+        """How the profile cuts the model over these nodes."""
+        return parallel(self.engine_profile(), self.node_plans())
+
+    @property
     def served_model(self) -> str:
         """The model id the API must show."""
         return self.inventory.model.served_name or self.inventory.model.path
@@ -84,7 +91,6 @@ class LaunchTarget:
             ray_port=p.ray_port,
             ready_timeout_s=p.ready_timeout,
             nccl_debug_dir=MOUNT_POINT,
-            fits=Fits(p.fits.versions, p.fits.models, p.fits.gpus, p.fits.nodes),
         )
 
     def node_plans(self) -> tuple[NodePlan, ...]:

@@ -8,7 +8,8 @@ from collections.abc import Iterable, Mapping, Sequence
 
 from pytest_h20.core.errors import UsageError
 from pytest_h20.engines import flags as flag_data
-from pytest_h20.engines.base import EngineName, LaunchFacts, LaunchProfile, NodePlan, Refusal, Version, product
+from pytest_h20.engines.base import EngineName, LaunchFacts, LaunchProfile, NodePlan, Refusal, Version
+from pytest_h20.engines.layout import Layout, layout_of
 
 NCCL_SUBSYSTEMS = "INIT,BOOTSTRAP,ENV,NET,GRAPH"
 """INIT: devices, channels with ``/GDRDMA``, "Init COMPLETE"; NET: GIDs per queue pair, GPUDirect per HCA; ENV: what NCCL
@@ -99,12 +100,17 @@ def order_nodes(nodes: Iterable[NodePlan]) -> tuple[NodePlan, ...]:
 
 
 def check_parallel(profile: LaunchProfile, nodes: Sequence[NodePlan]) -> None:
-    """Raises UsageError where the tensor parallel size and the nodes contradict each other."""
-    size = profile.tensor_parallel
-    if size < 1:
-        raise UsageError(f"profile {profile.name}: tensor_parallel is {size}; give the number of GPUs over all nodes")
-    if size % len(nodes):
-        raise UsageError(f"profile {profile.name}: tensor_parallel {size} cannot be divided over {len(nodes)} nodes")
+    """Raises UsageError where the parallel sizes and the nodes contradict each other."""
+    if profile.tensor_parallel < 1:
+        raise UsageError(f"profile {profile.name}: tensor_parallel is {profile.tensor_parallel}; give the number of GPUs of one stage")
+    layout = parallel(profile, nodes)
+    if layout.ranks % len(nodes):
+        raise UsageError(f"profile {profile.name}: {layout.ranks} ranks ({layout}) cannot be divided over {len(nodes)} nodes")
+
+
+def parallel(profile: LaunchProfile, nodes: Sequence[NodePlan]) -> Layout:
+    """How the profile cuts the model over these nodes."""
+    return layout_of(profile.engine, profile.tensor_parallel, normalised(profile.flags), len(nodes))
 
 
 def driver_limit(engine: EngineName, version: Version, facts: LaunchFacts, node: str) -> tuple[int, str] | None:
@@ -143,28 +149,27 @@ def common_refusals(
     if not version.is_cpu_build:
         found += _driver_refusals(engine, version, nodes, facts)
     found += _image_refusals(engine, nodes, facts)
-    found += _fit_refusals(engine, version, profile, nodes, facts)
-    per_node = profile.tensor_parallel // len(nodes)
+    layout = parallel(profile, nodes)
+    per_node = layout.per_node
     for node in nodes:
         have = facts.gpus.get(node.name)
         if have is not None and have < per_node and not version.is_cpu_build:
             found.append(
                 Refusal(
                     "not_enough_gpus",
-                    f"needs {per_node} GPUs per node (TP {profile.tensor_parallel} over {len(nodes)} nodes), has {have}",
+                    f"needs {per_node} GPUs per node ({layout}), has {have}",
                     "lower tensor_parallel, or free the GPUs",
                     "F20; recorded",
                     node=node.name,
                 )
             )
-    if facts.expert_width and facts.block_n and (facts.expert_width // profile.tensor_parallel) % facts.block_n:
+    if facts.expert_width and facts.block_n and (facts.expert_width // layout.expert_parts) % facts.block_n:
         most = facts.expert_width // facts.block_n
         found.append(
             Refusal(
                 "block_fp8_not_divisible",
-                f"TP {profile.tensor_parallel} cuts the experts ({facts.expert_width} wide) into parts that "
-                f"block FP8 ({facts.block_n}) does not divide",
-                f"use TP ≤ {most}",
+                f"{layout} cuts the experts ({facts.expert_width} wide) into parts that block FP8 ({facts.block_n}) does not divide",
+                f"use TP ≤ {most}, or whole experts on each rank (EP)",
                 "E-image",
                 flag="tensor-parallel-size",
             )
@@ -196,34 +201,6 @@ def _driver_refusals(engine: EngineName, version: Version, nodes: Sequence[NodeP
             )
         )
     return found
-
-
-def _fit_refusals(
-    engine: EngineName, version: Version, profile: LaunchProfile, nodes: Sequence[NodePlan], facts: LaunchFacts
-) -> list[Refusal]:
-    """What the profile was made for, against what is here. What is not known is not guessed."""
-    fits = profile.fits
-    gpus = {facts.gpu_names[node.name] for node in nodes if facts.gpu_names.get(node.name)}
-    wrong = {
-        "versions": "" if fits.takes(version) else f"{engine} {', '.join(fits.versions)}; this is {version}",
-        "models": ""
-        if not fits.models or facts.model_type in (None, "", *fits.models)
-        else f"models of type {', '.join(fits.models)}; this one is {facts.model_type}",
-        "gpus": ""
-        if not fits.gpus or {product(gpu) for gpu in gpus} <= {product(gpu) for gpu in fits.gpus}
-        else f"{', '.join(fits.gpus)}; the nodes have {', '.join(sorted(gpus))}",
-        "nodes": "" if fits.nodes in (None, len(nodes)) else f"{fits.nodes} nodes; these are {len(nodes)}",
-    }
-    return [
-        Refusal(
-            "profile_does_not_fit",
-            f"profile {profile.name} is made for {why}",
-            f"take another profile, or change its fits.{what} when you know that it works there",
-            "the profile's own `fits`",
-        )
-        for what, why in wrong.items()
-        if why
-    ]
 
 
 def _image_refusals(engine: EngineName, nodes: Sequence[NodePlan], facts: LaunchFacts) -> list[Refusal]:

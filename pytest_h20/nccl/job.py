@@ -254,10 +254,12 @@ def _group_gaps(f: _Facts, group: Communicator, links: list[Channel]) -> list[st
     nodes = set(group.rank_to_node.values())
     if group.nnodes and len(nodes) < group.nnodes:
         gaps.append(f"the logs of {group.nnodes - len(nodes)} of {group.nnodes} nodes")
+    one_way = all(c.conn == 1 for c in links)  # of sends and receives alone (a pipeline): its last stage sends nothing
     for node in sorted(nodes):
         seen = {c.direction for c in links if c.node == node}
         who = node or "the node without a name"
-        gaps += [f"{d} channels between nodes as {who} prints them" for d in ("send", "receive") if d not in seen]
+        if not (one_way and seen):
+            gaps += [f"{d} channels between nodes as {who} prints them" for d in ("send", "receive") if d not in seen]
     if group.nranks is not None:
         if group.open_ranks:
             gaps.append(f'"Init COMPLETE" of rank {min(group.open_ranks)}')

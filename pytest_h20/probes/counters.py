@@ -1,4 +1,4 @@
-"""Rail counters: a snapshot probe, pure differences, and the volume TP16 must move.
+"""Rail counters: a snapshot probe, pure differences, and the volume that a layout must move.
 
 ``port_xmit_data``/``port_rcv_data`` count 4-byte words (kernel documentation, sysfs-class-infiniband); here they are bytes.
 """
@@ -8,8 +8,9 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
+from pytest_h20.engines.layout import Layout
 from pytest_h20.probes.model_shape import ModelShape
-from pytest_h20.probes.script import Probe, ProbeError, integer, number, rows, whole
+from pytest_h20.probes.script import Missing, Probe, ProbeError, integer, number, rows, whole
 
 # Word counters of /sys/class/infiniband/*/ports/*/counters; everything else counts events.
 WORDS = ("port_xmit_data", "port_rcv_data")
@@ -203,28 +204,87 @@ def delta(before: CounterSnapshot, after: CounterSnapshot) -> tuple[CounterDelta
 
 @dataclass(frozen=True)
 class ExpectedVolume:
-    """Bytes that leave one node through all of its rails together (as many come in), and how that follows."""
+    """Bytes that leave one node through all of its rails together (as many come in), and how that follows.
+
+    Attributes:
+        of_nodes: bytes sent and received per node, in order of their ranks, where nodes differ (a pipeline sends one way); empty: alike.
+        least, most: how far a sound measurement may lie from it, as factors.
+    """
 
     bytes_per_node: float
     bytes_per_rail: float
     derivation: str
+    of_nodes: tuple[tuple[float, float], ...] = ()
+    least: float = 0.5
+    most: float = 3.0
+
+    def of_rail(self, node: int) -> tuple[float, float]:
+        """Bytes that each rail of this node (by rank) sends and receives."""
+        if not self.of_nodes:
+            return self.bytes_per_rail, self.bytes_per_rail
+        share = self.bytes_per_rail / self.bytes_per_node if self.bytes_per_node else 0.0
+        sent, received = self.of_nodes[node] if node < len(self.of_nodes) else (0.0, 0.0)
+        return sent * share, received * share
 
 
-def expected_volume(tokens: int, rails: int, shape: ModelShape, ranks: int = 16, nodes: int = 2) -> ExpectedVolume:
-    """What TP over ``nodes`` nodes must move between them for ``tokens`` tokens (prompt tokens count as generated ones do).
+STAGE_TENSORS = 2
+"""A stage of the pipeline hands on hidden states and residual: two activations a token (``IntermediateTensors`` of vLLM,
+``PPProxyTensors`` of SGLang). Each tensor rank sends its part; the receivers gather it inside their node."""
 
-    Each token passes ``shape.all_reduces`` all-reduces of ``shape.token_bytes``. A ring all-reduce of S bytes over n ranks sends
-    ``2 (n-1)/n x S`` over every link of the ring; a ring that visits each node once has exactly one link that leaves a node, so each
-    node sends (and receives) ``2 (n-1)/n x S`` per all-reduce, whatever the number of channels: they share S. NCCL's tree moves at most
-    as much (``2 S`` up and down at an inner node, ``S`` per direction at a leaf of two nodes) and headers (LL doubles the bytes at small
-    sizes) move more. So a measured volume between 0.5 and about 3 times this one is consistent with TP over RDMA, and a volume far
-    below it is not: then the traffic went elsewhere.
+
+def expected_volume(tokens: int, rails: int, shape: ModelShape, layout: Layout) -> ExpectedVolume | Missing:
+    """What this layout must move between its nodes for ``tokens`` tokens (prompt tokens count as generated ones do).
+
+    Where a stage spans nodes, each token passes two all-reduces a layer, and one for the embedding in the first stage, of
+    ``shape.token_bytes``. A ring all-reduce of S bytes over n ranks sends ``2 (n-1)/n x S`` over every link of the ring; a ring that
+    visits each node once has exactly one link that leaves a node, so each node sends (and receives) ``2 (n-1)/n x S`` per all-reduce,
+    whatever the number of channels: they share S. NCCL's tree moves at most as much (``2 S`` up and down at an inner node, ``S`` per
+    direction at a leaf) and headers (LL doubles the bytes at small sizes) move more. So a measured volume between 0.5 and about 3 times
+    this one is consistent with TP over RDMA, and a volume far below it is not: then the traffic went elsewhere.
+
+    With DP attention a layer gathers the tokens of all groups before its experts and scatters them after: at least as much as one
+    all-reduce of the one request's tokens, at most (padded to the longest of all groups) that times the groups.
+
+    Between stages on different nodes every token is sent once: ``STAGE_TENSORS`` activations, one way.
     """
-    if nodes < 2:
+    if layout.nodes < 2:
         return ExpectedVolume(0.0, 0.0, "one node: nothing crosses the network")
-    per_node = shape.all_reduces * 2 * (ranks - 1) / ranks * tokens * shape.token_bytes
-    text = (
-        f"{shape.all_reduces} all-reduces x {tokens} tokens x {shape.hidden} x {shape.value_bytes} B x 2 x {ranks - 1}/{ranks}"
-        f" = {per_node / 1e6:.1f} MB per node and direction, over {rails} rails"
-    )
-    return ExpectedVolume(per_node, per_node / rails if rails else 0.0, text)
+    if layout.all_to_all:
+        return Missing(f"{layout.all_to_all} carries tokens to the experts that they choose: what one request moves on one rail is chance")
+    if layout.replicas > 1:
+        return Missing(f"{layout}: one request is computed by one of {layout.replicas} copies, on its own node")
+    if not layout.fills_nodes:
+        return Missing(f"{layout}: a stage fills a part of a node only, so its rails are not used alike")
+    of_nodes, words = [[0.0, 0.0] for _ in range(layout.nodes)], []
+    reduces, least, most = shape.all_reduces, 0.5, 3.0
+    if layout.nodes_per_stage > 1:
+        if layout.attention > 1:
+            reduces, most = shape.layers, 3.0 * layout.attention
+        ring = 2 * (layout.tensor - 1) / layout.tensor * tokens * shape.token_bytes
+        for stage in range(layout.pipeline):
+            mine = (reduces - reduces % 2) / layout.pipeline + (reduces % 2 if stage == 0 else 0)
+            for node in layout.nodes_of_stage(stage):
+                of_nodes[node][0] += mine * ring
+                of_nodes[node][1] += mine * ring
+        each = f" / {layout.pipeline} stages" if layout.pipeline > 1 else ""
+        ranks = f"{layout.tensor - 1}/{layout.tensor}"
+        words.append(
+            f"{reduces} all-reduces{each} x {tokens} tokens x {shape.hidden} x {shape.value_bytes} B x 2 x {ranks}"
+            f" = {reduces * ring / layout.pipeline / 1e6:.1f} MB per node and direction"
+        )
+    hop = STAGE_TENSORS * tokens * shape.token_bytes
+    for stage in range(1, layout.pipeline):
+        senders, receivers = layout.nodes_of_stage(stage - 1), layout.nodes_of_stage(stage)
+        if senders == receivers:
+            continue
+        for node in senders:
+            of_nodes[node][0] += hop / len(senders)
+        for node in receivers:
+            of_nodes[node][1] += hop / len(receivers)
+    if layout.pipeline > 1:
+        words.append(f"{STAGE_TENSORS} activations x {tokens} tokens x {shape.token_bytes} B = {hop / 1e6:.1f} MB from stage to stage")
+    per_node = max(max(pair) for pair in of_nodes)
+    alike = all(pair == [per_node, per_node] for pair in of_nodes)
+    told = tuple((sent, received) for sent, received in of_nodes)
+    text = f"{'; '.join(words)}, over {rails} rails"
+    return ExpectedVolume(per_node, per_node / rails if rails else 0.0, text, () if alike else told, least, most)

@@ -14,9 +14,11 @@ import sys
 import threading
 import time
 from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any, NoReturn
 
+from pytest_h20.engines.layout import Layout, layout_of
 from pytest_h20.load.reference import ReferenceServer
 from pytest_h20.rehearsal.drills import Struck
 from pytest_h20.rehearsal.engine_log import Moment, Scene, moments_of
@@ -75,11 +77,21 @@ class Actor:
         return int(self.option("--port", default="8000"))
 
     @property
+    def layout(self) -> Layout:
+        """How the command line cuts the model."""
+        flags: dict[str, object] = {}
+        for word, after in zip(self.argv, [*self.argv[1:], "--"], strict=True):
+            if word.startswith("--"):
+                flags[word[2:]] = True if after.startswith("--") else after
+        known = [n["name"] for n in self.spec["inventory"]["nodes"]]
+        tensor = int(self.option("--tp", "--tensor-parallel-size", default="16"))
+        ranks = layout_of(self.kind, tensor, flags, 1).ranks
+        return layout_of(self.kind, tensor, flags, max(1, min(len(known), ranks // 8)))
+
+    @property
     def names(self) -> list[str]:
         """The nodes of the job: as many of the inventory's as the command line says."""
-        names = [n["name"] for n in self.spec["inventory"]["nodes"]]
-        size = int(self.option("--tp", "--tensor-parallel-size", default="16"))
-        return names[: max(1, min(len(names), size // 8))]
+        return [n["name"] for n in self.spec["inventory"]["nodes"]][: self.layout.nodes]
 
     @property
     def rank(self) -> int:
@@ -103,6 +115,7 @@ class Actor:
             per_node=8,
             address=address,
             extra=tuple(self.engine["lines"].get(self.role, ())),
+            tensor=self.layout.tensor if self.layout.pipeline > 1 else 0,
         )
 
     # ------------------------------------------------------------------ life
@@ -189,7 +202,8 @@ class Actor:
         pattern = self.spec["env"].get("NCCL_DEBUG_FILE", "")
         if not pattern:
             return
-        job = job_of(self.spec["inventory"], self.names, self.spec["nccl"], self.spec["env"])
+        tensor = self.layout.tensor if self.layout.pipeline > 1 else 0
+        job = job_of(self.spec["inventory"], self.names, self.spec["nccl"], self.spec["env"], tensor)
         # Ray's workers write on their own nodes, told by nobody but the driver here.
         everywhere = self.kind == "vllm" and "ray" in self.argv
         if not everywhere:
@@ -251,6 +265,7 @@ class Actor:
             tool_parser=bool(self.option("--tool-call-parser")),
             api_key=self.option("--api-key") or "",
         )
+        (self.state / f"layout-{os.getpid()}").write_text(json.dumps(asdict(self.layout)))
         metrics = self.kind == "vllm" or "--enable-metrics" in self.argv
         rows = [TimingRow(int(i), int(o), int(c), ttft, tpot) for i, o, c, ttft, tpot in self.spec["timing"]]
         replies.language.spoilt = replies.language.spoilt or self.struck.talks_nonsense()

@@ -79,7 +79,8 @@ class StandInContainers:
             return CommandResult(self._node, "docker run", 1, "", truth.error + "\n", 0.0)
         nodes, rank, gpus = (int(w) for w in spec.argv[-3:])
         rails = len(self._world.inventory.nodes[0].rails)
-        out = printed(truth, nodes * gpus, rails, image.nccl) if rank == 0 else ""
+        members = self._state.met("-".join(spec.argv[-5:-2]), self._node, nodes)
+        out = printed(truth, members, nodes * gpus, rails, image.nccl) if rank == 0 else ""
         return CommandResult(self._node, "docker run", 0, out, "", 0.0)
 
     def exec(self, container_id: str, argv: Sequence[str], env: Mapping[str, str] | None = None, timeout: float = 60.0) -> CommandResult:

@@ -38,11 +38,17 @@ class Scene:
     per_node: int
     address: str
     extra: tuple[str, ...] = ()
+    tensor: int = 0
 
     @property
     def tp(self) -> int:
         """Ranks in all."""
         return self.nodes * self.per_node
+
+    @property
+    def stage(self) -> int:
+        """Ranks of a stage of the pipeline."""
+        return self.tensor or self.tp
 
     def release(self) -> tuple[int, ...]:
         """The version's first three numbers."""
@@ -71,7 +77,7 @@ def sglang(s: Scene) -> list[Moment]:
         Moment(
             0.01,
             line(
-                f"server_args=ServerArgs(model_path='{s.model}', tokenizer_path='{s.model}', tp_size={s.tp}, nnodes={s.nodes}, node_rank={s.rank}, port={s.port}, dist_init_addr='{s.address}')"
+                f"server_args=ServerArgs(model_path='{s.model}', tokenizer_path='{s.model}', tp_size={s.stage}, nnodes={s.nodes}, node_rank={s.rank}, port={s.port}, dist_init_addr='{s.address}')"
             ),
             "arguments",
         ),
@@ -154,14 +160,14 @@ def vllm_server(s: Scene) -> list[Moment]:
         Moment(
             0.02,
             line(f"vLLM API server version {s.version}")
-            + line(f"args: Namespace(model='{s.model}', tensor_parallel_size={s.tp}, port={s.port})"),
+            + line(f"args: Namespace(model='{s.model}', tensor_parallel_size={s.stage}, port={s.port})"),
             "arguments",
         ),
         *[Moment(0.02, f"{text}\n") for text in s.extra],
         Moment(
             0.05,
             line(
-                f"Initializing a V1 LLM engine (v{s.version}) with config: model='{s.model}', tensor_parallel_size={s.tp}, enforce_eager=True",
+                f"Initializing a V1 LLM engine (v{s.version}) with config: model='{s.model}', tensor_parallel_size={s.stage}, enforce_eager=True",
                 "core.py:61",
             ),
             "arguments",
@@ -203,7 +209,7 @@ def vllm_server(s: Scene) -> list[Moment]:
             0.15,
             "".join(
                 line(
-                    f"rank {first + i} in world size {s.tp} is assigned as DP rank 0, PP rank 0, TP rank {first + i}",
+                    f"rank {first + i} in world size {s.tp} is assigned as DP rank 0, PP rank {(first + i) // s.stage}, TP rank {(first + i) % s.stage}",
                     "parallel_state.py:967",
                 )
                 for i in range(s.per_node)

@@ -1,7 +1,8 @@
-"""What NCCL writes on each serving rank of two nodes, in the wording of its version.
+"""What NCCL writes on each serving rank, in the wording of its version.
 
 Line shapes: the project's research note on NCCL logs (read in NCCL's sources 2.3 … 2.30, recorded for 2.28.9). One ring per
-channel: a channel leaves its node on one rail, so that channel ``c`` belongs to rail ``c`` modulo the number of rails.
+channel: a channel leaves its node on one rail, so that channel ``c`` belongs to rail ``c`` modulo the number of rails. A rank of a
+pipeline has a communicator of its stage and one with its fellows of the other stages, which leaves the node on the rail beside its GPU.
 """
 
 from __future__ import annotations
@@ -35,12 +36,14 @@ class NcclNode:
 
 @dataclass(frozen=True)
 class NcclJob:
-    """A job of ``per_node`` ranks on each node. ``truth``: the fields of ``world.NcclTruth`` as a mapping."""
+    """A job of ``per_node`` ranks on each node. ``truth``: the fields of ``world.NcclTruth`` as a mapping. ``tensor``: ranks of a stage
+    of its pipeline; 0: it has one stage."""
 
     nodes: tuple[NcclNode, ...]
     truth: Mapping[str, Any]
     env: Mapping[str, str] = field(default_factory=dict)
     per_node: int = 8
+    tensor: int = 0
 
     @property
     def nranks(self) -> int:
@@ -64,37 +67,57 @@ class NcclJob:
         minor = int(self.version(node).split(".")[1])
         pid = node.first_pid + gpu
         head = f"{node.name}:{pid}:{pid} [{gpu}] NCCL INFO "
-        late = f"{node.name}:{pid}:{pid + 400} [{gpu}] NCCL INFO "
-        early, start, links, done = self._early(node, minor), [], [], []
-        network = self._network(node)
-        call = "ncclCommInitRank " if minor >= 21 else ""
-        bus = f"{0x1B000 + 0x8000 * gpu:x}"
-        comm = f"comm 0x55d0c{rank:02x}000 rank {rank} nranks {self.nranks} cudaDev {gpu} nvmlDev {gpu} busId {bus}"
-        prefix = f"[Rank {rank}] " if minor >= 29 else ""
-        start.append(f"Using network {network}")
-        start.append(f"{prefix}{call}{comm} commId 0x6a1f3c9d27b5e840 - Init START")
-        if minor >= 20:
-            start.append(
-                f"comm 0x55d0c{rank:02x}000 rank {rank} nRanks {self.nranks} nNodes {len(self.nodes)} "
-                f"localRanks {self.per_node} localRank {gpu} MNNVL 0"
-            )
-        start += [*truth["extra_lines"].get(node.name, []), *truth["extra_lines"].get("*", [])]
-        if not truth["no_channels"]:
-            links = self._channels(rank, node, minor)
-            ready = "Connected all rings" + (", use ring PXN 0 GDR " + str(int(truth["gdr"])) if minor >= 24 else "")
-            links.append(ready)
-        done.append(f"{call}{comm} commId 0x6a1f3c9d27b5e840 - Init COMPLETE")
-        lines = [f"{head}{line}" for line in early]
-        # Lazy connect: from 2.22 on channels come at the first collective.
-        order = [*start, *done, *links] if minor >= 22 else [*start, *links, *done]
-        if truth["cut_before_collective"]:
-            order = start
-        lines += [f"{late}{line}" for line in order]
+        lines = [f"{head}{line}" for line in self._early(node, minor)]
+        extra = [*truth["extra_lines"].get(node.name, []), *truth["extra_lines"].get("*", [])]
+        for number, members in enumerate(self.groups(rank)):
+            order = self._communicator(rank, node, minor, number, members, extra if number == 0 else [])
+            thread = pid + 400 + number  # each is set up by a thread of its own
+            lines += [f"{node.name}:{pid}:{thread} [{gpu}] NCCL INFO {line}" for line in order]
         if minor >= 24:
             lines += _ras(f"{node.name}:{pid}:{pid + 400} [{gpu}] ", gpu)
         if rank == 0 and minor < 22:
             lines.insert(1, f"NCCL version {self.version(node)}+cuda12.4")
         return "".join(f"{line}\n" for line in lines)
+
+    def groups(self, rank: int) -> list[tuple[int, ...]]:
+        """The members of each communicator of a rank: of its stage, then of its place in all stages."""
+        size = self.tensor or self.nranks
+        if size == self.nranks:
+            return [tuple(range(self.nranks))]
+        stages = self.nranks // size
+        if self.truth["stages_across"]:  # as if nodes were filled in turn
+            return [tuple(range(rank % stages, self.nranks, stages)), tuple(range(rank - rank % stages, rank - rank % stages + stages))]
+        return [tuple(range(rank - rank % size, rank - rank % size + size)), tuple(range(rank % size, self.nranks, size))]
+
+    def _communicator(
+        self, rank: int, node: NcclNode, minor: int, number: int, members: tuple[int, ...], extra: Sequence[str]
+    ) -> list[str]:
+        """The lines of one communicator of a rank: its start, its channels, its end."""
+        truth, gpu, at = self.truth, rank % self.per_node, rank // self.per_node
+        call = "ncclCommInitRank " if minor >= 21 else ""
+        bus = f"{0x1B000 + 0x8000 * gpu:x}"
+        mine, own = [r for r in members if r // self.per_node == at], members.index(rank)
+        nodes = len({r // self.per_node for r in members})
+        address = f"0x55d0c{rank:02x}{number}00"
+        comm = f"comm {address} rank {own} nranks {len(members)} cudaDev {gpu} nvmlDev {gpu} busId {bus}"
+        ident = f"commId {0x6A1F3C9D27B5E840 + (0 if len(members) == self.nranks else 64 * members[0] + len(members)):#x}"
+        prefix = f"[Rank {own}] " if minor >= 29 else ""
+        start = [f"Using network {truth['network']}", f"{prefix}{call}{comm} {ident} - Init START"]
+        if minor >= 20:
+            start.append(
+                f"comm {address} rank {own} nRanks {len(members)} nNodes {nodes} "
+                f"localRanks {len(mine)} localRank {mine.index(rank)} MNNVL 0"
+            )
+        start += extra
+        links = []
+        if not truth["no_channels"]:
+            links = self._channels(rank, node, minor, members)
+            links.append("Connected all rings" + (", use ring PXN 0 GDR " + str(int(truth["gdr"])) if minor >= 24 else ""))
+        done = f"{call}{comm} {ident} - Init COMPLETE"
+        if truth["cut_before_collective"]:
+            return start
+        # Lazy connect: from 2.22 on channels come at the first collective.
+        return [*start, done, *links] if minor >= 22 else [*start, *links, done]
 
     def _early(self, node: NcclNode, minor: int) -> list[str]:
         truth = self.truth
@@ -121,34 +144,35 @@ class NcclJob:
             lines += ["NET/IB : No device found.", f"NET/Socket : Using [0]{interface}:{node.address}<0>"]
         return lines
 
-    def _network(self, node: NcclNode) -> str:
-        return str(self.truth["network"])
-
-    def _ring(self, channel: int) -> list[int]:
+    def _ring(self, channel: int, members: Sequence[int]) -> list[int]:
         """The ranks of a channel's ring: each node is entered at the GPU beside the channel's rail."""
-        turn = channel % self.per_node
-        return [n * self.per_node + (turn + k) % self.per_node for n in range(len(self.nodes)) for k in range(self.per_node)]
+        ring: list[int] = []
+        for node in sorted({r // self.per_node for r in members}):
+            mine = [r for r in members if r // self.per_node == node]
+            ring += [mine[(channel + k) % len(mine)] for k in range(len(mine))]
+        return ring
 
     def rail_of(self, channel: int, node: NcclNode) -> int:
         """Index of the HCA a channel uses: unused ones are passed over."""
         usable = [i for i, h in enumerate(node.hcas) if h.split(":")[0] not in self.truth["unused_hcas"]]
         return usable[channel % len(usable)] if usable else 0
 
-    def _channels(self, rank: int, node: NcclNode, minor: int) -> list[str]:
-        truth, lines = self.truth, []
-        channels = int(truth["channels"])
+    def _channels(self, rank: int, node: NcclNode, minor: int, members: tuple[int, ...]) -> list[str]:
+        truth, lines = self.truth, list[str]()
+        mine = [r for r in members if r // self.per_node == rank // self.per_node]
+        channels = int(truth["channels"]) if len(mine) > 1 else 2
         on_sockets = round(channels * float(truth["socket_share"]))
 
         def who(r: int) -> str:
-            gpu = r % self.per_node
-            return f"{r}[{gpu}]" if minor >= 18 else f"{r}[{0x1B000 + 0x8000 * gpu:x}]"
+            gpu, own = r % self.per_node, members.index(r)
+            return f"{own}[{gpu}]" if minor >= 18 else f"{own}[{0x1B000 + 0x8000 * gpu:x}]"
 
         for channel in range(channels):
-            ring = self._ring(channel)
+            ring = self._ring(channel, members)
             at = ring.index(rank)
             before, after = ring[at - 1], ring[(at + 1) % len(ring)]
             name = f"Channel {channel:02d}/0 :"
-            dev = self.rail_of(channel, node)
+            dev = self.rail_of(channel if len(mine) > 1 else rank % self.per_node, node)
             socket = truth["network"] != "IB" or channel >= channels - on_sockets
             gdr = "/GDRDMA" + ("(PCI)" if minor >= 26 else "") if truth["gdr"] else ""
             via = "NET/Socket/0" if socket else f"NET/IB/{dev}{gdr}"
@@ -164,11 +188,13 @@ class NcclJob:
         return lines
 
 
-def job_of(inventory: Mapping[str, Any], node_names: Sequence[str], truth: Mapping[str, Any], env: Mapping[str, str]) -> NcclJob:
-    """The job of an inventory (its JSON form) on these nodes."""
+def job_of(
+    inventory: Mapping[str, Any], node_names: Sequence[str], truth: Mapping[str, Any], env: Mapping[str, str], tensor: int = 0
+) -> NcclJob:
+    """The job of an inventory (its JSON form) on these nodes. ``tensor``: ranks of a stage, where it is a pipeline."""
     nodes = []
     for i, name in enumerate(node_names):
         spec = next(n for n in inventory["nodes"] if n["name"] == name)
         hcas = tuple(f"{r['hca']}:{r['port']}" for r in spec["rails"])
         nodes.append(NcclNode(name, hcas, spec["control_interface"], spec["host_ip"] or spec["address"], 9000 + 1000 * i + 100))
-    return NcclJob(tuple(nodes), truth, env)
+    return NcclJob(tuple(nodes), truth, env, tensor=tensor)

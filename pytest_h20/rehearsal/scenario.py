@@ -42,6 +42,7 @@ class Scenario:
         mode: how vLLM spans the nodes.
         concurrency: levels that are measured; None = the write-up's 13.
         start_s: model seconds the engine takes until it is ready.
+        nodes: how many the cluster has.
     """
 
     name: str
@@ -51,11 +52,14 @@ class Scenario:
     mode: str = "ray"
     concurrency: tuple[int, ...] | None = None
     start_s: float = 120.0
+    nodes: int = 2
 
     def world(self) -> World:
         """The healthy world of this scenario."""
-        inventory = load_inventory(environments() / "h20-2node.yaml")
+        inventory = of_nodes(load_inventory(environments() / "h20-2node.yaml"), self.nodes)
         held = {"sglang": "0.4.4", "vllm": "0.8.2", **self.versions}
+        if self.nodes == 1:  # no second node whose files could be compared, and no list of digests
+            inventory = inventory.model_copy(update={"expect": inventory.expect.model_copy(update={"weights_full": None})})
         new_driver = any(_IMAGES[engine, version][1] >= "13" for engine, version in held.items())
         inventory = self._adapt(inventory, held, _NEW_DRIVER if new_driver else {})
         images = {}
@@ -125,6 +129,24 @@ SCENARIOS: tuple[Scenario, ...] = (
     Scenario("sglang-0.5.16", "SGLang 0.5.16, three cells", QUICK_SCALE, {"sglang": "0.5.16"}, concurrency=_FEW, start_s=20.0),
     Scenario("vllm-0.24", "vLLM 0.24.0 with Ray, three cells", QUICK_SCALE, {"vllm": "0.24.0"}, concurrency=_FEW, start_s=20.0),
     Scenario("vllm-0.32", "vLLM 0.32.0 with Ray, three cells", QUICK_SCALE, {"vllm": "0.32.0"}, concurrency=_FEW, start_s=20.0),
+    *(
+        Scenario(
+            name,
+            f"{said}: SGLang 0.5.16 and vLLM 0.32.0 without Ray, three cells",
+            QUICK_SCALE,
+            {"sglang": "0.5.16", "vllm": "0.32.0"},
+            mode="native",
+            concurrency=_FEW,
+            start_s=20.0,
+            nodes=count,
+        )
+        for name, said, count in (
+            ("one-node", "One node, TP8", 1),
+            ("three-nodes", "Three nodes, TP8 x PP3", 3),
+            ("four-nodes", "Four nodes, SGLang TP16 x PP2, vLLM TP8 x PP4", 4),
+            ("sixteen-nodes", "Sixteen nodes, SGLang TP16 x PP8, vLLM TP8 x PP16", 16),
+        )
+    ),
     Scenario(
         "vllm-native",
         "vLLM 0.32.0 over two nodes without Ray, three cells",
@@ -135,6 +157,32 @@ SCENARIOS: tuple[Scenario, ...] = (
         start_s=20.0,
     ),
 )
+
+
+def of_nodes(inventory: Inventory, count: int) -> Inventory:
+    """The write-up's cluster with so many nodes of its kind, and the model cut as people cut it over them: TP8 on one, TP16 on two;
+    on more, stages of a pipeline, of two nodes each with SGLang (where they come out even), of one with vLLM."""
+    if count == len(inventory.nodes):
+        return inventory
+    first, nodes = inventory.nodes[0], []
+    for i in range(count):
+
+        def moved(address: str | None, i: int = i) -> str | None:
+            head, _, last = (address or "").rpartition(".")
+            return f"{head}.{int(last) + i}" if head else address
+
+        rails = tuple(r.model_copy(update={"address": moved(r.address)}) for r in first.rails)
+        others = tuple(h.model_copy(update={"address": moved(h.address)}) for h in first.other_hcas)
+        own = {"name": f"node{i + 1:02d}", "address": moved(first.address), "host_ip": moved(first.host_ip)}
+        nodes.append(first.model_copy(update={**own, "rails": rails, "other_hcas": others}))
+    engines = {}
+    for engine, section in inventory.engines.items():
+        wide = 2 if engine == "sglang" and count % 2 == 0 else 1
+        size = {"tensor_parallel": 8 * wide}
+        more = {"pp-size" if engine == "sglang" else "pipeline-parallel-size": count // wide} if count > wide else {}
+        profiles = {name: p.model_copy(update={**size, "flags": {**p.flags, **more}}) for name, p in section.profiles.items()}
+        engines[engine] = section.model_copy(update={"profiles": profiles})
+    return inventory.model_copy(update={"nodes": tuple(nodes), "engines": engines})
 
 
 def scenario_named(text: str) -> Scenario:

@@ -127,6 +127,7 @@ class Machine:
     dead_rails: frozenset[str] = frozenset()
     small_path: frozenset[str] = frozenset()
     write_gbps: float = 196.0
+    write_to: dict[str, float] = field(default_factory=dict)
     counters: dict[tuple[str, str], int] = field(default_factory=dict)
     nccl_env: dict[str, str] = field(default_factory=dict)
     overrides: dict[str, Section] = field(default_factory=dict)
@@ -282,8 +283,9 @@ def sections(m: Machine) -> dict[str, Callable[[tuple[str, ...]], str]]:
             rows.append(("ping", interface, peer, size, 3, 0 if lost else 3, "" if lost else "0.061", interface, words))
         return _tab(*rows)
 
-    def ib_client(_: tuple[str, ...]) -> str:
-        figures = f'"MsgSize": 65536, "n_iterations": 1000, "BW_peak": {m.write_gbps:.2f}, "BW_average": {m.write_gbps:.2f}'
+    def ib_client(arguments: tuple[str, ...]) -> str:
+        gbps = min(m.write_gbps, m.write_to.get(arguments[-1] if arguments else "", m.write_gbps))
+        figures = f'"MsgSize": 65536, "n_iterations": 1000, "BW_peak": {gbps:.2f}, "BW_average": {gbps:.2f}'
         return f'run\tjson\n{{"test_info": {{"test": "RDMA_Write_BW_Test", "GID_index": 3}}, "results": {{{figures}, "MsgRate": 0.37}}}}\n'
 
     def counters(_: tuple[str, ...]) -> str:

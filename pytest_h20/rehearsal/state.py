@@ -12,6 +12,8 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from pytest_h20.engines.layout import Layout
+
 
 @dataclass(frozen=True)
 class Held:
@@ -119,6 +121,16 @@ class State:
                 file.write(b".")
         return path.stat().st_size if path.exists() else 0
 
+    def met(self, meeting: str, node: str, count: int) -> list[str]:
+        """Come to a meeting of so many nodes, and wait (5 s at most) until all are there: who is."""
+        folder = self.folder / "meetings" / meeting
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / node).touch()
+        end = time.monotonic() + 5.0
+        while len(here := sorted(path.name for path in folder.iterdir())) < count and time.monotonic() < end:
+            time.sleep(0.005)
+        return here
+
     def lates(self, seen: Mapping[str, int]) -> tuple[list[tuple[float, float, float]], dict[str, int]]:
         """How late (s) the first, the last and the latest token of each request left since ``seen``; what is seen now (bytes by file)."""
         found, now = [], dict(seen)
@@ -160,11 +172,16 @@ class State:
 
     def tokens(self) -> int:
         """Tokens that all engines of this rehearsal have processed."""
-        total = 0
+        return sum(count for count, _ in self.served())
+
+    def served(self) -> list[tuple[int, Layout]]:
+        """Tokens that each engine of this rehearsal has processed, and how it cut the model."""
+        found = []
         for path in self.folder.glob("tokens-*"):
             with contextlib.suppress(ValueError, OSError):
-                total += int(path.read_text() or 0)
-        return total
+                layout = Layout(**json.loads(path.with_name(path.name.replace("tokens", "layout")).read_text()))
+                found.append((int(path.read_text() or 0), layout))
+        return found
 
 
 def soak_hours(folder: Path) -> float | None:

@@ -90,7 +90,7 @@ def as_now(world: World, state: State, node: str, scale: float) -> Machine:
 
 
 def _counters(world: World, state: State, node: str, scale: float, loads: int) -> dict[tuple[str, str], int]:
-    found = counters_of(world, node, state.tokens(), dict(world.machines[node].counters), loads)
+    found = counters_of(world, node, state.served(), dict(world.machines[node].counters), loads)
     since = state.load_began()
     for (name, hca), rates in world.load.creep.items():
         for counter, rate in rates.items() if name == node and since is not None else ():

@@ -31,7 +31,7 @@ class ImageTruth:
 @dataclass
 class NcclTruth:
     """How the serving ranks' NCCL logs look. ``network``: IB or Socket per (node, channel) after faults; ``inside``: the way between
-    ranks of one node (empty: P2P in the words of the version)."""
+    ranks of one node (empty: P2P in the words of the version). ``stages_across``: the ranks of each stage are spread over the nodes."""
 
     version: str = "2.21.5"
     network: str = "IB"
@@ -47,6 +47,7 @@ class NcclTruth:
     extra_lines: dict[str, list[str]] = field(default_factory=dict)
     versions_by_node: dict[str, str] = field(default_factory=dict)
     channels: int = 16
+    stages_across: bool = False
 
 
 @dataclass

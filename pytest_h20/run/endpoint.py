@@ -134,7 +134,7 @@ class Endpoint:
             before = self._snapshots(nodes, "before")
             tokens = self.one_request(COUNTED_INPUT, COUNTED_OUTPUT, timeout)
             after = self._snapshots(nodes, "after")
-        expected = traffic.plan(tokens, rails, self._shape(), self.target.profile.tensor_parallel, len(nodes))
+        expected = traffic.plan(tokens, rails, self._shape(), self.target.layout)
         request = f"one request of {COUNTED_INPUT} + {COUNTED_OUTPUT} tokens ({tokens} counted by the server)"
         moved = traffic.Traffic(before, after, tokens, expected, request)
         keep(self.session.folder, "traffic", self.label, moved)

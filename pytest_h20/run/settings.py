@@ -281,6 +281,9 @@ def build(
         left_out.setdefault(GateName.COMPUTE, why)
         required = tuple(g for g in required if g is not GateName.COMPUTE)
         cannot += [] if inventory.attach is not None else [f"the GPUs were not burned in ({why})"]
+    if nodes and all(len(t.nodes) == 1 for t in targets):
+        left_out.setdefault(GateName.RDMA, "one node: nothing crosses the network")
+        required = tuple(g for g in required if g is not GateName.RDMA)
     _checks_that_are_made(targets, left_out)
     mode = {"rehearsal": Mode.REHEARSAL, "lab": Mode.LAB}.get(inventory.kind, Mode.ATTACH if inventory.attach else Mode.FULL)
     if nodes and inventory.attach:

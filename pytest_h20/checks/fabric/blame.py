@@ -2,9 +2,27 @@
 
 from __future__ import annotations
 
-from pytest_h20.checks.fabric.measure import RailBandwidth
+from collections.abc import Sequence
+
+from pytest_h20.checks.fabric.measure import RailBandwidth, Witness
 from pytest_h20.probes.facts import RailView
 from pytest_h20.probes.script import Missing
+
+
+def of_third(third: Sequence[Witness], least: float) -> str:
+    """Which end of a slow link it is, by what each reaches with a third node; "" where there is none. ``least``: Gbit/s."""
+    if not third:
+        return ""
+    lost = [f"{w.end} with {w.third}: {w.gbps.reason}" for w in third if isinstance(w.gbps, Missing)]
+    if lost:
+        return f"which end it is could not be measured ({'; '.join(lost)})"
+    told = [(w, w.gbps) for w in third if not isinstance(w.gbps, Missing)]
+    slow = [f"{w.end}, which reaches {gbps:.1f} Gbit/s with {w.third}" for w, gbps in told if gbps < least]
+    if len(slow) == 1:
+        return f"it is {slow[0]} as well; the other end is fast with it"
+    if slow:
+        return f"both ends are slow with a third: {'; '.join(slow)}"
+    return f"each end is fast with {told[0][0].third}: it is the path between these two, a switch or its port"
 
 
 def of_rail(rail: RailView, measured: RailBandwidth) -> str:

@@ -3,13 +3,15 @@ last."""
 
 from __future__ import annotations
 
+import itertools
 import json
 import time
 import uuid
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
+from pytest_h20.checks.fabric.pairs import Pair, measure
 from pytest_h20.core.errors import H20Error
 from pytest_h20.nodes.base import ContainerSpec, Node
 from pytest_h20.probes import perf
@@ -58,10 +60,16 @@ def _delta(before: CounterSnapshot | Missing, after: CounterSnapshot | Missing, 
 
 
 def write_bandwidth(
-    nodes: Mapping[str, Node], rail: RailView, *, rounds: int = 3, record: Record | None = None, listen_port: int | None = None
+    nodes: Mapping[str, Node],
+    rail: RailView,
+    *,
+    to: RailView | None = None,
+    rounds: int = 3,
+    record: Record | None = None,
+    listen_port: int | None = None,
 ) -> RailBandwidth | Missing:
-    """Run ``ib_write_bw`` from this rail to its peer, ``rounds`` times, best counts (bandwidth flutters)."""
-    peer = rail.peer
+    """Run ``ib_write_bw`` from this rail to its peer (or another one), ``rounds`` times, best counts (bandwidth flutters)."""
+    peer = to or rail.peer
     if peer is None:
         return Missing("one node only: there is no other end")
     if not peer.address:
@@ -89,7 +97,11 @@ def write_bandwidth(
     except H20Error as error:
         lost = Missing(str(error))
     after = (_snapshot(source), _snapshot(target))
-    evidence = (record(f"fabric/ib_write_bw-{rail.view.name}-{rail.rail.hca}.txt", "\n".join(texts)),) if record and texts else ()
+    evidence = (
+        (record(f"fabric/ib_write_bw-{rail.view.name}-{rail.rail.hca}{f'-{peer.view.name}' if to else ''}.txt", "\n".join(texts)),)
+        if record and texts
+        else ()
+    )
     return RailBandwidth(
         rail.view.name,
         peer.view.name,
@@ -101,6 +113,30 @@ def write_bandwidth(
         _delta(before[1], after[1], peer.rail.hca, peer.rail.port),
         evidence,
     )
+
+
+@dataclass(frozen=True)
+class Witness:
+    """The same rail measured with a third node. ``end``: which end of the slow link took part in it."""
+
+    end: str
+    third: str
+    gbps: float | Missing
+
+
+def witnesses(nodes: Mapping[str, Node], rail: RailView, record: Record | None = None) -> tuple[Witness, ...]:
+    """Each end of a link measured with the rail of the same place on a third node; none where there are two nodes."""
+    peer = rail.peer
+    others = [v for v in rail.view.all.views if peer is not None and v.name not in (rail.view.name, peer.view.name)]
+    third = next((v.rails[rail.index] for v in others if rail.index < len(v.rails) and not v.silence), None)
+    if peer is None or third is None:
+        return ()
+    found = []
+    for end, source, target in ((rail, rail, third), (peer, third, peer)):
+        told = write_bandwidth(nodes, source, to=target, record=record)
+        best = told if isinstance(told, Missing) else told.best
+        found.append(Witness(end.subject, third.subject, best if isinstance(best, Missing) else best.average_gbps))
+    return tuple(found)
 
 
 def nccl_env(facts: Facts, node: str) -> dict[str, str]:
@@ -122,16 +158,22 @@ def nccl_env(facts: Facts, node: str) -> dict[str, str]:
 
 
 def all_reduce(
-    nodes: Mapping[str, Node], facts: Facts, *, port: int = 29611, timeout: float = 300.0, record: Record | None = None
+    nodes: Mapping[str, Node],
+    facts: Facts,
+    *,
+    among: Collection[str] | None = None,
+    port: int = 29611,
+    timeout: float = 300.0,
+    record: Record | None = None,
 ) -> perf.AllReduce | Missing:
-    """An all-reduce benchmark over every GPU of every node.
+    """An all-reduce benchmark over every GPU of every node, or of those ``among`` them.
 
     With ``expect.all_reduce_image`` (mpirun and all_reduce_perf in it) nccl-tests runs from the first node; else the same
     sizes run
     with torch in the engine's own image, one container per node: nothing must be installed for that.
     """
     profile = facts.profile
-    views = facts.views
+    views = tuple(v for v in facts.views if among is None or v.name in among)
     if profile is None:
         return Missing("no engine profile was chosen, so there is no image to run it in")
     if len(views) < 2:
@@ -163,6 +205,26 @@ def all_reduce(
     with ThreadPoolExecutor(max_workers=len(views)) as pool:
         answers = list(pool.map(one, range(len(views))))
     return answers[0]
+
+
+PAIR_TIMEOUT_S = 120.0
+
+
+def pairs_of(nodes: Mapping[str, Node], facts: Facts, record: Record | None = None) -> list[Pair]:
+    """The all-reduce of two nodes at a time, in rounds of disjoint pairs; none of two nodes: they are the pair that was measured."""
+    names = [v.name for v in facts.views]
+    if len(names) < 3:
+        return []
+    ports = itertools.count(29612)  # a port each: what a round left behind is not met by the next
+
+    def one_pair(one: str, other: str) -> float | Missing:
+        kept = (lambda name, text: record(name.replace("all_reduce-", f"all_reduce-{one}-{other}-"), text)) if record else None
+        told = all_reduce(nodes, facts, among=(one, other), port=next(ports), timeout=PAIR_TIMEOUT_S, record=kept)
+        if isinstance(told, Missing):
+            return told
+        return told.largest.busbw if told.largest is not None else Missing("no size was measured")
+
+    return measure(names, one_pair)
 
 
 def _quoted(text: str) -> str:

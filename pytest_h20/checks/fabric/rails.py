@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
 from typing import TypeVar
 
 from pydantic import JsonValue
 
-from pytest_h20.checks.fabric.blame import of_rail
-from pytest_h20.checks.fabric.measure import RailBandwidth
+from pytest_h20.checks.fabric.blame import of_rail, of_third
+from pytest_h20.checks.fabric.measure import RailBandwidth, Witness
+from pytest_h20.checks.fabric.pairs import Pair, blamed
 from pytest_h20.checks.frame import Say, Settled, builtin, cluster_check, inventory, node_check, rail_check, silence
-from pytest_h20.core.verdict import Limit, Origin, Verdict
+from pytest_h20.core.verdict import Limit, Origin, Status, Verdict
 from pytest_h20.probes.facts import Facts, RailView, View
 from pytest_h20.probes.gid import Gid, best, describe, score
 from pytest_h20.probes.model_shape import shape_of
@@ -624,9 +626,9 @@ def _bandwidth_wanted(rail: RailView) -> bool:
     return rail.view.expect.ib_write_bw is True
 
 
-def judge_write_bandwidth(rail: RailView, measured: RailBandwidth | Missing) -> list[Verdict]:
+def judge_write_bandwidth(rail: RailView, measured: RailBandwidth | Missing, third: Sequence[Witness] = ()) -> list[Verdict]:
     """``fabric.ib_write_bw`` of one rail towards its peer, and ``fabric.ib_errors``: what the counters of both ends did
-    meanwhile."""
+    meanwhile. ``third``: each end of a slow link measured with a third node."""
     action = "ib_write_bw by hand with the same options; check PCIe width, MTU, PFC and the GID index"
     e = rail.view.expect
     say = Say("fabric.ib_write_bw", "ib_write_bw to the peer rail", rail.subject, (), action, e.unmeasured_ok)
@@ -657,7 +659,10 @@ def judge_write_bandwidth(rail: RailView, measured: RailBandwidth | Missing) -> 
             unit="Gbit/s",
             origin=Origin(kind="derived", detail=f"{e.ib_write_bw_min:g} x line rate {line:g} Gbit/s (expect.ib_write_bw_min)"),
         )
-        told = say.judge(measured.best.average_gbps, limit, details=details, reason=of_rail(rail, measured))
+        least = line * e.ib_write_bw_min
+        details["third"] = {f"{w.end} with {w.third}": str(w.gbps) if isinstance(w.gbps, Missing) else w.gbps for w in third}
+        reason = "; ".join(filter(None, (of_third(third, least), of_rail(rail, measured))))
+        told = say.judge(measured.best.average_gbps, limit, details=details, reason=reason)
     errors = Say(
         "fabric.ib_errors",
         "Error counters while ib_write_bw ran",
@@ -679,9 +684,9 @@ def judge_write_bandwidth(rail: RailView, measured: RailBandwidth | Missing) -> 
     return verdicts
 
 
-def judge_all_reduce(facts: Facts, measured: AllReduce | Missing) -> list[Verdict]:
+def judge_all_reduce(facts: Facts, measured: AllReduce | Missing, pairs: Callable[[], Sequence[Pair]] = tuple) -> list[Verdict]:
     """``fabric.all_reduce`` (bus bandwidth at the largest size), ``fabric.all_reduce_correct`` and ``fabric.tpot_cost``
-    (recorded)."""
+    (recorded). ``pairs`` is called when it fails, and of more than two nodes measures them two at a time."""
     e = facts.inventory.expect
     say = Say(
         "fabric.all_reduce",
@@ -699,6 +704,8 @@ def judge_all_reduce(facts: Facts, measured: AllReduce | Missing) -> list[Verdic
         return [say.skip(why)]
     if isinstance(measured, Missing):
         absent = any(words in measured.reason for words in ("No module named", "not found", "no image to run it in"))
+        if len(facts.views) > 2 and not absent:
+            measured = replace(measured, reason=f"{measured.reason}; {blamed(pairs(), None)}")
         return [say.missing(measured, wanted=e.all_reduce is True or not absent)]
     point = measured.largest
     if point is None:
@@ -722,6 +729,10 @@ def judge_all_reduce(facts: Facts, measured: AllReduce | Missing) -> list[Verdic
         # The derived figure is what a tuned fabric reaches; 80 % of it is the floor, a recorded baseline should replace it.
         limit = Limit(kind="min", value=round(0.8 * floor, 2), unit="GB/s", origin=Origin(kind="derived", detail=f"0.8 x {derivation}"))
         told = say.judge(round(point.busbw, 3), limit, details=details)
+    if told.status is Status.FAIL and len(facts.views) > 2:
+        met = pairs()
+        reason = blamed(met, float(str(told.limit.value)) if told.limit is not None else None)
+        told = told.model_copy(update={"reason": reason, "details": {**told.details, "pairs": [str(pair) for pair in met]}})
     wrong = [p.wrong for p in measured.points if p.wrong is not None]
     correct = Say(
         "fabric.all_reduce_correct",

@@ -316,7 +316,7 @@ def one_version(job: Job, nranks: int | None = None) -> NcclFinding:
             measured,
             "one version, told by every process",
             f"{len(own)} of {nranks or len(ranked) or 'all'} processes tell it (before NCCL 2.22 only rank 0 does)",
-            "compare the NCCL version inside both containers",
+            "compare the NCCL version inside the containers of all nodes",
         )
     return NcclFinding("one_version", True, "job", measured, "one version")
 
@@ -343,8 +343,13 @@ def no_failures(job: Job) -> list[NcclFinding]:
     return [NcclFinding("no_failures", True, "job", "none", "no failure")]
 
 
-def log_complete(job: Job, nranks: int | None = None) -> NcclFinding:
-    """The logs reach from start-up to the first collective on all ranks, and nothing in them is damaged."""
+def log_complete(job: Job, nranks: int | None = None, groups: int = 1) -> NcclFinding:
+    """The logs reach from start-up to the first collective on all ranks, and nothing in them is damaged.
+
+    ``groups``: how many communicators of ``nranks`` ranks span nodes: one of a tensor-parallel job, one a GPU of a stage of a pipeline.
+    """
+    if groups > 1 and nranks:
+        return _groups_complete(job, nranks, groups)
     main = max(job.communicators, key=lambda c: (c.spans_nodes, c.nranks or 0), default=None)
     wanted = f"Init COMPLETE of {nranks or 'all'} ranks, then a collective"
     if main is None or main.nranks is None:
@@ -372,6 +377,52 @@ def log_complete(job: Job, nranks: int | None = None) -> NcclFinding:
         )
         return NcclFinding("log_complete", None, "job", measured, wanted, reason, "send one request, then collect all nodes' files")
     return NcclFinding("log_complete", True, "job", measured, wanted)
+
+
+def _groups_complete(job: Job, nranks: int, groups: int) -> NcclFinding:
+    wanted = f"Init COMPLETE of all ranks of {groups} communicators of {nranks} ranks between nodes, then a collective"
+    mine = [c for c in job.communicators if c.spans_nodes and c.nranks == nranks]
+    whole = [c for c in mine if len(c.completed_ranks) >= nranks]
+    measured = f"{len(whole)} complete, collective {'reached' if job.collective else 'not seen'}"
+    if not mine and any(c.spans_nodes for c in job.communicators):
+        widest = max(c.nranks or 0 for c in job.communicators if c.spans_nodes)
+        reason, action = "the job spans nodes with another number of ranks", "check the parallel sizes in the launch arguments on all nodes"
+        return NcclFinding("log_complete", False, "job", f"a communicator of {widest} ranks", wanted, reason, action)
+    if len(whole) < groups or not job.collective or job.damaged:
+        reason = (
+            f"{len(whole)} of {groups} are complete in the logs"
+            if len(whole) < groups
+            else "no collective was reached: channels are made at the first use"
+            if not job.collective
+            else f"{job.damaged} damaged records"
+        )
+        return NcclFinding("log_complete", None, "job", measured, wanted, reason, "send one request, then collect all nodes' files")
+    return NcclFinding("log_complete", True, "job", measured, wanted)
+
+
+def stages_inside(job: Job, tensor: int, stages: int) -> NcclFinding:
+    """The ranks of each stage of a pipeline, which reduce with each other after every layer, are on one node.
+
+    ``tensor``: ranks of a stage; ``stages``: how many there are.
+    """
+    wanted = f"{stages} communicators of {tensor} ranks, each inside one node"
+    mine = [c for c in job.communicators if c.nranks == tensor and not c.ambiguous]
+    across = [c for c in mine if c.spans_nodes]
+    inside = [c for c in mine if not c.spans_nodes and c.rank_to_node]
+    measured = f"{len(inside)} inside a node, {len(across)} over several"
+    if across and len(inside) < stages:
+        nodes = sorted(set(across[0].rank_to_node.values()))
+        reason = f"the {tensor} ranks of a stage are spread over {', '.join(nodes)}: every all-reduce crosses the network"
+        action = (
+            "give each node the ranks of one stage: node ranks in the order of the inventory, as many GPUs visible as a stage has ranks"
+        )
+        return NcclFinding("stages_inside", False, "job", measured, wanted, reason, action)
+    if len(inside) < stages:
+        reason = f"{len(inside)} of {stages} communicators of a stage are in the logs"
+        return NcclFinding(
+            "stages_inside", None, "job", measured, wanted, reason, "give whole logs of all ranks (one NCCL_DEBUG_FILE a process)"
+        )
+    return NcclFinding("stages_inside", True, "job", measured, wanted)
 
 
 def _find(job: Job, name: str) -> str | None:

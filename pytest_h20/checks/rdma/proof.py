@@ -29,6 +29,7 @@ _TITLES = {
     "no_failures": "NCCL reports no failure and no retry",
     "log_complete": "The logs reach the first collective on every rank",
     "inside_nodes": "Ranks of one node talk over NVLink where it is there",
+    "stages_inside": "The ranks of each stage of the pipeline are on one node",
     "logs_of_running_ranks": "The NCCL logs are those of the ranks that run now",
 }
 
@@ -70,8 +71,8 @@ def job_of(
             left |= {log.source: why} if why else {}
     taken = [log for log in logs if log.source not in left]
     expected = Expected(
-        nranks=target.profile.tensor_parallel,
-        nnodes=len(target.nodes),
+        nranks=target.layout.spanning or None,
+        nnodes=target.layout.spanning_nodes,
         hcas={n.name: tuple(r.hca for r in n.rails) for n in target.nodes},
     )
     job = judge_job([log.evidence for log in taken], expected, nodes={log.source: log.node for log in taken})
@@ -176,6 +177,7 @@ class NcclVerdicts:
             *self.one_version(),
             *self.no_errors(),
             *self.complete(),
+            *self.stages(),
             *self.running(),
         ]
 
@@ -235,7 +237,7 @@ class NcclVerdicts:
 
     def one_version(self) -> list[Verdict]:
         """One NCCL. Before 2.22 only rank 0 tells its version: then the images' own answer decides."""
-        finding = nccl_log.one_version(self.job, self.target.profile.tensor_parallel)
+        finding = nccl_log.one_version(self.job, self.target.layout.ranks)
         held = {v for v in self.image_nccl.values() if v}
         if finding.ok is None and len(held) == 1 and len(self.image_nccl) == len(self.target.nodes):
             version = held.pop()
@@ -251,4 +253,14 @@ class NcclVerdicts:
 
     def complete(self) -> list[Verdict]:
         """The logs are whole."""
-        return [self.verdict(nccl_log.log_complete(self.job, self.target.profile.tensor_parallel))]
+        return [self.verdict(nccl_log.log_complete(self.job, self.target.layout.spanning or None, self.target.layout.spanning_groups))]
+
+    def stages(self) -> list[Verdict]:
+        """A stage of a pipeline that fits on a node is on one."""
+        layout = self.target.layout
+        if layout.pipeline < 2 or layout.tensor < 2 or layout.nodes_per_stage > 1:
+            why = "no pipeline" if layout.pipeline < 2 else f"a stage is made to span {layout.nodes_per_stage} nodes"
+            why = "a stage has one rank" if layout.tensor < 2 <= layout.pipeline else why
+            title = _TITLES["stages_inside"]
+            return [Verdict(check="rdma.stages_inside", status=Status.SKIP, title=title, reason=f"{layout}: {why}")]
+        return [self.verdict(nccl_log.stages_inside(self.job, layout.tensor, layout.pipeline * layout.replicas))]

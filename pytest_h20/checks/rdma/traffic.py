@@ -8,14 +8,12 @@ from dataclasses import dataclass
 from pytest_h20.checks.frame import Say
 from pytest_h20.config.inventory import NodeSpec
 from pytest_h20.core.verdict import Limit, Origin, Status, Verdict
+from pytest_h20.engines.layout import Layout
 from pytest_h20.nccl import Job
 from pytest_h20.probes.counters import CONGESTION, ERRORS, CounterDelta, CounterSnapshot, ExpectedVolume, delta, expected_volume
 from pytest_h20.probes.model_shape import ModelShape
 from pytest_h20.probes.script import Missing
 from pytest_h20.report.model import RailTraffic
-
-LEAST, MOST = 0.5, 3.0
-"""How far a rail's volume may lie from the ring's: a tree halves it at a leaf, the LL protocol doubles it and adds headers."""
 
 IDLE_SHARE = 0.02
 """A rail whose counter rises by less than this share of its expected volume carried background traffic at most."""
@@ -30,6 +28,11 @@ class Traffic:
     tokens: int
     expected: ExpectedVolume | Missing
     request: str
+
+    def of_rail(self, node: str) -> tuple[float, float]:
+        """Bytes that each rail of a node must send and receive."""
+        expected = self.expected
+        return (0.0, 0.0) if isinstance(expected, Missing) else expected.of_rail(list(self.before).index(node))
 
     def deltas(self, node: str) -> tuple[CounterDelta, ...] | Missing:
         """What changed on a node, or why that is not known."""
@@ -49,20 +52,25 @@ class Traffic:
         return mine or Missing(f"{hca} port {port} has no counters on {node}")
 
 
-def plan(tokens: int, rails: int, shape: ModelShape | Missing, ranks: int, nodes: int) -> ExpectedVolume | Missing:
+def plan(tokens: int, rails: int, shape: ModelShape | Missing, layout: Layout) -> ExpectedVolume | Missing:
     """The volume that ``tokens`` tokens of this model must move."""
-    return shape if isinstance(shape, Missing) else expected_volume(tokens, rails, shape, ranks, nodes)
+    return shape if isinstance(shape, Missing) else expected_volume(tokens, rails, shape, layout)
 
 
 def rail_volume(traffic: Traffic, node: str, hca: str, port: int = 1) -> Verdict:
-    """The rail's byte counters rose, in both directions, by about what tensor parallelism must move."""
+    """The rail's byte counters rose, in each direction, by about what the engine's layout must move."""
     say = Say("rdma.rail_volume", "Bytes moved on this rail during a fixed request", f"{node} {hca}")
     if isinstance(traffic.expected, Missing):
         return say.unknown(f"what this model must move is not known: {traffic.expected}", traffic.expected.hint)
-    expected = traffic.expected.bytes_per_rail
-    origin = Origin(kind="derived", detail=traffic.expected.derivation)
-    limit = Limit(kind="min", value=round(LEAST * expected / 1e6, 3), unit="MB", origin=origin)
+    must = {way: size for way, size in zip(("sent", "received"), traffic.of_rail(node), strict=True) if size}
+    if not must:
+        return say.skip(f"this layout moves nothing over this rail ({traffic.expected.derivation})")
     found = traffic.rail(node, hca, port)
+    moved = {} if isinstance(found, Missing) else {"sent": found.sent, "received": found.received}
+    way = min(must, key=lambda way: (moved.get(way) or 0) / must[way])
+    expected = must[way]
+    origin = Origin(kind="derived", detail=traffic.expected.derivation)
+    limit = Limit(kind="min", value=round(traffic.expected.least * expected / 1e6, 3), unit="MB", origin=origin)
     action = "compare NCCL_IB_HCA with this rail; look at `rdma.hcas_used` and at the rail's link state"
     if isinstance(found, Missing) or found.sent is None or found.received is None or found.reset:
         reason = (
@@ -71,7 +79,7 @@ def rail_volume(traffic: Traffic, node: str, hca: str, port: int = 1) -> Verdict
             else (f"counters went backwards: {', '.join(found.reset)}" if found.reset else "this driver has no byte counters")
         )
         return say.judge(None, limit, reason=reason, action="see that /sys/class/infiniband/*/ports/*/counters is readable on the node")
-    least = min(found.sent, found.received)
+    least = moved[way] or 0
     verdict = say.judge(
         round(least / 1e6, 3),
         limit,
@@ -84,12 +92,13 @@ def rail_volume(traffic: Traffic, node: str, hca: str, port: int = 1) -> Verdict
         sent_mb=round(found.sent / 1e6, 3),
         received_mb=round(found.received / 1e6, 3),
     )
+    largest = max(must.values())
     most = max(found.sent, found.received)
-    if verdict.status is Status.PASS and most > MOST * expected:
+    if verdict.status is Status.PASS and most > traffic.expected.most * largest:
         return verdict.model_copy(
             update={
                 "status": Status.WARN,
-                "reason": f"the rail moved {most / expected:.1f} times the expected volume: somebody else uses it, too",
+                "reason": f"the rail moved {most / largest:.1f} times the expected volume: somebody else uses it, too",
                 "action": "measure again on a quiet fabric",
             }
         )
@@ -141,11 +150,11 @@ def unused_hcas_quiet(traffic: Traffic, node: NodeSpec) -> Sequence[Verdict]:
         if isinstance(traffic.expected, Missing):
             verdicts.append(here.unknown(f"what one rail must move is not known: {traffic.expected}"))
             continue
-        expected = traffic.expected.bytes_per_rail
+        expected = max(traffic.of_rail(node.name))
         found = traffic.rail(node.name, other.hca, other.port)
         limit = Limit(
             kind="max",
-            value=round(LEAST * expected / 1e6, 3),
+            value=round(traffic.expected.least * expected / 1e6, 3),
             unit="MB",
             origin=Origin(kind="derived", detail="half of what one rail must move"),
         )
@@ -192,7 +201,7 @@ def rails_of(traffic: Traffic, job: Job, nodes: Sequence[NodeSpec], engine: str)
                     peer_hca=peer.rails[number].hca if number < len(peer.rails) else "",
                     gb_sent=None if isinstance(moved, Missing) or moved.sent is None else moved.sent / 1e9,
                     gb_received=None if isinstance(moved, Missing) or moved.received is None else moved.received / 1e9,
-                    gb_expected=None if isinstance(traffic.expected, Missing) else traffic.expected.bytes_per_rail / 1e9,
+                    gb_expected=None if isinstance(traffic.expected, Missing) else max(traffic.of_rail(node.name)) / 1e9,
                     channels=len(channels),
                     gdr=gdr,
                     status=Status.FAIL if bad and verdict.status is Status.PASS else verdict.status,

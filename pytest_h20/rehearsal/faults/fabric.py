@@ -49,6 +49,18 @@ def _errors_under_load(world: World) -> None:
     world.traffic.under_load[list(world.machines)[1], "mlx5_3"] = {"out_of_sequence": 7}
 
 
+def _slow_node(world: World) -> None:
+    """The third of several nodes, whoever it is measured with."""
+    world.all_reduce.nodes[list(world.machines)[2]] = 0.3
+
+
+def _slow_path(world: World) -> None:
+    """Between the second and the third node, on one rail, each way."""
+    (_, one), (_, other) = list(world.machines.items())[1:3]
+    for here, there in ((one, other), (other, one)):
+        here.write_to[there.rails[3].address] = 92.0
+
+
 def _all_reduce(share: float = 1.0, wrong: int = 0, error: str = "") -> Change:
     def change(world: World) -> None:
         world.all_reduce.share, world.all_reduce.wrong, world.all_reduce.error = share, wrong, error
@@ -206,6 +218,19 @@ FAULTS = (
         "ib_write_bw",
         "likeliest is a card or its host",
     ),
+    replace(
+        _fault(
+            "rail-path-slow",
+            "Of four nodes, one rail is slow between two of them and fast to the others.",
+            "a switch port or an uplink of one leaf",
+            _slow_path,
+            "ib_write_bw",
+            "node02 mlx5_3 -> node03 mlx5_3",
+        ),
+        scenario="four-nodes",
+        gates=("fabric",),
+        options=("-k", "test_ib_write_bw and mlx5_3"),
+    ),
     _fault("ib-errors", "A rail repeats packets under load.", "F41", _errors_under_load, "ib_errors", "out_of_sequence"),
     _fault(
         "all-reduce-slow",
@@ -214,6 +239,19 @@ FAULTS = (
         _all_reduce(share=1 / 3),
         "all_reduce",
         "GDRDMA",
+    ),
+    replace(
+        _fault(
+            "all-reduce-slow-with-one-node",
+            "Of four nodes, the all-reduce is slow wherever one of them takes part.",
+            "the slowest sets the pace of all, and the figure does not tell which it is",
+            _slow_node,
+            "all_reduce",
+            "of 6 pairs: node03 is slow with each of the 3 nodes",
+        ),
+        scenario="four-nodes",
+        gates=("fabric",),
+        options=("-k", "test_all_reduce"),
     ),
     _fault(
         "all-reduce-wrong",

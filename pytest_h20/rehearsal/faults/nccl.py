@@ -3,6 +3,8 @@
 # ruff: noqa: E501 - the table reads better with its texts on one line
 from __future__ import annotations
 
+from dataclasses import replace
+
 from pytest_h20.rehearsal.faults.model import Change, Fault, ids, lost, nccl
 from pytest_h20.rehearsal.world import World
 
@@ -155,5 +157,18 @@ FAULTS = (
         lost("counters"),
         "rail_volume rail_errors rail_congestion management_hca_quiet",
         "counters",
+    ),
+    replace(
+        _fault(
+            "stages-over-nodes",
+            "The ranks of each stage of a pipeline are spread over the nodes.",
+            "node ranks in another order than the profile's: every all-reduce crosses the network",
+            nccl(stages_across=True),
+            "stages_inside",
+            "the 8 ranks of a stage are spread over node01, node02, node03",
+        ),
+        engine="vllm",
+        scenario="three-nodes",
+        options=("-k", "test_stages"),
     ),
 )

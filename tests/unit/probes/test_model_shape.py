@@ -11,7 +11,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pytest_h20.probes.counters import expected_volume
+from pytest_h20.engines.layout import Layout
+from pytest_h20.probes.counters import ExpectedVolume, expected_volume
 from pytest_h20.probes.image import MODEL_FOLDER, ModelFolder, parse_model_folder
 from pytest_h20.probes.model_shape import ModelShape, shape_of
 from pytest_h20.probes.script import Missing
@@ -36,7 +37,9 @@ def test_a_model_of_two_layers_moves_what_two_layers_move() -> None:
     shape = shape_of(folder(LAB).config)
     assert shape == ModelShape("llama", 2, 128, 4)
     assert isinstance(shape, ModelShape)
-    assert expected_volume(512, 1, shape, ranks=2).bytes_per_rail == 5 * 512 * 128 * 4
+    volume = expected_volume(512, 1, shape, Layout(2, nodes=2))
+    assert isinstance(volume, ExpectedVolume)
+    assert volume.bytes_per_rail == 5 * 512 * 128 * 4
 
 
 @pytest.mark.parametrize(
@@ -90,4 +93,6 @@ def test_a_prefill_on_two_h200_moved_what_the_formula_says(hidden: int, sent: in
     """Bytes that left node01 over its veth while vLLM 0.24 (TP=2, NCCL over TCP) computed 2048 prompt tokens and one more."""
     shape = shape_of({"num_hidden_layers": 2, "hidden_size": hidden, "torch_dtype": "bfloat16"})
     assert not isinstance(shape, Missing)
-    assert expected_volume(2049, 1, shape, ranks=2).bytes_per_node == pytest.approx(sent, rel=0.15)
+    volume = expected_volume(2049, 1, shape, Layout(2, nodes=2))
+    assert isinstance(volume, ExpectedVolume)
+    assert volume.bytes_per_node == pytest.approx(sent, rel=0.15)

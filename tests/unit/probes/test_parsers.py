@@ -10,9 +10,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from pytest_h20.engines.layout import Layout
 from pytest_h20.probes import clock, counters, gid, gpu, host, image, kernel_log, net, perf, rdma
 from pytest_h20.probes.model_shape import ModelShape
-from pytest_h20.probes.script import Probe, ProbeError, build, split
+from pytest_h20.probes.script import Missing, Probe, ProbeError, build, split
 from pytest_h20.rehearsal.standin import answer, machine, sections
 from tests.unit.probes.cluster import blog_cluster
 
@@ -340,11 +341,56 @@ def test_counters_are_bytes_and_deltas_know_a_reset() -> None:
     assert not r.errors
 
 
+def volume(layout: Layout) -> counters.ExpectedVolume:
+    found = counters.expected_volume(1000, 8, R1, layout)
+    assert isinstance(found, counters.ExpectedVolume)
+    return found
+
+
 def test_volume_of_tensor_parallelism() -> None:
-    v = counters.expected_volume(1000, 8, R1)
+    v = volume(Layout(16, nodes=2))
     assert v.bytes_per_node == pytest.approx(123 * 1000 * 7168 * 2 * 2 * 15 / 16)
     assert v.bytes_per_rail == pytest.approx(v.bytes_per_node / 8)
-    assert counters.expected_volume(1000, 8, R1, nodes=1).bytes_per_node == 0
+    assert v.of_rail(1) == (v.bytes_per_rail, v.bytes_per_rail)
+    assert volume(Layout(8)).bytes_per_node == 0
+
+
+def test_a_pipeline_sends_one_way_and_its_last_stage_nothing() -> None:
+    hop = 2 * 1000 * 7168 * 2
+    v = volume(Layout(8, 4, nodes=4))
+    assert v.of_nodes == ((hop, 0), (hop, hop), (hop, hop), (0, hop))
+    assert v.of_rail(0) == (hop / 8, 0)
+    assert v.of_rail(3) == (0, hop / 8)
+    assert "from stage to stage" in v.derivation
+
+
+def test_stages_of_two_nodes_reduce_and_hand_on() -> None:
+    """TP16 x PP2 on four nodes: half of the layers on each stage, the embedding on the first; each node of a stage hands on a half."""
+    ring, hop = 2 * 15 / 16 * 1000 * 7168 * 2, 2 * 1000 * 7168 * 2
+    v = volume(Layout(16, 2, nodes=4))
+    assert v.of_nodes[0] == pytest.approx((62 * ring + hop / 2, 62 * ring))
+    assert v.of_nodes[3] == pytest.approx((61 * ring, 61 * ring + hop / 2))
+
+
+def test_dp_attention_moves_between_half_and_all_groups() -> None:
+    v = volume(Layout(16, attention=16, experts=16, nodes=2))
+    assert v.bytes_per_node == pytest.approx(61 * 2 * 15 / 16 * 1000 * 7168 * 2)
+    assert (v.least, v.most) == (0.5, 48.0)
+
+
+@pytest.mark.parametrize(
+    ("layout", "why"),
+    [
+        (Layout(16, experts=16, all_to_all="deepep", nodes=2), "deepep carries tokens"),
+        (Layout(8, replicas=2, nodes=2), "one of 2 copies"),
+        (Layout(6, 4, nodes=3), "a stage fills a part of a node only"),
+        (Layout(4, 4, nodes=2), "a stage fills a part of a node only"),
+    ],
+)
+def test_what_one_request_moves_is_not_known_of_every_layout(layout: Layout, why: str) -> None:
+    found = counters.expected_volume(1000, 8, R1, layout)
+    assert isinstance(found, Missing)
+    assert why in found.reason
 
 
 def test_pci_distance_from_sysfs_paths() -> None:

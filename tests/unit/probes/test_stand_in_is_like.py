@@ -73,7 +73,7 @@ def test_the_stand_in_fills_what_the_real_node_fills(name: str) -> None:
 def test_the_all_reduce_of_the_stand_in_has_the_keys_of_the_real_one() -> None:
     recorded = (RECORDED / "all-reduce-2xh200-sockets.txt").read_text(encoding="utf-8")
     real = json.loads(next(line for line in recorded.splitlines() if re.match(r'\{"tool"', line)))
-    made = json.loads(all_reduce.printed(all_reduce.AllReduceTruth(), 16, 8, "2.21.5"))
+    made = json.loads(all_reduce.printed(all_reduce.AllReduceTruth(), ("node01", "node02"), 16, 8, "2.21.5"))
     assert list(made) == list(real)
     assert [r["size"] for r in made["results"]] == [r["size"] for r in real["results"]]
     assert {tuple(r["out_of_place"]) for r in made["results"]} == {tuple(r["out_of_place"]) for r in real["results"]}

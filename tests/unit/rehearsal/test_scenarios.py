@@ -40,6 +40,24 @@ def test_every_engine_of_a_scenario_can_be_launched(scenario: Scenario, engine: 
     assert dialect.plan(target.engine_profile(), target.node_plans()).steps
 
 
+@pytest.mark.parametrize(
+    ("name", "sglang", "vllm"),
+    [
+        ("one-node", "TP8 on 1 node", "TP8 on 1 node"),
+        ("three-nodes", "TP8 x PP3 on 3 nodes", "TP8 x PP3 on 3 nodes"),
+        ("four-nodes", "TP16 x PP2 on 4 nodes", "TP8 x PP4 on 4 nodes"),
+        ("sixteen-nodes", "TP16 x PP8 on 16 nodes", "TP8 x PP16 on 16 nodes"),
+    ],
+)
+def test_the_model_is_cut_over_all_nodes(name: str, sglang: str, vllm: str) -> None:
+    inventory = scenario_named(name).world().inventory
+    layouts = [LaunchTarget(inventory, *inventory.engine_profile(engine)).layout for engine in ("sglang", "vllm")]
+    assert [str(layout) for layout in layouts] == [sglang, vllm]
+    assert all(layout.ranks == 8 * len(inventory.nodes) for layout in layouts)
+    addresses = [r.address for n in inventory.nodes for r in n.rails] + [n.engine_ip for n in inventory.nodes]
+    assert len(set(addresses)) == 9 * len(inventory.nodes)
+
+
 @EVERY
 @pytest.mark.parametrize("engine", ["sglang", "vllm"])
 def test_every_cell_has_a_limit_and_every_limit_a_cell(scenario: Scenario, engine: str) -> None:

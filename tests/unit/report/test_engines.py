@@ -79,6 +79,16 @@ def test_a_required_gate_without_verdicts_of_an_engine_is_not_passed(tmp_path: P
     assert {e: g.status for e, g in found.items()} == {"sglang:tuned": Status.UNKNOWN, "vllm": Status.PASS}
 
 
+def test_an_engine_on_one_node_has_no_rdma_gate(tmp_path: Path) -> None:
+    """``--engine=sglang:single --engine=sglang:default``: of the first every check of RDMA is skipped."""
+    run = samples.start(tmp_path, TWINS[1:], required=(GateName.RDMA,))
+    run.record(Verdict(check="rdma.x", status=Status.PASS, title="x"), "t.py::test_x[vllm]")
+    run.record(Verdict(check="rdma.x", status=Status.SKIP, title="x", reason="one node"), "t.py::test_x[sglang:tuned]")
+    view = run.finish()
+    assert {e: g.status for e, g in gates_by_engine(view)[GateName.RDMA].items()} == {"vllm": Status.PASS}
+    assert "not run" in read(view).text
+
+
 def test_one_engine_has_no_columns(sample: Sample) -> None:
     assert gates_by_engine(sample("clean")) == {}
     assert "Engine against engine" not in read(sample("clean")).text

@@ -44,7 +44,7 @@ class Recorded:
         probes = cluster.gather(record=self.run.evidence)
         facts = GatheredFacts(probes, image_facts(probes))
         counted = {n: COUNTERS.read(split(node.run(build([COUNTERS])).stdout)) for n, node in cluster.nodes.items()}
-        moved = Traffic(counted, counted, 512, plan(512, 8, ModelShape("deepseek_v3", 61, 7168, 2), 16, 2), "one request")
+        moved = Traffic(counted, counted, 512, plan(512, 8, ModelShape("deepseek_v3", 61, 7168, 2), target.layout), "one request")
         self.said: list[Verdict] = []
         for label in labels:
             written = nccl_log.job_of(inventory.model_dump(mode="json"), list(cluster.nodes), asdict(NcclTruth(**truth)), {})

@@ -71,6 +71,14 @@ def test_a_seed_that_is_none_is_told(text: str) -> None:
         seed_asked(text)
 
 
+def test_one_node_has_no_rdma_to_prove() -> None:
+    """Its gate was "could not measure: everything was skipped", so that one node could never be accepted."""
+    one = session("rehearsal:one-node")
+    assert GateName.RDMA not in one.required
+    assert one.left_out[GateName.RDMA] == "one node: nothing crosses the network"
+    assert GateName.RDMA in session("rehearsal:four-nodes").required
+
+
 def test_the_gpus_are_burned_unless_somebody_says_no() -> None:
     assert GateName.COMPUTE in session().required
     without = session(burn="off")

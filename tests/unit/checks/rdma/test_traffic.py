@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from pytest_h20.checks.rdma.traffic import Traffic, rail_congestion, rail_errors, rail_volume, unused_hcas_quiet, verdicts_of
@@ -53,6 +55,23 @@ def test_bytes_in_both_directions(traffic: Traffic, status: Status, words: str) 
     verdict = rail_volume(traffic, "node01", "mlx5_1")
     assert verdict.status is status
     assert words in verdict.reason
+
+
+@pytest.mark.parametrize(
+    ("of_nodes", "traffic", "status"),
+    [
+        (((400e6, 0.0),), moved(100e6, 1e3), Status.PASS),
+        (((400e6, 0.0),), moved(1e3, 100e6), Status.FAIL),
+        (((0.0, 400e6),), moved(1e3, 100e6), Status.PASS),
+        (((0.0, 400e6),), moved(100e6, 1e3), Status.FAIL),
+        (((0.0, 0.0),), moved(0, 0), Status.SKIP),
+    ],
+)
+def test_a_stage_of_a_pipeline_is_judged_in_the_direction_in_which_it_sends(
+    of_nodes: tuple[tuple[float, float], ...], traffic: Traffic, status: Status
+) -> None:
+    traffic = replace(traffic, expected=replace(EXPECTED, of_nodes=of_nodes))
+    assert rail_volume(traffic, "node01", "mlx5_1").status is status
 
 
 def test_bytes_that_nobody_counts_are_no_idle_rail() -> None:
