@@ -16,6 +16,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "diagnose": ("pytest_h20.cli.diagnose", "read engine logs: ready, waiting or failed, and why"),
     "load": ("pytest_h20.load.cli", "measure TTFT, TPOT and throughput of any OpenAI-compatible or SGLang server"),
     "discover": ("pytest_h20.cli.discover", "write an inventory from what is found on the hosts"),
+    "sudoers": ("pytest_h20.cli.sudoers", "what root must allow a login that is not root, for /etc/sudoers.d"),
     "example": ("pytest_h20.cli.example", "print the inventory that is shipped, to start from"),
     "soak": ("pytest_h20.cli.soak", "judge the bins that a soak left, also one that was killed"),
     "weights": ("pytest_h20.cli.weights", "check a model folder: complete, uncorrupted"),

@@ -13,8 +13,8 @@ step() { printf '\n=== %s (%s s)\n' "$*" "$SECONDS"; }
 step "Debian packages"
 needed=()
 python3 -c 'import ensurepip, venv' 2>/dev/null || needed+=(python3-venv python3-pip)
-# Of these the tests make a container image, and ask every shell a node may have.
-[ "$what" = fast ] || for tool in busybox:busybox-static zsh:zsh tcsh:tcsh fish:fish; do
+# Of these the tests make a container image, are a login that is not root, and ask every shell a node may have.
+[ "$what" = fast ] || for tool in busybox:busybox-static sudo:sudo zsh:zsh tcsh:tcsh fish:fish; do
   command -v "${tool%:*}" >/dev/null || needed+=("${tool#*:}")
 done
 if [ ${#needed[@]} -gt 0 ]; then

@@ -122,7 +122,10 @@ TEXTS = {
     "heed ~/.ssh/config, as `ssh -G HOST` shows it; false: nothing of it": "遵从 ~/.ssh/config，以 `ssh -G HOST` 所示为准；false：完全不理会",
     "seconds until a host that does not answer is given up": "主机多少秒不应答就放弃",
     "seconds between keep-alive packets": "保活包的间隔秒数",
-    "the Docker daemon's socket on the node": "节点上 Docker 守护进程的 socket",
+    "the container daemon's socket on the node; rootful Podman's: /run/podman/podman.sock": "节点上容器守护进程的 socket；"
+    "rootful Podman 的是 /run/podman/podman.sock",
+    "a login that is not root runs what needs root with `sudo -n`: the commands that --h20-plan lists, and no other": "不是 root 的登录，"
+    "用 `sudo -n` 运行需要 root 权限的命令：只有 --h20-plan 列出的那些，别无其他",
     "The weights.": "权重。",
     "folder on the node that is mounted into the containers, for example /ssd1/models": "节点上挂进容器的文件夹，例如 /ssd1/models",
     "where that folder appears in the container, for example /mnt/models": "该文件夹在容器里的位置，例如 /mnt/models",

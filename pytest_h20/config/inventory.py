@@ -74,7 +74,12 @@ class Ssh(Frozen):
     use_config: bool = Field(True, description="heed ~/.ssh/config, as `ssh -G HOST` shows it; false: nothing of it")
     connect_timeout: Seconds = Field(15.0, description="seconds until a host that does not answer is given up")
     keepalive: Seconds = Field(15.0, description="seconds between keep-alive packets")
-    docker_socket: str = Field("/var/run/docker.sock", description="the Docker daemon's socket on the node")
+    docker_socket: str = Field(
+        "/var/run/docker.sock", description="the container daemon's socket on the node; rootful Podman's: /run/podman/podman.sock"
+    )
+    sudo: bool = Field(
+        False, description="a login that is not root runs what needs root with `sudo -n`: the commands that --h20-plan lists, and no other"
+    )
 
 
 class Rail(Frozen):

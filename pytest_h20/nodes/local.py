@@ -26,9 +26,10 @@ _AFTER_EXIT_S = 1.0  # a child left in the background may hold the streams: so l
 class LocalNode:
     """This machine. Thread-safe. Implements ``Node``."""
 
-    def __init__(self, name: str, docker_socket: str = DOCKER_SOCKET) -> None:
+    def __init__(self, name: str, docker_socket: str = DOCKER_SOCKET, sudo: bool = False) -> None:
         self._name = name
         self._docker_socket = docker_socket
+        self._environment = {**os.environ, "H20_SUDO": "1"} if sudo else None
         self._containers: Containers | None = None
         self._lock = threading.Lock()
 
@@ -69,6 +70,7 @@ class LocalNode:
                 stdout=subprocess.PIPE,
                 stderr=subprocess.PIPE,
                 start_new_session=True,
+                env=self._environment,
             )
         except (OSError, ValueError) as error:
             raise H20Error(f"{self._name}: the command could not be started ({error}): {command[:200]!r}") from error
@@ -186,6 +188,8 @@ class LocalNode:
     def _reach_docker(self) -> str:
         path = Path(self._docker_socket)
         start = f"{self._name}: the container daemon cannot be reached: {path}"
+        if path.parent.is_dir() and not os.access(path.parent, os.X_OK):
+            raise TransportError(f"{start} is closed to this user (rootful Podman's folder is root's). Next: run as root")
         if not path.exists():
             raise TransportError(f"{start} is not there. Next: `systemctl status docker`, or set `docker_socket`")
         if not path.is_socket():

@@ -30,6 +30,7 @@ from pytest_h20.core.errors import CommandTimeout, H20Error, TransportError
 from pytest_h20.nodes import scratch, shell
 from pytest_h20.nodes.base import CommandResult, Containers, quote
 from pytest_h20.nodes.connect import Connection, ssh_errors
+from pytest_h20.nodes.daemon import dial
 from pytest_h20.nodes.shell import FramedStream, LineCutter, NodeProcess, Script, kill_command, tail, wrap
 from pytest_h20.nodes.ssh_config import SshSettings
 
@@ -80,6 +81,10 @@ class RawResult:
     stdout: bytes
     stderr: bytes
     seconds: float
+
+
+class _SocketClosed(TransportError):
+    """The daemon's socket is there, and the login may not use it."""
 
 
 class _NeverStarted(Exception):
@@ -140,6 +145,7 @@ class SshNode:
         self._name = name
         self._settings = settings
         self._connection = Connection(name, settings)
+        self._prefix = "H20_SUDO=1; export H20_SUDO\n" if settings.sudo else ""
         self._slots = _Slots(settings.max_sessions - _RESERVED_SESSIONS)
         self._sftp_missing = False
         self._lock = threading.RLock()
@@ -149,6 +155,7 @@ class SshNode:
         self._docker_folder: str | None = None
         self._forwards: dict[tuple[str, int], Forward] = {}
         self._carriers: list[_Carrier] = []
+        self._dialled: list[_Carrier] | None = None  # of the daemon, where it is reached by sudo; None: by its socket
 
     # --- what it is
 
@@ -188,7 +195,7 @@ class SshNode:
             self._kill(running, None)
         with self._lock:
             forwards, self._forwards = list(self._forwards.values()), {}
-            carriers, self._carriers = self._carriers, []
+            carriers, self._carriers, self._dialled = [*self._carriers, *(self._dialled or ())], [], None
             docker, self._docker_forward = self._docker_forward, None
             folder, self._docker_folder = self._docker_folder, None
             containers, self._containers = self._containers, None
@@ -224,7 +231,7 @@ class SshNode:
         self, command: str, timeout: float = 60.0, stdin: bytes | None = None, on_line: Callable[[str], None] | None = None
     ) -> RawResult:
         """Run a shell command and return its output as bytes. Raises as ``run``."""
-        script = wrap(command, watched=not stdin)
+        script = wrap(self._prefix + command, watched=not stdin)
         with self._slot(command, timeout):
             for attempt in (1, 2):
                 try:
@@ -234,7 +241,7 @@ class SshNode:
                         raise TransportError(
                             f"{self._name} ({self.address}): `{_short(command)}` could not be started, on a new connection neither: {error}"
                         ) from error
-                    script = wrap(command, watched=not stdin)
+                    script = wrap(self._prefix + command, watched=not stdin)
         raise AssertionError("unreachable: both attempts return or raise")
 
     def _decoded(self, command: str, raw: RawResult) -> CommandResult:
@@ -604,7 +611,7 @@ class SshNode:
         import paramiko
 
         for attempt in (1, 2):
-            carrier = self._carrier()
+            carrier = self._carrier(self._carriers, CHANNELS_PER_CARRIER)
             transport = None
             try:
                 transport = carrier.connection.transport()
@@ -626,15 +633,15 @@ class SshNode:
                 carrier.opening -= 1
         raise AssertionError("unreachable: both attempts return or raise")
 
-    def _carrier(self) -> _Carrier:
+    def _carrier(self, carriers: list[_Carrier], most: int) -> _Carrier:
         """The SSH connection with room for one more channel; the caller takes back its ``opening`` count."""
         with self._lock:
-            for carrier in self._carriers:
-                if carrier.load() < CHANNELS_PER_CARRIER:
+            for carrier in carriers:
+                if carrier.load() < most:
                     break
             else:
                 carrier = _Carrier(self._connection.sibling())
-                self._carriers.append(carrier)
+                carriers.append(carrier)
             carrier.opening += 1
             return carrier
 
@@ -660,7 +667,12 @@ class SshNode:
         from pytest_h20.nodes.forward import Forward
 
         path = self._settings.docker_socket
-        self._streamlocal(path).close()  # says at once, in our words, what is wrong
+        try:
+            self._streamlocal(path).close()  # says at once, in our words, what is wrong
+        except _SocketClosed as closed:
+            if not self._settings.sudo:
+                raise
+            self._dial_once(path, closed)
         with self._lock:
             if self._docker_forward is None:
                 # the folder is private (0700): the socket is as good as root on the node
@@ -668,8 +680,35 @@ class SshNode:
                 listener = socket.socket(socket.AF_UNIX)
                 listener.bind(f"{self._docker_folder}/docker.sock")
                 listener.listen(64)
-                self._docker_forward = Forward(listener, lambda: self._streamlocal(path), name=f"h20-docker-{self._name}")
+                self._docker_forward = Forward(listener, lambda: self._daemon_channel(path), name=f"h20-docker-{self._name}")
             return f"{self._docker_folder}/docker.sock"
+
+    def _dial_once(self, path: str, closed: TransportError) -> None:
+        """See that root's own socket can be reached by ``sudo``. Raises ``TransportError``."""
+        line = f"sudo -n -- {shlex.join(dial(path))}"
+        told = self.run_raw(f"printf 'GET /_ping HTTP/1.0\\r\\n\\r\\n' | {line}", timeout=30.0)
+        if b"200 OK" not in told.stdout.partition(b"\n")[0]:
+            raise TransportError(
+                f"{closed}. `{line}` does not open it either: {tail(told.stderr) or tail(told.stdout) or 'it said nothing'}"
+            )
+        with self._lock:
+            self._dialled = self._dialled or []
+
+    def _daemon_channel(self, path: str) -> paramiko.Channel:
+        """One connection to the daemon: to its socket, or to the standard input and output of a command of root's."""
+        if self._dialled is None:
+            return self._streamlocal(path)
+        carrier = self._carrier(self._dialled, max(1, self._settings.max_sessions - _RESERVED_SESSIONS))
+        try:
+            channel = carrier.connection.transport().open_session(timeout=_START_TIMEOUT)
+            with _guard(channel):
+                channel.exec_command(f"exec sudo -n -- {shlex.join(dial(path))}")
+            carrier.add(channel)
+            return channel
+        except ssh_errors() as error:
+            raise TransportError(f"{self._name} ({self.address}): no way to {path} by sudo: {error}") from error
+        finally:
+            carrier.opening -= 1
 
     def _streamlocal(self, path: str) -> paramiko.Channel:
         import paramiko
@@ -682,30 +721,32 @@ class SshNode:
             try:
                 return transport.open_streamlocal(path, _START_TIMEOUT)
             except paramiko.ChannelException as error:
-                raise TransportError(self._no_docker(path, error)) from error
+                raise self._no_docker(path, error) from error
             except ssh_errors() as error:
                 self._connection.retire(transport)
                 if attempt == 2:
                     raise TransportError(f"{self._name} ({self.address}): no way to {path}: {error}") from error
         raise AssertionError("unreachable: both attempts return or raise")
 
-    def _no_docker(self, path: str, error: paramiko.ChannelException) -> str:
+    def _no_docker(self, path: str, error: paramiko.ChannelException) -> TransportError:
         """Why the daemon's socket cannot be reached: sshd does not tell, so the node is asked."""
         user = self._connection.target.user
         start = f"{self._name} ({self.address}): the container daemon cannot be reached: "
         found = self.run_raw(_WHY_NO_SOCKET.format(path=shlex.quote(path)), timeout=20.0).rc
         if found == 2:
-            return start + f"{path} is not there. Next: `systemctl status docker` on the node, or set `docker_socket`"
+            return TransportError(f"{start}{path} is not there. Next: `systemctl status docker` on the node, or set `docker_socket`")
         if found == 3:
-            return start + f"{path} is not a socket: set `docker_socket` to the daemon's"
+            return TransportError(f"{start}{path} is not a socket: set `docker_socket` to the daemon's")
         if found == 4:
-            return start + f"{user} may not use {path}. Next: `usermod -aG docker {user}` on the node, or log in as root"
+            return _SocketClosed(
+                f"{start}{user} may not use {path}. Next: `usermod -aG docker {user}` on the node, log in as root, or set `ssh.sudo`"
+            )
         if error.code == 1 or found == 5:
-            return start + (
-                "sshd forbids it: set `AllowStreamLocalForwarding yes` in /etc/ssh/sshd_config on the node (and no "
+            return TransportError(
+                f"{start}sshd forbids it: set `AllowStreamLocalForwarding yes` in /etc/ssh/sshd_config on the node (and no "
                 "DisableForwarding), then `systemctl reload ssh`"
             )
-        return start + f"nothing answers at {path} ({error.text}). Next: `systemctl status docker` on the node"
+        return TransportError(f"{start}nothing answers at {path} ({error.text}). Next: `systemctl status docker` on the node")
 
 
 def _hand_over(lines: LineCutter, data: bytes, final: bool = False) -> None:
@@ -755,7 +796,8 @@ def _guard(channel: paramiko.Channel) -> Iterator[None]:
 
 
 _WHY_NO_SOCKET = (
-    'p={path}; [ -e "$p" ] || exit 2; [ -S "$p" ] || exit 3; [ -r "$p" ] && [ -w "$p" ] || exit 4; '
+    'p={path}; q=${{p%/*}}; [ ! -d "$q" ] || [ -x "$q" ] || exit 4; [ -e "$p" ] || exit 2; '
+    '[ -S "$p" ] || exit 3; [ -r "$p" ] && [ -w "$p" ] || exit 4; '
     # flag 00010000 = somebody listens on it (__SO_ACCEPTCON): then it is sshd that says no
     'awk -v a="$p" -v b="$(readlink -f "$p")" \'$4 == "00010000" && ($8 == a || $8 == b) {{ f = 1 }} END {{ exit !f }}\' '
     "/proc/net/unix && exit 5; exit 0"

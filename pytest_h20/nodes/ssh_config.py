@@ -52,6 +52,8 @@ class SshSettings:
     ssh_config: str | os.PathLike[str] = DEFAULT_CONFIG
     docker_socket: str = DOCKER_SOCKET
     max_sessions: int = 10
+    sudo: bool = False
+    """Commands find ``$H20_SUDO`` set, and the container daemon is reached with ``sudo -n`` where its socket is closed to the login."""
 
 
 @dataclass(frozen=True)

@@ -16,13 +16,14 @@ from pytest_h20.probes.image import Devices, EngineAddress, ModelFolder, Version
 from pytest_h20.probes.kernel_log import KernelLog
 from pytest_h20.probes.net import Connect, Firewall, Listener, Network, Ping
 from pytest_h20.probes.rdma import PciDevice, PcieHints, Qos, RdmaFacts
-from pytest_h20.probes.script import Missing
+from pytest_h20.probes.script import HINT_RIGHTS, Missing, in_words
 from pytest_h20.probes.wire import NcclSettings, NetDevice
 
 
 @dataclass(frozen=True)
 class NodeFacts:
     """What one node told. Every fact is itself or ``Missing`` with the reason. ``evidence``: probe name -> recorded section.
+    ``without_rights``: probe name -> the commands in it that ran without root's rights, and why.
 
     The ``image_*`` facts come from inside a container of the engine's image; ``container`` is that container's limits.
     """
@@ -65,6 +66,7 @@ class NodeFacts:
     nccl_settings: NcclSettings | Missing
     host_model: Disk | Missing
     evidence: Mapping[str, str] = field(default_factory=dict)
+    without_rights: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
     seconds: float = 0.0
 
 
@@ -142,6 +144,11 @@ class View:
         profile = self.all.profile
         specs = self.all.inventory.nodes_of(profile) if profile else self.all.inventory.nodes
         return bool(specs) and specs[0].name == self.name
+
+    def unread(self, probe: str, command: str) -> Missing | None:
+        """What this command (or those that begin so) would have told but for root's rights; None when it ran with them."""
+        lacking = {c: why for c, why in self.node.without_rights.get(probe, {}).items() if c.startswith(command)}
+        return Missing(in_words(lacking), HINT_RIGHTS) if lacking else None
 
     @property
     def peers(self) -> tuple[View, ...]:

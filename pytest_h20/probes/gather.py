@@ -151,7 +151,9 @@ def ask(
 def _read(stdout: str, probes: Sequence[Probe[object]], keep: Record, prefix: str) -> tuple[dict[str, object], dict[str, str]]:
     sections = split(stdout)
     evidence = {name: keep(f"{prefix}/{name}.txt", section_text(name, s)) for name, s in sections.items()}
-    return {p.name: p.read(sections) for p in probes}, evidence
+    facts: dict[str, object] = {p.name: p.read(sections) for p in probes}
+    lacking = {name: lost for name, section in sections.items() if (lost := section.without_rights)}
+    return {**facts, **({"without_rights": lacking} if lacking else {})}, evidence
 
 
 def section_text(name: str, section: Section) -> str:

@@ -15,7 +15,7 @@ from functools import lru_cache
 from importlib import resources
 from typing import Literal
 
-from pytest_h20.probes.script import Probe, ProbeError, integer, number, pairs
+from pytest_h20.probes.script import HINT_RIGHTS, Probe, ProbeError, integer, number, pairs
 
 Severity = Literal["fatal", "reset", "watch", "application", "info"]
 
@@ -145,7 +145,7 @@ MOST_LINES = 2000
 _WANTED = "|".join(("NVRM: Xid", "SXid", r"link (is )?(up|down)", *(row.pattern for row in line_table())))
 _SCRIPT = r"""
 read -r now x </proc/uptime
-s=dmesg; l=`dmesg 2>/dev/null`
+s=dmesg; l=`priv dmesg 2>/dev/null`
 if [ -z "$l" ] && command -v journalctl >/dev/null; then s=journal; l=`journalctl -k -b -o short-monotonic --no-pager -q 2>/dev/null`; fi
 [ -n "$l" ] || { echo "the kernel log cannot be read (dmesg: `dmesg 2>&1 | head -n 1`)" >&2; exit 126; }
 f=`printf '%s\n' "$l" | sed -n 's/^\[ *\([0-9]*\.[0-9]*\)\].*/\1/p' | head -n 1`
@@ -159,7 +159,7 @@ KERNEL_LOG = Probe(
     "kernel_log",
     _SCRIPT.replace("WANTED", _WANTED.replace("'", ".")).replace("MOST", str(MOST_LINES)),
     parse_kernel_log,
-    hint="log in as root, or allow it: sysctl kernel.dmesg_restrict=0",
+    hint=f"{HINT_RIGHTS}; or allow it to everybody: sysctl kernel.dmesg_restrict=0",
 )
 
 

@@ -6,7 +6,7 @@ import ipaddress
 import re
 from dataclasses import dataclass
 
-from pytest_h20.probes.script import Probe, ProbeError, integer, number, pairs, rows, whole
+from pytest_h20.probes.script import HINT_RIGHTS, Probe, ProbeError, integer, number, pairs, rows, whole
 
 
 @dataclass(frozen=True)
@@ -121,17 +121,21 @@ if command -v systemctl >/dev/null; then
   for s in firewalld ufw nftables iptables; do [ "`systemctl is-active $s 2>/dev/null`" = active ] && echo "service=$s"; done
 fi
 if command -v iptables >/dev/null; then
-  r=`iptables -w 2 -S INPUT 2>&1` || r=`iptables -S INPUT 2>&1` || { echo "iptables: $r" >&2; exit 126; }
+  r=`priv iptables -w 2 -S INPUT 2>&1` || r=`priv iptables -S INPUT 2>&1` || { echo "iptables: $r" >&2; exit 126; }
   echo "policy=`printf '%s\n' "$r" | sed -n 's/^-P INPUT //p'`"
   echo "drops=`printf '%s\n' "$r" | grep -cE -- '-j (DROP|REJECT)'`"
 else
   echo "policy="; echo "drops=0"
 fi
-command -v nft >/dev/null && n=`nft list ruleset 2>/dev/null` && echo "nft=`printf '%s\n' "$n" | grep -cE ' (drop|reject)'`"
+if command -v nft >/dev/null; then
+  if n=`priv nft list ruleset 2>&1`; then echo "nft=`printf '%s\n' "$n" | grep -cE ' (drop|reject)'`"
+  elif refused; then echo "nft: $n" >&2; exit 126
+  fi
+fi
 true
 """,
     parse_firewall,
-    hint="log in as root to read the firewall rules",
+    hint=HINT_RIGHTS,
 )
 
 
@@ -162,7 +166,7 @@ def parse_listeners(text: str) -> tuple[Listener, ...]:
 LISTENERS = Probe(
     "listeners",
     r"""
-if command -v ss >/dev/null && o=`ss -ltnp 2>/dev/null`; then
+if command -v ss >/dev/null && o=`priv ss -ltnp 2>/dev/null`; then
   printf '%s\n' "$o" | while read -r st rq sq local peer users; do
     case $st in LISTEN) printf 'listen\t%s\t%s\n' "$local" "$users";; esac
   done

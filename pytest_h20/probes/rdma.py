@@ -193,7 +193,7 @@ for c in /sys/class/infiniband/*; do
   { read -r d <$c/ports/1/gid_attrs/ndevs/0; } 2>/dev/null
   [ -n "$d" ] || continue
   if command -v mlnx_qos >/dev/null; then
-    q=`mlnx_qos -i $d 2>/dev/null`
+    q=`priv mlnx_qos -i $d 2>/dev/null`
     e $d trust "`printf '%s\n' "$q" | sed -n 's/^ *Priority trust state: *//p'`"
     e $d dscp2prio "`printf '%s\n' "$q" | sed -n 's/^[ \t]*prio:\([0-7]\) dscp:\([0-9,]*\).*/\1=\2/p' | tr '\n' ' '`"
     e $d pfc "`printf '%s\n' "$q" | sed -n 's/^[ \t]*enabled[ \t]*//p' | head -n 1 | tr '\t' ' '`"
@@ -261,7 +261,7 @@ PCIE_HINTS = Probe(
 n=0; for x in /sys/kernel/iommu_groups/*; do [ -d "$x" ] && n=$((n + 1)); done; echo "iommu_groups=$n"
 echo "cmdline=`cat /proc/cmdline 2>/dev/null`"
 if command -v lspci >/dev/null; then
-  l=`lspci -D -vvv 2>/dev/null | grep -E '^[0-9a-f]{4}:|ACSCtl'`
+  l=`priv lspci -D -vvv 2>/dev/null | grep -E '^[0-9a-f]{4}:|ACSCtl'`
   echo "acs_bridges=`printf '%s\n' "$l" | grep -c ACSCtl`"
   echo "acs_enabled=`printf '%s\n' "$l" | grep -cE 'ReqRedir\+|SrcValid\+'`"
   a=; d=

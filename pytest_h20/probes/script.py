@@ -31,6 +31,33 @@ _HEAD = re.compile(
     r"^@@h20 section (?P<name>[a-z][a-z0-9_]*) rc=(?P<rc>-?[0-9]{1,9}) out=(?P<out>[0-9]{1,15}) err=(?P<err>[0-9]{1,15})\r?$", re.M
 )
 
+HINT_RIGHTS = "log in as root, or set `ssh.sudo: true` and let `python -m pytest_h20 sudoers INVENTORY` say what root must allow"
+_RIGHTS = "h20-rights\t"
+
+PRIV = r"""
+priv() {
+  if [ "`id -u`" = 0 ]; then "$@"; return; fi
+  command -v "$1" >/dev/null || return 127
+  if [ -n "$H20_SUDO" ]; then
+    { h20_e=`sudo -n -- "$@" 2>&1 >&3 </dev/null`; h20_r=$?; } 3>&1
+    case $h20_r:$h20_e in
+      0:*) return;;
+      *sudo:*|*'Sorry, user'*) ;;
+      *) printf '%s\n' "$h20_e" >&2; return $h20_r;;
+    esac
+    h20_e=`printf '%s\n' "$h20_e" | grep -E 'sudo:|Sorry, user' | head -n 1`
+  else
+    h20_e='this login is not root'
+  fi
+  printf 'h20-rights\t%s\t%s\n' "$*" "`printf %s "$h20_e" | tr '\t' ' '`" >>"${0%.s}.d"
+  "$@"
+}
+refused() { [ -s "${0%.s}.d" ]; }
+"""
+"""What a snippet of a probe with ``priv`` begins with. ``priv COMMAND``: run it as root, with ``sudo -n`` where the node was told to
+(``$H20_SUDO``). Where that is refused, or the login is not root, that is written down, and the command runs as the login may: what can be
+read so is read. ``refused``: something was. The commands are those of ``rights.py``."""
+
 _PROLOGUE = """\
 LC_ALL=C; export LC_ALL
 PATH="$PATH:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin:/usr/local/cuda/bin:/usr/mpi/gcc/openmpi/bin"
@@ -46,6 +73,7 @@ fi
 h20_run() {
   if [ -n "$t" ]; then $t "$2" sh "$d/$1.s"; else sh "$d/$1.s"; fi >"$d/$1.o" 2>"$d/$1.e" </dev/null
   echo $? >"$d/$1.r"
+  [ ! -s "$d/$1.d" ] || sort -u "$d/$1.d" >>"$d/$1.e"
 }
 h20_show() {
   for n in "$@"; do
@@ -85,8 +113,15 @@ class Section:
     @property
     def last_words(self) -> str:
         """The last line of the error output (or of the output): what a person would quote."""
-        lines = (self.err.strip() or self.out.strip()).splitlines()
+        said = "\n".join(line for line in self.err.splitlines() if not line.startswith(_RIGHTS))
+        lines = (said.strip() or self.out.strip()).splitlines()
         return lines[-1].strip()[:200] if lines else ""
+
+    @property
+    def without_rights(self) -> Mapping[str, str]:
+        """Commands that ran without root's rights, and why."""
+        told = (line.split("\t") for line in self.err.splitlines() if line.startswith(_RIGHTS))
+        return {words[1][:200]: words[2][:200] for words in told if len(words) == 3}
 
 
 @dataclass(frozen=True)
@@ -126,13 +161,24 @@ class Probe(Generic[T_co]):
         if section.rc in (124, 137, 143):
             return Missing(f"probe {self.name!r} did not finish within {self.seconds} s", self.hint)
         if section.rc != 0:
-            return Missing(f"probe {self.name!r} ended with {section.rc}: {section.last_words or 'no output'}", self.hint)
+            why = f"probe {self.name!r} ended with {section.rc}: {section.last_words or 'no output'}"
+            if lacking := in_words(section.without_rights):
+                return Missing(f"{why}; {lacking}", self.hint if HINT_RIGHTS in self.hint else HINT_RIGHTS)
+            return Missing(why, self.hint)
         try:
             return self.parse(section.out)
         except ProbeError as error:
             return Missing(f"output of probe {self.name!r} not understood: {error}", self.hint)
         except Exception as error:  # nothing that a node prints may end a run: what no parser foresaw is not understood either
             return Missing(f"output of probe {self.name!r} not understood: {unforeseen(error)}", self.hint)
+
+
+def in_words(without_rights: Mapping[str, str]) -> str:
+    """Which commands lacked root's rights, for a reason; "" when none did."""
+    by_reason: dict[str, list[str]] = {}
+    for command, why in without_rights.items():
+        by_reason.setdefault(why, []).append(f"`{command}`")
+    return "; ".join(f"{', '.join(commands[:3])} {'need' if commands[1:] else 'needs'} root: {why}" for why, commands in by_reason.items())
 
 
 def build(probes: Sequence[Probe[object]]) -> str:
@@ -148,6 +194,7 @@ def build(probes: Sequence[Probe[object]]) -> str:
         parts.append(f"# h20-probe: {probe.name}{' ' + quoted if quoted else ''}\n")
         parts.append(f"cat >\"$d/{probe.name}.s\" <<'{_END}'\n")
         parts.append(f"set -- {quoted}\n" if quoted else "")
+        parts.append(PRIV.lstrip("\n") if "priv " in probe.snippet else "")
         parts.append(probe.snippet.strip("\n") + f"\n{_END}\n")
         parts.append(f"h20_run {probe.name} {probe.seconds} &\n")
     parts.append("wait\nh20_show " + " ".join(names) + "\necho '@@h20 complete'\n")

@@ -76,14 +76,14 @@ one() {
     printf 'sysctl\t%s\t%s\t%s\t%s\n' $1 $k "$a" "$b"
   done
   if command -v ethtool >/dev/null; then
-    ethtool -m $1 2>/dev/null | sed -n "s/^[ \t]*\([^:]*[^: \t]\)[ \t]*: *\(.*\)$/module\t$1\t\1\t\2/p" |
+    priv ethtool -m $1 2>/dev/null | sed -n "s/^[ \t]*\([^:]*[^: \t]\)[ \t]*: *\(.*\)$/module\t$1\t\1\t\2/p" |
       grep -iE '\t(identifier\t|(rcvr|receiver) signal|[^\t]*(alarm|warning)( *\([^)]*\))?\ton)' | head -n 60
     ethtool --show-fec $1 2>/dev/null | sed -n "s/^Active FEC encoding[s]*: */fec\t$1\t/p" | head -n 1
     ethtool -S $1 2>/dev/null | sed -n "s/^ *\([a-z0-9_]*\): *\([0-9]*\)$/stat\t$1\t\1\t\2/p" |
       grep -E '\t(rx_symbol_err_phy|rx_pcs_symbol_err_phy|rx_crc_errors_phy|rx_corrected_bits_phy|link_down_events_phy|rx_discards_phy)\t'
   fi
   if command -v lldpctl >/dev/null; then
-    l=`lldpctl -f keyvalue $1 2>/dev/null`
+    l=`priv lldpctl -f keyvalue $1 2>/dev/null`
     s=`printf '%s\n' "$l" | sed -n "s/^lldp\.$1\.chassis\.name=//p" | head -n 1`
     p=`printf '%s\n' "$l" | sed -n "s/^lldp\.$1\.port\.\(ifname\|descr\|local\)=//p" | head -n 1`
     [ -n "$s$p" ] && printf 'lldp\t%s\t%s\t%s\n' $1 "$s" "$p"

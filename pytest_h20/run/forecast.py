@@ -14,10 +14,15 @@ from pytest_h20.core.errors import H20Error
 from pytest_h20.core.verdict import GateName, Limit
 from pytest_h20.load.cells import Cell, requests_for
 from pytest_h20.nodes import Node
+from pytest_h20.probes.rights import GRANTED
+from pytest_h20.probes.script import Missing, build, split
 from pytest_h20.run.burn import how
+from pytest_h20.run.rights import fragment, in_words, login, needed
 from pytest_h20.run.settings import Session, soak_hours
 
 REACH_SECONDS = 10.0
+RIGHTS_SECONDS = 60.0
+"""A node of which commands that need root are tried."""
 
 
 def judged(session: Session) -> Iterator[str]:
@@ -122,13 +127,21 @@ def reached(session: Session) -> list[str]:
     if session.rehearsal is not None:
         return ["# nodes: the embedded stand-in, nothing to reach"]
 
+    inventory = session.inventory
+    specs = {spec.name: spec for spec in inventory.nodes}
+
     def one(node: Node) -> str:
+        spec = specs[node.name]
+        sudo = inventory.ssh_of(spec).sudo
+        asked = GRANTED.with_args(*(right.command for right in needed(inventory, (spec,)) if sudo))
         try:
-            rc = node.run("true", timeout=REACH_SECONDS).rc
+            told = asked.read(split(node.run(build([asked]), timeout=RIGHTS_SECONDS if sudo else REACH_SECONDS).stdout))
         except H20Error as error:
             return f"NOT reached: {' '.join(str(error).split())}"
-        return "reached" if rc == 0 else f"reached, but `true` ended with {rc}"
+        return f"reached, but could not say as whom: {told}" if isinstance(told, Missing) else in_words(told, sudo)
 
     nodes = session.nodes
     with ThreadPoolExecutor(max_workers=max(1, len(nodes))) as pool:
-        return [f"# {name}: {said}" for name, said in zip(nodes, pool.map(one, nodes.values()), strict=True)]
+        lines = [f"# {name}: {said}" for name, said in zip(nodes, pool.map(one, nodes.values()), strict=True)]
+    by_sudo = tuple(spec for spec in inventory.nodes if inventory.ssh_of(spec).sudo and login(inventory, spec) != "root")
+    return [*lines, *(fragment(inventory, by_sudo).splitlines() if by_sudo else ())]

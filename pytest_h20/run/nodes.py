@@ -42,7 +42,7 @@ def _bare(inventory: Inventory, spec: NodeSpec) -> Node:
     if spec.transport == "local":
         from pytest_h20.nodes.local import LocalNode
 
-        return LocalNode(spec.name, docker_socket=settings.docker_socket)
+        return LocalNode(spec.name, docker_socket=settings.docker_socket, sudo=settings.sudo)
     from pytest_h20.nodes.ssh import SshNode
 
     return SshNode(spec.name, ssh_settings(spec.address, settings))
@@ -63,4 +63,4 @@ def ssh_settings(host: str, settings: Ssh) -> SshSettings:
         key_file=settings.key,
     )
     jump = jump_of(settings.jump, alike, "ssh.jump", key_file=settings.key) if settings.jump else None
-    return replace(alike, port=settings.port, user=settings.user, jump=jump, docker_socket=settings.docker_socket)
+    return replace(alike, port=settings.port, user=settings.user, jump=jump, docker_socket=settings.docker_socket, sudo=settings.sudo)

@@ -7,7 +7,7 @@ import shutil
 import socket
 import subprocess
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import pytest
@@ -31,11 +31,12 @@ def keygen(path: Path, kind: str = "ed25519", passphrase: str = "") -> Path:
 class Sshd:
     """One sshd in the foreground (``-D``) with settings of its own."""
 
-    def __init__(self, folder: Path, options: Mapping[str, str] | None = None) -> None:
+    def __init__(self, folder: Path, options: Mapping[str, str] | None = None, inside: Sequence[str] = ()) -> None:
+        """``inside``: a command that execs what follows it, in a namespace of its own."""
         binary = shutil.which("sshd") or "/usr/sbin/sshd"
         if os.geteuid() != 0 or not Path(binary).exists() or not shutil.which("ssh-keygen"):
             pytest.skip("needs root and openssh-server: an sshd of its own is started on loopback")
-        self.folder = folder
+        self.folder, self.inside = folder, inside
         self.binary = binary
         self.port = free_port()
         folder.mkdir(parents=True, exist_ok=True)
@@ -70,7 +71,7 @@ class Sshd:
         """Start it and wait until it accepts."""
         with (self.folder / "log").open("ab") as log:
             self.process = subprocess.Popen(
-                [self.binary, "-D", "-e", "-f", str(self.folder / "sshd_config")], stderr=log, start_new_session=True
+                [*self.inside, self.binary, "-D", "-e", "-f", str(self.folder / "sshd_config")], stderr=log, start_new_session=True
             )
         for _ in range(100):
             with socket.socket() as sock:

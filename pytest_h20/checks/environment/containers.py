@@ -312,7 +312,8 @@ def ports(say: Say, view: View) -> Iterable[Verdict]:
     told = []
     for port in wanted:
         busy = [y for y in x if y.port == port]
-        owner = busy[0].owner if busy and busy[0].owner else "an unknown process (rights missing to name it)"
+        unread = view.unread("listeners", "ss")
+        owner = busy[0].owner if busy and busy[0].owner else f"an unknown process ({unread or 'rights missing to name it'})"
         limit = Limit(kind="max", value=0, unit="listeners", origin=builtin("the engine must be able to bind it"))
         told.append(say.about(f"{view.name} :{port}").judge(len(busy), limit, of=len(x) or 1, reason=f"port {port} is taken by {owner}"))
     return told

@@ -503,6 +503,8 @@ def acs(say: Say, view: View) -> Verdict:
         "virtual_machine": h.virtual,
     }
     if h.acs_bridges is None:
+        if wanted is not False and (unread := view.unread("pcie_hints", "lspci")):
+            return say.missing(unread)
         if wanted:
             return say.unknown("ACS control is not readable", "install pciutils and log in as root", details)
         return say.skip("ACS control is not readable, and nothing is expected", details=details)
@@ -577,8 +579,10 @@ def qos(say: Say, view: View) -> Iterable[Verdict]:
     # A rail of which nothing could be read (its device is gone) is told by other checks, not as a difference here.
     rails = {r.rail.interface: dict(q[r.rail.interface].settings) for r in view.rails if r.rail.interface in q}
     keys = sorted({k for s in rails.values() for k in s})
+    unread = view.unread("qos", "mlnx_qos")
     if not keys:
-        return [say.missing(Missing("no setting could be read", "install mlnx-tools (mlnx_qos) or iproute2's dcb"), wanted=wanted)]
+        nothing = unread or Missing("no setting could be read", "install mlnx-tools (mlnx_qos) or iproute2's dcb")
+        return [say.missing(nothing, wanted=wanted)]
     told = []
     for key in keys:
         values = {i: s.get(key, "") for i, s in rails.items()}
@@ -590,7 +594,7 @@ def qos(say: Say, view: View) -> Iterable[Verdict]:
             for i, s in rails.items():
                 here = say.about(f"{view.name} {i} {key}")
                 if key not in s:
-                    told.append(here.unknown(f"{key} of {i} could not be read", "install mlnx-tools (mlnx_qos)"))
+                    told.append(here.missing(unread or Missing(f"{key} of {i} could not be read", "install mlnx-tools (mlnx_qos)")))
                 else:
                     told.append(here.judge(s[key], Limit(kind="equal", value=value, origin=inventory(field))))
     return told
@@ -602,10 +606,13 @@ def qos_equal(say: Say, facts: Facts) -> Verdict:
     if len(facts.views) < 2:
         return say.skip("one node only")
     table: dict[str, list[dict[str, str]]] = {}
+    unread: Missing | None = None
     for v in facts.views:
         if isinstance(v.node.qos, Missing):
             return say.missing(v.node.qos, wanted=False)
         q = v.node.qos
+        lacking = any("trust" not in dict(q[r.rail.interface].settings) for r in v.rails if r.rail.interface in q)
+        unread = unread or (v.unread("qos", "mlnx_qos") if lacking else None)
         table[v.name] = [dict(q[r.rail.interface].settings) if r.rail.interface in q else {} for r in v.rails]
     if not any(s for rails in table.values() for s in rails):
         return say.skip("no setting could be read on any node (mlnx_qos, dcb and ethtool are missing)")
@@ -616,8 +623,10 @@ def qos_equal(say: Say, facts: Facts) -> Verdict:
         for i, (mine, theirs) in enumerate(zip(rails, table[first], strict=False))
         if mine and theirs
         for key in sorted({*mine, *theirs})
-        if mine.get(key) != theirs.get(key)
+        if mine.get(key) != theirs.get(key) and not (unread and not (key in mine and key in theirs))
     ]
+    if unread and not other:
+        return say.missing(unread)
     limit = Limit(kind="max", value=0, unit="differences", origin=builtin("both ends of a lossless path must agree (F41)"))
     return say.judge(len(other), limit, reason="; ".join(map(str, other[:4])), details={"differences": other})
 

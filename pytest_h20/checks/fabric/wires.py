@@ -80,7 +80,8 @@ def roce_class(say: Say, rail: RailView) -> Verdict:
     qos = node.qos.get(rail.rail.interface)
     found = roce_class_of(dict(qos.settings) if qos else {}, settings)
     if isinstance(found, Missing):
-        return say.missing(found, wanted=wanted is True)
+        unread = rail.view.unread("qos", f"mlnx_qos -i {rail.rail.interface}") if wanted is not False else None
+        return say.missing(unread or found, wanted=wanted is True or unread is not None)
     sl, timeout = settings.number("NCCL_IB_SL", 0), settings.number("NCCL_IB_TIMEOUT", 0)
     details: dict[str, JsonValue] = {
         "traffic_class": found.traffic_class,
@@ -96,7 +97,9 @@ def roce_class(say: Say, rail: RailView) -> Verdict:
     if wanted is False:
         return say.skip("expect.lossless is false: the rails may drop", str(found), details)
     if found.pfc is None:
-        return say.missing(Missing("PFC of the rail could not be read", "install mlnx-tools (mlnx_qos)"), wanted=wanted is True)
+        unread = rail.view.unread("qos", f"mlnx_qos -i {rail.rail.interface}")
+        missing = unread or Missing("PFC of the rail could not be read", "install mlnx-tools (mlnx_qos)")
+        return say.missing(missing, wanted=wanted is True or unread is not None)
     both = Limit(kind="equal", value="PFC and ECN", origin=inventory("lossless"))
     some = Limit(
         kind="one_of", value=["PFC and ECN", "PFC", "ECN"], origin=builtin("RoCE that is dropped starts again from the lost packet")
@@ -172,6 +175,8 @@ def optics(say: Say, rail: RailView) -> Verdict:
     if isinstance(w, Missing):
         return say.missing(w, wanted=False)
     wire = w.get(rail.rail.interface)
+    if (wire is None or not wire.module) and (unread := rail.view.unread("wires", f"ethtool -m {rail.rail.interface}")):
+        return say.missing(unread)
     if wire is None or not (wire.module or wire.fec or wire.counters or wire.alarms or wire.warnings):
         where = f" (LLDP: {wire.neighbour})" if wire and wire.neighbour else ""
         return say.skip(f"neither ethtool -m nor -S tells anything about it{where}", wire.neighbour if wire else None)

@@ -72,6 +72,13 @@ _FAR = "\tGPU0\tmlx5_3\nGPU0\t X \tSYS\nmlx5_3\tSYS\t X \n"
 _FLAPS = [f"[{t}] mlx5_core 0000:30:00.0 xgbe3: Link {w}" for t, w in (("1200000.5", "down"), ("1200003.5", "up"))]
 
 
+_RAILS = [f"xgbe{n}" for n in range(1, 9)]
+
+
+def _refused(command: str) -> str:
+    return f"h20-rights\t{command}\tsudo: a password is required\n"
+
+
 def _fault(name: str, sentence: str, source: str, change: Change, red: str, phrase: str) -> Fault:
     return Fault(name, "fabric", sentence, source, change, ids("fabric", red), phrase, gates=("environment", "fabric"))
 
@@ -201,6 +208,19 @@ FAULTS = (
         together(expecting(acs_off=True), says("pcie_hints", "iommu_groups=9\ncmdline=\nacs_bridges=24\nacs_enabled=8\n")),
         "acs",
         "ACS",
+    ),
+    _fault(
+        "sudo-half-allowed",
+        "The login is not root, and sudo allows half of the list: neither lspci nor ethtool.",
+        "could not measure is no pass",
+        together(
+            says("pcie_hints", "iommu_groups=0\ncmdline=ro iommu=pt\nacs_bridges=0\nacs_enabled=0\n", 0, _refused("lspci -D -vvv")),
+            says(
+                "wires", "".join(f"wire\txgbe{n}\n" for n in range(1, 9)), 0, "".join(_refused(f"ethtool -m xgbe{n}") for n in range(1, 9))
+            ),
+        ),
+        "acs optics",
+        "`lspci -D -vvv` needs root: sudo: a password is required",
     ),
     _fault(
         "pfc-off",

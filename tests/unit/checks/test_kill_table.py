@@ -135,6 +135,16 @@ def far(virtual: bool = False) -> Callable[[Cluster], None]:
     )
 
 
+NO_ACS = "iommu_groups=0\ncmdline=ro iommu=pt\nacs_bridges=0\nacs_enabled=0\n"
+NO_QOS = "".join(f"qos\txgbe{n}\ttos\t106\n" for n in range(1, 9))
+
+
+def no_rights(command: str, rc: int = 0, **told: str) -> Callable[[Cluster], None]:
+    """The second node's login is not root: a probe tells only this much."""
+    error = f"h20-rights\t{command}\tnot root\n" if command else ""
+    return lambda c: c.other.machine.overrides.update({probe: Section(rc, text, error) for probe, text in told.items()})
+
+
 def redirecting(more: str = "", bridge: str = "0000:17:00.0") -> Callable[[Cluster], None]:
     """One bridge redirects requests; GPU 0 and mlx5_1 are below 0000:17:00.0."""
 
@@ -621,6 +631,36 @@ FAULTS = [
     Fault("light as it should be", optics("module\txgbe3\tIdentifier\t0x11 (QSFP28)", "stat\txgbe3\trx_symbol_err_phy\t0"), {}),
     Fault("another FEC", optics("fec\txgbe2\tRS", "fec\txgbe4\tRS", "fec\txgbe3\tOff"), {"fabric.optics": W}, "FEC Off"),
     Fault("trust expected", expecting(qos_trust="pcp"), {"fabric.qos": F}),
+    Fault("no rights for lspci", no_rights("lspci -D -vvv", pcie_hints=NO_ACS), {"fabric.acs": U}, "`lspci -D -vvv` needs root: not root"),
+    Fault("no rights for lspci, ACS on purpose", expecting(no_rights("lspci -D -vvv", pcie_hints=NO_ACS), acs_off=False), {}),
+    Fault("nobody's lspci", no_rights("", pcie_hints=NO_ACS), {}),
+    Fault("no rights for a transceiver", no_rights("ethtool -m xgbe3", wires="wire\txgbe3\n"), {"fabric.optics": U}, "`ssh.sudo: true`"),
+    Fault(
+        "no alarms were read, only counters",
+        no_rights("ethtool -m xgbe3", wires="wire\txgbe3\nstat\txgbe3\trx_symbol_err_phy\t0\nfec\txgbe3\tRS\n"),
+        {"fabric.optics": U},
+        "`ethtool -m xgbe3` needs root",
+    ),
+    Fault("no rights, and read all the same", no_rights("ethtool -m xgbe3", wires="wire\txgbe3\nmodule\txgbe3\tIdentifier\t0x11\n"), {}),
+    Fault(
+        "no rights for the NIC's classes",
+        no_rights("mlnx_qos -i xgbe3", qos=NO_QOS),
+        {"fabric.roce_class": U, "fabric.qos_equal": U},
+        "`mlnx_qos -i xgbe3` needs",
+    ),
+    Fault(
+        "no rights for the firewall",
+        expecting(no_rights("nft list ruleset", 126, firewall="policy=\ndrops=0\n"), firewall=False),
+        {"environment.firewall": U},
+        "`nft list ruleset` needs root",
+    ),
+    Fault("no rights for a firewall that nobody forbids", no_rights("nft list ruleset", 126, firewall="policy=\ndrops=0\n"), {}),
+    Fault(
+        "a port taken by somebody who cannot be named",
+        no_rights("ss -ltnp", listeners="listen\t0.0.0.0:22\t\nlisten\t0.0.0.0:8000\t\ntotal=3\n"),
+        {"environment.ports": F},
+        "an unknown process (`ss -ltnp` needs root",
+    ),
     Fault(
         "node unreachable",
         lambda c: setattr(c.other, "down", "connection refused"),

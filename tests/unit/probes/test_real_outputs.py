@@ -46,6 +46,7 @@ HERE = (
     "engine_address",
 )
 ELSEWHERE = {
+    "granted": "tests/integration/test_rights.py",
     "ibdev2netdev": "tests/unit/probes/data/ibdev2netdev-node01.txt",  # the write-up's
     "show_gids": "tests/unit/probes/data/show_gids-node01.txt",
     "rdma": "tests/integration/test_soft_roce.py",  # rdma_rxe in QEMU
