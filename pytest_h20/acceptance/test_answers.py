@@ -15,6 +15,7 @@ from pytest_h20.checks.endpoint.serving import with_served_version
 from pytest_h20.core.verdict import Verdict
 from pytest_h20.endpoint.client import Api
 from pytest_h20.plugin.fixtures import Judge
+from pytest_h20.run.drafts import with_and_without
 from pytest_h20.run.store import SCORES
 
 if TYPE_CHECKING:
@@ -64,7 +65,8 @@ def test_property(check: Listed, api: Api, h20_judge: Judge) -> None:
 
 
 def test_compare(h20_endpoint: Endpoint, api: Api, h20_judge: Judge) -> None:
-    """With --engine given twice: the second engine against the first, on the same questions."""
+    """With --engine given twice: the second engine against the first, on the same questions; two profiles of one engine, of which one
+    drafts, by their texts as well."""
     verdicts = []
     for name, path in (("shipped", None), ("dataset", h20_endpoint.session.settings.accuracy)):
         if name == "dataset" and not path:
@@ -74,6 +76,7 @@ def test_compare(h20_endpoint: Endpoint, api: Api, h20_judge: Judge) -> None:
             known = h20_endpoint.session.shared.value(SCORES(other, name)) if other != h20_endpoint.label else None
             if known is not None and known[1].n and mine.n:
                 verdicts.append(compare_verdict(api, other, h20_endpoint.label, known[1], mine, f"{name} questions"))
+                verdicts += with_and_without(h20_endpoint.session, (other, known[1]), (h20_endpoint.label, mine), name)
     if not verdicts:
         pytest.skip("only one engine has been asked so far: --engine given twice compares two")
     h20_judge(*verdicts)

@@ -6,7 +6,7 @@ import pytest
 
 from pytest_h20.load.cells import Cell
 from pytest_h20.plugin.fixtures import Judge
-from pytest_h20.run import beyond
+from pytest_h20.run import beyond, drafts
 from pytest_h20.run.throughput import Load
 
 pytestmark = pytest.mark.h20_gate("throughput")
@@ -31,6 +31,13 @@ def test_crosscheck(h20_load: Load, h20_judge: Judge) -> None:
 def test_answers(h20_load: Load, h20_judge: Judge) -> None:
     """What the canaries in all cells said: right, alike, nobody else's, and to an end."""
     h20_judge(*h20_load.answers_of_all())
+
+
+def test_drafts(h20_load: Load, h20_judge: Judge) -> None:
+    """Drafts of speculative decoding are accepted, and what they gain over a profile without."""
+    if h20_load.foreign or h20_load.session.settings.calibrate:
+        pytest.skip("figures of cells alone are wanted (--h20-load, --h20-calibrate)")
+    h20_judge(*drafts.judged(h20_load))
 
 
 def test_overload(h20_load: Load, h20_judge: Judge) -> None:

@@ -66,6 +66,8 @@ class LoadPlan:
     metrics_every_s    wall seconds between two looks at /metrics
     records_path       JSONL file for one record per request; None = keep none on disk
     tpot_floor_ms      the hardware's lower bound of TPOT (`roofline.py`), for the sanity rule
+    drafts             the server decodes speculatively: the most tokens that one of its steps can give, 0 when only the engine knows;
+                       None = one token a step
     selfcheck          this client's own error at this concurrency (`selfcheck.py`), for the sanity rule
     """
 
@@ -91,6 +93,7 @@ class LoadPlan:
     metrics_every_s: float = 1.0
     records_path: str | None = None
     tpot_floor_ms: float | None = None
+    drafts: float | None = None
     selfcheck: SelfCheck | None = None
 
     def __post_init__(self) -> None:

@@ -108,6 +108,8 @@ class ReferenceConfig:
     """Added to the reported completion tokens only: a server that miscounts."""
     cache_hit_rate: float = 0.0
     """Share of prompt tokens /metrics reports as served from the prefix cache."""
+    accepts: float = 0.0
+    """Tokens per step of speculative decoding, as /metrics and meta_info tell it (0 = no drafts)."""
     metrics: bool = True
     """False: /metrics is 404, as SGLang without --enable-metrics."""
     running_cap: int = 0
@@ -400,7 +402,7 @@ class ReferenceServer:
         running = min(self.running, config.running_cap) if config.running_cap else self.running
         hits = int(self.prompt_tokens_total * config.cache_hit_rate)
         if config.flavour == "vllm":
-            values = {
+            values: dict[str, float] = {
                 "vllm:num_requests_running": running,
                 "vllm:num_requests_waiting": len(self._waiting),
                 "vllm:prefix_cache_queries_total": self.prompt_tokens_total,
@@ -417,6 +419,12 @@ class ReferenceServer:
                 "sglang:cached_tokens_total": hits,
                 "sglang:num_requests_total": self.requests_total,
             }
+        if config.accepts and config.flavour == "vllm":
+            steps = self.generation_tokens_total / config.accepts
+            values["vllm:spec_decode_num_drafts_total"] = steps
+            values["vllm:spec_decode_num_accepted_tokens_total"] = self.generation_tokens_total - steps
+        elif config.accepts:
+            values["sglang:spec_accept_length"] = config.accepts if self.generation_tokens_total else 0.0
         return "".join(f'{name}{{model_name="{config.model}"}} {float(value)}\n' for name, value in values.items())
 
     def error_reply(self, status: int, message: str) -> ReferenceReply:
@@ -851,6 +859,7 @@ class ReferenceServer:
                     "prompt_tokens": generation.prompt_tokens,
                     "cached_tokens": 0,
                     "completion_tokens": count + self.config.completion_skew,
+                    **({"spec_verify_ct": math.ceil((count - 1) / self.config.accepts)} if self.config.accepts else {}),
                 },
             }
         else:

@@ -14,7 +14,7 @@ independently, no kernel inefficiency, prefill ignored). For B requests of conte
     TPOT_lb = TPOT_hw + t_comm
 
 A measured TPOT below TPOT_hw means that the client counts wrongly (cached or short outputs, several tokens per chunk,
-speculative decoding that was not told).
+speculative decoding that was not told). With drafts one step gives several tokens: `sanity.tpot_floor` divides by the acceptance length.
 """
 
 from __future__ import annotations

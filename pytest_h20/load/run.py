@@ -377,7 +377,7 @@ def build_result(job: ShareJob, shares: Sequence[Share], server: ServerView | No
         result = replace(result, goodput_requests_per_s=good[0], goodput_share=good[1])
     if plan.records_path is not None:
         write_records(plan.records_path, records)
-    return sanity.judged(result, plan.tpot_floor_ms)
+    return sanity.judged(result, plan.tpot_floor_ms, plan.drafts)
 
 
 def _public_url(target: Target) -> str:

@@ -20,18 +20,21 @@ SGLANG_REFRESH_STEPS = 40
 COUNTER_LIMIT = 0.01
 """The server's own token counter against the sum of its usages."""
 CLOCK_STEP_S = 0.5
+ACCEPTANCE_SLACK = 1.1
+"""What a gauge of some intervals may be below the mean over a cell."""
 STARVED_S = 0.005
 """A reference server that sends later than this was starved of CPU, and so was the client beside it."""
 
 
-def check(result: CellResult, tpot_floor_ms: float | None = None) -> tuple[Sanity, ...]:
-    """Apply every rule. `tpot_floor_ms`: the hardware's bound (`roofline.decode_bound`), None when it is not known."""
+def check(result: CellResult, tpot_floor_ms: float | None = None, drafts: float | None = None) -> tuple[Sanity, ...]:
+    """Apply every rule. `tpot_floor_ms`: the hardware's bound of one step (`roofline.decode_bound`), None when it is not known.
+    `drafts`: `LoadPlan.drafts`."""
     return (
         finished(result),
         usage(result),
         littles_law(result),
         steady_part(result),
-        tpot_floor(result, tpot_floor_ms),
+        tpot_floor(result, tpot_floor_ms, drafts),
         server_running(result),
         server_tokens(result),
         prefix_cache(result),
@@ -41,9 +44,18 @@ def check(result: CellResult, tpot_floor_ms: float | None = None) -> tuple[Sanit
     )
 
 
-def judged(result: CellResult, tpot_floor_ms: float | None = None) -> CellResult:
+def judged(result: CellResult, tpot_floor_ms: float | None = None, drafts: float | None = None) -> CellResult:
     """The result with its findings."""
-    return replace(result, sanity=check(result, tpot_floor_ms))
+    return replace(result, sanity=check(result, tpot_floor_ms, drafts))
+
+
+def tokens_per_step(result: CellResult, drafts: float | None = None) -> float | None:
+    """Tokens that a decode step of this cell gave, as the server tells it; 1 without drafts; None: it drafts and does not tell.
+
+    `drafts`: `LoadPlan.drafts`; a server that nobody asked and that tells an acceptance length drafts all the same.
+    """
+    told = result.server.acceptance if result.server is not None else None
+    return told if told is not None else None if drafts is not None else 1.0
 
 
 def finished(result: CellResult) -> Sanity:
@@ -132,18 +144,30 @@ def steady_part(result: CellResult) -> Sanity:
     return Sanity("steady_part", "ok", text, share, 0.5, "", required=False)
 
 
-def tpot_floor(result: CellResult, floor_ms: float | None) -> Sanity:
-    """Mean TPOT is not below what the hardware can do."""
+def tpot_floor(result: CellResult, floor_ms: float | None, drafts: float | None = None) -> Sanity:
+    """Mean TPOT is not below what the hardware can do: a step's bound over the tokens that a step gives."""
     if floor_ms is None:
         return Sanity("tpot_floor", "unknown", "the hardware's bound is not known here", required=False)
     if result.tpot.mean is None:
         if result.cell.output_len == 1:
             return Sanity("tpot_floor", "ok", "one token has no TPOT", required=False)
         return Sanity("tpot_floor", "unknown", "no TPOT was measured", None, floor_ms, "ms", False)
+    each, most = tokens_per_step(result, drafts), drafts or 0.0
     text = f"mean TPOT {result.tpot.mean:.2f} ms, the hardware's bound is {floor_ms:.2f} ms"
+    if each is None and not most:
+        text += " a step; it drafts, and neither the server nor its options tell how many tokens a step gives"
+        return Sanity("tpot_floor", "unknown", text, result.tpot.mean, floor_ms, "ms", False)
+    if each is None:
+        text += f" a step, which gives {most:g} tokens at most"
+        floor_ms /= most
+    elif each > 1:
+        text += f" a step, which gave {each:.2f} tokens by the server's count of accepted drafts"
+        floor_ms /= each * ACCEPTANCE_SLACK
     status = "ok" if result.tpot.mean >= floor_ms else "failed"
     if status == "failed":
-        text += ": tokens are counted that were not computed (cached or short answers, speculative decoding)"
+        text += ": tokens are counted that were not computed (cached or short answers" + (
+            ", speculative decoding that was not told)" if each == 1 else ")"
+        )
     return Sanity("tpot_floor", status, text, result.tpot.mean, floor_ms, "ms", required=False)
 
 

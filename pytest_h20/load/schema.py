@@ -27,7 +27,7 @@ def build() -> dict[str, Any]:
     root["properties"]["cell_id"] = {"type": "string", "pattern": r"^in\d+-out\d+-c\d+$"}
     root["properties"]["trustworthy"] = {"type": "boolean"}
     root["required"] = sorted([*root["required"], "cell_id", "trustworthy"])
-    definitions["Finding"]["properties"]["status"] = {"enum": list(_STATUS)}
+    definitions["Sanity"]["properties"]["status"] = {"enum": list(_STATUS)}
     words = [*OUTCOMES, "failed"]  # "failed": other generators do not say how
     definitions["RequestCounts"]["properties"]["outcomes"]["propertyNames"] = {"enum": words}
     return {

@@ -8,6 +8,9 @@ prefix cache       vllm:prefix_cache_queries/hits_total (>= 0.9.2), vllm:gpu_pre
                    prompt_tokens_total (newer), sglang:cache_hit_rate (a gauge of the last prefill, older)
 KV cache in use    vllm:kv_cache_usage_perc (>= 0.9.2), vllm:gpu_cache_usage_perc (older); sglang:token_usage; all 0 to 1
 put back           vllm:num_preemptions_total (a counter); sglang:num_retracted_reqs (a gauge: of its last interval)
+drafts taken       vllm:spec_decode_num_drafts_total and vllm:spec_decode_num_accepted_tokens_total (vLLM's own mean acceptance length
+                   is 1 + accepted / drafts, the token of the model itself counted; 0.32.0); sglang:spec_accept_length (a gauge of
+                   its last interval, 0 without drafts; 0.5.6 and 0.5.23)
 SGLang answers 404 without --enable-metrics. Its gauges move only with its own log interval (40 decode steps).
 """
 
@@ -32,6 +35,9 @@ _PREEMPTED = ("vllm:num_preemptions_total", "vllm:num_preemptions")
 _RETRACTED = ("sglang:num_retracted_reqs",)
 _GENERATED = ("vllm:generation_tokens_total", "sglang:generation_tokens_total")
 _PROMPTED = ("vllm:prompt_tokens_total", "sglang:prompt_tokens_total")
+_DRAFTS = ("vllm:spec_decode_num_drafts_total", "vllm:spec_decode_num_drafts")
+_ACCEPTED = ("vllm:spec_decode_num_accepted_tokens_total", "vllm:spec_decode_num_accepted_tokens")
+_ACCEPT_LENGTH = ("sglang:spec_accept_length",)
 _CACHE_PAIRS = (
     ("vllm:prefix_cache_queries_total", "vllm:prefix_cache_hits_total"),
     ("vllm:gpu_prefix_cache_queries_total", "vllm:gpu_prefix_cache_hits_total"),
@@ -60,6 +66,12 @@ class MetricsSample:
     """Requests put back since the server started."""
     retracted: float | None = None
     """Requests put back in the server's last interval."""
+    drafts: float | None = None
+    """Steps with drafts since the server started (vLLM)."""
+    accepted: float | None = None
+    """Drafts that were accepted in them."""
+    accept_length: float | None = None
+    """Tokens per step in the server's last interval (SGLang), mean over its engines that drafted; None where none did."""
 
 
 def series(text: str) -> dict[str, list[float]]:
@@ -98,7 +110,27 @@ def parse_metrics(text: str) -> MetricsSample:
         first(_KV_USE, max),
         first(_PREEMPTED),
         first(_RETRACTED),
+        first(_DRAFTS),
+        first(_ACCEPTED),
+        first(_ACCEPT_LENGTH, _mean_above_0) or None,
     )
+
+
+def _mean_above_0(values: list[float]) -> float:
+    told = [value for value in values if value > 0]
+    return sum(told) / len(told) if told else 0.0
+
+
+def acceptance(before: MetricsSample | None, during: Iterable[MetricsSample], after: MetricsSample | None) -> float | None:
+    """Tokens per step of speculative decoding between two looks, as the server counts them; None: it does not draft, or does not tell.
+
+    Exact of counters (vLLM); of a gauge the mean of its values, each of which is of one interval (SGLang).
+    """
+    if before is not None and after is not None and None not in (before.drafts, before.accepted, after.drafts, after.accepted):
+        steps, accepted = after.drafts - before.drafts, after.accepted - before.accepted  # type: ignore[operator]
+        return 1 + accepted / steps if steps > 0 and accepted >= 0 else None
+    told = [sample.accept_length for sample in (*during, after) if sample is not None and sample.accept_length is not None]
+    return sum(told) / len(told) if told else None
 
 
 def _label(labels: str, name: str) -> str | None:
@@ -123,6 +155,8 @@ class ServerView:
     kv_use_max: float | None = None
     put_back: float | None = None
     """Requests that were preempted or retracted: all of them by a counter (vLLM), the most at once by a gauge (SGLang)."""
+    acceptance: float | None = None
+    """Tokens per step of speculative decoding (:func:`acceptance`)."""
 
 
 def view(before: MetricsSample | None, during: list[MetricsSample], after: MetricsSample | None) -> ServerView | None:
@@ -164,6 +198,7 @@ def view(before: MetricsSample | None, during: list[MetricsSample], after: Metri
         rate,
         most([sample.kv_use for sample in during]),
         put_back,
+        acceptance(before, during, after),
     )
 
 

@@ -272,7 +272,7 @@ class Actor:
         server = EngineServer(
             replies,
             Timing(rows, self.scale, self.http),
-            config_of(self.http, self.kind, self.served, max_len, metrics),
+            config_of(self.http, self.kind, self.served, max_len, metrics, drafts="speculative-" in " ".join(self.argv)),
             self.state / f"tokens-{os.getpid()}",
             self.state / f"late-{os.getpid()}",
             self.print,

@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+from pydantic import JsonValue
+
 from pytest_h20.config.environments import environments
 from pytest_h20.config.inventory import Inventory, SoakSettings, load_inventory
 from pytest_h20.core.errors import UsageError, instead
@@ -43,6 +45,7 @@ class Scenario:
         concurrency: levels that are measured; None = the write-up's 13.
         start_s: model seconds the engine takes until it is ready.
         nodes: how many the cluster has.
+        flags: options beyond those of the write-up's profiles, for the engines in ``versions``.
     """
 
     name: str
@@ -53,6 +56,7 @@ class Scenario:
     concurrency: tuple[int, ...] | None = None
     start_s: float = 120.0
     nodes: int = 2
+    flags: Mapping[str, JsonValue] = field(default_factory=dict)
 
     def world(self) -> World:
         """The healthy world of this scenario."""
@@ -90,8 +94,9 @@ class Scenario:
             if self.concurrency is not None:
                 change["limits"] = str(environments() / "thresholds" / f"rehearsal-quick-{engine}.yaml")
             gone = _GONE if engine == "vllm" and "vllm" in self.versions else ()
+            more = self.flags if engine in self.versions else {}
             profiles = {
-                name: p.model_copy(update={**change, "flags": {k: v for k, v in p.flags.items() if k not in gone}})
+                name: p.model_copy(update={**change, "flags": {k: v for k, v in p.flags.items() if k not in gone} | dict(more)})
                 for name, p in section.profiles.items()
             }
             engines[engine] = section.model_copy(update={"profiles": profiles})
@@ -127,6 +132,20 @@ SCENARIOS: tuple[Scenario, ...] = (
     Scenario("blog", "The write-up's cluster: SGLang 0.4.4 and vLLM 0.8.2 with Ray, all 26 cells"),
     Scenario("quick", "The write-up's cluster, three cells", QUICK_SCALE, concurrency=_FEW, start_s=20.0),
     Scenario("sglang-0.5.16", "SGLang 0.5.16, three cells", QUICK_SCALE, {"sglang": "0.5.16"}, concurrency=_FEW, start_s=20.0),
+    Scenario(
+        "sglang-mtp",
+        "SGLang 0.5.16 that drafts from the model's MTP layer, three cells",
+        QUICK_SCALE,
+        {"sglang": "0.5.16"},
+        concurrency=_FEW,
+        start_s=20.0,
+        flags={
+            "speculative-algorithm": "EAGLE",
+            "speculative-num-steps": 3,
+            "speculative-eagle-topk": 1,
+            "speculative-num-draft-tokens": 4,
+        },
+    ),
     Scenario("vllm-0.24", "vLLM 0.24.0 with Ray, three cells", QUICK_SCALE, {"vllm": "0.24.0"}, concurrency=_FEW, start_s=20.0),
     Scenario("vllm-0.32", "vLLM 0.32.0 with Ray, three cells", QUICK_SCALE, {"vllm": "0.32.0"}, concurrency=_FEW, start_s=20.0),
     *(

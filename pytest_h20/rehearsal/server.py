@@ -10,6 +10,7 @@ token by token at the same speed. Knobs beside those of ``replies.py``:
 ``silences``                      [n, s]: every n-th request of a load is silent for s model seconds half-way, then goes on
 ``hiccups``                       every 50th token of a load comes so many times later than the others
 ``lumps``                         a proxy keeps so many tokens of a load back and lets them go at once
+``accepts``                       tokens that a step gives where the engine was told to draft (speculative decoding)
 ``kv_pool``                       tokens that its KV cache holds; what does not fit is put back, and told in /metrics
 ``never_puts_back``               it does not
 ``slow_after_put_back``           once it has, so many times the time, for good
@@ -76,6 +77,9 @@ HICCUP_EVERY = 50
 KV_POOL = 600_000
 """Tokens: what a rank of TP16 has left beside a sixteenth of the weights, at 70 KB a token (MLA keeps the whole token on each)."""
 
+ACCEPTS = 2.4
+"""Tokens per step: one draft of which 85 % are accepted gives 1.85, three give 3.2."""
+
 CROWDED, TOKENS_WHEN_CROWDED = 64, 4
 """From so many requests at a time on, so many tokens come in one event."""
 
@@ -94,13 +98,16 @@ class AskedCanary(Generation):
     text: str = ""
 
 
-def config_of(knobs: Mapping[str, Any], engine: str, model: str, max_len: int, metrics: bool) -> ReferenceConfig:
-    """The reference server's own knobs."""
+def config_of(knobs: Mapping[str, Any], engine: str, model: str, max_len: int, metrics: bool, drafts: bool = False) -> ReferenceConfig:
+    """The reference server's own knobs. ``drafts``: the engine was told to decode speculatively."""
+    accepts = float(knobs.get("accepts", ACCEPTS)) if drafts else 0.0
     config = ReferenceConfig(
         flavour="vllm" if engine == "vllm" else "sglang",
         model=model,
         model_path=model,
         max_model_len=max_len,
+        accepts=accepts,
+        tokens_per_event=max(1, round(accepts)),
         metrics=metrics and not knobs.get("no_metrics"),
         cache_hit_rate=float(knobs.get("cache_hit_rate", 0.0)),
         running_cap=int(knobs.get("running_cap", 0)),

@@ -22,6 +22,7 @@ from pytest_h20.config.limits import LimitFile
 from pytest_h20.core.errors import H20Error
 from pytest_h20.core.verdict import GateName, Limit, Origin, Status, Verdict, judge
 from pytest_h20.endpoint.client import Api
+from pytest_h20.engines.speculation import Speculation, speculation_of
 from pytest_h20.load import Cell, CellProgress, CellResult, LoadPlan, SelfCheck, Slo, Target
 from pytest_h20.load.canary import Canary
 from pytest_h20.load.cells import requests_for
@@ -29,6 +30,7 @@ from pytest_h20.load.metrics import Summary
 from pytest_h20.load.result import Sanity
 from pytest_h20.load.roofline import Fabric, decode_bound, gpu_by_name, spec_of
 from pytest_h20.load.run import CellInterrupted, run_cell
+from pytest_h20.load.sanity import tokens_per_step
 from pytest_h20.load.selfcheck import self_check
 from pytest_h20.probes.script import Missing
 from pytest_h20.report.model import LATE_SHARE, METRICS, Canaries, CellRow, Late
@@ -186,6 +188,7 @@ class Load:
             processes=0,
             records_path=str(folder / f"{_stem(cell, repeat)}.requests.jsonl"),
             tpot_floor_ms=self.floor_ms(cell),
+            drafts=None if self.speculation is None else float(self.speculation.most or 0),
             selfcheck=self._selfcheck(cell),
             canaries=self._canaries(cell, recipe, repeat, attempt),
             percentiles=self.limits.percentiles if self.limits else (),
@@ -279,8 +282,14 @@ class Load:
         """Where this engine's cells are kept."""
         return self.session.folder.path / "load" / key(self.label) / self.subfolder
 
+    @property
+    def speculation(self) -> Speculation | None:
+        """How the engine drafts, by the options of its profile."""
+        target = self.endpoint.target
+        return None if target.inventory.attach is not None else speculation_of(target.engine, target.profile.flags)
+
     def floor_ms(self, cell: Cell) -> float | None:
-        """The hardware's lower bound of TPOT, when GPU and model (its config.json) are known; None otherwise."""
+        """The hardware's lower bound of a decode step, when GPU and model (its config.json) are known; None otherwise."""
         target = self.endpoint.target
         if "gpu" in {s.lower() for s in target.inventory.stood_in}:
             return None
@@ -401,7 +410,8 @@ class Load:
         path = Path(result.records_path) if result.records_path else None
         requests = read_requests(path) if path is not None and path.exists() else ()
         limits = self.limits.cell(cell.id) if self.limits else {}
-        floor = self.floor_ms(cell)
+        floor, each = self.floor_ms(cell), tokens_per_step(result, None if self.speculation is None else 0.0)
+        floor = None if floor is None or each is None else floor / each
         blog = {}
         if self.limits is not None and self.limits.origin.kind == "blog":
             for metric in ("output_throughput", "mean_tpot_ms", "mean_ttft_ms"):

@@ -21,6 +21,7 @@ MODULES = {
     "overload": ("test_throughput.py::test_overload",),
     "shapes": ("test_throughput.py::test_shapes",),
     "long": ("test_throughput.py::test_long_work",),
+    "drafts": ("test_throughput.py::test_drafts",),
     "chat": ("test_throughput.py::test_chat_route",),
 }
 """Modules and tests of a gate, where they are not ``test_<gate>.py``. Cells after the matrix are run for their own faults only."""

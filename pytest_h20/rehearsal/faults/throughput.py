@@ -105,6 +105,16 @@ FAULTS = (
         gates=("chat",),
     ),
     _fault(
+        "drafts-never-taken",
+        "The draft layer was not loaded: what it drafts is never accepted, and every step gives one token.",
+        "issue 17: MTP that drafts from random weights",
+        http(accepts=1.02),
+        "acceptance",
+        "tokens in",
+        scenario="sglang-mtp@200",
+        gates=("drafts",),
+    ),
+    _fault(
         "context-not-usable",
         "Of 163,840 tokens that are claimed the first 70,000 are read.",
         "issue 11",

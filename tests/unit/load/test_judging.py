@@ -19,7 +19,7 @@ from pytest_h20.load.metrics import Rates, RequestRecord, Summary, most_answerin
 from pytest_h20.load.result import write_json
 from pytest_h20.load.roofline import H20, H20_3E, Fabric, ModelSpec, decode_bound, gpu_by_name, spec_of
 from pytest_h20.load.sanity import check, judged
-from pytest_h20.load.server_metrics import MetricsSample, ServerView, parse_metrics, series, view
+from pytest_h20.load.server_metrics import MetricsSample, ServerView, acceptance, parse_metrics, series, view
 from pytest_h20.rehearsal.sparse import R1_CONFIG
 from tests.unit.load.results import GOOD
 
@@ -225,6 +225,43 @@ def test_rules_know_what_they_cannot_know() -> None:
     lost = with_part("requests", complete=190, failed=2, outcomes={"ok": 190, "cut": 2})
     assert findings(lost)["server_tokens"] == "unknown"
     assert findings(replace(GOOD, client=None))["clock"] == "unknown"
+
+
+@pytest.mark.parametrize(
+    ("tpot", "accepted", "drafts", "status"),
+    [
+        (9.0, None, None, "failed"),  # one token a step, and faster than the hardware
+        (5.0, 2.4, 4.0, "ok"),  # 2.4 tokens a step
+        (5.0, 2.4, None, "ok"),  # the server tells of drafts that nobody announced
+        (3.0, 2.4, 4.0, "failed"),  # not even so many explain it
+        (9.0, 1.0, 4.0, "failed"),  # it drafts, and nothing is accepted
+        (3.0, None, 4.0, "ok"),  # it does not tell how many, four at most
+        (2.0, None, 4.0, "failed"),
+        (2.0, None, 0.0, "unknown"),  # nobody tells anything
+    ],
+)
+def test_the_hardwares_bound_of_a_step_is_shared_by_the_tokens_of_a_step(
+    tpot: float, accepted: float | None, drafts: float | None, status: str
+) -> None:
+    result = replace(with_part("tpot", mean=tpot), server=replace(GOOD.server, acceptance=accepted)) if GOOD.server else GOOD
+    found = next(f for f in judged(result, 9.6, drafts).sanity if f.rule == "tpot_floor")
+    assert found.status == status, found.text
+    assert found.blocks is (status == "failed")
+
+
+def test_accepted_drafts_are_counted_by_each_engines_own_figures() -> None:
+    counters = "vllm:spec_decode_num_drafts_total {}\nvllm:spec_decode_num_accepted_tokens_total {}\n"
+    before, after = parse_metrics(counters.format(100, 150)), parse_metrics(counters.format(300, 430))
+    assert acceptance(before, [], after) == pytest.approx(2.4)
+    assert acceptance(before, [], before) is None  # nothing was drafted
+    assert acceptance(after, [], before) is None  # the server started anew
+    gauge = 'sglang:spec_accept_length{{tp_rank="0",dp_rank="0"}} {}\nsglang:spec_accept_length{{tp_rank="0",dp_rank="1"}} {}\n'
+    looks = [parse_metrics(gauge.format(*pair)) for pair in ((2.0, 3.0), (0.0, 3.5), (0.0, 0.0))]
+    assert acceptance(looks[2], looks[:2], looks[2]) == pytest.approx(3.0)
+    assert acceptance(looks[2], [], looks[2]) is None  # 0: no drafts
+    server = view(before, [], after)
+    assert server is not None
+    assert server.acceptance == pytest.approx(2.4)
 
 
 def bursty(answering: int | None, **server: Any) -> CellResult:
