@@ -87,6 +87,7 @@ PLACES: tuple[tuple[str, type[BaseModel]], ...] = (
     ("`model`", inventory.Model),
     ("`engines.*`", inventory.Engine),
     ("`engines.*.profiles.*`", inventory.Profile),
+    ("`engines.*.profiles.*.fits`", inventory.ProfileFits),
     ("`engines.*.profiles.*.container`", inventory.ContainerOptions),
     ("`load`, `engines.*.profiles.*.load`", inventory.LoadSettings),
     ("`soak`", inventory.SoakSettings),

@@ -14,7 +14,7 @@ from pytest_h20.cluster.state import RoleRef
 from pytest_h20.config.inventory import ContainerOptions, Inventory, NodeSpec, Profile
 from pytest_h20.core.door import shown_argv
 from pytest_h20.core.redact import secret_name
-from pytest_h20.engines.base import LaunchPlan, LaunchProfile, NodePlan, Step
+from pytest_h20.engines.base import Fits, LaunchPlan, LaunchProfile, NodePlan, Step
 from pytest_h20.engines.common import parallel
 from pytest_h20.engines.layout import Layout
 from pytest_h20.nodes import ContainerSpec, Mount, Node
@@ -91,6 +91,7 @@ class LaunchTarget:
             ray_port=p.ray_port,
             ready_timeout_s=p.ready_timeout,
             nccl_debug_dir=MOUNT_POINT,
+            fits=Fits(p.fits.versions, p.fits.models, p.fits.gpus, p.fits.nodes),
         )
 
     def node_plans(self) -> tuple[NodePlan, ...]:

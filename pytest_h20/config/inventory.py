@@ -238,6 +238,17 @@ class SoakSettings(Frozen):
     stall_s: Seconds = Field(10.0, description="an answer that pauses for longer, and goes on, is red")
 
 
+class ProfileFits(Frozen):
+    """What a profile was made for. Elsewhere it is refused, with the reason."""
+
+    versions: tuple[Annotated[str, Field(pattern=r"^(>=|<)\d+(\.\d+)*((rc|\.post)\d+)?$")], ...] = Field(
+        (), description="bounds on the engine's version: ['>=0.5.10', '<0.6']"
+    )
+    models: tuple[str, ...] = Field((), description="model_type of config.json, for example deepseek_v3 (R1, V3, V3.1)")
+    gpus: tuple[str, ...] = Field((), description="product names: H20 is not H200 and not H20-3e")
+    nodes: Annotated[int, Field(ge=1)] | None = Field(None, description="how many nodes; default: any number")
+
+
 class Profile(Frozen):
     """One way to launch an engine."""
 
@@ -267,6 +278,7 @@ class Profile(Frozen):
     max_model_len: Annotated[int, Field(ge=1)] | None = Field(None, description="what /v1/models must say, when it says it")
     limits: str | None = Field(None, description="limits file for the throughput gate: relative to the inventory, else one that is shipped")
     load: LoadSettings | None = Field(None, description="what differs from the common `load`")
+    fits: ProfileFits = Field(default_factory=ProfileFits, description="what it was made for; it is refused elsewhere")
     description: str = Field("", description="for people")
 
     @model_validator(mode="after")

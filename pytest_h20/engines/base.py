@@ -128,6 +128,41 @@ class NodePlan:
 
 
 @dataclass(frozen=True)
+class Fits:
+    """What a profile was made for. Empty: anything.
+
+    Attributes:
+        versions: bounds on the engine's version, all of which must hold: ``>=0.5.10``, ``<0.6``.
+        models: ``model_type`` of config.json.
+        gpus: product names without the vendor's: ``H20`` is not ``H200`` and not ``H20-3e``.
+        nodes: how many nodes; None: any number.
+    """
+
+    versions: tuple[str, ...] = ()
+    models: tuple[str, ...] = ()
+    gpus: tuple[str, ...] = ()
+    nodes: int | None = None
+
+    @staticmethod
+    def bound(text: str) -> tuple[str, str]:
+        """``>=0.5.10`` -> (``>=``, ``0.5.10``). Raises ``UsageError`` for what is no bound."""
+        match = re.fullmatch(r"\s*(>=|<)\s*(\S+)\s*", text)
+        if match is None:
+            raise UsageError(f"version bound {text[:40]!r}: write >=VERSION or <VERSION, for example >=0.5.10")
+        Version.parse(match[2])
+        return match[1], match[2]
+
+    def takes(self, version: Version) -> bool:
+        """Whether this version is inside of all bounds."""
+        return all(version.at_least(v) == (sign == ">=") for sign, v in map(self.bound, self.versions))
+
+
+def product(name: str) -> str:
+    """A GPU's name without its vendor, for comparison: ``NVIDIA H20`` -> ``h20``."""
+    return re.sub(r"nvidia|\s", "", name.lower())
+
+
+@dataclass(frozen=True)
 class LaunchProfile:
     """One engine profile of the inventory.
 
@@ -156,6 +191,7 @@ class LaunchProfile:
     ray_port: int = 8379
     ready_timeout_s: float = 1800.0
     nccl_debug_dir: str = "/tmp/h20-nccl"
+    fits: Fits = Fits()
 
 
 StepKind = Literal["container", "exec"]
@@ -288,6 +324,8 @@ class LaunchFacts:
             project is for.
         cuda_compat: the operator says that a CUDA forward-compatibility package is in use.
         images: node → what the image on that node holds; one entry per node, they must agree.
+        gpu_names: node → product name of its GPUs.
+        model_type: of the model's config.json.
         expert_width: the model's ``moe_intermediate_size`` (DeepSeek-R1: 2048), block_n: its FP8 block (128).
     """
 
@@ -296,6 +334,8 @@ class LaunchFacts:
     compute_capability: tuple[int, int] | None = None
     cuda_compat: bool = False
     images: Mapping[str, ImageVersions] = field(default_factory=dict)
+    gpu_names: Mapping[str, str] = field(default_factory=dict)
+    model_type: str | None = None
     expert_width: int | None = None
     block_n: int | None = None
 

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping, Sequence
 
 from pytest_h20.core.errors import UsageError
 from pytest_h20.engines import flags as flag_data
-from pytest_h20.engines.base import EngineName, LaunchFacts, LaunchProfile, NodePlan, Refusal, Version
+from pytest_h20.engines.base import EngineName, LaunchFacts, LaunchProfile, NodePlan, Refusal, Version, product
 from pytest_h20.engines.layout import Layout, layout_of
 
 NCCL_SUBSYSTEMS = "INIT,BOOTSTRAP,ENV,NET,GRAPH"
@@ -149,6 +149,7 @@ def common_refusals(
     if not version.is_cpu_build:
         found += _driver_refusals(engine, version, nodes, facts)
     found += _image_refusals(engine, nodes, facts)
+    found += _fit_refusals(engine, version, profile, nodes, facts)
     layout = parallel(profile, nodes)
     per_node = layout.per_node
     for node in nodes:
@@ -201,6 +202,34 @@ def _driver_refusals(engine: EngineName, version: Version, nodes: Sequence[NodeP
             )
         )
     return found
+
+
+def _fit_refusals(
+    engine: EngineName, version: Version, profile: LaunchProfile, nodes: Sequence[NodePlan], facts: LaunchFacts
+) -> list[Refusal]:
+    """What the profile was made for, against what is here. What is not known is not guessed."""
+    fits = profile.fits
+    gpus = {facts.gpu_names[node.name] for node in nodes if facts.gpu_names.get(node.name)}
+    wrong = {
+        "versions": "" if fits.takes(version) else f"{engine} {', '.join(fits.versions)}; this is {version}",
+        "models": ""
+        if not fits.models or facts.model_type in (None, "", *fits.models)
+        else f"models of type {', '.join(fits.models)}; this one is {facts.model_type}",
+        "gpus": ""
+        if not fits.gpus or {product(gpu) for gpu in gpus} <= {product(gpu) for gpu in fits.gpus}
+        else f"{', '.join(fits.gpus)}; the nodes have {', '.join(sorted(gpus))}",
+        "nodes": "" if fits.nodes in (None, len(nodes)) else f"{fits.nodes} nodes; these are {len(nodes)}",
+    }
+    return [
+        Refusal(
+            "profile_does_not_fit",
+            f"profile {profile.name} is made for {why}",
+            f"take another profile, or change its fits.{what} when you know that it works there",
+            "the profile's own `fits`",
+        )
+        for what, why in wrong.items()
+        if why
+    ]
 
 
 def _image_refusals(engine: EngineName, nodes: Sequence[NodePlan], facts: LaunchFacts) -> list[Refusal]:

@@ -118,12 +118,17 @@ def image_versions(found: Versions) -> ImageVersions:
 
 def launch_facts(session: Session, facts: GatheredFacts) -> LaunchFacts:
     """What the dialect's refusals are based on. What is missing stays missing."""
-    drivers, gpus = {}, {}
+    drivers, gpus, gpu_names = {}, {}, {}
+    model_type = None
     capability: tuple[int, int] | None = None
     for name, node in facts.probes.nodes.items():
+        config = Missing("") if isinstance(node.model_folder, Missing) else node.model_folder.config
+        if model_type is None and not isinstance(config, Missing):
+            model_type = str(config.get("model_type") or "") or None
         if isinstance(node.gpus, Missing) or not node.gpus.gpus:
             continue
         gpus[name] = len(node.gpus.gpus)
+        gpu_names[name] = node.gpus.gpus[0].name
         if node.gpus.driver:
             drivers[name] = node.gpus.driver
         if _HOPPER.search(node.gpus.gpus[0].name):
@@ -134,6 +139,8 @@ def launch_facts(session: Session, facts: GatheredFacts) -> LaunchFacts:
         gpus=gpus,
         compute_capability=capability,
         images=facts.images.versions,
+        gpu_names=gpu_names,
+        model_type=model_type,
         expert_width=2048 if r1 else None,
         block_n=128 if r1 else None,
     )

@@ -34,13 +34,23 @@ def version_of(target: LaunchTarget) -> tuple[str, str]:
     )
 
 
+def claimed(target: LaunchTarget) -> LaunchFacts:
+    """What the inventory itself says of machines and model: nothing was asked. A run asks, and refuses by what it finds."""
+    expected = {node.name: target.inventory.expect_of(node) for node in target.nodes}
+    return LaunchFacts(
+        drivers={name: e.driver for name, e in expected.items() if e.driver},
+        gpu_names={name: e.gpu_model for name, e in expected.items() if e.gpu_model},
+        model_type="deepseek_v3" if target.inventory.model.kind == "deepseek-r1" else None,
+    )
+
+
 def render(target: LaunchTarget, label: str) -> tuple[str, bool]:
     """The plan of one target as text, and whether something of it is refused."""
     version, origin = version_of(target)
     dialect = dialect_for(target.engine, version, target.profile.mode)
     plan = dialect.plan(target.engine_profile(), target.node_plans())
     lines = [f"# {label}: profile {target.profile_name}, {target.engine} {version} (from {origin}), mode {plan.mode}"]
-    refusals = dialect.refuse(target.engine_profile(), target.node_plans(), LaunchFacts())
+    refusals = dialect.refuse(target.engine_profile(), target.node_plans(), claimed(target))
     lines += [f"# REFUSED before launch: {refusal}" for refusal in refusals]
     lines += [f"# note: {warning}" for warning in plan.warnings]
     note = secrets_note(target, plan)
