@@ -9,6 +9,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from pytest_h20.checks.frame import Say
 from pytest_h20.checks.throughput import judge_figure
 from pytest_h20.core.verdict import Limit, Origin, Status, Verdict, judge
 from pytest_h20.load.metrics import RequestRecord, percentile
@@ -47,16 +48,13 @@ def overload(subject: str, put_back: float | None, kv_use: float | None, complet
         )
     if not put_back:
         said = "its counter of requests put back did not move" if put_back is not None else "it does not tell how many it puts back"
-        return Verdict(
-            check=OVERLOAD,
-            status=Status.UNKNOWN,
-            title=title,
-            subject=subject,
+        return Say(OVERLOAD, title, subject).plain(
+            Status.UNKNOWN,
+            f"{said}: an overload that overloads nothing shows nothing ({planned} requests, {OVER:g} x {pool} tokens{fill})",
+            action="raise the engine's limit of running requests, or leave it out: load.beyond in the inventory",
             measured=put_back,
             unit="requests put back",
-            reason=f"{said}: an overload that overloads nothing shows nothing ({planned} requests, {OVER:g} x {pool} tokens{fill})",
-            action="raise the engine's limit of running requests, or leave it out: load.beyond in the inventory",
-            looked_at=planned,
+            of=planned,
         )
     limit = Limit(kind="min", value=1, unit="requests put back", origin=Origin(kind="builtin", detail="else it was no overload"))
     return judge(
@@ -123,17 +121,8 @@ def shapes(subject: str, first: Pass, second: Pass, late: Late | None = None) ->
     said += f"{second.stall_ms:.0f} ms in the second ({second.where}); median TPOT {second.usual_ms:.4g} ms"
 
     def plain(status: Status, reason: str, action: str) -> Verdict:
-        return Verdict(
-            check=SHAPES,
-            status=status,
-            title=title,
-            subject=subject,
-            measured=round(second.stall_ms, 1),
-            unit="ms",
-            reason=reason,
-            action=action,
-            looked_at=second.shapes,
-        )
+        measured = round(second.stall_ms, 1)
+        return Say(SHAPES, title, subject).plain(status, reason, action=action, measured=measured, unit="ms", of=second.shapes)
 
     for name, one in (("first", first), ("second", second)):
         if one.complete < one.planned:
@@ -229,21 +218,18 @@ def largest(subject: str, levels: Sequence[Level], share: float, promised: str) 
     points = ", ".join(
         f"{one.concurrency}: {one.share:.1%}" for one in sorted(known, key=lambda one: one.concurrency) if one.share is not None
     )
-    title = "The largest concurrency that keeps the service level asked for"
+    say = Say(LEVEL, "The largest concurrency that keeps the service level asked for", subject)
     if not known:
-        return Verdict(check=LEVEL, status=Status.UNKNOWN, title=title, subject=subject, reason="no concurrency could be measured")
+        return say.unknown("no concurrency could be measured")
     told = f"{holds} at once keep {promised}" if holds else f"not even {min(one.concurrency for one in known)} at a time keep {promised}"
     told += f", {fails} do not" if fails is not None and holds else " (more were not tried)" if holds else ""
-    return Verdict(
-        check=LEVEL,
-        status=Status.PASS if holds else Status.WARN,
-        title=title,
-        subject=subject,
+    return say.plain(
+        Status.PASS if holds else Status.WARN,
+        f"{told}; part of the requests that kept it, by concurrency: {points}",
         measured=holds,
         unit="streams",
         limit=Limit(kind="info", unit="streams", origin=Origin(kind="inventory", detail=f"--h20-slo: {promised}")),
-        reason=f"{told}; part of the requests that kept it, by concurrency: {points}",
-        looked_at=len(known),
+        of=len(known),
     )
 
 
@@ -297,21 +283,20 @@ def understands(short: Sought) -> bool:
 
 def long_prompts(check: str, title: str, subject: str, wanted: int, seen: Sequence[Sought], short: Sought, *, must: bool) -> Verdict:
     """Prompts of ``wanted`` tokens. ``must``: the model is one that reads such prompts; of another, codes are not asked back."""
-    found = Verdict(check=check, status=Status.UNKNOWN, title=title, subject=subject, looked_at=len(seen))
+    say = Say(check, title, subject)
     lost = [one for one in seen if one.tokens is None]
     if lost or not seen:
         why = f"{len(lost)} of {len(seen)} prompts of some {wanted} tokens: {lost[0].words}" if lost else "nothing was sent"
         action = "claim less (--context-length, --max-model-len), or give the KV cache and the prefill more memory"
-        return found.model_copy(update={"status": Status.FAIL if lost else Status.UNKNOWN, "reason": why, "action": action})
+        return say.plain(Status.FAIL if lost else Status.UNKNOWN, why, action=action, of=len(seen))
     fewest = min(one.tokens or 0 for one in seen)
     if fewest < 0.9 * wanted:
-        return found.model_copy(
-            update={"reason": f"the server counted {fewest} tokens where some {wanted} were meant: it was no long prompt"}
-        )
+        why = f"the server counted {fewest} tokens where some {wanted} were meant: it was no long prompt"
+        return say.plain(Status.UNKNOWN, why, of=len(seen))
     if not understands(short):
         status = Status.UNKNOWN if must else Status.SKIP
         told = f"all were answered; what was read cannot be seen, since of a short prompt {short.words}"
-        return found.model_copy(update={"status": status, "reason": told})
+        return say.plain(status, told, of=len(seen))
     worst = max(seen, key=lambda one: one.hole[1])
     limit = Limit(kind="max", value=NEIGHBOURS, unit="codes in a row", origin=Origin(kind="builtin", detail="three are 15 % of the prompt"))
     action = "the claimed context is not all read: compare chunked prefill, prefix cache and attention backend at this length"

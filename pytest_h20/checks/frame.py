@@ -121,36 +121,51 @@ class Say:
             details={**more, **({"problems": list(found[:50])} if found else {})},
         )
 
-    def _plain(self, status: Status, reason: str, action: str, measured: JsonValue, details: Details) -> Verdict:
+    def plain(
+        self,
+        status: Status,
+        reason: str = "",
+        *,
+        action: str = "",
+        measured: JsonValue = None,
+        unit: str = "",
+        limit: Limit | None = None,
+        of: int | None = None,
+        details: Details = None,
+    ) -> Verdict:
+        """What was decided elsewhere than by one figure against one limit. What blocks names the check's next step if it has no own."""
         return Verdict(
             check=self.check,
             title=self.title,
             status=status,
             subject=self.subject,
             measured=measured,
+            unit=unit,
+            limit=limit,
             reason=reason,
-            action=action,
+            action=action or (self.action if status.blocks or status is Status.WARN else ""),
             evidence=self.evidence,
             details=dict(details or {}),
+            looked_at=of,
         )
 
-    def fail(self, reason: str) -> Verdict:
+    def fail(self, reason: str, *, action: str = "", measured: JsonValue = None) -> Verdict:
         """Broken in a way that is not a figure."""
-        return self._plain(Status.FAIL, reason, self.action, None, None)
+        return self.plain(Status.FAIL, reason, action=action, measured=measured)
 
     def warn(self, measured: JsonValue, reason: str, *, action: str = "", details: Details = None) -> Verdict:
         """Worth knowing, does not stop the gate."""
-        return self._plain(Status.WARN, reason, action or self.action, measured, details)
+        return self.plain(Status.WARN, reason, action=action, measured=measured, details=details)
 
     def skip(self, reason: str, measured: JsonValue = None, details: Details = None) -> Verdict:
         """Does not apply here, or nothing is expected."""
-        return self._plain(Status.SKIP, reason, "", measured, details)
+        return self.plain(Status.SKIP, reason, measured=measured, details=details)
 
     def unknown(self, reason: str, action: str = "", details: Details = None, **more: JsonValue) -> Verdict:
         """Could not be measured, and it had to be."""
         if any(fnmatch.fnmatchcase(self.check, pattern) for pattern in self.optional):
             return self.skip(f"{reason} (expect.unmeasured_ok allows that)", details={**(details or {}), **more})
-        return self._plain(Status.UNKNOWN, reason, action or self.action, None, {**(details or {}), **more})
+        return self.plain(Status.UNKNOWN, reason, action=action, details={**(details or {}), **more})
 
     def missing(self, fact: Missing, *, wanted: bool = True) -> Verdict:
         """The fact is not there: ``UNKNOWN`` if it is wanted, else skipped with the reason."""

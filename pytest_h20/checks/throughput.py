@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
+from pytest_h20.checks.frame import Say
 from pytest_h20.config.figures import metric_figure
 from pytest_h20.config.limits import LimitFile
 from pytest_h20.core.verdict import Limit, Origin, Status, Verdict, judge
-from pytest_h20.report.model import CellRow, higher_is_better
+from pytest_h20.load import CellResult
+from pytest_h20.load.plan import Slo
+from pytest_h20.load.result import Sanity
+from pytest_h20.report.model import LATE_SHARE, CellRow, Late, higher_is_better
 from pytest_h20.report.stats import estimate, judge_change
 
 CHECK = "throughput.{metric}"
@@ -97,16 +103,93 @@ def _held(cell: CellRow, metric: str, limit: Limit, limits: LimitFile | None, ev
     )
 
 
+def _limit(cell: CellRow, evidence: tuple[str, ...]) -> Say:
+    return Say("throughput.limit", "The cell has a limit", cell.name, evidence)
+
+
 def _nothing_judged(cell: CellRow, limits: LimitFile, evidence: tuple[str, ...]) -> Verdict:
-    return Verdict(
-        check="throughput.limit",
-        status=Status.UNKNOWN,
-        title="The cell has a limit",
-        subject=cell.name,
+    return _limit(cell, evidence).plain(
+        Status.UNKNOWN,
+        f"limits {limits.name!r} have no judged limit for {cell.name}",
+        action="add the cell to the limits file, or measure one with --h20-calibrate",
         measured=cell.output_throughput,
         unit="tok/s",
         limit=Limit(kind="info", origin=Origin(kind="file", detail=limits.name)),
-        reason=f"limits {limits.name!r} have no judged limit for {cell.name}",
-        action="add the cell to the limits file, or measure one with --h20-calibrate",
-        evidence=evidence,
+    )
+
+
+def no_limits(cell: CellRow, profile: str) -> Verdict:
+    """A profile without a limits file measures, and accepts nothing."""
+    return _limit(cell, (cell.file,)).plain(
+        Status.UNKNOWN,
+        f"profile {profile!r} names no limits file",
+        action="set `limits:` in the profile, or record a baseline with --h20-calibrate=FILE",
+        measured=cell.output_throughput,
+        unit="tok/s",
+    )
+
+
+def recorded(cell: CellRow) -> Verdict:
+    """A cell that is only to be measured."""
+    return Say("throughput.recorded", "Recorded without a limit", cell.name, (cell.file,)).plain(
+        Status.PASS,
+        measured=cell.output_throughput,
+        unit="tok/s",
+        limit=Limit(kind="info", unit="tok/s", origin=Origin(kind="inventory", detail="load.limit: none")),
+    )
+
+
+# ---------------------------------------------------------------- may the figures be believed?
+def doubts(result: CellResult) -> list[Sanity]:
+    """The rules that keep a cell from being judged.
+
+    The engine's own benchmark has no self-check: who chose it with ``--h20-load`` takes its figures as they are, and the run says
+    that no acceptance can be made of them.
+    """
+    unchecked = result.generator.endswith("-bench")
+    return [f for f in result.blockers if not (unchecked and f.rule == "client" and f.status == "unknown")]
+
+
+def why_doubted(blockers: Sequence[Sanity], late: Late | None) -> str:
+    """The rules that a cell does not keep; first the cause, when this machine was late with a rehearsal."""
+    rules = "; ".join(f"{f.rule}: {f.text}" for f in blockers)
+    return f"{late.words}; {rules}" if rules and late is not None and late.share > LATE_SHARE else rules
+
+
+def slo_verdict(result: CellResult, slo: Slo, share: float, label: str, file: str) -> Verdict:
+    """``load.slo_*``: enough of all requests sent kept every limit that is set."""
+    given = ", ".join(f"{name} {value:g} ms" for name, value in (("TTFT", slo.ttft_ms), ("TPOT", slo.tpot_ms)) if value)
+    say = Say(
+        "throughput.slo",
+        "Requests keep the service level that was promised",
+        f"{label} {result.cell.id}" if label else result.cell.id,
+        (file,),
+        "see which requests were late in the cell's .requests.jsonl",
+    )
+    return say.judge(
+        None if result.goodput_share is None else round(100 * result.goodput_share, 3),
+        Limit(kind="min", value=100 * share, unit="% of requests", origin=Origin(kind="inventory", detail=f"load.slo: {given}")),
+        reason="" if result.goodput_share is not None else f"{result.generator} does not tell each request's times",
+    )
+
+
+def sanity_verdict(result: CellResult, label: str, file: str, late: Late | None = None) -> Verdict:
+    """A cell that fails sanity is "could not measure": neither red nor green by its figures."""
+    blockers = doubts(result)
+    saturated = [f for f in blockers if f.rule == "client"]
+    subject = f"{label} {result.cell.id}" if label else result.cell.id
+    say = Say("throughput.sanity", "The figures of this cell can be believed", subject, (file,))
+    return say.plain(
+        Status.UNKNOWN if blockers or not result.sanity else Status.PASS,
+        why_doubted(blockers, late),
+        action=(
+            "send the load from a stronger machine, or with --h20-load-from=NODE"
+            if saturated
+            else "read the cell's record in the run folder"
+            if blockers
+            else ""
+        ),
+        measured=len(blockers),
+        unit="failed rules",
+        details={f.rule: f.status for f in result.sanity},
     )

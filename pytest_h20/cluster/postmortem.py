@@ -12,12 +12,9 @@ from pytest_h20.cluster.journal import Journal
 from pytest_h20.cluster.logs import log_tail, nccl_warnings
 from pytest_h20.cluster.state import ClusterState, RoleRef
 from pytest_h20.core.errors import H20Error, TransportError
-from pytest_h20.core.verdict import Status, Verdict
 from pytest_h20.diagnosis import BY_ID, Diagnosis, diagnose, primary
 from pytest_h20.nodes import Node
 
-CHECK = "bringup.stays_up"
-TITLE = "The engine stays up while it is tested"
 HEALTH_S = 10.0
 
 
@@ -28,12 +25,6 @@ class Death:
     reason: str
     action: str
     evidence: tuple[str, ...] = ()
-
-    def verdict(self, label: str) -> Verdict:
-        """As the gate of the bring-up says it."""
-        return Verdict(
-            check=CHECK, status=Status.FAIL, title=TITLE, subject=label, reason=self.reason, action=self.action, evidence=self.evidence
-        )
 
 
 def examine(cluster: ClusterState, nodes: Mapping[str, Node], journal: Journal, url: str, headers: Mapping[str, str]) -> Death | None:

@@ -138,10 +138,11 @@ def h20_cluster(request: pytest.FixtureRequest, h20_engine: str) -> ClusterState
     except FailedElsewhere as error:
         pytest.skip(f"the cluster is not up (told once by the first test that needed it): {str(error).splitlines()[0]}")
     except H20Error as error:
+        from pytest_h20.checks.bringup import failed
         from pytest_h20.plugin.record import told_plainly
-        from pytest_h20.run.bringup import failed_verdict, started
+        from pytest_h20.run.bringup import started
 
-        raise told_plainly(error, failed_verdict(h20_engine, error, started(plugin.session, h20_engine))) from None
+        raise told_plainly(error, failed(h20_engine, error, started(plugin.session, h20_engine))) from None
     plugin.checks_of_hooks(h20_engine, state)
     return state
 

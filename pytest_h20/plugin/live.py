@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import pytest
 
 from pytest_h20 import lang
+from pytest_h20.checks.frame import Say
 from pytest_h20.cluster.bringup import new_run_id
 from pytest_h20.cluster.shared import FailedElsewhere
 from pytest_h20.config.inventory import Inventory, with_limits
@@ -122,14 +123,9 @@ def inventory_hooks(config: pytest.Config) -> Callable[[Inventory], Inventory]:
 def broken_hook(label: str, error: Exception) -> Verdict:
     """Checks that could not be made are not green."""
     where = traceback.extract_tb(error.__traceback__)[-1]
-    return Verdict(
-        check="bringup.pytest_h20_checks",
-        status=Status.UNKNOWN,
-        title="The checks of pytest_h20_checks could be made",
-        subject=label,
-        reason=f"{type(error).__name__}: {error} ({where.filename}:{where.lineno})",
-        action="mend the hook in your conftest.py or plugin",
-    )
+    why = f"{type(error).__name__}: {error} ({where.filename}:{where.lineno})"
+    say = Say("bringup.pytest_h20_checks", "The checks of pytest_h20_checks could be made", label)
+    return say.unknown(why, "mend the hook in your conftest.py or plugin")
 
 
 def _refuse_two_engines_side_by_side(config: pytest.Config, session: Session) -> None:

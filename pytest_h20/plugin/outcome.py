@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from pytest_h20.checks.frame import Say
 from pytest_h20.core.verdict import Status, Verdict
 from pytest_h20.report.model import SetupError
 
@@ -117,4 +118,4 @@ def _last_line(text: str) -> str:
 
 
 def _verdict(check: str, status: Status, title: str, subject: str, reason: str, action: str) -> Verdict:
-    return Verdict(check=check, status=status, title=title, subject=subject, reason=reason, action=action)
+    return Say(check, title, subject).plain(status, reason, action=action)

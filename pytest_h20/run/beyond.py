@@ -14,6 +14,8 @@ from typing import Any
 
 from pytest_h20.checks import beyond
 from pytest_h20.checks.beyond import Level, Pass, Sought
+from pytest_h20.checks.frame import Say
+from pytest_h20.checks.throughput import doubts, why_doubted
 from pytest_h20.core.verdict import Status, Verdict
 from pytest_h20.load import Cell, CellResult, LoadPlan, Slo
 from pytest_h20.load.bench_serving import read_records
@@ -25,7 +27,7 @@ from pytest_h20.load.server_metrics import get_text, series
 from pytest_h20.load.target import BaseUrl, Target
 from pytest_h20.probes.script import Missing
 from pytest_h20.report.model import CellRow
-from pytest_h20.run.throughput import Load, doubts, lateness, why_doubted
+from pytest_h20.run.throughput import Load, lateness
 
 OVERLOAD_STREAMS, OVERLOAD_TOKENS, OVERLOAD_OUTPUT = (64, 256), 1024, 256
 """Streams of an overload (least, most), the tokens of each as long as that many streams are enough, and the longest answer."""
@@ -266,7 +268,7 @@ def _plan(load: Load, **fields: Any) -> LoadPlan:
 
 def _unknown(check: str, title: str, subject: str, reason: str) -> Verdict:
     action = "see why in the engine's log, or leave it out: load.beyond in the inventory"
-    return Verdict(check=check, status=Status.UNKNOWN, title=title, subject=subject, reason=reason, action=action)
+    return Say(check, title, subject).unknown(reason, action)
 
 
 def chosen(load: Load, name: str) -> str:

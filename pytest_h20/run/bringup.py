@@ -6,14 +6,12 @@ import contextlib
 from collections.abc import Callable, Mapping, Sequence
 from urllib.parse import urlsplit
 
-from pytest_h20.checks.bringup import TITLES as BRINGUP_TITLES
+from pytest_h20.checks.bringup import NOTHING_LEFT, down_verdicts, ended_early, not_down, say_of
 from pytest_h20.cluster import labels
 from pytest_h20.cluster.bringup import BringUp, reachable_url
 from pytest_h20.cluster.http import ask
 from pytest_h20.cluster.launch import LaunchTarget, secrets_note
 from pytest_h20.cluster.ledger import containers_of, ledger_of
-from pytest_h20.cluster.postmortem import CHECK as STAYS_UP
-from pytest_h20.cluster.postmortem import TITLE as STAYS_UP_TITLE
 from pytest_h20.cluster.postmortem import examine
 from pytest_h20.cluster.preflight import prepare, refuse_leftovers
 from pytest_h20.cluster.progress import StartProgress
@@ -31,7 +29,6 @@ from pytest_h20.run.settings import Session
 from pytest_h20.run.store import CLUSTER, DIED, DOWN, DRILL_LOST, DRILLED, LAUNCHED
 
 Write = Callable[[str], None]
-NOTHING_LEFT = "bringup.nothing_left"
 
 
 def run_id_of(session: Session, label: str) -> str:
@@ -182,7 +179,7 @@ def post_mortem(session: Session, label: str) -> Verdict | None:
         return None
     session.shared.once(DIED(label), lambda: death.reason)
     session.folder.event("state", engine=label, state="broken", note=death.reason)
-    return death.verdict(label)
+    return ended_early(death, label)
 
 
 def drilled(session: Session, label: str) -> bool:
@@ -193,28 +190,6 @@ def drilled(session: Session, label: str) -> bool:
 def died(session: Session, label: str) -> str | None:
     """Why the engine ended, when that was found."""
     return session.shared.value(DIED(label))
-
-
-NOT_STARTED = "The engine could be started"
-
-
-def failed_verdict(label: str, error: H20Error, started: bool = True) -> Verdict:
-    """A bring-up that failed. A node that could not be reached is "could not measure", not the engine's fault.
-
-    ``started``: whether a container was; what was never started did not become ready too late.
-    """
-    # Up to the log tails: the cause, and the line or the refusals that show it. What to do next has a place of its own.
-    told = [line.strip() for line in str(error).split("\n--- ")[0].splitlines() if line.strip()] or [type(error).__name__]
-    check = error.check if isinstance(error, BringUpError) else "bringup.ready"
-    fix = next((line for line in told if line.startswith(("fix: ", "--h20-force "))), "")
-    return Verdict(
-        check=check,
-        status=Status.UNKNOWN if isinstance(error, TransportError) else Status.FAIL,
-        title=BRINGUP_TITLES[check] if started else NOT_STARTED,
-        subject=label,
-        reason="; ".join(line.rstrip(":") for line in told if line != fix)[:1000],
-        action=fix.removeprefix("fix: ") or "read the log tails in the report, or: python -m pytest_h20 diagnose EVIDENCE/LOG",
-    )
 
 
 # ---------------------------------------------------------------------- down
@@ -294,7 +269,7 @@ def take_down(session: Session, write: Write) -> list[Verdict]:
             verdicts += stayed_up(session, label)
         except (H20Error, OSError) as error:  # looking must not keep it from being taken down
             why = f"could not be looked at: {error}"
-            verdicts.append(Verdict(check=STAYS_UP, status=Status.UNKNOWN, title=STAYS_UP_TITLE, subject=label, reason=why))
+            verdicts.append(say_of("bringup.stays_up", label).unknown(why))
         launched = session.shared.value(LAUNCHED(label))
         if launched is None:
             continue
@@ -364,18 +339,6 @@ def _end_ledgers(session: Session, keep: bool) -> list[str]:
     return left
 
 
-def not_down(label: str, source: str, reason: str) -> Verdict:
-    """Something of this run may still be there."""
-    return Verdict(
-        check=NOTHING_LEFT,
-        status=Status.UNKNOWN,
-        title="Everything that was started is gone again",
-        subject=label,
-        reason=reason,
-        action=f"python -m pytest_h20 reap --nodes {source}",
-    )
-
-
 def started(session: Session, label: str) -> bool:
     """Whether any process of this run began to start containers of this engine."""
     return session.shared.published(LAUNCHED(label)) is not None
@@ -389,7 +352,7 @@ def stayed_up(session: Session, label: str) -> list[Verdict]:
         return []
     found = post_mortem(session, label)
     if found is None and not state.attached:
-        found = Verdict(check=STAYS_UP, status=Status.PASS, title=STAYS_UP_TITLE, subject=label, measured="running")
+        found = say_of("bringup.stays_up", label).plain(Status.PASS, measured="running")
     return [found] if found is not None else []
 
 
@@ -398,53 +361,6 @@ def ended_before(session: Session, label: str) -> str | None:
     if session.shared.value(CLUSTER(label)) is None:
         return None
     return died(session, label) or ""
-
-
-def down_verdicts(result: Down, label: str, source: str = "INVENTORY", ended: str | None = "") -> list[Verdict]:
-    """Two checks of the tear-down: SIGTERM is enough, and nothing is left. ``ended``: see ``ended_before``."""
-    return [_stops(result, label, ended), _nothing_left(result, label, source)]
-
-
-def _stops(result: Down, label: str, ended: str | None) -> Verdict:
-    ran = [s for s in result.stopped if not s.gone]
-    ignored = [s for s in ran if s.ignored_sigterm]
-    gone = [f"{s.node}: {s.role} had ended before it was stopped (exit code {s.exit_code})" for s in result.stopped if s.gone]
-    gone = gone or ([ended] if ended else [])
-    verdict = Verdict(
-        check="bringup.stops",
-        status=Status.PASS,
-        title="The engine ends on SIGTERM",
-        subject=label,
-        measured=max((round(s.seconds, 1) for s in ran), default=None),
-        unit="s",
-    )
-    if ignored:
-        told = "; ".join(f"{s.node}: {s.role} ignored SIGTERM for {s.seconds:.0f} s and was killed" for s in ignored)
-        action = "use a stop timeout with SIGKILL in your service unit; SGLang 0.5.16 does this after any request with n > 1"
-        return verdict.model_copy(update={"status": Status.FAIL, "reason": told, "action": action})
-    if ended is None and gone:
-        why = "; ".join(gone)
-        return verdict.model_copy(update={"status": Status.SKIP, "reason": f"the engine never came up, and {why}: the bring-up told why"})
-    if gone:
-        told = f"it was gone before it was asked to end: {'; '.join(gone)}"
-        action = "see bringup.stays_up and the end of its log: an engine that ends by itself has shown nothing about SIGTERM"
-        return verdict.model_copy(update={"status": Status.FAIL, "reason": told, "action": action})
-    if not ran:
-        why = "no container of this run was found to be stopped"
-        return verdict.model_copy(update={"status": Status.UNKNOWN, "reason": why})
-    return verdict
-
-
-def _nothing_left(result: Down, label: str, source: str) -> Verdict:
-    return Verdict(
-        check=NOTHING_LEFT,
-        status=Status.FAIL if result.left else Status.PASS,
-        title="Everything that was started is gone again",
-        subject=label,
-        measured=len(result.left),
-        reason="; ".join(result.left),
-        action=f"python -m pytest_h20 reap --nodes {source}" if result.left else "",
-    )
 
 
 def keep_text(session: Session, label: str, run_id: str) -> str:

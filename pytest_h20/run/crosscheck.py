@@ -2,32 +2,26 @@
 
 from __future__ import annotations
 
-import math
 import secrets
 import shlex
-import statistics
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
+from pytest_h20.checks.crosscheck import agreement
+from pytest_h20.checks.frame import Say
 from pytest_h20.cluster import regular
 from pytest_h20.cluster.launch import MOUNT_POINT
 from pytest_h20.cluster.state import RoleRef
 from pytest_h20.core.errors import MeasurementError, UsageError
-from pytest_h20.core.verdict import Limit, Origin, Status, Verdict, judge
+from pytest_h20.core.verdict import Status, Verdict
 from pytest_h20.load import Cell, CellResult, LoadPlan, bench_serving, remote
 from pytest_h20.load.cells import requests_for
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-    from pydantic import JsonValue
-
     from pytest_h20.run.throughput import Load
 
 MOST_OF_A_RESULT = 128 << 20
 """Bytes of a foreign client's result that are read. With every request's times in it, it has some MiB."""
-AGREEMENT = 0.03
-"""How far two honest generators may lie apart on one cell at low concurrency (done-criterion of the load issue)."""
 CROSSCHECK_ROUNDS = 6
 """At most; one is enough where the engine's speed is steady."""
 CROSSCHECK_SURE = 3
@@ -125,88 +119,22 @@ def crosscheck(load: Load) -> list[Verdict]:
     apart = replace(load, subfolder="crosscheck")
     verdicts = []
     for cell in crosscheck_cells(load):
-        title, subject = f"{generator} agrees with our load generator", f"{load.label} {cell.id}"
+        say = Say("throughput.crosscheck", f"{generator} agrees with our load generator", f"{load.label} {cell.id}")
         try:
             ours, theirs = [apart.run(cell, 1)], list[CellResult]()
             while len(theirs) < CROSSCHECK_ROUNDS:
                 theirs.append(run_in_container(load, cell, generator, ours[0].requests.sent))
                 ours.append(apart.run(cell, len(ours) + 1))
-                verdict = agreement(title, subject, ours, theirs)
+                verdict = agreement(say, ours, theirs)
                 sure = verdict.status is Status.PASS or verdict.measured is None
                 if sure or (verdict.status is Status.FAIL and len(theirs) >= CROSSCHECK_SURE):
                     break
             verdicts.append(verdict)
         except MeasurementError as error:
             action = "run the benchmark by hand in the container; its dataset or tokenizer may be missing"
-            verdicts.append(
-                Verdict(
-                    check="throughput.crosscheck",
-                    status=Status.UNKNOWN,
-                    title=title,
-                    subject=subject,
-                    reason=str(error),
-                    action=action,
-                )
-            )
+            verdicts.append(say.unknown(str(error), action))
     load.done = apart.done
     return verdicts
-
-
-def agreement(title: str, subject: str, ours: Sequence[CellResult], theirs: Sequence[CellResult]) -> Verdict:
-    """The other generator's output rates, each against the mean of our two runs around it. Pure.
-
-    ``ours`` has one run more than ``theirs``. The difference is the mean over the rounds. What it is uncertain by is, of one
-    round, what our own two runs differ by, of more, twice the standard error of the mean. Where that is more than the limit and
-    the difference itself is not beyond both, it cannot be told.
-    """
-    rates = [r.output_throughput for pair in zip(ours, theirs, strict=False) for r in pair] + [ours[-1].output_throughput]
-    measured = uncertain = None
-    known = [rate for rate in rates if rate]
-    if len(known) == len(rates):
-        around = [(before + after) / 2 for before, after in zip(known[::2], known[2::2], strict=False)]
-        differences = [100 * (its / mean - 1) for its, mean in zip(known[1::2], around, strict=True)]
-        measured = round(abs(statistics.fmean(differences)), 2)
-        if len(differences) == 1:
-            uncertain = round(100 * abs(known[2] - known[0]) / around[0], 2)
-        else:
-            uncertain = round(2 * statistics.stdev(differences) / math.sqrt(len(differences)), 2)
-    most = 100 * AGREEMENT
-    limit = Limit(
-        kind="max",
-        value=most,
-        unit="%",
-        origin=Origin(kind="builtin", detail="two honest clients, one server, the same requests"),
-    )
-    details: dict[str, JsonValue] = {"uncertain_by_percent": uncertain}
-    for its, mine in zip(theirs, ours, strict=False):
-        for name, own, other, _ in bench_serving.compare(mine, its):
-            column = details.setdefault(name, [])
-            assert isinstance(column, list)
-            column += [own, other]
-    for name, own, _, _ in bench_serving.compare(ours[-1], theirs[-1]):
-        column = details[name]
-        assert isinstance(column, list)
-        column.append(own)
-    told = ", ".join("?" if r is None else f"{r:.4g}" for r in rates)
-    verdict = judge(
-        "throughput.crosscheck",
-        title,
-        measured,
-        limit,
-        subject=subject,
-        reason=f"ours and its in turn: {told} tok/s; {bench_serving.why_different(ours[0], theirs[0])}",
-        details=details,
-    )
-    if measured is None or uncertain is None or uncertain <= most or measured > most + uncertain:
-        return verdict
-    return verdict.model_copy(
-        update={
-            "status": Status.UNKNOWN,
-            "reason": f"uncertain by {uncertain:g} %, more than the limit, after {len(theirs)} round(s) "
-            f"(ours and its in turn: {told} tok/s): the engine's own speed varies",
-            "action": "measure on a quiet machine, with longer cells (load.min_requests)",
-        }
-    )
 
 
 def _head_role(load: Load, generator: str) -> RoleRef:

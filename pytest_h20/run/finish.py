@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from pytest_h20 import __version__
+from pytest_h20.checks.frame import Say
 from pytest_h20.cluster.shared import key
 from pytest_h20.cluster.state import ClusterState
 from pytest_h20.core.errors import H20Error
@@ -102,17 +103,8 @@ def write_calibration(session: Session) -> list[Verdict]:
                 status = Status.UNKNOWN
                 reason = "written without " + "; ".join(f"{cell}: {why}" for cell, why in lost.items())
                 action = "calibrate these cells again (-k CELL) on a quiet machine, and put their rows into the file"
-        verdicts.append(
-            Verdict(
-                check="throughput.calibrated",
-                status=status,
-                title="Limits were written from the repeats",
-                subject=label,
-                measured=str(path),
-                reason=reason,
-                action=action,
-            )
-        )
+        say = Say("throughput.calibrated", "Limits were written from the repeats", label)
+        verdicts.append(say.plain(status, reason, action=action, measured=str(path)))
         session.folder.add(Warning_(text=f"--h20-calibrate={path}: {reason or 'written'}"))
     return verdicts
 

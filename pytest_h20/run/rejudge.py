@@ -6,6 +6,7 @@ import math
 from collections.abc import Iterable
 from pathlib import Path
 
+from pytest_h20.checks.frame import Say
 from pytest_h20.checks.throughput import CHECK, judge_cell
 from pytest_h20.config.figures import metric_figure, percentile_of
 from pytest_h20.config.limits import LimitFile, coverage
@@ -147,15 +148,12 @@ def _unmet(view: RunView, limits: LimitFile) -> list[Verdict]:
     if not missing:
         return []
     return [
-        Verdict(
-            check=CHECK.format(metric="coverage"),
-            status=Status.UNKNOWN,
-            title="Every limit has a measured cell",
-            subject=limits.name,
+        Say(CHECK.format(metric="coverage"), "Every limit has a measured cell", limits.name).plain(
+            Status.UNKNOWN,
+            ", ".join(missing),
+            action="run these cells, or take their rows out of the limits file",
             measured=len(missing),
             unit="limits without a cell",
-            reason=", ".join(missing),
-            action="run these cells, or take their rows out of the limits file",
         )
     ]
 
@@ -191,15 +189,12 @@ def folder_verdicts(view: RunView) -> list[Verdict]:
     if not problems:
         return []
     return [
-        Verdict(
-            check="environment.recorded_evidence",
-            status=Status.UNKNOWN,
-            title="The recorded evidence is whole and unchanged",
-            subject=view.header.run,
+        Say("environment.recorded_evidence", "The recorded evidence is whole and unchanged", view.header.run).plain(
+            Status.UNKNOWN,
+            "; ".join(problems[:5]) + (f"; and {len(problems) - 5} more" if len(problems) > 5 else ""),
+            action="replay the original folder, or run again",
             measured=len(problems),
             unit="problems",
-            reason="; ".join(problems[:5]) + (f"; and {len(problems) - 5} more" if len(problems) > 5 else ""),
-            action="replay the original folder, or run again",
         )
     ]
 

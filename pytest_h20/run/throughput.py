@@ -15,25 +15,24 @@ from pytest_h20.checks.endpoint.answers import LOWER_BOUND, accuracy
 from pytest_h20.checks.endpoint.questions import shipped
 from pytest_h20.checks.endpoint.serving import with_served_version
 from pytest_h20.checks.machines import energy_wh_per_1k
-from pytest_h20.checks.throughput import judge_cell
+from pytest_h20.checks.throughput import doubts, judge_cell, no_limits, recorded, sanity_verdict, slo_verdict, why_doubted
 from pytest_h20.cluster.shared import key
 from pytest_h20.config.inventory import LoadSettings
 from pytest_h20.config.limits import LimitFile
 from pytest_h20.core.errors import H20Error
-from pytest_h20.core.verdict import GateName, Limit, Origin, Status, Verdict, judge
+from pytest_h20.core.verdict import GateName, Status, Verdict
 from pytest_h20.endpoint.client import Api
 from pytest_h20.engines.speculation import Speculation, speculation_of
 from pytest_h20.load import Cell, CellProgress, CellResult, LoadPlan, SelfCheck, Slo, Target
 from pytest_h20.load.canary import Canary
 from pytest_h20.load.cells import requests_for
 from pytest_h20.load.metrics import Summary
-from pytest_h20.load.result import Sanity
 from pytest_h20.load.roofline import Fabric, decode_bound, gpu_by_name, spec_of
 from pytest_h20.load.run import CellInterrupted, run_cell
 from pytest_h20.load.sanity import tokens_per_step
 from pytest_h20.load.selfcheck import self_check
 from pytest_h20.probes.script import Missing
-from pytest_h20.report.model import LATE_SHARE, METRICS, Canaries, CellRow, Late
+from pytest_h20.report.model import METRICS, Canaries, CellRow, Late
 from pytest_h20.report.requests import intervals, read_requests, windows
 from pytest_h20.run.canaries import ask_alone
 from pytest_h20.run.endpoint import Endpoint, vocabulary_of
@@ -462,43 +461,10 @@ class Load:
 
     def _limit_verdicts(self, record: CellRow) -> list[Verdict]:
         if self.session.settings.calibrate or self.settings.limit == "none":
-            return [
-                Verdict(
-                    check="throughput.recorded",
-                    status=Status.PASS,
-                    title="Recorded without a limit",
-                    subject=record.name,
-                    measured=record.output_throughput,
-                    unit="tok/s",
-                    limit=Limit(kind="info", unit="tok/s", origin=Origin(kind="inventory", detail="load.limit: none")),
-                    evidence=(record.file,),
-                )
-            ]
+            return [recorded(record)]
         if self.limits is None:
-            return [
-                Verdict(
-                    check="throughput.limit",
-                    status=Status.UNKNOWN,
-                    title="The cell has a limit",
-                    subject=record.name,
-                    measured=record.output_throughput,
-                    unit="tok/s",
-                    reason=f"profile {self.endpoint.target.profile_name!r} names no limits file",
-                    action="set `limits:` in the profile, or record a baseline with --h20-calibrate=FILE",
-                    evidence=(record.file,),
-                )
-            ]
+            return [no_limits(record, self.endpoint.target.profile_name)]
         return judge_cell(record, self.limits)
-
-
-def doubts(result: CellResult) -> list[Sanity]:
-    """The rules that keep a cell from being judged.
-
-    The engine's own benchmark has no self-check: who chose it with ``--h20-load`` takes its figures as they are, and the run says
-    that no acceptance can be made of them.
-    """
-    unchecked = result.generator.endswith("-bench")
-    return [f for f in result.blockers if not (unchecked and f.rule == "client" and f.status == "unknown")]
 
 
 def lateness(result: CellResult, stand_in: Sequence[tuple[float, float, float]], scale: float) -> Late:
@@ -515,51 +481,6 @@ def lateness(result: CellResult, stand_in: Sequence[tuple[float, float, float]],
         worst_ms=to_ms * max(busy, *(most for _, _, most in stand_in), 0.0),
         client_ms=max(0.0, held - answer),
         answer_ms=answer,
-    )
-
-
-def why_doubted(blockers: Sequence[Sanity], late: Late | None) -> str:
-    """The rules that a cell does not keep; first the cause, when this machine was late with a rehearsal."""
-    rules = "; ".join(f"{f.rule}: {f.text}" for f in blockers)
-    return f"{late.words}; {rules}" if rules and late is not None and late.share > LATE_SHARE else rules
-
-
-def slo_verdict(result: CellResult, slo: Slo, share: float, label: str, file: str) -> Verdict:
-    """``load.slo_*``: enough of all requests sent kept every limit that is set."""
-    given = ", ".join(f"{name} {value:g} ms" for name, value in (("TTFT", slo.ttft_ms), ("TPOT", slo.tpot_ms)) if value)
-    return judge(
-        "throughput.slo",
-        "Requests keep the service level that was promised",
-        None if result.goodput_share is None else round(100 * result.goodput_share, 3),
-        Limit(kind="min", value=100 * share, unit="% of requests", origin=Origin(kind="inventory", detail=f"load.slo: {given}")),
-        subject=f"{label} {result.cell.id}" if label else result.cell.id,
-        reason="" if result.goodput_share is not None else f"{result.generator} does not tell each request's times",
-        action="see which requests were late in the cell's .requests.jsonl",
-        evidence=(file,),
-    )
-
-
-def sanity_verdict(result: CellResult, label: str, file: str, late: Late | None = None) -> Verdict:
-    """A cell that fails sanity is "could not measure": neither red nor green by its figures."""
-    blockers = doubts(result)
-    saturated = [f for f in blockers if f.rule == "client"]
-    return Verdict(
-        check="throughput.sanity",
-        status=Status.UNKNOWN if blockers or not result.sanity else Status.PASS,
-        title="The figures of this cell can be believed",
-        subject=f"{label} {result.cell.id}" if label else result.cell.id,
-        measured=len(blockers),
-        unit="failed rules",
-        reason=why_doubted(blockers, late),
-        action=(
-            "send the load from a stronger machine, or with --h20-load-from=NODE"
-            if saturated
-            else "read the cell's record in the run folder"
-            if blockers
-            else ""
-        ),
-        evidence=(file,),
-        details={f.rule: f.status for f in result.sanity},
     )
 
 

@@ -150,6 +150,17 @@ def test_a_class_name_means_one_thing() -> None:
     assert {name: found for name, found in homes.items() if len(found) > 1} == {}
 
 
+def test_a_verdict_is_said_in_one_way() -> None:
+    """By the frame, or by the judge of a figure: whoever makes one by hand forgets what it looked at, or whose subject it is."""
+    built = {
+        str(path.relative_to(PACKAGE))
+        for path in PACKAGE.rglob("*.py")
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "Verdict"
+    }
+    assert built == {"core/verdict.py", "checks/frame.py", "report/model.py"}, "the last takes a record apart into its verdict again"
+
+
 def test_no_module_needs_itself() -> None:
     """No cycle among the imports that happen when a module is loaded."""
     edges: dict[str, set[str]] = {module: set() for module in MODULES}

@@ -6,6 +6,7 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
+from pytest_h20.checks.frame import Say
 from pytest_h20.checks.rdma import nccl_log
 from pytest_h20.checks.rdma.nccl_log import GpuLinks, NcclFinding
 from pytest_h20.checks.rdma.ownership import why_not
@@ -117,16 +118,14 @@ class NcclVerdicts:
     def verdict(self, finding: NcclFinding) -> Verdict:
         """A finding of the log reader as a verdict of the gate."""
         status = {True: Status.PASS, False: Status.FAIL, None: Status.UNKNOWN}[finding.ok]
-        return Verdict(
-            check=f"rdma.{finding.check}",
-            status=status,
-            title=_TITLES[finding.check],
-            subject=finding.subject if finding.subject != "job" else "",
+        evidence = tuple(dict.fromkeys(line.split(":", 1)[0] for line in finding.evidence_lines if ":" in line))
+        say = Say(f"rdma.{finding.check}", _TITLES[finding.check], finding.subject if finding.subject != "job" else "", evidence)
+        return say.plain(
+            status,
+            "" if status is Status.PASS else finding.reason + (self._left_out if status is Status.UNKNOWN else ""),
+            action="" if status is Status.PASS else finding.action,
             measured=finding.measured,
             limit=Limit(kind="equal", value=finding.expected, origin=_ORIGIN),
-            reason="" if status is Status.PASS else finding.reason + (self._left_out if status is Status.UNKNOWN else ""),
-            action="" if status is Status.PASS else finding.action,
-            evidence=tuple(dict.fromkeys(line.split(":", 1)[0] for line in finding.evidence_lines if ":" in line)),
             details={"lines": list(finding.evidence_lines)},
         )
 
@@ -140,26 +139,20 @@ class NcclVerdicts:
         check, title = "rdma.logs_of_running_ranks", _TITLES["logs_of_running_ranks"]
         if not self.job.logs:
             why = "this run started the ranks: their logs lie in the folder that was made for them"
-            return [Verdict(check=check, status=Status.SKIP, title=title, reason=why)]
+            return [Say(check, title).skip(why)]
         verdicts = []
         for node, held in self.job.logs.items():
             told = [f"{source.rsplit('/', 1)[-1]}: {why}" for source, why in held.left_out.items()]
             more = f"; and {len(told) - 3} more" if len(told) > 3 else ""
             looked = f"{len(told)} logs were looked at, none is of a process that runs: {'; '.join(told[:3])}{more}"
+            action = "start the engine with NCCL_DEBUG=INFO NCCL_DEBUG_FILE=/logs/nccl.%h.%p, and name these files in attach.nccl_logs"
             verdicts.append(
-                Verdict(
-                    check=check,
-                    status=Status.PASS if held.taken else Status.UNKNOWN,
-                    title=title,
-                    subject=node,
+                Say(check, title, node, (*held.taken, *held.left_out)[:10], action).plain(
+                    Status.PASS if held.taken else Status.UNKNOWN,
+                    "" if held.taken else looked if told else "no NCCL log was found on this node",
                     measured=len(held.taken),
                     unit="logs of running processes",
-                    reason="" if held.taken else looked if told else "no NCCL log was found on this node",
-                    action=""
-                    if held.taken
-                    else "start the engine with NCCL_DEBUG=INFO NCCL_DEBUG_FILE=/logs/nccl.%h.%p, and name these files in attach.nccl_logs",
-                    evidence=(*held.taken, *held.left_out)[:10],
-                    details={"left out": told} if told else {},
+                    details={"left out": [*told]} if told else None,
                 )
             )
         return verdicts
@@ -231,8 +224,7 @@ class NcclVerdicts:
                 verdicts.append(self.verdict(found))
                 continue
             why = "one rank of the job is on this node" if links.any_nvlink else "no two of its GPUs are joined by NVLink"
-            skip = Verdict(check="rdma.inside_nodes", status=Status.SKIP, title=_TITLES["inside_nodes"], subject=node.name)
-            verdicts.append(skip.model_copy(update={"reason": f"{why}: not judged"}))
+            verdicts.append(Say("rdma.inside_nodes", _TITLES["inside_nodes"], node.name).skip(f"{why}: not judged"))
         return verdicts
 
     def one_version(self) -> list[Verdict]:

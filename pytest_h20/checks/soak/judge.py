@@ -13,6 +13,7 @@ from typing import Any
 
 from pydantic import JsonValue
 
+from pytest_h20.checks.frame import Say
 from pytest_h20.checks.soak.trend import FEWEST, Course, Trend, course
 from pytest_h20.core.verdict import Limit, Origin, Status, Verdict, judge
 from pytest_h20.load.soak import Bin, SoakEnd
@@ -409,14 +410,4 @@ def _plain(
     measured: JsonValue = None,
     limit: Limit | None = None,
 ) -> Verdict:
-    return Verdict(
-        check=check,
-        status=status,
-        title=title,
-        subject=subject,
-        reason=reason,
-        action=action,
-        evidence=tuple(evidence),
-        measured=measured,
-        limit=limit,
-    )
+    return Say(check, title, subject, tuple(evidence)).plain(status, reason, action=action, measured=measured, limit=limit)

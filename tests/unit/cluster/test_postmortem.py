@@ -10,6 +10,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
 
+from pytest_h20.checks.bringup import ended_early
 from pytest_h20.cluster.postmortem import examine
 from pytest_h20.cluster.state import ClusterState, EngineVersions, RoleRef
 from pytest_h20.core.verdict import Status
@@ -93,7 +94,7 @@ def test_a_killed_worker_is_named_with_its_rank_node_log_and_first_cause(tmp_pat
     assert "worker_died" in death.reason
     assert "log of rank1" in death.reason
     assert set(death.evidence) == {f"evidence/logs/rank{n}.at-its-end.log" for n in (0, 1)}
-    assert death.verdict("vllm").status is Status.FAIL
+    assert ended_early(death, "vllm").status is Status.FAIL
 
 
 def test_processes_that_stay_behind_a_dead_core_do_not_hide_it(tmp_path: Path) -> None:

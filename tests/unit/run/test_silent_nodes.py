@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from pytest_h20.checks.bringup import NOT_STARTED, failed
 from pytest_h20.checks.frame import REACHABLE
 from pytest_h20.checks.weights.facts import WeightFacts
 from pytest_h20.checks.weights.judge import IDS, WeightsJudge
@@ -14,7 +15,6 @@ from pytest_h20.core.errors import TransportError
 from pytest_h20.core.verdict import Status
 from pytest_h20.probes.script import Missing
 from pytest_h20.run import facts as run_facts
-from pytest_h20.run.bringup import NOT_STARTED, failed_verdict
 from tests.unit.probes.cluster import blog_cluster
 
 DOWN = "node02: SSH to 10.63.65.208:22: connection refused"
@@ -64,6 +64,6 @@ def test_its_weights_are_skipped_with_the_reason_and_a_folder_that_cannot_be_rea
 
 def test_an_engine_that_was_never_started_did_not_become_ready_too_late() -> None:
     error = TransportError("node01: connection refused")
-    assert failed_verdict("vllm", error, started=False).title == NOT_STARTED
-    assert failed_verdict("vllm", error).title == "The engine became ready in time"
-    assert failed_verdict("vllm", error, started=False).status.blocks
+    assert failed("vllm", error, started=False).title == NOT_STARTED
+    assert failed("vllm", error).title == "The engine became ready in time"
+    assert failed("vllm", error, started=False).status.blocks

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from pytest_h20.checks.bringup import NOTHING_LEFT, down_verdicts
 from pytest_h20.cluster.teardown import Down, Stopped, tried_again
 from pytest_h20.core.verdict import Status, Verdict
-from pytest_h20.run.bringup import NOTHING_LEFT, down_verdicts, with_left
+from pytest_h20.run.bringup import with_left
 
 HEAD = Stopped("node01", "h20-a-rank0", "rank0", 3.1, False, 137)
 WORKER = Stopped("node02", "h20-a-rank1", "rank1", 2.0, False, 0)

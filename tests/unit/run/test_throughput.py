@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from pytest_h20.checks.throughput import judge_cell
+from pytest_h20.checks.throughput import judge_cell, slo_verdict, why_doubted
 from pytest_h20.config.figures import METRIC_FIGURES
 from pytest_h20.config.limits import parse_limits
 from pytest_h20.core.verdict import Status
@@ -17,7 +17,7 @@ from pytest_h20.load.metrics import Rates, Summary
 from pytest_h20.load.plan import Slo
 from pytest_h20.load.result import Sanity
 from pytest_h20.report.model import METRICS, CellRow, Late
-from pytest_h20.run.throughput import Load, further, lateness, slo_verdict, why_doubted
+from pytest_h20.run.throughput import Load, further, lateness
 from tests.unit.load.results import GOOD
 
 TIMES = Summary(8, 10.0, 9.0, 1.0, 8.0, 20.0, 12.0, 14.0, 19.0)
