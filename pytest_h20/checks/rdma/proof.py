@@ -254,5 +254,5 @@ class NcclVerdicts:
             why = "no pipeline" if layout.pipeline < 2 else f"a stage is made to span {layout.nodes_per_stage} nodes"
             why = "a stage has one rank" if layout.tensor < 2 <= layout.pipeline else why
             title = _TITLES["stages_inside"]
-            return [Verdict(check="rdma.stages_inside", status=Status.SKIP, title=title, reason=f"{layout}: {why}")]
+            return [Say("rdma.stages_inside", title).skip(f"{layout}: {why}")]
         return [self.verdict(nccl_log.stages_inside(self.job, layout.tensor, layout.pipeline * layout.replicas))]
