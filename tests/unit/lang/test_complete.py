@@ -14,7 +14,7 @@ TOOL = Path(__file__).parents[3] / "tools" / "messages.py"
 NOT_YET = frozenset(
     {
         *("checks", "checks.compute", "checks.endpoint", "checks.rdma", "checks.soak"),
-        *("checks.weights", "cli", "cluster", "config", "diagnosis", "endpoint", "engines", "load", "nccl", "nodes", "probes"),
+        *("checks.weights", "cli", "cluster", "diagnosis", "endpoint", "engines", "load", "probes"),
         "rehearsal",
     }
 )
