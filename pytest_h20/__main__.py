@@ -13,6 +13,7 @@ from pytest_h20.core.errors import H20Error
 
 COMMANDS: dict[str, tuple[str, str]] = {
     "nccl": ("pytest_h20.cli.nccl", "explain NCCL logs: does this job really run on RDMA?"),
+    "kv": ("pytest_h20.cli.kv", "explain KV-transfer logs of a prefill/decode split: RDMA or TCP?"),
     "diagnose": ("pytest_h20.cli.diagnose", "read engine logs: ready, waiting or failed, and why"),
     "load": ("pytest_h20.load.cli", "measure TTFT, TPOT and throughput of any OpenAI-compatible or SGLang server"),
     "discover": ("pytest_h20.cli.discover", "write an inventory from what is found on the hosts"),

@@ -170,6 +170,8 @@ TEXTS = {
     "model_type of config.json, for example deepseek_v3 (R1, V3, V3.1)": "config.json 的 model_type，例如 deepseek_v3（R1、V3、V3.1）",
     "product names: H20 is not H200 and not H20-3e": "产品名：H20 不是 H200，也不是 H20-3e",
     "how many nodes; default: any number": "几个节点；默认：不限",
+    "node: glob of the logs of its prefill or decode servers (Mooncake, NIXL, UCX), where the endpoint is the router of a prefill/decode "
+    "split": "节点：其 prefill 或 decode 服务日志的通配路径（Mooncake、NIXL、UCX），用于端点是 prefill/decode 分离之路由器的情况",
     "what differs from the common `load`": "与公共的 `load` 不同之处",
     "Options of every engine container; the write-up's are the defaults.": "每个引擎容器的选项；默认值与原文相同。",
     "docker's --gpus; null: none": "docker 的 --gpus；null：不用",

@@ -16,7 +16,7 @@ from pytest_h20.cluster.launch import LaunchTarget
 from pytest_h20.config.cells import RailRef
 from pytest_h20.nccl import Job
 from pytest_h20.plugin.fixtures import Judge
-from pytest_h20.run.endpoint import Endpoint
+from pytest_h20.run.endpoint import Endpoint, kv_transfer
 from pytest_h20.run.facts import GatheredFacts
 
 pytestmark = pytest.mark.h20_gate("rdma")
@@ -102,6 +102,14 @@ def test_stages_are_inside_nodes(proof: NcclVerdicts, h20_judge: Judge) -> None:
 def test_logs_belong_to_the_ranks_that_run(proof: NcclVerdicts, h20_judge: Judge) -> None:
     """Logs of an attached engine are those of its running processes: what ended, or was written before they started, proves nothing."""
     h20_judge(*proof.running())
+
+
+def test_kv_transfer(h20_endpoint: Endpoint, h20_judge: Judge) -> None:
+    """The KV cache of a prefill/decode split goes over RDMA, by the logs of its servers."""
+    verdict = kv_transfer(h20_endpoint.session, h20_endpoint.label)
+    if verdict is None:
+        pytest.skip("no prefill/decode split: attach.kv_logs of the inventory names no logs of its servers")
+    h20_judge(verdict)
 
 
 def test_rail_moves_its_share(moved: Traffic, rail: RailRef, h20_judge: Judge) -> None:

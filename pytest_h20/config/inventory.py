@@ -321,6 +321,11 @@ class Attach(Frozen):
         description="node: glob of its NCCL logs (`*`, `?`, `[...]`; braces and `~` are taken as they are); those of processes that ended "
         "are left out",
     )
+    kv_logs: dict[str, str] = Field(
+        default_factory=dict,
+        description="node: glob of the logs of its prefill or decode servers (Mooncake, NIXL, UCX), where the endpoint is the router of a "
+        "prefill/decode split",
+    )
 
 
 def user_name() -> str:

@@ -15,6 +15,7 @@ from pytest_h20.core.errors import H20Error
 from pytest_h20.endpoint.capabilities import Capability, Outcome, capability, skip_reason
 from pytest_h20.endpoint.context import EndpointContext
 from pytest_h20.endpoint.reply import Reply, SeenShape, UnexpectedAnswer, read_reply
+from pytest_h20.endpoint.split import SplitVersions, versions_behind
 from pytest_h20.endpoint.wire import Exchange, Pace, Wire
 from pytest_h20.load.server_metrics import MetricsSample, parse_metrics
 
@@ -86,6 +87,16 @@ class Api:
             return json.loads(exchange.body)
         except (ValueError, RecursionError) as error:
             raise UnexpectedAnswer(f"GET {path}: no JSON ({error}): {exchange.body[:80]!r}") from None
+
+    @cached_property
+    def behind(self) -> SplitVersions | None:
+        """The servers of a prefill/decode split, where this address is a router in front of them (SGLang)."""
+        if self.ctx.engine != "sglang":
+            return None
+        try:
+            return versions_behind(self.document("/get_server_info", deadline_s=self.ctx.seconds(0.2)))
+        except H20Error:
+            return None
 
     def reply(self, path: str, body: Mapping[str, Any], **how: Any) -> Reply:
         """POST and normalise."""

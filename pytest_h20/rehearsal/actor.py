@@ -264,6 +264,7 @@ class Actor:
             parser=bool(self.option("--reasoning-parser")),
             tool_parser=bool(self.option("--tool-call-parser")),
             api_key=self.option("--api-key") or "",
+            thinking_switch=str(self.http.get("thinking_switch", "")),
         )
         (self.state / f"layout-{os.getpid()}").write_text(json.dumps(asdict(self.layout)))
         metrics = self.kind == "vllm" or "--enable-metrics" in self.argv

@@ -17,7 +17,8 @@
 *generation*        ``never_repeats``, ``seed_ignored``, ``cache_spoils``, ``window``, ``same_ids``, ``mixes_answers``,
                     ``n_ignored``, ``stop_ignored``, ``stop_included``, ``logprobs_missing``, ``logprobs_positive``,
                     ``finish_always_length``, ``finish_always_stop``, ``wrong_role``, ``wrong_object``, ``schema_ignored``,
-                    ``echo_short``, ``echo_ascii``, ``logit_bias_ignored``, ``tool_arguments``
+                    ``echo_short``, ``echo_ascii``, ``logit_bias_ignored``, ``tool_arguments``,
+                    ``tools_lost_in_lumps`` (of several streamed calls the last, without its name), ``tools_one_index``
 *reasoning*         ``not_split``, ``tag_leaks``, ``think_in_content``, ``reasoning_null``, ``fields_swapped``, ``never_closed``,
                     ``field_renamed``, ``late_reasoning``, ``eats_content``, ``newlines_are_content``, ``cut_is_content``,
                     ``user_tags_end_reasoning``, ``later_tags_swallowed``, ``parser_last_tag``, ``completions_split``,
@@ -417,7 +418,35 @@ class Replies:
             arguments = '{"state": "sideways"}' if self.has("tool_arguments") else '{"state": "on"}'
             message["tool_calls"] = [{"id": "1", "type": "function", "function": {"name": "set_rail", "arguments": arguments}}]
             choice["finish_reason"] = "stop"
+        elif calls := self._calls(body):
+            message["tool_calls"] = calls
+            choice["finish_reason"] = "tool_calls"
         return message
+
+    def _calls(self, body: Mapping[str, Any]) -> list[dict[str, Any]]:
+        """What is called where the choice among several tools is free: each once, a tool with a number with two."""
+        tools = body.get("tools") or []
+        if len(tools) < 2 or body.get("tool_choice") is not None or not self.tool_parser or self.has("silent"):
+            return []
+        made: list[dict[str, Any]] = []
+        for tool in tools:
+            (name, kind), *_ = tool["function"]["parameters"]["properties"].items()
+            for value in (3, 7) if kind["type"] == "integer" else (kind["enum"][0],):
+                function = {"name": tool["function"]["name"], "arguments": json.dumps({name: value})}
+                made.append({"id": f"call-{len(made)}", "type": "function", "function": function})
+        return made
+
+    def _pieces(self, calls: Sequence[Mapping[str, Any]]) -> Iterator[dict[str, Any]]:
+        """The calls as a stream brings them: the name, then the arguments in two halves."""
+        for index, call in enumerate(calls):
+            if self.has("tools_lost_in_lumps") and index < len(calls) - 1:
+                continue
+            function, at = call["function"], 0 if self.has("tools_one_index") else index
+            name = "" if self.has("tools_lost_in_lumps") else function["name"]
+            half = len(function["arguments"]) // 2
+            yield {"index": at, "id": call["id"], "type": "function", "function": {"name": name, "arguments": ""}}
+            for part in (function["arguments"][:half], function["arguments"][half:]):
+                yield {"index": at, "id": None, "type": "function", "function": {"name": None, "arguments": part}}
 
     # ------------------------------------------------------------------ streams
     def _event(self, text: str) -> bytes:
@@ -447,6 +476,8 @@ class Replies:
             if not self.vllm and self.parser:
                 delta |= dict.fromkeys(self.fields)
             opening = event({"index": 0, "delta": delta, "logprobs": None, "finish_reason": None})
+            for piece in self._pieces(self._calls(body)):
+                opening += event({"index": 0, "delta": {"tool_calls": [piece]}, "logprobs": None, "finish_reason": None})
         elif body.get("echo"):
             opening = event({"index": 0, "text": self._echo(body, prompt), "logprobs": None, "finish_reason": None})
         total: list[int] = []

@@ -16,6 +16,7 @@ token by token at the same speed. Knobs beside those of ``replies.py``:
 ``slow_after_put_back``           once it has, so many times the time, for good
 ``new_shape_s``                   a prompt of a length that was not seen (a multiple of 5) waits so long for a kernel (model seconds)
 ``forgets_shapes``                every time, not only the first
+``router``                        it is the router of a prefill/decode split: no /metrics, no version but those of its servers
 ``ends_at``                       answers of a load end after so many tokens at the latest
 ``long_prompts_kill``             so many long prompts at once end the server
 ``chat_factor``                   the chat route takes so many times as long
@@ -211,6 +212,10 @@ class EngineServer(ReferenceServer):
     def _get(self, request: ReferenceRequest) -> ReferenceReply | None:
         replies, path = self.replies, request.path
         shape = replies.shape
+        if replies.has("router") and path in ("/version", "/server_info", "/metrics", "/get_load"):
+            return None
+        if replies.has("router") and path == "/get_server_info":
+            return ReferenceReply({"prefill": [{"version": replies.version}], "decode": [{"version": replies.version}]})
         if path in ("/health", "/health_generate", "/ping"):
             self.healths += 1
             ill = replies.has("unhealthy") or (replies.has("ill_after_start") and self.healths > 1)
@@ -253,6 +258,8 @@ class EngineServer(ReferenceServer):
         if path in (replies.shape.tokenize_route, "/tokenize" if replies.vllm else ""):
             ids = replies.language.template(body["messages"]) if "messages" in body else encode(str(body["prompt"]))
             return ReferenceReply({"count": len(ids), "max_model_len": replies.max_len, "tokens": ids})
+        if path == "/separate_reasoning" and replies.has("router"):
+            return None
         if path == "/separate_reasoning" and not replies.vllm:
             text = str(body["text"]).removeprefix("<think>")
             before, _, after = text.rpartition("</think>") if replies.has("parser_last_tag") else text.partition("</think>")

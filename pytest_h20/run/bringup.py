@@ -19,6 +19,7 @@ from pytest_h20.cluster.state import ClusterState, EngineVersions
 from pytest_h20.cluster.teardown import Down, down, tried_again
 from pytest_h20.core.errors import BringUpError, H20Error, TransportError
 from pytest_h20.core.verdict import GateName, Status, Verdict
+from pytest_h20.endpoint.split import told_version
 from pytest_h20.nodes import Node
 from pytest_h20.nodes.recording import unrecorded
 from pytest_h20.report.model import Warning_
@@ -154,8 +155,8 @@ def running_version(url: str, headers: Mapping[str, str]) -> str:
             data = ask(url, path, headers=dict(headers), timeout=10.0).json()
         except TransportError:
             continue
-        if isinstance(data, dict) and isinstance(data.get(field), str):
-            return str(data[field])
+        if found := told_version(data, field):
+            return found
     return ""
 
 

@@ -10,7 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, cast
 
-from pytest_h20.checks.rdma import traffic
+from pytest_h20.checks.rdma import kv, traffic
 from pytest_h20.checks.rdma.proof import NodeLog, job_of
 from pytest_h20.cluster import regular
 from pytest_h20.cluster.bringup import reachable_url
@@ -19,6 +19,8 @@ from pytest_h20.cluster.launch import LaunchTarget
 from pytest_h20.cluster.shared import key
 from pytest_h20.cluster.state import ClusterState
 from pytest_h20.core.errors import MeasurementError
+from pytest_h20.core.verdict import Verdict
+from pytest_h20.diagnosis.kv_transfer import read_kv
 from pytest_h20.endpoint.context import EndpointContext
 from pytest_h20.nccl import Job, parse_log
 from pytest_h20.nodes import Node
@@ -229,14 +231,40 @@ def nccl_files(session: Session, cluster: ClusterState, node: str) -> list[tuple
         return [(f"{folder}/{name}", data) for name, data in own_nccl_files(unrecorded(session.nodes[node]), folder)]
     if not pattern:
         return []
+    return files_of(session, node, pattern, "nccl_logs")
+
+
+def files_of(session: Session, node: str, pattern: str, field: str) -> list[tuple[str, bytes]]:
+    """The files of a node that a glob of the inventory (``attach.FIELD``) names, path and content."""
     listing = session.nodes[node].run(f"ls -1d -- {glob_word(pattern)} 2>/dev/null || true", timeout=30.0).stdout.splitlines()
     try:
         return [(path, regular.read(session.nodes[node], path, 0, MOST_OF_A_LOG)) for path in listing]
     except FileNotFoundError as error:
         raise MeasurementError(
-            f"{node}: attach.nccl_logs: {error.filename} is a link, a pipe or something else that is no regular file, and anybody may have "
+            f"{node}: attach.{field}: {error.filename} is a link, a pipe or something else that is no regular file, and anybody may have "
             "put it there: name the files themselves"
         ) from None
+
+
+def kv_transfer(session: Session, label: str) -> Verdict | None:
+    """What carries the KV cache of a prefill/decode split, by the logs that ``attach.kv_logs`` names; None: it names none.
+
+    Both sides together: what one opened and the other did not is no proof.
+    """
+    attach = session.inventory.attach
+    if attach is None or not attach.kv_logs:
+        return None
+    logs, kept = [], []
+    for node, pattern in attach.kv_logs.items():
+        for path, data in files_of(session, node, pattern, "kv_logs"):
+            kept.append(session.folder.evidence(f"kv/{key(label)}/{node}/{path.rsplit('/', 1)[-1]}", data))
+            logs.append((f"{node}:{path}", data.decode("utf-8", "replace")))
+    silent = [node for node in attach.kv_logs if not any(source.startswith(f"{node}:") for source, _ in logs)]
+    found = read_kv(logs)
+    if silent and found.verdict == "rdma_proven":
+        found.verdict, found.reason = "undetermined", f"no log was found on {', '.join(silent)}: one side alone proves nothing"
+        found.advice = "correct attach.kv_logs of that node"
+    return kv.judged(found, len(logs), "cluster", tuple(kept))
 
 
 MOST_OF_A_LOG = 64 << 20

@@ -412,3 +412,64 @@ def check_tool_call(api: Api, say: Say) -> Verdict:
             problems.append(f"arguments do not fit the schema: {arguments!r:.80}")
     problems += [] if choice.finish in ("tool_calls", "stop") else [f"finish_reason is {choice.finish!r}"]
     return say.problems(problems, of=len(choice.tool_calls))
+
+
+STATE_TOOL = {
+    "type": "function",
+    "function": {
+        "name": "read_rail",
+        "description": "Read the error counter of a rail.",
+        "parameters": {
+            "type": "object",
+            "properties": {"rail": {"type": "integer"}},
+            "required": ["rail"],
+            "additionalProperties": False,
+        },
+    },
+}
+SEVERAL = "Do three things at once, with a tool call each: read the counter of rail 3, read that of rail 7, and switch the rail on."
+
+
+@CHECKS.add(
+    "endpoint.several_tools",
+    "Several tools in one answer are the same streamed and whole",
+    action="take the tool parser of this model, and a version whose parser does not lose calls that come in large pieces (sglang#35563)",
+    needs=["tools"],
+)
+def check_several_tools(api: Api, say: Say) -> Verdict:
+    """Three calls asked for, the model's own choice of tools (a forced one goes around the parser): names and arguments of the stream, put
+    together by index, are those of the whole answer. Drafts bring many tokens in one piece, which parsers were seen to lose calls of
+    (sglang#35563), to give one index (sglang#38198) or to run together (sglang#7562). Asked twice when the two differ."""
+
+    def calls(stream: bool) -> tuple[list[tuple[str, object]], list[str]]:
+        how = {"deadline_s": api.ctx.seconds(5)}
+        reply = api.chat(SEVERAL, tools=[TOOL, STATE_TOOL], max_tokens=api.budget(api.ctx.answer_tokens), stream=stream or None, how=how)
+        return _calls(reply.choice)
+
+    for _ in range(2):
+        whole, wrong = calls(stream=False)
+        streamed, worse = calls(stream=True)
+        problems = [f"whole: {w}" for w in wrong] + [f"streamed: {w}" for w in worse] + differs("streamed calls", streamed, whole)
+        if not problems:
+            break
+    if not problems and not whole:
+        return say.unknown("the model called no tool, whole or streamed, though three calls were asked for")
+    if not problems and len(whole) < 2:
+        return say.warn(len(whole), f"the model made {len(whole)} of three calls, streamed as whole: several in one answer were not seen")
+    return say.problems(problems, of=max(len(whole), len(streamed)))
+
+
+def _calls(choice: Choice) -> tuple[list[tuple[str, object]], list[str]]:
+    """(name, arguments) of each call in its order, and what is no call."""
+    found, wrong = list[tuple[str, object]](), list[str]()
+    for call in choice.tool_calls:
+        try:
+            found.append((call.name, json.loads(call.arguments)))
+        except (ValueError, RecursionError):
+            wrong.append(f"arguments of {call.name or 'a call without a name'} are no JSON: {call.arguments!r:.80}")
+        if call.name not in ("set_rail", "read_rail"):
+            wrong.append(f"a call of {call.name!r:.60}")
+    ids = [call.id for call in choice.tool_calls]
+    if len(set(ids)) < len(ids):
+        wrong.append(f"ids {ids} are not of one call each")
+    return found, wrong

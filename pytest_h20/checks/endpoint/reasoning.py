@@ -475,6 +475,8 @@ def check_parser_table(api: Api, say: Say) -> Sequence[Verdict]:
             value = json.loads(exchange.body) if exchange.status == 200 else None
         except (ValueError, RecursionError):
             value = None
+        if exchange.status == 404 and api.behind is not None:
+            return [say.skip("the router in front of prefill and decode has no /separate_reasoning")]
         if not isinstance(value, dict):
             verdicts.append(say.about(row.id).unknown(f"/separate_reasoning: status {exchange.status}: {exchange.body[:100]!r}"))
             continue

@@ -15,6 +15,7 @@ from pytest_h20.core.verdict import Limit, Origin, Verdict
 from pytest_h20.endpoint.client import CHAT, Api
 from pytest_h20.endpoint.context import EndpointContext
 from pytest_h20.endpoint.reply import REASONING_FIELDS, SeenShape, UnexpectedAnswer, read_error
+from pytest_h20.endpoint.split import told_version
 from pytest_h20.endpoint.wire import Wire
 from pytest_h20.engines.base import Version
 
@@ -111,8 +112,7 @@ def served_version(api: Api) -> str | None:
             value = api.document(path)
         except H20Error:
             continue
-        found = value.get(shape.version_key) if isinstance(value, dict) else None
-        if isinstance(found, str):
+        if found := told_version(value, shape.version_key):
             return found
     return None
 
@@ -147,6 +147,8 @@ def check_version(api: Api, say: Say) -> Verdict:
         version = Version.parse(told)
     except UsageError as error:
         return say.fail(str(error))
+    if api.behind is not None and api.behind.differ:
+        return say.fail(f"the servers behind this router are of several versions: {api.behind.differ}")
     ours = str(api.ctx.parsed_version).split("+")[0]
     limit = Limit(kind="equal", value=ours, origin=Origin(kind="inventory", detail="version read in the image"))
     return say.judge(str(version).split("+")[0], limit, of=1)

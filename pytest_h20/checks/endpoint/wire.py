@@ -173,6 +173,8 @@ def check_disconnect(api: Api, say: Say) -> Verdict:
 def _hang_up(api: Api, say: Say) -> Verdict | str:
     """What it came to, or in words that the stream may have ended by itself before its slot was free."""
     before = api.running()
+    if before is None and api.behind is not None:
+        return say.skip("the router in front of prefill and decode has no /metrics: whether their slots become free is not to be seen")
     if before is None:
         return say.unknown("the server tells no number of running requests", action="start SGLang with --enable-metrics")
     tokens = min(api.max_len - 64, 8192)

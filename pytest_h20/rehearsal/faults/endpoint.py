@@ -3,7 +3,7 @@
 # ruff: noqa: E501 - the table reads better with its texts on one line
 from __future__ import annotations
 
-from pytest_h20.rehearsal.faults.model import Change, Fault, http, ids
+from pytest_h20.rehearsal.faults.model import Change, Fault, http, ids, profile, together, with_flags
 
 _NEW = "sglang-0.5.16"
 _VLLM = "vllm-0.32"
@@ -63,6 +63,15 @@ FAULTS = (
         "F68: started without node-rank",
         "worker_is_no_head",
         "node02",
+    ),
+    _fault(
+        "tools-lost-in-lumps",
+        "Of several tool calls of a streamed answer only the last arrives, without its name; not streamed all are there.",
+        "sglang#35563",
+        together(profile(tool_parser="deepseekv3"), with_flags(tool_call_parser="deepseekv3"), http("tools_lost_in_lumps")),
+        "several_tools",
+        "streamed calls",
+        _NEW,
     ),
     # counts
     _knob(

@@ -115,6 +115,29 @@ def loading(**fields: Any) -> Change:
     return change
 
 
+def serving(**fields: Any) -> Change:
+    """Another model is served (``model:``)."""
+
+    def change(world: World) -> None:
+        world.inventory = world.inventory.model_copy(update={"model": world.inventory.model.model_copy(update=fields)})
+
+    return change
+
+
+def with_flags(**flags: Any) -> Change:
+    """More options of every engine profile; dashes as underscores."""
+
+    def change(world: World) -> None:
+        engines = {}
+        for name, held in world.inventory.engines.items():
+            more = {flag.replace("_", "-"): value for flag, value in flags.items()}
+            profiles = {key: p.model_copy(update={"flags": {**p.flags, **more}}) for key, p in held.profiles.items()}
+            engines[name] = held.model_copy(update={"profiles": profiles})
+        world.inventory = world.inventory.model_copy(update={"engines": engines})
+
+    return change
+
+
 def profile(**fields: Any) -> Change:
     """Other values of every engine profile of the inventory."""
 

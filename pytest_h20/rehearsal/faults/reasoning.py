@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from pytest_h20.rehearsal.faults.model import Fault, http, ids
+from pytest_h20.rehearsal.faults.model import Fault, http, ids, serving, together
 
 _NEW = "sglang-0.5.16"
 _VLLM = "vllm-0.32"
@@ -133,6 +133,17 @@ FAULTS = (
         "a regular expression that is greedy",
         "parser_table",
         "reasoning is '', not",
+    ),
+    Fault(
+        "switched-off-is-reasoning",
+        "reasoning",
+        "Thinking is switched off (DeepSeek-V3.1 with R1's parser), and the whole answer is taken for reasoning.",
+        "sglang#9457",
+        together(serving(thinking_switch="thinking"), http("switched_off_is_reasoning", thinking_switch="thinking")),
+        ids("reasoning", "switched_off"),
+        "no content",
+        engine="sglang",
+        scenario=_NEW,
     ),
     _knob(
         "completions-split",

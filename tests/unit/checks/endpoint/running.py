@@ -21,7 +21,7 @@ SLOW_TOKENS = {"endpoint.disconnect"}
 WITH_SWITCH = {"reasoning.switched_off", "reasoning.switched_off_stream"}
 
 
-WITH_TOOLS = {"endpoint.tool_call", "reasoning.with_tools"}
+WITH_TOOLS = {"endpoint.tool_call", "endpoint.several_tools", "reasoning.with_tools"}
 
 
 def context(server: Engine, **more: object) -> EndpointContext:

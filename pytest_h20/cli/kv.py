@@ -1,0 +1,57 @@
+"""``python -m pytest_h20 kv LOG ...``: what carries the KV cache from prefill to decode, and which lines say so."""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import json
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from pytest_h20.core.errors import UsageError
+from pytest_h20.diagnosis.kv_transfer import KvVerdict, explain, read_kv
+
+TITLES: dict[KvVerdict, str] = {
+    "rdma_proven": "RDMA PROVEN",
+    "tcp": "TCP, not RDMA",
+    "mixed": "MIXED: TCP beside something faster",
+    "intra_node_only": "INTRA-NODE ONLY: nothing here crosses nodes",
+    "undetermined": "UNDETERMINED: not proven either way",
+}
+MOST = 256 << 20
+"""Bytes of a log that are read."""
+
+
+def main(argv: Sequence[str]) -> int:
+    """0: RDMA proven. 1: it is not. 2: wrong use."""
+    parser = argparse.ArgumentParser(
+        prog="pytest_h20 kv",
+        description="Explain the KV-transfer logs of a prefill/decode split (Mooncake, NIXL, UCX), all files together.",
+        epilog="Exit status 0: RDMA proven. 1: it is not. 2: wrong use.",
+    )
+    parser.add_argument("logs", nargs="+", metavar="LOG", help="a log of a prefill or decode server, or - for standard input")
+    parser.add_argument("--json", action="store_true", help="one JSON object")
+    try:
+        options = parser.parse_args(list(argv))
+    except SystemExit as stop:
+        return int(stop.code or 0)
+    try:
+        found = read_kv((name, _text(name)) for name in options.logs)
+    except UsageError as error:
+        print(f"pytest_h20 kv: {error}", file=sys.stderr)
+        return 2
+    print(json.dumps({"files": options.logs, **dataclasses.asdict(found)}) if options.json else "\n".join(explain(found, TITLES)))
+    return 0 if found.verdict == "rdma_proven" else 1
+
+
+def _text(name: str) -> str:
+    if name == "-":
+        return sys.stdin.buffer.read(MOST).decode("utf-8", "replace")
+    try:
+        with Path(name).open("rb") as log:
+            return log.read(MOST).decode("utf-8", "replace")
+    except OSError as error:
+        raise UsageError(
+            f"cannot read {name!r}: {error.strerror or error}; accepted are readable text files, or - for standard input"
+        ) from error
