@@ -34,6 +34,7 @@ class EndpointContext:
         head_metrics_url: where rank 0's Prometheus text is, or None for ``base_url/metrics``.
         worker_health_urls: node name → base URL of a node of rank ≥ 1, same port; looked at only to prove that it is no head.
         reasoning_parser, tool_parser: whether the profile asked for one.
+        parser_name: the reasoning parser as the profile names it; "" where only the server knows.
         thinking_switch: the chat template's argument that switches thinking; None for a model that always thinks.
         deadline_s: seconds for one ordinary answer, before ``time_scale``.
         time_scale: multiplies every deadline (a CPU lab needs more, a rehearsal less).
@@ -53,6 +54,7 @@ class EndpointContext:
     worker_health_urls: Mapping[str, str] = field(default_factory=dict)
     reasoning_parser: bool = True
     tool_parser: bool = False
+    parser_name: str = ""
     thinking_switch: str | None = None
     deadline_s: float = 60.0
     time_scale: float = 1.0

@@ -21,7 +21,8 @@
                     ``tools_lost_in_lumps`` (of several streamed calls the last, without its name), ``tools_one_index``
 *reasoning*         ``not_split``, ``tag_leaks``, ``think_in_content``, ``reasoning_null``, ``fields_swapped``, ``never_closed``,
                     ``field_renamed``, ``late_reasoning``, ``eats_content``, ``newlines_are_content``, ``cut_is_content``,
-                    ``user_tags_end_reasoning``, ``later_tags_swallowed``, ``parser_last_tag``, ``completions_split``,
+                    ``user_tags_end_reasoning``, ``later_tags_swallowed``, ``parser_last_tag``,
+                    ``parser_always_thinks`` (R1's in place of one that thinks by tag), ``completions_split``,
                     ``separate_ignored``, ``include_ignored``, ``history_keeps_reasoning``, ``history_field_fed_back``,
                     ``switch_ignored`` (it thinks all the same), ``switched_off_is_reasoning``,
                     ``history_dropped``, ``system_dropped``, ``leaks_into_next`` (an answer begins with the last one's end)

@@ -261,6 +261,8 @@ class EngineServer(ReferenceServer):
         if path == "/separate_reasoning" and replies.has("router"):
             return None
         if path == "/separate_reasoning" and not replies.vllm:
+            if body.get("reasoning_parser") != "deepseek-r1" and "<think>" not in body["text"] and not replies.has("parser_always_thinks"):
+                return ReferenceReply({"reasoning_text": "", "text": body["text"]})
             text = str(body["text"]).removeprefix("<think>")
             before, _, after = text.rpartition("</think>") if replies.has("parser_last_tag") else text.partition("</think>")
             return ReferenceReply({"reasoning_text": before, "text": after})

@@ -80,6 +80,7 @@ class Endpoint:
             worker_health_urls=self._worker_urls(),
             reasoning_parser=profile.reasoning_parser is not None,
             tool_parser=profile.tool_parser is not None,
+            parser_name=profile.reasoning_parser or "",
             thinking_switch=self.session.inventory.model.thinking_switch,
             deadline_s=self.session.inventory.endpoint.deadline,
             answer_tokens=self.session.inventory.endpoint.answer_tokens,

@@ -459,6 +459,19 @@ ROWS: tuple[Example, ...] = (
 )
 
 
+BY_TAG: tuple[Example, ...] = (
+    *(row for row in ROWS if row.text.startswith("<think>")),
+    Example("tag_in_code_with_think", "<think>Think.</think>Print it: `print('</think>')`", "Think.", "Print it: `print('</think>')`"),
+    Example("no_thought", "This is content", "", "This is content"),
+    Example("no_thought_lines", "One line.\n\nAnother: 3 < 4.", "", "One line.\n\nAnother: 3 < 4."),
+    Example("no_thought_chinese", "答案是 391。", "", "答案是 391。"),
+)
+"""Of parsers for models that can be told not to think: what begins without a tag is the answer."""
+
+EXAMPLES: Mapping[str, tuple[Example, ...]] = {"deepseek-r1": ROWS, **dict.fromkeys(("deepseek-v3", "qwen3", "glm45"), BY_TAG)}
+"""SGLang's name of a parser -> its rows (``reasoning_parser.py`` of 0.5.23: ``Qwen3Detector`` and those built on it are not forced)."""
+
+
 @CHECKS.add(
     "reasoning.parser_table",
     "The parser splits every known text rightly",
@@ -467,10 +480,12 @@ ROWS: tuple[Example, ...] = (
     origin=PARSERS,
 )
 def check_parser_table(api: Api, say: Say) -> Sequence[Verdict]:
-    """Each row of the parser tests through SGLang's ``/separate_reasoning``, one verdict per row."""
+    """Each row of the parser tests through SGLang's ``/separate_reasoning``, one verdict per row: those of the profile's parser where it
+    has rows of its own, else of DeepSeek-R1's, which every SGLang has."""
     verdicts = []
-    for row in ROWS:
-        exchange = api.post("/separate_reasoning", {"text": row.text, "reasoning_parser": "deepseek-r1"})
+    parser = api.ctx.parser_name if api.ctx.parser_name in EXAMPLES else "deepseek-r1"
+    for row in EXAMPLES[parser]:
+        exchange = api.post("/separate_reasoning", {"text": row.text, "reasoning_parser": parser})
         try:
             value = json.loads(exchange.body) if exchange.status == 200 else None
         except (ValueError, RecursionError):
