@@ -226,7 +226,11 @@ def _leaves_nothing(voice: Say, seen: Seen) -> Verdict:
     if seen.left is None:
         return voice.skip("the engine was not taken down: what it uses is its own")
     limit = Limit(kind="max", value=0, unit="things", origin=builtin("as before the engine was started"))
-    action = "what holds GPU memory or a port keeps the next start from working: end it by hand"
+    action = "what holds GPU memory or a port keeps the next start from working: end it by hand" + (
+        "; a file in /dev/shm is memory until it is removed (`rm`): with `container: {ipc: private}` it ends with its container"
+        if any("/dev/shm/" in what for what in seen.left)
+        else ""
+    )
     return voice.judge(len(seen.left), limit, reason="; ".join(seen.left), action=action, of=1)
 
 

@@ -40,7 +40,7 @@ def prepared(drill: Drill, container: str, interface: str, node: Node) -> Plante
         told = node.containers.exec(container, ("/bin/sh", "-c", drills.PROCESSES), timeout=30.0)
         victim = drills.choose(drills.processes_of(told.stdout), drill.victim)
         return replace(planted, container=container, pid=victim.pid, start=victim.start)
-    if drill.kind == "container":
+    if drill.kind in ("container", "shm"):  # the engine's own /dev/shm is the node's only with ipc: host
         return replace(planted, container=container)
     return replace(planted, interface=interface) if drill.kind in ("link", "netem") else planted
 
@@ -92,7 +92,9 @@ def take_back(node: Node, planted: Planted, before: str = "", wait: Callable[[fl
         if planted.container:
             info = node.containers.inspect(planted.container)
             if info is None or not info.running:
-                return ""  # what was stopped in it went with it
+                if planted.row.kind != "shm":
+                    return ""  # what was stopped in it went with it
+                planted = replace(planted, container="")  # with ipc: host its /dev/shm is the node's, and stays
         done = _run(node, planted, drills.undo(planted))
         shown = _until(lambda: drills.taken_back(planted, before, _look(node, planted)), wait)
     except H20Error as error:

@@ -19,6 +19,7 @@ MARK = "# h20-drill"
 """The first words of every script of a drill; the rehearsal plays it."""
 HANDLE = "4820"
 """Of our queueing discipline: only one with this handle is taken away."""
+NO_NETEM = "this kernel has no netem (sch_netem)"
 SHM = "/dev/shm"
 Kind = Literal["kill", "freeze", "container", "link", "netem", "shm", "daemon", "ssh"]
 Victim = Literal["worker", "scheduler", "api", "head", "rail", "control"]
@@ -69,7 +70,8 @@ DRILLS: Mapping[str, Drill] = {
         *(
             Drill(
                 f"{where}-{short}",
-                f"{words} on {'the first rail' if where == 'rail' else 'the control interface'} of the last node (`tc … netem`).",
+                f"{words} on {'the first rail' if where == 'rail' else 'the control interface'} of the last node (`tc … netem`"
+                + (", else `iptables … statistic`)." if "loss" in amount else ")."),
                 "netem",
                 where,
                 330.0,
@@ -162,6 +164,15 @@ class Planted:
         """What fills /dev/shm."""
         return f"{SHM}/h20-drill-{self.id}"
 
+    @property
+    def rules(self) -> tuple[str, str]:
+        """Of a loss without netem: the rule that loses packets and the one before it that counts them, as iptables is told them. The
+        comment makes them ours."""
+        lost = float(self.row.amount.removeprefix("loss ").removesuffix("%")) / 100
+        arriving = f"INPUT -i {shlex.quote(self.interface)}"
+        said = f"-m comment --comment h20-drill-{self.id}"
+        return f"{arriving} -m statistic --mode random --probability {lost:g} {said} -j DROP", f"{arriving} {said}-seen"
+
     def __str__(self) -> str:
         where = f" on {self.interface}" if self.interface else f" of process {self.pid}" if self.pid else ""
         return f"drill {self.drill}{where}"
@@ -245,7 +256,7 @@ def look(planted: Planted) -> str:
         "container": "",
         "link": f'echo "flags $(cat /sys/class/net/{name}/flags)"; echo "oper $(cat /sys/class/net/{name}/operstate)"\n'
         + _ROUTES_OF.replace("%s", name),
-        "netem": f"tc -s qdisc show dev {name}\n",
+        "netem": f"tc -s qdisc show dev {name}\niptables -w 5 -vS INPUT 2>/dev/null | grep -- 'h20-drill-{planted.id}' || :\n",
         "shm": f"df -kP {SHM} | tail -1; [ ! -f {planted.file} ] || echo file\ngrep -E '^Mem(Total|Available):' /proc/meminfo\n",
         "daemon": 'p=$(systemctl show -p MainPID --value docker); echo "pid $p"; systemctl is-active docker; cat /proc/$p/stat\n',
         "ssh": 'echo "connection $SSH_CONNECTION"\n',
@@ -265,13 +276,30 @@ def break_it(planted: Planted) -> str:
         "freeze": f"{same}kill -STOP {planted.pid}\n",
         "container": "",
         "link": f"ip link set dev {name} down\n",
-        "netem": f"tc qdisc add dev {name} root handle {HANDLE}: netem {row.amount}\n",
+        "netem": _netem(planted, name),
         "shm": f"set -- $(df -kP {SHM} | tail -1); fallocate -l $(($4 * 1024)) {planted.file} || "
         f"dd if=/dev/zero of={planted.file} bs=1024k 2>/dev/null; [ -s {planted.file} ]\n",
         "daemon": "systemctl restart docker\n",
         "ssh": _SSHD + 'case $c in sshd*) kill -KILL "$p"; sleep 1;; esac; echo "no sshd above this command" >&2; exit 1\n',
     }[row.kind]
     return f"{MARK} break {planted.drill} {planted.id}\n{body}"
+
+
+def _rules(planted: Planted) -> tuple[str, ...]:
+    return planted.rules if planted.row.amount.startswith("loss") else ()
+
+
+def _netem(planted: Planted, name: str) -> str:
+    """netem where the kernel has it. Without it packets can be lost by xt_statistic, which every node with Docker can be told; nothing
+    there delays them."""
+    lose = " && ".join(f"iptables -w 5 -I {rule}" for rule in _rules(planted))
+    return (
+        f"e=$(tc qdisc add dev {name} root handle {HANDLE}: netem {planted.row.amount} 2>&1) && exit 0\n"
+        # with extended errors, and before them (ENOENT: no such module)
+        f"case $e in *'kind is unknown'*|*'No such file'*) ;; *) echo \"$e\" >&2; exit 1;; esac\n"
+        + (lose or f"echo '{NO_NETEM}, and nothing else there delays packets' >&2; exit 1")
+        + "\n"
+    )
 
 
 def undo(planted: Planted) -> str:
@@ -285,8 +313,8 @@ def undo(planted: Planted) -> str:
         f'[ "${{20}}" != {planted.start} ] || kill -CONT {planted.pid}\n',
         "container": "",
         "link": f"ip link set dev {name} up\n{routes}",
-        "netem": f"tc qdisc show dev {name} | grep -q '^qdisc netem {HANDLE}: root' || exit 0\n"
-        f"tc qdisc del dev {name} root handle {HANDLE}:\n",
+        "netem": f"! tc qdisc show dev {name} | grep -q '^qdisc netem {HANDLE}: root' || tc qdisc del dev {name} root handle {HANDLE}:\n"
+        + "".join(f"while iptables -w 5 -D {rule} 2>/dev/null; do :; done\n" for rule in _rules(planted)),
         "shm": f"rm -f {planted.file}\n",
         "daemon": "systemctl start docker\n",
         "ssh": "",
@@ -296,7 +324,10 @@ def undo(planted: Planted) -> str:
 
 def by_hand(planted: Planted) -> str:
     """What a person types on the node when it could not be taken back; one line."""
-    return "; ".join(undo(planted).splitlines()[1:]) or "nothing is to be taken back"
+    line = "; ".join(undo(planted).splitlines()[1:])
+    if line and planted.container:  # its processes have other numbers on the node
+        return f"docker exec {planted.container} /bin/sh -c {_q(line)}"
+    return line or "nothing is to be taken back"
 
 
 # ------------------------------------------------------------------------------------------------------------------- proofs
@@ -315,17 +346,20 @@ def _stat(text: str) -> tuple[str, int]:
 
 
 @dataclass(frozen=True)
-class Qdisc:
-    """Our queueing discipline. ``packets``: that went through, ``dropped``: that were lost."""
+class Lossy:
+    """What of ours packets go through. ``by``: netem, or iptables. ``packets``: that came to it, ``dropped``: that were lost."""
 
+    by: str
     packets: int
     dropped: int
 
 
-def qdisc_of(text: str) -> Qdisc | None:
-    """Ours in what `tc -s qdisc show` prints, None when it is not there."""
-    match = re.search(rf"^qdisc netem {HANDLE}: root.*\n\s*Sent \d+ bytes (\d+) pkts? \(dropped (\d+)", text, re.M)
-    return Qdisc(int(match[1]), int(match[2])) if match else None
+def lossy_of(planted: Planted, text: str) -> Lossy | None:
+    """Ours in what `tc -s qdisc show` and `iptables -vS` print, None when it is not there."""
+    if match := re.search(rf"^qdisc netem {HANDLE}: root.*\n\s*Sent \d+ bytes (\d+) pkts? \(dropped (\d+)", text, re.M):
+        return Lossy("netem", int(match[1]), int(match[2]))
+    counted = {m[1]: int(m[2]) for m in re.finditer(rf'--comment "?h20-drill-{planted.id}(-seen)?"?.* -c (\d+) ', text)}
+    return Lossy("iptables", counted.get("-seen", 0), counted[None]) if None in counted else None
 
 
 @dataclass(frozen=True)
@@ -399,8 +433,8 @@ def happened(planted: Planted, before: str, now: str) -> Shown:
             f"{planted.interface}: flags {flags if flags is None else hex(flags)}, {_oper(now) or 'unknown'}",
         )
     if row.kind == "netem":
-        found = qdisc_of(now)
-        told = "none of ours" if found is None else f"netem {row.amount}, {found.packets} packets, {found.dropped} lost"
+        found = lossy_of(planted, now)
+        told = "none of ours" if found is None else f"{found.by} {row.amount}, {found.packets} packets, {found.dropped} lost"
         return Shown(found is not None, f"{planted.interface}: {told}")
     if row.kind == "shm":
         seen = _shm(now)
@@ -418,9 +452,9 @@ def had_effect(planted: Planted, last: str) -> Shown:
     """The end of stage one, just before the fault is taken back: something went through what was broken."""
     if planted.row.kind != "netem":
         return Shown(True, "")
-    found = qdisc_of(last)
+    found = lossy_of(planted, last)
     if found is None:
-        return Shown(False, f"{planted.interface}: the queueing discipline is gone: somebody took it away")
+        return Shown(False, f"{planted.interface}: what was to hit packets is gone: somebody took it away")
     if not found.packets:
         return Shown(False, f"{planted.interface}: no packet went through it: RDMA passes it by, and nothing else used the interface")
     if planted.row.amount.startswith("loss") and not found.dropped:
@@ -441,8 +475,8 @@ def taken_back(planted: Planted, before: str, now: str) -> Shown:
         told = f", without {', '.join(lost)}" if lost else ""
         return Shown(up and not lost, f"{planted.interface} is {_oper(now) or 'not there'}{told}")
     if row.kind == "netem":
-        left = qdisc_of(now) is not None
-        return Shown(not left, f"{planted.interface}: {'netem is still there' if left else 'no netem of ours'}")
+        left = lossy_of(planted, now)
+        return Shown(left is None, f"{planted.interface}: {f'{left.by} is still there' if left else 'nothing of ours'}")
     if row.kind == "shm":
         seen = _shm(now)
         return Shown(not seen.file and seen.total > 0, f"{SHM}: {seen.free} KiB of {seen.total} KiB are free")

@@ -31,6 +31,7 @@ token by token at the same speed. Knobs beside those of ``replies.py``:
 ``soak_stall``                    [hour, seconds]: at that hour of a soak nothing comes for so long (model time), once
 ``soak_hangs``                    from that hour of a soak on no token comes any more; everything else answers
 ``soak_ends``                     at that hour of a soak the engine ends
+``soak_kv_leaks``                 so much more of the KV cache (1: all of it) is in use with every hour of a soak
 ``soak_sinks``                    so much of the answers is wrong after an hour of a soak, and so on
 ``fail_rate`` + ``fail_kind``     as ``load.reference.ReferenceConfig``
 """
@@ -359,7 +360,8 @@ class EngineServer(ReferenceServer):
 
     def metrics_text(self) -> str:
         """Also the KV cache: its size, how full it is, and requests that were put back."""
-        use = min(1.0, max(0.0, self._held / self._pool))
+        leaked = float(self.knobs.get("soak_kv_leaks", 0.0)) * (soak_hours(self._folder) or 0.0)
+        use = min(1.0, max(0.0, self._held / self._pool + leaked))
         if self.config.flavour == "vllm":
             lines = [
                 f'vllm:cache_config_info{{block_size="16",num_gpu_blocks="{self._pool // 16}"}} 1.0',

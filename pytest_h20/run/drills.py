@@ -55,6 +55,8 @@ FASTEST_S = 0.02
 """Between two looks, on the clock of this machine."""
 GPU_SLACK_MIB = 512
 """A driver's own memory differs a little from one moment to the next."""
+SHM_SLACK = 1 << 20
+"""Bytes in /dev/shm of a node that are no loss: a process that was killed leaves its semaphores, 32 bytes each (vLLM 0.32's worker)."""
 LEFT_S = 10.0
 """The driver takes so long at most to give a dead process's memory back."""
 
@@ -161,6 +163,12 @@ def one(target: Target, plan: LoadPlan, alone: Alone, turn: int) -> tuple[Ending
     return ("answered", "") if ended and is_right(name, said) else ("wrong", f"{name}: {said[:120]!r}")
 
 
+def patience_s(seen: Seen) -> float:
+    """How long a request that is in flight when the watch ends may take until it is said to hang. One of an engine that is well was begun
+    a moment ago: it has as long as any other."""
+    return seen.told_s if seen.settled == "well" else 5.0
+
+
 # ------------------------------------------------------------------------------------------------------------------- one drill
 def run_drill(session: Session, label: str, drill: Drill, write: Write) -> list[Verdict]:
     """Make one drill and judge it. What the run knew of the load and of the engine before is told first, once."""
@@ -252,7 +260,7 @@ class _Drilling:
             if broken.stuck:
                 seen = replace(seen, stuck=broken.stuck)
         finally:
-            clients.stop(self._wall(5.0))
+            clients.stop(self._wall(patience_s(seen)))
         seen = self._with(seen, clients, broken.of.at)
         if seen.nothing:
             return seen if self._serves(clients) else self._up_again(seen, target, plan, alone, began)
@@ -379,7 +387,7 @@ class _Drilling:
     def _left_on(self, node: Node, began: float) -> list[str]:
         profile = self.session.target(self.label).profile
         told = node.run(LEFT, timeout=60.0).stdout
-        found = [f"{drills.SHM}/{name} ({size} bytes)" for name, second, size in shm_of(told) if second >= began]
+        found = shm_left(told, began)
         ports = {int(m, 16) for m in re.findall(r"^port ([0-9A-F]{1,4})$", told, re.M)}
         mine = [p for p in (profile.http_port, profile.dist_port) if p is not None]
         found += [f"port {port} is listened on" for port in mine if port in ports]
@@ -452,9 +460,11 @@ class _Drilling:
             time.sleep(self._wall(0.5))
 
 
-def shm_of(text: str) -> list[tuple[str, float, int]]:
-    """(name, second of its last change, bytes) of every file that ``LEFT`` told of."""
-    return [(m[3], float(m[1]), int(m[2])) for m in re.finditer(r"^shm (\d+) (\d+) (.+)$", text, re.M)]
+def shm_left(text: str, began: float) -> list[str]:
+    """The files changed since ``began`` (seconds of the node's clock) that ``LEFT`` told of, where they hold more than a little."""
+    told = re.findall(r"^shm (\d+) (\d+) (.+)$", text, re.M)
+    files = [(name, int(size)) for second, size, name in told if float(second) >= began]
+    return [f"{drills.SHM}/{name} ({size} bytes)" for name, size in files] if sum(size for _, size in files) > SHM_SLACK else []
 
 
 def load_target(endpoint: Endpoint) -> Target:

@@ -1,23 +1,33 @@
 """A node on which drills are real: sshd and dockerd of our own, an engine in Python with a core of its own, a rail that is a veth, and a
-small ``/dev/shm`` that no other process of this machine sees.
+small ``/dev/shm`` in the container.
 
 ``systemctl`` is stood in: ``restart docker`` restarts the dockerd that the test itself started.
 """
 
 from __future__ import annotations
 
+import itertools
 import subprocess
+import sys
 import threading
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
 
-from tests.integration.sshd import Sshd
-from tests.integration.tiny import Tiny
+from pytest_h20.cluster import drill_steps, labels
+from pytest_h20.cluster.drill_steps import Broken
+from pytest_h20.cluster.drills import DRILLS
+from pytest_h20.cluster.ledger import Ledger, LedgerNode, Owner
+from pytest_h20.config.inventory import Inventory, load_inventory
+from pytest_h20.nodes import ContainerInfo, ContainerSpec, Mount
+from pytest_h20.run.nodes import connect_all
+from tests.integration.sshd import Sshd, free_port
+from tests.integration.tiny import IMAGE, Tiny, clean_environment
 
 SHM_MIB = 16
 RAIL, PEER = "h20drill0", "h20drill1"
@@ -101,25 +111,6 @@ esac
 """
 
 
-_SSHD = """#!/bin/sh
-exec unshare -m /bin/sh -c 'mount -t tmpfs -o size={size}m tmpfs /dev/shm; exec {sshd} "$@"' sshd "$@"
-"""
-
-
-class _OwnShm(Sshd):
-    """An sshd in a mount namespace with a small ``/dev/shm`` and a ``systemctl`` of its own."""
-
-    def start(self) -> None:
-        wrapper = self.folder / "sshd-in-its-own"
-        wrapper.write_text(_SSHD.format(size=SHM_MIB, sshd=self.binary))
-        wrapper.chmod(0o755)
-        self.binary, binary = str(wrapper), self.binary
-        try:
-            super().start()
-        finally:
-            self.binary = binary
-
-
 class Drilled(Tiny):
     """The node. ``close`` ends everything that it started."""
 
@@ -132,7 +123,7 @@ class Drilled(Tiny):
         (tools / "systemctl").write_text(_SYSTEMCTL.format(dockerd=self.dockerd.folder, folder=self.folder))
         (tools / "systemctl").chmod(0o755)
         path = f"{tools}:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
-        self.sshd = _OwnShm(self.folder / "sshd-drilled", {"SetEnv": f"PATH={path}"})
+        self.sshd = Sshd(self.folder / "sshd-drilled", {"SetEnv": f"PATH={path}"})
         (self.folder / "models/engine.py").write_text(ENGINE)
         volumes = {source: f"{target}:ro" for source, target in SYSTEM.items()}
         container: dict[str, Any] = {
@@ -141,6 +132,8 @@ class Drilled(Tiny):
             "ulimits": {},
             "cap_add": [],
             "security_opt": [],
+            "ipc": "private",
+            "shm_size": f"{SHM_MIB}m",
             "volumes": volumes,
         }
         rail = {"hca": "mlx5_1", "interface": RAIL}
@@ -190,3 +183,66 @@ def inventory_of(tiny: Drilled) -> dict[str, Any]:
     """As it is written."""
     found: dict[str, Any] = yaml.safe_load(Path(tiny.inventory_file).read_text())
     return found
+
+
+class Here:
+    """The node over SSH, its record, and a container of ours with the engine in it. ``box``: the one that drills are made in."""
+
+    def __init__(self, inventory: Inventory, folder: Path) -> None:
+        self.folder = folder
+        (inner,) = connect_all(inventory).values()
+        self.inner, self.run = inner, f"r-{time.monotonic_ns()}"
+        self.ledger = Ledger(inner, inventory.run_dir_on_node, self.run, Owner.me("me"))
+        self.node = LedgerNode(inner, self.ledger, nullcontext)
+        self.box = self.engine("0")
+
+    def engine(self, number: str) -> ContainerInfo:
+        """Another container, up as soon as its core is."""
+        models = Mount(str(self.folder / "models"), "/models", True)
+        system = [Mount(source, target, True) for source, target in SYSTEM.items()]
+        argv = ("/bin/sh", "-c", f"trap 'exit 0' TERM; /bin/vllm serve /models/tiny --port {free_port()} & wait")
+        own = labels.of_run(self.run, "rank0", "node01", "me", "/x")
+        name, shm, mounts = f"h20-{self.run}-{number}", f"{SHM_MIB}m", [models, *system]
+        box = self.node.containers.start(ContainerSpec(name, IMAGE, argv, labels=own, mounts=mounts, ipc="private", shm_size=shm))
+        look = ("/bin/sh", "-c", "grep -l VLLM::EngineCore /proc/[0-9]*/cmdline")
+        for _ in range(100):
+            if self.node.containers.exec(box.id, look).stdout.count("/cmdline") > 1:  # the core, and grep itself
+                break
+            time.sleep(0.1)
+        return box
+
+    def broken(self, name: str, interface: str = "") -> Broken:
+        """Choose, write down, break, prove."""
+        planted = drill_steps.prepared(DRILLS[name], self.box.id, interface, self.node)
+        return drill_steps.break_it(self.node, self.ledger, planted)
+
+    def end(self, broken: Broken) -> str:
+        """Take it back."""
+        return drill_steps.end(self.node, self.ledger, broken)
+
+
+@contextmanager
+def killed_after(tiny: Drilled, made: Sequence[str]) -> Iterator[list[tuple[str, str]]]:
+    """A process that makes these drills, one after the other, and gets SIGKILL when the last of them is proved. (Drill, proof) of each."""
+    argv = [sys.executable, "-m", "tests.integration.drilled", str(tiny.inventory_file), str(tiny.folder), *made]
+    with subprocess.Popen(argv, stdout=subprocess.PIPE, env=clean_environment(), text=True) as process:
+        assert process.stdout is not None
+        try:
+            told = [line.rstrip("\n").partition("\t") for line in itertools.islice(process.stdout, len(made))]
+        finally:
+            process.kill()
+    yield [(name, proof) for name, _, proof in told]
+
+
+def main(inventory: str, folder: str, *made: str) -> None:
+    """Make drills, each that ends an engine with one of its own, tell the proof of each, and wait for whatever comes."""
+    here = Here(load_inventory(Path(inventory)), Path(folder))
+    for name in made:
+        if DRILLS[name].kind in ("kill", "container"):
+            here.box = here.engine(name)
+        print(name, here.broken(name, RAIL).proof, sep="\t", flush=True)
+    time.sleep(60)
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])

@@ -7,20 +7,19 @@ import os
 import subprocess
 import time
 from collections.abc import Iterator
-from contextlib import nullcontext
 from pathlib import Path
 
 import pytest
 
-from pytest_h20.cluster import drill_steps, labels
-from pytest_h20.cluster.drill_steps import Broken
-from pytest_h20.cluster.drills import DRILLS, DidNothing
-from pytest_h20.cluster.ledger import Ledger, LedgerNode, Owner
-from pytest_h20.nodes import ContainerSpec, Mount
+from pytest_h20.cluster import drill_steps
+from pytest_h20.cluster.drills import DidNothing
+from pytest_h20.cluster.preflight import refuse_leftovers
+from pytest_h20.cluster.teardown import leftovers, reap
+from pytest_h20.core.errors import BringUpError
 from pytest_h20.run.nodes import connect_all
-from tests.integration.drilled import RAIL, ROUTE, SYSTEM, Drilled, rail
+from tests.integration.drilled import RAIL, ROUTE, Drilled, Here, killed_after, rail
 from tests.integration.killed import bystanders
-from tests.integration.tiny import IMAGE, clean_environment
+from tests.integration.tiny import clean_environment
 
 
 @pytest.fixture(scope="module")
@@ -34,39 +33,9 @@ def tiny() -> Iterator[Drilled]:
             tiny.close()
 
 
-class Here:
-    """The node over SSH, its record, and a container of ours with the engine in it."""
-
-    def __init__(self, tiny: Drilled) -> None:
-        inventory = tiny.loaded()
-        (inner,) = connect_all(inventory).values()
-        self.inner, self.run = inner, f"r-{time.monotonic_ns()}"
-        self.ledger = Ledger(inner, inventory.run_dir_on_node, self.run, Owner.me("me"))
-        self.node = LedgerNode(inner, self.ledger, nullcontext)
-        models = Mount(str(tiny.folder / "models"), "/models", True)
-        system = [Mount(source, target, True) for source, target in SYSTEM.items()]
-        argv = ("/bin/sh", "-c", f"/bin/vllm serve /models/tiny --port {tiny.port} & wait")
-        own = labels.of_run(self.run, "rank0", "node01", "me", "/x")
-        self.box = self.node.containers.start(ContainerSpec(f"h20-{self.run}", IMAGE, argv, labels=own, mounts=[models, *system]))
-
-    def broken(self, name: str, interface: str = "") -> Broken:
-        """Choose, write down, break, prove."""
-        planted = drill_steps.prepared(DRILLS[name], self.box.id, interface, self.node)
-        return drill_steps.break_it(self.node, self.ledger, planted)
-
-    def end(self, broken: Broken) -> str:
-        """Take it back."""
-        return drill_steps.end(self.node, self.ledger, broken)
-
-
 @pytest.fixture
 def here(tiny: Drilled) -> Iterator[Here]:
-    here = Here(tiny)
-    look = ("/bin/sh", "-c", "grep -l VLLM::EngineCore /proc/[0-9]*/cmdline")
-    for _ in range(100):
-        if here.node.containers.exec(here.box.id, look).stdout.count("/cmdline") > 1:  # the core, and grep itself
-            break
-        time.sleep(0.1)
+    here = Here(tiny.loaded(), tiny.folder)
     try:
         yield here
     finally:
@@ -79,26 +48,12 @@ def link() -> str:
     return Path(f"/sys/class/net/{RAIL}/operstate").read_text().strip()
 
 
-def test_a_scheduler_is_killed_in_its_container(here: Here) -> None:
-    assert "is gone" in here.broken("kill-scheduler").proof
-
-
-def test_the_server_is_killed_and_its_container_may_end_with_it(here: Here) -> None:
-    assert here.broken("kill-api").proof.endswith(("is gone", "does not run any more"))
-
-
 def test_a_worker_is_stopped_and_goes_on(here: Here) -> None:
     broken = here.broken("stop-worker")
     assert broken.proof.endswith("state T")
     assert here.end(broken) == ""
     look = ("/bin/sh", "-c", f"grep State /proc/{broken.planted.pid}/status")
     assert "S (sleeping)" in here.node.containers.exec(here.box.id, look).stdout
-
-
-def test_the_container_is_stopped_without_grace(here: Here) -> None:
-    broken = here.broken("kill-head-container")
-    assert "does not run any more" in broken.proof
-    assert here.end(broken) == ""
 
 
 def test_a_rail_goes_down_and_comes_back_with_its_route(here: Here) -> None:
@@ -114,25 +69,45 @@ def routes() -> str:
     return subprocess.run(["ip", "route", "show", "dev", RAIL], capture_output=True, text=True, check=True).stdout
 
 
-def test_netem_is_proved_and_taken_back_or_says_that_this_kernel_has_none(here: Here) -> None:
-    probe = subprocess.run(["tc", "qdisc", "add", "dev", RAIL, "root", "netem", "delay", "1ms"], capture_output=True, check=False)
-    if probe.returncode:
-        with pytest.raises(DidNothing, match="Specified qdisc kind is unknown"):
-            here.broken("rail-loss-1", RAIL)
+def test_packets_are_late_by_netem_or_the_node_says_that_its_kernel_has_none(here: Here) -> None:
+    if not netem():
+        with pytest.raises(DidNothing, match=r"this kernel has no netem \(sch_netem\), and nothing else there delays packets"):
+            here.broken("rail-delay-20ms", RAIL)
         return
-    subprocess.run(["tc", "qdisc", "del", "dev", RAIL, "root"], check=True)
-    broken = here.broken("rail-loss-1", RAIL)
-    assert not drill_steps.last_look(here.node, broken).yes  # nothing was lost, for nothing was sent
+    broken = here.broken("rail-delay-20ms", RAIL)
     assert here.end(broken) == ""
     assert "netem" not in subprocess.run(["tc", "qdisc", "show", "dev", RAIL], capture_output=True, text=True, check=True).stdout
 
 
+def test_packets_are_lost_by_netem_or_by_a_rule_of_the_packet_filter(here: Here) -> None:
+    before = subprocess.run(["iptables", "-S", "INPUT"], capture_output=True, text=True, check=True).stdout
+    broken = here.broken("control-loss-1", "lo")
+    assert ("netem" if netem() else "iptables loss 1%") in broken.proof
+    for _ in range(100):  # half of it is enough in all but one of 10^9 cases
+        subprocess.run(["ping", "-q", "-f", "-c", "200", "127.0.0.1"], capture_output=True, check=False)
+        if (shown := drill_steps.last_look(here.node, broken)).yes:
+            break
+    assert shown.yes, shown.words
+    assert here.end(broken) == ""
+    assert subprocess.run(["iptables", "-S", "INPUT"], capture_output=True, text=True, check=True).stdout == before
+
+
+def netem() -> bool:
+    made = subprocess.run(["tc", "qdisc", "add", "dev", RAIL, "root", "netem", "delay", "1ms"], capture_output=True, check=False)
+    subprocess.run(["tc", "qdisc", "del", "dev", RAIL, "root"], capture_output=True, check=False)
+    return made.returncode == 0
+
+
 def test_shm_is_filled_and_emptied(here: Here) -> None:
     broken = here.broken("fill-shm")
-    full = here.node.run("df -kP /dev/shm | tail -1").stdout.split()
-    assert int(full[3]) <= 164, full
+    assert shm_free(here) <= 164
     assert here.end(broken) == ""
-    assert int(here.node.run("df -kP /dev/shm | tail -1").stdout.split()[3]) > 16000
+    assert shm_free(here) > 16000
+
+
+def shm_free(here: Here) -> int:
+    """KiB where the engine sees it: its container has one of its own."""
+    return int(here.node.containers.exec(here.box.id, ("/bin/sh", "-c", "df -kP /dev/shm | tail -1")).stdout.split()[3])
 
 
 def test_ssh_breaks_and_somebody_elses_connection_lives(here: Here, tiny: Drilled) -> None:
@@ -145,16 +120,44 @@ def test_ssh_breaks_and_somebody_elses_connection_lives(here: Here, tiny: Drille
         other.close()
 
 
-def test_dockerd_is_restarted(here: Here, tiny: Drilled) -> None:
-    broken = here.broken("restart-dockerd")
-    assert here.end(broken) == ""
-    client = tiny.docker()
-    for name in ("bystander-committed", "bystander-foreign"):  # without live-restore they end with their daemon: not the drill's doing
-        client.start(name)
-    client.close()
-
-
 # ------------------------------------------------------------------------------------------------------- SIGKILL in the middle
+TOGETHER = (
+    *("fill-shm", "stop-worker", "rail-loss-1", "rail-down", "break-ssh"),
+    *("kill-worker-rank", "kill-scheduler", "kill-api", "kill-head-container"),
+)
+"""One run makes all of these before it dies; restart-dockerd would end the containers of the others."""
+
+
+@pytest.mark.parametrize("made", [TOGETHER, ("restart-dockerd",)], ids=["all-others", "restart-dockerd"])
+def test_what_a_killed_process_had_broken_is_named_and_taken_back(tiny: Drilled, made: tuple[str, ...]) -> None:
+    """The process that breaks it is killed right after the proof; what the next run and `reap` do about it is called here."""
+    with killed_after(tiny, made) as proofs:
+        assert [name for name, _ in proofs] == list(made)
+        seen = dict(proofs)
+        if made == TOGETHER:
+            assert (seen["stop-worker"].rsplit(" ", 1)[1], link(), "lost" in seen["rail-loss-1"]) == ("T", "down", True)
+            assert all(seen[name].endswith(("is gone", "does not run any more")) for name in made if name.startswith("kill-")), seen
+        nodes, base = connect_all(tiny.loaded()), tiny.loaded().run_dir_on_node
+        try:
+            with pytest.raises(BringUpError) as refused:
+                refuse_leftovers(nodes, base, "the-next", "my.yaml")
+            assert [name for name in made if f"drill {name}" not in str(refused.value)] == []
+            told: list[str] = []
+            assert reap(nodes, base, told.append) == 0, told
+            assert leftovers(nodes, base) == []
+        finally:
+            for node in nodes.values():
+                node.close()
+    if made == ("restart-dockerd",):  # without live-restore they end with their daemon: not the drill's doing
+        client = tiny.docker()
+        for name in ("bystander-committed", "bystander-foreign"):
+            client.start(name)
+        client.close()
+    assert (link(), ROUTE in routes()) == ("up", True)
+    assert "h20-drill" not in subprocess.run(["iptables", "-S"], capture_output=True, text=True, check=False).stdout
+    assert tiny.containers() == {"bystander-committed": "running", "bystander-foreign": "running"}
+
+
 EVERY = pytest.mark.skipif(os.environ.get("H20_EVERY_DRILL") != "1", reason="H20_EVERY_DRILL=1 kills a run in the middle of each")
 
 

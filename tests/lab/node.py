@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 import re
+import shlex
 import shutil
 import signal
 import stat
@@ -48,7 +49,13 @@ def build_root(node: NodePlan, tmpfs: str) -> Path:
     mount("--rbind", "/sys/fs/cgroup", root / "sys/fs/cgroup")  # the new sysfs has none, and dockerd needs it
     mount("-t", "overlay", "-o", f"lowerdir=/dev,upperdir={own}/dev,workdir={own}/devwork", "overlay", root / "dev")
     mount("--rbind", "/dev/pts", root / "dev/pts")
-    for name, mode in (("run", "755"), ("tmp", "1777"), ("var/tmp", "1777"), ("root", "700"), ("dev/shm", "1777")):
+    for name, mode in (
+        ("run", "755"),
+        ("tmp", "1777"),
+        ("var/tmp", "1777"),
+        ("root", "700"),
+        ("dev/shm", f"1777,size={tmpfs}"),  # one that can be filled
+    ):
         (root / name).mkdir(exist_ok=True)
         mount("-t", "tmpfs", "-o", f"mode={mode}", "tmpfs", root / name)
     docker = node.folder / "docker"
@@ -136,10 +143,10 @@ def enter(root: Path, name: str) -> None:
     run("hostname", name)
 
 
-def start(command: Sequence[str], log: str, **env: str) -> subprocess.Popen[bytes]:
+def start(command: Sequence[str], log: str) -> subprocess.Popen[bytes]:
     """Start a daemon that lives as long as the node."""
     with open(f"/run/lab/{log}", "ab") as out:
-        return subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=out, stderr=out, env={**os.environ, **env})
+        return subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=out, stderr=out)
 
 
 def start_docker(node: NodePlan, **settings: str) -> None:
@@ -153,7 +160,11 @@ def start_docker(node: NodePlan, **settings: str) -> None:
         "--default-runtime=lab",
         f"--cgroup-parent=/{node.netns}",
     ]
-    daemon = start(command, "dockerd.log", LAB_OCI_LOG="/run/lab/oci.log", **settings)
+    words = [f"{name}={value}" for name, value in {"LAB_OCI_LOG": "/run/lab/oci.log", **settings}.items()]
+    script = Path("/run/lab/dockerd")  # the stand-in systemctl starts it again with the same
+    script.write_text(f"#!/bin/sh\nexec env {shlex.join([*words, *command])}\n")
+    script.chmod(0o755)
+    daemon = start([str(script)], "dockerd.log")
     end = time.monotonic() + DOCKER_SECONDS
     while subprocess.run(["docker", "version"], capture_output=True).returncode:
         if daemon.poll() is not None or time.monotonic() > end:

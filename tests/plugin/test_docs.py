@@ -143,7 +143,9 @@ def here(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("docs")
     shutil.copytree(REPOSITORY / "environments" / "thresholds", folder / "thresholds")
     inventory = text_of(REPOSITORY / "environments" / "h20-2node.yaml")
-    (folder / "my-cluster.yaml").write_text(f"{inventory}drills: allowed\n", encoding="utf-8")
+    asked_for = "".join(code(DOCS / "soak-and-drills.md", "yaml"))
+    assert set(yaml.safe_load(asked_for)) == {"soak", "drills"}
+    (folder / "my-cluster.yaml").write_text(f"{inventory}{asked_for}", encoding="utf-8")
     write(folder)
     (folder / "tests").mkdir()
     for number, block in enumerate(code(DOCS / "reuse.md", "python")):
@@ -153,8 +155,8 @@ def here(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def runnable(text: str) -> list[Command]:
     """Commands of pytest with this in them, each once."""
-    pages = ("index.md", "gate-ci.md", "accept-a-cluster.md", "reuse.md")
-    found = [c for c in ALL if c.is_pytest and text in c.line and (c.page in pages or "--h20-drill" in c.options)]
+    pages = ("index.md", "gate-ci.md", "accept-a-cluster.md", "reuse.md", "soak-and-drills.md")
+    found = [c for c in ALL if c.is_pytest and text in c.line and c.page in pages]
     return list({shlex.join(c.words): c for c in found}.values())
 
 
@@ -177,6 +179,13 @@ def test_rehearsals_of_the_pages(here: Path, command: Command) -> None:
     else:
         # A rehearsal's seconds are this machine's, many times as fast: its throughput suffers from whatever else runs here.
         assert red <= {"throughput"}, done.output[-6000:]
+    if "--h20-soak" in command.options:
+        assert "gate soak" not in red
+        argv = [sys.executable, "-m", "pytest_h20", "soak", str(done.runs[-1])]
+        again = subprocess.run(argv, capture_output=True, text=True, check=False, timeout=60)
+        assert re.search(
+            r"40 bins, [0-9.]+ of 60 min; [1-9][0-9]+ requests answered, 0 failed\n  \w+ +sglang output throughput", again.stdout
+        )
     if "--html" in command.options:
         assert "<svg" in (here / "report.html").read_text(encoding="utf-8")
 

@@ -83,6 +83,23 @@ FAULTS = (
         "streams)",
     ),
     _fault(
+        "kv-cache-leaks",
+        "With every hour a tenth more of the KV cache is in use at the same load: blocks of requests that ended are not given back.",
+        "sglang#5375; blocks that an aborted request keeps",
+        http(soak_kv_leaks=0.1),
+        "kv_use",
+        "KV use per running request",
+        "2h",
+    ),
+    _fault(
+        "one-request-in-fifty-fails",
+        "All through the soak one request in fifty is answered with HTTP 503.",
+        "a rate of errors that no cell of seconds shows",
+        http(fail_rate=0.02, fail_kind="http503"),
+        "errors",
+        "requests failed",
+    ),
+    _fault(
         "counter-creeps-for-hours",
         "An error counter of a rail rises every other minute.",
         "DeepEP#82: out-of-sequence packets over minutes",

@@ -49,6 +49,15 @@ def netem(packets: int, dropped: int = 0) -> str:
     return NETEM.format(b=packets * 100, p=packets, d=dropped)
 
 
+def rules(packets: int, dropped: int, identity: str = ID) -> str:
+    """As `tc` and iptables 1.8.9 print them on a kernel without netem."""
+    return (
+        f"{PLAIN}-A INPUT -i rail0 -m comment --comment h20-drill-{identity}-seen -c {packets} {packets * 100}\n"
+        f"-A INPUT -i rail0 -m statistic --mode random --probability 0.01000000000 -m comment --comment h20-drill-{identity}"
+        f" -c {dropped} {dropped * 100} -j DROP\n"
+    )
+
+
 HAPPENED = (
     (KILL, stat(), "gone\n", True),
     (KILL, stat(), stat("Z"), True),
@@ -63,6 +72,8 @@ HAPPENED = (
     (LOSS, PLAIN, netem(0), True),
     (LOSS, PLAIN, PLAIN, False),
     (LOSS, PLAIN, netem(0).replace("4820", "8001"), False),  # somebody else's
+    (LOSS, PLAIN, rules(0, 0), True),
+    (LOSS, PLAIN, rules(0, 0, "89abcdef"), False),  # another drill's
     (FULL, EMPTY_SHM, FULL_SHM, True),
     (FULL, EMPTY_SHM, EMPTY_SHM, False),
     (DOCKER, f"pid 77\nactive\n{stat()}", f"pid 78\nactive\n{stat(start=5000)}", True),
@@ -82,6 +93,9 @@ EFFECT = (
     (LOSS, netem(5000, 51), True),
     (LOSS, netem(5000, 0), False),
     (LOSS, netem(0), False),
+    (LOSS, rules(5000, 51), True),
+    (LOSS, rules(5000, 0), False),
+    (LOSS, rules(0, 0), False),
     (DELAY, netem(5000), True),
     (DELAY, netem(0), False),
     (DELAY, PLAIN, False),
@@ -104,6 +118,8 @@ BACK = (
     (LINK, "", UP + ROUTE, True),
     (LOSS, PLAIN, PLAIN, True),
     (LOSS, PLAIN, netem(9), False),
+    (LOSS, PLAIN, rules(9, 1), False),
+    (LOSS, PLAIN, rules(9, 1, "89abcdef"), True),
     (FULL, EMPTY_SHM, EMPTY_SHM, True),
     (FULL, EMPTY_SHM, FULL_SHM, False),
     (DOCKER, "", "pid 78\nactive\n", True),

@@ -188,3 +188,9 @@ def test_nvidia_smi_loops_as_the_telemetry_asks_it_to(tmp_path: Path) -> None:
     gpus = [sample for _, sample in told.samples if isinstance(sample, GpuSample)]
     assert gpus[8] == gpus[0]
     assert all(not s.memory for _, s in told.samples if isinstance(s, HostSample)), "no container was asked for"
+
+
+def test_systemctl_knows_one_unit_and_says_where_there_is_no_dockerd() -> None:
+    other = tool("systemctl", "is-active", "firewalld")
+    assert (other.returncode, other.stdout, other.stderr) == (4, "", "Unit firewalld could not be found.\n")
+    assert tool("systemctl", "sing", "docker").returncode == 1

@@ -13,12 +13,12 @@ from pytest_h20.checks.under_load import Alone
 from pytest_h20.cluster.drills import DRILLS
 from pytest_h20.load import LoadPlan, Target
 from pytest_h20.load.reference import ReferenceConfig, ReferenceServer
-from pytest_h20.run.drills import Clients, one, row_of, shm_of
+from pytest_h20.run.drills import Clients, one, patience_s, row_of, shm_left
 
 
 @contextmanager
 def serving(**config: object) -> Iterator[Target]:
-    server = ReferenceServer(ReferenceConfig(flavour="vllm", model="m", ttft=0.001, tpot=0.001, **config))  # type: ignore[arg-type]
+    server = ReferenceServer(ReferenceConfig(flavour="vllm", model="m", **{"ttft": 0.001, "tpot": 0.001, **config}))  # type: ignore[arg-type]
     thread = threading.Thread(target=server.serve_forever, daemon=True)
     thread.start()
     try:
@@ -79,10 +79,22 @@ def test_what_is_still_open_at_the_end_hangs() -> None:
     assert [a.how for a in clients.so_far()[0]] == ["hang"] * 4
 
 
-def test_files_in_shm_are_read_whatever_their_name() -> None:
-    assert shm_of("shm 1764273600 4096 nccl-a b\nport 1F40\nshm 1764273601 0 psm_x\n") == [
-        ("nccl-a b", 1764273600.0, 4096),
-        ("psm_x", 1764273601.0, 0),
+def test_a_slow_answer_of_an_engine_that_is_well_does_not_hang() -> None:
+    """Seen with vLLM on two busy cores: answers took 9 s, the watch ended 5 s after the last had begun."""
+    with serving(ttft=0.3) as target:
+        clients = Clients(target, LoadPlan(ignore_eos=False), Alone(None), 0.02)
+        clients.start()
+        clients.stop(patience_s(Seen(60.0, "x", settled="well")))
+        asked, _ = clients.so_far()
+    assert ([a.how for a in asked], patience_s(Seen(60.0, "x"))) == (["answered"] * 4, 5.0)
+
+
+def test_files_that_hold_memory_are_left_behind_and_a_semaphore_of_32_bytes_is_not() -> None:
+    semaphore, old = "shm 1764273600 32 sem.mp-5ltuffyr\n", "shm 1764273500 99000000 older\n"
+    assert shm_left(f"{semaphore}port 1F40\n{old}", 1764273550.0) == []
+    assert shm_left(f"{semaphore}shm 1764273601 2000000 nccl-a b\n{old}", 1764273550.0) == [
+        "/dev/shm/sem.mp-5ltuffyr (32 bytes)",
+        "/dev/shm/nccl-a b (2000000 bytes)",
     ]
 
 
