@@ -37,7 +37,7 @@ def judged(session: Session) -> Iterator[str]:
     if hours := soak_hours(session.settings.soak):
         soak = session.inventory.soak
         mixed = ", ".join(f"{given} in {out} out" for given, out in soak.lengths)
-        yield f"# soak: {soak.streams} streams for {hours:g} h, {mixed} tokens" + (
+        yield f"# soak: {soak.streams} streams for {hours:.3g} h, {mixed} tokens" + (
             f"; {soak.slope:g} %/h must be visible" if soak.slope else ""
         )
     yield from _drills(session)

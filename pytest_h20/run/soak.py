@@ -128,7 +128,7 @@ class _Soak:
         if session.rehearsal is not None:
             session.rehearsal.soak_begins(plan.leap * plan.time_scale / 3600)
         self._began = self._since = time.monotonic()
-        load.write(f"h20: soak: {plan.streams} streams for {self.asked.hours:g} h, a line per bin in {self.file}\n")
+        load.write(f"h20: soak: {plan.streams} streams for {self.asked.hours:.3g} h, a line per bin in {self.file}\n")
         try:
             return Soak(load.target, plan, canaries, self._bin, self._silent).run()
         finally:
@@ -182,7 +182,7 @@ class _Soak:
     def _say(self, found: Bin) -> None:
         if self.load.terminal:
             self.load.write(
-                f"\r\x1b[2Kh20: soak {checks.clock(found.hours)} of {self.asked.hours:g} h: {found.output_throughput:.0f} tok/s, "
+                f"\r\x1b[2Kh20: soak {checks.clock(found.hours)} of {self.asked.hours:.3g} h: {found.output_throughput:.0f} tok/s, "
                 f"{found.in_flight:.0f} in flight, {found.failed} failed"
             )
 
