@@ -54,19 +54,25 @@ class Drill:
         return (self.stands_s + self.told_s + 60.0) / 60.0
 
 
-_WATCHDOG = "the engine's own watchdog: SGLang --watchdog-timeout and vLLM VLLM_EXECUTE_MODEL_TIMEOUT_SECONDS are 300 s; 30 s to say so"
+SILENT_S = 480.0
+"""SGLang looks every half of its --watchdog-timeout (300 s) whether it moves and counts from such a look (srt/utils/watchdog.py of 0.5.16):
+a rank that is silent is known after 300 to 450 s. vLLM knows after VLLM_EXECUTE_MODEL_TIMEOUT_SECONDS: 300 s. And 30 s to say so."""
+_WATCHDOG = (
+    "the engine's own watchdog: vLLM VLLM_EXECUTE_MODEL_TIMEOUT_SECONDS is 300 s, SGLang --watchdog-timeout 300 s and half of it until it"
+    " looks; 30 s to say so"
+)
 _AT_ONCE = "a process that ended is known to its parent at once; a minute is a load balancer's patience"
-_NETWORK = "nothing may take longer than the engine's own patience with a rank: 300 s; 30 s to say so"
+_NETWORK = "nothing may take longer than the engine's own patience with a rank: up to 450 s; 30 s to say so"
 
 DRILLS: Mapping[str, Drill] = {
     drill.name: drill
     for drill in (
-        Drill("kill-worker-rank", "SIGKILL to a process that drives a GPU, on the last node.", "kill", "worker", 330.0, _WATCHDOG),
+        Drill("kill-worker-rank", "SIGKILL to a process that drives a GPU, on the last node.", "kill", "worker", SILENT_S, _WATCHDOG),
         Drill("kill-scheduler", "SIGKILL to the scheduler (vLLM: the engine core) of the head.", "kill", "scheduler", 60.0, _AT_ONCE),
         Drill("kill-api", "SIGKILL to the process that serves HTTP.", "kill", "api", 60.0, _AT_ONCE),
         Drill("kill-head-container", "The head's container is stopped without any grace.", "container", "head", 60.0, _AT_ONCE),
-        Drill("stop-worker", "SIGSTOP to a process that drives a GPU, on the last node.", "freeze", "worker", 330.0, _WATCHDOG),
-        Drill("rail-down", "`ip link set … down` on the first rail of the last node.", "link", "rail", 330.0, _NETWORK, "", 60.0),
+        Drill("stop-worker", "SIGSTOP to a process that drives a GPU, on the last node.", "freeze", "worker", SILENT_S, _WATCHDOG),
+        Drill("rail-down", "`ip link set … down` on the first rail of the last node.", "link", "rail", SILENT_S, _NETWORK, "", 60.0),
         *(
             Drill(
                 f"{where}-{short}",
@@ -74,7 +80,7 @@ DRILLS: Mapping[str, Drill] = {
                 + (", else `iptables … statistic`)." if "loss" in amount else ")."),
                 "netem",
                 where,
-                330.0,
+                SILENT_S,
                 _NETWORK,
                 amount,
                 60.0,

@@ -47,4 +47,4 @@ def test_a_gate_on_request_is_no_gate_of_an_inventory(tmp_path: Path) -> None:
 def test_the_plan_lists_the_drills_with_their_minutes() -> None:
     (line,) = [line for line in judged(session(drill=("rail-loss-1",))) if "drill rail-loss-1" in line]
     assert "1 % of the packets are lost on the first rail" in line
-    assert "8 min at most, and a start of 30 min at most" in line
+    assert "10 min at most, and a start of 30 min at most" in line
