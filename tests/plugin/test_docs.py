@@ -177,10 +177,11 @@ def test_rehearsals_of_the_pages(here: Path, command: Command) -> None:
     if "--h20-fault" in command.options:
         assert "fabric" in red
     else:
-        # A rehearsal's seconds are this machine's, many times as fast: its throughput suffers from whatever else runs here.
-        assert red <= {"throughput"}, done.output[-6000:]
+        # A rehearsal's seconds are this machine's, many times as fast: its throughput suffers from whatever else runs here, and of a
+        # soak's second and a half too little may be left to measure.
+        assert red <= {"throughput", "soak"}, done.output[-6000:]
+        assert not [g for g in done.verdict["gates"] if g["name"] == "soak" and g["status"] == "fail"], done.output[-6000:]
     if "--h20-soak" in command.options:
-        assert "gate soak" not in red
         argv = [sys.executable, "-m", "pytest_h20", "soak", str(done.runs[-1])]
         again = subprocess.run(argv, capture_output=True, text=True, check=False, timeout=60)
         assert re.search(
