@@ -241,7 +241,7 @@ class _Soak:
         if end.sent:
             verdicts += [
                 checks.failures(end, subject, evidence, hang.sentence if hang is not None else ""),
-                checks.stalls(end, self.settings.stall_s, subject, evidence),
+                checks.stalls(end, self.settings.stall_s, subject, seen, hang.sentence if hang is not None else ""),
             ]
             verdicts += [v for _, v in drifts]
             verdicts += self._answers(subject, evidence)

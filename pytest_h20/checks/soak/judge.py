@@ -286,8 +286,8 @@ def failures(end: SoakEnd, subject: str, evidence: Sequence[str] = (), hang: str
     )
 
 
-def stalls(end: SoakEnd, stall_s: float, subject: str, evidence: Sequence[str] = ()) -> Verdict:
-    """No stream fell silent in the middle of an answer and went on."""
+def stalls(end: SoakEnd, stall_s: float, subject: str, evidence: Sequence[str] = (), hang: str = "") -> Verdict:
+    """No stream fell silent in the middle of an answer and went on. ``hang``: what was seen while all of them were silent."""
     limit = Limit(kind="max", value=stall_s, unit="s", origin=Origin(kind="inventory", detail="soak.stall_s"))
     told = [f"{s.seconds:.0f} s at {clock(s.hours)} ({s.streams} streams)" for s in end.stalls[:5]]
     return judge(
@@ -296,7 +296,7 @@ def stalls(end: SoakEnd, stall_s: float, subject: str, evidence: Sequence[str] =
         round(end.longest_gap_s, 2) if end.complete else None,
         limit,
         subject=subject,
-        reason=f"{end.stalled} stalls: {', '.join(told)}",
+        reason=f"{end.stalled} stalls: {', '.join(told)}" + (f"; {hang}" if hang else ""),
         action="look at the kernel's lines, rails and engine log of that minute; NCCL retries (IB time-outs) last that long",
         evidence=evidence,
         details={"stalls": end.stalled},

@@ -127,9 +127,9 @@ def test_one_lost_request_of_ten_thousand_is_told_and_one_of_a_hundred_is_red() 
 
 def test_a_stall_is_red_where_it_was() -> None:
     end = SoakEnd("duration", 1.0, 100, 100, 0, 1.0, longest_gap_s=20.4, stalls=[Stall(0.5, 20.4, 63)], stalled=1)
-    verdict = checks.stalls(end, 10.0, "sglang")
+    verdict = checks.stalls(end, 10.0, "sglang", hang="the process of rank 1 is stopped")
     assert verdict.status is Status.FAIL
-    assert "20 s at 0:30 h (63 streams)" in verdict.reason
+    assert verdict.reason == "1 stalls: 20 s at 0:30 h (63 streams); the process of rank 1 is stopped"
     assert checks.stalls(SoakEnd("duration", 1.0, 100, 100, 0, 1.0, longest_gap_s=3.0), 10.0, "sglang").status is Status.PASS
 
 
