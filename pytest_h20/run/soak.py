@@ -7,6 +7,7 @@ kernel's log is read again every so often, so that a ring buffer that wraps lose
 from __future__ import annotations
 
 import json
+import os
 import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -81,6 +82,7 @@ class _Soak:
     counters: set[str] = field(default_factory=set)
     alone: under_load.Alone | None = None
     hang: Hang | None = None
+    busy: list[float] = field(default_factory=list)
     _watched: Watched | None = None
     _began: float = 0.0
     _since: float = 0.0
@@ -166,6 +168,8 @@ class _Soak:
         wall = plan.bin_s / plan.leap / plan.time_scale
         end = self._began + (found.number + 1) * wall
         told = self._machines(found, end - wall, end)
+        self.busy.append(os.getloadavg()[0] / (os.cpu_count() or 1))
+        told["own_load_per_core"] = round(self.busy[-1], 2)
         row = {**found.to_json(), "canaries": {k: v for k, v in self.canaries[-1].model_dump(mode="json").items() if v}, **told}
         self._keep(row)
         if found.number * KERNEL_READS // plan.bins > self._kernel and plan.leap == 1:
@@ -234,7 +238,7 @@ class _Soak:
         """Every verdict, and the record that the report draws."""
         subject, evidence, asked = self.load.label, (self.file,), self.asked
         series = [*checks.series_of(self.bins, asked.hours), *self._memory()]
-        drifts = [(s, checks.drift(s, asked, subject, evidence)) for s in series] if end.sent else []
+        drifts = [(s, checks.too_busy(checks.drift(s, asked, subject, evidence), self.busy)) for s in series] if end.sent else []
         hang = self.hang
         seen = (*evidence, *hang.evidence) if hang is not None else evidence
         verdicts = [checks.lasted(end, asked, subject, seen, hang.sentence if hang is not None else "")]

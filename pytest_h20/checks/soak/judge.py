@@ -7,6 +7,7 @@ and stayed. What could not have been seen is told beside every "no drift".
 from __future__ import annotations
 
 import math
+import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from typing import Any
@@ -175,6 +176,21 @@ def drift(series: Series, asked: Wanted, subject: str, evidence: Sequence[str] =
     if sees * trend.hours > BLIND:
         return verdict.model_copy(update={"status": Status.WARN, "reason": f"too noisy to say much: {words}"})
     return verdict
+
+
+TOO_BUSY = 4.0
+"""Processes per core of this machine that run or wait, in half of the bins: more, and the client may be what is slower."""
+
+
+def too_busy(verdict: Verdict, busy: Sequence[float]) -> Verdict:
+    """A figure of speed that is red is not the engine's for certain where the machine that asks had no time for it. ``busy``: the load per
+    core, bin by bin."""
+    if verdict.check != SPEED or verdict.status is not Status.FAIL or not busy or (load := statistics.median(busy)) <= TOO_BUSY:
+        return verdict
+    why = f"the machine of this client was too busy to tell whose slowness it is ({load:.0f} processes per core; {TOO_BUSY:g} at most)"
+    return verdict.model_copy(
+        update={"status": Status.UNKNOWN, "reason": f"{why}; {verdict.reason}", "action": "soak from a quieter machine"}
+    )
 
 
 def _proved(found: Course, figure: SoakFigure, asked: Wanted) -> tuple[float, str]:

@@ -8,7 +8,7 @@ import pytest
 
 from pytest_h20.checks.soak import judge as checks
 from pytest_h20.checks.soak.judge import Graded, Risen, Series, Wanted
-from pytest_h20.core.verdict import Status
+from pytest_h20.core.verdict import Status, Verdict
 from pytest_h20.load.soak import Bin, SoakEnd, Stall
 from pytest_h20.rehearsal.simulated_soak import soak
 
@@ -131,6 +131,21 @@ def test_a_stall_is_red_where_it_was() -> None:
     assert verdict.status is Status.FAIL
     assert verdict.reason == "1 stalls: 20 s at 0:30 h (63 streams); the process of rank 1 is stopped"
     assert checks.stalls(SoakEnd("duration", 1.0, 100, 100, 0, 1.0, longest_gap_s=3.0), 10.0, "sglang").status is Status.PASS
+
+
+def test_a_slope_of_speed_is_not_the_engines_where_the_client_had_no_time() -> None:
+    """Seen on the lab: other work doubled the load of two cores in the middle of a soak of SGLang."""
+    falls = _plain_verdict(Status.FAIL, checks.SPEED)
+    told = checks.too_busy(falls, [9.0, 14.0, 12.0])
+    assert (told.status, "12 processes per core" in told.reason, "falls" in told.reason) == (Status.UNKNOWN, True, True)
+    assert checks.too_busy(falls, [2.0, 3.0, 30.0]) == falls, "a moment is no excuse"
+    assert checks.too_busy(falls, []) == falls
+    for other in (_plain_verdict(Status.PASS, checks.SPEED), _plain_verdict(Status.FAIL, checks.MEMORY)):
+        assert checks.too_busy(other, [30.0]) == other
+
+
+def _plain_verdict(status: Status, check: str) -> Verdict:
+    return Verdict(check=check, title="It stays as fast as it was", status=status, subject="sglang", reason="falls: -20 %/h")
 
 
 def _graded(late_right: int) -> list[Graded]:
