@@ -63,6 +63,7 @@ class StandInContainers:
             return self._all_reduce(spec, truth)
         if truth is not None and spec.env.get("H20_SCRIPT") == burn_source():
             machine = replace(self._world.machines[self._node], image_cuda=truth.cuda, nccl=truth.nccl)
+            self._state.burns(self._node)
             out = burn.printed(self._world.burn, machine, text, truth.packages.get("torch", ""))
             return CommandResult(self._node, "docker run", 0, out, "", 0.0)
         if not requests(text) or truth is None:

@@ -166,6 +166,15 @@ class State:
         """Hours of the soak that have passed, None before it."""
         return soak_hours(self.folder)
 
+    def burns(self, node: str) -> None:
+        """The GPUs of a node are burned now."""
+        (self.folder / f"burned-{node}").touch()
+
+    def burned_at(self, node: str) -> float | None:
+        """When they were (time of day); None before it."""
+        path = self.folder / f"burned-{node}"
+        return path.stat().st_mtime if path.exists() else None
+
     def ready_at(self, node: str) -> float | None:
         """When something of ours first served a port on a node (time of day)."""
         return min((path.stat().st_mtime for path in (self.folder / "ports").glob(f"{node}-*.json")), default=None)

@@ -31,7 +31,7 @@ class LoadTruth:
 
     ``clock``: part of the healthy SM clock. ``brake``: pulled until so many tokens of the load were served. ``silent_after``: ticks
     after which a node says nothing more. ``remapped``: a row is remapped. ``creep``: counter to events per model second.
-    ``kernel``: lines of a node, each when the engine became ready (``ready``), shortly
+    ``kernel``: lines of a node, each while its GPUs are burned (``burn``), when the engine became ready (``ready``), shortly
     after the load began (``load``) or when an hour of soak is half over (``hang``). ``wraps``:
     nodes whose ring buffer holds only the last moment by the end. ``leak``: MiB per hour of a soak that a GPU (index; None: the host)
     holds more. ``soak_creep``: counter to events per hour of a soak.
@@ -69,6 +69,8 @@ def as_now(world: World, state: State, node: str, scale: float) -> Machine:
             if trigger == "hang"
             else state.ready_at(node)
             if trigger == "ready"
+            else state.burned_at(node)
+            if trigger == "burn"
             else None
         )
         if moment is not None and moment <= time.time():

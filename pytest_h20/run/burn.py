@@ -24,7 +24,10 @@ def burned(session: Session, label: str) -> Burned:
 
 
 def _burn(session: Session, label: str) -> Burned:
+    from pytest_h20.run.machines import read_kernel
+
     nodes = {n.name: session.nodes[n.name] for n in session.target(label).nodes}
+    read_kernel(session, label, "burn")
     record = session.folder.evidence
     return burn(nodes, gathered(session, label).probes, how(session), record=lambda name, text: record(name, text))
 

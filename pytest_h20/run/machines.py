@@ -38,9 +38,9 @@ REHEARSED_SOAK_S = 0.05
 SHORT = 8
 """A cell shorter than so many samples is seen by those just before it as well: it may lie between two (an engine that dies at once)."""
 
-WHENS = ("start", "ready", "load", "end")
-"""Moments at which the kernel log is read: before the bring-up, after it, before the load, at the end. A ring buffer that wraps between
-two of them is said."""
+WHENS = ("burn", "start", "ready", "load", "end")
+"""Moments at which the kernel log is read: before the burn, before the bring-up, after it, before the load, at the end. A ring buffer that
+wraps between two of them is said."""
 
 SOAK_READS = 24
 """And so often while a soak runs."""
@@ -51,8 +51,17 @@ def soak_when(number: int) -> str:
     return f"soak{number}"
 
 
-WINDOWED = (GateName.BRINGUP, GateName.RDMA, GateName.ENDPOINT, GateName.REASONING, GateName.ANSWERS, GateName.THROUGHPUT, GateName.SOAK)
-"""Gates of which the kernel log is looked at: from the bring-up to the end of the load."""
+WINDOWED = (
+    GateName.COMPUTE,
+    GateName.BRINGUP,
+    GateName.RDMA,
+    GateName.ENDPOINT,
+    GateName.REASONING,
+    GateName.ANSWERS,
+    GateName.THROUGHPUT,
+    GateName.SOAK,
+)
+"""Gates of which the kernel log is looked at: from the burn to the end of the load."""
 
 
 def nodes_of(session: Session, label: str) -> dict[str, Node]:
@@ -310,7 +319,7 @@ def kernel_verdicts(session: Session, spans: Spans, loads: Sequence[CellLoad]) -
     before anything is taken down.
     """
     wanted = {gate: spans[gate] for gate in WINDOWED if spans.get(gate)}
-    labels = [label for label in session.labels if session.shared.published(KERNEL(label, "start")) is not None]
+    labels = [label for label in session.labels if any(session.shared.published(KERNEL(label, when)) for when in ("burn", "start"))]
     if not wanted or not labels:
         return []
     names: list[str] = []

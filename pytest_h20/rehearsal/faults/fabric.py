@@ -41,6 +41,12 @@ def _gid_differs(world: World) -> None:
     gids[3], gids[5] = gids[1], gids[3]
 
 
+def _one_network(world: World) -> None:
+    """All rails of both nodes are in one IPv4 network, and the kernels answer ARP as they do by default."""
+    for m in world.machines.values():
+        m.rails[:] = [replace(r, prefix=16) for r in m.rails]
+
+
 def _slow_write(world: World) -> None:
     world.other.write_gbps = 92.0
 
@@ -69,6 +75,7 @@ def _all_reduce(share: float = 1.0, wrong: int = 0, error: str = "") -> Change:
 
 
 _FAR = "\tGPU0\tmlx5_3\nGPU0\t X \tSYS\nmlx5_3\tSYS\t X \n"
+_DARK = "wire\txgbe3\nmodule\txgbe3\tIdentifier\t0x11 (QSFP28)\nmodule\txgbe3\tLaser rx power low alarm (Channel 2)\tOn\n"
 _FLAPS = [f"[{t}] mlx5_core 0000:30:00.0 xgbe3: Link {w}" for t, w in (("1200000.5", "down"), ("1200003.5", "up"))]
 
 
@@ -184,6 +191,15 @@ FAULTS = (
         "link_flaps",
         "cable",
     ),
+    _fault(
+        "rails-in-one-network",
+        "All rails of a node are in one IPv4 network, and each answers ARP for all.",
+        "IBM's page on ARP flux",
+        _one_network,
+        "arp",
+        "arp_ignore=1",
+    ),
+    _fault("rail-dark", "One lane of a rail's transceiver receives too little light.", "issue 15", says("wires", _DARK), "optics", "clean"),
     _fault("nic-on-x8", "A rail's HCA runs on 8 PCIe lanes.", "F70", rail(pcie_width=8), "pcie", "8"),
     _fault(
         "rail-far-from-gpus",

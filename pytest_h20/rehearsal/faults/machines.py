@@ -45,12 +45,12 @@ _IN_A_GATE = tuple(
         f"xid-31-while-{gate}",
         f"A GPU reports a page fault (Xid 31) while the gate {gate} runs.",
         "sglang#26987: illegal accesses after hours",
-        _load(kernel={"node02": [("ready", XID_31)]}),
+        _load(kernel={"node02": [("burn" if gate == "compute" else "ready", XID_31)]}),
         "kernel_log",
         "GPU memory page fault (NVIDIA: RESTART_APP)",
         gate,
     )
-    for gate in ("bringup", "rdma", "endpoint", "reasoning", "answers")
+    for gate in ("compute", "bringup", "rdma", "endpoint", "reasoning", "answers")
 )
 
 FAULTS = (
