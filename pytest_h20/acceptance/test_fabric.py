@@ -2,23 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from functools import partial
-
 import pytest
 
 from pytest_h20.checks import CLUSTER_CHECKS, NODE_CHECKS, RAIL_CHECKS
-from pytest_h20.checks.fabric import rails
-from pytest_h20.checks.fabric.measure import all_reduce, pairs_of, witnesses, write_bandwidth
 from pytest_h20.checks.frame import ClusterCheck, NodeCheck, RailCheck, of_gate
 from pytest_h20.config.cells import RailRef
 from pytest_h20.config.inventory import Inventory
-from pytest_h20.core.verdict import Status
-from pytest_h20.nodes import Node
 from pytest_h20.plugin.fixtures import Judge
-from pytest_h20.probes.script import Missing
-from pytest_h20.report.run import RunFolder
 from pytest_h20.run.facts import GatheredFacts
+from pytest_h20.run.wires import Wires
 
 pytestmark = pytest.mark.h20_gate("fabric")
 
@@ -48,25 +40,19 @@ def test_nodes(check: ClusterCheck, h20_facts: GatheredFacts, h20_judge: Judge) 
     h20_judge(*check(h20_facts.probes))
 
 
-def test_ib_write_bw(
-    h20_facts: GatheredFacts, h20_nodes: Mapping[str, Node], rail: RailRef, h20_run: RunFolder, idle: None, h20_judge: Judge
-) -> None:
-    """``ib_write_bw`` from this rail to its peer reaches the expected part of the line rate (best of 3), and no error counter
-    of either end rises meanwhile. The other direction is the peer rail's own test. A slow link of more than two nodes is measured with a
-    third one, to tell which end it is."""
-    here = h20_facts.probes.of(rail.node.name).rail(rail.rail.hca)
-    wanted = here.view.expect.ib_write_bw is not False
-    measured = write_bandwidth(h20_nodes, here, record=h20_run.evidence) if wanted else Missing("expect.ib_write_bw is false")
-    told = rails.judge_write_bandwidth(here, measured)
-    if told[0].status is Status.FAIL and not isinstance(measured, Missing):
-        told = rails.judge_write_bandwidth(here, measured, witnesses(h20_nodes, here, h20_run.evidence))
-    h20_judge(*told)
+def test_ib_write_bw(h20_wires: Wires, rail: RailRef, idle: None, h20_judge: Judge) -> None:
+    """``ib_write_bw`` from this rail to its peer reaches the expected part of the line rate (best of 3), no error counter of either end
+    rises meanwhile, and the bytes are in the priority of NCCL's class. The other direction is the peer rail's own test. A slow link of more
+    than two nodes is measured with a third one, to tell which end it is."""
+    h20_judge(*h20_wires.single(rail.node.name, rail.rail.hca))
 
 
-def test_all_reduce(h20_facts: GatheredFacts, h20_nodes: Mapping[str, Node], h20_run: RunFolder, idle: None, h20_judge: Judge) -> None:
+def test_rails_at_once(h20_wires: Wires, idle: None, h20_judge: Judge) -> None:
+    """All rails at once, from GPU memory to GPU memory: each pair, the sum against single ones, and the odd one out."""
+    h20_judge(*h20_wires.at_once())
+
+
+def test_all_reduce(h20_wires: Wires, idle: None, h20_judge: Judge) -> None:
     """An all-reduce over all GPUs of all nodes is right and reaches the bus bandwidth that follows from the rails; what it costs
     per output token is recorded beside it. Where it fails on more than two nodes, they are measured two at a time, to name the one."""
-    wanted = h20_facts.probes.inventory.expect.all_reduce is not False
-    measured = all_reduce(h20_nodes, h20_facts.probes, record=h20_run.evidence) if wanted else Missing("expect.all_reduce is false")
-    two_at_a_time = partial(pairs_of, h20_nodes, h20_facts.probes, h20_run.evidence)
-    h20_judge(*rails.judge_all_reduce(h20_facts.probes, measured, two_at_a_time))
+    h20_judge(*h20_wires.all_reduce())

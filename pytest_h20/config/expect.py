@@ -98,6 +98,15 @@ class Expect(BaseModel):
     ib_write_bw_min: float = Field(
         0.9, gt=0, le=1, description="ib_write_bw, at least this part of the line rate (64 KiB messages, best of 3)"
     )
+    rails_together_min: float = Field(
+        0.9, gt=0, le=1, description="all rails of a node at once, at least this part of the sum of single ones"
+    )
+    rails_apart_min: float = Field(
+        0.9,
+        gt=0,
+        le=1,
+        description="each rail beside the others, at least this part of the median of all rails (latency: twice it at most)",
+    )
     all_reduce: bool | None = Field(None, description="true: must be measured; false: never run; default: run where the tools are")
     all_reduce_image: str | None = Field(None, description="image with mpirun and all_reduce_perf; default: the engine's own torch")
     all_reduce_busbw_min: Positive | None = Field(

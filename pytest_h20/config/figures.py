@@ -99,8 +99,11 @@ CHECK_FIGURES: dict[str, Figure] = {
     "environment.swap": Figure("Swap in use", "MiB", "lower", 0.0, 1e8),
     "environment.uptime": Figure("Time since the last boot", "h", "higher", 0.01, 1e6),
     "fabric.all_reduce": Figure("Bus bandwidth of all-reduce", "GB/s", "higher", 0.1, 1e5),
+    "fabric.gpu_read_bw": Figure("ib_read_bw from GPU memory to GPU memory", "Gbit/s", "higher", 0.1, 1e5),
+    "fabric.gpu_write_bw": Figure("ib_write_bw from GPU memory to GPU memory", "Gbit/s", "higher", 0.1, 1e5),
     "fabric.ib_write_bw": Figure("ib_write_bw to the peer rail", "Gbit/s", "higher", 0.1, 1e5),
     "fabric.link_flaps": Figure("Link downs per rail and day", "link downs in 24 h", "lower", 0.0, 1e4),
+    "fabric.rails_together": Figure("All rails of a node at once", "Gbit/s", "higher", 0.1, 1e6),
     "fabric.rate": Figure("Line rate of a rail", "Gbit/s", "higher", 1.0, 1e5),
     "fabric.width": Figure("Lanes of a rail", "lanes", "higher", 1.0, 64.0),
 }

@@ -13,6 +13,7 @@ Each has a short name, too (``client`` for ``h20_client``; `pytest_h20.plugin.sh
 ``h20_run``        the run folder (:class:`~pytest_h20.report.run.RunFolder`): ``run.evidence(name, data)``
 ``h20_facts``      what the probes found on all nodes, gathered once
 ``h20_burn``       what judges the burn of all GPUs (:class:`~pytest_h20.checks.compute.judge.Judge`), burned once
+``h20_wires``      what loads the rails before the engine starts (:class:`~pytest_h20.run.wires.Wires`)
 ``h20_cluster``    the :class:`~pytest_h20.cluster.state.ClusterState` of a cluster that is up
 ``h20_endpoint``   the :class:`~pytest_h20.run.endpoint.Endpoint`: ``url``, ``model``, ``ctx``
 ``h20_client``     an ``openai.OpenAI`` client for it
@@ -46,6 +47,7 @@ if TYPE_CHECKING:
     from pytest_h20.run.facts import GatheredFacts
     from pytest_h20.run.settings import Session
     from pytest_h20.run.throughput import Load
+    from pytest_h20.run.wires import Wires
 
 Judge = Callable[..., None]
 
@@ -120,6 +122,14 @@ def h20_burn(request: pytest.FixtureRequest, h20_engine: str) -> BurnJudge:
     from pytest_h20.run.burn import judge_of
 
     return judge_of(_session(request), h20_engine)
+
+
+@pytest.fixture(scope="session")
+def h20_wires(request: pytest.FixtureRequest, h20_engine: str) -> Wires:
+    """What loads the rails and judges it: for a test that is alone on the nodes, before an engine starts."""
+    from pytest_h20.run.wires import Wires
+
+    return Wires(_session(request), h20_engine)
 
 
 @pytest.fixture(scope="session")

@@ -20,6 +20,7 @@ SCOPES: dict[str, Literal["session", "function"]] = {
     "run": "session",
     "facts": "session",
     "burn": "session",
+    "wires": "session",
     "cluster": "session",
     "endpoint": "session",
     "client": "session",

@@ -134,7 +134,7 @@ for c in /sys/class/infiniband/*; do
     done
     d=; { read -r d <$P/gid_attrs/ndevs/0; } 2>/dev/null
     [ -n "$d" ] && command -v ethtool >/dev/null && ethtool -S "$d" 2>/dev/null |
-      sed -n 's/^ *\([a-z0-9_]*_pause\|[rt]x_pause\|[rt]x_discards_phy\|rx_crc_errors_phy\): \([0-9]*\)$/\1 \2/p' |
+      sed -n 's/^ *\([a-z0-9_]*_pause\|[rt]x_pause\|[rt]x_prio[0-7]_bytes\|[rt]x_discards_phy\|rx_crc_errors_phy\): \([0-9]*\)$/\1 \2/p' |
       while read -r n v; do printf 'counter\t%s\t%s\t%s\t%s\n' "${c##*/}" "${P##*/}" "$n" "$v"; done
   done
 done

@@ -1,4 +1,4 @@
-"""ib_write_bw and all_reduce_perf: command lines, JSON parsers, limits derived from the rails, and what it costs per output
+"""perftest and all_reduce_perf: command lines, JSON parsers, limits derived from the rails, and what it costs per output
 token."""
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from itertools import pairwise
 from typing import Any
 
 from pytest_h20.probes.model_shape import ModelShape
-from pytest_h20.probes.script import Probe, ProbeError, whole
+from pytest_h20.probes.script import Missing, Probe, ProbeError, rows, whole
 
 # NCCL's maintainer: "about 24 GB/s bus bandwidth per 200 Gb/s NIC, 12 per 100" (NVIDIA/nccl-tests issues 119 and 252).
 BUSBW_PER_200G = 24.0
@@ -20,7 +20,7 @@ BUSBW_PER_200G = 24.0
 
 @dataclass(frozen=True)
 class WriteBandwidth:
-    """One ib_write_bw run. Gbit/s. ``size`` bytes per message."""
+    """One ib_write_bw or ib_read_bw run. Gbit/s. ``size`` bytes per message."""
 
     average_gbps: float
     peak_gbps: float
@@ -28,21 +28,44 @@ class WriteBandwidth:
     gid_index: int | None = None
 
 
-def ib_write_bw_argv(
-    device: str, port: int, gid_index: int | None, listen_port: int, peer: str | None = None, json_file: str | None = None
-) -> list[str]:
-    """The command line; with ``peer`` the client, without it the server.
+@dataclass(frozen=True)
+class Latency:
+    """One ib_write_lat run: half of a round trip, microseconds, as perftest has it: the median of all, and that of the worst hundredth."""
 
-    ``-u 20``: a QP timeout of 4 s (perftest's own 67 ms fails on a busy node); ``-F``: no complaint about CPU frequency;
-    ``-s 65536 -D 3``: 64 KiB messages for 3 s, the size at which any healthy rail is at line rate.
+    typical_us: float
+    worst_us: float
+
+
+PerfRun = WriteBandwidth | Latency | Missing
+
+BANDWIDTH = ("-s", "65536", "-D", "3", "--report_gbits")
+"""64 KiB messages for 3 s, the size at which any healthy rail is at line rate."""
+LATENCY = ("-s", "8", "-n", "1000")
+"""A thousand messages of 8 bytes: what a flag of NCCL's protocols takes."""
+
+
+def perftest_argv(
+    tool: str, device: str, port: int, gid_index: int | None, listen_port: int, peer: str | None = None, how: Sequence[str] = BANDWIDTH
+) -> list[str]:
+    """The command line of one of perftest's tools; with ``peer`` the client, without it the server. ``how``: what is measured.
+
+    ``-u 20``: a QP timeout of 4 s (perftest's own 67 ms fails on a busy node); ``-F``: no complaint about CPU frequency.
     """
-    argv = ["ib_write_bw", "-d", device, "-i", str(port), "-p", str(listen_port), "-s", "65536", "-D", "3", "-F", "-u", "20"]
-    argv += ["--report_gbits"]
+    argv = [tool, "-d", device, "-i", str(port), "-p", str(listen_port), *how, "-F", "-u", "20"]
     if gid_index is not None:
         argv += ["-x", str(gid_index)]
-    if json_file:
-        argv += ["--out_json", "--out_json_file", json_file]
     return [*argv, peer] if peer else argv
+
+
+def on_gpu(index: int, dmabuf: bool) -> list[str]:
+    """The memory of a GPU instead of the host's. ``--use_cuda`` must come first (linux-rdma/perftest#336). Both ends need it, and
+    ib_write_lat cannot: its CPU polls the memory that is written to (#276)."""
+    return [f"--use_cuda={index}", *(["--use_cuda_dmabuf"] if dmabuf else [])]
+
+
+def as_class(traffic_class: int, service_level: int) -> list[str]:
+    """The traffic class and service level that NCCL sends with; nothing where they are the default."""
+    return [*([f"--tclass={traffic_class}"] if traffic_class else []), *(["-S", str(service_level)] if service_level else [])]
 
 
 def parse_ib_write_bw(text: str) -> WriteBandwidth:
@@ -51,22 +74,37 @@ def parse_ib_write_bw(text: str) -> WriteBandwidth:
     With ``--report_gbits`` both are Gbit/s. Raises ``ProbeError`` when there is no finite positive figure: a header is no
     measurement.
     """
+    info, results = _results(text)
+    average, peak = _figure(results.get("BW_average")), _figure(results.get("BW_peak"))
+    if not average:
+        # Seen with soft RoCE: its "Correlation coefficient r^2: 0.6 < 0.9" means that cycles could not be turned into seconds.
+        raise ProbeError(f"BW_average is {results.get('BW_average')!r}; perftest prints 0 when the node's clock is too unsteady for it")
+    index, size = info.get("GID_index"), results.get("MsgSize")
+    return WriteBandwidth(average, peak or average, size if isinstance(size, int) else 0, index if isinstance(index, int) else None)
+
+
+def parse_ib_write_lat(text: str) -> Latency:
+    """perftest's JSON of a latency test: ``results`` with ``t_min``, ``t_max``, ``t_typical``, ``t_avg``, ``t_stdev`` and two percentiles,
+    microseconds. Raises ``ProbeError`` as above."""
+    _, results = _results(text)
+    typical = _figure(results.get("t_typical"))
+    if not typical:
+        raise ProbeError(f"t_typical is {results.get('t_typical')!r}")
+    return Latency(typical, _figure(results.get("percentile_99")) or typical)
+
+
+def _results(text: str) -> tuple[Mapping[str, Any], Mapping[str, Any]]:
+    """What perftest says of a run, and its figures. Raises ``ProbeError`` where there are none, or nothing was sent."""
     data = _perftest_json(text)
     results = data.get("results") if isinstance(data, Mapping) else None
     if isinstance(results, Sequence) and not isinstance(results, str) and results:
         results = results[-1]
     if not isinstance(results, Mapping):
-        raise ProbeError("no results in the JSON of ib_write_bw")
+        raise ProbeError("no results in perftest's JSON")
     if results.get("n_iterations") == 0:
-        raise ProbeError("0 messages were sent: whatever bandwidth it prints was not measured")
-    average, peak = _figure(results.get("BW_average")), _figure(results.get("BW_peak"))
-    if not average:
-        # Seen with soft RoCE: its "Correlation coefficient r^2: 0.6 < 0.9" means that cycles could not be turned into seconds.
-        raise ProbeError(f"BW_average is {results.get('BW_average')!r}; perftest prints 0 when the node's clock is too unsteady for it")
+        raise ProbeError("0 messages were sent: whatever perftest prints was not measured")
     info = data.get("test_info") if isinstance(data, Mapping) else None
-    index = info.get("GID_index") if isinstance(info, Mapping) else None
-    size = results.get("MsgSize")
-    return WriteBandwidth(average, peak or average, size if isinstance(size, int) else 0, index if isinstance(index, int) else None)
+    return info if isinstance(info, Mapping) else {}, results
 
 
 def _perftest_json(text: str) -> object:
@@ -79,7 +117,7 @@ def _perftest_json(text: str) -> object:
     try:
         return json.loads(body)
     except (ValueError, RecursionError) as error:
-        body = re.sub(r"^(\s*)([A-Za-z]\w*)\s*:", r'\1"\2":', body, flags=re.M)
+        body = re.sub(r"^(\s*)([A-Za-z][\w.]*)\s*:", r'\1"\2":', body, flags=re.M)
         body = re.sub(r":[ \t]*([A-Za-z][^\n\"{}]*?),?$", r': "\1",', body, flags=re.M)
         try:
             return json.loads(re.sub(r",(\s*})", r"\1", body))
@@ -117,23 +155,42 @@ def _count(value: object) -> int | None:
     return int(value) if isinstance(value, (int, float)) and 0 <= value < 1e15 else None
 
 
-def parse_perf_start(text: str) -> int:
-    """``pid=N``: the server is listening (or was started; the client tries for some seconds)."""
-    for line in text.splitlines():
-        if line.startswith("pid="):
-            return whole(line[4:].strip(), "pid", low=2)  # it is killed later
-    raise ProbeError("no pid= line")
+def parse_ib_write_lat_table(text: str) -> Latency:
+    """The console table of a latency test: nine numbers below ``#bytes``, the fifth is the typical one, the eighth the 99 % percentile."""
+    lines = text.splitlines()
+    at = next((i for i, line in enumerate(lines) if line.strip().startswith("#bytes") and "t_typical" in line), None)
+    for line in lines[at + 1 :] if at is not None else ():
+        fields = line.split()
+        if len(fields) >= 8 and re.fullmatch("[0-9]{1,15}", fields[0]):
+            if fields[1] == "0":
+                raise ProbeError("0 messages were sent: whatever perftest prints was not measured")
+            if typical := _figure(fields[4]):
+                return Latency(typical, _figure(fields[7]) or typical)
+    raise ProbeError("no row of microseconds below #bytes")
 
 
-# Arguments: SECONDS and ib_write_bw's own. It ends by itself after one client, or after SECONDS.
+def parse_perf_start(text: str) -> tuple[int, ...]:
+    """``pid=N`` per server: it is listening (or was started; the client tries for some seconds)."""
+    found = tuple(whole(line[4:].strip(), "pid", low=2) for line in text.splitlines() if line.startswith("pid="))
+    if not found:
+        raise ProbeError("no pid= line")
+    return found
+
+
+# Arguments: SECONDS and command lines, one argument each. A server ends by itself after one client, or after SECONDS. GPUs are counted as
+# nvidia-smi counts them.
 IB_SERVER = Probe(
     "ib_server",
     r"""
-command -v ib_write_bw >/dev/null || { echo "ib_write_bw is not installed" >&2; exit 127; }
 n=$1; shift
+for c in "$@"; do command -v "${c%% *}" >/dev/null || { echo "${c%% *} is not installed" >&2; exit 127; }; done
+CUDA_DEVICE_ORDER=PCI_BUS_ID; export CUDA_DEVICE_ORDER
 if command -v setsid >/dev/null; then s=setsid; else s=nohup; fi
-if command -v timeout >/dev/null; then $s timeout $n "$@" >/dev/null 2>&1 </dev/null & else $s "$@" >/dev/null 2>&1 </dev/null & fi
-echo "pid=$!"
+if command -v timeout >/dev/null; then s="$s timeout $n"; fi
+for c in "$@"; do
+  $s sh -c "exec $c" >/dev/null 2>&1 </dev/null &
+  echo "pid=$!"
+done
 sleep 1
 """,
     parse_perf_start,
@@ -141,36 +198,85 @@ sleep 1
 )
 
 
-def parse_ib_client(text: str) -> tuple[WriteBandwidth, ...]:
-    """``run<TAB>json`` or ``run<TAB>table`` starts the output of each repetition; what follows is perftest's."""
-    found = []
+def parse_ib_client(text: str) -> tuple[PerfRun, ...]:
+    """``run<TAB>NUMBER<TAB>json``, ``table`` or ``failed`` starts the output of each command line; what follows is perftest's, or its last
+    words. In the order of the command lines."""
+    found: list[PerfRun] = []
     for part in ("\n" + text).split("\nrun\t")[1:]:
-        kind, _, body = part.partition("\n")
-        found.append(parse_ib_write_bw(body) if kind.strip() == "json" else parse_ib_write_bw_table(body))
+        head, _, body = part.partition("\n")
+        number, _, kind = head.partition("\t")
+        if whole(number.strip(), "the number of a run") != len(found):
+            raise ProbeError(f"run {number} comes where {len(found)} should")
+        found.append(_one_run(kind.strip(), body))
     if not found:
         raise ProbeError("no run in it")
     return tuple(found)
 
 
-# Arguments: ib_write_bw's own. JSON where perftest knows it, the table where not.
+def _one_run(kind: str, body: str) -> PerfRun:
+    if kind == "failed":
+        return Missing(" / ".join(line.strip() for line in body.splitlines() if line.strip())[:200] or "it ended without a word")
+    latency = "t_typical" in body
+    try:
+        if kind == "json":
+            return parse_ib_write_lat(body) if latency else parse_ib_write_bw(body)
+        return parse_ib_write_lat_table(body) if latency else parse_ib_write_bw_table(body)
+    except ProbeError as error:
+        return Missing(f"perftest's output was not understood: {error}")
+
+
+# Arguments: command lines, one argument each; all at once. JSON where perftest knows it, the table where not.
 IB_CLIENT = Probe(
     "ib_client",
     r"""
-command -v ib_write_bw >/dev/null || { echo "ib_write_bw is not installed" >&2; exit 127; }
-if ib_write_bw --help 2>&1 | grep -q out_json; then
-  f=`mktemp "${TMPDIR:-/tmp}/h20-perf.XXXXXX"` || exit 73
-  o=`"$@" --out_json --out_json_file "$f" 2>&1`; r=$?
-  [ $r = 0 ] && { printf 'run\tjson\n'; cat "$f"; }
-  rm -f "$f"
-else
-  o=`"$@" 2>&1`; r=$?
-  [ $r = 0 ] && printf 'run\ttable\n%s\n' "$o"
-fi
-[ $r = 0 ] || printf '%s\n' "$o" | grep -v '^ *$' | tail -n 3 >&2
-exit $r
+for c in "$@"; do command -v "${c%% *}" >/dev/null || { echo "${c%% *} is not installed" >&2; exit 127; }; done
+CUDA_DEVICE_ORDER=PCI_BUS_ID; export CUDA_DEVICE_ORDER
+e=`mktemp -d "${TMPDIR:-/tmp}/h20-perf.XXXXXX"` || exit 73
+trap 'rm -rf "$e"' EXIT
+i=0
+for c in "$@"; do
+  {
+    if "${c%% *}" --help 2>&1 | grep -q out_json; then c="$c --out_json --out_json_file $e/$i.json"; fi
+    sh -c "$c" >"$e/$i.o" 2>&1; echo $? >"$e/$i.r"
+  } &
+  i=$((i + 1))
+done
+wait
+i=0
+for c in "$@"; do
+  if [ "`cat "$e/$i.r"`" != 0 ]; then printf 'run\t%s\tfailed\n' $i; grep -v '^ *$' "$e/$i.o" | tail -n 3
+  elif [ -s "$e/$i.json" ]; then printf 'run\t%s\tjson\n' $i; cat "$e/$i.json"
+  else printf 'run\t%s\ttable\n' $i; cat "$e/$i.o"; fi
+  echo
+  i=$((i + 1))
+done
+true
 """,
     parse_ib_client,
-    seconds=30,
+    seconds=60,
+    hint="yum install perftest / apt install perftest",
+)
+
+
+def parse_perftest(text: str) -> dict[str, frozenset[str]]:
+    """``perftest<TAB>TOOL<TAB>OPTIONS``: its tools, each with the options for GPU memory that it knows."""
+    found = {tool: frozenset(options.split()) for tool, options in rows(text, "perftest", 2)}
+    if not found:
+        raise ProbeError("no perftest line")
+    return found
+
+
+# A build without CUDA (Debian's) has no word of it in its help.
+PERFTEST = Probe(
+    "perftest",
+    r"""
+command -v ib_write_bw >/dev/null || { echo "ib_write_bw is not installed" >&2; exit 127; }
+for w in ib_write_bw ib_read_bw ib_write_lat; do
+  command -v $w >/dev/null && printf 'perftest\t%s\t%s\n' $w "`$w --help 2>&1 | grep -o -e '--use_cuda[a-z_]*' | sort -u | tr '\n' ' '`"
+done
+true
+""",
+    parse_perftest,
     hint="yum install perftest / apt install perftest",
 )
 

@@ -13,6 +13,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
 
 from pytest_h20.checks.compute.runner import burn_source
+from pytest_h20.checks.fabric.rounds import pair_source
 from pytest_h20.cluster import drills
 from pytest_h20.cluster.launch import MOUNT_POINT, STOP_EXECS
 from pytest_h20.core.errors import H20Error, TransportError
@@ -61,6 +62,8 @@ class StandInContainers:
         truth = self._image(spec.image)
         if truth is not None and spec.env.get("H20_SCRIPT") == TORCH_ALL_REDUCE:
             return self._all_reduce(spec, truth)
+        if truth is not None and spec.env.get("H20_SCRIPT") == pair_source():
+            return CommandResult(self._node, "docker run", 0, self._pairs(spec), "", 0.0)
         if truth is not None and spec.env.get("H20_SCRIPT") == burn_source():
             machine = replace(self._world.machines[self._node], image_cuda=truth.cuda, nccl=truth.nccl)
             self._state.burns(self._node)
@@ -72,6 +75,14 @@ class StandInContainers:
         machine = replace(machine, packages=dict(truth.packages), image_cuda=truth.cuda, nccl=truth.nccl)
         out = answers(self._world, self._node, machine, text, inside=True)
         return CommandResult(self._node, "docker run", 0, out, "", 0.0)
+
+    def _pairs(self, spec: ContainerSpec) -> str:
+        """One end of the GPU pairs by torch; rank 1 prints what arrived."""
+        rank, pairs = spec.argv[5], spec.argv[7:]
+        sender = next(m for m in self._world.machines.values() if m.address == spec.argv[3])
+        shares = [sender.gpu_share.get(pair.split(",")[1].partition(":")[0], 1.0) for pair in pairs]
+        lines = [json.dumps({"pair": i, "gbps": sender.write_gbps * sender.beside_share * share}) for i, share in enumerate(shares)]
+        return "".join(f"{line}\n" for line in lines) if rank == "1" else ""
 
     def _all_reduce(self, spec: ContainerSpec, image: ImageTruth) -> CommandResult:
         """One container of the all-reduce benchmark; rank 0 prints the figures."""

@@ -14,6 +14,9 @@ from pytest_h20.rehearsal.sparse import R1_CONFIG
 if TYPE_CHECKING:
     from pytest_h20.rehearsal.world import World
 
+RUN_BYTES = 73_500_000_000
+"""What a run of ``ib_write_bw`` moves: 3 s at 196 Gbit/s."""
+
 WORD = 4
 """``port_xmit_data`` counts 4-byte words."""
 
@@ -42,6 +45,9 @@ def counters_of(
             found[(hca, name)] = found.get((hca, name), 0) + int(size * world.traffic.share.get((node, hca), 1.0)) // WORD
         for name, per_thousand in world.traffic.errors.get((node, hca), {}).items():
             found[(hca, name)] = found.get((hca, name), 0) + per_thousand * tokens // 1000
+        for way in ("tx", "rx"):
+            name = f"{way}_prio{world.traffic.priority.get((node, hca), 3)}_bytes"
+            found[(hca, name)] = found.get((hca, name), 0) + RUN_BYTES * loads
         for name, each_run in world.traffic.under_load.get((node, hca), {}).items():
             found[(hca, name)] = found.get((hca, name), 0) + each_run * loads
     for other in spec.other_hcas:

@@ -56,6 +56,9 @@ QOS = {"trust": "dscp", "pfc": "0 0 0 1 0 0 0 0", "tos": "106", "traffic_class":
 """Flow control as clusters like the write-up's have it: DSCP 26, priority 3, whatever NCCL is told."""
 
 
+PERFTEST_TOOLS = ("ib_write_bw", "ib_read_bw", "ib_write_lat")
+
+
 @dataclass
 class StandInRail:
     """One RDMA device with its net device. ``gids``: index -> (GID, type)."""
@@ -82,7 +85,10 @@ class StandInRail:
 
 @dataclass
 class Machine:
-    """One stand-in machine. ``overrides``: probe name -> section, instead of what would be made (``image/NAME`` inside the image)."""
+    """One stand-in machine. ``overrides``: probe name -> section, instead of what would be made (``image/NAME`` inside the image).
+
+    ``write_gbps``: what each rail sends. Parts of it: ``gpu_share`` of an HCA with GPU memory, ``beside_share`` when several rails send at
+    once, ``rail_share`` of an HCA always. ``latency_us``: of an HCA, else 1.9."""
 
     hostname: str
     number: int
@@ -128,6 +134,11 @@ class Machine:
     small_path: frozenset[str] = frozenset()
     write_gbps: float = 196.0
     write_to: dict[str, float] = field(default_factory=dict)
+    perftest_cuda: bool = True
+    gpu_share: dict[str, float] = field(default_factory=dict)
+    beside_share: float = 1.0
+    rail_share: dict[str, float] = field(default_factory=dict)
+    latency_us: dict[str, float] = field(default_factory=dict)
     counters: dict[tuple[str, str], int] = field(default_factory=dict)
     nccl_env: dict[str, str] = field(default_factory=dict)
     overrides: dict[str, Section] = field(default_factory=dict)
@@ -283,10 +294,21 @@ def sections(m: Machine) -> dict[str, Callable[[tuple[str, ...]], str]]:
             rows.append(("ping", interface, peer, size, 3, 0 if lost else 3, "" if lost else "0.061", interface, words))
         return _tab(*rows)
 
-    def ib_client(arguments: tuple[str, ...]) -> str:
-        gbps = min(m.write_gbps, m.write_to.get(arguments[-1] if arguments else "", m.write_gbps))
-        figures = f'"MsgSize": 65536, "n_iterations": 1000, "BW_peak": {gbps:.2f}, "BW_average": {gbps:.2f}'
-        return f'run\tjson\n{{"test_info": {{"test": "RDMA_Write_BW_Test", "GID_index": 3}}, "results": {{{figures}, "MsgRate": 0.37}}}}\n'
+    def ib_client(lines: tuple[str, ...]) -> str:
+        return "".join(f"run\t{i}\tjson\n{json.dumps(perftest(line.split(), len(lines) > 1))}\n" for i, line in enumerate(lines))
+
+    def perftest(words: list[str], beside: bool) -> dict[str, object]:
+        hca = words[words.index("-d") + 1] if "-d" in words else ""
+        gpu = next((int(w.partition("=")[2]) for w in words if w.startswith("--use_cuda=")), None)
+        info = {"Device": hca, "GID_index": 3, **({} if gpu is None else {"cuda_device": gpu})}
+        if words[0] == "ib_write_lat":
+            us = m.latency_us.get(hca, 1.9)
+            times = {"t_min": us - 0.1, "t_max": us + 4, "t_typical": us, "t_avg": us, "t_stdev": 0.1, "percentile_99": us + 0.5}
+            return {"test_info": {"test": "RDMA_Write_Latency_Test", **info}, "results": {"MsgSize": 8, "n_iterations": 1000, **times}}
+        gbps = min(m.write_gbps, m.write_to.get(words[-1], m.write_gbps)) * m.rail_share.get(hca, 1.0) * (m.beside_share if beside else 1.0)
+        gbps = round(gbps * (1.0 if gpu is None else m.gpu_share.get(hca, 1.0)), 2)
+        figures = {"MsgSize": 65536, "n_iterations": 1000, "BW_peak": gbps, "BW_average": gbps, "MsgRate": 0.37}
+        return {"test_info": {"test": "RDMA_Write_BW_Test", **info}, "results": figures}
 
     def counters(_: tuple[str, ...]) -> str:
         names = (
@@ -304,6 +326,7 @@ def sections(m: Machine) -> dict[str, Callable[[tuple[str, ...]], str]]:
             "roce_adp_retrans",
             "rx_prio3_pause",
             "tx_prio3_pause",
+            *(f"{way}_prio{i}_bytes" for way in ("rx", "tx") for i in range(8)),
         )
         return _tab(("at", m.uptime_s), *(("counter", r.hca, 1, n, m.counters.get((r.hca, n), 0)) for r in m.rails for n in names))
 
@@ -411,7 +434,10 @@ def sections(m: Machine) -> dict[str, Callable[[tuple[str, ...]], str]]:
         "connect": connect,
         "ping": ping,
         "counters": counters,
-        "ib_server": lambda _: f"pid={21000 + m.number}\n",
+        "ib_server": lambda lines: "".join(f"pid={21000 + 100 * m.number + i}\n" for i in range(len(lines) - 1)),
+        "perftest": lambda _: _tab(
+            *(("perftest", tool, "--use_cuda --use_cuda_bus_id --use_cuda_dmabuf " if m.perftest_cuda else "") for tool in PERFTEST_TOOLS)
+        ),
         "ib_client": ib_client,
         "image/image_versions": lambda _: (
             f"python=3.12.3\ncuda={m.image_cuda}\nnccl={m.nccl}\n" + _tab(*(("package", n, v) for n, v in m.packages.items()))

@@ -74,12 +74,13 @@ class EngineTruth:
 @dataclass
 class TrafficModel:
     """How rail counters move with tokens served. ``share``: per (node, hca) the factor on the even share; ``errors``: per
-    thousand tokens; ``under_load``: per run of ``ib_write_bw``."""
+    thousand tokens; ``under_load``: per run of ``ib_write_bw``. ``priority``: in which the bytes of those runs are counted, else 3."""
 
     share: dict[tuple[str, str], float] = field(default_factory=dict)
     errors: dict[tuple[str, str], dict[str, int]] = field(default_factory=dict)
     under_load: dict[tuple[str, str], dict[str, int]] = field(default_factory=dict)
     management_share: float = 0.0
+    priority: dict[tuple[str, str], int] = field(default_factory=dict)
 
 
 @dataclass

@@ -273,6 +273,24 @@ class RailTraffic(Frozen):
     reason: str = ""
 
 
+class RailPair(Frozen):
+    """What one GPU moved through its NIC to the GPU of the peer before the engine started, all rails of the node at once. Gbit/s;
+    ``latency_us`` of 8 bytes. ``gpu``: nvidia-smi's number, None where it was host memory. None: not measured."""
+
+    kind: Literal["pair"] = "pair"
+    engine: str = ""
+    node: str
+    hca: str
+    gpu: int | None = None
+    peer_node: str = ""
+    peer_hca: str = ""
+    peer_gpu: int | None = None
+    write_gbps: float | None = None
+    read_gbps: float | None = None
+    line_gbps: float | None = None
+    latency_us: float | None = None
+
+
 class GpuLoad(Frozen):
     """One GPU while a cell ran. ``spreads``: quantity (``sm_mhz``, ``power_w``, ``temperature_c``, ``mem_mhz``, ``memory_mib``) to its
     (smallest, median, largest). ``series``: (model seconds since the cell's start, value), thinned. ``throttled``: reason to samples.
@@ -456,6 +474,7 @@ Record = Annotated[
     StateChange
     | CellRow
     | RailTraffic
+    | RailPair
     | CellLoad
     | SoakRecord
     | KernelLine
@@ -471,6 +490,7 @@ RECORD_TYPES: dict[str, type[BaseModel]] = {
     "state": StateChange,
     "cell": CellRow,
     "rail": RailTraffic,
+    "pair": RailPair,
     "load": CellLoad,
     "soak": SoakRecord,
     "kernel": KernelLine,
@@ -609,6 +629,7 @@ class RunDocument(Frozen):
     not_measured: tuple[NotMeasured, ...] = ()
     cells: tuple[CellRow, ...] = ()
     rails: tuple[RailTraffic, ...] = ()
+    pairs: tuple[RailPair, ...] = ()
     setup_errors: tuple[SetupError, ...] = ()
     records: dict[str, str] = Field(
         default_factory=dict, description="SHA-256 of every record of the folder as the run left it, by path; load_run checks them"
@@ -646,6 +667,7 @@ class RunView(Frozen):
     timeline: tuple[Timed, ...] = ()
     cells: tuple[CellRow, ...] = ()
     rails: tuple[RailTraffic, ...] = ()
+    pairs: tuple[RailPair, ...] = ()
     loads: tuple[CellLoad, ...] = ()
     soaks: tuple[SoakRecord, ...] = ()
     kernel: tuple[KernelLine, ...] = ()

@@ -55,6 +55,7 @@ from pytest_h20.report.model import (
     NodeColumn,
     NotMeasured,
     Other,
+    RailPair,
     RailTraffic,
     RunDocument,
     RunView,
@@ -443,6 +444,7 @@ def load_run(path: Path) -> RunView:
         timeline=tuple(records[Timed]),
         cells=tuple(sorted(_latest(records[CellRow]), key=_cell_order)),
         rails=tuple(sorted(records[RailTraffic], key=lambda r: (r.engine, _natural(r.hca), r.node))),
+        pairs=tuple({(p.engine, p.node, p.hca): p for p in records[RailPair]}.values()),
         soaks=tuple({s.engine: s for s in records[SoakRecord]}.values()),
         loads=tuple({(c.engine, c.cell, c.repeat): c for c in records[CellLoad]}.values()),
         kernel=tuple(records[KernelLine]),
@@ -478,6 +480,7 @@ def document(view: RunView) -> RunDocument:
         not_measured=view.not_measured,
         cells=view.cells,
         rails=view.rails,
+        pairs=view.pairs,
         setup_errors=view.setup_errors,
     )
 

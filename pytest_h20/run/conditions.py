@@ -20,7 +20,7 @@ ESSENTIAL = ("driver", "gpu_count", "gpu_model", "gpu_memory_min_mib", "gpu_ecc"
 """Expectations without which a machine of another kind would pass. ``driver_min`` stands for ``driver``."""
 
 LOOSER_WHEN_HIGHER = ("gpu_idle_max_mib", "clock_skew_max_s", "clock_to_us_max_s", "link_down_max_per_day")
-LOOSER_WHEN_LOWER = ("ib_write_bw_min", "run_free_gib")
+LOOSER_WHEN_LOWER = ("ib_write_bw_min", "rails_together_min", "rails_apart_min", "run_free_gib")
 """Expectations with a default of the suite's: further than that is looser."""
 
 

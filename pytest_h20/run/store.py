@@ -9,6 +9,8 @@ from collections.abc import Sequence
 
 from pytest_h20.checks.compute.facts import Burned
 from pytest_h20.checks.endpoint.questions import Score
+from pytest_h20.checks.fabric.measure import RailBandwidth
+from pytest_h20.checks.fabric.rounds import Wired
 from pytest_h20.checks.machines import Snapshot
 from pytest_h20.checks.rdma.traffic import Traffic
 from pytest_h20.checks.under_load import Alone
@@ -30,6 +32,10 @@ SELECTED: Topic[list[tuple[str, str]]] = Topic("selected", list)
 FACTS: EngineTopic[GatheredFacts] = EngineTopic("facts", GatheredFacts)
 BURNED: EngineTopic[Burned] = EngineTopic("burn", Burned)
 """What the burn of the GPUs said; by the gate compute or by the bring-up."""
+SINGLE: EngineTopic[RailBandwidth] = EngineTopic("single", RailBandwidth)
+"""What a rail, which is the part, carried by itself."""
+WIRED: EngineTopic[Wired] = EngineTopic("wired", Wired)
+"""What all rails did at once."""
 LAUNCHED: EngineTopic[str] = EngineTopic("launched", str)
 """The run's id, once its first container may be there."""
 CLUSTER: EngineTopic[ClusterState] = EngineTopic("cluster", ClusterState)

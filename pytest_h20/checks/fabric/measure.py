@@ -1,13 +1,14 @@
-"""Active measurements of the fabric: ib_write_bw per rail and an all-reduce over all nodes. They load the rails, so they come
-last."""
+"""Active measurements of the fabric: ib_write_bw per rail and an all-reduce over all nodes (all rails at once: ``rounds.py``). They load
+the rails, so they come last."""
 
 from __future__ import annotations
 
 import itertools
 import json
+import shlex
 import time
 import uuid
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
@@ -26,7 +27,7 @@ FIRST_PORT = 18515
 
 @dataclass(frozen=True)
 class RailBandwidth:
-    """``ib_write_bw`` from one rail to its peer rail. ``best`` of ``rounds``; error counters of both ends during it."""
+    """``ib_write_bw`` from one rail to its peer rail. ``best`` of the ``rounds`` that were run; counters of both ends during them."""
 
     source: str
     target: str
@@ -39,12 +40,26 @@ class RailBandwidth:
     evidence: tuple[str, ...] = ()
 
 
-def _ask_one(node: Node, probe: Probe[object], timeout: float = 60.0) -> tuple[object, str]:
+def command(tool: str, end: RailView, listen_port: int, peer: str = "", how: Sequence[str] = perf.BANDWIDTH) -> str:
+    """One of perftest's tools at one end of a rail, sending as NCCL would: its traffic class and service level."""
+    settings = end.view.node.nccl_settings
+    given = [] if isinstance(settings, Missing) else [settings.number(name, 0)[0] for name in ("NCCL_IB_TC", "NCCL_IB_SL")]
+    sent_as = perf.as_class(*given) if given and 0 <= given[0] < 256 and 0 <= given[1] < 16 else []
+    index = end.view.spec.rail_gid_index(end.rail)
+    return shlex.join(perf.perftest_argv(tool, end.rail.hca, end.rail.port, index, listen_port, peer or None, [*how, *sent_as]))
+
+
+def listen_port_of(nodes: Mapping[str, Node], rail: RailView) -> int:
+    """Where the peer of this rail listens for it: another port for each rail of the cluster."""
+    return FIRST_PORT + rail.index + 64 * list(nodes).index(rail.view.name)
+
+
+def ask_one(node: Node, probe: Probe[object], timeout: float = 90.0) -> tuple[object, str]:
     stdout = node.run(build([probe]), timeout=timeout).stdout
     return probe.read(split(stdout)), stdout
 
 
-def _snapshot(node: Node) -> CounterSnapshot | Missing:
+def snapshot(node: Node) -> CounterSnapshot | Missing:
     try:
         return COUNTERS.read(split(node.run(build([COUNTERS])).stdout))
     except H20Error as error:
@@ -65,38 +80,40 @@ def write_bandwidth(
     *,
     to: RailView | None = None,
     rounds: int = 3,
+    enough: float | None = None,
     record: Record | None = None,
-    listen_port: int | None = None,
 ) -> RailBandwidth | Missing:
-    """Run ``ib_write_bw`` from this rail to its peer (or another one), ``rounds`` times, best counts (bandwidth flutters)."""
+    """Run ``ib_write_bw`` from this rail to its peer (or another one), ``rounds`` times, best counts (bandwidth flutters). ``enough``:
+    Gbit/s after which there is no other round: a rail that holds its limit holds it."""
     peer = to or rail.peer
     if peer is None:
         return Missing("one node only: there is no other end")
     if not peer.address:
         return Missing(f"the address of {peer.subject} is not known", "give rails[].address in the inventory")
     source, target = nodes[rail.view.name], nodes[peer.view.name]
-    port = listen_port or FIRST_PORT + rail.index + 64 * list(nodes).index(rail.view.name)
-    before = (_snapshot(source), _snapshot(target))
+    port = listen_port_of(nodes, rail)
+    before = (snapshot(source), snapshot(target))
     found: list[perf.WriteBandwidth] = []
     lost = Missing("it was not run")
     texts = []
     try:
         for _ in range(rounds):
-            argv = perf.ib_write_bw_argv(peer.rail.hca, peer.rail.port, peer.view.spec.rail_gid_index(peer.rail), port)
-            started, _ = _ask_one(target, perf.IB_SERVER.with_args(30, *argv))
+            started, _ = ask_one(target, perf.IB_SERVER.with_args(30, command("ib_write_bw", peer, port)))
             if isinstance(started, Missing):
                 lost = started
                 break
-            argv = perf.ib_write_bw_argv(rail.rail.hca, rail.rail.port, rail.view.spec.rail_gid_index(rail.rail), port, peer.address)
-            answer, text = _ask_one(source, perf.IB_CLIENT.with_args(*argv))
+            answer, text = ask_one(source, perf.IB_CLIENT.with_args(command("ib_write_bw", rail, port, peer.address)))
             texts.append(text)
-            if isinstance(answer, Missing):
-                lost = answer
-            elif isinstance(answer, tuple):
-                found += list(answer)
+            ran = answer[0] if isinstance(answer, tuple) else answer
+            if isinstance(ran, Missing):
+                lost = ran
+            elif isinstance(ran, perf.WriteBandwidth):
+                found.append(ran)
+                if enough is not None and ran.average_gbps >= enough:
+                    break
     except H20Error as error:
         lost = Missing(str(error))
-    after = (_snapshot(source), _snapshot(target))
+    after = (snapshot(source), snapshot(target))
     evidence = (
         (record(f"fabric/ib_write_bw-{rail.view.name}-{rail.rail.hca}{f'-{peer.view.name}' if to else ''}.txt", "\n".join(texts)),)
         if record and texts
@@ -108,7 +125,7 @@ def write_bandwidth(
         rail.rail.hca,
         peer.rail.hca,
         max(found, key=lambda w: w.average_gbps) if found else lost,
-        rounds,
+        len(texts),
         _delta(before[0], after[0], rail.rail.hca, rail.rail.port),
         _delta(before[1], after[1], peer.rail.hca, peer.rail.port),
         evidence,
@@ -189,9 +206,9 @@ def all_reduce(
     if image:
         hosts = {v.spec.engine_ip: gpus[v.name] for v in views}
         argv = perf.all_reduce_perf_argv(hosts, "/tmp/all_reduce.json", nccl_env(facts, head.name))
-        command = " ".join(map(_quoted, argv)) + " >&2; r=$?; [ $r = 0 ] && cat /tmp/all_reduce.json; exit $r"
+        script = shlex.join(argv) + " >&2; r=$?; [ $r = 0 ] && cat /tmp/all_reduce.json; exit $r"
         chosen = profile.model_copy(update={"image": image})
-        spec = container_spec(facts.inventory, head.spec, chosen, ["sh", "-c", command], {}, f"h20-allreduce-{run}", run)
+        spec = container_spec(facts.inventory, head.spec, chosen, ["sh", "-c", script], {}, f"h20-allreduce-{run}", run)
         return _read_all_reduce(nodes[head.name], spec, timeout, record)
 
     def one(rank: int) -> perf.AllReduce | Missing:
@@ -225,12 +242,6 @@ def pairs_of(nodes: Mapping[str, Node], facts: Facts, record: Record | None = No
         return told.largest.busbw if told.largest is not None else Missing("no size was measured")
 
     return measure(names, one_pair)
-
-
-def _quoted(text: str) -> str:
-    import shlex
-
-    return shlex.quote(text)
 
 
 def _read_all_reduce(node: Node, spec: ContainerSpec, timeout: float, record: Record | None) -> perf.AllReduce | Missing:

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import TypeVar
 
 from pydantic import JsonValue
 
-from pytest_h20.checks.fabric.blame import of_rail, of_third
+from pytest_h20.checks.fabric.blame import of_all_reduce, of_rail, of_third
 from pytest_h20.checks.fabric.measure import RailBandwidth, Witness
 from pytest_h20.checks.fabric.pairs import Pair, blamed
+from pytest_h20.checks.fabric.rounds import Wired
+from pytest_h20.checks.fabric.together import judge_wired, short_words
+from pytest_h20.checks.fabric.wires import class_used
 from pytest_h20.checks.frame import Say, Settled, builtin, cluster_check, inventory, node_check, rail_check, silence
 from pytest_h20.core.verdict import Limit, Origin, Status, Verdict
 from pytest_h20.probes.facts import Facts, RailView, View
@@ -636,8 +639,8 @@ def _bandwidth_wanted(rail: RailView) -> bool:
 
 
 def judge_write_bandwidth(rail: RailView, measured: RailBandwidth | Missing, third: Sequence[Witness] = ()) -> list[Verdict]:
-    """``fabric.ib_write_bw`` of one rail towards its peer, and ``fabric.ib_errors``: what the counters of both ends did
-    meanwhile. ``third``: each end of a slow link measured with a third node."""
+    """``fabric.ib_write_bw`` of one rail towards its peer, and what the counters of both ends did meanwhile: ``fabric.ib_errors``,
+    ``fabric.class_used``. ``third``: each end of a slow link measured with a third node."""
     action = "ib_write_bw by hand with the same options; check PCIe width, MTU, PFC and the GID index"
     e = rail.view.expect
     say = Say("fabric.ib_write_bw", "ib_write_bw to the peer rail", rail.subject, (), action, e.unmeasured_ok)
@@ -690,12 +693,19 @@ def judge_write_bandwidth(rail: RailView, measured: RailBandwidth | Missing, thi
         counters: dict[str, JsonValue] = {"errors": risen, "congestion": {**d.congestion}, "seconds": round(d.seconds, 1)}
         limit = Limit(kind="max", value=0, unit="counters", origin=builtin("a healthy rail loses and repeats nothing"))
         verdicts.append(here.judge(len(risen), limit, reason=f"risen: {risen}", details=counters))
-    return verdicts
+    return [*verdicts, class_used(rail, measured)]
 
 
-def judge_all_reduce(facts: Facts, measured: AllReduce | Missing, pairs: Callable[[], Sequence[Pair]] = tuple) -> list[Verdict]:
+def judge_all_reduce(
+    facts: Facts,
+    measured: AllReduce | Missing,
+    pairs: Callable[[], Sequence[Pair]] = tuple,
+    found: Wired | None = None,
+    singles: Mapping[str, float] | None = None,
+) -> list[Verdict]:
     """``fabric.all_reduce`` (bus bandwidth at the largest size), ``fabric.all_reduce_correct`` and ``fabric.tpot_cost``
-    (recorded). ``pairs`` is called when it fails, and of more than two nodes measures them two at a time."""
+    (recorded). ``pairs`` is called when it fails, and of more than two nodes measures them two at a time. ``found``, ``singles``: what was
+    measured of the wires before, to say where it is lost."""
     e = facts.inventory.expect
     say = Say(
         "fabric.all_reduce",
@@ -728,19 +738,21 @@ def judge_all_reduce(facts: Facts, measured: AllReduce | Missing, pairs: Callabl
         "size": point.size,
         "points": [{"size": p.size, "time_us": round(p.time_us, 2), "busbw": round(p.busbw, 3)} for p in measured.points],
     }
+    short = short_words(judge_wired(facts, found, singles or {})) if found is not None else []
+    likely = of_all_reduce(facts, singles or {}, found, short)
     if e.all_reduce_busbw_min is not None:
         limit = Limit(kind="min", value=e.all_reduce_busbw_min, unit="GB/s", origin=inventory("all_reduce_busbw_min"))
-        told = say.judge(round(point.busbw, 3), limit, details=details)
+        told = say.judge(round(point.busbw, 3), limit, reason=likely, details=details)
     elif not known or len(known) != len(rates):
         told = say.unknown("the rates of the rails are not known, so no floor can be derived", "give rails[].rate_gbps", details)
     else:
         floor, derivation = busbw_floor(known)
         # The derived figure is what a tuned fabric reaches; 80 % of it is the floor, a recorded baseline should replace it.
         limit = Limit(kind="min", value=round(0.8 * floor, 2), unit="GB/s", origin=Origin(kind="derived", detail=f"0.8 x {derivation}"))
-        told = say.judge(round(point.busbw, 3), limit, details=details)
+        told = say.judge(round(point.busbw, 3), limit, reason=likely, details=details)
     if told.status is Status.FAIL and len(facts.views) > 2:
         met = pairs()
-        reason = blamed(met, float(str(told.limit.value)) if told.limit is not None else None)
+        reason = f"{blamed(met, float(str(told.limit.value)) if told.limit is not None else None)}; {likely}"
         told = told.model_copy(update={"reason": reason, "details": {**told.details, "pairs": [str(pair) for pair in met]}})
     wrong = [p.wrong for p in measured.points if p.wrong is not None]
     correct = Say(

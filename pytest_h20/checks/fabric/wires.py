@@ -8,10 +8,11 @@ from dataclasses import dataclass
 
 from pydantic import JsonValue
 
-from pytest_h20.checks.frame import Say, builtin, inventory, node_check, rail_check
+from pytest_h20.checks.fabric.measure import RailBandwidth
+from pytest_h20.checks.frame import Say, Settled, builtin, inventory, node_check, rail_check
 from pytest_h20.core.verdict import Limit, Origin, Verdict
+from pytest_h20.probes.counters import CounterDelta
 from pytest_h20.probes.facts import RailView, View
-from pytest_h20.probes.rdma import RdmaFacts
 from pytest_h20.probes.script import Missing
 from pytest_h20.probes.wire import NcclSettings, NetDevice
 
@@ -71,7 +72,7 @@ def roce_class(say: Say, rail: RailView) -> Verdict:
     """NCCL_IB_TC (environment, nccl.conf, default 0; or what the device forces) -> DSCP -> priority: PFC or ECN is on for *that* priority
     of the rail, and PFC is not on for another one instead. ``expect.lossless``: true asks for both, false for neither."""
     wanted, settings, node = rail.view.expect.lossless, rail.view.node.nccl_settings, rail.view.node
-    if isinstance(node.rdma, RdmaFacts) and (p := node.rdma.port(rail.rail.hca, rail.rail.port)) and p.link_layer == "InfiniBand":
+    if _infiniband(rail):
         return say.skip("InfiniBand: its fabric loses nothing")
     if isinstance(node.qos, Missing):
         return say.missing(node.qos, wanted=wanted is True)
@@ -118,6 +119,75 @@ def roce_class(say: Say, rail: RailView) -> Verdict:
     if measured in ("PFC and ECN", "neither PFC nor ECN") or (found.ecn is None and found.pfc):
         return say.judge(measured, some, reason=f"{found}: {measured}", details=details)
     return say.warn(measured, f"{found}: {measured} alone; expect.lossless says whether that is meant", details=details)
+
+
+CLASS_SHARE = 0.95
+"""The part of all bytes that must be in the priority of NCCL's class while a rail is loaded. The rest is the host's own traffic."""
+
+
+def class_used(rail: RailView, measured: RailBandwidth) -> Verdict:
+    """``fabric.class_used``: while ``ib_write_bw`` ran in NCCL's class, the bytes of that priority rose at both ends, and those of the
+    others did not. Bytes per priority are mlx5's (``tx_prio3_bytes`` of ethtool -S); of a card without them nothing can be said."""
+    target = rail.peer.subject if rail.peer is not None else ""
+    say = Say(
+        "fabric.class_used",
+        "Packets are sent and arrive in the priority of NCCL's class",
+        f"{rail.subject} -> {target}",
+        measured.evidence,
+        "mlnx_qos -i IFACE on both ends: trust, dscp2prio; the switch must trust DSCP, too, and leave it as it is",
+        rail.view.expect.unmeasured_ok,
+    )
+    node, wanted = rail.view.node, rail.view.expect.lossless is True
+    if rail.view.expect.lossless is False:
+        return say.skip("expect.lossless is false: the rails may drop")
+    if _infiniband(rail):
+        return say.skip("InfiniBand: its fabric loses nothing")
+    try:
+        qos = say.need(node.qos, wanted=wanted).get(rail.rail.interface)
+        chosen = roce_class_of(dict(qos.settings) if qos else {}, say.need(node.nccl_settings, wanted=wanted))
+        chosen = say.need(chosen, wanted=wanted)
+        second = say.need(measured.best, wanted=wanted).average_gbps * 1e9 / 8
+        sent = say.need(_by_priority("tx", measured.source_counters, second), wanted=wanted)
+        received = say.need(_by_priority("rx", measured.target_counters, second), wanted=wanted)
+    except Settled as settled:
+        return settled.verdict
+    ends = (("sent", rail.subject, sent), ("received", target, received))
+    shares = {word: counts.get(chosen.priority, 0) / sum(counts.values()) for word, _, counts in ends}
+    word, end, counts = next((e for e in ends if shares[e[0]] < CLASS_SHARE), ends[1])
+    likely = "the NIC sorts it elsewhere" if word == "sent" else "the switch rewrites DSCP, or this NIC sorts it elsewhere"
+    limit = Limit(kind="min", value=CLASS_SHARE, unit="of all bytes", origin=builtin("the rest is what the host itself sends"))
+    return say.judge(
+        round(shares[word], 3),
+        limit,
+        reason=f"{chosen}, but {end} {word} most in priority {max(counts, key=lambda i: counts[i])}: {likely}",
+        details={"class": str(chosen), "sent": _named(sent), "received": _named(received)},
+        of=2,
+        what="end of the rail",
+    )
+
+
+def _by_priority(way: str, moved: CounterDelta | Missing, least: float) -> dict[int, int] | Missing:
+    """Priority to bytes. ``least``: bytes that a second of the run moved; counters that saw less do not see RDMA."""
+    if isinstance(moved, Missing):
+        return moved
+    found = {i: n for i in range(8) if (n := moved.values.get(f"{way}_prio{i}_bytes")) is not None}
+    if not found:
+        return Missing("ethtool -S of the rail tells no bytes per priority", "mlx5 does: tx_prio3_bytes")
+    if sum(found.values()) < least:
+        return Missing(
+            f"{way} bytes per priority rose by {sum(found.values()) / 1e9:.2f} GB, less than a second of the run: they miss RDMA"
+        )
+    return found
+
+
+def _named(counts: Mapping[int, int]) -> dict[str, JsonValue]:
+    return {f"priority {i}": n for i, n in counts.items() if n}
+
+
+def _infiniband(rail: RailView) -> bool:
+    rdma = rail.view.node.rdma
+    port = None if isinstance(rdma, Missing) else rdma.port(rail.rail.hca, rail.rail.port)
+    return port is not None and port.link_layer == "InfiniBand"
 
 
 @node_check(

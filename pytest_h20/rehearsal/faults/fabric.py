@@ -9,6 +9,7 @@ from pytest_h20.rehearsal.standin import QOS
 from pytest_h20.rehearsal.world import World
 
 _ALL_RAIL = "port_active rate netdev gid_table gid_index gid_address mtu subnet reachable ib_write_bw ib_errors"
+_ALL_ROUNDS = "gpu_write_bw gpu_read_bw"
 
 
 def _hca_missing(world: World) -> None:
@@ -39,6 +40,26 @@ def _gid_differs(world: World) -> None:
     """The right GID is at 5 on one node and at 3 on the other."""
     gids = world.other.rails[3].gids
     gids[3], gids[5] = gids[1], gids[3]
+
+
+def _gpu_memory_slow(world: World) -> None:
+    """Only mlx5_4 of the second node, and only with GPU memory: ACS sends it through the CPU."""
+    world.other.gpu_share["mlx5_4"] = 0.45
+
+
+def _slow_together(world: World) -> None:
+    """Each rail alone is whole; eight at once get half."""
+    world.other.beside_share = 0.5
+
+
+def _a_hop_more(world: World) -> None:
+    """mlx5_5 of the second node goes over another leaf."""
+    world.other.latency_us["mlx5_5"] = 5.8
+
+
+def _other_priority(world: World) -> None:
+    """What comes to mlx5_3 of the first node arrives in priority 0."""
+    world.traffic.priority[next(iter(world.machines)), "mlx5_3"] = 0
 
 
 def _one_network(world: World) -> None:
@@ -96,7 +117,7 @@ FAULTS = (
         "One HCA of a node is gone.",
         "F24",
         _hca_missing,
-        f"hcas {_ALL_RAIL} presence_alike environment.nodes_agree",
+        f"hcas {_ALL_RAIL} {_ALL_ROUNDS} presence_alike environment.nodes_agree",
         "mlx5_3",
     ),
     _fault(
@@ -267,6 +288,31 @@ FAULTS = (
         gates=("fabric",),
         options=("-k", "test_ib_write_bw and mlx5_3"),
     ),
+    _fault(
+        "gpu-memory-slow-on-the-wire",
+        "One rail moves GPU memory at less than half of what it moves of host memory.",
+        "linux-rdma/perftest#241",
+        _gpu_memory_slow,
+        "gpu_write_bw gpu_read_bw",
+        "likeliest is the way from GPU to NIC",
+    ),
+    _fault(
+        "rails-slow-together",
+        "Each rail alone is whole, all at once reach half.",
+        "issue 15: a hidden shared switch",
+        _slow_together,
+        "rails_together",
+        "likeliest is what the rails share",
+    ),
+    _fault("rail-one-hop-more", "One rail takes three times as long as its neighbours.", "issue 15", _a_hop_more, "rails_apart", "5.8 us"),
+    _fault(
+        "class-rewritten",
+        "Packets arrive in another priority than NCCL's class is sent in.",
+        "issue 15: a switch that rewrites DSCP",
+        _other_priority,
+        "class_used",
+        "received most in priority 0",
+    ),
     _fault("ib-errors", "A rail repeats packets under load.", "F41", _errors_under_load, "ib_errors", "out_of_sequence"),
     _fault(
         "all-reduce-slow",
@@ -274,7 +320,7 @@ FAULTS = (
         "F31, F70",
         _all_reduce(share=1 / 3),
         "all_reduce",
-        "GDRDMA",
+        "likeliest is how NCCL uses the wires",
     ),
     replace(
         _fault(

@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from pytest_h20.core.verdict import Status, worst
 from pytest_h20.report.html.tags import Html, join, svg, tag
 from pytest_h20.report.html.words import ICONS, STATUS_WORDS, chip, gigabytes, number, term
-from pytest_h20.report.model import RailTraffic
+from pytest_h20.report.model import RailPair, RailTraffic
 
 WIDTH, ROW, TOP = 400.0, 30.0, 34.0
+PAIRED = 44.0
+"""Height of a row with a line about its GPUs."""
+Pairs = Mapping[tuple[str, str, str], RailPair]
+"""By engine, node and HCA."""
 
 
 @dataclass(frozen=True)
@@ -59,8 +63,8 @@ def _partners(a: RailTraffic, b: RailTraffic) -> bool:
     return bool(a.peer_hca or b.peer_hca) or (a.hca, a.port) == (b.hca, b.port)
 
 
-def rail_map(rails: Sequence[RailTraffic], no_proof: str = "") -> Html:
-    """One drawing per engine and pair of nodes, and the same as a table.
+def rail_map(rails: Sequence[RailTraffic], no_proof: str = "", pairs: Sequence[RailPair] = ()) -> Html:
+    """One drawing per engine and pair of nodes, and the same as a table. ``pairs``: what each GPU moved through its NIC, below its line.
 
     ``no_proof``: why the rails prove nothing here (RDMA was stood in, nothing was judged): then nothing is green.
     """
@@ -70,7 +74,8 @@ def rail_map(rails: Sequence[RailTraffic], no_proof: str = "") -> Html:
     for link in links(rails):
         peer = link.right.node if link.right else link.left.peer_node or "?"
         groups[(link.left.engine, link.left.node, peer)].append(link)
-    drawings = [_drawing(engine, left, right, found, i) for i, ((engine, left, right), found) in enumerate(groups.items())]
+    known = {(pair.engine, pair.node, pair.hca): pair for pair in pairs}
+    drawings = [_drawing(engine, left, right, found, i, known) for i, ((engine, left, right), found) in enumerate(groups.items())]
     return join(
         tag("p", f"{no_proof}: nothing here is a proof, and the lines stay grey.", class_="h20-standin") if no_proof else None,
         tag(
@@ -86,8 +91,10 @@ def rail_map(rails: Sequence[RailTraffic], no_proof: str = "") -> Html:
     )
 
 
-def _drawing(engine: str, left: str, right: str, found: Sequence[Link], index: int) -> Html:
-    height = TOP + ROW * len(found) + 6
+def _drawing(engine: str, left: str, right: str, found: Sequence[Link], index: int, pairs: Pairs) -> Html:
+    below = [_pair(link, pairs) for link in found]
+    row = PAIRED if any(below) else ROW
+    height = TOP + row * len(found) + 6
     good = sum(link.status in (Status.PASS, Status.WARN) for link in found)
     caption = f"{engine + ': ' if engine else ''}{left} to {right}: {good} of {len(found)} rails carry RDMA"
     if any(link.status is Status.SKIP for link in found):
@@ -102,7 +109,7 @@ def _drawing(engine: str, left: str, right: str, found: Sequence[Link], index: i
         described,
         _node(0, left, height),
         _node(WIDTH - 78, right, height),
-        [_link(link, TOP + ROW * i + ROW / 2) for i, link in enumerate(found)],
+        [_link(link, TOP + row * i + ROW / 2, words) for i, (link, words) in enumerate(zip(found, below, strict=True))],
         key=f"h20-r-{index}",
     )
     return tag("figure", tag("figcaption", caption), body)
@@ -116,7 +123,18 @@ def _node(x: float, name: str, height: float) -> Html:
     )
 
 
-def _link(link: Link, y: float) -> Html:
+def _pair(link: Link, pairs: Pairs) -> str:
+    """What the GPUs at both ends moved before the engine: ``GPU3 → 196.0  ← 195.8 GPU3, Gbit/s``; empty where it was not measured."""
+    there = pairs.get((link.left.engine, link.left.node, link.left.hca))
+    back = pairs.get((link.right.engine, link.right.node, link.right.hca)) if link.right else None
+    if there is None or (there.write_gbps is None and (back is None or back.write_gbps is None)):
+        return ""
+    ends = ["" if gpu is None else f"GPU{gpu}" for gpu in (there.gpu, there.peer_gpu)]
+    moved = f"→ {number(there.write_gbps)}  ← {number(back.write_gbps if back else None)}"
+    return " ".join(filter(None, (ends[0], moved, ends[1]))) + " Gbit/s"
+
+
+def _link(link: Link, y: float, below: str) -> Html:
     css = f"h20-rail h20-{link.status.value}"
     right = link.right.hca if link.right else link.left.peer_hca or "?"
     middle = f"{ICONS[link.status]} {_traffic(link)}"
@@ -127,6 +145,7 @@ def _link(link: Link, y: float) -> Html:
         tag("text", link.left.hca, x="39", y=f"{y + 8:g}", text_anchor="middle"),
         tag("text", right, x=f"{WIDTH - 39:g}", y=f"{y + 8:g}", text_anchor="middle"),
         tag("text", middle, x=f"{WIDTH / 2:g}", y=f"{y - 1:g}", text_anchor="middle"),
+        tag("text", below, x=f"{WIDTH / 2:g}", y=f"{y + 19:g}", text_anchor="middle", class_="h20-pair") if below else None,
     )
 
 
@@ -166,3 +185,26 @@ def _row(end: RailTraffic) -> Html:
         ("Result", join(chip(end.status), f" {end.reason}" if end.reason else "")),
     )
     return tag("tr", *(tag("td", value, data_label=label) for label, value in cells))
+
+
+def pair_table(pairs: Sequence[RailPair]) -> Html:
+    """Every GPU and its NIC with what they move, alone before the engine starts."""
+    names = ("GPU and NIC", "To", "Writes, Gbit/s", "Reads, Gbit/s", "Line rate, Gbit/s", "Latency, µs")
+    head = tag("tr", *(tag("th", words, scope="col") for words in names))
+    rows = []
+    for p in pairs:
+        ends = [f"{node} " + ("" if gpu is None else f"GPU{gpu} ") + hca for node, gpu, hca in _ends(p)]
+        cells = (*ends, *(number(x) for x in (p.write_gbps, p.read_gbps, p.line_gbps, p.latency_us)))
+        rows.append(tag("tr", *(tag("td", value, data_label=label) for label, value in zip(names, cells, strict=True))))
+    memory = "GPU memory" if any(p.gpu is not None for p in pairs) else "host memory"
+    return tag(
+        "table",
+        tag("caption", f"Each through its rail before the engine starts, all rails of a node at once, {memory}"),
+        tag("thead", head),
+        tag("tbody", rows),
+        class_="h20-stack",
+    )
+
+
+def _ends(p: RailPair) -> tuple[tuple[str, int | None, str], ...]:
+    return (p.node, p.gpu, p.hca), (p.peer_node, p.peer_gpu, p.peer_hca)

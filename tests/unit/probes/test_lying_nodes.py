@@ -29,6 +29,8 @@ ARGUMENTS = {
     "connect": ("10.0.0.1", "8000", "10.0.0.2", "0"),
     "ping": ("eth1", "10.0.0.1", "8972"),
     "disks": ("/models", "/tmp"),
+    "ib_server": ("60", "ib_write_bw -d mlx5_1"),
+    "ib_client": ("ib_write_bw -d mlx5_1 10.0.0.1", "ib_write_lat -d mlx5_1 10.0.0.1"),
 }
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from contextlib import suppress
 from pathlib import Path
 
@@ -258,8 +259,31 @@ PERF_TABLE = """----------------------------------------------------------------
 def test_ib_write_bw_json_and_table() -> None:
     assert perf.parse_ib_write_bw(PERF_JSON) == perf.WriteBandwidth(2229.27, 5293.52, 65536, 1)
     assert perf.parse_ib_write_bw_table(PERF_TABLE).average_gbps == 194.78
-    runs = perf.parse_ib_client(f"run\tjson\n{PERF_JSON}\nrun\ttable\n{PERF_TABLE}")
-    assert [r.average_gbps for r in runs] == [2229.27, 194.78]
+    runs = perf.parse_ib_client(f"run\t0\tjson\n{PERF_JSON}\nrun\t1\ttable\n{PERF_TABLE}\nrun\t2\tfailed\n Unable to init the socket\n")
+    assert [r.average_gbps if isinstance(r, perf.WriteBandwidth) else str(r) for r in runs] == [
+        2229.27,
+        194.78,
+        "Unable to init the socket",
+    ]
+    with pytest.raises(ProbeError, match="should"):
+        perf.parse_ib_client(f"run\t1\tjson\n{PERF_JSON}\n")
+
+
+def test_ib_write_lat_json_and_table() -> None:
+    """The forms of 4.5-0.17 (bare words) and of today, and the console's; figures of ours."""
+    old = "{\nresults: {\nMsgSize: 8,\nn_iterations: 1000,\nt_min: 1.80,\nt_max: 9.00,\nt_typical: 1.91,\nt_avg: 1.95,\n"
+    old += "t_stdev: 0.1,\npercentile_99: 2.40,\npercentile_99.9: 8.00,\n},\n}\n"
+    new = re.sub(r"(?m)^([A-Za-z][\w.]*):", r'"\1":', old).replace(",\n}", "\n}")
+    head = (
+        " #bytes #iterations t_min[usec] t_max[usec] t_typical[usec] t_avg[usec] t_stdev[usec] 99% percentile[usec] 99.9% percentile[usec]"
+    )
+    table = f"{head}\n 8 1000 1.80 9.00 1.91 1.95 0.10 2.40 8.00\n"
+    assert json.loads(new)
+    for kind, text in (("json", old), ("json", new), ("table", table)):
+        assert perf.parse_ib_client(f"run\t0\t{kind}\n{text}") == (perf.Latency(1.91, 2.4),)
+    for kind, text in (("json", old), ("table", table)):
+        [nothing] = perf.parse_ib_client(f"run\t0\t{kind}\n{text.replace('1000', '0')}")
+        assert "0 messages" in str(nothing)
 
 
 @pytest.mark.parametrize("text", ["", "{", '{"results": {}}', '{"results": {"BW_average": NaN}}', '{"results": {"BW_average": 0}}'])
@@ -314,8 +338,8 @@ def test_an_all_reduce_without_figures_is_refused(text: str) -> None:
 
 
 def test_command_lines() -> None:
-    server = perf.ib_write_bw_argv("mlx5_1", 1, 3, 18515)
-    assert perf.ib_write_bw_argv("mlx5_1", 1, 3, 18515, "33.2.160.16") == [*server, "33.2.160.16"]
+    server = perf.perftest_argv("ib_write_bw", "mlx5_1", 1, 3, 18515)
+    assert perf.perftest_argv("ib_write_bw", "mlx5_1", 1, 3, 18515, "33.2.160.16") == [*server, "33.2.160.16"]
     assert server[:5] == ["ib_write_bw", "-d", "mlx5_1", "-i", "1"]
     assert server[-2:] == ["-x", "3"]
     argv = perf.all_reduce_perf_argv({"10.0.0.1": 8, "10.0.0.2": 8}, "/tmp/x.json", {"NCCL_SOCKET_IFNAME": "xgbe0"})
