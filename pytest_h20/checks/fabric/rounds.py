@@ -140,7 +140,7 @@ class _Rounds:
         before = self._each({view.name: snapshot for view in views})
         flows: list[Flow] = []
         no_gpu = self._no_gpu(views)
-        no_cuda = without.reason if without else self._no_cuda(views)
+        no_cuda = without.reason if without else "" if no_gpu else self._no_cuda(views)
         tool = "perftest" if no_gpu or not no_cuda else "torch"
         if not no_gpu and tool == "perftest":
             flows = self._flows(gpu=True)

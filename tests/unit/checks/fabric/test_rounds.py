@@ -270,6 +270,18 @@ def test_machines_without_gpudirect_are_measured_with_host_memory() -> None:
     ]
 
 
+def test_nodes_without_gpus_are_measured_with_host_memory() -> None:
+    """As the soft-RoCE machines are."""
+    cluster = without_cuda(blog_cluster())
+    cluster.expect(gpudirect=False)
+    for machine in (cluster.head.machine, cluster.other.machine):
+        machine.overrides["gpus"] = Section(127, "", "nvidia-smi is not installed\n")
+    found = judged(cluster)
+    assert red(found) == {}
+    assert "the GPUs of node01 are not known" in found["fabric.gpu_write_bw"][0].reason
+    assert [v.looked_at for v in found["fabric.rails_together"]] == [8, 8]
+
+
 def test_without_perftest_and_image_nothing_is_measured(monkeypatch: pytest.MonkeyPatch) -> None:
     cluster = blog_cluster()
     by_torch(cluster, monkeypatch, "", 1, "ModuleNotFoundError: No module named 'torch'\n")
