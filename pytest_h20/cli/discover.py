@@ -21,7 +21,9 @@ if TYPE_CHECKING:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m pytest_h20 discover", description=__doc__)
-    parser.add_argument("hosts", nargs="+", metavar="HOST", help="[user@]address[:port]; the first one becomes the head; 'local' is here")
+    parser.add_argument("hosts", nargs="*", metavar="HOST", help="[user@]address[:port]; the first one becomes the head; 'local' is here")
+    parser.add_argument("--hosts-from-slurm", action="store_true", help="the machines of the Slurm job this is in")
+    parser.add_argument("--sudo", action="store_true", help="a login that is not root: `ssh.sudo` in what is written")
     parser.add_argument("--user", help="log in as (default: ~/.ssh/config)")
     parser.add_argument("--port", type=int, help="SSH port")
     parser.add_argument("--key", help="private key file")
@@ -63,6 +65,8 @@ def _ssh(options: argparse.Namespace) -> dict[str, Any]:
         found["known_hosts"] = str(Path(options.known_hosts).expanduser().resolve())
     if options.key:
         found["key"] = str(Path(options.key).expanduser().resolve())
+    if options.sudo:
+        found["sudo"] = True
     if options.insecure:
         found["host_key_checking"] = "off"
     return found
@@ -165,8 +169,15 @@ def ask_images(head: Node, base: str, images: Iterable[str]) -> dict[str, Versio
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Exit status 0: the inventory is on standard output; 2: a host or the arguments were wrong, one line says what."""
-    options = _parser().parse_args(argv)
+    parser = _parser()
+    options = parser.parse_args(argv)
+    if bool(options.hosts) == options.hosts_from_slurm:
+        parser.error("give the hosts, or --hosts-from-slurm")
     try:
+        if options.hosts_from_slurm:
+            from pytest_h20.run import slurm
+
+            options.hosts = slurm.hosts()
         text = discover(options)
     except H20Error as error:
         print(f"pytest_h20 discover: {error}", file=sys.stderr)

@@ -15,6 +15,7 @@ def main(argv: Sequence[str]) -> int:
     """0: nothing that may be removed is left. 1: something could not be removed, or the run that was named lives. 2: wrong use."""
     parser = argparse.ArgumentParser(prog="python -m pytest_h20 reap", description=__doc__)
     parser.add_argument("--nodes", required=True, metavar="INVENTORY", help="inventory file of the cluster")
+    parser.add_argument("--hosts-from-slurm", action="store_true", help="on the machines of the Slurm job this is in")
     parser.add_argument("--run", default="", metavar="ID", help="only this run, also when it was kept")
     parser.add_argument("--all", action="store_true", help="kept runs too")
     parser.add_argument("--dry-run", action="store_true", help="only say what would be removed")
@@ -23,9 +24,12 @@ def main(argv: Sequence[str]) -> int:
     from pytest_h20.cluster.teardown import leftovers, reap
     from pytest_h20.config.inventory import load_inventory
     from pytest_h20.nodes.scratch import sweep
+    from pytest_h20.run import slurm
     from pytest_h20.run.nodes import connect_all
 
     inventory = load_inventory(Path(args.nodes))
+    if args.hosts_from_slurm:
+        inventory = slurm.with_hosts(inventory, slurm.hosts())
     base = inventory.run_dir_on_node
     nodes = connect_all(inventory)
     try:

@@ -41,6 +41,11 @@ OPTIONS: tuple[Option, ...] = (
         alias="--engine",
         metavar="ENGINE[:PROFILE]",
     ),
+    Option(
+        "h20-hosts-from-slurm",
+        "Run on the machines of this Slurm job, not on the inventory's: those it names as it says, any other like its first node",
+        kind="flag",
+    ),
     Option("h20-run-dir", "Folder for run folders (default: h20-runs)", metavar="DIR"),
     Option("h20-attach", "Test the endpoint at URL that runs already; never starts or stops it", metavar="URL"),
     Option("h20-plan", "Print what would be judged, which nodes can be reached, every command and container; change nothing", kind="flag"),

@@ -26,6 +26,7 @@ from pytest_h20.nodes import Node
 from pytest_h20.nodes.recording import RecordingNode
 from pytest_h20.report.model import Mode, NodeBrief
 from pytest_h20.report.run import RunFolder
+from pytest_h20.run import slurm
 from pytest_h20.run.attached_server import Served
 from pytest_h20.run.conditions import conditions, obstacles
 from pytest_h20.run.nodes import connect_all, refuse_unusable_settings
@@ -49,6 +50,7 @@ class Settings:
 
     nodes: str = ""
     engine: tuple[str, ...] = ()
+    hosts_from_slurm: bool = False
     run_dir: str = DEFAULT_RUNS
     attach: str = ""
     plan: bool = False
@@ -223,6 +225,11 @@ def build(
     rehearsal = None
     clock = Clock()
     cannot: list[str] = []
+    if settings.hosts_from_slurm and (not nodes or nodes.partition(":")[0] == "rehearsal"):
+        raise UsageError(
+            "--h20-hosts-from-slurm: Slurm names machines and no more; give --nodes=INVENTORY with the model, the engines and the rails of "
+            "such a machine (`python -m pytest_h20 discover --hosts-from-slurm > INVENTORY` writes one, in the job)"
+        )
     if nodes and (nodes == "rehearsal" or nodes.startswith("rehearsal:")):
         from pytest_h20.rehearsal import Rehearsal
 
@@ -232,6 +239,8 @@ def build(
         raise UsageError("--h20-fault: faults can only be injected into the rehearsal; use --nodes=rehearsal")
     elif nodes:
         inventory = load_inventory(Path(nodes))
+        if settings.hosts_from_slurm:
+            inventory = slurm.with_hosts(inventory, slurm.hosts())
     else:
         inventory = attach_inventory(attach, settings.engine, served)
         cannot.append("attached without an inventory: machines, fabric, weights and RDMA were not looked at")

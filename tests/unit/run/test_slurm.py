@@ -1,0 +1,134 @@
+"""The machines of a Slurm job: its list of hosts read as scontrol reads it, and the inventory that comes of them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from pytest_h20.config.environments import environments
+from pytest_h20.config.inventory import Inventory, load_inventory, parse_inventory
+from pytest_h20.core.errors import UsageError
+from pytest_h20.run import slurm
+from pytest_h20.run.settings import Settings, build
+from pytest_h20.run.slurm import address_of, expand, hosts, with_hosts
+
+
+@pytest.mark.parametrize(
+    ("text", "wanted"),
+    [
+        ("gpu1", ["gpu1"]),
+        ("gpu[01-03,07]", ["gpu01", "gpu02", "gpu03", "gpu07"]),
+        ("gpu[9-11]", ["gpu9", "gpu10", "gpu11"]),
+        ("gpu[099-101]", ["gpu099", "gpu100", "gpu101"]),
+        ("a,b[1-2],c-[3]-x", ["a", "b1", "b2", "c-3-x"]),
+        ("rack[1-2]n[01-02]", ["rack1n01", "rack1n02", "rack2n01", "rack2n02"]),
+        ("n[1,1-2],n2", ["n1", "n2"]),
+    ],
+)
+def test_lists_as_slurm_writes_them(text: str, wanted: list[str]) -> None:
+    assert expand(text) == wanted
+
+
+@pytest.mark.parametrize(
+    "text", ["gpu[1-", "gpu]1[", "gpu[3-1]", "gpu[a-b]", "gpu[]", "gpu[[1]]", "", ",", "n[1-999999999]", "n[1-40][1-40]"]
+)
+def test_what_is_no_list_is_one_sentence(text: str) -> None:
+    with pytest.raises(UsageError, match=r"--h20-hosts-from-slurm: the job's list of hosts is .*accepted: node01,gpu\[01-04,7\]"):
+        expand(text)
+
+
+names = st.from_regex(r"[a-z][a-z-]{0,6}", fullmatch=True)
+spans = st.tuples(st.integers(0, 120), st.integers(0, 20), st.integers(1, 4)).map(lambda t: (t[0], t[0] + t[1], t[2]))
+
+
+@given(st.lists(st.tuples(names, st.lists(spans, max_size=3)), min_size=1, max_size=4))
+def test_writing_and_reading_are_each_others_inverse(groups: list[tuple[str, list[tuple[int, int, int]]]]) -> None:
+    text = ",".join(n + (f"[{','.join(f'{a:0{w}d}-{b:0{w}d}' for a, b, w in ranges)}]" if ranges else "") for n, ranges in groups)
+    wanted = [f"{n}{number:0{w}d}" for n, ranges in groups for a, b, w in ranges for number in range(a, b + 1)]
+    wanted += [n for n, ranges in groups if not ranges]
+    assert sorted(expand(text)) == sorted(set(wanted))
+
+
+@given(st.text(alphabet="ab01,-[] \n", max_size=30))
+def test_any_text_is_hosts_or_one_sentence(text: str) -> None:
+    try:
+        found = expand(text)
+    except UsageError:
+        return
+    assert found
+    assert all(host and not set(host) & set("[], \n") for host in found)
+
+
+def test_outside_of_a_job_it_says_how_to_get_into_one() -> None:
+    with pytest.raises(UsageError, match=r"no Slurm job: SLURM_JOB_NODELIST is not set.*salloc -N 2"):
+        hosts({})
+
+
+def test_scontrol_reads_the_list_where_it_is_there(tmp_path: Path) -> None:
+    scontrol = tmp_path / "scontrol"
+    scontrol.write_text('#!/bin/sh\n[ "$1 $2" = "show hostnames" ] || exit 1\n[ "$3" = "odd{1..2}" ] && printf "odd1\\nodd2\\n"\n')
+    scontrol.chmod(0o755)
+    path = f"{tmp_path}:/usr/bin:/bin"
+    assert hosts({"PATH": path, "SLURM_JOB_NODELIST": "odd{1..2}"}) == ["odd1", "odd2"]
+    assert hosts({"PATH": path, "SLURM_JOB_NODELIST": "gpu[1-2]"}) == ["gpu1", "gpu2"], "it failed: read here"
+    assert hosts({"PATH": "/nowhere", "SLURM_NODELIST": "gpu[1-2]"}) == ["gpu1", "gpu2"]
+
+
+@pytest.fixture
+def shipped() -> Inventory:
+    return load_inventory(environments() / "h20-2node.yaml")
+
+
+def resolve(host: str) -> str:
+    return f"10.1.0.{int(host.partition('.')[0][-2:])}"
+
+
+def test_other_machines_are_of_the_first_ones_kind(shipped: Inventory) -> None:
+    made = with_hosts(shipped, ["gpu07.cluster", "gpu09"], resolve)
+    assert [(n.name, n.address, n.engine_ip) for n in made.nodes] == [
+        ("gpu07", "gpu07.cluster", "10.1.0.7"),
+        ("gpu09", "gpu09", "10.1.0.9"),
+    ]
+    for node in made.nodes:
+        wanted = [(r.hca, r.interface, None, None) for r in shipped.nodes[0].rails]
+        assert [(r.hca, r.interface, r.address, r.gid) for r in node.rails] == wanted
+        assert node.gid_index == shipped.nodes[0].gid_index
+    assert (made.model, made.expect, made.ssh) == (shipped.model, shipped.expect, shipped.ssh)
+
+
+def test_a_machine_that_is_named_is_taken_as_it_stands(shipped: Inventory) -> None:
+    second = shipped.nodes[1]
+    assert with_hosts(shipped, [second.name, "gpu01"], resolve).nodes[0] == second
+    assert with_hosts(shipped, [f"{second.name}.cluster"], resolve).nodes == (second,)
+
+
+def test_profiles_that_name_nodes(shipped: Inventory) -> None:
+    data = shipped.model_dump(mode="json", exclude_unset=True)
+    engine = next(iter(data["engines"].values()))
+    engine["profiles"][engine["default"]]["nodes"] = [shipped.nodes[1].name]
+    named = parse_inventory(data, "test")
+    made = with_hosts(named, ["gpu01", "gpu02"], resolve)
+    assert [p.nodes for section in made.engines.values() for p in section.profiles.values() if p.nodes] == [("gpu02",)]
+    with pytest.raises(UsageError, match=r"none for node02.*salloc -N 2"):
+        with_hosts(named, ["gpu01"], resolve)
+
+
+def test_the_option(shipped: Inventory, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SLURM_JOB_NODELIST", ",".join(n.name for n in reversed(shipped.nodes)))
+    monkeypatch.setenv("PATH", "/nowhere")
+    inventory = str(environments() / "h20-2node.yaml")
+    session = build(Settings(nodes=inventory, engine=("sglang",), hosts_from_slurm=True))
+    assert [n.name for n in session.inventory.nodes] == [n.name for n in reversed(shipped.nodes)]
+    for nodes in ("", "rehearsal:quick"):
+        with pytest.raises(UsageError, match="give --nodes=INVENTORY with the model"):
+            build(Settings(nodes=nodes, attach="http://x:1", engine=("sglang",), hosts_from_slurm=True))
+
+
+def test_names_that_lead_nowhere_and_names_that_are_here(monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(UsageError, match=r"'no-such-host.invalid' has no IPv4 address here.*host_ip"):
+        address_of("no-such-host.invalid")
+    monkeypatch.setattr(slurm, "_own", lambda: "10.0.0.9")
+    assert address_of("localhost") == "10.0.0.9", "what a machine calls itself leads the others to themselves"
