@@ -124,13 +124,14 @@ class ImageInfo:
 
 @dataclass(frozen=True)
 class DaemonInfo:
-    """The container daemon of a node."""
+    """The container daemon of a node. ``podman``: it is Podman, behind its Docker-compatible API; ``version`` is Podman's then."""
 
     version: str
     api_version: str
     storage_driver: str
     runtimes: tuple[str, ...]
     root_dir: str
+    podman: bool = False
 
 
 @runtime_checkable

@@ -24,6 +24,9 @@ API_TIMEOUT = 120.0
 """Seconds the daemon may be silent. Starting a container on eight GPUs without persistence mode takes tens of seconds."""
 
 _GPU_API = (1, 40)
+_PODMAN_GPUS = (5, 4)
+"""Podman whose Docker-compatible API heeds requests for GPUs, and of them only CDI's (pkg/api/handlers/compat/containers_create.go;
+lablup/backend.ai#13829). An older one starts the container without any and says nothing (podman#22645, backend.ai#13820)."""
 _GONE_WITHIN = 30.0  # after SIGKILL; a process in state D can hold a container longer: that is an error worth telling
 
 HINTS: tuple[tuple[str, str], ...] = (
@@ -38,8 +41,19 @@ HINTS: tuple[tuple[str, str], ...] = (
         "the NVIDIA driver on the node does not answer: `nvidia-smi` there must work first",
     ),
     (r"unknown or invalid runtime name|unknown runtime specified", "the daemon has no such runtime: `docker info` on the node"),
-    (r"bind source path does not exist", "the folder is not on the node: mend the mount's source in the inventory"),
-    (r"executable file not found|no such file or directory: unknown", "the image has no such program: is it the right image?"),
+    (
+        r"bind source path does not exist|statfs \S+: no such file",
+        "the folder is not on the node: mend the mount's source in the inventory",
+    ),
+    (
+        r"unresolvable CDI devices",
+        "no CDI specification names this GPU: `nvidia-ctk cdi generate --output=/etc/cdi/nvidia.yaml` on the node",
+    ),
+    (r"stat /dev/\S+: no such file", "the device is not on the node: mend `devices` in the profile"),
+    (
+        r"executable file not found|no such file or directory: unknown|attempted to invoke a command that was not found",
+        "the image has no such program: is it the right image?",
+    ),
     (r"permission denied: unknown|exec format error", "the program cannot run in this image (mode, or another architecture)"),
     (r"no space left on device", "the node's disk is full: `df -h` and `docker system df` there"),
     (r"cannot allocate memory", "the node is out of memory: `free -g` there"),
@@ -71,6 +85,13 @@ def gpu_request(gpus: str) -> dict[str, Any]:
     raise H20Error(f'gpus is {gpus!r}; accepted: "all", a number such as "8", or "device=0,1"')
 
 
+def cdi_request(gpus: str) -> dict[str, Any]:
+    """The same for Podman, by the names that ``nvidia-ctk cdi generate`` gives them."""
+    asked = gpu_request(gpus)
+    names = asked.get("device_ids") or (["all"] if asked["count"] < 0 else [str(n) for n in range(asked["count"])])
+    return {"driver": "cdi", "device_ids": [f"nvidia.com/gpu={name}" for name in names]}
+
+
 _ODD_ANSWER = (LookupError, TypeError, ValueError, AttributeError, ArithmeticError)
 """What reading JSON of another form than Docker's raises."""
 
@@ -94,13 +115,22 @@ def container_info(data: Mapping[str, Any]) -> ContainerInfo:
         raise H20Error(f"the container daemon describes a container in no form we know ({error!r}): {str(data)[:200]}") from error
 
 
+ABSENT = """for p in %s; do
+  [ -e "$p" ] && continue
+  q=$p; while [ ! -d "$q" ]; do q=$(dirname "$q"); done
+  [ -x "$q" ] && echo "$p"
+done
+:"""
+"""A shell command that prints those of the paths that are not there; of one that the login cannot walk to it says nothing."""
+
+
 class DockerContainers:
     """``Containers`` on one node. Thread-safe; connects on first use.
 
     ``reach``: makes the way to the daemon, called before the first question; returns the socket's path on this machine or
     raises ``TransportError``. ``where``: how errors name the socket. ``kill``: ends a process of the node by its pid (for
     commands in a container that outlive their deadline: the API has no call for it). ``problem``: why the tunnel to the daemon
-    failed last.
+    failed last. ``absent``: those of some paths that are surely not on the node.
     """
 
     def __init__(
@@ -111,6 +141,7 @@ class DockerContainers:
         kill: Callable[[int], str],
         problem: Callable[[], str] = lambda: "",
         timeout: float = API_TIMEOUT,
+        absent: Callable[[Sequence[str]], Sequence[str]] = lambda paths: (),
     ) -> None:
         self._node = node
         self._reach = reach
@@ -118,6 +149,7 @@ class DockerContainers:
         self._kill = kill
         self._problem = problem
         self._timeout = timeout
+        self._absent = absent
         self._client: docker.APIClient | None = None
         self._lock = threading.Lock()
 
@@ -140,6 +172,7 @@ class DockerContainers:
                 storage_driver=str(info.get("Driver", "")),
                 runtimes=tuple(sorted(map(str, info.get("Runtimes") or {}))),
                 root_dir=str(info.get("DockerRootDir", "")),
+                podman=bool(_podman(version)),
             )
 
     def image(self, reference: str) -> ImageInfo | None:
@@ -207,7 +240,7 @@ class DockerContainers:
             except docker.errors.ImageNotFound as error:
                 raise H20Error(self._no_image(api, spec.image)) from error
             except docker.errors.APIError as error:
-                if error.status_code == 409 and "name" in _words(error):
+                if error.status_code in (409, 500) and re.search(r"name .*in use", _words(error)):
                     raise H20Error(self._name_taken(spec.name, error)) from error
                 if error.status_code == 404 and "image" in _words(error).lower():
                     raise H20Error(self._no_image(api, spec.image)) from error
@@ -313,7 +346,8 @@ class DockerContainers:
                 except docker.errors.NotFound:
                     return
                 except docker.errors.APIError as error:
-                    if error.status_code != 409:  # 409: it is not running
+                    # it is not running: Docker's way of saying so, and Podman's
+                    if error.status_code != 409 and "can only kill running containers" not in _words(error):
                         raise
             if self._ended(container_id, patience):
                 return
@@ -367,7 +401,24 @@ class DockerContainers:
         if not spec.argv:
             raise H20Error(f"{self._node}: the container {spec.name!r} has an empty argv: what should it run?")
         options: dict[str, Any] = {}
-        if spec.gpus is not None:
+        podman = _podman(api.version())
+        if podman and spec.runtime is not None:
+            raise H20Error(
+                f"{self._node}: this daemon is Podman {podman}, whose Docker-compatible API ignores `runtime` ({spec.runtime}). "
+                "Next: leave `runtime` out of the profile, and give `gpus`"
+            )
+        if podman and (absent := self._absent([mount.source for mount in spec.mounts])):
+            # Podman would make them, as root
+            raise H20Error(f"{self._node}: {', '.join(absent)} is not on the node: mend the mount's source in the inventory")
+        if podman and spec.gpus is not None:
+            if tuple(int(part) for part in re.findall("[0-9]{1,9}", podman)[:2]) < _PODMAN_GPUS:
+                raise H20Error(
+                    f"{self._node}: this daemon is Podman {podman}; GPUs (`--gpus {spec.gpus}`) need Podman "
+                    f"{'.'.join(map(str, _PODMAN_GPUS))}: an older one ignores them in its Docker-compatible API, and the container starts "
+                    "without any. Next: update Podman on the node, or use Docker there"
+                )
+            options["device_requests"] = [DeviceRequest(**cdi_request(spec.gpus))]
+        elif spec.gpus is not None:
             version = tuple(int(part) for part in str(api.api_version).split(".")[:2])
             if version < _GPU_API:
                 raise H20Error(
@@ -375,7 +426,7 @@ class DockerContainers:
                     "(Docker 19.03). Next: update Docker on the node, or set `runtime: nvidia` and no `gpus` in the profile"
                 )
             options["device_requests"] = [DeviceRequest(**gpu_request(spec.gpus))]
-        if spec.shm_size is not None:
+        if spec.shm_size is not None and not (podman and spec.ipc == "host"):  # /dev/shm is the host's then; Podman refuses to say more
             try:
                 options["shm_size"] = parse_bytes(spec.shm_size)
             except docker.errors.DockerException as error:
@@ -460,6 +511,12 @@ class DockerContainers:
                 f"{self._node}: the container daemon ({self._where}) was asked {what} and answered in no form we know "
                 f"({unforeseen(error)}). Next: see that it is Docker that listens there"
             ) from error
+
+
+def _podman(version: Mapping[str, Any]) -> str:
+    """The version of Podman, where it is that which answers; "" for Docker."""
+    parts = version.get("Components") or ()
+    return next((str(p.get("Version", "0")) for p in parts if "podman" in str(p.get("Name", "")).lower()), "")
 
 
 def _words(error: docker.errors.APIError) -> str:

@@ -7,6 +7,7 @@ import errno
 import os
 import secrets
 import selectors
+import shlex
 import subprocess
 import threading
 import time
@@ -177,12 +178,18 @@ class LocalNode:
     @property
     def containers(self) -> Containers:
         """The daemon of this machine, connected on first use."""
-        from pytest_h20.nodes.docker_api import DockerContainers
+        from pytest_h20.nodes.docker_api import ABSENT, DockerContainers
 
         with self._lock:
             if self._containers is None:
                 path = self._docker_socket
-                self._containers = DockerContainers(self._name, self._reach_docker, where=path, kill=self.kill_process)
+                self._containers = DockerContainers(
+                    self._name,
+                    self._reach_docker,
+                    where=path,
+                    kill=self.kill_process,
+                    absent=lambda paths: self.run(ABSENT % shlex.join(paths)).stdout.splitlines() if paths else (),
+                )
             return self._containers
 
     def _reach_docker(self) -> str:

@@ -650,7 +650,7 @@ class SshNode:
     @property
     def containers(self) -> Containers:
         """The node's container daemon, over a forwarded unix socket; connected on first use."""
-        from pytest_h20.nodes.docker_api import DockerContainers
+        from pytest_h20.nodes.docker_api import ABSENT, DockerContainers
 
         with self._lock:
             if self._containers is None:
@@ -660,6 +660,7 @@ class SshNode:
                     where=f"{self._settings.docker_socket} on {self._name}",
                     kill=self.kill_process,
                     problem=lambda: str(self._docker_forward.last_error or "") if self._docker_forward else "",
+                    absent=lambda paths: self.run(ABSENT % shlex.join(paths)).stdout.splitlines() if paths else (),
                 )
             return self._containers
 

@@ -51,7 +51,7 @@ class Dockerd:
         ]
         self.process: subprocess.Popen[bytes] | None = None
         self.start()
-        self._load(busybox)
+        load(self.socket, busybox)
 
     def start(self) -> None:
         """Start it; dockerd gives up when its containerd is slow, so it is tried again."""
@@ -76,21 +76,6 @@ class Dockerd:
             return False
         return True
 
-    def _load(self, busybox: str) -> None:
-        import docker
-
-        data = io.BytesIO()
-        with tarfile.open(fileobj=data, mode="w") as tar:
-            tar.add(busybox, "bin/busybox")
-            for applet in ("sh", "sleep", "cat", "echo", "env", "ls", "df", "id", "true"):
-                link = tarfile.TarInfo(f"bin/{applet}")
-                link.type, link.linkname = tarfile.SYMTYPE, "busybox"
-                tar.addfile(link)
-            tar.addfile(_folder("tmp"))
-        client = docker.APIClient(base_url=f"unix://{self.socket}", version="auto", timeout=60)
-        client.import_image_from_data(data.getvalue(), repository=IMAGE.split(":")[0], tag=IMAGE.split(":")[1])
-        client.close()
-
     def stop(self, clean: bool = True) -> None:
         """End it with its containers, unmount what it left, remove its folder."""
         if self.process is not None:
@@ -106,6 +91,26 @@ class Dockerd:
                 if line.split()[1].startswith(str(self.folder)):
                     subprocess.run(["umount", "-l", line.split()[1]], check=False)
             shutil.rmtree(self.folder, ignore_errors=True)
+
+
+def load(socket: Path, busybox: str) -> None:
+    """Give the daemon its one image."""
+    import docker
+
+    data = io.BytesIO()
+    with tarfile.open(fileobj=data, mode="w") as tar:
+        tar.add(busybox, "bin/busybox")
+        for applet in ("sh", "sleep", "cat", "echo", "env", "ls", "df", "id", "true"):
+            link = tarfile.TarInfo(f"bin/{applet}")
+            link.type, link.linkname = tarfile.SYMTYPE, "busybox"
+            tar.addfile(link)
+        tar.addfile(_folder("tmp"))
+    client = docker.APIClient(base_url=f"unix://{socket}", version="auto", timeout=60)
+    name, tag = IMAGE.split(":")
+    client.import_image_from_data(data.getvalue(), repository=name, tag=tag)
+    if not client.images(name=IMAGE):  # Podman 4.3 heeds no tag here
+        client.tag(f"{name}:latest", name, tag)
+    client.close()
 
 
 def _folder(name: str) -> tarfile.TarInfo:

@@ -19,13 +19,15 @@ def docker(say: Say, view: View) -> Iterable[Verdict]:
     """The daemon answers, is not older than ``expect.docker_min``, and uses the expected storage driver."""
     d, e = say.need(view.node.daemon), view.expect
     told = []
-    if e.docker_min is not None:
+    if e.docker_min is not None and d.podman:
+        told.append(say.skip(f"the daemon is Podman {d.version}, and expect.docker_min is a version of Docker", d.version))
+    elif e.docker_min is not None:
         told.append(at_least(say, "docker_min", e.docker_min, d.version))
     if e.storage_driver is not None:
         limit = Limit(kind="equal", value=e.storage_driver, origin=inventory("storage_driver"))
         told.append(say.about(f"{view.name} storage").judge(d.storage_driver or None, limit))
     answered = Limit(kind="equal", value=True, origin=builtin("containers cannot be started without it"))
-    details: dict[str, JsonValue] = {"version": d.version, "storage": d.storage_driver, "runtimes": list(d.runtimes)}
+    details: dict[str, JsonValue] = {"version": d.version, "podman": d.podman, "storage": d.storage_driver, "runtimes": list(d.runtimes)}
     return told or [say.judge(bool(d.version), answered, details=details)]
 
 
