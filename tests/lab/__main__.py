@@ -17,7 +17,7 @@ from tests.lab import cluster
 from tests.lab.gpu import build, machine, pack
 from tests.lab.node import PATH
 from tests.lab.places import DEFAULT_CLUSTER, MODEL_NAME, LabError, cluster_dir, lab_dir
-from tests.lab.plan import MAX_RAILS, ClusterPlan
+from tests.lab.plan import LOGINS, MAX_RAILS, ClusterPlan
 
 
 def parser() -> argparse.ArgumentParser:
@@ -37,6 +37,7 @@ def parser() -> argparse.ArgumentParser:
     up.add_argument("--gpus", type=int, nargs="?", const=-1, default=0, help="real GPUs, shared out evenly (default: all of this machine)")
     up.add_argument("--rails", type=int, help="rails per node, 0 to 8 (default: 8; with --gpus 1)")
     up.add_argument("--net", default="10.99", help="first two numbers of the nets (default: %(default)s)")
+    up.add_argument("--login", choices=LOGINS, default="root", help="who logs in: " + "; ".join(f"{k}: {v}" for k, v in LOGINS.items()))
     up.add_argument("--no-docker", action="store_true", help="sshd only")
     up.add_argument("--tmpfs", default="2G", help="memory limit of what a node writes (default: %(default)s)")
     up.add_argument("--timeout", type=float, default=90.0, help="seconds until the nodes must be ready")
@@ -87,7 +88,7 @@ def dispatch(args: argparse.Namespace) -> int:
         if args.gpus < 0 and not gpus:
             raise LabError("--gpus: no NVIDIA GPU in /dev; without the option GPUs are stood in")
         rails = args.rails if args.rails is not None else 1 if gpus else MAX_RAILS
-        plan = ClusterPlan(args.name, args.size, rails, args.net, not args.no_docker, args.tmpfs, gpus)
+        plan = ClusterPlan(args.name, args.size, rails, args.net, not args.no_docker, args.tmpfs, gpus, args.login)
         if gpus:
             build.borrow()
             build.make_image()

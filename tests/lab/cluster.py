@@ -16,7 +16,7 @@ from pathlib import Path
 from tests.lab.gpu import machine, pack
 from tests.lab.node import PATH, READY
 from tests.lab.places import LabError, debian_dir, lab_dir, trees_dir
-from tests.lab.plan import ClusterPlan, NodePlan, network_commands
+from tests.lab.plan import USER, ClusterPlan, NodePlan, network_commands
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 PROGRAMS = ("ip", "nsenter", "unshare", "ssh-keygen", "ssh", "/usr/sbin/sshd")
@@ -240,4 +240,12 @@ def remove_cgroups(name: str) -> None:
 def ssh_command(plan: ClusterPlan, node: NodePlan) -> list[str]:
     """The ssh(1) command line that reaches a node, host key checked."""
     options = ["BatchMode=yes", "IdentitiesOnly=yes", "StrictHostKeyChecking=yes", f"UserKnownHostsFile={plan.known_hosts}"]
-    return ["ssh", "-F", "none", "-i", str(plan.key), *(w for o in options for w in ("-o", o)), f"root@{node.address}"]
+    return [
+        "ssh",
+        "-F",
+        "none",
+        "-i",
+        str(plan.key),
+        *(w for o in options for w in ("-o", o)),
+        f"{'root' if plan.login == 'root' else USER}@{node.address}",
+    ]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from tests.lab.plan import ClusterPlan, NodePlan
+from tests.lab.plan import USER, ClusterPlan, NodePlan
 
 LAB_YAML = Path(__file__).resolve().parents[2] / "environments/lab.yaml"
 
@@ -27,7 +27,8 @@ def node_entry(node: NodePlan) -> dict[str, Any]:
 def ssh_entry(plan: ClusterPlan) -> dict[str, Any]:
     """How the suite reaches the nodes."""
     return {
-        "user": "root",
+        "user": "root" if plan.login == "root" else USER,
+        **({"sudo": True} if plan.login == "sudo" else {}),
         "key": str(plan.key),
         "known_hosts": str(plan.known_hosts),
         "use_agent": False,
@@ -45,5 +46,9 @@ def render(plan: ClusterPlan) -> str:
     import yaml
 
     data = yaml.safe_load(LAB_YAML.read_text(encoding="utf-8"))
+    for engine in data["engines"].values():
+        for profile in engine["profiles"].values():
+            if "nodes" not in profile:
+                profile["tensor_parallel"] = plan.size  # a rank on each node
     text: str = yaml.safe_dump({**data, **cluster_fields(plan)}, sort_keys=False, allow_unicode=True)
     return text

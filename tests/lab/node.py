@@ -21,12 +21,13 @@ from pathlib import Path
 from types import FrameType
 from typing import NoReturn
 
+from pytest_h20.probes.rights import rights, sudoers
 from tests.lab import oci_runtime, sysfs
 from tests.lab.gpu import machine
 from tests.lab.gpu import root as gpu_root
 from tests.lab.mounts import install, mount, run
 from tests.lab.places import NODE_IMAGES, NODE_MODELS, NODE_TREES, debian_dir, images_dir, models_dir, trees_dir
-from tests.lab.plan import ClusterPlan, NodePlan
+from tests.lab.plan import UID, USER, ClusterPlan, NodePlan
 
 PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 READY = "LAB_NODE_READY"
@@ -125,6 +126,28 @@ def write_files(plan: ClusterPlan, node: NodePlan, root: Path) -> None:
             shutil.copytree(model, root / NODE_MODELS.lstrip("/") / model.name)
 
 
+def write_login(plan: ClusterPlan, node: NodePlan, root: Path) -> None:
+    """A user that is not root, with root's leave for the commands that the suite lists, or in the group of the daemon's socket."""
+    home = root / "tmp" / USER  # this node's own tmpfs
+    (home / ".ssh").mkdir(parents=True)
+    shutil.copyfile(f"{plan.key}.pub", home / ".ssh/authorized_keys")
+    for path in (home, home / ".ssh", home / ".ssh/authorized_keys"):
+        os.chown(path, UID, UID)
+    in_group = USER if plan.login == "docker" else ""
+    lines = {
+        "passwd": f"{USER}:x:{UID}:{UID}::/tmp/{USER}:/bin/sh\n",
+        "group": f"{USER}:x:{UID}:\n{USER}-docker:x:{UID + 1}:{in_group}\n",
+        "shadow": f"{USER}:*:1::::::\n",
+    }
+    for name, text in lines.items():
+        path = root / "etc" / name
+        path.write_text(path.read_text() + text)
+    if plan.login == "sudo":
+        allowed = root / "etc/sudoers.d/pytest-h20"
+        allowed.write_text(sudoers([USER], rights((nic.name for nic in node.interfaces), "/var/run/docker.sock")))
+        allowed.chmod(0o440)
+
+
 def sshd_config(address: str) -> str:
     """Root by key only, with the forwarding that the Docker API over SSH needs."""
     return (
@@ -200,6 +223,8 @@ def main(argv: Sequence[str]) -> NoReturn:
         root = build_root(node, plan.tmpfs)
         stand_in_drivers(node, root)
     write_files(plan, node, root)
+    if plan.login != "root":
+        write_login(plan, node, root)
     enter(root, node.name)
     if node.gpus:
         run("ldconfig")
@@ -207,6 +232,8 @@ def main(argv: Sequence[str]) -> NoReturn:
     start(["/usr/sbin/sshd", "-D", "-e", "-f", "/run/lab/sshd_config"], "sshd.log")
     if plan.docker:
         start_docker(node, **settings)
+        if plan.login != "root":
+            os.chown("/var/run/docker.sock", 0, UID + 1)
     print(READY, flush=True)
     reap()
 

@@ -12,6 +12,8 @@ from tests.lab.places import DEFAULT_CLUSTER, LabError, cluster_dir
 
 MAX_NODES = 16
 MAX_RAILS = 8  # of the write-up
+USER, UID = "h20", 4220
+LOGINS = {"root": "root", "sudo": "h20, with the listed commands by sudo", "docker": "h20, in the group of the daemon's socket alone"}
 
 
 @dataclass(frozen=True)
@@ -98,8 +100,12 @@ class ClusterPlan:
     tmpfs: str = "2G"
     gpus: int = 0
     """Real GPUs of this machine, shared out in order and evenly; 0: GPUs are stood in."""
+    login: str = "root"
+    """Who logs in, see `LOGINS`."""
 
     def __post_init__(self) -> None:
+        if self.login not in LOGINS or (self.login != "root" and self.gpus):
+            raise LabError(f"--login={self.login}: there are {', '.join(LOGINS)}; with --gpus root alone")
         if self.gpus and (self.gpus < self.size or self.gpus % self.size):
             raise LabError(f"--gpus={self.gpus}: {self.size} nodes share them evenly; give a multiple of {self.size}, or another -n")
         if not re.fullmatch(r"[a-z][a-z0-9]{0,7}", self.name):

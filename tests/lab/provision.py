@@ -28,6 +28,7 @@ PACKAGES = (
     "procps",
     "python3-venv",
     "runc",
+    "sudo",
     "util-linux",
 )
 POLICY = Path("/usr/sbin/policy-rc.d")

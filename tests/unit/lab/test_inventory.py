@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pytest
 import yaml
 
 from pytest_h20.config.inventory import load_inventory, parse_inventory
@@ -9,8 +10,8 @@ from tests.lab import trees
 from tests.lab.image import image_name
 from tests.lab.inventory import LAB_YAML, cluster_fields, render
 from tests.lab.model import PLAIN_IDS_END, VOCABULARY
-from tests.lab.places import MODEL_NAME, NODE_MODELS
-from tests.lab.plan import ClusterPlan
+from tests.lab.places import MODEL_NAME, NODE_MODELS, LabError
+from tests.lab.plan import USER, ClusterPlan
 
 
 def test_the_file_is_that_of_the_default_cluster() -> None:
@@ -38,3 +39,20 @@ def test_another_cluster_has_its_own_addresses() -> None:
     assert [node.address for node in inventory.nodes] == ["10.98.0.1", "10.98.0.2", "10.98.0.3"]
     assert [rail.address for rail in inventory.nodes[2].rails] == ["10.98.1.3", "10.98.2.3"]
     assert "/clusters/b/" in (inventory.ssh.key or "")
+
+
+@pytest.mark.parametrize(("login", "user", "sudo"), [("root", "root", False), ("sudo", USER, True), ("docker", USER, False)])
+def test_three_nodes_and_who_logs_in(login: str, user: str, sudo: bool) -> None:
+    inventory = parse_inventory(yaml.safe_load(render(ClusterPlan("b", 3, 2, "10.98", login=login))), "b")
+    assert (inventory.ssh.user, inventory.ssh.sudo) == (user, sudo)
+    for engine in inventory.engines.values():
+        wide = [profile for profile in engine.profiles.values() if profile.nodes is None]
+        assert wide
+        assert {(profile.tensor_parallel, len(inventory.nodes_of(profile))) for profile in wide} == {(3, 3)}, "a rank on each node"
+
+
+def test_a_login_that_is_none_is_refused() -> None:
+    with pytest.raises(LabError, match=r"--login=nobody: there are root, sudo, docker"):
+        ClusterPlan(login="nobody")
+    with pytest.raises(LabError, match=r"--login=sudo.*--gpus root alone"):
+        ClusterPlan(gpus=2, login="sudo")
