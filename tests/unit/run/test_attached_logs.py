@@ -16,6 +16,7 @@ import pytest
 from pytest_h20.checks.rdma.proof import NcclVerdicts, NodeLog, job_of
 from pytest_h20.cluster.launch import LaunchTarget
 from pytest_h20.core.verdict import Status
+from pytest_h20.engines.layout import Layout
 from pytest_h20.nccl import parse_log
 from pytest_h20.nodes.local import LocalNode
 from pytest_h20.probes.log_owners import LogFile, LogOwner, LogOwners
@@ -28,7 +29,7 @@ LOGS = [log.encode() if isinstance(log, str) else log for log in Synthetic("2.28
 
 def target() -> LaunchTarget:
     nodes = tuple(SimpleNamespace(name=n, rails=()) for n in NODES)
-    return cast("LaunchTarget", SimpleNamespace(nodes=nodes, profile=SimpleNamespace(tensor_parallel=4)))
+    return cast("LaunchTarget", SimpleNamespace(nodes=nodes, layout=Layout(4, nodes=len(NODES))))
 
 
 def read(age: int = 0) -> tuple[list[NodeLog], dict[str, Any]]:
@@ -117,9 +118,7 @@ class Run:
         self.evidence(f"inputs/{name}.json", json.dumps(data))
 
     def job(self) -> NcclVerdicts:
-        one = cast(
-            "LaunchTarget", SimpleNamespace(nodes=(SimpleNamespace(name="n1", rails=()),), profile=SimpleNamespace(tensor_parallel=1))
-        )
+        one = cast("LaunchTarget", SimpleNamespace(nodes=(SimpleNamespace(name="n1", rails=()),), layout=Layout(1)))
         session = SimpleNamespace(
             inventory=SimpleNamespace(attach=SimpleNamespace(nccl_logs={"n1": self.pattern})),
             nodes={"n1": LocalNode("n1")},
