@@ -92,10 +92,10 @@ FAULTS = (
         "2h",
     ),
     _fault(
-        "one-request-in-fifty-fails",
-        "All through the soak one request in fifty is answered with HTTP 503.",
+        "one-request-in-ten-fails",
+        "All through the soak one request in ten is answered with HTTP 503.",
         "a rate of errors that no cell of seconds shows",
-        http(fail_rate=0.02, fail_kind="http503"),
+        http(fail_rate=0.1, fail_kind="http503"),
         "errors",
         "requests failed",
     ),
