@@ -21,30 +21,25 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 from pytest_h20.core.errors import UsageError
 
 
-@dataclass(frozen=True)
-class GpuSpec:
-    """Per GPU. FLOP/s are dense; bandwidth in bytes/s."""
+class GpuSpec(Protocol):
+    """Of one GPU (``core.gpus.GpuModel``). GB/s and dense TFLOP/s; ``weights_tflops``: with the weights' type."""
 
-    name: str
-    fp8_flops: float
-    bf16_flops: float
-    hbm_bytes_per_s: float
+    @property
+    def hbm(self) -> float:
+        """Bandwidth of its memory."""
 
+    @property
+    def bf16(self) -> float:
+        """Products in BF16."""
 
-H20 = GpuSpec("NVIDIA H20", 296e12, 148e12, 4.0e12)
-"""LMSYS H20 table (FP8 296, BF16 148 TFLOPS, HBM 4.0 TB/s)."""
-H20_3E = GpuSpec("NVIDIA H20-3e", 296e12, 148e12, 4.8e12)
-"""141 GB variant: the same compute, HBM3e at 4.8 TB/s (vendor's H20 141 GB listings, as H200's stacks)."""
-H200 = GpuSpec("NVIDIA H200", 1979e12, 989.5e12, 4.8e12)
-"""NVIDIA H200 SXM data sheet, dense (half of the sparse figures 3,958 and 1,979 TFLOPS)."""
-H100 = GpuSpec("NVIDIA H100", 1979e12, 989.5e12, 3.35e12)
-"""NVIDIA H100 SXM data sheet, dense, 80 GB HBM3 3.35 TB/s."""
-KNOWN_GPUS = (H20_3E, H20, H200, H100)
+    @property
+    def weights_tflops(self) -> float:
+        """Products in FP8, or BF16 where it has none."""
 
 
 @dataclass(frozen=True)
@@ -144,14 +139,16 @@ def decode_bound(
     batch: int,
     context: float = 192,
     gpus: int = 16,
-    gpu: GpuSpec = H20,
     *,
+    gpu: GpuSpec,
     model: ModelSpec,
     fabric: Fabric | None = None,
+    kv_groups: int = 1,
 ) -> DecodeBound:
     """Lower bound of a decode step of `batch` requests with `context` tokens each. Raises UsageError for sizes below 1.
 
-    Without a fabric (one node, or not known) the communication floor is left out and both bounds are equal.
+    ``kv_groups``: over how many groups of GPUs the requests are divided (DP attention, copies of the model): each holds the cache of
+    its own. Without a fabric (one node, or not known) the communication floor is left out and both bounds are equal.
     """
     if batch < 1 or gpus < 1 or context < 0:
         raise UsageError(f"roofline: batch {batch}, GPUs {gpus}, context {context}: sizes from 1 are needed")
@@ -159,11 +156,11 @@ def decode_bound(
     moved = (
         (model.sharded_bytes + model.moe_layers * experts * model.expert_bytes) / gpus
         + model.replicated_bytes
-        + batch * context * model.kv_bytes_per_token
+        + batch / kv_groups * context * model.kv_bytes_per_token
     )
-    memory = moved / gpu.hbm_bytes_per_s
+    memory = moved / (gpu.hbm * 1e9)
     attention = batch * model.layers * 2 * model.attention_heads * model.attention_width * context
-    compute = batch * 2 * model.active_parameters / (gpus * gpu.fp8_flops) + attention / (gpus * gpu.bf16_flops)
+    compute = batch * 2 * model.active_parameters / (gpus * gpu.weights_tflops * 1e12) + attention / (gpus * gpu.bf16 * 1e12)
     hardware = max(memory, compute)
     bound = hardware + (0.0 if fabric is None else communication_floor(batch, gpus, model, fabric))
     return DecodeBound(experts, moved, hardware, bound, compute > memory, batch / hardware, batch / bound)
@@ -174,13 +171,3 @@ def communication_floor(batch: int, gpus: int, model: ModelSpec, fabric: Fabric)
     size = batch * model.hidden * 2
     ring = 2 * (gpus - 1) / gpus * size / (fabric.rails * fabric.rail_gbit * 1e9 / 8)
     return (2 * model.layers + 1) * max(ring, fabric.allreduce_latency_s)
-
-
-def gpu_by_name(name: str) -> GpuSpec | None:
-    """The spec of a GPU as nvidia-smi names it (`NVIDIA H20`, `NVIDIA H20-3e`), None when it is not known."""
-    squeezed = name.lower().replace("nvidia", "").replace(" ", "")
-    for gpu in KNOWN_GPUS:
-        known = gpu.name.lower().replace("nvidia", "").replace(" ", "")
-        if squeezed == known or (squeezed.startswith(known) and not squeezed[len(known)].isalnum() and known != "h20"):
-            return gpu
-    return H20 if squeezed == "h20" or squeezed in ("h20-96gb", "h20-sxm", "h20-96g") else None

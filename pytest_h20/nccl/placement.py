@@ -217,9 +217,12 @@ def _owner(
     ]
     if mine:
         wide = [g for g, _ in mine if (g.nnodes_stated or 2) > 1] if channel.kind == "net" else []
-        # A rank of a pipeline is in a communicator of its stage and in one between stages: the network joins what is apart.
-        apart = [g for g in wide if g.rank_to_node.get(channel.src) != g.rank_to_node.get(channel.dst)]
-        pool = apart or wide or [g for g, _ in mine]
+        # A rank of a pipeline is in a communicator of its stage and in one between stages: the network joins what is apart, the rest
+        # what is together.
+        leaves = channel.kind == "net"
+        candidates = wide or [g for g, _ in mine]
+        fitting = [g for g in candidates if (g.rank_to_node.get(channel.src) != g.rank_to_node.get(channel.dst)) is leaves or g.mnnvl]
+        pool = fitting or candidates
         return max(pool, key=lambda g: g.nranks or 0)
     if by_process.get(key):
         return None

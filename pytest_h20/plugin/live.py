@@ -236,7 +236,14 @@ class ActivePlugin:
     @pytest.hookimpl(trylast=True)
     def pytest_collection_modifyitems(self, items: list[pytest.Item]) -> None:
         """The suite in the order of its gates: cheap and telling first, the load last. Gates left out say why."""
-        absent = [item for item in items if not asked_for(gate_of(item), self.session)]
+        from pytest_h20.plugin.parametrize import belongs
+
+        absent = [
+            item
+            for item in items
+            if not asked_for(gate_of(item), self.session)
+            or not belongs(self.session, getattr(getattr(item, "callspec", None), "params", {}))
+        ]
         if absent:
             self.config.hook.pytest_deselected(items=absent)
             items[:] = [item for item in items if item not in absent]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from pytest_h20.cluster.drills import drill_named
@@ -27,3 +27,12 @@ def parameters(session: Session, names: Sequence[str]) -> Iterator[tuple[str, Se
     if "cell" in names:
         cells = list(dict.fromkeys(c for t in session.targets for c in cells_of(t.inventory.load_of(t.profile))))
         yield "cell", cells, [c.id for c in cells]
+
+
+def belongs(session: Session, values: Mapping[str, object]) -> bool:
+    """False where a test's engine does not run on its node: of ``sglang:single`` beside ``sglang:default`` the second node is none."""
+    label, node, rail = values.get("h20_engine"), values.get("node_name"), values.get("rail")
+    if label not in session.labels:
+        return True
+    mine = {n.name for n in session.target(str(label)).nodes}
+    return (node is None or node in mine) and (not isinstance(rail, RailRef) or rail.node.name in mine)

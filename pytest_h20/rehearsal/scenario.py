@@ -91,12 +91,17 @@ class Scenario:
             if engine == "vllm":
                 change["mode"] = self.mode
                 change["dist_port"] = 29501 if self.mode == "native" else None
-            if self.concurrency is not None:
-                change["limits"] = str(environments() / "thresholds" / f"rehearsal-quick-{engine}.yaml")
+            quick = str(environments() / "thresholds" / f"rehearsal-quick-{engine}.yaml") if self.concurrency is not None else None
             gone = _GONE if engine == "vllm" and "vllm" in self.versions else ()
             more = self.flags if engine in self.versions else {}
             profiles = {
-                name: p.model_copy(update={**change, "flags": {k: v for k, v in p.flags.items() if k not in gone} | dict(more)})
+                name: p.model_copy(
+                    update={
+                        **change,
+                        "limits": p.limits and (quick or p.limits),
+                        "flags": {k: v for k, v in p.flags.items() if k not in gone} | dict(more),
+                    }
+                )
                 for name, p in section.profiles.items()
             }
             engines[engine] = section.model_copy(update={"profiles": profiles})
@@ -197,7 +202,7 @@ def of_nodes(inventory: Inventory, count: int) -> Inventory:
     engines = {}
     for engine, section in inventory.engines.items():
         wide = 2 if engine == "sglang" and count % 2 == 0 else 1
-        size = {"tensor_parallel": 8 * wide}
+        size = {"tensor_parallel": 8 * wide, "nodes": None}
         more = {"pp-size" if engine == "sglang" else "pipeline-parallel-size": count // wide} if count > wide else {}
         profiles = {name: p.model_copy(update={**size, "flags": {**p.flags, **more}}) for name, p in section.profiles.items()}
         engines[engine] = section.model_copy(update={"profiles": profiles})

@@ -5,13 +5,17 @@ Engines are told apart by their labels, which are unique in a run (``vllm``, or 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations
 
 from pytest_h20.core.verdict import Decision, GateName, GateResult, Status, decide
 from pytest_h20.report.compare import CellChange, Comparison, compare, side
 from pytest_h20.report.model import CheckRow, RunView
+
+TIME = "mean_tpot_ms"
+COST = "fabric.tpot_cost"
+"""The check that says what the all-reduces of a token take over the network, by batch."""
 
 FIGURE = "output_throughput"
 """The figure by which engines are called faster: what the machines are paid for."""
@@ -119,6 +123,46 @@ def sentence(result: Comparison) -> str:
     if alike:
         said += f"; in {alike} the difference is noise"
     return said + missing
+
+
+def network(view: RunView, result: Comparison) -> str:
+    """What the network between nodes costs the engine on more nodes of each token's time, and how much of the difference to the one on
+    fewer that is; "" where both are on as many. It is the time of its all-reduces as ``fabric.all_reduce`` measured them."""
+    fewer, more = sorted((result.old, result.new), key=lambda side: _nodes(view, side.label))
+    if _nodes(view, fewer.label) == _nodes(view, more.label) or not _nodes(view, fewer.label):
+        return ""
+    costs = next((c.details for c in view.checks if c.check == COST and engine_of(c, view.header.engines) in ("", more.label)), {})
+    by_batch = costs.get("by_batch_ms")
+    known = {int(n): float(str(ms)) for n, ms in by_batch.items()} if isinstance(by_batch, Mapping) else {}
+    found = []
+    for name, row in more.cells.items():
+        base, cost = fewer.cells.get(name), _at(known, row.concurrency)
+        mine, theirs = row.figure(TIME), base.figure(TIME) if base is not None else None
+        if cost is not None and mine and theirs and Status.UNKNOWN not in (row.status, base.status if base is not None else row.status):
+            found.append((row.concurrency, name, mine, theirs, cost))
+    if not found:
+        return f"what the network costs {more.label} was not measured: {COST} and the same cell on both sides are needed"
+    told = []
+    for _, name, mine, theirs, cost in (min(found), max(found))[: 1 + (len(found) > 1)]:
+        part = f"{cost:.3g} of {mine:.4g} ms a token in {name} ({100 * cost / mine:.0f} %)"
+        gap = mine - theirs
+        if gap > 0:
+            share = min(100.0, 100 * cost / gap)
+            part += f", where {more.label} is {gap:.3g} ms slower than {fewer.label}: the network is {share:.0f} % of that"
+        else:
+            part += f", where {more.label} is {-gap:.3g} ms faster than {fewer.label} all the same"
+        told.append(part)
+    return f"all-reduces over {_nodes(view, more.label)} nodes cost {more.label} {'; '.join(told)}"
+
+
+def _nodes(view: RunView, label: str) -> int:
+    text = (view.fingerprint.engines.get(label, {}) if view.fingerprint else {}).get("nodes", "")
+    return int(text) if text.isascii() and text.isdigit() and len(text) < 7 else 0
+
+
+def _at(by_batch: Mapping[int, float], streams: int) -> float | None:
+    """Of so many streams, or the next fewer that were measured: with more it costs no less."""
+    return next((by_batch[n] for n in sorted(by_batch, reverse=True) if n <= streams), None)
 
 
 def _cells(count: int) -> str:

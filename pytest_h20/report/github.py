@@ -8,7 +8,7 @@ from pathlib import Path
 
 from pytest_h20.core.door import shown
 from pytest_h20.core.verdict import Status
-from pytest_h20.report.engines import comparisons, sentence
+from pytest_h20.report.engines import comparisons, network, sentence
 from pytest_h20.report.model import METRICS, RunView
 from pytest_h20.report.terminal import WORDS, gate_title, tally, verdict_words, worst_first
 
@@ -68,6 +68,8 @@ def _summary(view: RunView) -> Iterator[str]:
     for pair in comparisons(view):
         yield ""
         yield f"{_md(sentence(pair))}."
+        if said := network(view, pair):
+            yield f"{_md(said)}."
     for error in view.setup_errors:
         yield ""
         fix = f" Next: {_md(error.fix)}" if error.fix else ""

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from pytest_h20.core.verdict import GATE_TITLES, GateResult, Status
 from pytest_h20.lang import local
-from pytest_h20.report.engines import comparisons, gates_by_engine, sentence
+from pytest_h20.report.engines import comparisons, gates_by_engine, network, sentence
 from pytest_h20.report.model import RunView
 
 MARKUP: dict[Status, dict[str, bool]] = {
@@ -85,7 +85,7 @@ def terminal_lines(view: RunView, report: str = "") -> list[Line]:
         lines.append(Line(f"{gate.name.value:<{width}}  {outcome}{why}  [{local(counts)}]", MARKUP[gate.status]))
     lines += [Line(local(f"{error.words}: {error.title}: {error.cause or error.test_id}"), {"red": True}) for error in view.setup_errors]
     lines += [Line(local(f"warning: {text}"), {"yellow": True}) for text in (*view.warnings, *view.damage)]
-    lines += [Line(local(sentence(pair)), {}) for pair in comparisons(view)]
+    lines += [Line(local(said), {}) for pair in comparisons(view) for said in (sentence(pair), network(view, pair)) if said]
     colour = MARKUP[Status.PASS] if view.decision.accepted else MARKUP[Status.WARN if view.decision.green else Status.FAIL]
     because = view.decision.reason if not view.decision.green else "; ".join(view.header.obstacles or view.header.conditions)
     told = local(verdict_words(view)) + (f": {local(because)}" if because else "")

@@ -152,6 +152,8 @@ def fingerprint(session: Session) -> Fingerprint:
             "image": target.profile.image,
             "profile": target.profile_name,
             "tensor_parallel": str(target.profile.tensor_parallel),
+            "ranks": str(target.layout.ranks),
+            "layout": str(target.layout),
             "nodes": str(len(target.nodes)),
             **({k: v for k, v in versions.__dict__.items() if v} if versions else {}),
         }

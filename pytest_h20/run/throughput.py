@@ -20,6 +20,7 @@ from pytest_h20.cluster.shared import key
 from pytest_h20.config.inventory import LoadSettings
 from pytest_h20.config.limits import LimitFile
 from pytest_h20.core.errors import H20Error
+from pytest_h20.core.gpus import gpu_model
 from pytest_h20.core.verdict import GateName, Status, Verdict
 from pytest_h20.endpoint.client import Api
 from pytest_h20.engines.speculation import Speculation, speculation_of
@@ -27,7 +28,7 @@ from pytest_h20.load import Cell, CellProgress, CellResult, LoadPlan, SelfCheck,
 from pytest_h20.load.canary import Canary
 from pytest_h20.load.cells import requests_for
 from pytest_h20.load.metrics import Summary
-from pytest_h20.load.roofline import Fabric, decode_bound, gpu_by_name, spec_of
+from pytest_h20.load.roofline import Fabric, decode_bound, spec_of
 from pytest_h20.load.run import CellInterrupted, run_cell
 from pytest_h20.load.sanity import tokens_per_step
 from pytest_h20.load.selfcheck import self_check
@@ -298,18 +299,21 @@ class Load:
         node = None if facts is None else facts.probes.nodes.get(target.head.name)
         if node is None or isinstance(node.gpus, Missing) or not node.gpus.gpus or isinstance(node.model_folder, Missing):
             return None
-        gpu, config = gpu_by_name(node.gpus.gpus[0].name), node.model_folder.config
+        first, config = node.gpus.gpus[0], node.model_folder.config
+        gpu = gpu_model(first.pci_device_id, first.name)
         model = None if isinstance(config, Missing) else spec_of(config)
-        if gpu is None or model is None:
+        if gpu is None or not gpu.hbm or model is None:
             return None
-        rails = len(target.head.rails)
+        rails, layout = len(target.head.rails), target.layout
+        # Stages of a pipeline take turns: a token passes all of them, each with its part of the requests.
         bound = decode_bound(
-            cell.concurrency,
+            max(1, cell.concurrency // layout.pipeline),
             cell.input_len + cell.output_len / 2,
-            target.profile.tensor_parallel,
-            gpu,
+            layout.tensor * layout.replicas,
+            gpu=gpu,
             model=model,
-            fabric=Fabric(rails=rails) if rails and len(target.nodes) > 1 else None,
+            fabric=Fabric(rails=rails) if rails and layout.nodes_per_stage > 1 else None,
+            kv_groups=layout.attention * layout.replicas,
         )
         return bound.tpot_hw_s * 1e3
 

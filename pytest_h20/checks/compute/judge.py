@@ -1,6 +1,6 @@
 """Gate ``compute``: pure judgement of what the burn of every node said.
 
-Each figure is held against the vendor's (``skus.py``), by a part of it that a sound GPU reaches with room to spare, and against the
+Each figure is held against the vendor's (``core/gpus.py``), by a part of it that a sound GPU reaches with room to spare, and against the
 median of its siblings, which needs no table: that is ``compute.apart``. Nothing measured is ``UNKNOWN``.
 """
 
@@ -14,8 +14,8 @@ from dataclasses import dataclass
 from pydantic import JsonValue
 
 from pytest_h20.checks.compute.facts import Burned, NodeBurn
-from pytest_h20.checks.compute.skus import SKUS, Sku
 from pytest_h20.checks.frame import Say, builtin, silence
+from pytest_h20.core.gpus import GPUS, GpuModel
 from pytest_h20.core.verdict import Limit, Origin, Verdict
 from pytest_h20.probes.facts import Facts, View
 from pytest_h20.probes.gpu import Gpu
@@ -44,7 +44,7 @@ class BurnFigure:
 
     names: tuple[str, ...]
     unit: str
-    vendor: Callable[[Sku], float]
+    vendor: Callable[[GpuModel], float]
     share: float
     why: str
     likely: str
@@ -56,7 +56,7 @@ FIGURES = {
     "compute.hbm": BurnFigure(
         ("hbm",),
         "GB/s",
-        lambda sku: sku.hbm,
+        lambda gpu: gpu.hbm,
         0.8,
         "two H100 reach 0.90",
         "likeliest is the GPU: its own memory is slow, and no link took part",
@@ -65,7 +65,7 @@ FIGURES = {
     "compute.gemm_bf16": BurnFigure(
         ("gemm_bf16",),
         "TFLOP/s",
-        lambda sku: sku.bf16,
+        lambda gpu: gpu.bf16,
         0.6,
         "two H100 at their power cap reach 0.70",
         "likeliest is the GPU or its cooling: nothing but its cores took part",
@@ -74,17 +74,17 @@ FIGURES = {
     "compute.gemm_fp8": BurnFigure(
         ("gemm_fp8",),
         "TFLOP/s",
-        lambda sku: sku.fp8,
+        lambda gpu: gpu.fp8,
         0.5,
         "two H100 at their power cap reach 0.65",
         "likeliest is the GPU or its cooling: nothing but its cores took part",
         _LOCKED,
     ),
-    "compute.gemm_fp32": BurnFigure(("gemm_fp32",), "TFLOP/s", lambda sku: 0.0, 0.0, "", "likeliest is the GPU or its cooling", _LOCKED),
+    "compute.gemm_fp32": BurnFigure(("gemm_fp32",), "TFLOP/s", lambda gpu: 0.0, 0.0, "", "likeliest is the GPU or its cooling", _LOCKED),
     "compute.host_link": BurnFigure(
         ("h2d", "d2h"),
         "GB/s",
-        lambda sku: sku.pcie,
+        lambda gpu: gpu.pcie,
         0.6,
         "two H100 reach 0.87 of PCIe 5.0 x16",
         "likeliest is PCIe: the GPU's own memory is measured apart from it",
@@ -254,7 +254,7 @@ class BurnJudge:
             "median": round(middle, 1),
             "pairs": {f"{a}-{b}": round(value, 1) for (a, b), value in burn.pairs.items()},
         }
-        limit, why = floor(model_of(view), lambda sku: sku.nvlink, NVLINK_SHARE, NVLINK_WHY, "GB/s")
+        limit, why = floor(model_of(view), lambda gpu: gpu.nvlink, NVLINK_SHARE, NVLINK_WHY, "GB/s")
         if limit is None and wanted > 2:
             value = round(PAIR_SIBLINGS * middle, 1)
             detail = f"{PAIR_SIBLINGS:g} x the median of {wanted} pairs, {middle:.1f} GB/s ({why})"
@@ -285,7 +285,7 @@ class BurnJudge:
             limit = Limit(kind="max", value=0, unit="wrong values", origin=builtin("sums of ones are exact"))
             reason = "likeliest is NVLink or a GPU: no network card takes part inside a node"
             return say.judge(found.wrong, limit, reason=reason, details=details, of=found.ranks)
-        limit_, why = floor(model_of(view), lambda sku: sku.nvlink, RING_SHARE, RING_WHY, "GB/s")
+        limit_, why = floor(model_of(view), lambda gpu: gpu.nvlink, RING_SHARE, RING_WHY, "GB/s")
         if limit_ is None:
             told = say.skip(why, round(found.busbw, 1), details)
             return told.model_copy(update={"unit": "GB/s", "looked_at": found.ranks})
@@ -430,13 +430,13 @@ def model_of(view: View) -> str:
     return f"10de:{ids.pop()}" if len(ids) == 1 and "" not in ids else ""
 
 
-def floor(model: str, vendor: Callable[[Sku], float], share: float, why: str, unit: str) -> tuple[Limit | None, str]:
+def floor(model: str, vendor: Callable[[GpuModel], float], share: float, why: str, unit: str) -> tuple[Limit | None, str]:
     """The part of the vendor's figure that is the floor, or why there is none."""
-    sku = SKUS.get(model)
-    if sku is None:
+    known = GPUS.get(model)
+    if known is None:
         return None, f"recorded only: no vendor figure is known of GPU {model or 'of an unknown model'}; give one in a limits file (skus:)"
-    figure = vendor(sku)
+    figure = vendor(known)
     if not figure:
-        return None, f"recorded only: {sku.name} has no vendor figure here; a limits file may judge it"
-    detail = f"{share:g} x {figure:g} {unit} ({why}); {sku.source}"
+        return None, f"recorded only: {known.name} has no vendor figure here; a limits file may judge it"
+    detail = f"{share:g} x {figure:g} {unit} ({why}); {known.source}"
     return Limit(kind="min", value=round(share * figure, 1), unit=unit, origin=Origin(kind="vendor", detail=detail)), ""

@@ -2,27 +2,17 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Sequence
-from functools import lru_cache
-from importlib import resources
 
 from pydantic import JsonValue
 
 from pytest_h20.checks.frame import Say, at_least, builtin, inventory, node_check, version_key
+from pytest_h20.core.gpus import gpu_model as of_vendor
 from pytest_h20.core.verdict import Limit, Origin, Status, Verdict
 from pytest_h20.probes.facts import View
 from pytest_h20.probes.gpu import Gpu, Gpus
 from pytest_h20.probes.image import gpu_driver_floor
 from pytest_h20.probes.script import Missing
-
-
-@lru_cache(maxsize=1)
-def h20_skus() -> dict[str, dict[str, JsonValue]]:
-    """Vendor rows of the H20 by PCI device id (``data/h20.json``, with its origin)."""
-    raw = json.loads(resources.files("pytest_h20.checks.environment").joinpath("h20.json").read_text(encoding="utf-8"))
-    skus: dict[str, dict[str, JsonValue]] = raw["skus"]
-    return skus
 
 
 def _offenders(gpus: Sequence[Gpu], bad: Callable[[Gpu], bool]) -> list[JsonValue]:
@@ -132,7 +122,8 @@ def gpu_model(say: Say, view: View) -> Verdict:
         "models": [*sorted({x.name for x in g.gpus})],
         "pci_ids": [*sorted({x.pci_device_id for x in g.gpus})],
     }
-    details["sku"] = [*sorted({str(h20_skus().get(x.pci_device_id, {}).get("name", "")) for x in g.gpus} - {""})]
+    known = {x.pci_device_id: of_vendor(x.pci_device_id, x.name) for x in g.gpus}
+    details["vendor"] = [*sorted({f"no row for PCI id {pci}" if row is None else row.name for pci, row in known.items()})]
     if e.gpu_model is None and e.gpu_pci_ids is None:
         return say.unexpected("gpu_model", ", ".join(sorted({x.name for x in g.gpus})), details)
     if not g.gpus:
@@ -399,7 +390,7 @@ def gpu_mode(say: Say, view: View) -> Verdict:
     action="restart nvidia-fabricmanager; reset the board's GPUs; look for Xid 74 and SXid",
 )
 def nvlink(say: Say, view: View) -> Verdict:
-    """Every GPU has the expected number of active links; without an expectation any inactive link is a failure."""
+    """Every GPU has the expected number of active links; without an expectation as many as the vendor says, or none inactive."""
     n, wanted = view.node.nvlinks, view.expect.nvlinks
     n = say.need(n, wanted=wanted is not None)
     active = {g: sum(s is not None for s in speeds) for g, speeds in n.links}
@@ -409,6 +400,13 @@ def nvlink(say: Say, view: View) -> Verdict:
         least = min(active.values(), default=None)
         limit = Limit(kind="min", value=wanted, unit="links", origin=inventory("nvlinks"))
         return say.judge(least, limit, reason=f"fewest links: {least}; down: {down[:8]}", details=details)
+    g = view.node.gpus
+    rows = [] if isinstance(g, Missing) else [of_vendor(x.pci_device_id, x.name) for x in g.gpus]
+    row = rows[0] if rows and len({x.name if x else "" for x in rows}) == 1 else None
+    if row is not None and row.nvlinks and active:
+        limit = Limit(kind="min", value=row.nvlinks, unit="links", origin=Origin(kind="vendor", detail=row.source))
+        least = min(active.values())
+        return say.judge(least, limit, reason=f"fewest links: {least}; down: {down[:8]}", details=details, of=len(active))
     if not any(speeds for _, speeds in n.links):
         return say.skip("nvidia-smi shows no NVLink on this machine, and none is expected", details=details)
     limit = Limit(kind="max", value=0, unit="links down", origin=builtin("a link that exists must be up"))

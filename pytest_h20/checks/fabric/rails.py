@@ -17,6 +17,8 @@ from pytest_h20.checks.fabric.together import judge_wired, short_words
 from pytest_h20.checks.fabric.wires import class_used
 from pytest_h20.checks.frame import Say, Settled, builtin, cluster_check, inventory, node_check, rail_check, silence
 from pytest_h20.core.verdict import Limit, Origin, Status, Verdict
+from pytest_h20.engines.common import normalised
+from pytest_h20.engines.layout import Layout, layout_of
 from pytest_h20.probes.facts import Facts, RailView, View
 from pytest_h20.probes.gid import Gid, best, describe, score
 from pytest_h20.probes.model_shape import shape_of
@@ -696,6 +698,14 @@ def judge_write_bandwidth(rail: RailView, measured: RailBandwidth | Missing, thi
     return [*verdicts, class_used(rail, measured)]
 
 
+def _layout(facts: Facts) -> Layout | None:
+    """How the profile cuts the model, where one was chosen."""
+    profile = facts.profile
+    if profile is None:
+        return None
+    return layout_of(facts.engine, profile.tensor_parallel, normalised(profile.flags), len(facts.inventory.nodes_of(profile)))
+
+
 def judge_all_reduce(
     facts: Facts,
     measured: AllReduce | Missing,
@@ -770,6 +780,9 @@ def judge_all_reduce(
     cost = Say("fabric.tpot_cost", "Predicted communication time per token", "batch 1")
     if isinstance(shape, Missing):
         return [*verdicts, cost.skip(str(shape))]
+    layout = _layout(facts)
+    if layout is not None and layout.nodes_per_stage == 1:
+        return [*verdicts, cost.skip(f"{layout}: no all-reduce leaves a node")]
     by_batch: dict[str, JsonValue] = {
         str(b): round(t, 3) for b in (1, 8, 32, 64, 128, 256) if (t := predicted_tpot_ms(measured, b, shape)) is not None
     }

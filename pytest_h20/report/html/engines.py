@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from pytest_h20.core.verdict import GATE_TITLES, Status
 from pytest_h20.report.compare import Comparison, of_figure, spread_words
-from pytest_h20.report.engines import comparisons, gates_by_engine, sentence
+from pytest_h20.report.engines import comparisons, gates_by_engine, network, sentence
 from pytest_h20.report.html.comparison import differences, direction
 from pytest_h20.report.html.tags import Child, Html, join, tag
 from pytest_h20.report.html.words import chip, number
@@ -23,6 +23,7 @@ def engines(view: RunView) -> Html:
     noise = f"Held against {first[0].old.label}. Intervals are 95 % for all cells together; {spread_words(first[0])}."
     return join(
         [tag("p", tag("strong", sentence(pair), ".")) for pair in pairs],
+        [tag("p", said, ".") for pair in pairs if (said := network(view, pair))],
         tag("p", noise, class_="h20-muted"),
         _gates(view),
         tables[0],

@@ -118,9 +118,9 @@ def _tails(cell: CellRow, name: str) -> str:
 
 
 def gpus_of(view: RunView, engine: str) -> int:
-    """GPUs an engine ran on, by its tensor parallel size; 0 when that was not recorded."""
+    """GPUs an engine ran on: its ranks (of older runs, its tensor parallel size); 0 when that was not recorded."""
     known = view.fingerprint.engines.get(engine, {}) if view.fingerprint else {}
-    text = known.get("tensor_parallel", "")
+    text = known.get("ranks") or known.get("tensor_parallel", "")
     return int(text) if text.isascii() and text.isdigit() and len(text) < 7 else 0
 
 
@@ -130,7 +130,7 @@ def _versions(view: RunView) -> Iterator[tuple[str, Child]]:
     yield "pytest-h20", f"{ours}, Python {known.python if known else UNKNOWN}"
     for engine in h.engines:
         facts = known.engines.get(engine, {}) if known else {}
-        words = {k: v for k, v in facts.items() if k not in ("image", "tensor_parallel", "nodes")}
+        words = {k: v for k, v in facts.items() if k not in ("image", "tensor_parallel", "ranks", "layout", "nodes")}
         yield f"Engine {engine}", ", ".join([h.images.get(engine, ""), *(f"{k} {v}" for k, v in words.items())])
     yield "Driver", h.driver or UNKNOWN
     revision = next((str(c.details["revision"]) for c in view.checks if c.details.get("revision")), "")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 from dataclasses import replace
 from pathlib import Path
@@ -14,10 +15,12 @@ from hypothesis import strategies as st
 
 import pytest_h20.load.schema as schema_module
 from pytest_h20.core.errors import UsageError
+from pytest_h20.core.gpus import GPUS
 from pytest_h20.load import Cell, CellResult
 from pytest_h20.load.metrics import Rates, RequestRecord, Summary, most_answering
 from pytest_h20.load.result import write_json
-from pytest_h20.load.roofline import H20, H20_3E, Fabric, ModelSpec, decode_bound, gpu_by_name, spec_of
+from pytest_h20.load.roofline import Fabric, ModelSpec, spec_of
+from pytest_h20.load.roofline import decode_bound as bound_of
 from pytest_h20.load.sanity import check, judged
 from pytest_h20.load.server_metrics import MetricsSample, ServerView, acceptance, parse_metrics, series, view
 from pytest_h20.rehearsal.sparse import R1_CONFIG
@@ -42,6 +45,8 @@ TABLE = [
     (1024, 256, 56.8, 17.3, 34.2, 59360, 29960),
 ]
 
+decode_bound = functools.partial(bound_of, gpu=GPUS["10de:2329"])
+
 
 @pytest.mark.parametrize("row", TABLE, ids=lambda row: f"B{row[0]}")
 def test_the_research_table_is_reproduced(row: tuple[float, ...]) -> None:
@@ -58,10 +63,9 @@ def test_the_research_table_is_reproduced(row: tuple[float, ...]) -> None:
 
 def test_roofline_edges() -> None:
     assert decode_bound(4, model=R1).tpot_lb_s == decode_bound(4, model=R1).tpot_hw_s
-    assert gpu_by_name("NVIDIA H20") is H20
-    assert gpu_by_name("NVIDIA H20-3e") is H20_3E
-    assert gpu_by_name("NVIDIA L20") is None
-    assert gpu_by_name("NVIDIA H200") is not H20
+    apart = decode_bound(64, 4096, model=R1, kv_groups=16)
+    assert apart.bytes_per_gpu < decode_bound(64, 4096, model=R1).bytes_per_gpu, "with DP attention each group has its own cache"
+    assert decode_bound(64, gpu=GPUS["10de:20b2"], model=R1).tpot_hw_s > 0, "an A100 has no FP8: BF16 counts"
     with pytest.raises(UsageError, match="roofline"):
         decode_bound(0, model=R1)
 

@@ -9,10 +9,10 @@ import pytest
 
 from pytest_h20.core.verdict import GateName, Status, Verdict
 from pytest_h20.report.compare import Comparison, Side, compare
-from pytest_h20.report.engines import engine_of, gates_by_engine, sentence
+from pytest_h20.report.engines import comparisons, engine_of, gates_by_engine, network, sentence
 from pytest_h20.report.github import step_summary
 from pytest_h20.report.html.page import run_page
-from pytest_h20.report.model import CellRow, CheckRow, RunView
+from pytest_h20.report.model import CellRow, CheckRow, Fingerprint, RunView
 from pytest_h20.report.run import RunFolder
 from pytest_h20.report.terminal import terminal_lines
 from tests.unit.conftest import Sample
@@ -93,6 +93,57 @@ def test_one_engine_has_no_columns(sample: Sample) -> None:
     assert gates_by_engine(sample("clean")) == {}
     assert "Engine against engine" not in read(sample("clean")).text
     assert not any("faster" in line.text for line in terminal_lines(sample("clean")))
+
+
+# ---------------------------------------------------------------- what the network costs
+
+
+def one_and_two(tmp_path: Path, *, cost: Mapping[str, float] | None, single: float = 38.9, nodes: str = "1") -> RunView:
+    """``sglang:single`` and ``sglang:default`` in one cell of one stream; the second takes 55.6 ms a token."""
+    labels = ("sglang:single", "sglang:default")
+    run = samples.start(tmp_path, labels)
+    for label, tpot in zip(labels, (single, 55.6), strict=True):
+        figures = {"output_throughput": 1e3 / tpot, "mean_tpot_ms": tpot, "status": Status.PASS}
+        run.add(CellRow.model_validate({"engine": label, "input_len": 128, "output_len": 128, "concurrency": 1, **figures}))
+    if cost is not None:
+        told = Verdict(check="fabric.tpot_cost", title="x", status=Status.PASS, measured=4.7, details={"by_batch_ms": dict(cost)})
+        run.record(told, "t.py::test_all_reduce[sglang:default]")
+    known = Fingerprint(engines={labels[0]: {"nodes": nodes}, labels[1]: {"nodes": "2"}})
+    run.fingerprint(known)
+    return run.finish()
+
+
+def said(view: RunView) -> str:
+    (pair,) = comparisons(view)
+    return network(view, pair)
+
+
+def test_the_network_s_part_of_the_difference(tmp_path: Path) -> None:
+    text = said(one_and_two(tmp_path, cost={"1": 4.7, "8": 5.2}))
+    assert text == (
+        "all-reduces over 2 nodes cost sglang:default 4.7 of 55.6 ms a token in in128-out128-c1 (8 %), where sglang:default is "
+        "16.7 ms slower than sglang:single: the network is 28 % of that"
+    )
+
+
+@pytest.mark.parametrize(
+    ("cost", "single", "words"),
+    [
+        ({"1": 20.0}, 38.9, "the network is 100 % of that"),
+        ({"1": 4.7}, 60.0, "is 4.4 ms faster than sglang:single all the same"),
+        ({"8": 4.7}, 38.9, "was not measured"),
+        ({}, 38.9, "was not measured"),
+        (None, 38.9, "what the network costs sglang:default was not measured: fabric.tpot_cost and the same cell"),
+    ],
+)
+def test_more_than_all_nothing_and_not_measured(tmp_path: Path, cost: dict[str, float] | None, single: float, words: str) -> None:
+    assert words in said(one_and_two(tmp_path, cost=cost, single=single))
+
+
+def test_engines_on_as_many_nodes_differ_by_something_else(tmp_path: Path) -> None:
+    view = one_and_two(tmp_path, cost={"1": 4.7}, nodes="2")
+    assert said(view) == ""
+    assert not any("all-reduces over" in line.text for line in terminal_lines(view))
 
 
 # ---------------------------------------------------------------- the sentence

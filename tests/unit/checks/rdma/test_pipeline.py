@@ -36,7 +36,7 @@ def proof(of: LaunchTarget, *, leave_out: int = 0, **truth: object) -> NcclVerdi
     return NcclVerdicts(job_of(of, logs), of)
 
 
-@pytest.mark.parametrize(("scenario", "engine"), [("three-nodes", "vllm"), ("four-nodes", "sglang")])
+@pytest.mark.parametrize(("scenario", "engine"), [("three-nodes", "vllm"), ("four-nodes", "sglang"), ("sixteen-nodes", "vllm")])
 def test_a_pipeline_is_proven(scenario: str, engine: str) -> None:
     of = target(scenario, engine)
     said = proof(of)
