@@ -1,7 +1,7 @@
 """Gate ``rdma``: three independent facts that the serving processes talk over RDMA.
 
 1. NCCL's own logs of the serving ranks: every channel between nodes is ``NET/IB/…/GDRDMA``.
-2. The byte counters of every rail rise during a fixed request by about what tensor parallelism must move.
+2. The byte counters of every rail rise during a fixed request by about what the layout must move.
 3. Error and congestion counters do not rise.
 """
 

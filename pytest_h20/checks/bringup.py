@@ -75,7 +75,7 @@ def first_completion(cluster: ClusterState, limit_s: float) -> Verdict:
     return say.judge(
         None if seconds is None else round(seconds, 2),
         Limit(kind="max", value=limit_s, unit="s", origin=origin),
-        action="a forward pass that hangs while /health answers 200 is a stalled collective: look at both ranks' NCCL logs",
+        action="a forward pass that hangs while /health answers 200 is a stalled collective: look at the NCCL logs of all ranks",
     )
 
 

@@ -337,7 +337,7 @@ def rail_shares(voice: Say, moved: Mapping[str, CounterDelta | Missing]) -> Verd
         len(bad),
         Limit(kind="max", value=0, unit="rails", origin=origin),
         reason=f"{', '.join(bad)}; the median rail carried {middle:.1f} GB",
-        action="compare NCCL_IB_HCA with this rail; ib_write_bw between the two nodes on it; look at its link rate and PCIe width",
+        action="compare NCCL_IB_HCA with this rail; ib_write_bw between two nodes on it; look at its link rate and PCIe width",
         details={hca: round(gb, 3) for hca, gb in carried.items()},
         of=len(carried),
     )

@@ -52,7 +52,7 @@ def examine(cluster: ClusterState, nodes: Mapping[str, Node], journal: Journal, 
         told = [f"{url} does not answer any more ({answer.removeprefix('refused: ')})"]
     if cause is None:
         why = "its log names no cause that is known" if cluster.roles else "somebody else started it: its logs are not known"
-        return Death(f"{'; '.join(told)}; {why}", "read the end of the logs of both ranks, and the kernel log of their nodes", kept)
+        return Death(f"{'; '.join(told)}; {why}", "read the end of the logs of all ranks, and the kernel log of their nodes", kept)
     return Death(f"{'; '.join(told)}; {cause.meaning}; log of {cause.role}: {cause.line.strip()[:300]}", cause.fix, kept)
 
 

@@ -119,7 +119,7 @@ class NodeSpec(Frozen):
     host_ip: str | None = Field(None, description="address the engine must use (IPv4 on dual-stack hosts); default: address")
     control_interface: str = Field(description="net device of host_ip: NCCL/Gloo bootstrap")
     gid_index: int | None = Field(None, ge=0, description="NCCL_IB_GID_INDEX of this node's rails")
-    rails: tuple[Rail, ...] = Field((), description="the rails in order: rail 0 of one node faces rail 0 of the other")
+    rails: tuple[Rail, ...] = Field((), description="the rails in order: rail 0 of one node faces rail 0 of the others")
     other_hcas: tuple[ManagementHca, ...] = Field((), description="RDMA devices that must not carry collectives")
     expect: Expect = Field(default_factory=Expect, description="what differs from the common `expect`")
     env: dict[str, str] = Field(default_factory=dict, description="added to every container on this node")
@@ -264,7 +264,9 @@ class Profile(Frozen):
     env: dict[str, str] = Field(default_factory=dict, description="added to every container; wins over what the suite sets")
     container: ContainerOptions = Field(default_factory=ContainerOptions, description="Docker options of the containers")
     nodes: tuple[str, ...] | None = Field(None, description="names of the nodes to use, head first; default: all")
-    tensor_parallel: Annotated[int, Field(ge=1)] = Field(16, description="ranks over all nodes")
+    tensor_parallel: Annotated[int, Field(ge=1)] = Field(
+        16, description="ranks that reduce with each other after every layer; stages and copies come from the engine's flags"
+    )
     http_port: Port = Field(8000, description="where the API listens, on the head")
     dist_port: Port | None = Field(None, description="SGLang --dist-init-addr (30000) or vLLM --master-port (29501)")
     ray_port: Port = Field(8379, description="vLLM with Ray: the head's port")

@@ -122,7 +122,7 @@ class VllmDialect:
     def _ray_warnings(self, mode: str) -> tuple[str, ...]:
         if mode == "ray" and self.version.within("0.21.0", "0.33.0"):
             return (
-                "RayExecutorV2 (default since 0.21) was seen to hang over two nodes (F17, F18; vllm#43420, #50835): prefer "
+                "RayExecutorV2 (default since 0.21) was seen to hang over several nodes (F17, F18; vllm#43420, #50835): prefer "
                 "mode: native, or set VLLM_USE_RAY_V2_EXECUTOR_BACKEND=0",
             )
         return ()
@@ -357,7 +357,7 @@ class VllmDialect:
         return [
             Refusal(
                 "ray_overwrites_node_env",
-                f"vLLM {self.version} with Ray copies the head's {', '.join(differing)} over the other node's",
+                f"vLLM {self.version} with Ray copies the head's {', '.join(differing)} over those of the other nodes",
                 "use mode: native, or vLLM 0.21 and later",
                 "E-env",
             )

@@ -161,7 +161,7 @@ RULES: tuple[Rule, ...] = (
         "fatal",
         True,
         "InfiniBand and RoCE ports, or merged devices of different kinds, were paired",
-        "set NCCL_IB_HCA to ports of one link type, the same on both nodes",
+        "set NCCL_IB_HCA to ports of one link type, the same on all nodes",
     ),
     _rule(
         r"mixed local \w+ device counts",
@@ -169,7 +169,7 @@ RULES: tuple[Rule, ...] = (
         "fatal",
         True,
         "the nodes see different numbers of network devices",
-        "make NCCL_IB_HCA and /dev/infiniband the same on both nodes",
+        "make NCCL_IB_HCA and /dev/infiniband the same on all nodes",
     ),
     _rule(r"Got CQE with error", "", "fatal", False, "a request failed: the line behind it names the status"),
     _rule(

@@ -40,7 +40,7 @@ COMPLETIONS: dict[int, tuple[str, str, bool]] = {
 }
 COMPLETION_ACTIONS: dict[int, str] = {
     4: "check nvidia_peermem or DMA-BUF, ACS off and iommu=pt; compare with NCCL_NET_GDR_LEVEL=LOC",
-    5: "look for the first failure that is not status 5, on the other node too",
+    5: "look for the first failure that is not status 5, on the other nodes too",
     10: "check nvidia_peermem or DMA-BUF, ACS off and iommu=pt; compare with NCCL_NET_GDR_LEVEL=LOC",
     12: "run ib_write_bw between the two HCAs with the same GID index; check link, MTU, routes, firewall and PFC of that rail",
     13: "look at the peer's log: it stopped first",
@@ -136,7 +136,7 @@ def call(message: str) -> Failure | None:
     if name == "ibv_modify_qp":
         meaning = "the queue pairs of the two nodes cannot reach each other"
         action = (
-            "check that the GID index names a RoCE v2 IPv4 GID on both nodes, the VLAN, the routes of that rail; NCCL_CROSS_NIC=0 "
+            "check that the GID index names a RoCE v2 IPv4 GID on all nodes, the VLAN, the routes of that rail; NCCL_CROSS_NIC=0 "
             "when the rails are separate networks"
         )
     elif _RESOURCES.match(name):

@@ -29,7 +29,7 @@ LOWER_BOUND = Limit(
     value=DEFAULT_LOWER_BOUND,
     origin=Origin(kind="derived", detail="57 of 64: an R1 misses it in < 0.1 % of runs, a model at 0.75 meets it in < 1 %"),
 )
-ACTION = "wrong answers from a healthy engine: compare the weights on both nodes (F46: a missing shard), then the chat template"
+ACTION = "wrong answers from a healthy engine: compare the weights on all nodes (F46: a missing shard), then the chat template"
 
 
 def ask_all(api: Api, questions: Sequence[Question]) -> Score:

@@ -81,7 +81,7 @@ def check_health(api: Api, say: Say) -> Verdict:
 @CHECKS.add(
     "endpoint.worker_is_no_head",
     "No node but the head serves the model",
-    action="two heads: the ranks did not find each other; compare --node-rank and the rendezvous address on both nodes",
+    action="two heads: the ranks did not find each other; compare --node-rank and the rendezvous address on all nodes",
 )
 def check_worker_is_no_head(api: Api, say: Say) -> Sequence[Verdict]:
     """A node of rank ≥ 1 must not list the model. Its /health is recorded and counts for nothing (dummy server, F68)."""

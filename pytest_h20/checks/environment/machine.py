@@ -125,7 +125,7 @@ def clock_to_us(say: Say, view: View) -> Verdict:
 
 @cluster_check("environment.clock_skew", "Clocks of the nodes agree", always=True, action="start chronyd on all nodes with one server")
 def clock_skew(say: Say, facts: Facts) -> Iterable[Verdict]:
-    """Each node's clock against the first node's, with its own error: logs of both nodes are read side by side."""
+    """Each node's clock against the first node's, with its own error: logs of all nodes are read side by side."""
     views = facts.views
     if len(views) < 2:
         yield say.skip("one node only")

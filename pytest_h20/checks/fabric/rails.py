@@ -56,7 +56,7 @@ def _most(rail: RailView, figure: Callable[[Port], N | None]) -> N | None:
 
 
 def _peer(say: Say, rail: RailView) -> RailView:
-    """The rail of the same place on the other node. The check ends where there is one node only."""
+    """The rail of the same place on the next node. The check ends where there is one node only."""
     if rail.peer is None:
         raise Settled(say.skip("one node only"))
     return rail.peer
@@ -307,7 +307,7 @@ def mtu(say: Say, rail: RailView) -> Verdict:
     action="readdress the rails, or swap rails[] so that the same place is the same rail on every node",
 )
 def subnet(say: Say, rail: RailView) -> Verdict:
-    """The rail and the rail of the same place on the other node are in one IPv4 network: rail-optimised fabrics route nothing
+    """The rail and the rail of the same place on the next node are in one IPv4 network: rail-optimised fabrics route nothing
     else (F29, F30)."""
     peer = _peer(say, rail)
     networks = []

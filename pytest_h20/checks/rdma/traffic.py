@@ -137,7 +137,7 @@ def _risen(say: Say, found: CounterDelta | Missing, *, congestion: bool) -> Verd
     fix = (
         "check PFC, DSCP and ECN settings of NICs and switch ports for this rail"
         if congestion
-        else "check cable, transceiver, MTU and GID of this rail; ib_write_bw between the two nodes on it"
+        else "check cable, transceiver, MTU and GID of this rail; ib_write_bw between two nodes on it"
     )
     return say.judge(sum(risen.values()), limit, reason=told, action=fix, details={**risen}, of=looked)
 

@@ -60,7 +60,7 @@ ARGUMENTS = (
         "dist_init_addr_missing",
         r"please provide --dist-init-addr|[Ii]nvalid dist_init_addr|dist_init_addr .*should be",
         "the head's address is missing or not host:port (an IPv6 literal in an old parser)",
-        "give --dist-init-addr IPv4:port, the same on both nodes",
+        "give --dist-init-addr IPv4:port, the same on all nodes",
         "F04; sgl#7478, #2892",
         stage="arguments",
     ),

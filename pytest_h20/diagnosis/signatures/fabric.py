@@ -163,7 +163,7 @@ FABRIC = (
         "deepgemm_jit_timeout",
         r"Watchdog caught collective operation timeout",
         "a rank was still compiling DeepGEMM kernels while the others waited",
-        "python3 -m sglang.compile_deep_gemm first; keep the cache volume on both nodes; --dist-timeout 3600",
+        "python3 -m sglang.compile_deep_gemm first; keep the cache volume on all nodes; --dist-timeout 3600",
         "F58; sgl#9867, #29170",
         rank=38,
         context=r"DeepGEMM JIT Pre-Compile session",

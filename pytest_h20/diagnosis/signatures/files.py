@@ -23,7 +23,7 @@ FILES = (
         r"|Invalid repository ID or local directory specified: '/"
         r"|Cannot find the config file for|No config(?:\.json)? (?:file )?found|the config file at '[^']*' is not a valid JSON",
         "the model folder has no usable config.json",
-        "copy config.json; compare both nodes' folders",
+        "copy config.json; compare the folders of all nodes",
         "recorded (0.24, 0.32, 0.5.16)",
         stage="arguments",
     ),

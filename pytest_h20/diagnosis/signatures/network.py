@@ -44,7 +44,7 @@ RENDEZVOUS = (
         r"Gloo connectFullMesh failed|Unable to find (?:address|interface) for: "
         r"|gloo.*connect.*(?:timed out|refused)|Connect timeout \[.*gloo",
         "Gloo chose an interface on which the nodes do not reach each other",
-        "GLOO_SOCKET_IFNAME = the control interface, inside the containers of both nodes",
+        "GLOO_SOCKET_IFNAME = the control interface, inside the containers of all nodes",
         "F01; vllm#13121 (2×8 H100, R1), #5094",
         rank=20,
         stage="dist-init",
@@ -87,7 +87,7 @@ RENDEZVOUS = (
         r"Timed out after \d+ seconds waiting for clients|DistStoreError: wait timeout after \d+ms"
         r"|Timed out initializing process group in store based barrier"
         r"|retrieving ncclUniqueId from \[\d+\].*(?:[Tt]imed? ?out)",
-        "the other node's ranks never came to the rendezvous",
+        "another node's ranks never came to the rendezvous",
         "see why the peer did not start; both need the same --dist-init-addr; probe high TCP ports both ways",
         "F14; vllm#16334; recorded (0.5.16)",
         rank=40,
@@ -118,7 +118,7 @@ RENDEZVOUS = (
         r"could finish the model loading, but there are other ranks that didn't finish loading"
         r"|failed to pass monitoredBarrier|reached monitoredBarrier, but received errors",
         "another rank did not finish loading; this one only reports it",
-        "read the other node's log: its first exception is the cause",
+        "read the other nodes' logs: the first exception there is the cause",
         "recorded (0.5.16, two nodes)",
         rank=40,
         stage="loading",
@@ -130,8 +130,8 @@ RENDEZVOUS = (
         r"|failed to recv, got 0 bytes|Connection was likely closed"
         r"|ncclRemoteError|NCCL error(?: in)?: (?:\S+, )?remote process exited or there was a network error"
         r"|store->get\('\d+'\) got error: (?:Connection reset|recvValue|failed to recv)",
-        "the other node's process ended; this one lost its connection",
-        "read the other node's log",
+        "another node's process ended; this one lost its connection",
+        "read the other nodes' logs",
         "recorded (0.5.16, two nodes); corpus",
         rank=42,
     ),
@@ -139,7 +139,7 @@ RENDEZVOUS = (
         "nccl_peer_closed",
         r"NCCL WARN .*Connection closed by remote peer|NCCL WARN .*Connection reset by peer",
         "NCCL lost a connection: the peer ended",
-        "read the other node's log",
+        "read the other nodes' logs",
         "recorded (2.28.9)",
     ),
     cause(

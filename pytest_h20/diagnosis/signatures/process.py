@@ -96,7 +96,7 @@ PROCESS = (
         "worker_died",
         r"Worker ?[Pp]roc \S+ died unexpectedly|[Ww]orker process .*died|WorkerProc died" r"|Process \w+ exited unexpectedly",
         "a vLLM worker process died",
-        "its exit code; dmesg for an OOM kill or an Xid; the other node's log",
+        "its exit code; dmesg for an OOM kill or an Xid; the other nodes' logs",
         "recorded (0.24, two nodes)",
         rank=46,
         engine="vllm",

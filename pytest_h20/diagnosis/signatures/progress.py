@@ -72,7 +72,7 @@ WAITING = (
         r"|Try DeepGEMM JIT|\bninja\b.*build|Building extension module|[Cc]ompiling .*kernels?\b"
         r"|flashinfer.*JIT|JIT compil(?!ations during)",
         "kernels are being compiled; this can take 10–20 minutes",
-        "keep the kernel cache on a volume, on both nodes",
+        "keep the kernel cache on a volume, on all nodes",
         "F58; corpus (0.16)",
     ),
     wait(
@@ -111,7 +111,7 @@ WAITING = (
         r"Init torch distributed begin|distributed_init_method=|\[Gloo\] Rank|NCCL INFO"
         r"|is using nccl==|c10d\] The (?:client|server) socket",
         "the ranks are connecting",
-        "both nodes must be started; see F03, F14 if it lasts",
+        "all nodes must be started; see F03, F14 if it lasts",
         "F14",
     ),
     wait(

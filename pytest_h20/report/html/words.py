@@ -18,7 +18,7 @@ TERMS: dict[str, str] = {
     "GDR": "GPUDirect RDMA: the network card reads GPU memory directly, without a copy through main memory",
     "HCA": "host channel adapter: an RDMA network card port",
     "GB": "10^9 bytes",
-    "rail": "one RDMA port of a node and its partner on the other node",
+    "rail": "one RDMA port of a node and its partner on the next node",
     "channel": "one of the parallel paths NCCL sends data on",
     "cell": "one point of the load matrix: input length, output length, number of requests at a time",
     "limit": "what the figure is held against; its origin says where it comes from",
