@@ -104,10 +104,11 @@ def _ended(role: RoleRef, node: Node) -> str:
 
 
 def _health(url: str, headers: Mapping[str, str]) -> str:
-    """Empty when the server is well, or only slow; ``refused: …`` when nobody listens; what it answers when it says that it is not well.
+    """Empty when the server is well, or only slow; ``refused: …`` when nobody listens; else what it does.
 
-    A process that is just ending still takes connections and closes them: it is asked again.
+    A process that is just ending still takes connections and closes them: it is asked again, and while it goes on so the logs decide.
     """
+    closed = ""
     for _ in range(4):
         try:
             status = ask(url, "/health", headers=dict(headers), timeout=HEALTH_S).status
@@ -117,7 +118,8 @@ def _health(url: str, headers: Mapping[str, str]) -> str:
                 return f"refused: {error}"
             if "timed out" in text or "no complete answer" in text:
                 return ""
+            closed = str(error)
         else:
             return "" if status < 500 else f"/health answers {status}"
         time.sleep(0.5)
-    return ""
+    return closed

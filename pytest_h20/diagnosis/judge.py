@@ -67,10 +67,19 @@ def _lines(pieces: Iterable[str]) -> Iterator[str]:
         yield from lines.split_lines(piece.removesuffix("\n"))
 
 
+_ENDED = frozenset({"worker_died", "killed", "scheduler_killed_oom", "aborted", "ray_actor_died", "child_process_crashed"})
+"""A process ended, and its log has no earlier reason for that."""
+_LOST = frozenset(
+    {"peer_node_gone", "peer_failed_to_load", "nccl_error", "nccl_unhandled_system_error", "gloo_recv_timeout", "collective_timeout"}
+)
+"""What the others say of that, when they say so: within one log they are the reason, beside it they follow from it."""
+
+
 def primary(diagnoses: Mapping[str, Diagnosis]) -> tuple[str, Diagnosis] | None:
     """Among the logs of several nodes the one whose cause is most primary: (node, diagnosis), or None if none failed.
 
     A rank that only lost its peer, or waited for it in vain, is never chosen while another log holds the reason.
     """
     failed = [(node, d) for node, d in diagnoses.items() if d.outcome == "failed"]
-    return min(failed, key=lambda item: item[1].rank) if failed else None
+    ended = any(d.cause in _ENDED for _, d in failed)
+    return min(failed, key=lambda item: (ended and item[1].cause in _LOST, item[1].rank)) if failed else None

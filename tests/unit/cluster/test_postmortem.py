@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import socket
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
 
+import pytest
+
 from pytest_h20.checks.bringup import ended_early
+from pytest_h20.cluster import postmortem
 from pytest_h20.cluster.postmortem import examine
 from pytest_h20.cluster.state import ClusterState, EngineVersions, RoleRef
 from pytest_h20.core.verdict import Status
@@ -104,6 +108,53 @@ def test_processes_that_stay_behind_a_dead_core_do_not_hide_it(tmp_path: Path) -
         death = examine(cluster(logs(tmp_path, dead=True)), box.nodes(), box, url, {})
     assert death is not None
     assert death.reason.startswith("rank1 (rank 1) on node02 failed; worker_died")
+
+
+@contextmanager
+def closing() -> Iterator[str]:
+    """A server that takes connections and closes them, as a process does whose shutdown takes seconds on a busy machine."""
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        listening.settimeout(0.05)
+        over = threading.Event()
+
+        def serve() -> None:
+            while not over.is_set():
+                with suppress(TimeoutError):
+                    listening.accept()[0].close()
+
+        thread = threading.Thread(target=serve)
+        thread.start()
+        try:
+            yield f"http://127.0.0.1:{listening.getsockname()[1]}"
+        finally:
+            over.set()
+            thread.join()
+
+
+@pytest.mark.parametrize("dead", [True, False])
+def test_an_engine_that_is_just_ending_is_told_by_its_logs(tmp_path: Path, dead: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(postmortem.time, "sleep", lambda seconds: None)
+    box = Box(c0=True, c1=True)
+    with closing() as url:
+        death = examine(cluster(logs(tmp_path, dead=dead)), box.nodes(), box, url, {})
+    assert (death is not None) is dead
+    assert death is None or death.reason.startswith("rank1 (rank 1) on node02 failed; worker_died")
+
+
+def test_a_rank_that_lost_its_peer_does_not_hide_the_one_that_was_killed(tmp_path: Path) -> None:
+    """vLLM 0.32 on two nodes of the lab, the worker of rank 1 killed: rank 0 says "Connection reset by peer", and both servers ended."""
+    logs(tmp_path, dead=True)
+    (tmp_path / "rank0.log").write_text(
+        "(Worker_TP0 pid=33) ERROR 11-27 23:53:00 [multiproc_executor.py:1063] RuntimeError: [/__w/pytorch/pytorch/third_party/gloo/gloo/"
+        "transport/tcp/pair.cc:537] Read error [192.0.2.2]:35461: Connection reset by peer. This is typically caused by a remote worker "
+        "hanging or bugs in the application. Check the logs of other workers for the root cause.\n"
+        "(EngineCore pid=20) ERROR 11-27 23:53:00 [core.py:1231] EngineCore encountered a fatal error.\n"
+    )
+    box = Box(c0=False, c1=False)
+    death = examine(cluster(tmp_path), box.nodes(), box, NOBODY, {})
+    assert death is not None
+    assert death.reason.startswith("rank1 (rank 1) on node02 ended (exit code 137)")
+    assert "worker_died" in death.reason
 
 
 def test_a_healthy_engine_and_one_that_is_only_unwell_live(tmp_path: Path) -> None:
