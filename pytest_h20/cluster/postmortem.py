@@ -33,8 +33,8 @@ def examine(cluster: ClusterState, nodes: Mapping[str, Node], journal: Journal, 
     Proof is a process of it that is gone, a port that nobody holds any more, or an unhealthy answer together with a log that tells a
     failure. An engine that is only slow to answer lives. Raises ``TransportError`` when a node cannot be asked.
     """
-    ended = {role.role: how for role in cluster.roles if (how := _ended(role, nodes[role.node]))}
-    answer = _health(url, headers)
+    ended = ended_roles(cluster, nodes)
+    answer = "" if ended else _health(url, headers)
     if not ended and answer == "":
         return None
     warned = {node: nccl_warnings(nodes[node], folder) for node, folder in cluster.node_dirs.items() if node in nodes}
@@ -54,6 +54,11 @@ def examine(cluster: ClusterState, nodes: Mapping[str, Node], journal: Journal, 
         why = "its log names no cause that is known" if cluster.roles else "somebody else started it: its logs are not known"
         return Death(f"{'; '.join(told)}; {why}", "read the end of the logs of all ranks, and the kernel log of their nodes", kept)
     return Death(f"{'; '.join(told)}; {cause.meaning}; log of {cause.role}: {cause.line.strip()[:300]}", cause.fix, kept)
+
+
+def ended_roles(cluster: ClusterState, nodes: Mapping[str, Node]) -> dict[str, str]:
+    """Role to how its process ended, of those that do not run any more."""
+    return {role.role: how for role in cluster.roles if (how := _ended(role, nodes[role.node]))}
 
 
 @dataclass(frozen=True)

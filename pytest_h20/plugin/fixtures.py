@@ -137,7 +137,7 @@ def h20_cluster(request: pytest.FixtureRequest, h20_engine: str) -> ClusterState
     """The cluster, up and proved ready. The first test that asks brings it up; a failure is told there, once."""
     from pytest_h20.cluster.shared import FailedElsewhere
     from pytest_h20.core.errors import H20Error
-    from pytest_h20.run.bringup import bring_up
+    from pytest_h20.run.bringup import bring_up, look_out
     from pytest_h20.run.facts import unreached_nodes
 
     plugin = _active(request)
@@ -153,6 +153,7 @@ def h20_cluster(request: pytest.FixtureRequest, h20_engine: str) -> ClusterState
         from pytest_h20.run.bringup import started
 
         raise told_plainly(error, failed(h20_engine, error, started(plugin.session, h20_engine))) from None
+    look_out(plugin.session, h20_engine, plugin.line_writer())
     plugin.checks_of_hooks(h20_engine, state)
     return state
 

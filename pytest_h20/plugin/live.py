@@ -362,7 +362,7 @@ class ActivePlugin:
     @pytest.hookimpl(tryfirst=True)
     def pytest_sessionfinish(self, session: pytest.Session, exitstatus: int) -> None:
         """Take the cluster down, decide, write the documents, and never let "nothing measured" end in status 0."""
-        from pytest_h20.run.bringup import take_down
+        from pytest_h20.run.bringup import look_away, take_down
         from pytest_h20.run.facts import unreached
         from pytest_h20.run.finish import finish
         from pytest_h20.run.machines import last_look
@@ -370,6 +370,8 @@ class ActivePlugin:
         if self.session.run is None:
             return
         if not self.controller:
+            for label in self.session.labels:
+                look_away(self.session, label)
             self.session.close()
             return
         self.signals.ending = True

@@ -12,7 +12,7 @@ from pytest_h20.cluster.bringup import BringUp, reachable_url
 from pytest_h20.cluster.http import ask
 from pytest_h20.cluster.launch import LaunchTarget, secrets_note
 from pytest_h20.cluster.ledger import containers_of, ledger_of
-from pytest_h20.cluster.postmortem import examine
+from pytest_h20.cluster.postmortem import ended_roles, examine
 from pytest_h20.cluster.preflight import prepare, refuse_leftovers
 from pytest_h20.cluster.progress import StartProgress
 from pytest_h20.cluster.state import ClusterState, EngineVersions
@@ -26,8 +26,9 @@ from pytest_h20.report.model import Warning_
 from pytest_h20.run.burn import burn_verdicts
 from pytest_h20.run.facts import early_verdicts, gathered, launch_facts
 from pytest_h20.run.kept import Kept, kept
+from pytest_h20.run.lookout import Lookout
 from pytest_h20.run.settings import Session
-from pytest_h20.run.store import CLUSTER, DIED, DOWN, DRILL_LOST, DRILLED, LAUNCHED
+from pytest_h20.run.store import CLUSTER, DEATH_TOLD, DIED, DOWN, DRILL_LOST, DRILLED, LAUNCHED
 
 Write = Callable[[str], None]
 
@@ -161,10 +162,28 @@ def running_version(url: str, headers: Mapping[str, str]) -> str:
 
 
 def post_mortem(session: Session, label: str) -> Verdict | None:
-    """Why the engine ended since it was ready; None while it runs, and when it was told already. Told once for all workers."""
-    state = session.shared.value(CLUSTER(label))
-    if state is None or died(session, label) is not None or drilled(session, label):
+    """Why the engine ended since it was ready, for whoever tells it; None while it runs, and when it was told already."""
+    verdict = noticed(session, label)
+    if verdict is None:
         return None
+    told_by: list[Verdict] = []
+
+    def tell() -> bool:
+        told_by.append(verdict)
+        return True
+
+    session.shared.once(DEATH_TOLD(label), tell)
+    return told_by[0] if told_by else None
+
+
+def noticed(session: Session, label: str) -> Verdict | None:
+    """Why the engine ended since it was ready, looked at until anybody has seen it; None while it runs."""
+    state = session.shared.value(CLUSTER(label))
+    if state is None or drilled(session, label):
+        return None
+    known = session.shared.value(DIED(label))
+    if known is not None:
+        return known
     target = session.target(label)
     url = (
         attach_url(session)
@@ -178,9 +197,42 @@ def post_mortem(session: Session, label: str) -> Verdict | None:
         return None
     if death is None:
         return None
-    session.shared.once(DIED(label), lambda: death.reason)
-    session.folder.event("state", engine=label, state="broken", note=death.reason)
-    return ended_early(death, label)
+
+    def tell() -> Verdict:
+        session.folder.event("state", engine=label, state="broken", note=death.reason)
+        return ended_early(death, label)
+
+    return session.shared.once(DIED(label), tell)
+
+
+_LOOKOUTS: dict[tuple[str, str], Lookout] = {}
+"""Of this process, by run and engine."""
+
+
+def look_out(session: Session, label: str, write: Write) -> None:
+    """From now on the engine's processes are looked at every two seconds, until it is taken down. Nothing where none of them is known."""
+    state, key = session.shared.value(CLUSTER(label)), (session.run_id, label)
+    if state is None or not state.roles or key in _LOOKOUTS:
+        return
+
+    def look() -> bool:
+        if drilled(session, label) or session.shared.published(DIED(label)) is not None:
+            return True
+        if not ended_roles(state, session.nodes) or lookout.ending:
+            return False
+        death = noticed(session, label)
+        if death is not None:
+            write(f"h20: broken: {death.reason}\n")
+        return death is not None
+
+    lookout = _LOOKOUTS[key] = Lookout(look)
+
+
+def look_away(session: Session, label: str) -> None:
+    """Before it is stopped."""
+    lookout = _LOOKOUTS.pop((session.run_id, label), None)
+    if lookout is not None:
+        lookout.end()
 
 
 def drilled(session: Session, label: str) -> bool:
@@ -190,7 +242,8 @@ def drilled(session: Session, label: str) -> bool:
 
 def died(session: Session, label: str) -> str | None:
     """Why the engine ended, when that was found."""
-    return session.shared.value(DIED(label))
+    known = session.shared.value(DIED(label))
+    return None if known is None else known.reason
 
 
 # ---------------------------------------------------------------------- down
@@ -240,6 +293,7 @@ def _down_now(session: Session, label: str, write: Write) -> Down:
 
 
 def _down(session: Session, label: str, write: Write) -> Down:
+    look_away(session, label)
     target = session.target(label)
     write(f"h20: down: stopping {label}\n")
     run_id = run_id_of(session, label)
@@ -263,6 +317,8 @@ def take_down(session: Session, write: Write) -> list[Verdict]:
     """
     verdicts: list[Verdict] = []
     keep = session.settings.keep
+    for label in session.labels:
+        look_away(session, label)
     broken = _take_back_drills(session)
     settled = session.shared.end_launches(meanwhile=lambda: None if keep else _remove_all(session))
     for label in session.labels:
@@ -349,10 +405,10 @@ def stayed_up(session: Session, label: str) -> list[Verdict]:
     """At the end, before anything is stopped: the engine that came up is still there. An end that was told is not told again."""
     state = session.shared.value(CLUSTER(label))
     stopped = session.shared.published(DOWN(label)) is not None  # by the next engine's start, which asked before
-    if state is None or stopped or died(session, label) is not None:
+    if state is None or stopped:
         return []
     found = post_mortem(session, label)
-    if found is None and not state.attached:
+    if found is None and died(session, label) is None and not state.attached:
         found = say_of("bringup.stays_up", label).plain(Status.PASS, measured="running")
     return [found] if found is not None else []
 

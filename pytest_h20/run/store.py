@@ -54,8 +54,10 @@ KERNEL: EngineTopic[dict[str, Reading]] = EngineTopic("kernel", dict)
 """The kernel logs of the nodes at a moment, which is the part."""
 HANG: EngineTopic[Hang] = EngineTopic("hang", Hang)
 """What its ranks did as something hung; by whoever noticed first."""
-DIED: EngineTopic[str] = EngineTopic("died", str)
-"""Why an engine that was up ended; by whoever noticed first."""
+DIED: EngineTopic[Verdict] = EngineTopic("died", Verdict)
+"""That an engine that was up ended, and why; by whoever noticed first."""
+DEATH_TOLD: EngineTopic[bool] = EngineTopic("death-told", bool)
+"""That it stands in the run; by the first test that failed after it, or at the end."""
 DOWN: EngineTopic[Down] = EngineTopic("down", Down)
 DRILLED: EngineTopic[bool] = EngineTopic("drilled", bool)
 """That the drills have begun: what is told of the load and of an engine that ends was told before."""

@@ -102,6 +102,15 @@ PROCESS = (
         engine="vllm",
     ),
     cause(
+        "worker_lost_in_setup",
+        r"WorkerProc initialization failed due to an exception in a background process",
+        "a vLLM worker process ended while it was set up; one that leaves no traceback of its own was killed",
+        "the worker's own lines above it; if there are none: dmesg for an OOM kill, and who sends SIGKILL on that node",
+        "recorded (0.24, two H200)",
+        rank=49,
+        engine="vllm",
+    ),
+    cause(
         "engine_core_died",
         r"engine core exited unexpectedly|[Ee]ngine core proc \S+ died unexpectedly"
         r"|EngineCore_\S+ died unexpectedly|EngineDeadError|AsyncEngineDeadError|MQEngineDeadError"
