@@ -7,6 +7,7 @@ import pytest
 from pytest_h20.load.cells import Cell
 from pytest_h20.plugin.fixtures import Judge
 from pytest_h20.run import beyond, drafts
+from pytest_h20.run.replicas import replicas
 from pytest_h20.run.throughput import Load
 
 pytestmark = pytest.mark.h20_gate("throughput")
@@ -76,6 +77,11 @@ def test_largest_concurrency(h20_load: Load, h20_judge: Judge) -> None:
     if h20_load.foreign:
         pytest.skip("another generator sends the load (--h20-load)")
     h20_judge(*beyond.largest(h20_load, promised))
+
+
+def test_replicas(h20_load: Load, h20_judge: Judge) -> None:
+    """Every data-parallel rank or worker behind the address answers rightly: each by itself where one can be named."""
+    h20_judge(*replicas(h20_load))
 
 
 def test_after_load(h20_load: Load, h20_judge: Judge) -> None:

@@ -7,6 +7,7 @@ text to repeat. What comes after the end of the answer is rambling, as of a real
 ``rubbish_above``     from more than so many requests in flight on, letters without sense
 ``rubbish_after``     the same after so many requests
 ``rubbish_replica``   of so many replicas one says letters without sense, whoever asks it (replica: by connection)
+``rubbish_rank``      the data-parallel rank of this number does, when it is named; the balancer has not found it yet
 ``swap_every``        the so many-th canary gets the answer of the user before it
 ``twins_differ``      of prompts that are in flight twice, every second one gets another answer
 ``never_ends_after``  after so many requests an answer begins and never ends
@@ -61,14 +62,16 @@ class CanaryAnswers:
             return ["!"] * tokens
         return [""] * tokens if self._above("blank_above", running) else None
 
-    def pieces(self, prompt: str, tokens: int, running: int, served: int, connection: int, sunk: float = 0.0) -> list[str]:
+    def pieces(
+        self, prompt: str, tokens: int, running: int, served: int, connection: int, sunk: float = 0.0, rank: int | None = None
+    ) -> list[str]:
         """The texts of exactly so many tokens. ``running``: requests in flight, ``served``: requests so far, ``sunk``: part of the answers
-        that is wrong by now."""
+        that is wrong by now, ``rank``: the data-parallel rank that was named."""
         flood = self.ordinary(running, tokens)
         if flood is not None:
             return flood
         self._asked += 1
-        bad = (self._asked * 0.618) % 1 < sunk
+        bad = (self._asked * 0.618) % 1 < sunk or (rank is not None and rank == self._knobs.get("rubbish_rank"))
         said, every = self._answer(prompt, running, served, connection, bad), int(self._knobs.get("swap_every", 0))
         mine = self._before if every and self._asked % every == 0 else said
         self._before = said

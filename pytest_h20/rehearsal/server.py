@@ -26,6 +26,7 @@ token by token at the same speed. Knobs beside those of ``replies.py``:
 ``cache_hit_rate``                part of the prompts that /metrics and usage say came from the prefix cache
 ``running_cap``                   /metrics never tells more running requests than this
 ``batch``                         requests beyond so many wait
+``ranks``                         it tells of so many data-parallel ranks, each of which can be named in a request
 ``soak_slower``                   so much slower with every hour of a soak (0.02: 2 % of its speed are gone after one hour)
 ``soak_shift``                    [hour, factor]: from that hour of a soak on so many times slower
 ``soak_stall``                    [hour, seconds]: at that hour of a soak nothing comes for so long (model time), once
@@ -227,7 +228,8 @@ class EngineServer(ReferenceServer):
             return ReferenceReply({"object": "list", "data": [self._card()]})
         if path in (shape.version_route, "/version" if replies.vllm else "/get_server_info"):
             version = "0.1.0" if replies.has("other_version") else replies.version
-            return ReferenceReply({shape.version_key: version} | ({} if replies.vllm else {"model_path": replies.model}))
+            ranks = {"dp_size": self.knobs["ranks"]} if "ranks" in self.knobs else {}
+            return ReferenceReply({shape.version_key: version} | ({} if replies.vllm else {"model_path": replies.model, **ranks}))
         if path in shape.model_info_routes:
             return ReferenceReply({"model_path": replies.model, "tokenizer_path": replies.model, "is_generation": True})
         if path == "/metrics":
@@ -276,6 +278,10 @@ class EngineServer(ReferenceServer):
         self._spoil()
         if self._is_load(path, body):
             return self._load(request, body)
+        if path == "/generate" and "routed_dp_rank" in body and "ranks" in self.knobs:
+            return ReferenceReply(
+                {"text": " 2", "meta_info": {"prompt_tokens": 5, "completion_tokens": 1, "dp_rank": body["routed_dp_rank"]}}
+            )
         if path == "/generate":
             return self.generation(request)
         try:
@@ -320,7 +326,8 @@ class EngineServer(ReferenceServer):
         if self.knobs.get("canaries_refused"):
             raise Refused(400, "prompts must be lists of token ids")
         sunk = float(self.knobs.get("soak_sinks", 0.0)) * (soak_hours(self._folder) or 0.0)
-        pieces = self._canaries.pieces(text, tokens, running, self.requests_total, request.connection, sunk)
+        rank = body.get("routed_dp_rank")
+        pieces = self._canaries.pieces(text, tokens, running, self.requests_total, request.connection, sunk, rank)
         self._canaries.took_off(text)
         if 0 < int(self.knobs.get("long_prompts_kill", 0)) <= self._canaries.long:
             self.stop()

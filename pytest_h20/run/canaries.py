@@ -7,7 +7,7 @@ from dataclasses import replace
 
 from pytest_h20.checks.under_load import Alone, canary, candidates, is_right, nonce_of
 from pytest_h20.load import LoadPlan, Target
-from pytest_h20.load.canary import FORMS, Form, answer_of
+from pytest_h20.load.canary import FORMS, Canary, answer_of
 from pytest_h20.load.metrics import COMPLETE
 from pytest_h20.load.prompts import Prompt
 from pytest_h20.load.run import one_request
@@ -28,7 +28,7 @@ def ask_alone(target: Target, plan: LoadPlan, output_len: int, few: bool = False
     names = list(candidates())
     said: list[str] = []
     for form in FORMS:
-        probed = {name: _ask(target, plan, form, name, output_len, stops=False) for name in names[:PROBES]}
+        probed = {name: ask_one(target, plan, canary(form, name, "question"), output_len, stops=False) for name in names[:PROBES]}
         right = [name for name, (text, ended) in probed.items() if ended and is_right(name, text)]
         if len(right) < PROBES - 1:
             name, (text, _) = next(item for item in probed.items() if item[0] not in right)
@@ -37,19 +37,18 @@ def ask_alone(target: Target, plan: LoadPlan, output_len: int, few: bool = False
         if few:
             return Alone(form, tuple(right), PROBES)
         for name in names[PROBES:]:
-            text, ended = _ask(target, plan, form, name, output_len, stops=True)
+            text, ended = ask_one(target, plan, canary(form, name, "question"), output_len, stops=True)
             if ended and is_right(name, text):
                 right.append(name)
         dice = random.Random(plan.seed)
         nonces = [nonce_of(dice) for _ in range(NONCES)]
-        back = [nonce in _ask(target, plan, form, nonce, output_len, stops=True)[0] for nonce in nonces]
+        back = [n in ask_one(target, plan, canary(form, n, "nonce"), output_len, stops=True)[0] for n in nonces]
         return Alone(form, tuple(right), len(names), all(back))
     return Alone(None, (), PROBES * len(FORMS), why="; ".join(said))
 
 
-def _ask(target: Target, plan: LoadPlan, form: Form, id: str, output_len: int, *, stops: bool) -> tuple[str, bool]:
+def ask_one(target: Target, plan: LoadPlan, asked: Canary, output_len: int, *, stops: bool) -> tuple[str, bool]:
     """(answer or what was said or what went wrong, whether the answer ended in time)."""
-    asked = canary(form, id, "question")
     prompt = Prompt(0, output_len, text=asked.prompt)
     answer, outcome, detail = one_request(target, replace(plan, ignore_eos=not stops), prompt, special=True)
     if answer is None or outcome not in COMPLETE:

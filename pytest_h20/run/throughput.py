@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import TypeVar
 
 from pytest_h20.checks import under_load
 from pytest_h20.checks.endpoint.answers import LOWER_BOUND, accuracy
@@ -43,6 +44,7 @@ from pytest_h20.run.settings import Session
 from pytest_h20.run.store import ALONE, SCORES
 
 Write = Callable[[str], None]
+T = TypeVar("T")
 
 SELFCHECK_LEVELS = (1, 4, 16, 64, 256, 1024)
 """Streams at which the client checks itself: a client that is right at more streams than a cell has is right at the cell's."""
@@ -128,8 +130,20 @@ class Load:
         self._warm.add(_shape(cell))
         self.done += 1
         self._keep(result, repeat)
-        self._look_at_machines(watched, result, repeat, (began, ended))
+        name = "-".join(filter(None, (self.subfolder, _stem(cell, repeat))))
+        self._machines[cell.id, repeat] = self._look_at_machines(watched, name, (began, ended), result, cell.id, repeat)
         return result
+
+    def watching(self, name: str, measure: Callable[[], T]) -> tuple[T, list[Verdict]]:
+        """Measure what is no cell of the matrix: what came of it, and how the machines were meanwhile."""
+        watched, began = self.watch(), time.monotonic()
+        found = measure()
+        result = found if isinstance(found, CellResult) else None
+        return found, self._look_at_machines(watched, name, (began, time.monotonic()), result)
+
+    def machines_of(self, cell: Cell, repeat: int = 0) -> list[Verdict]:
+        """How the machines were while a cell ran; told once."""
+        return self._machines.pop((cell.id, repeat), [])
 
     def close(self) -> None:
         """After the last cell of this process: nothing of ours goes on on the nodes."""
@@ -143,19 +157,20 @@ class Load:
             self._watched.start()
         return self._watched
 
-    def _look_at_machines(self, watched: Watched, result: CellResult, repeat: int, span: tuple[float, float]) -> None:
-        """Keep what the nodes told while the cell ran, for its judgement and for the report."""
+    def _look_at_machines(
+        self, watched: Watched, name: str, span: tuple[float, float], result: CellResult | None, cell: str = "", repeat: int = 0
+    ) -> list[Verdict]:
+        """Judge what the nodes told while something was measured, and keep it for the report. ``cell``: of the matrix, else ``name``."""
         span = watched.span(*span)
         told = watched.told(*span)
-        name = _stem(result.cell, repeat)
-        self._machines[result.cell.id, repeat] = watched.judge(name, told, *span)
-        if not told.windows and not told.missing:
-            return
-        seconds = result.whole.seconds if result.whole else 0.0
-        energy = energy_wh_per_1k(told, seconds, result.tokens.output)
-        load = cell_load(self.label, result.cell.id, repeat, told, span, energy, result.server)
-        self.session.folder.add(load)
-        self.write(f"h20:   {in_a_line(load)}\n")
+        verdicts = watched.judge(name, told, *span)
+        if told.windows or told.missing:
+            seconds = result.whole.seconds if result is not None and result.whole else 0.0
+            energy = energy_wh_per_1k(told, seconds, result.tokens.output) if result is not None else None
+            load = cell_load(self.label, cell or name, repeat, told, span, energy, result.server if result is not None else None)
+            self.session.folder.add(load)
+            self.write(f"h20:   {in_a_line(load)}\n")
+        return verdicts
 
     def results(self, cell: Cell) -> Iterator[tuple[CellResult, int]]:
         """The cell as often as it is measured, with the number of the repeat. In a calibration, a repeat that cannot be believed is
@@ -211,9 +226,14 @@ class Load:
     @property
     def alone(self) -> under_load.Alone:
         """What the engine answers alone, asked once per engine and run before the first cell that needs it."""
-        crowded = [cell.output_len for cell in self.cells if cell.concurrency >= under_load.FROM_STREAMS]
         plan = LoadPlan(seed=self.session.seed, time_scale=self.session.clock.scale, request_timeout_s=120.0 * self.session.clock.scale)
-        return self.session.shared.once(ALONE(self.label), lambda: ask_alone(self.target, plan, min(crowded)))
+        return self.session.shared.once(ALONE(self.label), lambda: ask_alone(self.target, plan, self.canary_tokens))
+
+    @property
+    def canary_tokens(self) -> int:
+        """Tokens that an answer may have: the fewest of a cell that carries canaries."""
+        crowded = [cell.output_len for cell in self.cells if cell.concurrency >= under_load.FROM_STREAMS]
+        return min(crowded or [cell.output_len for cell in self.cells])
 
     def answers(self, record: CellRow) -> list[Verdict]:
         """What a cell's canaries come to: always what was answered and how it looks, of the rest what is wrong."""
@@ -452,7 +472,7 @@ class Load:
         """Sanity first, then the limits. Records the cell for the report."""
         record = self.record(result, repeat)
         verdicts = [sanity_verdict(result, self.label, record.file, record.late)]
-        machines = self._machines.pop((result.cell.id, repeat), [])
+        machines = self.machines_of(result.cell, repeat)
         if record.status is not Status.UNKNOWN:
             verdicts += self._limit_verdicts(record)
             slo = Slo(self.settings.slo_ttft_ms, self.settings.slo_tpot_ms)

@@ -23,9 +23,10 @@ MODULES = {
     "long": ("test_throughput.py::test_long_work",),
     "drafts": ("test_throughput.py::test_drafts",),
     "chat": ("test_throughput.py::test_chat_route",),
+    "replicas": ("test_throughput.py::test_replicas",),
 }
 """Modules and tests of a gate, where they are not ``test_<gate>.py``. Cells after the matrix are run for their own faults only."""
-BEYOND = {"overload", "shapes", "chat", "long"}
+BEYOND = {"overload", "shapes", "chat", "long", "replicas"}
 RED = ("fail", "unknown")
 ALL_GATES = ("environment", "fabric", "weights", "compute", "bringup", "rdma", "endpoint", "reasoning", "answers", "throughput")
 

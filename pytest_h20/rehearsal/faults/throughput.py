@@ -227,6 +227,15 @@ FAULTS = (
         "right, all of which are right alone",
     ),
     _fault(
+        "one-bad-rank",
+        "Of sixteen data-parallel ranks one answers nonsense, and the balancer has hardly used it so far.",
+        "a data-parallel rank with damaged weights; sglang#38729: a rank can be named",
+        http(ranks=16, rubbish_rank=5),
+        "replicas",
+        "rank 5: 4 of 4 answers wrong",
+        gates=("replicas",),
+    ),
+    _fault(
         "answers-swapped",
         "One user in a hundred gets another user's answer.",
         "sglang#25187",
