@@ -3,6 +3,7 @@ search for the largest concurrency that keeps a service level. No pytest in here
 
 from __future__ import annotations
 
+import functools
 import json
 import math
 import random
@@ -93,7 +94,8 @@ def overload(load: Load) -> list[Verdict]:
     first = _figure_of(load, base)
     cell = overload_cell(pool, context_of(load))
     load.write(f"h20: overload: {cell.concurrency} streams of {cell.input_len} + {cell.output_len} tokens, a KV cache of {pool}\n")
-    result = run_cell(load.target, cell, _plan(load, requests=cell.concurrency, canaries=()))
+    plan = _plan(load, requests=cell.concurrency, canaries=())
+    result, machines = load.watching("overload", lambda: run_cell(load.target, cell, plan))
     server = result.server
     why = "; ".join(result.requests.first_failures[:2]) or result.stopped
     found = beyond.overload(
@@ -106,9 +108,9 @@ def overload(load: Load) -> list[Verdict]:
         why,
     )
     if found.status is not Status.PASS or first is None:
-        return [found]
-    again, record = _again(load, base, "overload")
-    return [found, beyond.recovery(f"{subject} {base.id}", first, record, why_doubted(doubts(again), record.late))]
+        return [found, *machines]
+    again, record, then = _again(load, base, "overload")
+    return [found, beyond.recovery(f"{subject} {base.id}", first, record, why_doubted(doubts(again), record.late)), *machines, *then]
 
 
 # ---------------------------------------------------------------- shapes
@@ -131,6 +133,7 @@ def shapes(load: Load) -> list[Verdict]:
     lengths = sweep(load.session.seed, context_of(load))
     cell = Cell(max(i for i, _ in lengths), max(o for _, o in lengths), SHAPE_STREAMS)
     passes: list[Pass] = []
+    machines: list[Verdict] = []
     late = None
     for number in (1, 2):
         prompts = tuple(_fresh(load, number, at, *both) for at, both in enumerate(lengths))
@@ -139,12 +142,13 @@ def shapes(load: Load) -> list[Verdict]:
         rehearsal = load.session.rehearsal
         if rehearsal is not None:
             rehearsal.late()
-        result = run_cell(load.target, cell, plan)
+        result, seen = load.watching(f"shapes-{number}", functools.partial(run_cell, load.target, cell, plan))
+        machines += seen
         late = lateness(result, rehearsal.late(), load.session.clock.scale) if rehearsal is not None else None
         records = read_records(plan.records_path or "") if Path(plan.records_path or "").exists() else []
         passes.append(beyond.seen_in(records, result.tpot.median, len(prompts)))
         load.write(f"h20: shapes, pass {number}: longest wait {passes[-1].stall_ms:.0f} ms, median TPOT {result.tpot.median or 0:.4g} ms\n")
-    return [beyond.shapes(load.label, passes[0], passes[1], late)]
+    return [beyond.shapes(load.label, passes[0], passes[1], late), *machines]
 
 
 def _fresh(load: Load, number: int, at: int, input_len: int, output_len: int) -> Prompt:
@@ -164,9 +168,9 @@ def chat(load: Load) -> list[Verdict]:
     known = next((c for c in native if c.engine == load.label and c.name == base.id), None)
     if first is None or known is None:
         return [_unknown(beyond.CHAT, "The chat route is as fast as the engine's own", load.label, f"{base.id} was not measured before")]
-    again, record = _again(load, base, "chat", dialect="chat")
+    again, record, machines = _again(load, base, "chat", dialect="chat")
     wrong = [f for f in doubts(again) if f.rule not in ("usage", "littles_law")]  # words are not tokens in every model: told, no doubt
-    return [beyond.chat_route(f"{load.label} {base.id}", known, record, why_doubted(wrong, record.late))]
+    return [beyond.chat_route(f"{load.label} {base.id}", known, record, why_doubted(wrong, record.late)), *machines]
 
 
 # ---------------------------------------------------------------- a level that was promised
@@ -181,16 +185,20 @@ def largest(load: Load, promised: str) -> list[Verdict]:
     levels = [Level(c.concurrency, _kept(folder / f"{c.id}.requests.jsonl", slo)) for c in mine]
     levels = [one for one in levels if one.share is not None]
     most = 2 * max(c.concurrency for c in mine)
+    machines: list[Verdict] = []
     for _ in range(SLO_CELLS):
         wanted = beyond.next_level(levels, share, most)
         if wanted is None:
             break
         cell = Cell(*lengths, wanted)
+        load.watch()
         apart = replace(load, subfolder="slo")
         result = apart.run(cell, 1)
+        machines += apart.machines_of(cell, 1)
         kept = _kept(Path(result.records_path or ""), slo) if not doubts(result) else None
         levels.append(Level(wanted, kept))
-    return [beyond.largest(f"{load.label} in{lengths[0]}-out{lengths[1]}", levels, share, f"{promised} in {share:.0%} of requests")]
+    found = beyond.largest(f"{load.label} in{lengths[0]}-out{lengths[1]}", levels, share, f"{promised} in {share:.0%} of requests")
+    return [found, *machines]
 
 
 def _kept(path: Path, slo: Slo) -> float | None:
@@ -246,10 +254,12 @@ def _figure_of(load: Load, cell: Cell) -> float | None:
     return known[0].output_throughput if known and not known[0].reason else None
 
 
-def _again(load: Load, cell: Cell, where: str, dialect: str = "") -> tuple[CellResult, CellRow]:
+def _again(load: Load, cell: Cell, where: str, dialect: str = "") -> tuple[CellResult, CellRow, list[Verdict]]:
+    """A cell once more: its result, its record, and how the machines were."""
+    load.watch()  # by the one that ends it
     apart = replace(load, subfolder=where, speaks=dialect)
     result = apart.run(cell, 1)
-    return result, apart.record(result, 1)
+    return result, apart.record(result, 1), apart.machines_of(cell, 1)
 
 
 def _plan(load: Load, **fields: Any) -> LoadPlan:
@@ -292,8 +302,9 @@ def done(found: Sequence[Verdict], load: Load) -> list[Verdict]:
 LONG_SHARE, TOGETHER_SHARE, TOGETHER = 0.95, 0.4, 4
 """Part of the context that one long prompt takes, that each of several at once takes, and how many those are."""
 
-_SHORT = (600, 2400)
-"""Words of two short prompts: they tell how many tokens a word has, and whether the model gives codes back at all."""
+_SHORT, _SHORT_PART = (600, 2400), 6
+"""Words of two short prompts (the longer one in no more words than that part of the context): they tell how many tokens a word has, and
+whether the model gives codes back at all."""
 
 _SEEK = "Write down all the codes that this text names, in order, with commas between, and nothing else.\n\n{text}\n\nWhich codes are they?"
 _CODE = re.compile(r"\b\d{5}\b")
@@ -302,6 +313,17 @@ _CODES_TOKENS = 256
 
 def long_work(load: Load) -> list[Verdict]:
     """A prompt of 95 % of the context, four of 40 % at once, and a long answer."""
+    found, machines = load.watching("long-work", lambda: _long_work(load))
+    return [*found, *machines]
+
+
+def short_words(context: int) -> tuple[int, int]:
+    """Words of the two short prompts at this context: a word may be three tokens, and the answer needs room, too."""
+    most = min(_SHORT[1], max(4 * beyond.CODES, context // _SHORT_PART))
+    return most // 4, most
+
+
+def _long_work(load: Load) -> list[Verdict]:
     context = context_of(load)
     titles = {
         beyond.LONG_PROMPT: "Nearly all of the claimed context is read",
@@ -312,17 +334,18 @@ def long_work(load: Load) -> list[Verdict]:
         why = "neither the server nor the model's config.json tells how much context it claims"
         return [_unknown(check, title, load.label, why) for check, title in titles.items()]
     dice = random.Random(load.session.seed)
-    short = [_sought(load, [words], dice)[0] for words in _SHORT]
+    few, more = short_words(context)
+    short = [_sought(load, [words], dice)[0] for words in (few, more)]
     counts = [one.tokens for one in short]
     if counts[0] is None or counts[1] is None or counts[1] <= counts[0]:
         why = f"short prompts of text: {short[0].words}; {short[1].words}"
         return [_unknown(check, title, load.label, why) for check, title in titles.items()]
-    per_word = (counts[1] - counts[0]) / (_SHORT[1] - _SHORT[0])
+    per_word = (counts[1] - counts[0]) / (more - few)
     must = load.endpoint.target.inventory.model.kind == "deepseek-r1"
     found = []
     for check, share, several in ((beyond.LONG_PROMPT, LONG_SHARE, 1), (beyond.LONG_TOGETHER, TOGETHER_SHARE, TOGETHER)):
         tokens = min(int(share * context), context - _CODES_TOKENS - 64)
-        words = max(_SHORT[0], int(_SHORT[0] + (tokens - counts[0]) / per_word))
+        words = max(few, int(few + (tokens - counts[0]) / per_word))
         seen = _sought(load, [words] * several, dice)
         load.write(f"h20: {several} x {tokens} tokens: {'; '.join(one.words for one in seen)}\n")
         found.append(beyond.long_prompts(check, titles[check], f"{load.label} {several} x {tokens}", tokens, seen, short[1], must=must))

@@ -12,8 +12,17 @@ XID_31 = "NVRM: Xid (PCI:0000:33:00): 31, pid=4711, name=python3, Ch 00000008, i
 XID_145 = "NVRM: Xid (PCI:0000:33:00): 145, RLW_REMAP Nonfatal XC0 i0 Link 07 (0x00000002 0x00000082)"
 
 
-def _fault(name: str, sentence: str, source: str, change: Change, red: str, phrase: str, gate: str = "throughput") -> Fault:
-    return Fault(name, gate, sentence, source, change, ids(gate, red), phrase)
+def _fault(
+    name: str,
+    sentence: str,
+    source: str,
+    change: Change,
+    red: str,
+    phrase: str,
+    gate: str = "throughput",
+    gates: tuple[str, ...] = (),
+) -> Fault:
+    return Fault(name, gate, sentence, source, change, ids(gate, red), phrase, gates=gates)
 
 
 def _load(**fields: Any) -> Change:
@@ -61,6 +70,15 @@ FAULTS = (
         _load(clock={("node02", 3): 0.6}),
         "gpu_apart",
         "node02 GPU 3 (serial 1650002000003, slot 00000000:33:00.0): SM clock 1188 MHz",
+    ),
+    _fault(
+        "slow-gpu-beyond-the-matrix",
+        "The same in a run whose only cell is the one through the chat route.",
+        "a slow rank drags TP16",
+        _load(clock={("node02", 3): 0.6}),
+        "gpu_apart",
+        "chat-in128-out128-c8-r1",
+        gates=("chat",),
     ),
     _fault(
         "power-brake-in-a-cell",

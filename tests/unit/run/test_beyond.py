@@ -47,6 +47,13 @@ def test_a_short_context_bounds_the_sweep() -> None:
     assert all(i + o <= 512 for i, o in sweep(7, 512))
 
 
+@pytest.mark.parametrize(("context", "words"), [(4_096, (170, 682)), (163_840, (600, 2_400)), (1_024, (42, 170))])
+def test_the_short_prompts_of_the_long_work_fit_the_context(context: int, words: tuple[int, int]) -> None:
+    """A tiny vocabulary has three tokens a word: 2,400 words were 7,000 tokens, and an engine of 4,096 was never measured."""
+    assert beyond.short_words(context) == words
+    assert 3 * words[1] + 256 < context
+
+
 METRICS = {
     'sglang:max_total_num_tokens{tp_rank="0",dp_rank="0"} 262144.0\nsglang:max_total_num_tokens{tp_rank="0",dp_rank="1"} 1000.0\n': 263_144,
     'vllm:cache_config_info{block_size="16",engine="0",kv_cache_size_tokens="501472",num_gpu_blocks="31342"} 1.0\n': 501_472,
