@@ -317,7 +317,9 @@ class BringUp:
         if found is not None and found[1].cause is not None and found[1].outcome == "failed":
             role, verdict = found
             check = "bringup.ready"  # a known cause says more than which process it ended first
-            lines.append(f"{verdict.cause}: {verdict.explanation}" + (f" ({what})" if what else ""))
+            ref = self._followers[role].role
+            place = f"{role} (rank {ref.rank}) on {ref.node}"
+            lines.append(f"{verdict.cause}: {verdict.explanation}; {place}" + (f" ({what})" if what else ""))
             lines.append(f"  {role}: {verdict.decisive_line.strip()[:300]}")
             lines.append(f"  fix: {verdict.fix} [{verdict.source}]")
         else:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from math import comb
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -18,6 +19,7 @@ from pytest_h20.load import Target
 from pytest_h20.load.canary import FORMS
 from pytest_h20.run import replicas
 
+RECORDED = Path(__file__).resolve().parents[2] / "corpus" / "recorded"
 SAY = checks.voice("vllm")
 
 
@@ -121,6 +123,12 @@ def test_an_engine_that_ignores_the_name_is_seen_to(dialect: str, engine: Engine
     ranks = replicas.ranks_of(Target("http://127.0.0.1:1", dialect, "m"))
     assert (ranks.count, ranks.named) == (4, ())
     assert "none can be named" in ranks.why
+
+
+def test_the_counters_of_a_real_engine_with_two_ranks(monkeypatch: pytest.MonkeyPatch) -> None:
+    """vLLM 0.24.0 with --data-parallel-size 2 on two H200, after six times four requests of 50 tokens, half of them named."""
+    monkeypatch.setattr(replicas, "get_text", lambda *_: (RECORDED / "vllm-0.24-dp2-metrics.txt").read_text(encoding="utf-8"))
+    assert replicas._counted(Target("http://127.0.0.1:1", "vllm", "m")) == {0: 600.0, 1: 600.0}
 
 
 @pytest.mark.parametrize("engine", [(1, False)], indirect=True)
