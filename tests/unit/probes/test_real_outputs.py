@@ -53,7 +53,7 @@ ELSEWHERE = {
     "counters": "tests/unit/probes/test_soft_roce.py",
     "ib_server": "tests/unit/probes/test_soft_roce.py",
     "ib_client": "tests/unit/probes/test_soft_roce.py",
-    "perftest": "tests/integration/test_soft_roce.py",
+    "perftest": "tests/unit/probes/test_soft_roce.py",
     "ping": "tests/unit/probes/test_soft_roce.py",
     "listen": "tests/integration/test_soft_roce.py",
     "connect": "tests/integration/test_soft_roce.py",

@@ -41,12 +41,29 @@ MsgRate: 0.000161,
 },
 }
 """
+NO_CUDA = "perftest\tib_write_bw\t\nperftest\tib_read_bw\t\nperftest\tib_write_lat\t\n"
+"""What the probe ``perftest`` said on both machines: the help of Debian's build has no word of CUDA, and the tool itself answers
+``unrecognized option '--use_cuda=0'``."""
+TWO_RUNS = f"run\t0\tjson\n{PERFTEST}\nrun\t1\tjson\n{PERFTEST.replace('0.084254', '0.000000')}\n"
+"""Two rails at once as the probe ``ib_client`` frames them, made of the record above: one of four such reads came as 0."""
 COUNTERS = "ack_deferred completer_retry_err duplicate_request link_downed out_of_seq_request rcvd_pkts rcvd_seq_err sent_pkts"
 
 
 def test_the_json_of_debians_perftest_is_read() -> None:
     # With -D there is no peak: the average stands for it.
     assert perf.parse_ib_write_bw(PERFTEST) == perf.WriteBandwidth(0.084254, 0.084254, 65536, 1)
+
+
+def test_debians_perftest_cannot_use_gpu_memory_and_says_so_by_silence() -> None:
+    found = perf.parse_perftest(NO_CUDA)
+    assert set(found) == {"ib_write_bw", "ib_read_bw", "ib_write_lat"}
+    assert set(found.values()) == {frozenset()}
+
+
+def test_two_rails_at_once_are_read_one_by_one() -> None:
+    first, second = perf.parse_ib_client(TWO_RUNS)
+    assert first == perf.WriteBandwidth(0.084254, 0.084254, 65536, 1)
+    assert "BW_average is 0.0" in str(second)
 
 
 @pytest.mark.parametrize("cut", range(0, len(PERFTEST) - 4, 7))
