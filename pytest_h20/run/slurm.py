@@ -125,7 +125,8 @@ def with_hosts(inventory: Inventory, names: Sequence[str], resolve: Callable[[st
 
 
 def _of_a_kind(first: NodeSpec, host: str, resolve: Callable[[str], str]) -> NodeSpec:
-    own = {"name": host.partition(".")[0], "address": host, "host_ip": resolve(host), "transport": "ssh"}
+    name = host if re.fullmatch(r"[0-9.]+", host) else host.partition(".")[0]
+    own = {"name": name, "address": host, "host_ip": resolve(host), "transport": "ssh"}
     rails = [rail.model_dump(exclude_unset=True, exclude={"address", "gid"}) for rail in first.rails]
     others = [hca.model_dump(exclude_unset=True, exclude={"address", "gid"}) for hca in first.other_hcas]
     return NodeSpec.model_validate({**first.model_dump(exclude_unset=True), **own, "rails": rails, "other_hcas": others})

@@ -99,6 +99,11 @@ def test_other_machines_are_of_the_first_ones_kind(shipped: Inventory) -> None:
     assert (made.model, made.expect, made.ssh) == (shipped.model, shipped.expect, shipped.ssh)
 
 
+def test_machines_that_are_named_by_their_addresses(shipped: Inventory) -> None:
+    made = with_hosts(shipped, ["10.1.0.7", "10.1.0.8"], lambda host: host)
+    assert [(n.name, n.engine_ip) for n in made.nodes] == [("10.1.0.7", "10.1.0.7"), ("10.1.0.8", "10.1.0.8")]
+
+
 def test_a_machine_that_is_named_is_taken_as_it_stands(shipped: Inventory) -> None:
     second = shipped.nodes[1]
     assert with_hosts(shipped, [second.name, "gpu01"], resolve).nodes[0] == second
