@@ -20,6 +20,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "sudoers": ("pytest_h20.cli.sudoers", "what root must allow a login that is not root, for /etc/sudoers.d"),
     "example": ("pytest_h20.cli.example", "print the inventory that is shipped, to start from"),
     "soak": ("pytest_h20.cli.soak", "judge the bins that a soak left, also one that was killed"),
+    "watch": ("pytest_h20.cli.watch", "follow a run while it goes on, here or over SSH"),
     "weights": ("pytest_h20.cli.weights", "check a model folder: complete, uncorrupted"),
     "reap": ("pytest_h20.cli.reap", "remove what a killed run left on the nodes"),
     "compare": ("pytest_h20.cli.compare", "compare two runs"),

@@ -11,6 +11,7 @@ from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from pytest_h20.cli.reach import add_ssh, split_host, ssh_words
 from pytest_h20.core.errors import H20Error, TransportError, UsageError
 
 if TYPE_CHECKING:
@@ -24,31 +25,14 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("hosts", nargs="*", metavar="HOST", help="[user@]address[:port]; the first one becomes the head; 'local' is here")
     parser.add_argument("--hosts-from-slurm", action="store_true", help="the machines of the Slurm job this is in")
     parser.add_argument("--sudo", action="store_true", help="a login that is not root: `ssh.sudo` in what is written")
-    parser.add_argument("--user", help="log in as (default: ~/.ssh/config)")
-    parser.add_argument("--port", type=int, help="SSH port")
-    parser.add_argument("--key", help="private key file")
-    parser.add_argument("--jump", help="jump host as user@host:port")
-    parser.add_argument("--known-hosts", help="known_hosts file")
-    parser.add_argument("--insecure", action="store_true", help="do not check host keys (told in every report)")
+    add_ssh(parser)
     parser.add_argument("--like", metavar="FILE", help="take model, engines, load and expectations from this inventory")
     parser.add_argument("--name", default="discovered", help="name of the inventory")
     return parser
 
 
-def _split(host: str) -> tuple[str | None, str, int | None]:
-    user, _, rest = host.rpartition("@")
-    if rest.count(":") == 1:
-        name, _, port = rest.partition(":")
-        if not port.isdigit() or not 1 <= int(port) <= 65535:
-            raise UsageError(f"{host}: {port!r} is not a port; give [user@]address[:port]")
-        return user or None, name, int(port)
-    if not rest:
-        raise UsageError(f"{host!r}: no address; give [user@]address[:port]")
-    return user or None, rest, None
-
-
 def _spec(host: str, index: int, options: argparse.Namespace) -> dict[str, Any]:
-    user, address, port = _split(host)
+    user, address, port = split_host(host)
     node: dict[str, Any] = {"name": f"host{index + 1}", "address": address, "control_interface": "unknown"}
     if address == "local":
         return {**node, "address": "127.0.0.1", "transport": "local"}
@@ -56,20 +40,6 @@ def _spec(host: str, index: int, options: argparse.Namespace) -> dict[str, Any]:
     if ssh:
         node["ssh"] = ssh
     return node
-
-
-def _ssh(options: argparse.Namespace) -> dict[str, Any]:
-    pairs = (("user", options.user), ("port", options.port), ("key", options.key), ("jump", options.jump))
-    found: dict[str, Any] = {k: v for k, v in pairs if v is not None}
-    if options.known_hosts:
-        found["known_hosts"] = str(Path(options.known_hosts).expanduser().resolve())
-    if options.key:
-        found["key"] = str(Path(options.key).expanduser().resolve())
-    if options.sudo:
-        found["sudo"] = True
-    if options.insecure:
-        found["host_key_checking"] = "off"
-    return found
 
 
 def discover(options: argparse.Namespace) -> str:
@@ -90,7 +60,7 @@ def discover(options: argparse.Namespace) -> str:
             raise UsageError(f"--like={options.like}: not an inventory (it needs model and engines)")
         like = read
     nodes = [_spec(h, i, options) for i, h in enumerate(options.hosts)]
-    ssh = _ssh(options)
+    ssh = ssh_words(options) | ({"sudo": True} if options.sudo else {})
     engines = {k: {"default": "default", "profiles": {"default": v}} for k, v in DEFAULTS["engines"].items()}
     asking = {"name": "discover", "kind": "lab", "ssh": ssh, "nodes": nodes, "model": DEFAULTS["model"], "engines": engines}
     asked = parse_inventory(asking, "discover")

@@ -8,17 +8,22 @@ from dataclasses import dataclass, field
 
 from pytest_h20.engines.base import Stage
 
+TELL_EVERY_S = 0.5
+
 
 @dataclass
 class StartProgress:
     """Prints the state of every role. ``write`` gets finished lines; on a terminal lines are drawn over each other.
 
-    In CI a node's line is repeated when its stage changes, and every ``every`` wall seconds otherwise.
+    In CI a node's line is repeated when its stage changes, and every ``every`` wall seconds otherwise. ``tell`` is called with what
+    ``show`` was, at most every ``TELL_EVERY_S``, for those who look from outside.
     """
 
     write: Callable[[str], None]
     terminal: bool = False
     every: float = 30.0
+    tell: Callable[[dict[str, Stage | None], float, float], None] = lambda *_: None
+    _told: float = 0.0
     _last: dict[str, tuple[str, float]] = field(default_factory=dict)
     _drawn: int = 0
 
@@ -29,6 +34,9 @@ class StartProgress:
 
     def show(self, roles: dict[str, Stage | None], seconds: float, limit: float) -> None:
         """The stage of every role after ``seconds`` of at most ``limit`` model seconds."""
+        if time.monotonic() - self._told >= TELL_EVERY_S:
+            self._told = time.monotonic()
+            self.tell(roles, seconds, limit)
         lines = {role: self._line(role, stage, seconds, limit) for role, stage in roles.items()}
         if self.terminal:
             up = f"\x1b[{self._drawn}F" if self._drawn else ""

@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from pytest_h20.core.errors import H20Error
 from pytest_h20.nodes import Node
 from pytest_h20.nodes.recording import unrecorded
-from pytest_h20.probes.telemetry import Telemetry, Window, command
+from pytest_h20.probes.telemetry import Lately, Telemetry, Window, command
 
 LONGEST_S = 24 * 3600.0
 """One command at most; then it is started again, and the moment in between is a gap."""
@@ -68,6 +68,11 @@ class Watch:
         """What every node said between two moments, each line after its second: the evidence."""
         with self._lock:
             return {name: told.text(start, end) for name, told in self._told.items()}
+
+    def lately(self, most: int) -> dict[str, Lately]:
+        """The last samples of every node."""
+        with self._lock:
+            return {name: told.lately(most) for name, told in self._told.items()}
 
     def forget(self, before: float) -> None:
         """Drop what was summed up."""

@@ -100,6 +100,11 @@ OPTIONS: tuple[Option, ...] = (
     ),
     Option("h20-fault", "Fault to inject into the rehearsal (repeatable); docs/faults.md lists them", kind="list", metavar="NAME"),
     Option(
+        "h20-serve",
+        "Show the run while it goes on as a page on http://127.0.0.1:PORT, for this user on this machine (0: a free port)",
+        metavar="PORT",
+    ),
+    Option(
         "h20-history",
         "History store: SQLite file or SQLAlchemy URL (default: h20-runs/history.sqlite; 'none': off)",
         metavar="URL",

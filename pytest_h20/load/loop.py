@@ -112,6 +112,14 @@ class TimedExchange:
         """How many have come."""
         return len(self.kernel_stamps) or len(self.stamps)
 
+    def stamp(self, index: int, offset: float) -> float:
+        """When one of its pieces came, clock of `clock.now`; `offset` as `realtime_offset`."""
+        if not self.kernel_stamps:
+            return self.stamps[index]
+        seconds, nanoseconds = _TIMESPEC.unpack(self.kernel_stamps[index])
+        whole = int(offset)
+        return float(seconds - whole + (nanoseconds * 1e-9 - (offset - whole)))
+
     def resolve(self, offset: float) -> None:
         """Turn kernel stamps (CLOCK_REALTIME) into stamps of `clock.now`; `offset` as `realtime_offset`."""
         if self.kernel_stamps:
@@ -179,6 +187,12 @@ class CellProgress:
     tokens_per_s: float
     left_s: float | None
     """Estimated time left, None before the first request is complete or when there is no total."""
+    timed: int = 0
+    """Requests that the two means below are taken over; with those of other client processes they are weighed by it."""
+    ttft_ms: float | None = None
+    """Mean until the first token, of the requests that have one. To look at while the cell runs; what is judged is measured apart."""
+    tpot_ms: float | None = None
+    """Mean between two tokens, of the same requests, as far as they have two."""
 
 
 @dataclass
@@ -278,7 +292,7 @@ class LoadLoop:
         self._metrics_slot: Slot | None = None
         self._metrics_due = 0.0
         self._metrics_parts: list[bytes] = []
-        self._offset, self._whole_offset = 0.0, 0
+        self._offset = 0.0
         if address.tls:
             self._tls = _tls_context(settings)
         self._kernel = settings.kernel_stamps and self._tls is None and sys.platform == "linux"
@@ -550,13 +564,10 @@ class LoadLoop:
             self._take_next(slot)
 
     def _last_arrival(self, exchange: TimedExchange) -> float:
-        if exchange.kernel_stamps:
-            seconds, nanoseconds = _TIMESPEC.unpack(exchange.kernel_stamps[-1])
-            return float(seconds - self._whole_offset + (nanoseconds * 1e-9 - (self._offset - self._whole_offset)))
-        return exchange.stamps[-1] if exchange.stamps else 0.0
+        return exchange.stamp(-1, self._offset) if exchange.pieces else 0.0
 
     def _set_offset(self, offset: float) -> None:
-        self._offset, self._whole_offset = offset, int(offset)
+        self._offset = offset
         self.outcome.offset = offset
 
     def _take_next(self, slot: Slot) -> None:

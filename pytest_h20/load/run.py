@@ -281,7 +281,15 @@ def _together(parts: Sequence[CellProgress]) -> CellProgress:
         max(p.elapsed_s for p in parts),
         sum(p.tokens_per_s for p in parts),
         None if None in left else max(value or 0.0 for value in left),
+        sum(p.timed for p in parts),
+        _weighed([(p.timed, p.ttft_ms) for p in parts]),
+        _weighed([(p.timed, p.tpot_ms) for p in parts]),
     )
+
+
+def _weighed(means: Sequence[tuple[int, float | None]]) -> float | None:
+    known = [(count, mean) for count, mean in means if mean is not None]
+    return sum(count * mean for count, mean in known) / sum(count for count, _ in known) if known else None
 
 
 # ---- result ------------------------------------------------------------------------------------------------------

@@ -286,18 +286,75 @@ def make_exchange(prompt: Prompt, number: int, source: PromptSource, encoder: Re
     return TimedExchange(number, encoder.encode(prompt), prompt.output_len, prompt.input_len, followup)
 
 
+MOST_TIMED = 64
+"""Requests in flight whose pace is looked at in one tick: it costs their loop about a microsecond each."""
+
+
+@dataclass
+class _Pace:
+    """Mean TTFT and TPOT so far, kept up from tick to tick: a request that is over is looked at once."""
+
+    going: list[TimedExchange] = field(default_factory=list)
+    taken: int = 0
+    first_s: float = 0.0
+    firsts: int = 0
+    token_s: float = 0.0
+    tokens: int = 0
+
+    def take(self, outcome: LoopOutcome) -> int:
+        """Look at what has changed; the pieces of requests that are not over."""
+        self.going += outcome.exchanges[self.taken :]
+        self.taken = len(outcome.exchanges)
+        for exchange in self.going:
+            if exchange.end and (found := _times(exchange, outcome.offset)) is not None:
+                first, rest, pairs = found
+                self.first_s, self.firsts = self.first_s + first, self.firsts + 1
+                self.token_s, self.tokens = self.token_s + rest, self.tokens + pairs
+        self.going = [exchange for exchange in self.going if not exchange.end]
+        return sum(min(exchange.pieces, exchange.asked) for exchange in self.going)
+
+    def means(self, offset: float) -> tuple[int, float | None, float | None]:
+        """Requests, s until the first token, s between two."""
+        found = [times for e in self.going[:MOST_TIMED] if (times := _times(e, offset)) is not None]
+        firsts, tokens = self.firsts + len(found), self.tokens + sum(pairs for _, _, pairs in found)
+        return (
+            firsts,
+            (self.first_s + sum(first for first, _, _ in found)) / firsts if firsts else None,
+            (self.token_s + sum(rest for _, rest, _ in found)) / tokens if tokens else None,
+        )
+
+
+def _times(exchange: TimedExchange, offset: float) -> tuple[float, float, int] | None:
+    """Seconds to the first piece of the answer, from there to the last, and the tokens that came in between; a piece counts as one.
+    None when none has come, and of a request that failed."""
+    head = exchange.parts[0] if exchange.parts else b""
+    start = 1 if isinstance(head, bytes) and head.find(b"\r\n\r\n") == len(head) - 4 else 0  # its headers came alone
+    if exchange.outcome or exchange.pieces <= start:
+        return None
+    first = exchange.stamp(start, offset)
+    return first - exchange.sent, exchange.stamp(-1, offset) - first, max(0, min(exchange.pieces - start, exchange.asked) - 1)
+
+
 def _reporter(job: ShareJob, report: Report, total: int | None) -> Callable[[LoopOutcome, int, int, float], None]:
     scale, output_len = job.plan.time_scale, job.cell.output_len
+    pace = _Pace()
 
     def tick(outcome: LoopOutcome, done: int, failed: int, stamp: float) -> None:
         elapsed = (stamp - outcome.started) * scale
-        live = sum(min(exchange.pieces, exchange.asked) for exchange in outcome.exchanges if not exchange.end)
+        live = pace.take(outcome)
         tokens = (done - failed) * output_len + live
         rate = tokens / elapsed if elapsed > 0 else 0.0
         left = None
         if total is not None and rate > 0:
             left = max(0.0, (total - done) * output_len - live) / rate
-        report(CellProgress(job.cell.id, done, total, failed, len(outcome.exchanges) - done, elapsed, rate, left))
+        timed, first, between = pace.means(outcome.offset)
+        report(
+            CellProgress(
+                *(job.cell.id, done, total, failed, len(outcome.exchanges) - done, elapsed, rate, left, timed),
+                ttft_ms=None if first is None else 1e3 * scale * first,
+                tpot_ms=None if between is None else 1e3 * scale * between,
+            )
+        )
 
     return tick
 

@@ -38,14 +38,21 @@ from pytest_h20.run.store import CLUSTER, HOOK_CHECKS, SELECTED
 if TYPE_CHECKING:
     from pytest_h20.cluster.state import ClusterState
     from pytest_h20.plugin.replay import ReplayPlugin
+    from pytest_h20.report.live.serve import Page
 
 
 def activate(config: pytest.Config, resolved: Mapping[str, Setting]) -> ActivePlugin | ReplayPlugin:
     """Resolve everything, make the run folder, register the hooks. Wrong input is a ``pytest.UsageError``: exit status 4."""
     workerinput = getattr(config, "workerinput", None)
     lang.use(resolved["h20_lang"].value)
+    page = None
     try:
         settings = Settings.of(resolved)
+        if settings.replay and settings.serve is not None:
+            raise UsageError(
+                f"--h20-serve={settings.serve}: a replay measures nothing that could be followed; to look at the run itself: "
+                f"python -m pytest_h20 watch {settings.replay} --serve {settings.serve}"
+            )
         if settings.replay and workerinput is None:
             return _register(config, _replay(config, settings))
         state = Path(workerinput["h20_run"]) if workerinput else None
@@ -67,16 +74,30 @@ def activate(config: pytest.Config, resolved: Mapping[str, Setting]) -> ActivePl
         if state is not None:
             session = with_run(session, RunFolder.open(state, worker, redactor=redactor_of(session.inventory)), run_id)
         elif not collect_only:
+            page = _page(settings.serve)
             line = "pytest " + shlex.join(config.invocation_params.args)
             run = create_run(session, base, line)
             session = with_run(session, run, run_id)
             if session.rehearsal is not None:
                 session.rehearsal.use(run.path / ".rehearsal")
+            if page is not None:
+                page.start(run.path)
         if state is not None and session.rehearsal is not None:
             session.rehearsal.use(state / ".rehearsal")
     except H20Error as error:
+        if page is not None:
+            page.close()
         raise pytest.UsageError(local(door.shown(str(error)))) from None
-    return _register(config, ActivePlugin(config, session, served))
+    return _register(config, ActivePlugin(config, session, served, page))
+
+
+def _page(port: int | None) -> Page | None:
+    """``--h20-serve``: the port, before anything is made. Raises ``UsageError`` when it cannot be had."""
+    if port is None:
+        return None
+    from pytest_h20.report.live.serve import Page
+
+    return Page(port)
 
 
 def _refuse_another_engine(session: Session, served: Served | None) -> None:
@@ -146,8 +167,9 @@ def _refuse_drills_side_by_side(config: pytest.Config, session: Session) -> None
 class ActivePlugin:
     """State and hooks of one process of the run."""
 
-    def __init__(self, config: pytest.Config, session: Session, served: Served | None = None) -> None:
+    def __init__(self, config: pytest.Config, session: Session, served: Served | None = None, page: Page | None = None) -> None:
         self.config = config
+        self.page = page
         self.served = served
         self.session = session
         self.controller = not hasattr(config, "workerinput")
@@ -205,6 +227,8 @@ class ActivePlugin:
         given_way = ", ".join(f"{short} (of {owner}; ours is h20_{short})" for short, owner in sorted(self.given_way.items()))
         if given_way:
             lines.append(f"h20: these fixtures are not ours: {given_way}")
+        if self.page is not None:
+            lines.append(f"h20: to be seen while it goes on: {self.page.url} (this machine, this user; it ends with the run)")
         if s.run is not None:
             lines.append(f"h20: run folder {_relative(s.run.path, self.config.invocation_params.dir)}")
         return lines
@@ -394,6 +418,7 @@ class ActivePlugin:
         self.session.close()
         self.reporting.finished = True
         self.reporting.tell_junit()
+        self._close_page()
         if exitstatus in (0, 5) and self._status_0_would_lie(decision):
             session.exitstatus = pytest.ExitCode.TESTS_FAILED
         report_hook(self.config, self.session.run.path, decision)
@@ -428,7 +453,12 @@ class ActivePlugin:
 
             take_down(self.session, lambda _: None)
         self.session.close()
+        self._close_page()
         self.signals.restore()
+
+    def _close_page(self) -> None:
+        if self.page is not None:
+            self.page.close()
 
     # ------------------------------------------------------------------ output
     def line_writer(self) -> Callable[[str], None]:

@@ -253,6 +253,14 @@ def parse_rows(line: str) -> RowsSample:
     )
 
 
+@dataclass(frozen=True)
+class Lately:
+    """What a node told last: samples per GPU; per port the moments and the bytes it had sent by then."""
+
+    gpus: Mapping[int, tuple[GpuSample, ...]]
+    rails: Mapping[str, tuple[tuple[float, int], ...]]
+
+
 @dataclass
 class Telemetry:
     """What one node has told so far. ``feed`` takes its lines with the moment they came (any clock that only runs forward, s).
@@ -322,6 +330,21 @@ class Telemetry:
     def text(self, start: float, end: float) -> str:
         """The lines that came between two moments, each after its second since ``start``: the evidence."""
         return "".join(f"{at - start:.2f} {line}\n" for at, line in self.lines if start <= at <= end)
+
+    def lately(self, most: int) -> Lately:
+        """The last ``most`` samples of every GPU and port, oldest first. Looks at no more than it gives."""
+        gpus: dict[int, list[GpuSample]] = {index: [] for index in self.gpus}
+        rails: dict[str, list[tuple[float, int]]] = {}
+        wanted = (most + 1) * (len(self.gpus) + len(self._names) + 3)
+        for at, sample in reversed(self.samples[-wanted:]):
+            if isinstance(sample, GpuSample):
+                gpus.setdefault(sample.index, []).append(sample)
+            elif isinstance(sample, RailSample) and (sent := sample.values.get("port_xmit_data")) is not None:
+                rails.setdefault(sample.rail, []).append((at, sent))
+        return Lately(
+            {index: tuple(reversed(found[:most])) for index, found in sorted(gpus.items())},
+            {rail: tuple(reversed(found[: most + 1])) for rail, found in sorted(rails.items())},
+        )
 
     def since(self, start: float, end: float) -> Window:
         """The stretch from ``start`` to ``end``, summed up."""

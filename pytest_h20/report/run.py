@@ -10,6 +10,7 @@ Layout of ``h20-runs/<UTC time>-<engine>-<name>/``::
     events.jsonl        states, cells, rails, facts, commands, log tails ...   (events.<worker>.jsonl)
     evidence/           logs and tool outputs; index.json lists size and SHA-256
     summary.csv         the write-up's columns
+    .live/              what goes on at this moment (``report/live``); gone when the run is finished
 
 Each line is written with one ``write`` to a file opened for appending and flushed, so a killed process leaves whole lines (at
 most the last one is cut, and is then named as damage). Text is redacted on its way in; nothing is redacted later.
@@ -17,6 +18,7 @@ most the last one is cut, and is then named as damage). Text is redacted on its 
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import hashlib
 import json
@@ -38,6 +40,7 @@ from pytest_h20.core.errors import H20Error, StorageError, UsageError
 from pytest_h20.core.redact import DEFAULT, Redactor
 from pytest_h20.core.verdict import Decision, GateName, Status, Verdict, decide
 from pytest_h20.report import untrusted
+from pytest_h20.report.live import now
 from pytest_h20.report.model import (
     RECORD_TYPES,
     SCHEMA_VERSION,
@@ -176,6 +179,20 @@ class RunFolder:
         """Write ``inputs/NAME.json``: what a replay needs beside the evidence. Written again, it replaces what was there."""
         self._write_json(f"{INPUTS_DIR}/{_safe(name)}.json", data)
 
+    def tell(self, what: now.BringUpNow | now.CellNow | now.MachinesNow) -> None:
+        """What goes on at this moment, over what was told of it before. A disk that cannot take it ends nothing: the records say so."""
+        with contextlib.suppress(OSError):
+            self._write_text(now.file_of(what.kind, what.engine), json.dumps(self._clean(what.model_dump(mode="json")), ensure_ascii=False))
+
+    def over(self, kind: str, engine: str) -> None:
+        """It does not go on any more."""
+        with contextlib.suppress(OSError):
+            (self.path / now.file_of(kind, engine)).unlink(missing_ok=True)
+
+    def now(self) -> datetime:
+        """The time that records are stamped with."""
+        return self._clock()
+
     def record(self, verdict: Verdict, test_id: str = "", duration_s: float | None = None) -> None:
         """Append one verdict."""
         line = {"test_id": test_id, "duration_s": duration_s, "verdict": verdict.model_dump(mode="json")}
@@ -232,6 +249,7 @@ class RunFolder:
         self._write_text(SUMMARY_FILE, _summary(view))
         self._write_json(INDEX_FILE, [file.model_dump() for file in index_evidence(self.path)])
         self._write_json(HEADER_FILE, self.header.model_dump(mode="json"))
+        shutil.rmtree(self.path / now.FOLDER, ignore_errors=True)
         self._sealed = True
         self._seal(document(view.model_copy(update={"header": self.header, "decision": decision, "complete": True})))
         return load_run(self.path)
@@ -402,8 +420,10 @@ def verify_evidence(path: Path) -> list[str]:
 # ---------------------------------------------------------------- reading back
 
 
-def load_run(path: Path) -> RunView:
+def load_run(path: Path, *, hashed: bool = True) -> RunView:
     """Read a run folder (or its ``verdict.json``). Works on a killed run's folder too: it then is not complete.
+
+    ``hashed``: its files are held against the hashes of ``verdict.json``; not where only some of them are at hand.
 
     Raises:
         UsageError: there is no run, or its ``verdict.json`` is not one this version can read.
@@ -424,7 +444,7 @@ def load_run(path: Path) -> RunView:
             records[Timed].append(Timed(time=time, change=record))
         else:
             records[type(record)].append(record)
-    if doc.complete:
+    if doc.complete and hashed:
         damage += _record_problems(path, doc, checks)
     header = doc.header
     decision = Decision(accepted=doc.accepted, green=doc.green, reason=doc.reason, gates=doc.gates)

@@ -70,6 +70,11 @@ def verdict_words(view: RunView) -> str:
     return "NOT ACCEPTED"
 
 
+def because_of(view: RunView) -> str:
+    """Why it is so: what is red, else what keeps it from being an acceptance, or its conditions."""
+    return view.decision.reason if not view.decision.green else "; ".join(view.header.obstacles or view.header.conditions)
+
+
 def terminal_lines(view: RunView, report: str = "") -> list[Line]:
     """Lines for ``pytest_terminal_summary``, in the reader's language. ``report``: path of the HTML report, if any; printed last."""
     gates = worst_first(view)
@@ -87,7 +92,7 @@ def terminal_lines(view: RunView, report: str = "") -> list[Line]:
     lines += [Line(local(f"warning: {text}"), {"yellow": True}) for text in (*view.warnings, *view.damage)]
     lines += [Line(local(said), {}) for pair in comparisons(view) for said in (sentence(pair), network(view, pair)) if said]
     colour = MARKUP[Status.PASS] if view.decision.accepted else MARKUP[Status.WARN if view.decision.green else Status.FAIL]
-    because = view.decision.reason if not view.decision.green else "; ".join(view.header.obstacles or view.header.conditions)
+    because = because_of(view)
     told = local(verdict_words(view)) + (f": {local(because)}" if because else "")
     lines.append(Line(told, {**colour, "bold": True}))
     lines.append(Line(local(f"run folder: {view.path}"), {}))

@@ -26,6 +26,7 @@ from pytest_h20.report.model import Warning_
 from pytest_h20.run.burn import burn_verdicts
 from pytest_h20.run.facts import early_verdicts, gathered, launch_facts
 from pytest_h20.run.kept import Kept, kept
+from pytest_h20.run.live import tell_bring_up
 from pytest_h20.run.lookout import Lookout
 from pytest_h20.run.settings import Session
 from pytest_h20.run.store import CLUSTER, DEATH_TOLD, DIED, DOWN, DRILL_LOST, DRILLED, LAUNCHED
@@ -67,6 +68,7 @@ def _bring_up(session: Session, label: str, write: Write, terminal: bool) -> Clu
     ready = prepare(target, facts.images, launch_facts(session, facts))
     read_kernel(session, label, "start")
     bring = BringUp(target, nodes, run_id, session.folder, ready, label, session.clock, progress)
+    progress.tell = lambda stages, seconds, limit: tell_bring_up(session.folder, label, bring.roles, stages, seconds, limit)
     if note := secrets_note(target, ready.plan):
         write(f"h20: {note}\n")
         session.folder.add(Warning_(text=f"{label}: {note}"))
@@ -79,6 +81,8 @@ def _bring_up(session: Session, label: str, write: Write, terminal: bool) -> Clu
         if not session.settings.keep:
             _down_now(session, label, write)
         raise
+    finally:
+        session.folder.over("bringup", label)
 
 
 def refusal_text(red: Sequence[Verdict], most: int = 6) -> str:

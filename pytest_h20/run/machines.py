@@ -23,7 +23,7 @@ from pytest_h20.probes.counters import COUNTERS
 from pytest_h20.probes.gpu import GPUS
 from pytest_h20.probes.kernel_log import KERNEL_LOG, Reading, explain, stretch
 from pytest_h20.probes.script import Missing, Probe, Section, build, split
-from pytest_h20.probes.telemetry import GAP_S
+from pytest_h20.probes.telemetry import GAP_S, Lately
 from pytest_h20.report.model import CellLoad, GpuLoad, HostLoad, KernelLine
 from pytest_h20.run.bringup import drilled
 from pytest_h20.run.settings import Session
@@ -223,6 +223,10 @@ class Watched:
     def text(self, start: float, end: float) -> dict[str, str]:
         """What every node told between two moments, as it came."""
         return self._watch.text(start, end) if self._watch is not None else {}
+
+    def lately(self, most: int) -> dict[str, Lately]:
+        """The last samples of every node."""
+        return self._watch.lately(most) if self._watch is not None else {}
 
     def forget(self, before: float) -> None:
         """Drop what was told before a moment."""

@@ -73,6 +73,7 @@ class Settings:
     repeats: int = 5
     seed: int | None = None
     fault: tuple[str, ...] = ()
+    serve: int | None = None
     history: str | None = None
     lang: str | None = None
     origins: Mapping[str, str] = field(default_factory=dict)
@@ -83,7 +84,7 @@ class Settings:
         _known_words(resolved)
         given = {name.removeprefix("h20_"): setting for name, setting in resolved.items() if setting}
         values = {name: setting.value for name, setting in given.items()}
-        for name, number in (("seed", seed_asked), ("repeats", repeats_asked), ("slo", slo_asked)):
+        for name, number in (("seed", seed_asked), ("repeats", repeats_asked), ("slo", slo_asked), ("serve", serve_asked)):
             if name in values:
                 values[name] = number(values[name])
         soak_hours(values.get("soak"))
@@ -476,6 +477,13 @@ def soak_hours(value: object) -> float | None:
     if not 1 / 60 <= hours <= 168:
         raise UsageError(f"--h20-soak={value}: a time from 1m to 168h is needed, such as 20m, 1h, 1h30m or 24h")
     return hours
+
+
+def serve_asked(value: object) -> int:
+    """``--h20-serve``. Raises ``UsageError`` for what is no port."""
+    from pytest_h20.report.live.serve import port_asked
+
+    return port_asked(value, "--h20-serve")
 
 
 def slo_asked(value: object) -> str:

@@ -177,6 +177,7 @@ class _Soak:
             # not in the loop that sends: a node may take seconds
             args = (self.load.session, self.load.label, soak_when(self._kernel))
             threading.Thread(target=read_kernel, args=args, name="h20-soak-kernel", daemon=True).start()
+        self.load.tell_bin(found, plan)
         self._say(found)
 
     def _keep(self, row: Mapping[str, object]) -> None:

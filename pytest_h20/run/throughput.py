@@ -8,6 +8,7 @@ import statistics
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import TypeVar
 
@@ -33,12 +34,14 @@ from pytest_h20.load.roofline import Fabric, decode_bound, spec_of
 from pytest_h20.load.run import CellInterrupted, run_cell
 from pytest_h20.load.sanity import tokens_per_step
 from pytest_h20.load.selfcheck import self_check
+from pytest_h20.load.soak import Bin, SoakPlan
 from pytest_h20.probes.script import Missing
 from pytest_h20.report.model import METRICS, Canaries, CellRow, Late
 from pytest_h20.report.requests import intervals, read_requests, windows
 from pytest_h20.run.canaries import ask_alone
 from pytest_h20.run.endpoint import Endpoint, vocabulary_of
 from pytest_h20.run.hang import look_once
+from pytest_h20.run.live import LiveLoad, bin_now, cell_now
 from pytest_h20.run.machines import Watched, cell_load, in_a_line
 from pytest_h20.run.settings import Session
 from pytest_h20.run.store import ALONE, SCORES
@@ -89,6 +92,7 @@ class Load:
     _warm: set[tuple[int, int]] = field(default_factory=set)
     _late: dict[str, Late] = field(default_factory=dict)
     _watched: Watched | None = None
+    _live: LiveLoad | None = None
     _spoke: tuple[str, int, float] = ("", 0, 0.0)
     _machines: dict[tuple[str, int], list[Verdict]] = field(default_factory=dict)
 
@@ -124,6 +128,9 @@ class Load:
         except CellInterrupted as stop:
             self._keep(stop.result, repeat)
             raise
+        finally:
+            if self._live is not None:
+                self._live.cell = None
         if rehearsal is not None:
             self._late[_stem(cell, repeat)] = lateness(result, rehearsal.late(), self.session.clock.scale)
         ended = time.monotonic()
@@ -149,12 +156,16 @@ class Load:
         """After the last cell of this process: nothing of ours goes on on the nodes."""
         if self._watched is not None:
             self._watched.stop()
+        if self._live is not None:
+            self._live.stop()
 
     def watch(self) -> Watched:
         """The nodes of this engine, watched from now on by this process."""
         if self._watched is None:
             self._watched = Watched(self.session, self.label, self.endpoint.cluster)
             self._watched.start()
+            self._live = LiveLoad(self.session.folder, self.label, self.session.clock.scale, self._watched.lately)
+            self._live.start()
         return self._watched
 
     def _look_at_machines(
@@ -392,6 +403,10 @@ class Load:
 
     def _progress(self, progress: CellProgress) -> None:
         self._look_for_a_hang(progress)
+        if self._live is not None:
+            limits = self.limits.cell(progress.cell) if self.limits and not self.subfolder else {}
+            number, of = self.done + 1, max(self.total, self.done + 1)
+            self._live.cell = partial(cell_now, self.session.folder, self.label, progress, number, of, limits)
         if not self.terminal:
             return
         left = "" if progress.left_s is None else f", {progress.left_s:.0f} s left"
@@ -400,6 +415,11 @@ class Load:
             f"\r\x1b[2Kh20: cell {self.done + 1} of {max(self.total, self.done + 1)} {progress.cell}: {progress.done}/{total} requests, "
             f"{progress.tokens_per_s:.0f} tok/s{left}"
         )
+
+    def tell_bin(self, found: Bin, plan: SoakPlan) -> None:
+        """The last bin of a soak, to those who look from outside."""
+        if self._live is not None:
+            self._live.cell = partial(bin_now, self.session.folder, self.label, found, plan)
 
     def _engine_lives(self, cell: Cell) -> None:
         from pytest_h20.cluster.http import ask

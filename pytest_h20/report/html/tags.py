@@ -17,7 +17,7 @@ class Html(str):
 
 
 Child = Html | str | int | float | None | Iterable["Child"]
-_VOID = frozenset({"br", "meta", "hr", "line", "rect", "circle", "path", "polyline", "polygon"})
+_VOID = frozenset({"br", "meta", "link", "hr", "line", "rect", "circle", "path", "polyline", "polygon"})
 _VERBATIM = frozenset({"code", "pre"})
 _SAID = frozenset({"title", "aria_label", "data_label"})
 """Attributes that are read by people."""
