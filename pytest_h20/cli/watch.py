@@ -14,8 +14,10 @@ import time
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
+from pytest_h20 import lang
 from pytest_h20.core import door
 from pytest_h20.core.errors import TransportError, UsageError
+from pytest_h20.lang import local
 from pytest_h20.report.live.folder import Follow, source_of
 from pytest_h20.report.live.lines import LiveLine, lines
 from pytest_h20.report.live.progress import Progress, RunState
@@ -38,6 +40,7 @@ def main(argv: Sequence[str]) -> int:
 
     add_ssh(parser)
     args = parser.parse_args(argv)
+    lang.use()
     if args.every is not None and not 0.1 <= args.every <= 3600:
         raise UsageError(f"--every={args.every:g}: give seconds from 0.1 to 3600")
     source = source_of(args.run, lambda host: _connected(host, args))
@@ -134,6 +137,6 @@ def _serve(follow: Follow, port: str) -> int:
 
     listening = listen(port_asked(port, "--serve"), "--serve")
     follow.stand()  # what cannot be read is said here, and not on a page
-    print(f"{url_of(listening)} (this machine, this user; Ctrl-C ends it)", flush=True)
+    print(local(f"{url_of(listening)} (this machine, this user; Ctrl-C ends it)"), flush=True)
     show(listening, follow, threading.Event().wait)
     return 0

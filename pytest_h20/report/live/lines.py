@@ -1,4 +1,5 @@
-"""A run at a moment as lines of text, each with a tone: what a terminal draws, and what is printed where there is none."""
+"""A run at a moment as lines of text in the reader's language, each with a tone: what a terminal draws, and what is printed
+where there is none."""
 
 from __future__ import annotations
 
@@ -6,7 +7,8 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from pytest_h20.core.verdict import Status
+from pytest_h20.core.verdict import Limit, Status
+from pytest_h20.lang import local
 from pytest_h20.report.html.words import duration, limit_words, number
 from pytest_h20.report.live.progress import CellStand, FigureStand, GateStand, Progress, RunState, Sparkline, StartStand
 
@@ -30,42 +32,50 @@ class LiveLine:
 def lines(p: Progress, width: int = 100, points: int = 16) -> list[LiveLine]:
     """All of it, most important first. ``points``: of every course."""
     found = [
-        LiveLine(f"{', '.join(p.engines) or 'no engine'} on {p.name or p.run}: {p.state.value}{_since(p)}", "head"),
-        LiveLine(f"{p.run}: {p.mode}", "dim"),
+        LiveLine(f"{who(p)}: {local(state_words(p))}", "head"),
+        LiveLine(f"{p.run}: {local(p.mode)}", "dim"),
     ]
     if p.scale != 1.0:
-        found.append(LiveLine(f"time runs {p.scale:g} times as fast as in reality; figures are in model time", "dim"))
+        found.append(LiveLine(local(f"time runs {p.scale:g} times as fast as in reality; figures are in model time"), "dim"))
     found += [_gate(gate, max(len(g.name) for g in p.gates)) for gate in p.gates]
     for bring_up in p.bringups:
         found += _bring_up(bring_up)
     if p.cell is not None:
         found += _cell(p.cell)
     found += _courses("GPUs", p.gpus, width, points)
-    found += _courses("rails, sent", p.rails, width, points)
+    found += _courses("Rails, sent", p.rails, width, points)
     if p.kernel:
-        found.append(LiveLine(f"kernel log: {p.kernel}", "plain" if p.kernel != "nothing that matters" else "dim"))
-    found += [LiveLine(f"not read: {text}", "warn") for text in p.damage[:5]]
+        found.append(LiveLine(f"{local('Kernel log')}: {local(p.kernel)}", "plain" if p.kernel != "nothing that matters" else "dim"))
+    found += [LiveLine(local(f"not read: {text}"), "warn") for text in p.damage[:5]]
     if len(p.damage) > 5:
-        found.append(LiveLine(f"not read: {len(p.damage) - 5} more", "warn"))
+        found.append(LiveLine(local(f"not read: {len(p.damage) - 5} more"), "warn"))
     if p.answer:
-        found.append(LiveLine(p.answer + (f": {p.reason}" if p.reason else ""), "good" if p.accepted else "warn" if p.green else "bad"))
+        found.append(
+            LiveLine(local(p.answer) + (f": {local(p.reason)}" if p.reason else ""), "good" if p.accepted else "warn" if p.green else "bad")
+        )
     return found
 
 
-def _since(p: Progress) -> str:
-    ago = "" if p.since_sign_s is None else f", last sign of life {duration(p.since_sign_s)} ago"
-    if p.state is RunState.KILLED:
-        return f" in the middle{ago}"
-    if p.state is RunState.SILENT:
-        return f"{ago}; whether it still runs cannot be seen from here"
-    if p.state is RunState.FINISHED:
-        return f" after {duration(p.running_s)}" if p.running_s is not None else ""
-    return f" for {duration(p.running_s)}{ago}" if p.running_s is not None and p.state is RunState.RUNNING else ago
+def who(p: Progress) -> str:
+    """Which engines on which cluster."""
+    return " · ".join((*p.engines, p.name or p.run))
+
+
+def state_words(p: Progress) -> str:
+    """Where it is, since when, and when it last wrote anything."""
+    so_long, ago = duration(p.running_s or 0.0), duration(p.since_sign_s or 0.0)
+    return {
+        RunState.NOT_BEGUN: f"not begun, last sign of life {ago} ago",
+        RunState.RUNNING: f"running for {so_long}, last sign of life {ago} ago",
+        RunState.SILENT: f"silent: last sign of life {ago} ago; whether it still runs cannot be seen from here",
+        RunState.KILLED: f"killed in the middle, last sign of life {ago} ago",
+        RunState.FINISHED: f"finished after {so_long}",
+    }[p.state]
 
 
 def _gate(gate: GateStand, width: int) -> LiveLine:
     tests = f"{gate.done}/{gate.total}" if gate.total else ""
-    text = f"  {gate.name:<{width}}  {tests:>9}  {gate.words}" + (f": {gate.reason}" if gate.reason else "")
+    text = f"  {gate.name:<{width}}  {tests:>9}  {local(gate.words)}" + (f": {local(gate.reason)}" if gate.reason else "")
     if gate.status is None:
         return LiveLine(text, "plain" if gate.words == "runs" else "dim")
     return LiveLine(text, TONES[gate.status] if gate.status.blocks or not gate.words.startswith("runs") else "plain")
@@ -74,10 +84,14 @@ def _gate(gate: GateStand, width: int) -> LiveLine:
 def _bring_up(b: StartStand) -> Iterable[LiveLine]:
     of = f" of at most {duration(b.limit_s)}" if b.limit_s is not None else ""
     time = f", {duration(b.elapsed_s)}{of}" if b.elapsed_s is not None else f" {b.note}" if b.note else ""
-    yield LiveLine(f"bring-up of {b.engine}: {b.state}{time}", "bad" if b.state == "broken" else "good" if b.state == "ready" else "plain")
+    yield LiveLine(
+        local(f"bring-up of {b.engine}: {b.state}{time}"), "bad" if b.state == "broken" else "good" if b.state == "ready" else "plain"
+    )
     for role in b.roles:
         name = " ".join(filter(None, (role.node, role.role)))
-        yield LiveLine(f"  {name:<14} {role.stage} {amount(role.done, role.total, role.unit) or role.detail}{left(role.left_s)}".rstrip())
+        yield LiveLine(
+            f"  {name:<14} {role.stage} {amount(role.done, role.total, role.unit) or role.detail}{local(left(role.left_s))}".rstrip()
+        )
 
 
 def amount(done: int | None, total: int | None, unit: str) -> str:
@@ -97,24 +111,33 @@ def cell_words(c: CellStand) -> str:
     """Which cell, and how much of it is done."""
     if c.over:
         return f"last cell {c.engine} {c.cell}: {c.done} requests in {duration(c.elapsed_s)}"
-    which = f" {c.number} of {c.of}" if c.of > 1 else ""
+    which = f" {c.number}/{c.of}" if c.of > 1 else ""
     done = amount(c.done, c.total, c.unit) or f"{c.done} {c.unit}"
     failed = f", {c.failed} failed" if c.failed else ""
     return f"cell{which} {c.engine} {c.cell}: {done}{failed}, {c.in_flight} in flight, {duration(c.elapsed_s)}{left(c.left_s)}"
 
 
 def _cell(c: CellStand) -> Iterable[LiveLine]:
-    yield LiveLine(cell_words(c), TONES[c.status] if c.status is not None else "plain")
+    yield LiveLine(local(cell_words(c)), TONES[c.status] if c.status is not None else "plain")
     for figure in c.figures:
         yield LiveLine("  " + figure_words(figure, c.over), tone_of(figure, c.over))
 
 
 def figure_words(f: FigureStand, over: bool) -> str:
-    """A figure and its limit."""
-    so_far = "" if over else " so far"
-    held = "" if f.limit is None else f"; limit: {limit_words(f.limit)}"
-    word = "" if f.holds is None or not held else " (holds)" if f.holds else " (does not hold)" if over else " (not yet)"
-    return f"{f.title:<18} {number(f.value)} {f.unit}{so_far}{held}{word}"
+    """A figure and its limit, in the reader's language."""
+    held = f"  {held_to(f.limit)} {local(holds_words(f, over))}" if f.limit is not None else ""
+    return f"{local(f.title):<18} {number(f.value)} {f.unit}{held}"
+
+
+def held_to(limit: Limit) -> str:
+    """``≥ 480 tok/s``."""
+    sign = {"min": "≥", "max": "≤"}.get(limit.kind)
+    return f"{sign} {number(limit.value)} {limit.unit}".rstrip() if sign else limit_words(limit)
+
+
+def holds_words(f: FigureStand, over: bool) -> str:
+    """How it stands to its limit."""
+    return "" if f.holds is None else "holds" if f.holds else "does not hold" if over else "not yet"
 
 
 def tone_of(f: FigureStand, over: bool) -> Tone:
@@ -125,10 +148,10 @@ def tone_of(f: FigureStand, over: bool) -> Tone:
 def _courses(title: str, courses: Sequence[Sparkline], width: int, points: int) -> Iterable[LiveLine]:
     if not courses:
         return
-    yield LiveLine(f"{title}:", drawn=True)
+    yield LiveLine(f"{local(title)}:", drawn=True)
     for node in dict.fromkeys(c.node for c in courses):
         mine = [c for c in courses if c.node == node]
-        told = [f"{c.name:<8} {spark(c.values[-points:]):<{points}} {c.words:<20}" for c in mine]
+        told = [f"{c.name:<8} {spark(c.values[-points:]):<{points}} {local(c.words):<20}" for c in mine]
         each = max(1, min(PER_LINE, (width - 10) // (max(map(len, told)) + 2)))
         for start in range(0, len(told), each):
             text = "  ".join(told[start : start + each]).rstrip()

@@ -1,9 +1,11 @@
 // Fetches what is now and puts it in the place of what was. When nobody answers any more, the page says so and stays as it is.
+// What it says stands in the page, in the reader's language.
 (function () {
   "use strict";
   var place = document.getElementById("now");
   var state = document.getElementById("state");
   var failed = 0;
+  function say(what) { state.textContent = document.getElementById(what).textContent; }
   function again(after) { window.setTimeout(look, after); }
   function look() {
     fetch("now", { cache: "no-store" }).then(function (answer) {
@@ -17,11 +19,11 @@
         document.title = place.querySelector("h1").textContent;
       }
       var over = place.querySelector("[data-over]") !== null;
-      state.textContent = over ? "The run is over: this page stays as it is." : "Up to date.";
+      say(over ? "over" : "fresh");
       if (!over) { again(1000); }
     }).catch(function () {
       failed += 1;
-      state.textContent = "Nobody answers any more: the run, and this page with it, has ended. What stands here is what was seen last.";
+      say("gone");
       if (failed < 30) { again(2000); }
     });
   }

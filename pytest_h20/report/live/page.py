@@ -6,9 +6,10 @@ from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
 
+from pytest_h20 import lang
 from pytest_h20.report.html.tags import Html, join, tag
-from pytest_h20.report.html.words import chip, duration, limit_words, number
-from pytest_h20.report.live.lines import cell_words, left, lines
+from pytest_h20.report.html.words import chip, duration, number
+from pytest_h20.report.live.lines import cell_words, held_to, holds_words, left, state_words, who
 from pytest_h20.report.live.progress import CellStand, GateStand, Progress, Sparkline, StartStand
 
 POLICY = (
@@ -16,6 +17,13 @@ POLICY = (
     "frame-ancestors 'none'"
 )
 """Content-Security-Policy of every answer."""
+
+
+BY_SCRIPT = (
+    ("fresh", "Up to date."),
+    ("over", "The run is over: this page stays as it is."),
+    ("gone", "Nobody answers any more: the run, and this page with it, has ended. What stands here is what was seen last."),
+)
 
 
 @cache
@@ -31,13 +39,8 @@ def program() -> str:
     return Path(__file__).with_name("page.js").read_text(encoding="utf-8")
 
 
-def page() -> str:
-    """The page around it. Without a script it loads itself again, with what stands in it then."""
-    return shell(Html(""))
-
-
 def shell(inside: Html) -> str:
-    """A whole document with a moment in it."""
+    """A whole document with a moment in it. Without a script it loads itself again."""
     head = tag(
         "head",
         tag("meta", charset="utf-8"),
@@ -48,15 +51,16 @@ def shell(inside: Html) -> str:
         tag("script", src="page.js", defer=True),
     )
     main = tag("main", tag("div", inside, id="now", class_="h20"), tag("p", "", id="state", role="status"))
-    return "<!DOCTYPE html>\n" + str(tag("html", head, tag("body", main), lang="en")) + "\n"
+    said = [tag("span", text, id=name, hidden=True) for name, text in BY_SCRIPT]
+    return "<!DOCTYPE html>\n" + str(tag("html", head, tag("body", main, said), lang=lang.tag())) + "\n"
 
 
 def moment(p: Progress) -> Html:
     """The run as it is now."""
-    heading, mode = lines(p)[:2]
     return join(
-        tag("h1", heading.text, data_over=p.state.over or None),
-        tag("p", mode.text, f"; time runs {p.scale:g} times as fast as in reality" if p.scale != 1.0 else ""),
+        tag("h1", f"{who(p)}: ", state_words(p), data_over=p.state.over or None),
+        tag("p", f"{p.run}: ", p.mode),
+        tag("p", f"time runs {p.scale:g} times as fast as in reality; figures are in model time") if p.scale != 1.0 else None,
         tag("p", tag("strong", p.answer), f": {p.reason}" if p.reason else "") if p.answer else None,
         tag("ul", [tag("li", f"not read: {text}") for text in p.damage[:10]]) if p.damage else None,
         _cell(p.cell) if p.cell is not None else None,
@@ -114,8 +118,8 @@ def _cell(c: CellStand) -> Html:
             "tr",
             tag("th", f.title, scope="row"),
             tag("td", f"{number(f.value)} {f.unit}"),
-            tag("td", "no limit" if f.limit is None else f"limit: {limit_words(f.limit)}"),
-            tag("td", "" if f.holds is None else "holds" if f.holds else "does not hold" if c.over else "not yet"),
+            tag("td", "no limit" if f.limit is None else held_to(f.limit)),
+            tag("td", holds_words(f, c.over)),
         )
         for f in c.figures
     ]

@@ -19,7 +19,9 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import BinaryIO
 
+from pytest_h20 import lang
 from pytest_h20.core.errors import H20Error, UsageError
+from pytest_h20.lang import local
 from pytest_h20.report.html.tags import Html, join, tag
 from pytest_h20.report.live.folder import Follow, Here
 from pytest_h20.report.live.page import POLICY, moment, program, shell, style
@@ -74,7 +76,7 @@ class Page:
         paths = os.pathsep.join(filter(None, (root, os.environ.get("PYTHONPATH", ""))))
         handle = self._socket.fileno()
         self._process = subprocess.Popen(
-            [sys.executable, "-m", "pytest_h20.report.live.serve", str(handle), str(run.resolve())],
+            [sys.executable, "-m", "pytest_h20.report.live.serve", str(handle), str(run.resolve()), lang.spoken()],
             stdin=subprocess.PIPE,
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
@@ -159,9 +161,9 @@ class _Handler(BaseHTTPRequestHandler):
         host = self.headers.get("Host", "")
         port = self.server.server_port
         if host not in (f"{LOOPBACK}:{port}", f"localhost:{port}"):  # a name that somebody else made lead here
-            self._answer(403, "text/plain", "this page is asked for as http://127.0.0.1 or http://localhost only\n")
+            self._answer(403, "text/plain", local("this page is asked for as http://127.0.0.1 or http://localhost only") + "\n")
         elif peer_of(self.client_address[1], port) not in (os.geteuid(), 0, None):
-            self._answer(403, "text/plain", "this page is for the user of the run\n")
+            self._answer(403, "text/plain", local("this page is for the user of the run") + "\n")
         else:
             files: dict[str, tuple[str, Callable[[], str]]] = {
                 "/": ("text/html", lambda: shell(self.server.moment())),
@@ -171,7 +173,7 @@ class _Handler(BaseHTTPRequestHandler):
             }
             found = files.get(self.path)
             if found is None:
-                self._answer(404, "text/plain", "there is / only\n")
+                self._answer(404, "text/plain", local("there is / only") + "\n")
             else:
                 self._answer(200, found[0], found[1]())
 
@@ -231,4 +233,5 @@ def main(handle: int, run: Path, lifeline: BinaryIO) -> None:
 
 
 if __name__ == "__main__":
+    lang.use(sys.argv[3])
     main(int(sys.argv[1]), Path(sys.argv[2]), sys.stdin.buffer)

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from pytest_h20 import lang
 from pytest_h20.cluster.ledger import Owner
 from pytest_h20.cluster.shared import Shared, Topic
 from pytest_h20.core.errors import UsageError
@@ -95,8 +96,8 @@ def test_a_cell_that_runs_is_not_red_before_it_is_over(tmp_path: Path) -> None:
     p = seen(run, cells=(CELL,), machines=(MACHINES,))
     assert p.cell is not None
     assert [(f.name, f.holds) for f in p.cell.figures] == [("output_throughput", False), ("mean_ttft_ms", None), ("mean_tpot_ms", None)]
-    assert "cell 2 of 26 sglang in128-out128-c8: [####......] 3/8 requests, 5 in flight, 4.0 s, about 6.0 s left" in text(p)
-    assert "312 tok/s so far; limit: at least 500 tok/s (not yet)" in text(p)
+    assert "cell 2/26 sglang in128-out128-c8: [####......] 3/8 requests, 5 in flight, 4.0 s, about 6.0 s left" in text(p)
+    assert "312 tok/s  ≥ 500 tok/s not yet" in text(p)
     tones = {line.text.split()[0]: line.tone for line in lines(p)}
     assert tones["Output"] == "warn"
     assert [(c.name, c.odd) for c in p.gpus] == [("GPU 0", False), ("GPU 1", True)]
@@ -333,3 +334,13 @@ def test_where_a_run_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None
     with pytest.raises(UsageError, match="there is no such folder"):
         nowhere.look()
     nowhere.close()
+
+
+def test_all_of_it_is_said_in_chinese(tmp_path: Path) -> None:
+    run = samples.start(tmp_path)
+    run.add(StateChange(engine="sglang", state="ready"))
+    with lang.speaking("zh"):
+        said = text(seen(run, cells=(CELL,), machines=(MACHINES,), selected=(("t.py::a", "fabric"),)))
+    assert said.startswith("sglang · h20-2node: 已运行 2 小时")
+    for words in ("没有选中", "测点 2/26 sglang in128-out128-c8：", "大约还剩", "≥ 500 tok/s 还没有达到", "各 rail 的发送速率"):
+        assert words in said

@@ -167,7 +167,7 @@ def test_in_a_browser_it_updates_itself_and_nothing_planted_runs(
     assert "asked 4 times" in dom
     assert "The run is over: this page stays as it is." in dom
     assert "<title>planted" not in dom
-    assert "<title>sglang on h20&lt;/h1&gt;" in dom
+    assert "<title>sglang · h20&lt;/h1&gt;" in dom
     assert dom.count("<svg") == 1
 
 
