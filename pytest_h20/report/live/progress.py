@@ -221,7 +221,7 @@ def _gates(view: RunView, told: ToldNow, state: RunState) -> Iterable[GateStand]
             continue
         done = sum(test in reported for test in mine)
         counted = result is not None and bool(result.counts)
-        whole = view.complete or (bool(mine) and done == len(mine))
+        whole = view.complete or (bool(told.selected) and done == len(mine))
         status = result.status if result is not None and (counted or view.complete) else None
         if whole and status is not None:
             words = WORDS[status]

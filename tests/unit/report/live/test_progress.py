@@ -115,6 +115,8 @@ def test_gates_by_their_tests(tmp_path: Path) -> None:
     assert (gates["fabric"].words, gates["fabric"].reason) == ("runs, FAILED so far", "mlx5_3 is down")
     assert gates["throughput"].words == "waits"
     assert gates["rdma"].words == "not selected"
+    run.record(Verdict(check="bringup.nothing_left", status=Status.PASS, title="c"), "session::tear-down")
+    assert {g.name: g.words for g in seen(run, selected=selected).gates}["bringup"] == "passed", "it had no test, and does not run"
     ended = {g.name: g.words for g in seen(run, selected=selected, lives=False).gates}
     assert (ended["fabric"], ended["throughput"]) == ("ended in it", "not reached")
 
