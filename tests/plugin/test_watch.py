@@ -51,7 +51,7 @@ def test_a_run_is_followed_from_its_start_to_its_end(tmp_path: Path) -> None:
     for words in (
         r"bring-up of sglang: ready",
         r"cell 1/\d+ sglang in128-out128-c200: .*/200 requests, \d+ in flight",
-        r"Mean TTFT +[\d.  ]+ ms",
+        r"Mean TTFT +[\d.\s]+ ms",
         r"last cell sglang in128-out128-c200: 200 requests",
         r"throughput +1/1",
         r"environment +not selected",
