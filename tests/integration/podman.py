@@ -47,6 +47,9 @@ class Podman:
         subprocess.run([*self.base, "rm", "-fa", "-t", "0"], capture_output=True, check=False, timeout=60)
         self.process.terminate()
         self.process.wait(30)
+        deadline = time.monotonic() + 10  # conmon cleans up after each container by a podman of its own, which would make the folder anew
+        while time.monotonic() < deadline and not subprocess.run(["pgrep", "-f", str(self.folder)], capture_output=True).returncode:
+            time.sleep(0.1)
         for line in reversed(Path("/proc/self/mounts").read_text().splitlines()):
             if line.split()[1].startswith(str(self.folder)):
                 subprocess.run(["umount", "-l", line.split()[1]], check=False)
