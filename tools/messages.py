@@ -57,6 +57,8 @@ PATTERNED = {"cause": 2, "of_nccl": 3, "symptom": 2, "wait": 2, "hint": 2, "Fail
 _LISTS = re.compile(r"(WORDS|TITLES|TERMS|COLUMNS|METRICS|NAMES|names|head|words|COUNT_WORDS)$")
 """Lists and functions of these names hold texts, even single words."""
 _PLACE = re.compile(r"\{\d+\}")
+_FILLED = re.compile(r"\{\w*(?:[:!][^{}\s]+)?\}")
+_PERCENT = re.compile(r"%[-+0-9.]*[sdrgfx]")
 _CHINESE = re.compile("[\u3000-\u9fff\uff00-\uffef]")
 _PROSE = re.compile(r"[(\"'“]?[A-Za-z][A-Za-z'’-]+[).,;:?!\"'”]*")
 _SHELL = re.compile(
@@ -171,18 +173,26 @@ class _Walk:
                 self.visit(keyword.value, telling=keyword.arg in TEXTS, error=error)
 
     def _take(self, node: ast.expr, telling: bool, error: bool) -> None:
-        template, places, free = "", [], set()
+        template = ""
+        places: list[str] = []
+        free: set[int] = set()
         for part in _parts(node):
             if isinstance(part, str):
                 template += part.replace("{", "{{").replace("}", "}}")
                 continue
             inner = part.value if isinstance(part, ast.FormattedValue) else part
+            if isinstance(part, ast.Constant):  # a place of "{}" or "%s": what fills it stands elsewhere
+                template += f"{{{len(places)}}}"
+                places.append(str(part.value))
+                continue
             sides = (inner.body, inner.orelse) if isinstance(inner, ast.IfExp) else (inner.left,) if isinstance(inner, ast.BinOp) else ()
             if sides and all(isinstance(side, ast.Constant) and isinstance(side.value, str) for side in sides):
                 free.add(len(places))
             template += f"{{{len(places)}}}"
             places.append(ast.unparse(inner))
             self.visit(inner, telling=telling, error=error)
+        if isinstance(node, ast.BinOp) and isinstance(node.op, ast.Mod):
+            self.visit(node.right, error=error)
         template = template.strip()
         telling = telling or (self.room == "report.html" and re.fullmatch("[A-Z][a-z-]+", template) is not None)
         if (error or not self.only_errors) and _for_people(template, telling):
@@ -195,22 +205,35 @@ def _names(target: ast.expr) -> bool:
 
 
 def _stringish(node: ast.expr) -> bool:
+    if isinstance(node, ast.BinOp) and isinstance(node.op, ast.Mod):
+        return isinstance(node.left, ast.Constant) and isinstance(node.left.value, str)
     if isinstance(node, ast.BinOp) and isinstance(node.op, ast.Add):
         return _stringish(node.left) or _stringish(node.right)
     return isinstance(node, ast.JoinedStr) or (isinstance(node, ast.Constant) and isinstance(node.value, str))
 
 
 def _parts(node: ast.expr) -> Iterator[str | ast.expr]:
+    """Words and places in turn. ``"{} of it"`` and ``"%d of it" % n`` have places too: somebody fills them."""
     if isinstance(node, ast.Constant) and isinstance(node.value, str):
-        yield node.value
+        yield from _format_parts(node.value, _FILLED)
     elif isinstance(node, ast.JoinedStr):
         for value in node.values:
-            yield from _parts(value) if isinstance(value, ast.Constant) else (value,)
+            yield from (str(value.value),) if isinstance(value, ast.Constant) else (value,)
+    elif isinstance(node, ast.BinOp) and isinstance(node.op, ast.Mod) and isinstance(node.left, ast.Constant):
+        yield from _format_parts(str(node.left.value), _PERCENT)
     elif isinstance(node, ast.BinOp) and _stringish(node):
         yield from _parts(node.left)
         yield from _parts(node.right)
     else:
         yield node
+
+
+def _format_parts(text: str, places: re.Pattern[str]) -> Iterator[str | ast.expr]:
+    words = places.split(text)
+    yield words[0]
+    for place, after in zip(places.finditer(text), words[1:], strict=True):
+        yield ast.Constant(place.group())
+        yield after
 
 
 def _for_people(template: str, telling: bool) -> bool:

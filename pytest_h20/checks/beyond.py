@@ -117,8 +117,10 @@ def shapes(subject: str, first: Pass, second: Pass, late: Late | None = None) ->
     """The second pass has no stall; one in the first pass only is told. ``late``: of a rehearsal, its own machine in the second pass."""
     title = "A mix of shapes that was seen before stalls nobody"
     most = STALL_TIMES * second.usual_ms
-    said = f"{second.shapes} shapes twice; longest wait {first.stall_ms:.0f} ms in the first pass ({first.where}), "
-    said += f"{second.stall_ms:.0f} ms in the second ({second.where}); median TPOT {second.usual_ms:.4g} ms"
+    said = (
+        f"{second.shapes} shapes twice; longest wait {first.stall_ms:.0f} ms in the first pass ({first.where}), "
+        f"{second.stall_ms:.0f} ms in the second ({second.where}); median TPOT {second.usual_ms:.4g} ms"
+    )
 
     def plain(status: Status, reason: str, action: str) -> Verdict:
         measured = round(second.stall_ms, 1)

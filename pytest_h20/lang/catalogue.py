@@ -24,6 +24,8 @@ _LETTERS = re.compile(r"[A-Za-z]")
 _HAN = re.compile("[\u3000-\u303f\u4e00-\u9fff\uff00-\uffef]")
 _QUANTITY = re.compile(r"([-+±≈]?\d[\d.,\u202f]*(?: ?[-–…x×/] ?\d[\d.,]*)?) ?(?=[A-Za-z])(.+)", re.S)
 _CUT = re.compile(r"[\s,;:(.]")
+_MARKED = re.compile(r"([^A-Za-z0-9(\s'\"`{<\[/$#*~+-] )(?=\S)(.+)", re.S)
+"""A sign before a text: a tick, a dash."""
 _QUOTED = re.compile(r"""(['"`]).*\1""", re.S)
 _SEPARATORS: tuple[tuple[re.Pattern[str], str], ...] = (
     (re.compile("\n"), "\n"),
@@ -38,6 +40,7 @@ _SEPARATORS: tuple[tuple[re.Pattern[str], str], ...] = (
 )
 """Where a text is taken apart, strongest first, and what stands there in Chinese."""
 _BRACKETS = re.compile(r"(.*\S) \(((?:[^()]|\([^()]*\))*)\)([.:,;]?)", re.S)
+_INSIDE = re.compile(r"\(((?:[^()]|\([^()]*\))*)\)([.:,;]?)", re.S)
 LONGEST = 700
 """A longer line is no sentence of ours, but for those that a template makes."""
 ENOUGH = 8
@@ -91,6 +94,11 @@ class Template:
                     if begins and (match.end() < len(part) or at == len(self.parts) - 1):
                         yield match.group()
 
+    @cached_property
+    def words(self) -> frozenset[str]:
+        """The same, to be looked for at once."""
+        return frozenset(self.anchors())
+
     def places(self, text: str) -> list[tuple[tuple[int, ...], str]] | None:
         """What stands in each place, or places side by side, of a text it made; None when it did not."""
         match = self.pattern.fullmatch(text)
@@ -122,7 +130,7 @@ class Catalogue:
             else:
                 templates.append(Template(english, chinese or english))
         seen: dict[str, int] = {}
-        words = [(template, set(template.anchors())) for template in templates]
+        words = [(template, template.words) for template in templates]
         for _, anchors in words:
             for word in anchors:
                 seen[word] = seen.get(word, 0) + 1
@@ -153,18 +161,34 @@ class Catalogue:
             return f"{found}。"
         if _QUOTED.fullmatch(text):
             return text
-        options = [filled for template, places in self._fitting(text) if (filled := self._filled(template, places)) != text]
-        best = min(options, key=_english, default=text)
-        if not options or _english(best):
+        if match := _MARKED.fullmatch(text):
+            return match[1] + self.text(match[2])
+        best, doubtful = self._by_template(text)
+        if best == text or doubtful or _english(best):
             taken = [*self._apart(text)] if len(text) <= LONGEST or "\n" in text else []
-            best = min([best, *taken], key=_english)
+            best = min([*taken, best] if doubtful else [best, *taken], key=_english)
         return best
+
+    def _by_template(self, text: str) -> tuple[str, bool]:
+        """By the template that leaves the least English, and whether that is doubtful: it seems to reach into texts beside it."""
+        options = []
+        for template, places in self._fitting(text):
+            doubtful = any("; " in value for _, value in places)
+            doubtful = doubtful or (isinstance(template.parts[0], int) and re.search("[:,] ", places[0][1]) is not None)
+            options.append((self._filled(template, places), doubtful))
+        return min((o for o in options if o[0] != text), key=lambda o: (_english(o[0]), o[1]), default=(text, False))
+
+    def _with_joint(self, text: str) -> str:
+        """A text that begins with a comma or the like of its own, else the same as it was: ``, took 3 s``."""
+        found = self._exact.get(text.strip())
+        fitting = [(template, places) for template, places in self._fitting(text.strip()) if template.english[0] == text[0]]
+        return found or min((self._filled(*each) for each in fitting), key=_english, default=text)
 
     def _fitting(self, text: str) -> list[tuple[Template, list[tuple[tuple[int, ...], str]]]]:
         words = set(_WORD.findall(text))
-        candidates = [t for word in words for t in self._by_word.get(word, ())]
+        candidates = [t for word in words for t in self._by_word.get(word, ()) if t.words <= words]
         candidates += self._anywhere
-        candidates.sort(key=lambda t: -t.weight)
+        candidates.sort(key=lambda t: (-t.weight, -len(t.english)))
         found = []
         for template in candidates:
             places = template.places(text)
@@ -175,8 +199,11 @@ class Catalogue:
         return found
 
     def _one(self, value: str) -> bool:
-        """One word, or a text of ours from end to end: what may stand in a template that says little itself."""
-        return len(value.strip().split(" ")) == 1 or not _english(self.text(value))
+        """One word, a figure with its unit, or mostly a text of ours: what may stand in a template that says little itself."""
+        value = value.strip()
+        if len(value.split(" ")) == 1 or ((match := _QUANTITY.fullmatch(value)) and len(match[2].split(" ")) <= 3):
+            return True
+        return _english(self.text(value)) * 2 < _english(value)
 
     def _filled(self, template: Template, places: Sequence[tuple[tuple[int, ...], str]]) -> str:
         values = {place: value for run, text in places for place, value in zip(run, self._shared(text, len(run)), strict=True)}
@@ -194,23 +221,45 @@ class Catalogue:
         cut = next(cut for cut in cuts if self.text(text[:cut]) == first)
         return [first, *self._shared(text[cut:], places - 1)]
 
+    def _whole(self, parts: list[str], joints: list[str]) -> tuple[list[str], list[str]]:
+        """The same, but for parts that are one text of ours together, whose own punctuation is that of the separator."""
+        kept, between = parts[:1], list[str]()
+        for joint, part in zip(joints, parts[1:], strict=True):
+            both = kept[-1] + joint + part
+            if both in self._exact:
+                kept[-1] = both
+            else:
+                kept.append(part)
+                between.append(joint)
+        return kept, between
+
     def _apart(self, text: str) -> Iterator[str]:
         """The text with its parts translated, by each kind of punctuation in turn."""
         if match := _QUANTITY.fullmatch(text):
             rest = self.text(match[2])
             yield f"{match[1]} {rest}"
+        if match := _INSIDE.fullmatch(text):
+            inside = self.text(match[1])
+            if inside != match[1]:
+                yield f"（{inside}）{match[2]}"
         if match := _BRACKETS.fullmatch(text):
             before, inside = self.text(match[1]), self.text(match[2])
             if (before, inside) != (match[1], match[2]):
                 yield f"{before}（{inside}）{match[3]}"
         for separator, ours in _SEPARATORS:
-            parts, joints = _split(separator, text)
+            parts, joints = self._whole(*_split(separator, text))
             if not joints:
                 continue
-            done = [self.text(part) for part in parts]
+            # a part may begin with its own joint: ", took {0}" is one text of ours
+            whole: dict[int, str] = {}
+            for at, (joint, part) in enumerate(zip(joints, parts[1:], strict=True), 1):
+                if joint[0] in ",;" and (said := self._with_joint(joint + part)) != joint + part:
+                    whole[at] = said
+            done = [whole.get(at, self.text(part)) for at, part in enumerate(parts)]
+            joints = ["" if at in whole else joint for at, joint in enumerate(joints, 1)]
             if done != parts:
                 yield done[0] + "".join(
-                    (ours if _HAN.search(before + after) else joint) + after
+                    (ours if joint and _HAN.search(before + after) else joint) + after
                     for before, joint, after in zip(done, joints, done[1:], strict=False)
                 )
                 return

@@ -82,12 +82,12 @@ def terminal_lines(view: RunView, report: str = "") -> list[Line]:
     width = max((len(gate.name.value) for gate in gates), default=0)
     lines = []
     for gate in gates:
-        counts = ", ".join(f"{count} {status}" for status, count in tally(view, gate).items()) or "no check ran"
+        counts = ", ".join(f"{count} {local(status)}" for status, count in tally(view, gate).items()) or local("no check ran")
         each = _each(by_engine.get(gate.name, {}))
         why = f": {local(gate.reason)}" if gate.reason else ""
         optional = "" if gate.required else " (not required)"
         outcome = local(f"{WORDS[gate.status]}{optional}{each}")
-        lines.append(Line(f"{gate.name.value:<{width}}  {outcome}{why}  [{local(counts)}]", MARKUP[gate.status]))
+        lines.append(Line(f"{gate.name.value:<{width}}  {outcome}{why}  [{counts}]", MARKUP[gate.status]))
     lines += [Line(local(f"{error.words}: {error.title}: {error.cause or error.test_id}"), {"red": True}) for error in view.setup_errors]
     lines += [Line(local(f"warning: {text}"), {"yellow": True}) for text in (*view.warnings, *view.damage)]
     lines += [Line(local(said), {}) for pair in comparisons(view) for said in (sentence(pair), network(view, pair)) if said]

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 from pytest_h20.core.verdict import GATE_TITLES, Status
+from pytest_h20.lang import local
 from pytest_h20.report.engines import comparisons, gates_by_engine, sentence
 from pytest_h20.report.html.first_screen import outcome
 from pytest_h20.report.html.tags import Child, Html, tag
@@ -74,6 +75,7 @@ def _numbers(text: str) -> list[Child]:
 
 
 def _short(text: str, length: int = LONG) -> str:
+    text = local(text)  # before it is cut: half a sentence is no text that anybody has translated
     return text if len(text) <= length else text[: length - 1].rstrip() + "…"
 
 
@@ -136,7 +138,7 @@ def _versions(view: RunView) -> Iterator[tuple[str, Child]]:
     revision = next((str(c.details["revision"]) for c in view.checks if c.details.get("revision")), "")
     yield "Model", f"{h.model or UNKNOWN}, revision {revision or UNKNOWN}"
     signed = f", {in_words(view.path)}" if view.complete else ""
-    yield "Run", f"{view.path.name}, {h.mode.words}, {moment(h.started)}{signed}"
+    yield "Run", [view.path.name, ", ", h.mode.words, f", {moment(h.started)}", signed]
     document = view.path / "verdict.json"
     written = view.complete and document.is_file()
     yield "SHA-256 of verdict.json", tag("code", sha256(document) if written else "the run has not finished")

@@ -4,20 +4,12 @@ from __future__ import annotations
 
 import importlib.util
 import sys
-from collections import Counter
 from pathlib import Path
 from types import ModuleType
 
 import pytest
 
 TOOL = Path(__file__).parents[3] / "tools" / "messages.py"
-NOT_YET = frozenset(
-    {
-        *("checks", "checks.compute", "checks.endpoint", "checks.rdma", "checks.soak"),
-        *("checks.weights", "cluster", "endpoint", "probes"),
-    }
-)
-"""Rooms that are English still. A room leaves this list with its last translation, and never comes back."""
 
 
 @pytest.fixture(scope="module")
@@ -38,14 +30,9 @@ def texts(tool: ModuleType) -> list[object]:
     return found
 
 
-def test_every_text_of_a_translated_room_has_its_chinese(tool: ModuleType, texts: list[object]) -> None:
-    lacking = [f"{t.where}: {t.template!r}" for t in tool.missing(texts, tool.messages()) if t.room not in NOT_YET]
+def test_every_text_has_its_chinese(tool: ModuleType, texts: list[object]) -> None:
+    lacking = [f"{t.where}: {t.template!r}" for t in tool.missing(texts, tool.messages())]
     assert lacking == [], "python tools/messages.py todo ROOM, then take ROOM FILE (docs/architecture.md)"
-
-
-def test_rooms_that_are_english_still_are_rooms_and_lack_something(tool: ModuleType, texts: list[object]) -> None:
-    open_ = Counter(t.room for t in tool.missing(texts, tool.messages()))
-    assert {room for room in NOT_YET if not open_[room]} == set(), "complete: take it out of NOT_YET"
 
 
 def test_no_translation_loses_or_makes_up_a_value(tool: ModuleType, texts: list[object]) -> None:
