@@ -30,6 +30,13 @@ def tests(session: nox.Session, pytest: str) -> None:
     check(session)
 
 
+@nox.session
+def docs(session: nox.Session) -> None:
+    """The pages as a site, in ``site/``: no link and no page is lost. ``REPO_URL`` names the repository it links to."""
+    session.install(".[docs]")
+    session.run("mkdocs", "build", "--strict")
+
+
 @nox.session(python="3.10")
 def lowest(session: nox.Session) -> None:
     """The lowest promised version of every dependency."""
