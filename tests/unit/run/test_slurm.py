@@ -112,11 +112,11 @@ def test_a_machine_that_is_named_is_taken_as_it_stands(shipped: Inventory) -> No
 
 def test_profiles_that_name_nodes(shipped: Inventory) -> None:
     data = shipped.model_dump(mode="json", exclude_unset=True)
-    engine = next(iter(data["engines"].values()))
+    engine = data["engines"]["sglang"]
     engine["profiles"][engine["default"]]["nodes"] = [shipped.nodes[1].name]
     named = parse_inventory(data, "test")
-    made = with_hosts(named, ["gpu01", "gpu02"], resolve)
-    assert [p.nodes for section in made.engines.values() for p in section.profiles.values() if p.nodes] == [("gpu02",)]
+    made = with_hosts(named, ["gpu01", "gpu02"], resolve).engines["sglang"]
+    assert {name: p.nodes for name, p in made.profiles.items() if p.nodes} == {made.default: ("gpu02",), "single": ("gpu01",)}
     with pytest.raises(UsageError, match=r"none for node02.*salloc -N 2"):
         with_hosts(named, ["gpu01"], resolve)
 
