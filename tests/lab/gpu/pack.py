@@ -282,5 +282,5 @@ def unpack(folder: Path, tell: Callable[[str], None] = print) -> None:
     with tarfile.open(fileobj=Joined(parts), mode="r|xz") as archive:  # type: ignore[call-overload]
         # The parts are our own. Debian 12's Python 3.11.2 has no filters yet, 3.14 wants to be told.
         trusted = {"filter": "fully_trusted"} if hasattr(tarfile, "fully_trusted_filter") else {}
-        archive.extractall(lab_dir(), **trusted)  # type: ignore[arg-type]
+        archive.extractall(lab_dir(), **trusted)
     tell(f"{lab_dir()}: filled from {len(parts)} parts; next: python -m tests.lab up --gpus")
