@@ -81,7 +81,7 @@ def test_engine_is_missing(pytester: pytest.Pytester, inventory_file: Path) -> N
 def test_unknown_engine_and_profile(pytester: pytest.Pytester, inventory_file: Path) -> None:
     assert "no engine 'trt'; it has sglang, vllm" in _usage_error(pytester, "--nodes=cluster.yaml", "--engine=trt")
     text = _usage_error(pytester, "--nodes=cluster.yaml", "--engine=sglang:fast")
-    assert "no profile 'fast'; it has default, dp-attention, torch-compile, tuned" in text
+    assert "no profile 'fast'; it has default, dp-attention, single, torch-compile, tuned" in text
 
 
 def test_faults_are_for_the_rehearsal_only(pytester: pytest.Pytester, inventory_file: Path) -> None:

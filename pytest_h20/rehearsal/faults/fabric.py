@@ -235,7 +235,7 @@ FAULTS = (
         "nvidia_peermem is not loaded.",
         "F31",
         machine(modules=("nvidia", "nvidia_uvm")),
-        "gpudirect environment.nodes_agree",
+        "gpudirect gpu_read_bw gpu_write_bw environment.nodes_agree",
         "nvidia_peermem",
     ),
     _fault(
