@@ -23,6 +23,8 @@ _WORD = re.compile(r"[A-Za-z]+")
 _LETTERS = re.compile(r"[A-Za-z]")
 _HAN = re.compile("[\u3000-\u303f\u4e00-\u9fff\uff00-\uffef]")
 _QUANTITY = re.compile(r"([-+±≈]?\d[\d.,\u202f]*(?: ?[-–…x×/] ?\d[\d.,]*)?) ?(?=[A-Za-z])(.+)", re.S)
+_LABEL = re.compile(r"([\w.-]+): (.+)", re.S)
+"""A text about a node, a rail or a gate, which is named before it."""
 _CUT = re.compile(r"[\s,;:(.]")
 _MARKED = re.compile(r"([^A-Za-z0-9(\s'\"`{<\[/$#*~+-] )(?=\S)(.+)", re.S)
 """A sign before a text: a tick, a dash."""
@@ -238,6 +240,10 @@ class Catalogue:
         if match := _QUANTITY.fullmatch(text):
             rest = self.text(match[2])
             yield f"{match[1]} {rest}"
+        if match := _LABEL.fullmatch(text):
+            rest = self.text(match[2])
+            if rest != match[2]:
+                yield f"{self.text(match[1])}{'：' if _HAN.search(rest) else ': '}{rest}"
         if match := _INSIDE.fullmatch(text):
             inside = self.text(match[1])
             if inside != match[1]:

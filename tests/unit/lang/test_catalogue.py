@@ -23,6 +23,7 @@ WORDS = Catalogue(
         "docker pull {0}": "",
         "lanes": "条通道",
         "problems": "个问题",
+        "{0} of {1} lines are not: {2}": "{1} 行中有 {0} 行不是：{2}",
     }
 )
 
@@ -38,6 +39,7 @@ WORDS = Catalogue(
         ("Port active (node01, node02)", "端口处于 active 状态（node01, node02）"),
         ("a.txt is not there; nothing was looked at", "a.txt 不存在；什么都没有看到"),
         ("3 lanes", "3 条通道"),
+        ("rdma: node01: 3 of 4 lines are not: 0 -> 1 via Socket", "rdma：node01：4 行中有 3 行不是：0 -> 1 via Socket"),
         ("nothing was looked at.", "什么都没有看到。"),
         ("  nothing was looked at\nPort active", "  什么都没有看到\n端口处于 active 状态"),
     ],
