@@ -6,24 +6,16 @@ import argparse
 import json
 import sys
 from collections.abc import Sequence
-from pathlib import Path
 
+from pytest_h20.cli.logs import opened
 from pytest_h20.core.errors import UsageError
 from pytest_h20.diagnosis.judge import Diagnosis, diagnose, primary
 
 
 def _read(name: str) -> str:
     """The text of one log; ``-`` is standard input. Bytes that are no UTF-8 do not stop it."""
-    if name == "-":
-        return sys.stdin.buffer.read().decode("utf-8", errors="replace")
-    try:
-        # newline="": carriage returns of progress bars must survive
-        with Path(name).open(encoding="utf-8", errors="replace", newline="") as log:
-            return log.read()
-    except OSError as error:
-        raise UsageError(
-            f"cannot read log {name}: {error.strerror or error}; give paths of engine logs, or - for standard input"
-        ) from error
+    with opened(name) as log:  # carriage returns of progress bars must survive
+        return log.read().decode("utf-8", errors="replace")
 
 
 def _json(name: str, diagnosis: Diagnosis) -> str:

@@ -7,8 +7,8 @@ import dataclasses
 import json
 import sys
 from collections.abc import Sequence
-from pathlib import Path
 
+from pytest_h20.cli.logs import once, opened
 from pytest_h20.core.errors import UsageError
 from pytest_h20.diagnosis.kv_transfer import KvVerdict, explain, read_kv
 
@@ -19,8 +19,6 @@ TITLES: dict[KvVerdict, str] = {
     "intra_node_only": "INTRA-NODE ONLY: nothing here crosses nodes",
     "undetermined": "UNDETERMINED: not proven either way",
 }
-MOST = 256 << 20
-"""Bytes of a log that are read."""
 
 
 def main(argv: Sequence[str]) -> int:
@@ -37,6 +35,7 @@ def main(argv: Sequence[str]) -> int:
     except SystemExit as stop:
         return int(stop.code or 0)
     try:
+        once("kv", options.logs)
         found = read_kv((name, _text(name)) for name in options.logs)
     except UsageError as error:
         print(f"pytest_h20 kv: {error}", file=sys.stderr)
@@ -46,12 +45,5 @@ def main(argv: Sequence[str]) -> int:
 
 
 def _text(name: str) -> str:
-    if name == "-":
-        return sys.stdin.buffer.read(MOST).decode("utf-8", "replace")
-    try:
-        with Path(name).open("rb") as log:
-            return log.read(MOST).decode("utf-8", "replace")
-    except OSError as error:
-        raise UsageError(
-            f"cannot read {name!r}: {error.strerror or error}; accepted are readable text files, or - for standard input"
-        ) from error
+    with opened(name) as log:
+        return log.read().decode("utf-8", "replace")

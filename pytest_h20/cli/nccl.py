@@ -6,9 +6,9 @@ import argparse
 import json
 import sys
 from collections.abc import Iterator, Sequence
-from pathlib import Path
 from typing import Any, BinaryIO
 
+from pytest_h20.cli.logs import once, opened
 from pytest_h20.core.errors import UsageError
 from pytest_h20.nccl.job import judge_job
 from pytest_h20.nccl.labels import labels
@@ -42,8 +42,7 @@ def main(argv: Sequence[str]) -> int:
     except SystemExit as stop:
         return int(stop.code or 0)
     try:
-        if options.logs.count("-") > 1:
-            raise UsageError("nccl: - (standard input) can be given once")
+        once("nccl", options.logs)
         expected = Expected(nranks=options.ranks, nnodes=options.nodes)
         if options.job:
             evidences = [read(name) for name in options.logs]
@@ -72,15 +71,8 @@ def _positive(text: str) -> int:
 
 def read(name: str) -> LogEvidence:
     """Stream one file. Raises :class:`UsageError` when it cannot be read."""
-    if name == "-":
-        return parse_log(_pieces(sys.stdin.buffer), "<stdin>")
-    try:
-        with Path(name).open("rb") as log:
-            return parse_log(_pieces(log), name)
-    except OSError as error:
-        raise UsageError(
-            f"cannot read {name!r}: {error.strerror or error}; accepted are readable text files, or - for standard input"
-        ) from error
+    with opened(name) as log:
+        return parse_log(_pieces(log), "<stdin>" if name == "-" else name)
 
 
 def _pieces(log: BinaryIO) -> Iterator[bytes]:
