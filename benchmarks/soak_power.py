@@ -27,6 +27,8 @@ CAUSES: Mapping[str, tuple[dict[str, float], str]] = {
     "1 %/h": ({"per_hour": -0.01}, "falls"),
     "2 %/h": ({"per_hour": -0.02}, "falls"),
     "4 %/h": ({"per_hour": -0.04}, "falls"),
+    "ever faster, 5 % at the end": ({"ever_faster": -0.05}, "falls"),
+    "ever faster, 20 % at the end": ({"ever_faster": -0.2}, "falls"),
     "shift of 3 % at 70 %": ({"shift": -0.03}, "level shift"),
     "shift of 5 % at 70 %": ({"shift": -0.05}, "level shift"),
     "shift of 10 % at 70 %": ({"shift": -0.10}, "level shift"),
@@ -43,7 +45,7 @@ def main(argv: list[str]) -> int:
     count = int(argv[0]) if argv else 1000
     began = time.monotonic()
     print(f"{count} soaks each, seeds 0 to {count - 1}")
-    print(f"{'cause':24} {'rho':>4} {'red':>7} {'named':>7} {'sees, %/h':>10}")
+    print(f"{'cause':28} {'rho':>4} {'red':>7} {'named':>7} {'sees, %/h':>10}")
     for cause, (how, words) in CAUSES.items():
         for rho in (0.0, 0.3, 0.6, 0.8):
             verdicts = [judged(seed, rho, how) for seed in range(count)]
@@ -51,7 +53,7 @@ def main(argv: list[str]) -> int:
             named = sum(words in v.reason for v in red) if words else 0
             sees = statistics.median(float(str(v.details["sees_percent_per_hour"])) for v in verdicts)
             told = f"{100 * named / count:6.1f}%" if words else "      -"
-            print(f"{cause:24} {rho:4.1f} {100 * len(red) / count:6.1f}% {told} {sees:10.2f}", flush=True)
+            print(f"{cause:28} {rho:4.1f} {100 * len(red) / count:6.1f}% {told} {sees:10.2f}", flush=True)
     print(f"{time.monotonic() - began:.0f} s")
     return 0
 

@@ -76,7 +76,7 @@ class Bin:
     """One stretch of a soak. `hours`: its middle on the soak's clock. `seconds`: of traffic, model time. None: nothing to measure it by.
 
     in_flight        requests, mean
-    kv_per_request   part of the KV cache in use per running request: KV use at equal load
+    kv_per_request   part of the KV cache in use per running request, of all samples: KV use at equal load
     answers, texts   what canaries said, and the texts of all others; for whoever judges them, not kept on disk
     """
 
@@ -145,14 +145,15 @@ class SoakInterrupted(KeyboardInterrupt):
 class _Open:
     """A bin that still grows."""
 
-    __slots__ = ("answers", "area", "complete", "failed", "itl", "kv", "sent", "texts", "tokens", "ttft")
+    __slots__ = ("answers", "area", "complete", "failed", "itl", "kv_use", "running", "sent", "texts", "tokens", "ttft")
 
     def __init__(self) -> None:
         self.sent = self.complete = self.failed = 0
         self.tokens = self.area = 0.0
+        # A sum of each, no list of ratios: what leaks is divided by who runs, and a moment with few of them would outweigh all others.
+        self.kv_use = self.running = 0.0
         self.itl = Histogram()
         self.ttft: list[float] = []
-        self.kv: list[float] = []
         self.answers: list[CanaryAnswer] = []
         self.texts = [0, 0, 0]
 
@@ -195,7 +196,7 @@ class Soak:
             kernel_stamps=True,
             verify_tls=self._target.verify_tls,
             ca_file=self._target.ca_file,
-            metrics_every_s=max(0.05, wall / plan.bins / 4) if plan.leap > 1 else 1.0,
+            metrics_every_s=max(0.02, wall / plan.bins / 4) if plan.leap > 1 else 1.0,
         )
         address = self._target.metrics_address()
         if address is not None:
@@ -259,7 +260,9 @@ class Soak:
         for stamp, body in outcome.metrics:
             sample = parse_metrics(body.decode("utf-8", "replace"))
             if sample.running and sample.kv_use is not None:
-                self._bin(stamp).kv.append(sample.kv_use / sample.running)
+                bin_ = self._bin(stamp)
+                bin_.kv_use += sample.kv_use
+                bin_.running += sample.running
         outcome.metrics.clear()
         return live
 
@@ -349,7 +352,6 @@ class Soak:
             return None if value is None else 1e3 * value
 
         ttft = sorted(found.ttft)
-        kv = sorted(found.kv)
         return Bin(
             number=number,
             hours=(number + 0.5) * plan.bin_s / 3600,
@@ -363,7 +365,7 @@ class Soak:
             itl_p99_ms=ms(found.itl, 99),
             ttft_p50_ms=1e3 * percentile(ttft, 50) if ttft else None,
             ttft_p99_ms=1e3 * percentile(ttft, 99) if ttft else None,
-            kv_per_request=percentile(kv, 50) if kv else None,
+            kv_per_request=found.kv_use / found.running if found.running else None,
             answers=tuple(found.answers),
             texts=TextCounts(*found.texts),
         )

@@ -30,7 +30,7 @@ _NEW_DRIVER = {"driver": "580.159.04", "cuda": "13.0"}
 """What CUDA 13 images need: R580 (NVIDIA's compatibility table)."""
 
 
-SOAK = SoakSettings(streams=8, lengths=((128, 16), (64, 24)), stall_s=15.0)
+SOAK = SoakSettings(streams=32, lengths=((128, 16), (64, 24)), stall_s=15.0)
 """What a rehearsed soak sends: short answers, so that the seconds that stand for its hours hold many."""
 
 

@@ -37,7 +37,7 @@ from pytest_h20.run.throughput import Load
 BINS = 120
 """Points of every chart: half a minute each in an hour, twelve minutes in a day."""
 
-REHEARSED_S, REHEARSED_BINS = 1.6, 40
+REHEARSED_S, REHEARSED_BINS = 3.2, 40
 """A rehearsed soak takes so long (wall), in so many bins, whatever its hours."""
 
 SILENCE_S, REHEARSED_SILENCE_S = 60.0, 18.0

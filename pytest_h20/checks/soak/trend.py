@@ -1,8 +1,9 @@
 """A figure over time: its slope with an interval, its level shift, and how small a slope could have been seen. Pure.
 
 Slope: Theil and Sen's median of all pairwise slopes, its interval by Sen's ranks of Kendall's S. Half-minutes that follow each other
-are alike, so the variance of S is widened by (1 + r) / (1 - r), r being the first autocorrelation of what the slope leaves over,
-corrected for its bias (Kendall 1954; the effective sample size of Hamed and Rao 1998 for an AR(1) series).
+are alike, so the variance of S is widened by (1 + r) / (1 - r), r being the first autocorrelation of what a parabola leaves over,
+corrected for its bias (Kendall 1954; the effective sample size of Hamed and Rao 1998 for an AR(1) series). Of what the slope leaves
+over it would not do: an engine that becomes slower ever faster leaves a bend, and a bend is like its neighbours without being noise.
 
 Shift: the split in two medians that leaves over least, against the noise around them, widened likewise. As all splits are tried, it must
 stand out farther than a single comparison would. A series is taken for shifted only where two levels explain it better than a slope.
@@ -100,7 +101,7 @@ def trend(hours: Sequence[float], values: Sequence[float], grain: float = 0.0) -
     slopes = sorted((values[j] - values[i]) / (hours[j] - hours[i]) for i in range(n) for j in range(i + 1, n) if hours[j] > hours[i])
     slope = statistics.median(slopes)
     left = _residuals(hours, values, slope)
-    r = autocorrelation(left)
+    r = autocorrelation(_unbent(left), fitted=3)
     sigma = math.sqrt(n * (n - 1) * (2 * n + 5) / 18 * widening(r, n))
     low, high = _ranked(slopes, SIGMAS * sigma)
     span = hours[-1] - hours[0]
@@ -137,7 +138,7 @@ def shift(hours: Sequence[float], values: Sequence[float], grain: float = 0.0) -
     if noise == 0:
         return Shift(hours[k], before, after, math.inf) if before != after else None
     # A median of n values has pi/2 times the variance of their mean.
-    error = noise * math.sqrt(math.pi / 2 * widening(autocorrelation(left), n) * (1 / k + 1 / (n - k)))
+    error = noise * math.sqrt(math.pi / 2 * widening(autocorrelation(left, fitted=2), n) * (1 / k + 1 / (n - k)))
     sigmas = abs(after - before) / error
     return Shift(hours[k], before, after, sigmas) if sigmas >= SHIFT_SIGMAS else None
 
@@ -147,20 +148,33 @@ def _left_over(values: Sequence[float]) -> float:
     return math.fsum(abs(v - middle) for v in values)
 
 
-def autocorrelation(left: Sequence[float]) -> float:
-    """The first autocorrelation, without its bias (about -(1 + 4 r) / n), from 0 to 0.95. Single values far out are drawn in first."""
-    n, sigma = len(left), 1.4826 * statistics.median(abs(v - statistics.median(left)) for v in left)
-    if sigma == 0:
-        return 0.0
-    middle = statistics.median(left)
-    drawn = [max(-3.0, min(3.0, (v - middle) / sigma)) for v in left]
-    mean = math.fsum(drawn) / n
+def autocorrelation(left: Sequence[float], fitted: int) -> float:
+    """The first autocorrelation, from 0 to 0.95, of what a curve of so many ``fitted`` numbers left over, without the bias of that:
+    about -(k + (2 k + 1) r) / n for k of them. Single values far out are drawn in first."""
+    drawn = _drawn_in(left)
+    n, mean = len(drawn), math.fsum(drawn) / len(drawn)
     around = [v - mean for v in drawn]
     whole = math.fsum(v * v for v in around)
     if whole == 0:
         return 0.0
     r = math.fsum(a * b for a, b in pairwise(around)) / whole
-    return max(0.0, min(0.95, r + (1 + 4 * r) / n))
+    return max(0.0, min(0.95, (n * r + fitted) / max(1, n - 2 * fitted - 1)))
+
+
+def _unbent(left: Sequence[float]) -> list[float]:
+    """What a parabola leaves over of what a slope has left over, values far out drawn in."""
+    n, drawn = len(left), _drawn_in(left)
+    square = n * n / 12  # the mean of the squared distances from the middle, all but a twelfth
+    bend = [(i - (n - 1) / 2) ** 2 - square for i in range(n)]
+    share = math.fsum(b * v for b, v in zip(bend, drawn, strict=True)) / math.fsum(b * b for b in bend)
+    return [v - share * b for b, v in zip(bend, drawn, strict=True)]
+
+
+def _drawn_in(left: Sequence[float]) -> list[float]:
+    """In robust standard deviations from the median, at most three of them; all 0 where more than half of the values are alike."""
+    middle = statistics.median(left)
+    sigma = 1.4826 * statistics.median(abs(v - middle) for v in left)
+    return [max(-3.0, min(3.0, (v - middle) / sigma)) if sigma else 0.0 for v in left]
 
 
 def widening(r: float, n: int) -> float:
