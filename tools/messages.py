@@ -25,9 +25,9 @@ CATALOGUE = PACKAGE / "lang" / "zh"
 
 SPLIT = ("checks", "report")
 """Rooms whose folders are rooms of their own here: ``checks.fabric``."""
-ONLY_ERRORS = {"core", "rehearsal", "cli", "load", "__main__", "acceptance"}
+ONLY_ERRORS = {"core", "rehearsal", "cli", "load", "__main__"}
 """Rooms of which people see the texts of errors only; ``ALSO`` are the modules that say more."""
-ALSO = {"core/verdict.py", "load/canary.py", "load/sanity.py", "load/share.py", "rehearsal/canaries.py"}
+ALSO = {"core/gpus.py", "core/verdict.py", "load/canary.py", "load/sanity.py", "load/share.py", "rehearsal/canaries.py"}
 NOT_SEEN = {"lang", "report/export.py", "report/junit.py", "report/github.py", "report/calibrate.py", "report/handoff.py"}
 """Machines read it, it is a file to be edited, or it is this."""
 

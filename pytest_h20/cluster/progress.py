@@ -7,6 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from pytest_h20.engines.base import Stage
+from pytest_h20.lang import local
 
 TELL_EVERY_S = 0.5
 
@@ -54,12 +55,12 @@ class StartProgress:
     @staticmethod
     def _line(role: str, stage: Stage | None, seconds: float, limit: float) -> str:
         if stage is None:
-            what = "no output yet"
+            what = local("no output yet")
         else:
-            what = stage.name
+            what = local(stage.name)
             if stage.done is not None and stage.total:
                 filled = round(20 * min(1.0, stage.done / stage.total))
                 what += f" [{'#' * filled}{'.' * (20 - filled)}] {stage.done}/{stage.total} {stage.unit}".rstrip()
             elif stage.detail:
                 what += f" ({stage.detail})"
-        return f"h20:   {role:<12} {what}   {seconds:.0f} s of {limit:.0f} s"
+        return f"h20:   {role:<12} {what}   {local(f'{seconds:.0f} s of at most {limit:.0f} s')}"

@@ -207,7 +207,7 @@ class LimitFile(Frozen):
             base = self.written(cell, rule.of) if rule.of is not None and metric not in found else None
             figure = metric_figure(metric)
             if base is not None and figure is not None and rule.factor is not None:
-                detail = f"{rule.of} {base:g} ({self.origin}) x {rule.factor:g}"
+                detail = f"{rule.factor:g} x {rule.of} {base:g} ({self.origin})"
                 origin = rule.origin or Origin(kind="derived", detail=detail)
                 found[metric] = Limit(kind=rule.kind or figure.bound, value=base * rule.factor, unit=figure.unit, origin=origin)
         return found

@@ -39,8 +39,12 @@ _SPARSE = f"NVIDIA's data sheet; its TFLOPS are with sparsity, twice; {LINK}"
 _H100 = f"H100 SXM: 3.35 TB/s, BF16 989.5, FP8 1,979 TFLOPS, NVLink 900 GB/s ({_SPARSE})"
 _H200 = f"H200 SXM: 4.8 TB/s, BF16 989.5, FP8 1,979 TFLOPS, NVLink 900 GB/s ({_SPARSE})"
 _H800 = f"H800 SXM: 3.35 TB/s, BF16 989, FP8 1,979 TFLOPS, NVLink 400 GB/s (the SGLang article on H20-96G, lmsys.org 2025-09-26), {LINK}"
-_A100 = f"A100 SXM: {{}} GB/s, BF16 312 TFLOPS, NVLink 600 GB/s (NVIDIA's data sheet), {LINK}"
 _NVL16 = "H20 NVL16: named in NVIDIA DCGM's table of SKUs, whose floors are in thresholds/h20-skus.yaml; no data sheet"
+
+
+def _a100(memory: str) -> str:
+    return f"A100 SXM: {memory} GB/s, BF16 312 TFLOPS, NVLink 600 GB/s (NVIDIA's data sheet), {LINK}"
+
 
 GPUS: dict[str, GpuModel] = {
     "10de:2329": GpuModel("H20 96 GB", "H20", 4000, 148, 296, 450, 18, PCIE_5, _H20),
@@ -51,8 +55,8 @@ GPUS: dict[str, GpuModel] = {
     "10de:2330": GpuModel("H100 SXM 80 GB", "H100 80GB HBM3", 3350, 989.5, 1979, 450, 18, PCIE_5, _H100),
     "10de:2335": GpuModel("H200 SXM 141 GB", "H200", 4800, 989.5, 1979, 450, 18, PCIE_5, _H200),
     "10de:2324": GpuModel("H800 SXM 80 GB", "H800", 3350, 989.5, 1979, 200, 8, PCIE_5, _H800),
-    "10de:20b0": GpuModel("A100 SXM 40 GB", "A100-SXM4-40GB", 1555, 312, 0, 300, 12, PCIE_4, _A100.format("1,555")),
-    "10de:20b2": GpuModel("A100 SXM 80 GB", "A100-SXM4-80GB", 2039, 312, 0, 300, 12, PCIE_4, _A100.format("2,039")),
+    "10de:20b0": GpuModel("A100 SXM 40 GB", "A100-SXM4-40GB", 1555, 312, 0, 300, 12, PCIE_4, _a100("1,555")),
+    "10de:20b2": GpuModel("A100 SXM 80 GB", "A100-SXM4-80GB", 2039, 312, 0, 300, 12, PCIE_4, _a100("2,039")),
 }
 
 

@@ -91,8 +91,8 @@ TABLE: tuple[Capability, ...] = (
     Capability("tools_without_parser", "sglang", "accepted_silently", "tools without a parser are put into the prompt", _RECORDED),
     Capability("logit_bias", "sglang", "accepted_silently", "logit_bias has no effect before 0.4.7", "S; not recorded", below="0.4.7"),
     Capability("parse_route", "vllm", "refused", "vLLM has no route that runs the reasoning parser on a text", _VLLM),
-    Capability("separate_reasoning", "vllm", "accepted_silently", "separate_reasoning is SGLang's; vLLM ignores it", _VLLM),
-    Capability("include_reasoning", "sglang", "accepted_silently", "include_reasoning is vLLM's; SGLang ignores it", _RECORDED),
+    Capability("separate_reasoning", "vllm", "accepted_silently", "separate_reasoning is SGLang's, and vLLM ignores it", _VLLM),
+    Capability("include_reasoning", "sglang", "accepted_silently", "include_reasoning is vLLM's, and SGLang ignores it", _RECORDED),
     Capability("include_reasoning", "vllm", "accepted_silently", "include_reasoning came with 0.10.1", "S", below="0.10.1"),
 )
 

@@ -8,7 +8,7 @@ nothing below this edge knows that there is another language. :func:`local` is t
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 
 LANGUAGES = {"en": "en", "zh": "zh-CN"}
@@ -57,3 +57,13 @@ def local(text: str) -> str:
     from pytest_h20.lang.catalogue import chinese
 
     return chinese().text(text)
+
+
+def labelled(label: str, text: str) -> str:
+    """A text of ours and what it is about: ``NOT ACCEPTED: node01 is gone``."""
+    return f"{local(label)}{': ' if _spoken == 'en' else '：'}{local(text)}"
+
+
+def listed(texts: Iterable[str]) -> str:
+    """Texts of ours one after another, each in the language that is spoken: ``12 hold, 3 skipped``."""
+    return (", " if _spoken == "en" else "，").join(local(text) for text in texts)

@@ -21,10 +21,16 @@ from string import Formatter
 FOLDER = Path(__file__).parent
 _WORD = re.compile(r"[A-Za-z]+")
 _LETTERS = re.compile(r"[A-Za-z]")
+_KEPT = re.compile(r"\b(?:token|rail|rank|prompt|GPU|NCCL|RDMA|Gbit/s|tok/s)\b")
+"""Words that Chinese operators use as they are: docs/zh/glossary.md."""
+_CHOSEN = re.compile(r"[a-z']{0,12}(?: [a-z]{1,8})?")
+"""What may stand in a place that a translation leaves out: the s of a plural, a verb."""
 _HAN = re.compile("[\u3000-\u303f\u4e00-\u9fff\uff00-\uffef]")
-_QUANTITY = re.compile(r"([-+±≈]?\d[\d.,\u202f]*(?: ?[-–…x×/] ?\d[\d.,]*)?) ?(?=[A-Za-z])(.+)", re.S)
-_LABEL = re.compile(r"([\w.-]+): (.+)", re.S)
-"""A text about a node, a rail or a gate, which is named before it."""
+_QUANTITY = re.compile(r"([-+±≈]?\d[\d.,\u202f]*(?: ?[-–…x×/] ?\d[\d.,]*)?) ?(?=[A-Za-z%])(.+)", re.S)
+_LABEL = re.compile(r"((?:[\w.-]+, )*[\w.-]+): (.+)", re.S)
+"""A text about nodes, rails or gates, which are named before it."""
+_ID = re.compile(r".*[0-9_./=-].*|\W*", re.S)
+"""A figure, a name of a file, a node or an option: no word of a sentence."""
 _CUT = re.compile(r"[\s,;:(.]")
 _MARKED = re.compile(r"([^A-Za-z0-9(\s'\"`{<\[/$#*~+-] )(?=\S)(.+)", re.S)
 """A sign before a text: a tick, a dash."""
@@ -47,6 +53,8 @@ LONGEST = 700
 """A longer line is no sentence of ours, but for those that a template makes."""
 ENOUGH = 8
 """A template with fewer letters of its own fits many texts by accident."""
+FEW = 5
+"""One with fewer than these fits any sentence: its places must be figures or names."""
 MOST = 5
 """So many templates that fit are tried."""
 
@@ -101,12 +109,19 @@ class Template:
         """The same, to be looked for at once."""
         return frozenset(self.anchors())
 
+    @cached_property
+    def kept(self) -> frozenset[int]:
+        """The places that the translation has too."""
+        return frozenset(part for part in _parts(self.chinese) if isinstance(part, int))
+
     def places(self, text: str) -> list[tuple[tuple[int, ...], str]] | None:
         """What stands in each place, or places side by side, of a text it made; None when it did not."""
         match = self.pattern.fullmatch(text)
         if match is None:
             return None
-        return list(zip([run for run in self.runs if isinstance(run, tuple)], match.groups(), strict=True))
+        found = list(zip([run for run in self.runs if isinstance(run, tuple)], match.groups(), strict=True))
+        lost = (value for run, value in found if self.kept.isdisjoint(run))
+        return found if all(_CHOSEN.fullmatch(value) for value in lost) else None
 
 
 def _parts(template: str) -> Iterator[str | int]:
@@ -163,6 +178,9 @@ class Catalogue:
             return f"{found}。"
         if _QUOTED.fullmatch(text):
             return text
+        if (match := _LABEL.fullmatch(text)) and _gates(match[1]):
+            rest = self.text(match[2])
+            return f"{match[1]}{'：' if _HAN.search(rest) else ': '}{rest}"
         if match := _MARKED.fullmatch(text):
             return match[1] + self.text(match[2])
         best, doubtful = self._by_template(text)
@@ -194,22 +212,25 @@ class Catalogue:
         found = []
         for template in candidates:
             places = template.places(text)
-            if places is not None and (template.weight >= ENOUGH or all(self._one(value) for _, value in places)):
+            if places is not None and (template.weight >= ENOUGH or all(self._one(value, template.weight < FEW) for _, value in places)):
                 found.append((template, places))
                 if len(found) == MOST:
                     break
         return found
 
-    def _one(self, value: str) -> bool:
-        """One word, a figure with its unit, or mostly a text of ours: what may stand in a template that says little itself."""
+    def _one(self, value: str, name: bool = False) -> bool:
+        """One word, a figure with its unit, or mostly a text of ours: what may stand in a template that says little itself. ``name``:
+        the word must be a figure or a name."""
         value = value.strip()
-        if len(value.split(" ")) == 1 or ((match := _QUANTITY.fullmatch(value)) and len(match[2].split(" ")) <= 3):
+        if len(value.split(" ")) == 1 and (not name or _ID.fullmatch(value)):
+            return True
+        if (match := _QUANTITY.fullmatch(value)) and len(match[2].split(" ")) <= 3:
             return True
         return _english(self.text(value)) * 2 < _english(value)
 
     def _filled(self, template: Template, places: Sequence[tuple[tuple[int, ...], str]]) -> str:
         values = {place: value for run, text in places for place, value in zip(run, self._shared(text, len(run)), strict=True)}
-        return "".join(part if isinstance(part, str) else values.get(part, "") for part in _parts(template.chinese))
+        return _joined([part if isinstance(part, str) else values.get(part, "") for part in _parts(template.chinese)])
 
     def _shared(self, text: str, places: int) -> list[str]:
         """What stands in places side by side, translated: cut where the least English is left, else all in the first."""
@@ -252,6 +273,8 @@ class Catalogue:
             before, inside = self.text(match[1]), self.text(match[2])
             if (before, inside) != (match[1], match[2]):
                 yield f"{before}（{inside}）{match[3]}"
+        if text.endswith(".") and (said := self.text(text[:-1])) != text[:-1]:
+            yield f"{said}。"
         for separator, ours in _SEPARATORS:
             parts, joints = self._whole(*_split(separator, text))
             if not joints:
@@ -264,11 +287,31 @@ class Catalogue:
             done = [whole.get(at, self.text(part)) for at, part in enumerate(parts)]
             joints = ["" if at in whole else joint for at, joint in enumerate(joints, 1)]
             if done != parts:
-                yield done[0] + "".join(
-                    (ours if joint and _HAN.search(before + after) else joint) + after
-                    for before, joint, after in zip(done, joints, done[1:], strict=False)
-                )
+                pieces = done[:1]
+                for before, joint, after in zip(done, joints, done[1:], strict=False):
+                    sentence = joint == " " and not _HAN.match(before[-1:])  # one that stays as it is
+                    pieces += [ours if joint and not sentence and _HAN.search(before + after) else joint, after]
+                yield _joined(pieces)
                 return
+
+
+def _joined(pieces: Sequence[str]) -> str:
+    """Pieces in a row, without the blank that would stand between two Chinese characters."""
+    text = ""
+    for piece in filter(None, pieces):
+        if piece[0] == " " and _HAN.match(text[-1:]) and _HAN.match(piece.lstrip()):
+            piece = piece.lstrip()
+        elif text[-1:] == " " and _HAN.match(piece) and _HAN.match(text.rstrip()[-1:]):
+            text = text.rstrip()
+        text += piece
+    return text
+
+
+def _gates(label: str) -> bool:
+    """Whether it names gates: ids, which stay as they are."""
+    from pytest_h20.core.verdict import GateName
+
+    return set(label.split(", ")) <= {gate.value for gate in GateName}
 
 
 def _split(separator: re.Pattern[str], text: str) -> tuple[list[str], list[str]]:
@@ -287,7 +330,7 @@ def _split(separator: re.Pattern[str], text: str) -> tuple[list[str], list[str]]
 
 def _english(text: str) -> int:
     """How much English is left in a text."""
-    return len(_LETTERS.findall(text))
+    return len(_LETTERS.findall(_KEPT.sub("", text)))
 
 
 def load(language: str) -> dict[str, dict[str, str]]:

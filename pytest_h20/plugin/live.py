@@ -418,6 +418,7 @@ class ActivePlugin:
         self.session.close()
         self.reporting.finished = True
         self.reporting.tell_junit()
+        self.reporting.tell_terminal()
         self._close_page()
         if exitstatus in (0, 5) and self._status_0_would_lie(decision):
             session.exitstatus = pytest.ExitCode.TESTS_FAILED
@@ -464,8 +465,12 @@ class ActivePlugin:
     def line_writer(self) -> Callable[[str], None]:
         """A function that prints to the terminal although pytest captures output."""
         capture = self.config.pluginmanager.getplugin("capturemanager")
+        reporter = self.config.pluginmanager.getplugin("terminalreporter")
 
         def write(text: str) -> None:
+            if reporter is not None:  # none in a worker; its line with the dots of this file ends here
+                reporter.ensure_newline()
+                reporter.flush()
             with capture.global_and_fixture_disabled() if capture is not None else nullcontext():
                 out = door.Out(sys.stderr)
                 out.write(local(text))

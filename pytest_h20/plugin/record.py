@@ -5,7 +5,8 @@ from __future__ import annotations
 import sys
 import time
 from collections import defaultdict
-from collections.abc import Generator, Sequence
+from collections.abc import Callable, Generator, Sequence
+from copy import copy, deepcopy
 from dataclasses import replace
 from html import escape
 from pathlib import Path
@@ -13,6 +14,7 @@ from typing import Any
 
 import pytest
 
+from pytest_h20 import lang
 from pytest_h20.core import door
 from pytest_h20.core.errors import H20Error, StorageError
 from pytest_h20.core.verdict import Decision, GateName, Verdict
@@ -164,6 +166,15 @@ class Reporting:
             for name, value in suite_properties(self.run.view()):
                 xml.add_global_property(name, value)
 
+    def tell_terminal(self) -> None:
+        """What pytest repeats of failed and skipped tests, in the reader's language. Called before it does."""
+        terminal = self.config.pluginmanager.getplugin("terminalreporter")
+        if lang.spoken() == "en" or terminal is None:
+            return
+        for kind in ("failed", "error", "skipped"):
+            if reports := terminal.stats.get(kind):
+                terminal.stats[kind] = [in_their_language(r) if isinstance(r, pytest.TestReport) else r for r in reports]
+
     def pytest_terminal_summary(self, terminalreporter: Any) -> None:
         """One line per gate, worst first, and the path of the report last."""
         if self.run is None or not self.controller or not self.finished:
@@ -210,7 +221,7 @@ class Reporting:
     def pytest_html_results_table_html(self, report: Any, data: list[str]) -> None:
         """What a test of ours says, below its row; pytest-html escaped it."""
         if getattr(report, "h20", None) is not None and data and report.longreprtext:
-            data[0] = escape(local(report.longreprtext)) + "\n"
+            data[0] = escape(local(_reason(report))) + "\n"
 
     @pytest.hookimpl(optionalhook=True)
     def pytest_html_results_table_row(self, report: Any, cells: list[str]) -> None:
@@ -226,24 +237,40 @@ class Reporting:
 
 def leave_by_the_door(report: pytest.TestReport | pytest.CollectReport) -> None:
     """Everything that a report carries to terminal, JUnit, page and, from a worker, to the controller."""
-    report.longrepr = _shown(report.longrepr)
+    report.longrepr = _said(report.longrepr, door.shown)
     report.sections = [(door.shown(name), door.shown(text)) for name, text in report.sections]
     if isinstance(report, pytest.TestReport):
-        report.user_properties = [(name, _shown(door.shown_data({name: value})[name])) for name, value in report.user_properties]
+        report.user_properties = [(name, _said(door.shown_data({name: value})[name], door.shown)) for name, value in report.user_properties]
 
 
-def _shown(value: Any) -> Any:
-    """pytest's representation of a failure, its texts as they may leave. Lines stay together: a key has several."""
+def _said(value: Any, say: Callable[[str], str]) -> Any:
+    """pytest's representation of a failure, its texts in other words. Lines stay together: a key has several."""
     if isinstance(value, str):
-        return door.shown(value)
+        return say(value)
     if isinstance(value, list) and value and all(isinstance(line, str) for line in value):
-        return door.shown("\n".join(value)).split("\n")
+        return say("\n".join(value)).split("\n")
     if isinstance(value, (list, tuple)):
-        return type(value)(_shown(member) for member in value)
+        return type(value)(_said(member, say) for member in value)
     if type(value).__module__.startswith("_pytest.") and not isinstance(value, type):
         for name, member in list(getattr(value, "__dict__", {}).items()):
-            value.__dict__[name] = _shown(member)
+            value.__dict__[name] = _said(member, say)
     return value
+
+
+def in_their_language(report: pytest.TestReport) -> pytest.TestReport:
+    """A report of a test of ours as the reader of the terminal reads it; JUnit and the record have the one it was made from. A
+    traceback is pytest's and stays."""
+    lines = getattr(report.longrepr, "reprtraceback", None)
+    ours = isinstance(report.longrepr, (str, tuple)) or (lines is not None and lines.style == "value")
+    if getattr(report, "h20", None) is None or not ours:
+        return report
+    read = copy(report)
+    if isinstance(report.longrepr, tuple):
+        path, line, _ = report.longrepr
+        read.longrepr = (path, line, f"Skipped: {local(_reason(report))}")
+    else:
+        read.longrepr = _said(deepcopy(report.longrepr), local)
+    return read
 
 
 def gate_of(item: pytest.Item) -> str | None:

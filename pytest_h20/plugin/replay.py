@@ -143,6 +143,7 @@ class ReplayPlugin:
             raise pytest.UsageError(local(str(error))) from None
         self.reporting.finished = True
         self.reporting.tell_junit()
+        self.reporting.tell_terminal()
         if not decision.green and exitstatus in (0, 5):
             session.exitstatus = pytest.ExitCode.TESTS_FAILED
         report_hook(self.config, self.run.path, decision)

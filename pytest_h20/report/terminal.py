@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from pytest_h20.core.verdict import GATE_TITLES, GateResult, Status
-from pytest_h20.lang import local
+from pytest_h20.lang import labelled, listed, local
 from pytest_h20.report.engines import comparisons, gates_by_engine, network, sentence
 from pytest_h20.report.model import RunView
 
@@ -82,18 +82,18 @@ def terminal_lines(view: RunView, report: str = "") -> list[Line]:
     width = max((len(gate.name.value) for gate in gates), default=0)
     lines = []
     for gate in gates:
-        counts = ", ".join(f"{count} {local(status)}" for status, count in tally(view, gate).items()) or local("no check ran")
+        counts = listed(f"{count} {status}" for status, count in tally(view, gate).items()) or local("no check ran")
         each = _each(by_engine.get(gate.name, {}))
-        why = f": {local(gate.reason)}" if gate.reason else ""
         optional = "" if gate.required else " (not required)"
-        outcome = local(f"{WORDS[gate.status]}{optional}{each}")
-        lines.append(Line(f"{gate.name.value:<{width}}  {outcome}{why}  [{counts}]", MARKUP[gate.status]))
+        words = f"{WORDS[gate.status]}{optional}{each}"
+        outcome = labelled(words, gate.reason) if gate.reason else local(words)
+        lines.append(Line(f"{gate.name.value:<{width}}  {outcome}  [{counts}]", MARKUP[gate.status]))
     lines += [Line(local(f"{error.words}: {error.title}: {error.cause or error.test_id}"), {"red": True}) for error in view.setup_errors]
     lines += [Line(local(f"warning: {text}"), {"yellow": True}) for text in (*view.warnings, *view.damage)]
     lines += [Line(local(said), {}) for pair in comparisons(view) for said in (sentence(pair), network(view, pair)) if said]
     colour = MARKUP[Status.PASS] if view.decision.accepted else MARKUP[Status.WARN if view.decision.green else Status.FAIL]
     because = because_of(view)
-    told = local(verdict_words(view)) + (f": {local(because)}" if because else "")
+    told = labelled(verdict_words(view), because) if because else local(verdict_words(view))
     lines.append(Line(told, {**colour, "bold": True}))
     lines.append(Line(local(f"run folder: {view.path}"), {}))
     if report:

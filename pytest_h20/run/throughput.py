@@ -567,4 +567,4 @@ def _tails(times: Summary) -> str:
 
 
 def _figure(value: float | None) -> str:
-    return "?" if value is None else f"{value:.4g}"
+    return "?" if value is None else f"{value:.0f}" if abs(value) >= 1000 else f"{value:.4g}"

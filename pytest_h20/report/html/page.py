@@ -39,9 +39,9 @@ def summary_html(view: RunView) -> str:
     """The whole report of a run, to be put into ``prefix`` of ``pytest_html_results_summary``.
 
     Brings its stylesheet along, which also mends pytest-html's own page for phones, dark screens and print, and a small
-    script that gives that page what screen readers need. Nothing is shown by the script.
+    script, after the part that it reads the language from, that gives that page what screen readers need. Nothing is shown by it.
     """
-    return str(join(VIEWPORT, stylesheet(_file("style.css")), script(_file("guest.js")), _ours(run_parts(view))))
+    return str(join(VIEWPORT, stylesheet(_file("style.css")), _ours(run_parts(view)), script(_file("guest.js"))))
 
 
 def title(view: RunView) -> str:

@@ -7,7 +7,7 @@ from datetime import datetime
 
 from pytest_h20.config.figures import CHECK_FIGURES
 from pytest_h20.core.verdict import Limit, Status, Verdict
-from pytest_h20.lang import local
+from pytest_h20.lang import listed
 from pytest_h20.report.html.tags import Html, tag
 
 TERMS: dict[str, str] = {
@@ -57,7 +57,7 @@ RECORDED = "recorded only"
 def count_words(counts: Mapping[str, int]) -> str:
     """How a gate's checks came out (:func:`~pytest_h20.report.terminal.tally`): ``12 hold, 3 recorded only, 2 skipped``."""
     words = {s.value: COUNT_WORDS[s] for s in Status} | {"recorded": RECORDED}
-    return ", ".join(local(f"{count} {words[word]}") for word, count in counts.items())
+    return listed(f"{count} {words[word]}" for word, count in counts.items())
 
 
 def term(word: str, shown: str = "") -> Html:
@@ -89,6 +89,8 @@ def measure(value: object, unit: str = "") -> str:
         return "nothing"
     if isinstance(value, bool):
         return "yes" if value else "no"
+    if isinstance(value, list) and len(value) > 1 and value.count(value[0]) == len(value):
+        return f"{len(value)} × {measure(value[0], unit)}"
     return f"{number(value)} {unit}".rstrip()
 
 

@@ -148,7 +148,7 @@ TAILS = PLAIN.replace("metrics: {", "metrics: {p99_ttft_ms: {of: mean_ttft_ms, f
 def test_p99_is_derived_from_a_written_mean_and_says_so() -> None:
     *_, verdict = judge_cell(cell(more={"p99_ttft_ms": 3001.0}), limits(TAILS))
     assert (verdict.check, verdict.status) == ("throughput.p99_ttft_ms", Status.FAIL)
-    assert str(verdict.limit and verdict.limit.origin) == "derived: mean_ttft_ms 300 (file) x 10"
+    assert str(verdict.limit and verdict.limit.origin) == "derived: 10 x mean_ttft_ms 300 (file)"
     assert outcome(cell(more={"p99_ttft_ms": 2999.0}), TAILS)["throughput.p99_ttft_ms"] is Status.PASS
     assert outcome(cell(), TAILS)["throughput.p99_ttft_ms"] is Status.UNKNOWN, "not measured is no pass"
 

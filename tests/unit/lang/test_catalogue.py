@@ -24,6 +24,13 @@ WORDS = Catalogue(
         "lanes": "条通道",
         "problems": "个问题",
         "{0} of {1} lines are not: {2}": "{1} 行中有 {0} 行不是：{2}",
+        "{0} to {1}": "{0} 到 {1}",
+        "{0} on {1} node{2}": "{1} 个节点上的 {0}",
+        "profile {0} on {1}": "{1} 上的启动方案 {0}",
+        "answers": "回答",
+        "wanted {0}": "要求 {0}",
+        "at most {0} ms": "最多 {0} ms",
+        "% of the cell": "%（占整个测点）",
     }
 )
 
@@ -41,6 +48,17 @@ WORDS = Catalogue(
         ("3 lanes", "3 条通道"),
         ("rdma: node01: 3 of 4 lines are not: 0 -> 1 via Socket", "rdma：node01：4 行中有 3 行不是：0 -> 1 via Socket"),
         ("nothing was looked at.", "什么都没有看到。"),
+        ("node01 is not there. nothing was looked at.", "node01 is not there. nothing was looked at."),
+        ("the port 80 is in use.", "端口 80 被占用。"),
+        ("nothing was looked at and Port active", "什么都没有看到和端口处于 active 状态"),
+        ("wanted at most 5 ms", "要求最多 5 ms"),
+        ("80 % of the cell", "80 %（占整个测点）"),
+        ("64 to 128", "64 到 128"),
+        ("TP16 on 2 nodes", "2 个节点上的 TP16"),
+        ("profile default on node01, node02", "node01, node02 上的启动方案 default"),
+        ("answers: nothing was looked at", "answers：什么都没有看到"),
+        ("rdma, answers: nothing was looked at", "rdma, answers：什么都没有看到"),
+        ("3 answers", "3 回答"),
         ("  nothing was looked at\nPort active", "  什么都没有看到\n端口处于 active 状态"),
     ],
 )
@@ -58,6 +76,7 @@ def test_what_is_known_is_said_in_chinese(english: str, expected: str) -> None:
         "'nothing was looked at'",  # what somebody said, quoted
         "docker pull vllm:1.0",
         "line one of a log\nline two {of} it",
+        "CUDA out of memory. Tried to allocate 7.00 GiB. GPU 3 has none",
     ],
 )
 def test_what_is_not_known_is_not_touched(text: str) -> None:
@@ -98,7 +117,7 @@ def test_the_locale_tells_the_language(environ: dict[str, str], expected: str) -
 def test_english_is_said_as_it_is_and_the_language_is_put_back() -> None:
     with lang.speaking("zh"):
         assert lang.tag() == "zh-CN"
-        assert lang.local("every gate holds") == "所有关卡都成立"
+        assert lang.local("every gate holds") == "所有关卡都通过"
         with lang.speaking("en"):
             assert lang.local("every gate holds") == "every gate holds"
     assert lang.spoken() == "en"

@@ -267,7 +267,8 @@ def test_markup_is_made_only_by_tag() -> None:
 def test_the_summary_brings_its_style_and_viewport(sample: Sample) -> None:
     found = Page(summary_html(sample("clean")))
     assert found.problems == []
-    assert [name for name, _ in found.tags][:3] == ["meta", "style", "script"]
+    assert [name for name, _ in found.tags][:3] == ["meta", "style", "div"]
+    assert found.tags[-1][0] == "script", "it reads the language of the page from our part, which must be there by then"
     assert title(sample("clean")) == "Accepted: sglang on h20-2node"
 
 
