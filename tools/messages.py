@@ -44,7 +44,7 @@ MACHINERY = _words(
 )
 """What is given to these is no text for people."""
 MACHINE_WORDS = _words(
-    "class_ encoding errors key id help metavar mode dest alias pattern name prog epilog description weak context code argv band"
+    "class_ encoding errors key id help metavar mode dest alias pattern name prog epilog description weak context unless code argv band"
 )
 """Nor is what has these names as an argument."""
 TEXTS = _words("reason action unit title what caption label detail meaning fix cause hint")

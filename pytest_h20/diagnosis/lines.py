@@ -20,6 +20,7 @@ PREFIX = re.compile(
       | \w{3}[ ]+\d+[ ]\d\d:\d\d:\d\d[ ]\S+[ ][\w.@-]+\[\d+\]:[ ]                              # journald
       | (?:DEBUG|INFO|WARNING|ERROR|CRITICAL)[ ]\d\d-\d\d[ ]\d\d:\d\d:\d\d(?:\.\d+)?[ ]?(?:\[?[\w./-]+\.py:\d+\])?[ ]?
       | \[(?:20\d\d-)?\d\d-\d\d[ T]\d\d:\d\d:\d\d[^\]]*\][ ]?                                # [2026-01-04 02:23:49 TP0]
+      | [\w.-]+\[(?:info|error|warn(?:ing)?|debug)\][ ]?                                        # a collector's
       | \[rank\d+\]:(?!\[)[ ]?
       | 20\d\d-\d\d-\d\d[T ]\d\d:\d\d:\d\d[.,\d]*Z?(?:[+-]\d\d:?\d\d)?[ \t]+(?:std(?:out|err)[ ][FP][ ])?
     )*""",
@@ -34,6 +35,7 @@ MILD = re.compile(
 )
 LOUD = re.compile(
     r"\b(?:ERROR|CRITICAL)\b|\berror: |Value error, |Error: |Exception: |^Error\b|core dumped|^Segmentation fault|Segfault encountered"
+    r"|^terminate called after throwing|Failed to initialize NVML: |/ld: cannot find|: block: \[\d+,\d+,\d+\], thread: |^docker: "
     r"|NCCL WARN|No such option|nvidia-container-cli: |Error response from daemon|torch\._(?:dynamo|inductor)\.exc\.|NVRM: Xid"
     r"|^Failed: |non-zero status: -?[1-9]|: NULL value |aborting due to error in|^Memory access fault by GPU"
     r"|(?:^|\s)[EF]\d{4} \d\d:\d\d:\d\d\.\d+ +\d+ [\w./-]+:\d+\]"  # glog: Mooncake
@@ -48,11 +50,16 @@ ECHO = re.compile(
 )
 ROUTINE = re.compile(r'HTTP/1\.[01]" \d{3}|(?:Prefill|Decode) batch[,.] #|Avg prompt throughput|GET /health')
 """Lines of a serving engine, the bulk of a long log: none is evidence of anything but serving."""
+COLOUR = re.compile(r"(?:ESC|\^\[|\\x1b|\\u001b|\\033|\ufffd)?\[(?:\d{1,2}(?:;\d{1,3})*)?m")
+"""A colour whose escape character was lost, or written out, on the way to a web page."""
 BAR = re.compile(r"\d%\||% Completed \|")
 CODE = re.compile(r"^\s{4,}(?:raise|return|if|elif|for|while|with|assert|await|yield|self\.|logger\.|except|try:|\w+ = )")
 IGNORED = re.compile(r"Exception ignored in|Ignore import error|\bras/\w+\.cc:\d+ NCCL WARN")
 """NCCL's RAS service wants one port per host: that a second process does not get it harms nobody."""
-EXCEPTION = re.compile(r"^(?:[A-Za-z_][\w.]*\.)?[A-Z]\w*(?:Error|Exception|Timeout|Failure|NotFound|Interrupt)(?::(?: .*)?|\(['\"].*\))?$")
+EXCEPTION = re.compile(
+    r"^(?:[A-Za-z_][\w.]*\.)?[A-Z]\w*(?:Error|Exception|Timeout|Failure|NotFound|Interrupt)"
+    r"(?:\(\w+\))?(?::(?: .*)?|\(['\"].*\))?$|^(?:[a-z_]\w*\.)+(?:[A-Z]\w+|gaierror|timeout): "
+)
 TORCH_WARNING = re.compile(r"^(?:\[rank\d+\]:)?\[W\d{3,4} \d\d:")
 """torch's C++ side warns and goes on, whatever it says (a peer's store that closed at the end of an ordered stop)."""
 GUESSES = re.compile(r"There are some potential root causes")
@@ -114,7 +121,8 @@ ORDERED = re.compile(
 TORN = re.compile(r'HTTP/1\.[01]" 5\d\d|Exception in ASGI application|Error in \w+ (?:completion )?stream')
 """A request did not get its answer."""
 ENGINE_UP = re.compile(
-    r"Starting vLLM (?:API )?server|Available routes are|\] Route: /|init engine \(profile|Graph capturing finished|[Ss]upported_?[ ]?tasks"
+    r"Starting vLLM (?:API )?server|Available routes are|(?:^|\] )Route: /"
+    r"|init engine \(profile|Graph capturing finished|[Ss]upported_?[ ]?tasks"
 )
 """What vLLM prints between the end of its loading and uvicorn's line: before it, that line is another application's."""
 APP = re.compile(r"Application (?:startup|shutdown) |Uvicorn running on |Started server process|Waiting for application")
@@ -134,7 +142,7 @@ TRACKER = re.compile(r"resource_tracker: There appear to be \d+ leaked")
 
 def shown(line: str) -> str:
     """A line as it was printed: without colours, a screen's frame, and what a web page made of it (NCCL's reader cleans alike)."""
-    text = strip_ansi(line)
+    text = COLOUR.sub("", strip_ansi(line))
     if "│" in text or "](" in text or "&" in text:
         text = plain(text.encode("utf-8", "replace")).decode("utf-8", "replace")
     return text.rstrip()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 
@@ -83,7 +84,7 @@ _SELF_KILLS = frozenset({"killed", "scheduler_killed_oom"})
 _NCCL_INFO = tuple(s for s in FABRIC if s.kind in ("cause", "hint"))
 _OTHERS = tuple(s for s in SIGNATURES)
 _WAITS = tuple(s for s in SIGNATURES if s.kind == "wait")
-_CONTEXTUAL = tuple(s for s in SIGNATURES if s.context is not None)
+_CONTEXTS = frozenset(p for s in SIGNATURES for p in (s.context, s.unless) if p is not None)
 
 
 @dataclass(frozen=True)
@@ -112,7 +113,7 @@ class Server:
     marked: bool = False
     count: int = 0
     matches: list[Match] = field(default_factory=list)
-    contexts: dict[str, bool] = field(default_factory=dict)
+    contexts: set[re.Pattern[str]] = field(default_factory=set)
     stage: Stage | None = None
     stage_index: int = -1
     ready_at: int | None = None
@@ -262,9 +263,7 @@ class Server:
         self.clock = now
 
     def _context(self, body: str) -> None:
-        for signature in _CONTEXTUAL:
-            if signature.id not in self.contexts and signature.context and signature.context.search(body):
-                self.contexts[signature.id] = True
+        self.contexts.update(pattern for pattern in _CONTEXTS - self.contexts if pattern.search(body))
 
     def _match(self, index: int, line: str, text: str, body: str, seam: int | None = None) -> list[Match]:
         """Signatures of a line; with ``seam`` of two lines put together, and only those that lie across the seam."""
@@ -326,14 +325,14 @@ class Server:
     # ------------------------------------------------------------------------------------------------------- judgement
 
     def holds(self, match: Match) -> bool:
-        """A signature with a context counts only once that was seen; one with a version band only inside it; one of an engine
-        never in the other's log."""
+        """A signature with a context counts only once that was seen, one with an "unless" until then; one with a version band only
+        inside it; one of an engine never in the other's log."""
         signature = match.signature
         if signature.engine is not None and self.engine is not None and signature.engine != self.engine:
             return False
         if signature.band is not None and self.version is not None and not self.version.within(*signature.band):
             return False
-        return signature.context is None or self.contexts.get(signature.id, False)
+        return (signature.context is None or signature.context in self.contexts) and signature.unless not in self.contexts
 
     def ready(self) -> tuple[int, str] | None:
         """Index and text of the line that makes this server ready, before asking what came of it."""

@@ -4,6 +4,19 @@ from __future__ import annotations
 
 from pytest_h20.diagnosis.signatures.row import cause
 
+_REFUSED = r"(?:^|[ ,])(?:ValueError|AssertionError|NotImplementedError|ArgumentTypeError): "
+_OPTION = r"(?<![\w-])--[a-z][a-z0-9-]+"
+_FIELD = (
+    r"(?:^|[ ,])ValueError: .{0,200}?\b(?:(?:enable|disable|max_model|max_num|gpu_memory|(?:tensor|pipeline|data|expert)_parallel"
+    r"|kv_cache|kv_role|num_speculative|mem_fraction|chunked_prefill|cuda_?graph|all2all|load_format)_?\w*|\w+_backend|[tpde]p_size)\b"
+)
+_VERDICT = (
+    r"\b(?:requires?|not (?:(?:yet|currently) )*(?:supported|support|compatible)"
+    r"|only (?:supports?|supported|be|valid|allowed|available|works?)|incompatible|conflicts?|mutually exclusive|cannot|can't|must"
+    r"|should be|expected|need(?:s|ed)? to|exceeds?|greater than|divisible)\b"
+)
+"""The engines check their options against each other, the model and the GPU, and say it in a sentence with the option in it."""
+
 ARGUMENTS = (
     cause(
         "unrecognized_arguments",
@@ -34,10 +47,15 @@ ARGUMENTS = (
         "invalid_argument_value",
         r"error: argument [^:]+: (?:invalid|expected|not allowed|ignored)"
         r"|error: the following arguments are required|error: ambiguous option"
-        r"|error: one of the arguments",
-        "an option has a value that this version does not accept",
-        "compare the value with the version's --help",
+        r"|error: one of the arguments"
+        rf"|{_REFUSED}.{{0,200}}?{_OPTION}.{{0,200}}?{_VERDICT}|{_REFUSED}.{{0,200}}?{_VERDICT}.{{0,200}}?{_OPTION}|{_FIELD}.{{0,200}}?{_VERDICT}"
+        rf"|{_REFUSED}(?:Unknown|Unsupported|Invalid|Unrecognized|Unexpected) .{{0,120}}\b(?:[Vv]alid|[Ss]upported|[Aa]llowed|[Aa]vailable"
+        r"|[Ee]xpected|[Cc]hoose|must be|[Oo]ptions)\b|Value error, "
+        r"|\d+ validation errors? for \w*(?:Config|Args)\b",
+        "an option has a value, or stands beside another one, that this version, model or GPU does not accept",
+        "the message names the option; compare it with the version's --help",
         "argparse",
+        rank=33,
         stage="arguments",
     ),
     cause(
@@ -106,21 +124,22 @@ ARGUMENTS = (
     ),
     cause(
         "unsupported_model_architecture",
-        r"Model architectures \[.*\] are not supported"
+        r"Model architectures \['(\w+)'[^\]]*\] are not supported(?!.*Supported architectures.*'\1')"
         r"|does not recognize this architecture|Model architecture .* is not supported"
         r"|has no (?:vLLM|SG[Ll]ang) implementation|[Uu]nsupported architectures?:|Cannot find model module"
-        r"|Unknown gguf model_type|KeyError: '[a-z]+\w*_(?:moe|dsa|v\d|next|vl)\w*'$",
+        r"|[Uu]nsupported model (?:type|arch)|Unknown gguf model_type|KeyError: '[a-z]+\w*_(?:moe|dsa|v\d|next|vl)\w*'$",
         "this engine version does not know the model's architecture",
         "use a newer image, or another model",
         "corpus (0.10.2); vllm-gguf-plugin#114",
         stage="arguments",
+        unless=r"Error in inspecting model architecture",
     ),
     cause(
         "model_inspection_failed",
-        r"Model architectures \[.*\] failed to be inspected",
+        r"Model architectures \[.*\] (?:failed to be inspected|are not supported for now)|Error in inspecting model architecture",
         "the engine knows the architecture, but could not import the code that implements it",
         "the exception above it says which module or library is missing or broken",
-        "vllm#28199",
+        "vllm#28199, #9624",
         rank=32,
         stage="arguments",
     ),
@@ -137,7 +156,8 @@ ARGUMENTS = (
         "unsupported_quantization",
         r"[Qq]uantization method (?:specified in|\S+ is not supported)|Unknown quantization method"
         r"|is not supported for (?:the current GPU|quantization method)"
-        r"|Quantization scheme is not supported"
+        r"|Quantization scheme is not supported|[Uu]nsupported quantization|Unknown \w* ?quant algo"
+        r"|quantization is (?:currently )?not supported"
         r"|does not support (?:fp8|FP8) (?:on|for)|does not match the quantization (?:method|argument)"
         r"|type fp8e4nv not supported in this architecture|Failed to find a kernel that can implement",
         "the quantisation does not fit the model, the GPU or the version",
@@ -148,7 +168,9 @@ ARGUMENTS = (
     cause(
         "unsupported_attention_backend",
         r"Selected backend \S+ is not valid for this configuration|No valid attention backend found for"
-        r"|FlashAttention .*\bonly supports?\b|expects attention_backend to be one of|only supports \([^)]*\) attention backend",
+        r"|[Aa]ttention backend '?\w+'? (?:is not supported|does not support)|[Hh]ead[_ ]?(?:size|dim)\w* \d+ is not supported"
+        r"|FlashAttention .*\bonly supports?\b(?! (?:Ampere|Hopper|Blackwell))"
+        r"|expects attention_backend to be one of|only supports \([^)]*\) attention backend",
         "the attention backend does not fit the model, the KV cache's type or the GPU",
         "leave the choice to the engine, or name a backend that the message lists",
         "public logs (vLLM 0.21, SGLang 0.5.13)",
@@ -166,7 +188,9 @@ ARGUMENTS = (
         "compute_capability_too_low",
         r"(?:requires|[Mm]inimum) (?:device |compute )?capability"
         r"|no kernel image is available for execution"
-        r"|\b(?:only supports?|requires GPUs with) (?:sm_?\d+|compute capabilit)|sm_\d+ is not compatible with the current PyTorch"
+        r"|(?:Error|Exception): [^.;]{0,160}?\b(?:only (?:supports?|supported on|available on)|requires?|needs?) [^.;]{0,60}?"
+        r"\b(?:[Ss][Mm] ?_?\d{2,3}|Ampere GPU|Hopper|Blackwell|compute capabilit)"
+        r"|sm_\d+ is not compatible with the current PyTorch"
         r"|Assertion error \([^)]*\): Unsupported architecture|[Uu]nsupported (?:GPU|CUDA|SM) arch",
         "the image's kernels do not cover this GPU",
         "use an image built for this GPU's compute capability, or another backend for the kernel that refused",

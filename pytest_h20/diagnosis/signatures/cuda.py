@@ -11,7 +11,7 @@ CUDA = (
         r"|DP adjusted local rank \d+ is out of bounds|no CUDA-capable device|Found no NVIDIA driver"
         r"|Failed to infer device type|NVML(?:Error)?.*(?:not found|Not Found)"
         r"|libcuda\.so\S*: cannot open|Device string must not be empty"
-        r"|could not select device driver .*capabilities: \[\[gpu|nvml error: driver not loaded",
+        r"|could not select device driver .*capabilities: \[\[gpu|nvml error: driver not loaded|unresolvable CDI devices nvidia",
         "no GPU is visible in the container",
         "--gpus all; CUDA_VISIBLE_DEVICES; nvidia-smi in the container",
         "recorded (0.24, 0.5.16)",
@@ -62,7 +62,8 @@ CUDA = (
     ),
     cause(
         "gpu_hardware_error",
-        r"uncorrectable ECC error|GPU has fallen off the bus|GPU is lost|NVRM: Xid .*: (?:48|63|64|74|79|92|94|95|119|120)\b",
+        r"uncorrectable (?:ECC|NVLink) error|Unable to determine the device handle for [Gg][Pp][Uu]"
+        r"|GPU has fallen off the bus|GPU is lost|NVRM: Xid .*: (?:48|63|64|74|79|92|94|95|119|120)\b",
         "the GPU itself failed",
         "dmesg for its Xid and PCI address; nvidia-smi -q -d ECC,ROW_REMAPPER; take the node out until it is reset or replaced",
         "NVIDIA's Xid catalogue",
@@ -102,7 +103,7 @@ CUDA = (
     ),
     cause(
         "cuda_graph_capture_failed",
-        r"Capture (?:cuda|CUDA) graph failed|[Cc]apture.*graph failed"
+        r"[Cc]apture.*graph failed(?!: \S*gloo)"
         r"|operation not permitted when stream is capturing|cudaErrorStreamCapture",
         "CUDA graphs could not be captured",
         "--disable-cuda-graph / --enforce-eager to bisect; smaller graph batch",
@@ -113,7 +114,7 @@ CUDA = (
     cause(
         "triton_error",
         r"Triton Error \[CUDA\](?!: (?:an illegal memory|out of memory))|PassManager::run failed"
-        r"|Failures have been detected while processing an MLIR pass",
+        r"|Failures have been detected while processing an MLIR pass|PTXASError|ptxas[\w-]* fatal|OutOfResources: out of resource",
         "a Triton kernel could not be compiled or loaded for this GPU",
         "an image whose Triton knows this GPU; another attention backend; clear the Triton cache",
         "public logs (0.11.0)",
@@ -123,7 +124,7 @@ CUDA = (
     cause(
         "kernel_rejected",
         r"Error in function '\w*(?:Prefill|Decode)With\w*KVCache\w*' at |FlashInfer Internal Error"
-        r"|Assertion error \([^)]*(?:deep_?gemm|DeepGEMM|flashinfer|cutlass)[^)]*\)"
+        r"|Assertion error \([^)]*\.(?:hpp|cuh?):\d+\)"
         r"|cutlass_gemm_caller, .*Error|Mismatched Tensor on argument #\d+ when calling",
         "a GPU kernel cannot work with this model's shapes or data types",
         "another attention or GEMM backend; the default KV cache type; another image",
@@ -144,7 +145,9 @@ CUDA = (
         r"|ninja: build stopped|Ninja build failed|Error building extension|nvcc fatal|\bnvcc: not found"
         r"|Could not find nvcc|CUDA_HOME environment variable is not set|NVCC compilation failed"
         r"|CalledProcessError.*(?:ninja|nvcc|gcc|clang)|CompilationError"
-        r"|fatal error: \S+\.h: No such file",
+        r"|fatal error: \S+\.h(?:pp)?: No such file|cannot find -l\w+|Failed to find C compiler"
+        r"|error: command '\S*(?:nvcc|gcc|g\+\+)' failed"
+        r"|NVRTC_ERROR|nvrtc: error",
         "kernels had to be compiled at start, and that failed",
         "an image with a compiler and headers, or with pre-built kernels; free disk for the cache",
         "FlashInfer/Triton/DeepGEMM JIT",
@@ -160,7 +163,8 @@ CUDA = (
     ),
     cause(
         "cuda_error",
-        r"(?:CUDA|HIP) error: |CUDA unknown error|cudaError\w+|AcceleratorError|Check failed: \(status == cudaSuccess\)",
+        r"(?:CUDA|HIP) error: |CUDA kernel errors might be asynchronously reported"
+        r"|CUDA unknown error|cudaError\w+|AcceleratorError|Check failed: \(status == cudaSuccess\)",
         "CUDA reported an error",
         "the line names it; dmesg for Xid",
         "CUDA",

@@ -101,7 +101,7 @@ FABRIC = (
     of_nccl(
         "shared_memory_too_small",
         r"Error while creating shared memory segment|posix_fallocate failed"
-        r"|unable to (?:write to file|open shared memory object) </torch_|/dev/shm/nccl-\S+.*No space left",
+        r"|unable to (?:write to file|open shared memory object) </torch_|Insufficient space in /dev/shm|/dev/shm/nccl-\S+.*No space left",
         "Error while creating shared memory segment /dev/shm/nccl-x (size 9637888)",
         "F34; vllm#1710",
         rank=18,
@@ -201,7 +201,7 @@ FABRIC = (
     ),
     cause(
         "deepep_failed",
-        r"Assertion error \S*(?:deep_ep|DeepEP)\S*:\d+|DeepEP (?:error|(?:\w+ ){0,4}timeout)|deep_ep\S* .*[Tt]imeout",
+        r"Assertion error \S*(?:deep_ep|DeepEP)\S*:\d+|\bEPException|DeepEP (?:error|(?:\w+ ){0,4}timeout)|deep_ep\S* .*[Tt]imeout",
         "DeepEP refused or lost a dispatch: more tokens than its buffer holds, or a rank that does not answer",
         "a smaller --cuda-graph-max-bs or a larger num_max_dispatch_tokens_per_rank; the other ranks' logs",
         "public logs (SGLang, DeepEP)",
@@ -218,9 +218,11 @@ FABRIC = (
     ),
     cause(
         "kv_transfer_failed",
-        r"KVTransferError|worker_pool\.cpp:\d+\] Worker: (?:Process failed|Cannot)|Local segment descriptor not found"
+        r"KVTransferError|Mooncake transfer failed|Failed to (?:transfer KV cache|send kv chunk|get kvcache from prefill|mount segment)"
+        r"|Handshake failed for request|NIXL (?:transfer failure|handshake)|Remote NIXL agent|Unexpected UCX error"
+        r"|worker_pool\.cpp:\d+\] Worker: (?:Process failed|Cannot)|Local segment descriptor not found"
         r"|Too many errors found in local RNIC|NIXL_ERR_"
-        r"|UCX +ERROR .*(?:unreachable|no active messages|timed? ?out)|nixl\w*(?:RemoteDisconnect|BackendError)",
+        r"|UCX +ERROR |nixl\w*(?:RemoteDisconnect|BackendError)",
         "the KV cache did not get from the prefill to the decode side: a peer that is gone, or RDMA between them",
         "the other side's log; then the adapters both sides use: same fabric, GID index, ib_write_bw",
         "vllm PR 10884; sgl#8324; Mooncake#2177",

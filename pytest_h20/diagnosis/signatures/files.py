@@ -21,6 +21,7 @@ FILES = (
         r"Unrecognized model in .*[Ss]hould have a `model_type` key"
         r"|does not appear to have a file named config\.json"
         r"|Invalid repository ID or local directory specified: '/"
+        r"|No model architectures are specified|Could not detect config format"
         r"|Cannot find the config file for|No config(?:\.json)? (?:file )?found|the config file at '[^']*' is not a valid JSON",
         "the model folder has no usable config.json",
         "copy config.json; compare the folders of all nodes",
@@ -56,7 +57,7 @@ FILES = (
     ),
     cause(
         "corrupt_safetensors",
-        r"SafetensorError: |Error while deserializing header|MetadataIncompleteBuffer"
+        r"SafetensorError: (?!Error while serializing)|Error while deserializing header|MetadataIncompleteBuffer"
         r"|InvalidHeaderDeserialization|incomplete metadata, file not fully covered"
         r"|file signature not found|PytorchStreamReader failed|unpickling stack underflow",
         "a weight file is truncated or damaged",
@@ -86,7 +87,9 @@ FILES = (
     ),
     cause(
         "weight_shape_mismatch",
-        r"size mismatch for|There is no module or parameter named|AssertionError: Attempted to load weight|KeyError: '(?:model\.)?layers\."
+        r"size mismatch for|There is no module or parameter named|AssertionError: Attempted to load weight"
+        r"|KeyError: '(?:\w+\.){2,}\w+'|^'(?:\w+\.){2,}\w+'$"  # a tensor's name; vLLM 0.6 logs it bare
+        r"|Error\(s\) in loading state_dict|Tried to load weights of size|Missing keys .{1,2000} in loaded state"
         r"|shape mismatch.*weight|loaded_weight\.shape|start \(\d+\) \+ length \(\d+\) exceeds dimension size",
         "the weights do not fit the model's configuration (another revision, another quantisation)",
         "take config and shards from one revision; F48 asks the same",
@@ -97,7 +100,7 @@ FILES = (
     cause(
         "hf_access_denied",
         r"Access to model .* is restricted|401 Client Error|403 Client Error|GatedRepoError"
-        r"|You are trying to access a gated repo|Cannot access gated repo",
+        r"|You are trying to access a gated repo|Cannot access gated repo|LocalTokenNotFoundError|Invalid user token",
         "the Hub refuses access to the model",
         "mount a local copy, or give a token that has access",
         "huggingface_hub",
@@ -106,8 +109,11 @@ FILES = (
     cause(
         "model_download_failed",
         r"We couldn't connect to '?https://|LocalEntryNotFoundError"
-        r"|(?:MaxRetryError|ReadTimeoutError): HTTPSConnectionPool|HTTPSConnectionPool\(host='[^']+', port=\d+\): Read timed out"
-        r"|offline mode is enabled|Cannot reach https://"
+        r"|HTTPSConnectionPool\(host='|requests\.exceptions\.\w+: .*Request ID|httpx\.\w*(?:Connect|Timeout|Proxy|Protocol)\w*: "
+        r"|offline mode is enabled|Cannot reach https://|outgoing traffic has been disabled"
+        r"|appropriate (?:cached )?snapshot folder"
+        r"|(?:429|5\d\d) (?:Client|Server) Error.*https?://\S*(?:huggingface|hf-mirror|modelscope)"
+        r"|Consistency check failed: file should be of size"
         r"|An error happened while trying to locate the file on the Hub"
         r"|Failed to resolve '[^']*(?:huggingface|hf-mirror|modelscope)",
         "the engine tried to download from the Hub and could not",
@@ -128,7 +134,7 @@ FILES = (
     ),
     cause(
         "permission_denied",
-        r"PermissionError: \[Errno 13\]|Permission denied: '",
+        r"PermissionError: \[Errno 13\]|Permission denied: '|^\S+: cannot .*: Permission denied|^docker: permission denied",
         "the engine may not read or write a path it needs",
         "check owner and mode of the mount",
         "errno 13",

@@ -10,7 +10,8 @@ MEMORY = (
         r"No available memory for the cache blocks"
         r"|KV cache is needed, which is larger than the available KV cache memory"
         r"|larger than the maximum number of tokens that can be stored in KV cache"
-        r"|max seq len \(\d+\) is larger than the maximum number of tokens",
+        r"|max seq len \(\d+\) is larger than the maximum number of tokens|not enough GPU memory available to serve even a single token"
+        r"|no room for the full KV pool|pool \(\d+ tokens\) cannot hold even one request",
         "what is left after weights and activations does not hold the KV cache of one full context",
         "raise --gpu-memory-utilization, or lower --max-model-len",
         "F53; vllm#13074; recorded (0.24)",
@@ -53,8 +54,8 @@ MEMORY = (
     ),
     cause(
         "cuda_out_of_memory",
-        r"(?:CUDA|HIP|NPU) out of memory|torch\.(?:cuda\.)?OutOfMemoryError"
-        r"|CUDA error: out of memory|cudaErrorMemoryAllocation|CUBLAS_STATUS_ALLOC_FAILED"
+        r"(?:CUDA|Cuda|CUDART|HIP|NPU)\b[^.]{0,60}(?<!running )out of memory|torch\.(?:cuda\.)?OutOfMemoryError"
+        r"|cudaErrorMemoryAllocation|CUDA_ERROR_OUT_OF_MEMORY|CUBLAS_STATUS_ALLOC_FAILED|Failed to CUDA (?:calloc|malloc)"
         r"|NVML_SUCCESS == r INTERNAL ASSERT FAILED at .*CUDACachingAllocator",  # torch asks NVML only to report an OOM
         "a GPU ran out of memory",
         "lower the memory share, the batch or the context; check for a leftover process",
@@ -63,7 +64,8 @@ MEMORY = (
     ),
     cause(
         "host_out_of_memory",
-        r"MemoryError\b|\[Errno 12\]|fork: Cannot allocate memory|DefaultCPUAllocator: (?:can't|not enough) "
+        r"MemoryError\b|\[Errno 12\]|(?:fork|mmap|bytes from file \S+): Cannot allocate memory|DefaultCPUAllocator: (?:can't|not enough) "
+        r"|std::bad_alloc|node running low on memory|killed due to memory pressure"
         r"|oom-kill|Out of memory: Killed process|OutOfMemory.*Ray|ray\.exceptions\.OutOfMemoryError",
         "the host's memory is used up",
         "dmesg shows the kill; more host memory, fewer loaders, no swap of weights",

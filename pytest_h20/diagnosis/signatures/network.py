@@ -95,7 +95,7 @@ RENDEZVOUS = (
     ),
     cause(
         "mnnvl_custom_all_reduce_hang",
-        r"Timed out waiting \d+ms for recv operation to complete" r"|Application timeout caused pair closure",
+        r"Timed out waiting \d+ms for recv operation|Application timeout caused pair closure",
         "vLLM 0.27–0.28 lets a cross-node group try MNNVL custom all-reduce, whose rendezvous blocks before Blackwell",
         "--disable-custom-all-reduce, or vLLM 0.29 and later",
         "F16; vllm#52907",
@@ -107,7 +107,7 @@ RENDEZVOUS = (
     ),
     cause(
         "gloo_recv_timeout",
-        r"Timed out waiting \d+ms for (?:recv|send) operation to complete" r"|Application timeout caused pair closure",
+        r"Timed out waiting \d+ms for (?:recv|send) operation|Application timeout caused pair closure",
         "a rank waited for another one until Gloo gave up",
         "find the rank that is behind: compare the last stage of both logs",
         "F17; vllm#43420",

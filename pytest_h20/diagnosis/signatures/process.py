@@ -26,7 +26,8 @@ PROCESS = (
         "missing_shared_library",
         r"ImportError: \S+\.so\S*:|Failed to load NCCL library|cannot open shared object file|undefined symbol"
         r"|OSError: lib\S+\.so"
-        r"|Could not load any common_ops library|version `(?:GLIBC|CXXABI)\w*_[\d.]+' not found|: invalid ELF header",
+        r"|operator torchvision::\w+ does not exist|Could not load any common_ops library"
+        r"|version `(?:GLIBC|CXXABI)\w*_[\d.]+' not found|: invalid ELF header",
         "a shared library is missing or of another build (torch and engine must fit)",
         "one image, nothing upgraded inside it",
         "torch ABI",
@@ -114,7 +115,7 @@ PROCESS = (
         "engine_core_died",
         r"engine core exited unexpectedly|[Ee]ngine core proc \S+ died unexpectedly"
         r"|EngineCore_\S+ died unexpectedly|EngineDeadError|AsyncEngineDeadError|MQEngineDeadError"
-        r"|Engine loop has died|Engine process .*died",
+        r"|Engine loop has died|Engine process .*died|[Ee]ngine is already dead|, terminating server process",
         "vLLM's engine process ended while the server ran",
         "the first exception of EngineCore or Worker lines; dmesg for an OOM kill",
         "recorded (0.24, 0.32)",

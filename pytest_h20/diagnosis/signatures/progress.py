@@ -7,7 +7,7 @@ from pytest_h20.diagnosis.signatures.row import hint, symptom, wait
 SYMPTOMS = (
     symptom(
         "engine_core_failed",
-        r"Engine core initialization failed|Failed core proc\(s\)|Engine process failed to start"
+        r"got fatal signal from worker processes|Engine core initialization failed|Failed core proc\(s\)|Engine process failed to start"
         r"|EngineCore failed to start",
         "vLLM's engine did not start",
         "E-nccl",
@@ -68,7 +68,7 @@ WAITING = (
     ),
     wait(
         "jit_kernel_build",
-        r"waiting for baton release|start build \[|Entering DeepGEMM JIT Pre-Compile|DeepGEMM warmup"
+        r"waiting for baton release|Begin DeepGEMM Kernels compilation|start build \[|Entering DeepGEMM JIT Pre-Compile|DeepGEMM warmup"
         r"|Try DeepGEMM JIT|\bninja\b.*build|Building extension module|[Cc]ompiling .*kernels?\b"
         r"|flashinfer.*JIT|JIT compil(?!ations during)",
         "kernels are being compiled; this can take 10–20 minutes",
@@ -77,7 +77,7 @@ WAITING = (
     ),
     wait(
         "cuda_graph_capture",
-        r"Capture \S* ?(?:\w+ )*(?:cuda|CUDA) graph begin|Capturing (?:batches|num tokens|CUDA graph"
+        r"Capture \S* ?(?:\w+ )*(?:cuda|CUDA) graph begin|Capturing (?:a )?(?:batches|num tokens|CUDA graph"
         r"|cudagraph|the model)|Captur\w+ CUDA graph",
         "CUDA graphs are being captured",
         "wait; if it never moves see F57",
@@ -132,7 +132,9 @@ WAITING = (
     ),
     wait(
         "warmup",
-        r"init engine \(profile|Uvicorn running on|Application startup complete|Warming up" r"|max_total_num_tokens=",
+        r"init engine \(profile|Starting vLLM (?:API )?server|Available routes are|(?:^|\] )Route: /|Waiting for application startup"
+        r"|Start of \w* ?warmup|Uvicorn running on|Application startup complete|Warming up"
+        r"|max_total_num_tokens=",
         "the server is warming up",
         "wait; SGLang is ready only with its own ready line",
         "E-log",

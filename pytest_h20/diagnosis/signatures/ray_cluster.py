@@ -7,7 +7,7 @@ from pytest_h20.diagnosis.signatures.row import cause
 RAY = (
     cause(
         "ray_placement_group_timeout",
-        r"Cannot provide a placement group of",
+        r"Cannot provide a placement group",
         "Ray never had the GPUs (or the node address) that were asked for",
         "ray status: 16 GPUs, and VLLM_HOST_IP equal to the Ray node's IP (ray start --node-ip-address)",
         "F06; vllm#13388, #7815",
@@ -59,8 +59,8 @@ RAY = (
     ),
     cause(
         "ray_cluster_not_found",
-        r"Could not find any running Ray instance|Failed to connect to (?:the )?GCS"
-        r"|Unable to connect to GCS|Ray cluster at .* could not be (?:found|reached)"
+        r"Could not find any running Ray instance"
+        r"|(?:[Ff]ailed|[Uu]nable|[Cc]ould not|[Cc]annot)(?: to)? connect to (?:the )?GCS|Ray cluster at .* could not be (?:found|reached)"
         r"|node timed out during startup",
         "there is no Ray cluster at that address",
         "start the head first; its port must be free and reachable",

@@ -28,6 +28,8 @@ class Signature:
     engine: EngineName | None = None
     context: re.Pattern[str] | None = None
     """The signature counts only if this occurs somewhere in the same server's log."""
+    unless: re.Pattern[str] | None = None
+    """The signature does not count if this occurs there."""
     band: tuple[str, str] | None = None
     """Versions [first, below) that can show it; a log that does not tell its version is given the benefit of the doubt."""
     weak: re.Pattern[str] | None = None
@@ -62,6 +64,7 @@ def cause(
     stage: str = "",
     engine: EngineName | None = None,
     context: str = "",
+    unless: str = "",
     band: tuple[str, str] | None = None,
     weak: str = "",
 ) -> Signature:
@@ -78,6 +81,7 @@ def cause(
         stage,
         engine,
         re.compile(context) if context else None,
+        re.compile(unless) if unless else None,
         band,
         re.compile(weak) if weak else None,
     )

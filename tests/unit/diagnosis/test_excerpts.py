@@ -261,6 +261,105 @@ CAUSES = [
     ("DeepGEMM", "RuntimeError: Assertion error (/w/DeepGEMM/csrc/jit_kernels/x.hpp:22): m > 0", "kernel_rejected"),
     ("torch in /dev/shm", "RuntimeError: unable to write to file </torch_123_1>: No space left on device (28)", "shared_memory_too_small"),
     (
+        "NCCL runs out of GPU memory: nccl#1235",
+        "n1:9:9 [3] include/alloc.h:178 NCCL WARN Cuda failure 'out of memory'",
+        "cuda_out_of_memory",
+    ),
+    ("torch's driver call", "RuntimeError: CUDA driver error: out of memory", "cuda_out_of_memory"),
+    ("C++", "terminate called after throwing an instance of 'std::bad_alloc'", "host_out_of_memory"),
+    (
+        "a weight file that does not fit",
+        "RuntimeError: unable to mmap 496 bytes from file </m/1.safetensors>: Cannot allocate memory (12)",
+        "host_out_of_memory",
+    ),
+    (
+        "vLLM 0.32 counts /dev/shm",
+        "RuntimeError: Insufficient space in /dev/shm for x: 9 MiB required, 1 MiB free.",
+        "shared_memory_too_small",
+    ),
+    (
+        "a full disk is no damaged file",
+        "safetensors_rust.SafetensorError: Error while serializing: IoError: No space left on device",
+        "disk_full",
+    ),
+    (
+        "a tensor's name: vllm#27138",
+        "(Worker_TP0 pid=2) ERROR 10-18 03:20:36 [m.py:628] KeyError: 'blocks.0.attn.qkv.weight'",
+        "weight_shape_mismatch",
+    ),
+    ("bare: vllm#11010", "ERROR 12-09 00:49:29 engine.py:366] 'layers.0.mlp.down_proj.weight.absmax'", "weight_shape_mismatch"),
+    ("sgl#35743", "ValueError: Attention backend 'sage_attn' is not supported by this attention layer;", "unsupported_attention_backend"),
+    (
+        "vllm-omni#2170",
+        "  Value error, No model architectures are specified [type=value_error, input_value=ArgsKwargs(())]",
+        "missing_config",
+    ),
+    (
+        "vllm#9624: it stands among the supported ones",
+        "ValueError: Model architectures ['GemmaModel'] are not supported for now. Supported architectures: dict_keys(['A', 'GemmaModel'])",
+        "model_inspection_failed",
+    ),
+    (
+        "a name of a class in a package: vllm#3719",
+        "huggingface_hub.utils._http.OfflineModeIsEnabled: Cannot reach https://huggingface.co/api/models/x: offline mode is enabled.",
+        "model_download_failed",
+    ),
+    ("requests", "requests.exceptions.ConnectionError: (ProtocolError('Connection aborted.'), '(Request ID: 9)')", "model_download_failed"),
+    ("httpx", "httpx.ConnectError: [Errno -3] Temporary failure in name resolution", "model_download_failed"),
+    ("a name in lower case", "socket.gaierror: [Errno -2] Name or service not known", "hostname_unresolvable"),
+    ("a shell", "mkdir: cannot create directory '/.cache': Permission denied", "permission_denied"),
+    (
+        "vllm#16514",
+        "[parallel_state.py:1158] Error ignored: [unbound_buffer.cc:133] Timed out waiting 1800000ms for send operational complete",
+        "gloo_recv_timeout",
+    ),
+    (
+        "sgl#4205: wrapped",
+        "Exception: Capture cuda graph failed: [/w/gloo/transport/tcp/pair.cc:534] Connection closed by peer [10.0.0.2]:33",
+        "peer_node_gone",
+    ),
+    ("vllm#13939", "CRITICAL 02-25 11:11:34 launcher.py:101] MQLLMEngine is already dead, terminating server process", "engine_core_died"),
+    ("Triton's assembler: triton#8539", "ptxas fatal   : Value 'sm_121a' is not defined for option 'gpu-name'", "triton_error"),
+    ("shared memory of the GPU", "triton.runtime.errors.OutOfResources: out of resource: shared memory, Required: 266240", "triton_error"),
+    ("a linker", "/usr/bin/ld: cannot find -lcuda: No such file or directory", "jit_compile_failed"),
+    ("no compiler", "RuntimeError: Failed to find C compiler. Please specify via CC environment variable", "jit_compile_failed"),
+    ("torchvision of another build", "RuntimeError: operator torchvision::nms does not exist", "missing_shared_library"),
+    (
+        "only what torch adds: vllm#22793",
+        "ERROR 08-12 14:37:42 [m.py:559] CUDA kernel errors might be asynchronously reported at some other API call",
+        "cuda_error",
+    ),
+    ("the GPU's generation", "AssertionError: FlashMLA is only supported on Hopper devices.", "compute_capability_too_low"),
+    (
+        "vllm#27083",
+        "(Worker pid=2) ERROR 10-16 17:22:56 [nixl_connector.py:827] Handshake failed for request chatcmpl",
+        "kv_transfer_failed",
+    ),
+    (
+        "LMCache#725",
+        "[174.5] [n1:70 :0]  tcp_ep.c:1260 UCX  ERROR tcp_ep (state=CONNECTED): send(110) failed: Input/output error",
+        "kv_transfer_failed",
+    ),
+    (
+        "Mooncake's store: vllm PR 12957",
+        "E0417 19:46:42.567034   481 store_py.cpp:191] Failed to mount segment: UNKNOWN_ERROR",
+        "kv_transfer_failed",
+    ),
+    ("DeepEP", "deep_ep_cpp.EPException: Failed: CUDA error /DeepEP/csrc/kernels/runtime.cu:61", "deepep_failed"),
+    (
+        "vLLM 0.32",
+        "ValueError: Cannot provide a placement group requiring 16 GPUs (placement_group_specs=[]) within 1800 seconds.",
+        "ray_placement_group_timeout",
+    ),
+    ("Ray", "ConnectionError: ray.init() failed: Could not connect to GCS at 10.0.0.1:6379", "ray_cluster_not_found"),
+    ("a collector's tag: worker-vllm#260", "duuu9mr[info]ModuleNotFoundError: No module named 'x'", "missing_python_module"),
+    (
+        "a colour that lost its escape",
+        "ESC[1;36m(VllmWorker pid=168)ESC[0;0m ERROR 08-12 14:37:42 [m.py:559] RuntimeError: CUDA error: misaligned address",
+        "cuda_error",
+    ),
+    ("the same", " [36m(RayWorkerVllm pid=5) [0m RuntimeError: CUDA out of memory.", "cuda_out_of_memory"),
+    (
         "another model's weights",
         "ValueError: There is no module or parameter named 'language_model.x' in Qwen3ForCausalLM",
         "weight_shape_mismatch",
@@ -289,6 +388,72 @@ def test_a_single_line_names_its_cause(line: str, cause: str) -> None:
 def test_lines_that_only_look_like_it(line: str) -> None:
     assert diagnose([line]).outcome != "failed"
     assert diagnose([BANNER, line]).outcome == "waiting"
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "ValueError: Unsupported kv_role: foo. Supported roles are kv_producer, kv_consumer",
+        "  Value error, nnodes > 1 can only be set when distributed executor backend is mp, uni or external_launcher.",
+        "AssertionError: --enable-hisparse is only supported for DSA (DeepSeek Sparse Attention) models",
+        "ValueError: --dcp-size 3 must divide --tp-size 8.",
+        "ValueError: Invalid data-parallel launch options: `--nnodes 2` requires `--data-parallel-backend mp`; got ray.",
+        "ValueError: attention_backend and attention_config.backend are mutually exclusive",
+        "pydantic_core._pydantic_core.ValidationError: 1 validation error for SpeculativeConfig",
+    ],
+)
+def test_an_option_that_the_engines_own_checks_refuse(line: str) -> None:
+    """Read in vLLM 0.32 and SGLang 0.5.23: some thousand such sentences, each with its option in it."""
+    assert (diagnose([line]).outcome, diagnose([line]).cause) == ("failed", "invalid_argument_value")
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "AssertionError: hidden_states must be contiguous",
+        "RuntimeError: The size of tensor a (512) must match the size of tensor b (2048) at non-singleton dimension 1",
+        "TypeError: __init__() got an unexpected keyword argument 'foo_bar'",
+        "KeyError: 'layers'",
+        "ray.exceptions.RayTaskError(RuntimeError): ray::RayWorkerWrapper.execute_method() (pid=3103, ip=10.0.0.1, actor_id=d3",
+    ],
+)
+def test_an_exception_that_tells_no_cause_stays_unknown(line: str) -> None:
+    assert (diagnose([line]).outcome, diagnose([line]).cause) == ("failed", None)
+
+
+def test_what_looks_like_running_out_of_memory() -> None:
+    """A hint of vLLM 0.6 in every start; and the error of the same words."""
+    hint = "INFO 08-19 07:51:12 model_runner.py:1028] CUDA graphs can take 1~3 GiB memory per GPU. If you are running out of memory, x"
+    log = [BANNER, hint, "ERROR 08-19 07:51:13 [core.py:396] EngineCore failed to start."]
+    assert (diagnose(log).outcome, diagnose(log).cause) == ("failed", None)
+
+
+def test_the_engine_that_could_not_look_at_the_model_names_what_is_missing() -> None:
+    """vllm#9624: "not supported" is what vLLM makes of its own broken import."""
+    head = "ERROR 10-23 23:20:26 registry.py:272] Error in inspecting model architecture 'LlamaForCausalLM'"
+    end = "ValueError: Model architectures ['LlamaForCausalLM'] are not supported for now."
+    missing = "ERROR 10-23 23:20:26 registry.py:272] ImportError: libcudart.so.12: cannot open shared object file"
+    assert diagnose([head, end]).cause == "model_inspection_failed"
+    assert diagnose([head, missing, end]).cause == "missing_shared_library"
+    assert diagnose([end]).cause == "unsupported_model_architecture"
+
+
+ROUTE = "INFO 03-21 20:19:24 [launcher.py:34] Route: /v1/models, Methods: GET"
+
+
+def test_between_the_announcement_and_the_ready_line() -> None:
+    for log in ([UP], [UP, ROUTE], [f"│ {ROUTE}      │"], [ROUTE, "INFO:     Started server process [12625]", "INFO:     Waitin"]):
+        assert (diagnose(log).outcome, diagnose(log).cause) == ("waiting", "warmup"), log
+    assert diagnose([ROUTE, APP_READY]).outcome == "ready"
+
+
+def test_a_server_that_answered_and_then_ended_itself_is_not_ready() -> None:
+    """vllm#13939: nothing but answers, and then the launcher's last word."""
+    answer = 'INFO:     10.0.0.4:60994 - "POST /v1/chat/completions HTTP/1.0" 200 OK'
+    metrics = "INFO 02-25 11:11:31 metrics.py:455] Avg prompt throughput: 2082.8 tokens/s, Running: 3 reqs"
+    dead = "CRITICAL 02-25 11:11:34 launcher.py:101] MQLLMEngine is already dead, terminating server process"
+    assert diagnose([metrics, answer]).outcome == "ready"
+    assert (diagnose([metrics, answer, dead]).outcome, diagnose([metrics, answer, dead]).cause) == ("failed", "engine_core_died")
 
 
 def test_what_nccl_says_while_it_fails_is_no_progress() -> None:
