@@ -117,6 +117,11 @@ def test_rail_moves_its_share(moved: Traffic, rail: RailRef, h20_judge: Judge) -
     h20_judge(counters.rail_volume(moved, rail.node.name, rail.rail.hca, rail.rail.port))
 
 
+def test_rails_move_their_share_together(moved: Traffic, h20_target: LaunchTarget, h20_judge: Judge) -> None:
+    """Where chance decides what one rail moves (experts by DeepEP, copies), all of them together move what the layout must."""
+    h20_judge(counters.volume_together(moved, h20_target.nodes))
+
+
 def test_rail_without_errors(moved: Traffic, rail: RailRef, h20_judge: Judge) -> None:
     """No error counter of this rail rises."""
     h20_judge(counters.rail_errors(moved, rail.node.name, rail.rail.hca, rail.rail.port))

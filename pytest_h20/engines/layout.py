@@ -7,7 +7,7 @@ filled in order (vLLM's ``parallel_state.initialize_model_parallel``, SGLang's `
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from pytest_h20.core.errors import UsageError
@@ -32,6 +32,8 @@ class Layout:
         attention: groups of a stage's ranks of which each computes the attention of its own requests (DP attention).
         experts: ranks over which whole experts are spread (EP); 1: every rank holds a part of each expert.
         all_to_all: what carries tokens to experts in place of NCCL (``deepep``, ``mooncake`` …); "": NCCL does.
+        joined: the copies of a model with experts share one set of them, whole (EP) or in parts (vLLM's data parallel, whose "expert
+            layers by default form a tensor parallel group of size DP x TP"): each token goes to them over all copies.
     """
 
     tensor: int
@@ -41,6 +43,7 @@ class Layout:
     experts: int = 1
     all_to_all: str = ""
     nodes: int = 1
+    joined: bool = False
 
     @property
     def ranks(self) -> int:
@@ -64,9 +67,12 @@ class Layout:
 
     @property
     def spanning(self) -> int:
-        """Ranks of the communicators that leave a node: of a stage where it spans nodes, else one rank of each stage; 0: none leaves."""
+        """Ranks of the communicators that leave a node: of a stage where it spans nodes, else one rank of each copy that shares experts
+        with the others, or of each stage; 0: none leaves."""
         if self.nodes_per_stage > 1:
             return self.tensor
+        if self.joined and self.nodes > 1:
+            return self.replicas
         return self.pipeline if self.nodes > 1 and self.pipeline > 1 else 0
 
     @property
@@ -74,12 +80,25 @@ class Layout:
         """Nodes over which each of these communicators is spread; 1: none leaves a node."""
         if self.nodes_per_stage > 1:
             return self.nodes_per_stage
+        if self.joined:
+            return self.nodes
         return len({node for stage in range(self.pipeline) for node in self.nodes_of_stage(stage)}) if self.spanning else 1
 
     @property
     def spanning_groups(self) -> int:
         """How many of these communicators there are."""
         return self.ranks // self.spanning if self.spanning else 0
+
+    @property
+    def expert_nodes(self) -> int:
+        """Over how many nodes the experts of a layer are spread, where its model has some."""
+        return min(self.nodes, -(-(self.tensor * (self.replicas if self.joined else 1)) // self.per_node))
+
+    @property
+    def copy(self) -> Layout:
+        """One of the copies, on the nodes that it takes."""
+        ranks = self.tensor * self.pipeline
+        return replace(self, replicas=1, nodes=min(self.nodes, -(-ranks // self.per_node)), joined=False)
 
     @property
     def expert_parts(self) -> int:
@@ -109,7 +128,7 @@ def layout_of(engine: EngineName | str, tensor: int, flags: Mapping[str, object]
         experts = tensor * data if flags.get("enable-expert-parallel") is True else 1
         backend = flags.get("all2all-backend")
         carried = str(backend) if experts > 1 and isinstance(backend, str) and backend.startswith(("deepep", "pplx", "nixl")) else ""
-        return Layout(tensor, pipeline, replicas=data, experts=experts, all_to_all=carried, nodes=nodes)
+        return Layout(tensor, pipeline, data, experts=experts, all_to_all=carried, nodes=nodes, joined=data > 1)
     if flags.get("enable-dp-attention") is True:
         attention, data = max(attention, data), 1
     elif attention > 1:

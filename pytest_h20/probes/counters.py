@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 from pytest_h20.engines.layout import Layout
 from pytest_h20.probes.model_shape import ModelShape
-from pytest_h20.probes.script import Missing, Probe, ProbeError, integer, number, rows, whole
+from pytest_h20.probes.script import Probe, ProbeError, integer, number, rows, whole
 
 # Word counters of /sys/class/infiniband/*/ports/*/counters; everything else counts events.
 WORDS = ("port_xmit_data", "port_rcv_data")
@@ -209,6 +209,8 @@ class ExpectedVolume:
     Attributes:
         of_nodes: bytes sent and received per node, in order of their ranks, where nodes differ (a pipeline sends one way); empty: alike.
         least, most: how far a sound measurement may lie from it, as factors.
+        together: bytes that leave all nodes together at least, where what a single rail moves follows from chance (``chance`` says whose:
+            which experts a token chooses, which copy computes the request); 0: every rail is judged by itself.
     """
 
     bytes_per_node: float
@@ -217,6 +219,8 @@ class ExpectedVolume:
     of_nodes: tuple[tuple[float, float], ...] = ()
     least: float = 0.5
     most: float = 3.0
+    together: float = 0.0
+    chance: str = ""
 
     def of_rail(self, node: int) -> tuple[float, float]:
         """Bytes that each rail of this node (by rank) sends and receives."""
@@ -232,8 +236,13 @@ STAGE_TENSORS = 2
 ``PPProxyTensors`` of SGLang). Each tensor rank sends its part; the receivers gather it inside their node."""
 
 
-def expected_volume(tokens: int, rails: int, shape: ModelShape, layout: Layout) -> ExpectedVolume | Missing:
-    """What this layout must move between its nodes for ``tokens`` tokens (prompt tokens count as generated ones do).
+DISPATCH_BYTES, COMBINE_BYTES = 1, 2
+"""A value on its way to an expert and back, as DeepEP carries it at the least: FP8 there, BF16 back (its README, "FP8 dispatching and
+BF16 combining"). What goes there in BF16 is twice as much, scales come on top."""
+
+
+def expected_volume(tokens: int, rails: int, shape: ModelShape, layout: Layout) -> ExpectedVolume:
+    """What this layout must move between its nodes for ``tokens`` tokens of one request (prompt tokens count as generated ones do).
 
     Where a stage spans nodes, each token passes two all-reduces a layer, and one for the embedding in the first stage, of
     ``shape.token_bytes``. A ring all-reduce of S bytes over n ranks sends ``2 (n-1)/n x S`` over every link of the ring; a ring that
@@ -246,15 +255,14 @@ def expected_volume(tokens: int, rails: int, shape: ModelShape, layout: Layout) 
     all-reduce of the one request's tokens, at most (padded to the longest of all groups) that times the groups.
 
     Between stages on different nodes every token is sent once: ``STAGE_TENSORS`` activations, one way.
+
+    Not of a single rail, but of all together something can be said in three layouts (``_together``): tokens that go to the experts they
+    choose, a request that one of several copies computes, and stages that fill a part of a node.
     """
     if layout.nodes < 2:
         return ExpectedVolume(0.0, 0.0, "one node: nothing crosses the network")
-    if layout.all_to_all:
-        return Missing(f"{layout.all_to_all} carries tokens to the experts that they choose: what one request moves on one rail is chance")
-    if layout.replicas > 1:
-        return Missing(f"{layout}: one request is computed by one of {layout.replicas} copies, on its own node")
-    if not layout.fills_nodes:
-        return Missing(f"{layout}: a stage fills a part of a node only, so its rails are not used alike")
+    if _to_experts(shape, layout) or layout.replicas > 1 or not layout.fills_nodes:
+        return _together(tokens, rails, shape, layout)
     of_nodes, words = [[0.0, 0.0] for _ in range(layout.nodes)], []
     reduces, least, most = shape.all_reduces, 0.5, 3.0
     if layout.nodes_per_stage > 1:
@@ -288,3 +296,43 @@ def expected_volume(tokens: int, rails: int, shape: ModelShape, layout: Layout) 
     told = tuple((sent, received) for sent, received in of_nodes)
     text = f"{'; '.join(words)}, over {rails} rails"
     return ExpectedVolume(per_node, per_node / rails if rails else 0.0, text, () if alike else told, least, most)
+
+
+def _to_experts(shape: ModelShape, layout: Layout) -> bool:
+    """Whether tokens leave their node for the experts that they choose."""
+    return layout.expert_nodes > 1 and bool(layout.all_to_all or (layout.joined and shape.expert_layers))
+
+
+def _together(tokens: int, rails: int, shape: ModelShape, layout: Layout) -> ExpectedVolume:
+    """The least that leaves all nodes together.
+
+    To experts: in each of ``expert_layers`` a token leaves for every other node on which it chose an expert, once, and comes back once
+    (DeepEP's normal kernels send it to a node once and sum up there; its low-latency kernels send it to each expert, an all-gather sends
+    it everywhere: both more). Of N nodes a token that chooses k experts evenly meets ``(N-1) (1 - (1-1/N)^k)`` others. Half of it is
+    asked for: experts are not chosen evenly, and copies of busy ones may be near.
+    """
+    if _to_experts(shape, layout):
+        many = layout.expert_nodes
+        if not shape.expert_layers:
+            words = f"{tokens} tokens x {shape.hidden} B: config.json tells of no experts, so each token leaves its node once at least"
+            return _least(tokens * shape.hidden, words, f"{layout.all_to_all} carries tokens to the experts that they choose")
+        others = (many - 1) * (1 - (1 - 1 / many) ** shape.chosen)
+        each = shape.hidden * (DISPATCH_BYTES + COMBINE_BYTES)
+        words = (
+            f"{shape.expert_layers} layers with experts x {tokens} tokens x {shape.hidden} x ({DISPATCH_BYTES} B there + {COMBINE_BYTES} B "
+            f"back) x {others:.2f} other nodes on which a token chooses experts"
+        )
+        carrier = layout.all_to_all or "an all-gather over the copies"
+        return _least(shape.expert_layers * tokens * each * others, words, f"{carrier} carries tokens to the experts that they choose")
+    if layout.replicas > 1:
+        one = expected_volume(tokens, rails, shape, layout.copy)
+        total = one.together or sum(sent for sent, _ in one.of_nodes) or one.bytes_per_node * layout.copy.nodes
+        if not total:
+            return ExpectedVolume(0.0, 0.0, f"{layout}: one request is computed by one of {layout.replicas} copies, inside a node")
+        return _least(total, one.derivation, f"one request is computed by one of {layout.replicas} copies")
+    words = f"{tokens} tokens x {shape.token_bytes} B: each token leaves a node once at least"
+    return _least(tokens * shape.token_bytes, words, f"{layout}: a stage fills a part of a node only, so its rails are not used alike")
+
+
+def _least(total: float, words: str, chance: str) -> ExpectedVolume:
+    return ExpectedVolume(0.0, 0.0, f"{words} = {total / 1e6:.1f} MB over all rails together", together=total, chance=chance)

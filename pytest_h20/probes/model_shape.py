@@ -1,4 +1,4 @@
-"""What of a model's config.json decides how much tensor parallelism moves between GPUs. Pure."""
+"""What of a model's config.json decides how much tensor and expert parallelism move between GPUs. Pure."""
 
 from __future__ import annotations
 
@@ -14,12 +14,19 @@ VALUE_BYTES = {"bfloat16": 2, "float16": 2, "half": 2, "float32": 4, "float": 4}
 
 @dataclass(frozen=True)
 class ModelShape:
-    """Layers, width and type of the activations that are reduced over the ranks."""
+    """Layers, width and type of the activations that are reduced over the ranks.
+
+    Attributes:
+        expert_layers: of the layers, those with experts; 0: none is told of.
+        chosen: experts that a token is sent to in each of them, or groups of experts where it chooses among fewer groups.
+    """
 
     name: str
     layers: int
     hidden: int
     value_bytes: int
+    expert_layers: int = 0
+    chosen: int = 0
 
     @property
     def all_reduces(self) -> int:
@@ -47,7 +54,26 @@ def shape_of(config: Mapping[str, Any] | Missing) -> ModelShape | Missing:
         return Missing("config.json tells no num_hidden_layers and hidden_size", "see that it is the model's own")
     if kind not in VALUE_BYTES:
         return Missing(f"config.json has torch_dtype {kind[:40]!r}; known are {', '.join(VALUE_BYTES)}")
-    return ModelShape(str(config.get("model_type") or "model")[:40], layers, hidden, VALUE_BYTES[kind])
+    return ModelShape(str(config.get("model_type") or "model")[:40], layers, hidden, VALUE_BYTES[kind], *_experts(told, layers))
+
+
+def _experts(told: Mapping[str, Any], layers: int) -> tuple[int, int]:
+    """Layers with experts, and experts (or groups of them) that a token chooses in each; (0, 0) where the file tells of none.
+
+    DeepSeek and GLM have dense layers in front (``first_k_dense_replace``), Qwen those of ``mlp_only_layers`` and all but every
+    ``decoder_sparse_step``-th. A token that chooses 8 experts out of 4 groups (``topk_group``) finds them on 4 nodes at least.
+    """
+
+    def number(*names: str) -> int:
+        return next((told[name] for name in names if isinstance(told.get(name), int) and _count(told[name])), 0)
+
+    chosen, groups = number("num_experts_per_tok", "num_experts_per_token"), number("topk_group")
+    if number("n_routed_experts", "num_experts", "num_local_experts") < 2 or not chosen:
+        return 0, 0
+    dense, every = told.get("mlp_only_layers"), number("decoder_sparse_step", "moe_layer_freq") or 1
+    without = {i for i in dense if isinstance(i, int)} if isinstance(dense, list) else set[int]()
+    found = sum(i not in without and (i + 1) % every == 0 for i in range(number("first_k_dense_replace"), layers))
+    return found, min(chosen, groups) if groups > 1 else chosen
 
 
 def _count(value: int) -> bool:

@@ -36,8 +36,9 @@ def counters_of(
         if world.nccl.stages_across:
             layout = Layout(layout.ranks, nodes=layout.nodes)
         volume = expected_volume(count, len(rails), shape, layout)
-        if rank < layout.nodes and not isinstance(volume, Missing):
-            for name, size in zip(each, volume.of_rail(rank), strict=True):
+        if rank < layout.nodes:
+            evenly = volume.together / (layout.nodes * len(rails))
+            for name, size in zip(each, (evenly, evenly) if volume.together else volume.of_rail(rank), strict=True):
                 each[name] += size
     found = dict(base)
     for hca in rails:

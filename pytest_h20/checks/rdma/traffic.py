@@ -51,9 +51,29 @@ class Traffic:
         mine = next((d for d in found if (d.device, d.port) == (hca, port)), None)
         return mine or Missing(f"{hca} port {port} has no counters on {node}")
 
+    def moved(self, nodes: Sequence[NodeSpec]) -> tuple[float, list[Missing]]:
+        """Bytes that left these nodes over all of their rails, and what is not known of single rails."""
+        total, unknown = 0.0, []
+        for node in nodes:
+            for rail in node.rails:
+                found = self.rail(node.name, rail.hca, rail.port)
+                unread = found if isinstance(found, Missing) else _unread(found)
+                if isinstance(found, CounterDelta) and unread is None:
+                    total += found.sent or 0
+                elif unread is not None:
+                    unknown.append(unread)
+        return total, unknown
+
+
+def _unread(found: CounterDelta) -> Missing | None:
+    """Why this rail's bytes are not known, or None."""
+    if found.reset:
+        return Missing(f"counters went backwards: {', '.join(found.reset)}")
+    return Missing("this driver has no byte counters") if found.sent is None or found.received is None else None
+
 
 def plan(tokens: int, rails: int, shape: ModelShape | Missing, layout: Layout) -> ExpectedVolume | Missing:
-    """The volume that ``tokens`` tokens of this model must move."""
+    """The volume that ``tokens`` tokens of this model must move; missing where the model's shape is."""
     return shape if isinstance(shape, Missing) else expected_volume(tokens, rails, shape, layout)
 
 
@@ -62,23 +82,28 @@ def rail_volume(traffic: Traffic, node: str, hca: str, port: int = 1) -> Verdict
     say = Say("rdma.rail_volume", "Bytes moved on this rail during a fixed request", f"{node} {hca}")
     if isinstance(traffic.expected, Missing):
         return say.unknown(f"what this model must move is not known: {traffic.expected}", traffic.expected.hint)
+    found = traffic.rail(node, hca, port)
+    unread = found if isinstance(found, Missing) else _unread(found)
+    readable = "see that /sys/class/infiniband/*/ports/*/counters is readable on the node"
+    if traffic.expected.chance and unread is None and isinstance(found, CounterDelta):
+        sent, received = (found.sent or 0) / 1e6, (found.received or 0) / 1e6
+        return say.skip(
+            f"{traffic.expected.chance}: what one rail moves is chance (this one sent {sent:.1f} MB and received {received:.1f} MB); "
+            "all rails together are judged by rdma.volume_together"
+        )
+    if traffic.expected.chance:
+        return say.unknown(str(unread), readable)
     must = {way: size for way, size in zip(("sent", "received"), traffic.of_rail(node), strict=True) if size}
     if not must:
         return say.skip(f"this layout moves nothing over this rail ({traffic.expected.derivation})")
-    found = traffic.rail(node, hca, port)
     moved = {} if isinstance(found, Missing) else {"sent": found.sent, "received": found.received}
     way = min(must, key=lambda way: (moved.get(way) or 0) / must[way])
     expected = must[way]
     origin = Origin(kind="derived", detail=traffic.expected.derivation)
     limit = Limit(kind="min", value=round(traffic.expected.least * expected / 1e6, 3), unit="MB", origin=origin)
     action = "compare NCCL_IB_HCA with this rail; look at `rdma.hcas_used` and at the rail's link state"
-    if isinstance(found, Missing) or found.sent is None or found.received is None or found.reset:
-        reason = (
-            found.reason
-            if isinstance(found, Missing)
-            else (f"counters went backwards: {', '.join(found.reset)}" if found.reset else "this driver has no byte counters")
-        )
-        return say.judge(None, limit, reason=reason, action="see that /sys/class/infiniband/*/ports/*/counters is readable on the node")
+    if isinstance(found, Missing) or found.sent is None or found.received is None or unread is not None:
+        return say.judge(None, limit, reason=str(unread), action=readable)
     least = moved[way] or 0
     verdict = say.judge(
         round(least / 1e6, 3),
@@ -103,6 +128,37 @@ def rail_volume(traffic: Traffic, node: str, hca: str, port: int = 1) -> Verdict
             }
         )
     return verdict
+
+
+def volume_together(traffic: Traffic, nodes: Sequence[NodeSpec]) -> Verdict:
+    """All rails together sent at least what the layout must move, where what a single one moves is chance."""
+    say = Say("rdma.volume_together", "Bytes that all rails together moved during a fixed request")
+    expected = traffic.expected
+    if isinstance(expected, Missing):
+        return say.unknown(f"what this model must move is not known: {expected}", expected.hint)
+    if not expected.together:
+        return say.skip("every rail is judged by itself (rdma.rail_volume)")
+    limit = Limit(
+        kind="min",
+        value=round(expected.least * expected.together / 1e6, 3),
+        unit="MB",
+        origin=Origin(kind="derived", detail=f"{expected.least:g} x ({expected.derivation})"),
+    )
+    total, unknown = traffic.moved(nodes)
+    enough = total >= expected.least * expected.together
+    if unknown and not enough:
+        return say.judge(None, limit, reason=f"{len(unknown)} of {sum(len(n.rails) for n in nodes)} rails could not be read: {unknown[0]}")
+    idle = total < IDLE_SHARE * expected.together
+    return say.judge(
+        round(total / 1e6, 3),
+        limit,
+        of=sum(len(n.rails) for n in nodes) - len(unknown),
+        reason="the rails stayed idle: this traffic went elsewhere" if idle else "the rails carried less than these tokens must move",
+        action="compare NVSHMEM_HCA_LIST and NCCL_IB_HCA in the container with the rails; see that the engine took the flags of the layout",
+        expected_mb=round(expected.together / 1e6, 3),
+        request=traffic.request,
+        why=expected.chance,
+    )
 
 
 def rail_errors(traffic: Traffic, node: str, hca: str, port: int = 1) -> Verdict:
@@ -150,7 +206,8 @@ def unused_hcas_quiet(traffic: Traffic, node: NodeSpec) -> Sequence[Verdict]:
         if isinstance(traffic.expected, Missing):
             verdicts.append(here.unknown(f"what one rail must move is not known: {traffic.expected}"))
             continue
-        expected = max(traffic.of_rail(node.name))
+        share = traffic.expected.together / max(1, len(traffic.before) * len(node.rails))
+        expected = share or max(traffic.of_rail(node.name))
         found = traffic.rail(node.name, other.hca, other.port)
         limit = Limit(
             kind="max",
@@ -175,12 +232,12 @@ def verdicts_of(traffic: Traffic, nodes: Sequence[NodeSpec]) -> list[Verdict]:
     """Every verdict about the rails of these nodes."""
     rails = [(node.name, rail.hca, rail.port) for node in nodes for rail in node.rails]
     judged = [check(traffic, *rail) for rail in rails for check in (rail_volume, rail_errors, rail_congestion)]
-    return [*judged, *(verdict for node in nodes for verdict in unused_hcas_quiet(traffic, node))]
+    return [*judged, volume_together(traffic, nodes), *(verdict for node in nodes for verdict in unused_hcas_quiet(traffic, node))]
 
 
 def rails_of(traffic: Traffic, job: Job, nodes: Sequence[NodeSpec], engine: str) -> list[RailTraffic]:
     """Every rail for the report's map: bytes of the counted request, and the channels NCCL put on it."""
-    records = []
+    records, unforeseen = [], isinstance(traffic.expected, Missing) or bool(traffic.expected.chance)
     for node, peer in zip(nodes, (*nodes[1:], nodes[0]), strict=True):
         for number, rail in enumerate(node.rails):
             moved = traffic.rail(node.name, rail.hca, rail.port)
@@ -201,7 +258,7 @@ def rails_of(traffic: Traffic, job: Job, nodes: Sequence[NodeSpec], engine: str)
                     peer_hca=peer.rails[number].hca if number < len(peer.rails) else "",
                     gb_sent=None if isinstance(moved, Missing) or moved.sent is None else moved.sent / 1e9,
                     gb_received=None if isinstance(moved, Missing) or moved.received is None else moved.received / 1e9,
-                    gb_expected=None if isinstance(traffic.expected, Missing) else max(traffic.of_rail(node.name)) / 1e9,
+                    gb_expected=None if unforeseen else max(traffic.of_rail(node.name)) / 1e9,
                     channels=len(channels),
                     gdr=gdr,
                     status=Status.FAIL if bad and verdict.status is Status.PASS else verdict.status,

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from pytest_h20.rehearsal.faults.model import Change, Fault, ids, lost, nccl
+from pytest_h20.rehearsal.faults.model import Change, Fault, ids, lost, nccl, together, with_flags
 from pytest_h20.rehearsal.world import World
 
 
@@ -27,6 +27,10 @@ def _rail_idle(world: World) -> None:
 
 def _rail_short(world: World) -> None:
     world.traffic.share[list(world.machines)[1], "mlx5_3"] = 0.3
+
+
+def _elsewhere(world: World) -> None:
+    world.traffic.share = {(node.name, rail.hca): 0.0 for node in world.inventory.nodes for rail in node.rails}
 
 
 def _counted(name: str) -> Change:
@@ -170,5 +174,17 @@ FAULTS = (
         engine="vllm",
         scenario="three-nodes",
         options=("-k", "test_stages"),
+    ),
+    replace(
+        _fault(
+            "experts-traffic-elsewhere",
+            "Tokens go to their experts (DeepEP, NVSHMEM) over another network than the rails.",
+            "deepseek-ai/DeepEP: NVSHMEM picks its own HCAs, whatever NCCL_IB_HCA says",
+            together(with_flags(enable_dp_attention=True, dp=16, moe_a2a_backend="deepep"), _elsewhere),
+            "volume_together",
+            "the rails stayed idle",
+        ),
+        scenario="sglang-0.5.16",
+        options=("-k", "test_rail_moves or test_rails_move"),
     ),
 )

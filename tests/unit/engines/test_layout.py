@@ -23,7 +23,14 @@ def nodes(count: int) -> tuple[NodePlan, ...]:
         ("sglang", 16, {}, 2, Layout(16, nodes=2), "TP16 on 2 nodes"),
         ("sglang", 8, {}, 1, Layout(8), "TP8 on 1 node"),
         ("vllm", 8, {"pipeline-parallel-size": 2}, 2, Layout(8, 2, nodes=2), "TP8 x PP2 on 2 nodes"),
-        ("vllm", 8, {"data-parallel-size": "2", "enable-expert-parallel": True}, 2, Layout(8, 1, 2, 1, 16, "", 2), "TP8 x DP2 x EP16"),
+        (
+            "vllm",
+            8,
+            {"data-parallel-size": "2", "enable-expert-parallel": True},
+            2,
+            Layout(8, 1, 2, 1, 16, "", 2, joined=True),
+            "TP8 x DP2 x EP16",
+        ),
         ("sglang", 16, {"enable-dp-attention": True, "dp": 16}, 2, Layout(16, attention=16, nodes=2), "TP16 x DP attention 16"),
         ("sglang", 16, {"attn-dp-size": 8, "ep-size": 16}, 2, Layout(16, attention=8, experts=16, nodes=2), "DP attention 8 x EP16"),
         ("sglang", 16, {"dp": 2}, 2, Layout(16, replicas=2, nodes=2), "TP16 x DP2"),
@@ -52,6 +59,8 @@ def test_a_size_that_is_none(value: object) -> None:
         (Layout(8, 4, nodes=4), 4, 8, 4, [(0,), (1,), (2,), (3,)]),
         (Layout(16, 2, nodes=4), 16, 2, 2, [(0, 1), (2, 3)]),
         (Layout(4, 4, nodes=2), 4, 4, 2, [(0,), (0,), (1,), (1,)]),
+        (Layout(1, replicas=16, nodes=2, joined=True), 16, 1, 2, [(0,)]),
+        (Layout(8, replicas=2, nodes=2), 0, 0, 1, [(0,)]),
     ],
 )
 def test_what_leaves_a_node(layout: Layout, spanning: int, groups: int, over: int, stages: list[tuple[int, ...]]) -> None:

@@ -27,9 +27,32 @@ def folder(config: object) -> ModelFolder:
 
 def test_deepseek_r1() -> None:
     shape = shape_of(folder(R1_CONFIG).config)
-    assert shape == ModelShape("deepseek_v3", 61, 7168, 2)
+    assert shape == ModelShape("deepseek_v3", 61, 7168, 2, 58, 4)
     assert isinstance(shape, ModelShape)
     assert (shape.all_reduces, shape.token_bytes) == (123, 14336)
+
+
+QWEN3_MOE = {"model_type": "qwen3_moe", "num_hidden_layers": 94, "hidden_size": 4096, "torch_dtype": "bfloat16", "num_experts": 128}
+QWEN3_MOE |= {"num_experts_per_tok": 8, "decoder_sparse_step": 1, "mlp_only_layers": []}
+
+
+@pytest.mark.parametrize(
+    ("config", "layers", "chosen"),
+    [
+        (QWEN3_MOE, 94, 8),
+        (QWEN3_MOE | {"mlp_only_layers": [0, 1]}, 92, 8),
+        (QWEN3_MOE | {"decoder_sparse_step": 2}, 47, 8),
+        (R1_CONFIG | {"topk_group": 1, "n_group": 1}, 58, 8),
+        (LAB, 0, 0),
+        (R1_CONFIG | {"num_experts_per_tok": None}, 0, 0),
+        (LAB | {"num_experts": 1, "num_experts_per_tok": 1}, 0, 0),
+    ],
+)
+def test_layers_with_experts(config: dict[str, Any], layers: int, chosen: int) -> None:
+    """GLM and Kimi have one group of experts (``topk_group`` 1), Qwen none: a token may find its 8 experts on 8 nodes."""
+    shape = shape_of(config)
+    assert isinstance(shape, ModelShape)
+    assert (shape.expert_layers, shape.chosen) == (layers, chosen)
 
 
 def test_a_model_of_two_layers_moves_what_two_layers_move() -> None:

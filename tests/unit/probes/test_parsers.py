@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from pytest_h20.engines.layout import Layout
 from pytest_h20.probes import clock, counters, gid, gpu, host, image, kernel_log, net, perf, rdma
 from pytest_h20.probes.model_shape import ModelShape
-from pytest_h20.probes.script import Missing, Probe, ProbeError, build, split
+from pytest_h20.probes.script import Probe, ProbeError, build, split
 from pytest_h20.rehearsal.standin import answer, machine, sections
 from tests.unit.probes.cluster import blog_cluster
 
@@ -366,9 +366,7 @@ def test_counters_are_bytes_and_deltas_know_a_reset() -> None:
 
 
 def volume(layout: Layout) -> counters.ExpectedVolume:
-    found = counters.expected_volume(1000, 8, R1, layout)
-    assert isinstance(found, counters.ExpectedVolume)
-    return found
+    return counters.expected_volume(1000, 8, R1, layout)
 
 
 def test_volume_of_tensor_parallelism() -> None:
@@ -402,19 +400,54 @@ def test_dp_attention_moves_between_half_and_all_groups() -> None:
     assert (v.least, v.most) == (0.5, 48.0)
 
 
+EXPERTS = ModelShape("deepseek_v3", 61, 7168, 2, 58, 4)
+TOKEN = 1000 * 7168
+"""Bytes of 1,000 tokens in FP8."""
+
+
 @pytest.mark.parametrize(
-    ("layout", "why"),
+    ("layout", "shape", "together", "chance"),
     [
-        (Layout(16, experts=16, all_to_all="deepep", nodes=2), "deepep carries tokens"),
-        (Layout(8, replicas=2, nodes=2), "one of 2 copies"),
-        (Layout(6, 4, nodes=3), "a stage fills a part of a node only"),
-        (Layout(4, 4, nodes=2), "a stage fills a part of a node only"),
+        (
+            Layout(16, attention=16, experts=16, all_to_all="deepep", nodes=2),
+            EXPERTS,
+            58 * TOKEN * 3 * (1 - 1 / 16),
+            "deepep carries",
+        ),
+        (Layout(32, experts=32, all_to_all="deepep", nodes=4), EXPERTS, 58 * TOKEN * 3 * 3 * (1 - (3 / 4) ** 4), "deepep carries"),
+        (Layout(16, experts=16, all_to_all="deepep", nodes=2), R1, TOKEN, "deepep carries"),
+        (Layout(1, replicas=16, experts=16, nodes=2, joined=True), EXPERTS, 58 * TOKEN * 3 * (1 - 1 / 16), "an all-gather over the copies"),
+        (Layout(8, replicas=2, nodes=2, joined=True), EXPERTS, 58 * TOKEN * 3 * (1 - 1 / 16), "an all-gather over the copies"),
+        (Layout(16, replicas=2, nodes=4), R1, 2 * 123 * TOKEN * 2 * 2 * 15 / 16, "one of 2 copies"),
+        (Layout(8, 2, replicas=2, nodes=4), R1, 2 * TOKEN * 2, "one of 2 copies"),
+        (Layout(6, 4, nodes=3), R1, TOKEN * 2, "a stage fills a part of a node only"),
+        (Layout(4, 4, nodes=2), R1, TOKEN * 2, "a stage fills a part of a node only"),
     ],
 )
-def test_what_one_request_moves_is_not_known_of_every_layout(layout: Layout, why: str) -> None:
-    found = counters.expected_volume(1000, 8, R1, layout)
-    assert isinstance(found, Missing)
-    assert why in found.reason
+def test_where_chance_decides_of_a_rail_something_is_known_of_all(layout: Layout, shape: ModelShape, together: float, chance: str) -> None:
+    found = counters.expected_volume(1000, 8, shape, layout)
+    assert found.together == pytest.approx(together)
+    assert found.chance.startswith(chance) or chance in found.chance
+    assert found.of_rail(0) == (0, 0)
+
+
+@pytest.mark.parametrize(
+    ("layout", "shape"),
+    [
+        (Layout(8, replicas=2, nodes=2), EXPERTS),
+        (Layout(8, replicas=2, nodes=2, joined=True), R1),
+        (Layout(8, experts=8, all_to_all="deepep", nodes=1), EXPERTS),
+    ],
+)
+def test_copies_inside_nodes_move_nothing_between_them(layout: Layout, shape: ModelShape) -> None:
+    found = counters.expected_volume(1000, 8, shape, layout)
+    assert (found.together, found.chance, found.of_rail(1)) == (0, "", (0, 0))
+
+
+def test_experts_of_a_stage_inside_a_node_leave_the_stages_their_sends() -> None:
+    found = counters.expected_volume(1000, 8, EXPERTS, Layout(8, 2, experts=8, all_to_all="deepep", nodes=2))
+    assert found == counters.expected_volume(1000, 8, EXPERTS, Layout(8, 2, nodes=2))
+    assert found.of_nodes == ((2 * TOKEN * 2, 0), (0, 2 * TOKEN * 2))
 
 
 def test_pci_distance_from_sysfs_paths() -> None:

@@ -6,7 +6,15 @@ from dataclasses import replace
 
 import pytest
 
-from pytest_h20.checks.rdma.traffic import Traffic, rail_congestion, rail_errors, rail_volume, unused_hcas_quiet, verdicts_of
+from pytest_h20.checks.rdma.traffic import (
+    Traffic,
+    rail_congestion,
+    rail_errors,
+    rail_volume,
+    unused_hcas_quiet,
+    verdicts_of,
+    volume_together,
+)
 from pytest_h20.config.inventory import NodeSpec
 from pytest_h20.core.verdict import Status
 from pytest_h20.probes.counters import CounterSnapshot, ExpectedVolume, PortCounters
@@ -87,15 +95,23 @@ def test_a_node_that_was_read_once_proves_nothing(side: str) -> None:
     lost = {"node01": Missing("connection lost")}
     traffic = Traffic(lost if side == "before" else whole.before, lost if side == "after" else whole.after, 1000, EXPECTED, "1000 tokens")
     verdicts = verdicts_of(traffic, [NODE])
-    assert [v.check for v in verdicts] == ["rdma.rail_volume", "rdma.rail_errors", "rdma.rail_congestion", "rdma.management_hca_quiet"]
-    assert {(v.status, v.reason) for v in verdicts} == {(Status.UNKNOWN, "connection lost")}
+    together = ["rdma.volume_together"]
+    assert [v.check for v in verdicts if v.check not in together] == [
+        "rdma.rail_volume",
+        "rdma.rail_errors",
+        "rdma.rail_congestion",
+        "rdma.management_hca_quiet",
+    ]
+    assert {(v.status, v.reason) for v in verdicts if v.check not in together} == {(Status.UNKNOWN, "connection lost")}
+    assert [v.status for v in verdicts if v.check in together] == [Status.SKIP]
 
 
 def test_a_model_of_unknown_shape_has_no_expectation() -> None:
     whole = moved()
     traffic = Traffic(whole.before, whole.after, 1000, Missing("no config.json", hint="give one"), "")
-    volume, errors, congestion, quiet = verdicts_of(traffic, [NODE])
+    volume, errors, congestion, together, quiet = verdicts_of(traffic, [NODE])
     assert (volume.status, volume.action, quiet.status) == (Status.UNKNOWN, "give one", Status.UNKNOWN)
+    assert (together.status, together.action) == (Status.UNKNOWN, "give one")
     assert (errors.status, congestion.status) == (Status.PASS, Status.PASS), "these need none"
 
 
@@ -127,3 +143,47 @@ def test_the_management_device_carries_no_collectives(sent: float, status: Statu
     (verdict,) = unused_hcas_quiet(Traffic(whole.before, {"node01": loud}, 1, EXPECTED, ""), NODE)
     assert (verdict.subject, verdict.status) == ("node01 mlx5_0", status)
     assert "NCCL_IB_HCA must not name mlx5_0; it belongs to xgbe0" in verdict.action or status is Status.PASS
+
+
+TO_EXPERTS = ExpectedVolume(0.0, 0.0, "58 layers", together=100e6, chance="deepep carries tokens to the experts that they choose")
+
+
+@pytest.mark.parametrize(
+    ("sent", "status", "words"),
+    [
+        (100e6, Status.PASS, ""),
+        (51e6, Status.PASS, ""),
+        (900e6, Status.PASS, ""),  # dummy tokens of the other groups, each expert served by itself
+        (49e6, Status.FAIL, "the rails carried less than these tokens must move"),
+        (1e6, Status.FAIL, "the rails stayed idle: this traffic went elsewhere"),
+        (0, Status.FAIL, "the rails stayed idle"),
+    ],
+)
+def test_tokens_on_their_way_to_experts_are_counted_over_all_rails(sent: float, status: Status, words: str) -> None:
+    """They were "could not be measured" and red on every rail of a sound cluster."""
+    traffic = replace(moved(sent, 0), expected=TO_EXPERTS)
+    verdict = volume_together(traffic, [NODE])
+    assert (verdict.status, verdict.looked_at) == (status, 1)
+    assert words in verdict.reason
+    rail = rail_volume(traffic, "node01", "mlx5_1")
+    assert rail.status is Status.SKIP
+    assert rail.reason.startswith("deepep carries tokens to the experts that they choose: what one rail moves is chance")
+
+
+def test_a_rail_that_cannot_be_read_is_no_proof_and_no_fault() -> None:
+    """Of two rails one is read: enough on that one is enough, less is not known."""
+    two = NODE.model_copy(update={"rails": (*NODE.rails, NODE.rails[0].model_copy(update={"hca": "mlx5_9"}))})
+    enough, less = (volume_together(replace(moved(sent, 0), expected=TO_EXPERTS), [two]) for sent in (60e6, 40e6))
+    assert (enough.status, enough.looked_at) == (Status.PASS, 1)
+    assert (less.status, less.reason) == (Status.UNKNOWN, "1 of 2 rails could not be read: mlx5_9 port 1 has no counters on node01")
+    assert rail_volume(replace(moved(), expected=TO_EXPERTS), "node01", "mlx5_9").status is Status.UNKNOWN
+    lost = replace(moved(local_ack_timeout_err=3), expected=TO_EXPERTS)
+    assert volume_together(lost, [NODE]).status is Status.UNKNOWN, "the port was reset meanwhile"
+
+
+def test_the_management_device_is_held_against_a_rail_s_part_of_what_all_move() -> None:
+    for sent, status in ((0, Status.PASS), (49e6, Status.PASS), (51e6, Status.FAIL)):
+        whole = replace(moved(), expected=TO_EXPERTS)
+        loud = CounterSnapshot(101.0, (PortCounters("mlx5_0", 1, {**QUIET, "port_xmit_data": int(sent)}),))
+        (verdict,) = unused_hcas_quiet(replace(whole, after={"node01": loud}), NODE)
+        assert verdict.status is status
