@@ -12,7 +12,7 @@ import json
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Literal, Protocol
+from typing import TYPE_CHECKING, Literal, Protocol, get_args
 
 from pytest_h20.core.errors import UsageError
 
@@ -357,22 +357,7 @@ StageName = Literal[
     "ready",
 ]
 
-STAGE_ORDER: tuple[StageName, ...] = (
-    "imports",
-    "arguments",
-    "joining",
-    "placement",
-    "dist-init",
-    "nccl",
-    "loading",
-    "loaded",
-    "kv-cache",
-    "compile",
-    "graphs",
-    "warmup",
-    "serving",
-    "ready",
-)
+STAGE_ORDER: tuple[StageName, ...] = get_args(StageName)
 
 
 @dataclass(frozen=True)

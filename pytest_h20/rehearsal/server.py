@@ -421,7 +421,7 @@ class EngineServer(ReferenceServer):
         if (hangs := self.knobs.get("soak_hangs")) and (soak_hours(self._folder) or 0.0) >= float(hangs):
             return None  # it is never due again
         stall = self.knobs.get("soak_stall")
-        if stall and not self._stalled and (soak_hours(self._folder) or 0.0) >= float(stall[0]):
+        if stall and stream.sent and not self._stalled and (soak_hours(self._folder) or 0.0) >= float(stall[0]):
             self._stalled = True
             time.sleep(float(stall[1]) / self._timing.scale)
         if due:
