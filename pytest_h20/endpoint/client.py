@@ -219,7 +219,10 @@ class Api:
         rows = meta.get("input_token_logprobs") if isinstance(meta, dict) else None
         if not isinstance(rows, list):
             return None
-        return [row[1] for row in rows if isinstance(row, list) and len(row) > 1 and isinstance(row[1], int)]
+        ids = [row[1] for row in rows if isinstance(row, list) and len(row) > 1 and isinstance(row[1], int)]
+        # A router puts the prompt as decode tells it behind the prompt as prefill tells it (sglang_router: mini_lb.py, pd_router.rs).
+        half = len(ids) // 2
+        return ids[:half] if self.behind is not None and ids[:half] == ids[half:] else ids
 
     def chat_ids(self, messages: Sequence[Mapping[str, Any]]) -> list[int] | None:
         """Ids of a templated conversation (vLLM's ``/tokenize`` takes messages), or None."""

@@ -16,7 +16,8 @@ token by token at the same speed. Knobs beside those of ``replies.py``:
 ``slow_after_put_back``           once it has, so many times the time, for good
 ``new_shape_s``                   a prompt of a length that was not seen (a multiple of 5) waits so long for a kernel (model seconds)
 ``forgets_shapes``                every time, not only the first
-``router``                        it is the router of a prefill/decode split: no /metrics, no version but those of its servers
+``router``                        it is the router of a prefill/decode split (mini_lb): no /metrics, no version but those of its servers,
+                                  200 to every stream, input logprobs of prefill and decode one after the other
 ``ends_at``                       answers of a load end after so many tokens at the latest
 ``long_prompts_kill``             so many long prompts at once end the server
 ``chat_factor``                   the chat route takes so many times as long
@@ -209,7 +210,10 @@ class EngineServer(ReferenceServer):
                 return ReferenceReply({"choices": []})
             if self.replies.has("errors_are_500") or refused.status == 500:
                 return ReferenceReply(b"Internal Server Error", 500, "text/plain; charset=utf-8")
-            return ReferenceReply(self.replies.error(refused.status, refused.message), refused.status)
+            told = self.replies.error(refused.status, refused.message)
+            if self.replies.has("router") and b'"stream": true' in request.body:
+                return ReferenceReply(told, 200, "text/event-stream; charset=utf-8")
+            return ReferenceReply(told, refused.status)
 
     def _get(self, request: ReferenceRequest) -> ReferenceReply | None:
         replies, path = self.replies, request.path
@@ -270,7 +274,7 @@ class EngineServer(ReferenceServer):
             before, _, after = text.rpartition("</think>") if replies.has("parser_last_tag") else text.partition("</think>")
             return ReferenceReply({"reasoning_text": before, "text": after})
         if path == "/generate" and not replies.vllm and body.get("return_logprob"):
-            rows = [[None, i, None] for i in encode(str(body["text"]))]
+            rows = [[None, i, None] for i in encode(str(body["text"]))] * (2 if replies.has("router") else 1)
             return ReferenceReply({"text": "", "meta_info": {"input_token_logprobs": rows}})
         if path not in _GENERATE or (path == "/generate" and replies.vllm):
             return None
