@@ -23,7 +23,9 @@ _WORD = re.compile(r"[A-Za-z]+")
 _LETTERS = re.compile(r"[A-Za-z]")
 _KEPT = re.compile(r"\b(?:token|rail|rank|prompt|GPU|NCCL|RDMA|Gbit/s|tok/s)\b")
 """Words that Chinese operators use as they are: docs/zh/glossary.md."""
-_CHOSEN = re.compile(r"[a-z']{0,12}(?: [a-z]{1,8})?")
+_OPEN = (",", ";", "(")
+"""No value ends so: the text goes on there."""
+_CHOSEN = re.compile(r"[a-z]{0,4}")
 """What may stand in a place that a translation leaves out: the s of a plural, a verb."""
 _HAN = re.compile("[\u3000-\u303f\u4e00-\u9fff\uff00-\uffef]")
 _QUANTITY = re.compile(r"([-+±≈]?\d[\d.,\u202f]*(?: ?[-–…x×/] ?\d[\d.,]*)?) ?(?=[A-Za-z%])(.+)", re.S)
@@ -47,6 +49,8 @@ _SEPARATORS: tuple[tuple[re.Pattern[str], str], ...] = (
     (re.compile(" or "), " 或 "),
 )
 """Where a text is taken apart, strongest first, and what stands there in Chinese."""
+_SOURCED = re.compile(r"(.*\S) (\[[^\[\]]*\])", re.S)
+"""A text and the codes of its sources."""
 _BRACKETS = re.compile(r"(.*\S) \(((?:[^()]|\([^()]*\))*)\)([.:,;]?)", re.S)
 _INSIDE = re.compile(r"\(((?:[^()]|\([^()]*\))*)\)([.:,;]?)", re.S)
 LONGEST = 700
@@ -54,7 +58,7 @@ LONGEST = 700
 ENOUGH = 8
 """A template with fewer letters of its own fits many texts by accident."""
 FEW = 5
-"""One with fewer than these fits any sentence: its places must be figures or names."""
+"""One with fewer than these, and no punctuation, fits any sentence: its places must be figures or names."""
 MOST = 5
 """So many templates that fit are tried."""
 
@@ -95,6 +99,11 @@ class Template:
                 found.append((part,))
         return tuple(found)
 
+    @cached_property
+    def bare(self) -> bool:
+        """Whether it is little more than a preposition between its places."""
+        return self.weight < FEW and all(part.replace(" ", "").isalpha() for part in self.parts if isinstance(part, str) and part.strip())
+
     def anchors(self) -> Iterator[str]:
         """Whole words that every text of it has."""
         for at, part in enumerate(self.parts):
@@ -121,7 +130,8 @@ class Template:
             return None
         found = list(zip([run for run in self.runs if isinstance(run, tuple)], match.groups(), strict=True))
         lost = (value for run, value in found if self.kept.isdisjoint(run))
-        return found if all(_CHOSEN.fullmatch(value) for value in lost) else None
+        cut = any(value.rstrip()[-1:] in _OPEN for _, value in found if value.strip())
+        return None if cut or not all(_CHOSEN.fullmatch(value) for value in lost) else found
 
 
 def _parts(template: str) -> Iterator[str | int]:
@@ -212,7 +222,7 @@ class Catalogue:
         found = []
         for template in candidates:
             places = template.places(text)
-            if places is not None and (template.weight >= ENOUGH or all(self._one(value, template.weight < FEW) for _, value in places)):
+            if places is not None and (template.weight >= ENOUGH or all(self._one(value, template.bare) for _, value in places)):
                 found.append((template, places))
                 if len(found) == MOST:
                     break
@@ -265,6 +275,8 @@ class Catalogue:
             rest = self.text(match[2])
             if rest != match[2]:
                 yield f"{self.text(match[1])}{'：' if _HAN.search(rest) else ': '}{rest}"
+        if (match := _SOURCED.fullmatch(text)) and (said := self.text(match[1])) != match[1]:
+            yield f"{said} {match[2]}"
         if match := _INSIDE.fullmatch(text):
             inside = self.text(match[1])
             if inside != match[1]:

@@ -468,10 +468,10 @@ class ActivePlugin:
         reporter = self.config.pluginmanager.getplugin("terminalreporter")
 
         def write(text: str) -> None:
-            if reporter is not None:  # none in a worker; its line with the dots of this file ends here
-                reporter.ensure_newline()
-                reporter.flush()
             with capture.global_and_fixture_disabled() if capture is not None else nullcontext():
+                if reporter is not None:  # none in a worker; its line with the dots of this file ends here
+                    reporter.ensure_newline()
+                    reporter.flush()
                 out = door.Out(sys.stderr)
                 out.write(local(text))
                 out.flush()

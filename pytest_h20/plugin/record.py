@@ -269,8 +269,14 @@ def in_their_language(report: pytest.TestReport) -> pytest.TestReport:
         path, line, _ = report.longrepr
         read.longrepr = (path, line, f"Skipped: {local(_reason(report))}")
     else:
-        read.longrepr = _said(deepcopy(report.longrepr), local)
+        read.longrepr = _said(deepcopy(report.longrepr), _told)
     return read
+
+
+def _told(text: str) -> str:
+    """A failure's text in the reader's language, but for the ends of logs below it: only their headings are ours."""
+    ours, mark, logs = text.partition("\n--- ")
+    return local(ours) + "".join(f"\n{local(line) if line.startswith('--- ') else line}" for line in f"{mark}{logs}".split("\n")[1:])
 
 
 def gate_of(item: pytest.Item) -> str | None:

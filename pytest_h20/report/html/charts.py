@@ -331,14 +331,15 @@ def frontier(cells: Sequence[CellRow], engines: Sequence[tuple[str, str]], gpus:
                 signs.append(_text(at[0] + 6, at[1] - 5, str(cell.concurrency), "start"))
                 labels.append(at)
     sure = [point for point in points if point[0].status is not Status.UNKNOWN]
-    told = "No point of it could be measured."
+    told: list[Child] = ["No point of it could be measured."]
     if sure:
         best, quick = max(sure, key=lambda p: p[1]), max(sure, key=lambda p: p[2])
-        told = (
-            f"Most per GPU: {number(best[1])} tok/s with {best[0].engine} at {best[0].concurrency} requests at a time; "
-            f"each user then gets {number(best[2])}. "
-        )
-        told += f"Most per user: {number(quick[2])} tok/s with {quick[0].engine} at {quick[0].concurrency}."
+        user = f"each user then gets {number(best[2])}."
+        told = [
+            f"Most per GPU: {number(best[1])} tok/s with {best[0].engine} at {best[0].concurrency} requests at a time, {user}",
+            " ",
+            f"Most per user: {number(quick[2])} tok/s with {quick[0].engine} at {quick[0].concurrency}.",
+        ]
     drawn = svg(
         WIDTH,
         HEIGHT,

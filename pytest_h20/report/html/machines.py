@@ -111,7 +111,7 @@ def _chart(load: CellLoad, kernel: Sequence[KernelLine], quantity: str, key: str
     drawn = svg(
         WIDTH,
         HEIGHT,
-        f"{name} in {load.cell}",
+        [name, f": {load.cell}"],
         described,
         [_text(LEFT - 4, y + 3.5, number(value), "end") for value, y in ((high, TOP), (low, HEIGHT - BOTTOM))],
         tag("line", x1=f"{LEFT:g}", x2=f"{WIDTH - RIGHT:g}", y1=f"{HEIGHT - BOTTOM:g}", y2=f"{HEIGHT - BOTTOM:g}", class_="h20-axis"),

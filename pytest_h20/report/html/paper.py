@@ -30,7 +30,7 @@ def first_page(view: RunView) -> Html:
     conditions = (*view.header.obstacles, *view.header.conditions)
     return tag(
         "section",
-        tag("p", tag("strong", f"{ICONS[status]} {words}"), f": {view.header.name}", class_="h20-verdict"),
+        tag("p", tag("strong", f"{ICONS[status]} {words}"), " · ", view.header.name, class_="h20-verdict"),
         tag("p", _short(view.decision.reason, 2 * LONG)) if view.decision.reason else None,
         tag("p", tag("b", "Conditions: "), "; ".join(_first(conditions))) if conditions else None,
         tag("p", "Without conditions.") if view.decision.accepted and not conditions else None,

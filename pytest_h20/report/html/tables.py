@@ -97,7 +97,7 @@ def not_measured(found: Sequence[NotMeasured]) -> Html:
         tag(
             "li",
             tag("code", what),
-            f" {', '.join(s for s in subjects if s)}" if any(subjects) else "",
+            join(" ", tag("code", ", ".join(s for s in subjects if s))) if any(subjects) else "",
             f": {reason}" if reason else "",
         )
         for (what, reason), subjects in groups.items()

@@ -52,6 +52,7 @@ WORDS = Catalogue(
         ("the port 80 is in use.", "端口 80 被占用。"),
         ("nothing was looked at and Port active", "什么都没有看到和端口处于 active 状态"),
         ("wanted at most 5 ms", "要求最多 5 ms"),
+        ("nothing was looked at [F56; sgl#6027]", "什么都没有看到 [F56; sgl#6027]"),
         ("80 % of the cell", "80 %（占整个测点）"),
         ("64 to 128", "64 到 128"),
         ("TP16 on 2 nodes", "2 个节点上的 TP16"),
@@ -90,6 +91,13 @@ def test_the_template_that_says_more_wins() -> None:
 def test_few_words_do_not_reach_into_a_log_line() -> None:
     line = "a long line of an engine about a thing is in use by another thing of it"
     assert Catalogue({"{0} is {1}": "{0} 为 {1}"}).text(line) == line
+
+
+def test_a_quoted_line_of_a_log_stays_whole() -> None:
+    line = (
+        "torch.OutOfMemoryError: CUDA out of memory. Tried to allocate 7.00 GiB. GPU 3 has a total capacity of 95.58 GiB, 1.20 GiB is free."
+    )
+    assert chinese().text(line) == line
 
 
 def test_every_value_is_still_there() -> None:
