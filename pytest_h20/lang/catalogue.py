@@ -232,7 +232,7 @@ class Catalogue:
         """One word, a figure with its unit, or mostly a text of ours: what may stand in a template that says little itself. ``name``:
         the word must be a figure or a name."""
         value = value.strip()
-        if len(value.split(" ")) == 1 and (not name or _ID.fullmatch(value)):
+        if len(value.split(" ")) == 1 and (not name or _ID.fullmatch(value.rstrip(".:"))):
             return True
         if (match := _QUANTITY.fullmatch(value)) and len(match[2].split(" ")) <= 3:
             return True

@@ -334,9 +334,9 @@ def frontier(cells: Sequence[CellRow], engines: Sequence[tuple[str, str]], gpus:
     told: list[Child] = ["No point of it could be measured."]
     if sure:
         best, quick = max(sure, key=lambda p: p[1]), max(sure, key=lambda p: p[2])
-        user = f"each user then gets {number(best[2])}."
+        each = f"each user then gets {number(best[2])}."
         told = [
-            f"Most per GPU: {number(best[1])} tok/s with {best[0].engine} at {best[0].concurrency} requests at a time, {user}",
+            f"Most per GPU: {number(best[1])} tok/s with {best[0].engine} at {best[0].concurrency} requests at a time, {each}",
             " ",
             f"Most per user: {number(quick[2])} tok/s with {quick[0].engine} at {quick[0].concurrency}.",
         ]

@@ -62,7 +62,7 @@ def join(*children: Child) -> Html:
     return Html("".join(render(child) for child in children))
 
 
-def svg(width: float, height: float, title: str, description: Child, *children: Child, key: str) -> Html:
+def svg(width: float, height: float, title: Child, description: Child, *children: Child, key: str) -> Html:
     """An image that scales with its column, named for people who do not see it. ``key`` makes its ids unique on the page."""
     return tag(
         "svg",
