@@ -39,9 +39,9 @@ class Right:
         return ", ".join(f"{place}/{program} {words}" for place in ELSEWHERE.get(program, PLACES))
 
 
-def rights(interfaces: Iterable[str], socket: str) -> tuple[Right, ...]:
-    """Every command, in the order in which they are printed. ``interfaces``: net devices of the RDMA ports that the inventory names."""
-    names = sorted(dict.fromkeys(interfaces))
+def rights(interfaces: Iterable[str], hcas: Iterable[str], socket: str) -> tuple[Right, ...]:
+    """Every command, in the order in which they are printed. ``interfaces``, ``hcas``: of the RDMA ports that the inventory names."""
+    names, devices = sorted(dict.fromkeys(interfaces)), sorted(dict.fromkeys(hcas))
     return (
         Right(("dmesg",), "the kernel log"),
         Right(("lspci", "-D", "-vvv"), "ACS of the PCIe bridges"),
@@ -50,6 +50,7 @@ def rights(interfaces: Iterable[str], socket: str) -> tuple[Right, ...]:
         Right(("iptables", "-S", "INPUT"), "firewall rules, where iptables is older than 1.4.20"),
         Right(("nft", "list", "ruleset"), "firewall rules"),
         *(Right(("ethtool", "-m", name), f"alarms of the transceiver of {name}") for name in names),
+        *(Right((tool, "-d", hca, "-m", "-c"), f"light and bit errors of {hca}") for tool in ("mlxlink", "mstlink") for hca in devices),
         *(Right(("mlnx_qos", "-i", name), f"trust and PFC of {name}") for name in names),
         *(Right(("lldpctl", "-f", "keyvalue", name), f"the switch port of {name}") for name in names),
         Right(dial(socket), "every container; not needed where the login may use the daemon's socket, and as good as root itself"),

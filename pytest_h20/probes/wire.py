@@ -1,4 +1,4 @@
-"""What the wires of a node say of themselves: ARP and routing settings, optics, FEC, symbol errors, LLDP neighbours; and what NCCL was told
+"""What the wires of a node say of themselves: ARP and routing settings, optics, FEC, bit errors, LLDP neighbours; and what NCCL was told
 in the container."""
 
 from __future__ import annotations
@@ -7,6 +7,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from pytest_h20.probes.mlxlink import PortTold, port_told
 from pytest_h20.probes.script import Probe, integer, number, rows
 
 SYSCTLS = ("arp_ignore", "arp_announce", "rp_filter")
@@ -16,7 +17,8 @@ SYSCTLS = ("arp_ignore", "arp_announce", "rp_filter")
 class NetDevice:
     """One net device of an RDMA port. ``sysctls``: the value in effect, the larger of the device's own and that of ``all``
     (Documentation/networking/ip-sysctl). ``alarms``, ``warnings``: of the transceiver, those that are on. ``rx_dbm``: received power per
-    lane. ``counters``: of ``ethtool -S``, since the driver was loaded. ``neighbour``: switch and port, as LLDP tells them."""
+    lane. ``counters``: of ``ethtool -S``, since the driver was loaded. ``neighbour``: switch and port, as LLDP tells them. ``told``: what
+    mlxlink says; None where it is not installed."""
 
     netdev: str
     sysctls: Mapping[str, int] = field(default_factory=dict)
@@ -27,11 +29,12 @@ class NetDevice:
     fec: str = ""
     counters: Mapping[str, int] = field(default_factory=dict)
     neighbour: str = ""
+    told: PortTold | None = None
 
 
 def parse_wires(text: str) -> dict[str, NetDevice]:
     """Tab-separated lines: ``wire NETDEV``; ``sysctl NETDEV NAME OWN ALL``; ``module NETDEV KEY VALUE`` (of ``ethtool -m``); ``fec NETDEV
-    WORDS``; ``stat NETDEV NAME VALUE``; ``lldp NETDEV SWITCH PORT``."""
+    WORDS``; ``stat NETDEV NAME VALUE``; ``lldp NETDEV SWITCH PORT``; ``mlxlink NETDEV KEY VALUE``."""
     found: dict[str, NetDevice] = {}
     modules: dict[str, list[tuple[str, str]]] = {}
     names = [r[0] for r in rows(text, "wire", 1)]
@@ -47,6 +50,9 @@ def parse_wires(text: str) -> dict[str, NetDevice]:
     for netdev, key, value in rows(text, "module", 3):
         modules.setdefault(netdev, []).append((key, value))
     fec = {r[0]: r[1] for r in rows(text, "fec", 2)}
+    told: dict[str, list[tuple[str, str]]] = {}
+    for netdev, key, value in rows(text, "mlxlink", 3):
+        told.setdefault(netdev, []).append((key, value))
     lldp = {r[0]: " ".join(r[1:]).strip() for r in rows(text, "lldp", 3)}
     for n in names:
         said = modules.get(n, [])
@@ -55,7 +61,8 @@ def parse_wires(text: str) -> dict[str, NetDevice]:
         dbm = tuple(x for m in power if m and (x := number(m[1])) is not None)
         kind = next((value for key, value in said if key.lower() == "identifier"), "")
         alarms, warnings = (tuple(k for k in on if re.search(rf"{word}( \(.*\))?$", k, re.I)) for word in ("alarm", "warning"))
-        found[n] = NetDevice(n, sysctls[n], kind, alarms, warnings, dbm, fec.get(n, ""), counters[n], lldp.get(n, ""))
+        port = port_told(told[n]) if n in told else None
+        found[n] = NetDevice(n, sysctls[n], kind, alarms, warnings, dbm, fec.get(n, ""), counters[n], lldp.get(n, ""), port)
     return found
 
 
@@ -82,6 +89,13 @@ one() {
     ethtool -S $1 2>/dev/null | sed -n "s/^ *\([a-z0-9_]*\): *\([0-9]*\)$/stat\t$1\t\1\t\2/p" |
       grep -E '\t(rx_symbol_err_phy|rx_pcs_symbol_err_phy|rx_crc_errors_phy|rx_corrected_bits_phy|link_down_events_phy|rx_discards_phy)\t'
   fi
+  m=
+  if command -v mlxlink >/dev/null; then m=`priv mlxlink -d $2 -m -c 2>&1`
+  elif command -v mstlink >/dev/null; then m=`priv mstlink -d $2 -m -c 2>&1`
+  fi
+  [ -n "$m" ] && printf '%s\n' "$m" | sed -n -e "s/^\(-E-\) *\(.*\)$/mlxlink\t$1\t\1\t\2/p" \
+    -e "s/^ *\([A-Z][^:]*[^: ]\) *: *\(.*\)$/mlxlink\t$1\t\1\t\2/p" | grep -E '\t(-E-|FEC|Recommendation|Identifier|Raw Physical BER)\t
+\t(Time Since|Temperature|Voltage|Bias|[RT]x Power C|[RT]x Fault|[RT]x LOS|Rx CDR LOL|Symbol|Effective|Link)[^\t]*\t' | head -n 40
   if command -v lldpctl >/dev/null; then
     l=`priv lldpctl -f keyvalue $1 2>/dev/null`
     s=`printf '%s\n' "$l" | sed -n "s/^lldp\.$1\.chassis\.name=//p" | head -n 1`
@@ -89,15 +103,16 @@ one() {
     [ -n "$s$p" ] && printf 'lldp\t%s\t%s\t%s\n' $1 "$s" "$p"
   fi
 }
-for n in `for c in /sys/class/infiniband/*; do n=; { read -r n <$c/ports/1/gid_attrs/ndevs/0; } 2>/dev/null; echo "$n"; done | sort -u`; do
-  one $n &
+for p in `for c in /sys/class/infiniband/*; do n=; { read -r n <$c/ports/1/gid_attrs/ndevs/0; } 2>/dev/null; echo "$n ${c##*/}"; done |
+    sort -u -k 1,1 | tr ' ' /`; do
+  [ -n "${p%/*}" ] && one ${p%/*} ${p#*/} &
 done
 wait
 true
 """),
     parse_wires,
     seconds=60,
-    hint="install ethtool, and lldpd for the neighbours",
+    hint="install ethtool, mstflint (mstlink) for bit errors, and lldpd for the neighbours",
 )
 
 

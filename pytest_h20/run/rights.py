@@ -24,7 +24,8 @@ def needed(inventory: Inventory, specs: tuple[NodeSpec, ...]) -> tuple[Right, ..
     found: dict[tuple[str, ...], Right] = {}
     for socket in dict.fromkeys(inventory.ssh_of(spec).docker_socket for spec in specs):
         interfaces = [name for spec in specs for name in (*(r.interface for r in spec.rails), *(h.interface for h in spec.other_hcas))]
-        found |= {right.argv: right for right in rights(interfaces, socket)}
+        hcas = [name for spec in specs for name in (*(r.hca for r in spec.rails), *(h.hca for h in spec.other_hcas))]
+        found |= {right.argv: right for right in rights(interfaces, hcas, socket)}
     return tuple(found.values())
 
 

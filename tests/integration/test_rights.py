@@ -39,7 +39,7 @@ def login() -> Iterator[Login]:
 
 
 def listed(dockerd: Dockerd | None = None) -> str:
-    return sudoers([USER], rights(["lo"], str(dockerd.socket) if dockerd else "/var/run/docker.sock"))
+    return sudoers([USER], rights(["lo"], [], str(dockerd.socket) if dockerd else "/var/run/docker.sock"))
 
 
 def run(node: SshNode, *argv: str) -> str:
@@ -48,7 +48,7 @@ def run(node: SshNode, *argv: str) -> str:
 
 
 def test_the_file_is_one_that_sudo_takes(tmp_path: Path) -> None:
-    text = sudoers([USER, "x.y-z", "DOMAIN\\some one"], rights(["xgbe1", "eth0.7:1"], "/run/podman/podman.sock"))
+    text = sudoers([USER, "x.y-z", "DOMAIN\\some one"], rights(["xgbe1", "eth0.7:1"], ["mlx5_1"], "/run/podman/podman.sock"))
     (tmp_path / "pytest-h20").write_text(text)
     done = subprocess.run(["visudo", "-cf", str(tmp_path / "pytest-h20")], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
@@ -56,7 +56,7 @@ def test_the_file_is_one_that_sudo_takes(tmp_path: Path) -> None:
 
 def test_sudo_runs_what_is_listed_and_nothing_else(login: Login, dockerd: Dockerd) -> None:
     login.allow(listed(dockerd))
-    commands = [right.command for right in rights(["lo"], str(dockerd.socket))]
+    commands = [right.command for right in rights(["lo"], [], str(dockerd.socket))]
     asked = GRANTED.with_args(*commands)
     with SshNode("node01", login.settings(sudo=True, docker_socket=str(dockerd.socket))) as node:
         told = asked.read(split(node.run(build([asked])).stdout))

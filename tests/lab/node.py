@@ -144,7 +144,7 @@ def write_login(plan: ClusterPlan, node: NodePlan, root: Path) -> None:
         path.write_text(path.read_text() + text)
     if plan.login == "sudo":
         allowed = root / "etc/sudoers.d/pytest-h20"
-        allowed.write_text(sudoers([USER], rights((nic.name for nic in node.interfaces), "/var/run/docker.sock")))
+        allowed.write_text(sudoers([USER], rights((nic.name for nic in node.interfaces), (), "/var/run/docker.sock")))
         allowed.chmod(0o440)
 
 

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from statistics import median
 
 from pydantic import JsonValue
 
@@ -13,6 +14,7 @@ from pytest_h20.checks.frame import Say, Settled, builtin, inventory, node_check
 from pytest_h20.core.verdict import Limit, Origin, Verdict
 from pytest_h20.probes.counters import CounterDelta
 from pytest_h20.probes.facts import RailView, View
+from pytest_h20.probes.mlxlink import SOUND, PortTold
 from pytest_h20.probes.script import Missing
 from pytest_h20.probes.wire import NcclSettings, NetDevice
 
@@ -234,46 +236,105 @@ def _own_arp(settings: Mapping[str, int]) -> bool:
 
 @rail_check(
     "fabric.optics",
-    "Optics, FEC and symbol errors",
+    "Optics, FEC and bit errors",
     "wires",
     action="clean and reseat the transceiver, replace cable or transceiver; mlxlink -d DEVICE -m -c",
 )
 def optics(say: Say, rail: RailView) -> Verdict:
-    """No alarm of the rail's transceiver is on; warnings, symbol errors since the driver was loaded, and another FEC than the other rails
-    are told. The switch port is recorded as LLDP tells it."""
+    """The rail's transceiver raises no alarm, no figure of it is beyond its own alarm thresholds, FEC leaves no more bit errors than
+    Ethernet may have, and mlxlink finds its signal sound. Warned of: warnings, errors that were counted, less light or more bit errors
+    than the other rails of the node have, another FEC. The switch port is recorded as LLDP tells it. One of ``ethtool -m`` and mlxlink
+    (mstlink of mstflint) is enough."""
     w = rail.view.node.wires
     if isinstance(w, Missing):
         return say.missing(w, wanted=False)
     wire = w.get(rail.rail.interface)
-    if (wire is None or not wire.module) and (unread := rail.view.unread("wires", f"ethtool -m {rail.rail.interface}")):
+    told = (wire.told if wire else None) or PortTold()
+    if not (wire and (wire.module or told.looked_at)) and (unread := rail.view.unread("wires", f"ethtool -m {rail.rail.interface}")):
         return say.missing(unread)
-    if wire is None or not (wire.module or wire.fec or wire.counters or wire.alarms or wire.warnings):
+    if wire is None or not (wire.module or wire.fec or wire.counters or wire.alarms or wire.warnings or told.looked_at):
         where = f" (LLDP: {wire.neighbour})" if wire and wire.neighbour else ""
-        return say.skip(f"neither ethtool -m nor -S tells anything about it{where}", wire.neighbour if wire else None)
+        return say.skip(f"neither ethtool nor mlxlink tells anything about it{where}", wire.neighbour if wire else None)
+    lost = [str(x) for tool in MLXLINK if (x := rail.view.unread("wires", f"{tool} -d {rail.rail.hca} "))]
     details: dict[str, JsonValue] = {
-        "module": wire.module,
-        "rx_dbm": [*wire.rx_dbm],
-        "fec": wire.fec,
-        "counters": {**wire.counters},
+        "module": wire.module or told.module,
+        "rx_dbm": [*_light(wire)],
+        "fec": wire.fec or told.fec,
+        "counters": {**wire.counters, **dict(told.counts)},
+        "raw_ber": told.raw_ber,
+        "effective_ber": told.effective_ber,
+        "mlxlink": told.recommendation or told.refused or (lost[0] if lost else "not told"),
         "neighbour": wire.neighbour,
     }
+    siblings = [other for r in rail.view.rails if (other := w.get(r.rail.interface)) is not None]
+    alarms = [*wire.alarms, *_beyond(told)]
     limit = Limit(kind="max", value=0, unit="alarms", origin=Origin(kind="vendor", detail="thresholds in the transceiver itself"))
-    if wire.alarms:
-        return say.judge(len(wire.alarms), limit, reason=", ".join(wire.alarms), details=details)
-    told = [*wire.warnings, *(f"{n} {c}" for n in SYMBOL_ERRORS if (c := wire.counters.get(n, 0)))]
-    others = [x.fec for r in rail.view.rails if (x := w.get(r.rail.interface)) is not None and x.fec]
-    usual = max(sorted(set(others)), key=others.count, default="")
-    if wire.fec and usual and wire.fec != usual:
-        told.append(f"FEC {wire.fec}, most rails {usual}")
-    if told:
-        return say.warn(len(told), ", ".join(told), details=details)
-    return say.judge(0, limit, details=details, of=_looked_at(wire))
+    if alarms:
+        return say.judge(len(alarms), limit, reason=", ".join(alarms), details=details)
+    warned = [*wire.warnings, *told.flags, *_counted(wire, told), *_unlike(wire, told, siblings)]
+    if told.recommendation not in ("", SOUND):
+        warned.append(f"mlxlink: {told.recommendation}")
+    if warned:
+        return say.warn(len(warned), ", ".join(warned), details=details)
+    return say.judge(0, limit, details=details, of=bool(wire.module) + bool(wire.fec) + len(wire.counters) + told.looked_at)
 
 
-def _looked_at(wire: NetDevice) -> int:
-    """How many things the wire told: transceiver, FEC, counters."""
-    return bool(wire.module) + bool(wire.fec) + len(wire.counters)
-
-
+MLXLINK = ("mlxlink", "mstlink")
 SYMBOL_ERRORS = ("rx_symbol_err_phy", "rx_pcs_symbol_err_phy", "rx_crc_errors_phy")
 """Counters of ``ethtool -S`` that stay 0 on a sound link: what FEC could not correct."""
+BER_MAX = 1e-12
+"""Bit errors that FEC may leave on Ethernet (IEEE 802.3: a bit error ratio of 1e-12 or better). A sound link tells 15E-255: none."""
+BAD_SIGNAL = re.compile(r"signal integrity|physical errors|high ber", re.I)
+"""mlxlink's own opinion of a link that is up and bad."""
+WEAKER_DB = 3.0
+"""Half the light of the siblings: between modules of one kind it is dirt or a bent fibre, not the length of the cable (0.4 dB/km)."""
+BER_APART, BER_SMALL = 100.0, 1e-7
+"""A rail's bit errors before FEC stand apart by this factor over the median of its siblings, and above this; 2E-9 is a sound 400G link's
+(scitix/sichek#125)."""
+
+
+def _beyond(told: PortTold) -> list[str]:
+    """What mlxlink tells that is an alarm."""
+    found = [
+        f"{name} {', '.join(f'{x:g}' for x in outside)}, its own limits are {reading.low:g} to {reading.high:g}"
+        for name, reading in told.readings
+        if (outside := reading.outside)
+    ]
+    if told.effective_ber is not None and told.effective_ber > BER_MAX:
+        found.append(f"bit error ratio after FEC {told.effective_ber:.1e}, at most {BER_MAX:.0e}")
+    if BAD_SIGNAL.search(told.recommendation):
+        found.append(f"mlxlink: {told.recommendation}")
+    return found
+
+
+def _counted(wire: NetDevice, told: PortTold) -> list[str]:
+    """Errors that FEC could not correct. Each end of mlxlink's and ethtool's counters has its own beginning."""
+    since = "" if told.minutes is None else f" in {told.minutes:.0f} minutes"
+    counts = [f"{name} {n}{since}" for name in ("Symbol Errors", "Effective Physical Errors") if (n := told.count(name))]
+    return [f"{name} {n}" for name in SYMBOL_ERRORS if (n := wire.counters.get(name, 0))] + counts
+
+
+def _unlike(wire: NetDevice, told: PortTold, siblings: Sequence[NetDevice]) -> list[str]:
+    """How it differs from the rails of its node. Words of one tool are compared with each other only."""
+    found = []
+    for fec, others in (
+        (wire.fec, [x.fec for x in siblings if x.fec]),
+        ("" if wire.fec else told.fec, [x.told.fec for x in siblings if x.told and x.told.fec]),
+    ):
+        usual = max(sorted(set(others)), key=others.count, default="")
+        if fec and usual and fec != usual:
+            found.append(f"FEC {fec}, most rails {usual}")
+    mine, kind = _light(wire), wire.module or told.module
+    alike = [x for s in siblings if (s.module or (s.told.module if s.told else "")) == kind and s is not wire for x in _light(s)]
+    if mine and alike and min(mine) < (usual_dbm := median(alike)) - WEAKER_DB:
+        found.append(f"a lane receives {min(mine):g} dBm, those of the other rails {usual_dbm:g}")
+    bers = [s.told.raw_ber for s in siblings if s.told and s.told.raw_ber is not None and s is not wire]
+    if told.raw_ber is not None and bers and told.raw_ber > max(BER_APART * median(bers), BER_SMALL):
+        found.append(f"bit error ratio before FEC {told.raw_ber:.0e}, median of the other rails {median(bers):.0e}")
+    return found
+
+
+def _light(wire: NetDevice) -> tuple[float, ...]:
+    """Received power in dBm per lane, of the tool that tells it."""
+    reading = wire.told.reading("Rx Power Current [dBm]") if wire.told else None
+    return wire.rx_dbm or (reading.values if reading else ())

@@ -206,6 +206,34 @@ def optics(*lines: str) -> Callable[[Cluster], None]:
     return inject
 
 
+COPPER = {"temperature": "0 [0..0]", "rx": "0,0,0,0 [0..0]", "rx_los": "1,0,1,1"}
+"""Of a passive copper cable on a sound 400G link (ConnectX-7, MFT 4.35, OSFPFL-400G-PC01): no thresholds, and flags that mean nothing."""
+
+
+def mlxlink(**odd: object) -> Callable[[Cluster], None]:
+    """What ``mlxlink -m -c`` says of all rails of the second node; of its third one something else. Figures of scitix/sichek#125."""
+    sound = {
+        "fec": ("FEC", "Standard RS-FEC - RS(544,514)"),
+        "advice": ("Recommendation", "No issue was observed"),
+        "temperature": ("Temperature [C]", "54 [-5..75]"),
+        "rx": ("Rx Power Current [dBm]", "1.886,1.989,2.281,1.976 [-10.41..6]"),
+        "module": ("Identifier", "OSFP"),
+        "rx_los": ("Rx LOS [per lane]", "0,0,0,0"),
+        "minutes": ("Time Since Last Clear [Min]", "348349.5"),
+        "errors": ("Effective Physical Errors", "0"),
+        "effective_ber": ("Effective Physical BER", "15E-255"),
+        "raw_ber": ("Raw Physical BER", "2E-9"),
+    }
+    assert set(odd) <= set(sound)
+    return optics(
+        *(
+            f"mlxlink\txgbe{n}\t{key}\t{odd.get(name, value) if n == 3 else value}"
+            for n in range(1, 9)
+            for name, (key, value) in sound.items()
+        )
+    )
+
+
 def same_machine(c: Cluster) -> None:
     c.other.machine.hostname, c.other.machine.number = c.head.machine.hostname, c.head.machine.number
 
@@ -630,6 +658,39 @@ FAULTS = [
     Fault("symbol errors", optics("stat\txgbe3\trx_pcs_symbol_err_phy\t12"), {"fabric.optics": W}, "rx_pcs_symbol_err_phy 12"),
     Fault("light as it should be", optics("module\txgbe3\tIdentifier\t0x11 (QSFP28)", "stat\txgbe3\trx_symbol_err_phy\t0"), {}),
     Fault("another FEC", optics("fec\txgbe2\tRS", "fec\txgbe4\tRS", "fec\txgbe3\tOff"), {"fabric.optics": W}, "FEC Off"),
+    Fault("mlxlink: a sound port", mlxlink(), {}),
+    Fault("mlxlink: passive copper", mlxlink(**COPPER), {}),
+    Fault(
+        "mlxlink: too little light",
+        mlxlink(rx="1.8,-11.2,1.9,1.8 [-10.41..6]"),
+        {"fabric.optics": F},
+        "-11.2, its own limits are -10.41 to 6",
+    ),
+    Fault("mlxlink: half the light of its siblings", mlxlink(rx="1.8,-1.9,1.9,1.8 [-10.41..6]"), {"fabric.optics": W}, "receives -1.9 dBm"),
+    Fault("mlxlink: too hot", mlxlink(temperature="76 [-5..75]"), {"fabric.optics": F}, "Temperature [C] 76"),
+    Fault("mlxlink: FEC leaves errors", mlxlink(effective_ber="3E-10", errors=42), {"fabric.optics": F}, "after FEC 3.0e-10"),
+    Fault("mlxlink: FEC left errors once", mlxlink(errors=42), {"fabric.optics": W}, "Effective Physical Errors 42 in 348350 minutes"),
+    Fault("mlxlink: bit errors apart from the siblings", mlxlink(raw_ber="5E-6"), {"fabric.optics": W}, "before FEC 5e-06"),
+    Fault("mlxlink: ten times the bit errors of the siblings", mlxlink(raw_ber="2E-8"), {}),
+    Fault("mlxlink: bad signal", mlxlink(advice="Bad signal integrity"), {"fabric.optics": F}, "Bad signal integrity"),
+    Fault("mlxlink: another opinion", mlxlink(advice="Cable is unsupported"), {"fabric.optics": W}, "Cable is unsupported"),
+    Fault("mlxlink: a lane lost its light once", mlxlink(rx_los="0,1,0,0"), {"fabric.optics": W}, "Rx LOS on lane 2"),
+    Fault("mlxlink: another FEC", mlxlink(fec="No FEC"), {"fabric.optics": W}, "FEC No FEC"),
+    Fault(
+        "no rights for mlxlink, ethtool told",
+        no_rights("mlxlink -d mlx5_3 -m -c", wires="wire\txgbe3\nmodule\txgbe3\tIdentifier\t0x11\n"),
+        {},
+    ),
+    Fault(
+        "no rights for ethtool, mlxlink told",
+        no_rights("ethtool -m xgbe3", wires="wire\txgbe3\nmlxlink\txgbe3\tRaw Physical BER\t2E-9\n"),
+        {},
+    ),
+    Fault(
+        "mlxlink tells nothing, nor does ethtool",
+        no_rights("ethtool -m xgbe3", wires="wire\txgbe3\nmlxlink\txgbe3\t-E-\tUnsupported device\n"),
+        {"fabric.optics": U},
+    ),
     Fault("trust expected", expecting(qos_trust="pcp"), {"fabric.qos": F}),
     Fault("no rights for lspci", no_rights("lspci -D -vvv", pcie_hints=NO_ACS), {"fabric.acs": U}, "`lspci -D -vvv` needs root: not root"),
     Fault("no rights for lspci, ACS on purpose", expecting(no_rights("lspci -D -vvv", pcie_hints=NO_ACS), acs_off=False), {}),

@@ -14,7 +14,7 @@ from pytest_h20.probes.counters import COUNTERS
 from pytest_h20.probes.script import HINT_RIGHTS, Missing, Probe, Section, build, split
 
 SHELLS = [s for s in ("dash", "bash") if shutil.which(s)]  # busybox has an `id` of its own: no test can be somebody else there
-LISTED = rights.rights(["xgbe1"], "/var/run/docker.sock")
+LISTED = rights.rights(["xgbe1"], ["mlx5_1"], "/var/run/docker.sock")
 DIAL = LISTED[-1]
 
 READ = Probe("read", "priv reader --all || exit 3", str)
@@ -52,7 +52,7 @@ def ask(node: Path, shell: str = "dash", probe: Probe[str] = READ, **environment
 
 def test_what_is_run_is_what_is_listed() -> None:
     said = re.findall(r"\bpriv ([a-z_]+(?: (?!2>)[-a-zA-Z0-9$]+)*)", snippets())
-    ran = {re.sub(r"\$[1d]", "xgbe1", command).strip() for command in said}
+    ran = {re.sub(r"\$[1d]", "xgbe1", command.replace("$2", "mlx5_1")).strip() for command in said}
     assert ran == {right.command for right in LISTED if right is not DIAL}
     assert "sudo" not in snippets(), "only `priv` says it"
 
@@ -97,7 +97,7 @@ def test_a_program_that_fails_as_root_was_not_refused(node: Path) -> None:
 
 
 def test_the_file_says_each_command_and_nothing_with_a_pattern() -> None:
-    text = rights.sudoers(["ops"], rights.rights(["xgbe1", "eth0.100:1"], "/run/podman/podman.sock"))
+    text = rights.sudoers(["ops"], rights.rights(["xgbe1", "eth0.100:1"], ["mlx5_1"], "/run/podman/podman.sock"))
     lines = [line.removeprefix("ops ALL=(root) NOPASSWD: ") for line in text.splitlines() if line.startswith("ops ")]
     assert '/usr/bin/dmesg ""' in lines, "dmesg without arguments, not with any: `dmesg -C` clears the log"
     assert "/usr/sbin/ethtool -m eth0.100\\:1" in lines
