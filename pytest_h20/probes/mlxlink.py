@@ -17,7 +17,7 @@ SOUND = "No issue was observed"
 
 
 @dataclass(frozen=True)
-class Reading:
+class ModuleFigure:
     """A figure of the module, per lane where it has lanes, and between which values its maker wants it: the alarm thresholds in the module
     (``rx_power_high_th`` of the register PDDR: "Alarm high RX Power threshold")."""
 
@@ -40,7 +40,7 @@ class PortTold:
     module: str = ""
     fec: str = ""
     recommendation: str = ""
-    readings: tuple[tuple[str, Reading], ...] = ()
+    readings: tuple[tuple[str, ModuleFigure], ...] = ()
     flags: tuple[str, ...] = ()
     counts: tuple[tuple[str, int], ...] = ()
     raw_ber: float | None = None
@@ -54,7 +54,7 @@ class PortTold:
         bers = sum(x is not None for x in (self.raw_ber, self.effective_ber))
         return len(self.readings) + len(self.counts) + bers + bool(self.fec) + bool(self.recommendation)
 
-    def reading(self, name: str) -> Reading | None:
+    def reading(self, name: str) -> ModuleFigure | None:
         """One of ``READINGS``."""
         return dict(self.readings).get(name)
 
@@ -93,10 +93,10 @@ def _ber(text: str) -> float | None:
     return float(text) if found else number(text)
 
 
-def _reading(text: str) -> Reading | None:
+def _reading(text: str) -> ModuleFigure | None:
     found = _READING.match(text)
     if not found:
         return None
     values = tuple(x for word in found["values"].split(",") if (x := number(word)) is not None)
     low, high = number(found["low"]), number(found["high"])
-    return Reading(values, low, high) if values and low is not None and high is not None and low < high else None
+    return ModuleFigure(values, low, high) if values and low is not None and high is not None and low < high else None

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from pytest_h20.probes.mlxlink import READINGS, PortTold, Reading, port_told
+from pytest_h20.probes.mlxlink import READINGS, ModuleFigure, PortTold, port_told
 from pytest_h20.probes.script import Missing, Probe, build, split
 from pytest_h20.probes.wire import NCCL_SETTINGS, WIRES, NcclSettings, NetDevice, parse_wires
 
@@ -115,7 +115,7 @@ def test_what_mlxlink_says(tmp_path: Path, tool: str) -> None:
     assert told.counts == (("Effective Physical Errors", 0), ("Link Down Counter", 0), ("Link Error Recovery Counter", 0))
     assert told.flags == ("Rx LOS on lane 3",)
     light = told.reading("Rx Power Current [dBm]")
-    assert light == Reading((1.886, 1.989, 2.281, 1.976), -10.41, 6.0)
+    assert light == ModuleFigure((1.886, 1.989, 2.281, 1.976), -10.41, 6.0)
     assert [name for name, _ in told.readings] == [n for n in READINGS if "Tx" not in n], "N/A is no reading"
     assert told.looked_at == 4 + 3 + 2 + 2
 
