@@ -238,7 +238,9 @@ def verdicts_of(traffic: Traffic, nodes: Sequence[NodeSpec]) -> list[Verdict]:
 def rails_of(traffic: Traffic, job: Job, nodes: Sequence[NodeSpec], engine: str) -> list[RailTraffic]:
     """Every rail for the report's map: bytes of the counted request, and the channels NCCL put on it."""
     records, unforeseen = [], isinstance(traffic.expected, Missing) or bool(traffic.expected.chance)
-    for node, peer in zip(nodes, (*nodes[1:], nodes[0]), strict=True):
+    for node, following, before in zip(nodes, (*nodes[1:], nodes[0]), (nodes[-1], *nodes[:-1]), strict=True):
+        must = (0.0, 0.0) if isinstance(traffic.expected, Missing) else traffic.of_rail(node.name)
+        peer = before if must[1] and not must[0] else following  # the last stage of a pipeline sends nothing on
         for number, rail in enumerate(node.rails):
             moved = traffic.rail(node.name, rail.hca, rail.port)
             channels = [
@@ -258,7 +260,7 @@ def rails_of(traffic: Traffic, job: Job, nodes: Sequence[NodeSpec], engine: str)
                     peer_hca=peer.rails[number].hca if number < len(peer.rails) else "",
                     gb_sent=None if isinstance(moved, Missing) or moved.sent is None else moved.sent / 1e9,
                     gb_received=None if isinstance(moved, Missing) or moved.received is None else moved.received / 1e9,
-                    gb_expected=None if unforeseen else max(traffic.of_rail(node.name)) / 1e9,
+                    gb_expected=None if unforeseen else max(must) / 1e9,
                     channels=len(channels),
                     gdr=gdr,
                     status=Status.FAIL if bad and verdict.status is Status.PASS else verdict.status,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -20,10 +20,12 @@ Pairs = Mapping[tuple[str, str, str], RailPair]
 
 @dataclass(frozen=True)
 class Link:
-    """A rail with both its ends. ``right`` is None when the partner gave no record."""
+    """A rail with both its ends. ``right`` is None when the partner gave no record. ``alone``: neither end has another neighbour, so what
+    one received is what the other sent."""
 
     left: RailTraffic
     right: RailTraffic | None
+    alone: bool = True
 
     @property
     def status(self) -> Status:
@@ -40,27 +42,31 @@ class Link:
 
 
 def links(rails: Sequence[RailTraffic]) -> list[Link]:
-    """Pair the ends: by what each says its partner is, else by the same HCA and port on another node."""
-    left_over = list(rails)
-    found = []
-    while left_over:
-        end = left_over.pop(0)
-        partner = next((other for other in left_over if _partners(end, other)), None)
-        if partner is not None:
-            left_over.remove(partner)
-        found.append(Link(end, partner))
-    return found
+    """Each end with the one that it leads to: by what it says its partner is, else by the same HCA and port on another node. In a ring of
+    more than two nodes an end is in two links, to the next node and from the one before."""
+    found: list[tuple[RailTraffic, RailTraffic | None]] = []
+    done: list[int] = []
+    for end in rails:
+        if id(end) in done:
+            continue
+        partner = next((other for other in rails if id(other) not in done and _leads(end, other)), None)
+        partner = partner or next((other for other in rails if end.peer_node and _leads(end, other)), None)
+        if partner is not None and _leads(partner, end):
+            done.append(id(partner))
+        found.append((end, partner))
+    met = Counter(id(end) for pair in found for end in pair if end is not None)
+    return [Link(left, right, max(met[id(e)] for e in (left, right) if e is not None) == 1) for left, right in found]
 
 
-def _partners(a: RailTraffic, b: RailTraffic) -> bool:
-    if a.engine != b.engine or a.node == b.node:
+def _leads(a: RailTraffic, b: RailTraffic) -> bool:
+    """Whether b can be the end that a's rail leads to."""
+    if a.engine != b.engine or a.node == b.node or (a.peer_node or b.node) != b.node:
         return False
-    for one, other in ((a, b), (b, a)):
-        if one.peer_node and one.peer_node != other.node:
-            return False
-        if one.peer_hca and one.peer_hca != other.hca:
-            return False
-    return bool(a.peer_hca or b.peer_hca) or (a.hca, a.port) == (b.hca, b.port)
+    if not a.peer_node and (b.peer_node or a.node) != a.node:
+        return False
+    if a.peer_hca or b.peer_hca:
+        return (a.peer_hca or b.hca) == b.hca and (bool(a.peer_hca) or b.peer_hca == a.hca)
+    return (a.hca, a.port) == (b.hca, b.port)
 
 
 def rail_map(rails: Sequence[RailTraffic], no_proof: str = "", pairs: Sequence[RailPair] = ()) -> Html:
@@ -130,7 +136,7 @@ def _pair(link: Link, pairs: Pairs) -> str:
     if there is None or (there.write_gbps is None and (back is None or back.write_gbps is None)):
         return ""
     ends = ["" if gpu is None else f"GPU{gpu}" for gpu in (there.gpu, there.peer_gpu)]
-    moved = f"→ {number(there.write_gbps)}  ← {number(back.write_gbps if back else None)}"
+    moved = f"→ {number(there.write_gbps)}" + (f"  ← {number(back.write_gbps if back else None)}" if link.alone else "")
     return " ".join(filter(None, (ends[0], moved, ends[1]))) + " Gbit/s"
 
 
@@ -155,9 +161,12 @@ def _traffic(link: Link) -> str:
         sent, back = link.right.gb_received, link.right.gb_sent
     if sent is None and back is None:
         return "no counter"
+    if not link.alone:
+        back = link.right.gb_received if link.right else None
     seen = [e.gdr for e in (link.left, link.right) if e]
     kind = "no GDR" if False in seen else "GDR" if seen and all(seen) else "GDR not seen"
-    return f"→ {gigabytes(sent)}  ← {gigabytes(back)}, {kind}"
+    moved = f"→ {gigabytes(sent)}  ← {gigabytes(back)}" if link.alone else f"→ {gigabytes(sent)}, {gigabytes(back)} received there"
+    return f"{moved}, {kind}"
 
 
 def _table(found: Sequence[Link]) -> Html:

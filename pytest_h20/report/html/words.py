@@ -112,10 +112,10 @@ def limit_words(limit: Limit) -> str:
 
 
 def gigabytes(value: float | None) -> str:
-    """10^9 bytes with two decimals, more only when there is almost nothing."""
+    """10^9 bytes with two decimals, or 10^6 where there is almost nothing."""
     if value is None:
         return "–"
-    return f"{value:.2f} GB" if value >= 0.1 or value == 0 else f"{value:.2g} GB"
+    return f"{value:.2f} GB" if value >= 0.1 or value == 0 else f"{value * 1e3:.3g} MB"
 
 
 def duration(seconds: float) -> str:

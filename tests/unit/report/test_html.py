@@ -13,7 +13,7 @@ from pytest_h20.report.html.answers import answers
 from pytest_h20.report.html.charts import figures
 from pytest_h20.report.html.first_screen import blocking
 from pytest_h20.report.html.page import comparison_page, page, run_page, summary_html, title
-from pytest_h20.report.html.rails import links
+from pytest_h20.report.html.rails import links, rail_map
 from pytest_h20.report.html.rows import COLUMN_AT, header_cells, row_cells, setup_failure_extras
 from pytest_h20.report.html.tags import Html, join, render, script, stylesheet, tag
 from pytest_h20.report.html.timeline import stretches
@@ -312,6 +312,38 @@ def test_rails_pair_by_what_they_say_and_else_by_name() -> None:
     assert [(link.left.hca, link.right and link.right.hca) for link in named] == [("mlx5_1", "mlx5_1"), ("mlx5_2", "mlx5_2")]
     alone = links([end("a", "mlx5_1")])
     assert alone[0].status is Status.UNKNOWN
+
+
+def ends(*peers: tuple[str, str], sent: float = 1.0) -> list[RailTraffic]:
+    """One rail of each of these nodes, which leads to its peer."""
+    told = {"hca": "mlx5_1", "peer_hca": "mlx5_1", "gb_received": 2.0, "gdr": True, "status": Status.PASS}
+    return [RailTraffic.model_validate({**told, "node": node, "peer_node": peer, "gb_sent": sent}) for node, peer in peers]
+
+
+def test_in_a_ring_of_three_nodes_every_end_has_two_neighbours() -> None:
+    """None had one: every rail of a sound cluster was drawn as "0 of 8 rails carry RDMA"."""
+    ring = links(ends(("a", "b"), ("b", "c"), ("c", "a")))
+    assert [(link.left.node, link.right and link.right.node, link.status) for link in ring] == [
+        ("a", "b", Status.PASS),
+        ("b", "c", Status.PASS),
+        ("c", "a", Status.PASS),
+    ]
+    drawn = str(rail_map(ends(("a", "b"), ("b", "c"), ("c", "a"))))
+    assert drawn.count("1 of 1 rails carry RDMA") == 6, "caption and title of three pairs"
+    assert "→ 1.00 GB, 2.00 GB received there, GDR" in drawn, "what c received came from b; what b received did not come from c"
+    two = str(rail_map(ends(("a", "b"), ("b", "a"))))
+    assert "→ 1.00 GB  ← 2.00 GB, GDR" in two
+
+
+def test_a_pipeline_is_drawn_as_a_line() -> None:
+    """The last stage sends nothing: it names the one before it."""
+    line = links(ends(("a", "b"), ("b", "c"), ("c", "b")))
+    assert [(link.left.node, link.right and link.right.node, link.alone) for link in line] == [("a", "b", False), ("b", "c", False)]
+
+
+def test_a_node_without_a_record_is_missed_by_the_one_before_it_only() -> None:
+    ring = links(ends(("a", "b"), ("c", "a")))
+    assert [(link.left.node, link.status) for link in ring] == [("a", Status.UNKNOWN), ("c", Status.PASS)]
 
 
 def test_the_timeline_of_a_broken_start_ends_where_it_broke(sample: Sample) -> None:

@@ -11,12 +11,14 @@ from pytest_h20.checks.rdma.traffic import (
     rail_congestion,
     rail_errors,
     rail_volume,
+    rails_of,
     unused_hcas_quiet,
     verdicts_of,
     volume_together,
 )
 from pytest_h20.config.inventory import NodeSpec
 from pytest_h20.core.verdict import Status
+from pytest_h20.nccl import judge_job
 from pytest_h20.probes.counters import CounterSnapshot, ExpectedVolume, PortCounters
 from pytest_h20.probes.script import Missing
 
@@ -187,3 +189,16 @@ def test_the_management_device_is_held_against_a_rail_s_part_of_what_all_move() 
         loud = CounterSnapshot(101.0, (PortCounters("mlx5_0", 1, {**QUIET, "port_xmit_data": int(sent)}),))
         (verdict,) = unused_hcas_quiet(replace(whole, after={"node01": loud}), NODE)
         assert verdict.status is status
+
+
+def test_the_last_stage_of_a_pipeline_names_the_one_before_it() -> None:
+    nodes = [NODE.model_copy(update={"name": name}) for name in ("a", "b", "c")]
+    same = {node.name: ports() for node in nodes}
+    hop = 400e6
+    traffic = Traffic(same, same, 1000, replace(EXPECTED, of_nodes=((hop, 0), (hop, hop), (0, hop))), "1000 tokens")
+    job = judge_job([])
+    assert [(r.node, r.peer_node) for r in rails_of(traffic, job, nodes, "vllm")] == [("a", "b"), ("b", "c"), ("c", "b")]
+    ring = rails_of(replace(traffic, expected=EXPECTED), job, nodes, "vllm")
+    assert [(r.node, r.peer_node, r.gb_expected) for r in ring] == [("a", "b", 0.1), ("b", "c", 0.1), ("c", "a", 0.1)]
+    experts = rails_of(replace(traffic, expected=TO_EXPERTS), job, nodes, "sglang")
+    assert [r.gb_expected for r in experts] == [None] * 3
