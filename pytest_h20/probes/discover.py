@@ -470,7 +470,8 @@ def _expect(hosts: Sequence[Found], rails: Sequence[Sequence[Candidate]], real: 
         expect |= {"memlock_unlimited": False, "gpudirect": False, "all_reduce": False}
         allowed += ["fabric.gpudirect", "environment.driver_fits_image", "fabric.ib_*", "fabric.all_reduce*"]
     if any(rails) and not all(_on_pcie(h, r) for h, r in zip(hosts, rails, strict=True)):
-        expect["ib_write_bw_min"] = 0.001  # software RDMA tells a rate that nothing carries: measured, hardly judged
+        # Software RDMA tells a rate that nothing carries, and all rails share the CPU: measured, hardly judged.
+        expect |= dict.fromkeys(("ib_write_bw_min", "rails_together_min", "rails_apart_min"), 0.001)
     if allowed:
         expect["unmeasured_ok"] = sorted(set(allowed))
     return expect

@@ -214,3 +214,10 @@ class RailView:
         rdma = self.view.node.rdma
         port = None if isinstance(rdma, Missing) else rdma.port(self.rail.hca, self.rail.port)
         return port.rate_gbps if port else None
+
+    @property
+    def software(self) -> bool:
+        """The device is known and on no PCIe bus (rxe, siw): what it carries, and how fast, is the CPU's doing."""
+        rdma = self.view.node.rdma
+        hca = None if isinstance(rdma, Missing) else rdma.hca(self.rail.hca)
+        return hca is not None and not hca.pci

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import yaml
 
 from pytest_h20.checks import all_verdicts
+from pytest_h20.checks.fabric.rounds import Flow, Lag, Wired
+from pytest_h20.checks.fabric.together import judge_wired
 from pytest_h20.cli import discover
 from pytest_h20.cluster.launch import LaunchTarget
 from pytest_h20.config.inventory import Inventory
@@ -112,6 +116,35 @@ def test_a_lab_says_that_it_is_one_and_what_may_stay_unmeasured() -> None:
     assert inventory.kind == "lab"
     assert inventory.stood_in == ("GPU", "RDMA")
     assert "environment.gpu*" in inventory.expect.unmeasured_ok
+
+
+def test_software_rdma_is_measured_and_its_shares_are_hardly_judged() -> None:
+    """All rails share the CPU: together they carry a twentieth, one stands apart by chance, and ib_write_lat has no figure (soft RoCE)."""
+    cluster = blog_cluster()
+    for node in cluster.nodes.values():
+        for rail in node.machine.rails:
+            rail.pci = ""
+    facts = cluster.gather()
+    flows = tuple(
+        Flow(a, f"mlx5_{i}", b, f"mlx5_{i}", "write", None, None, 9.0 / i, None)
+        for a, b in (("node01", "node02"), ("node02", "node01"))
+        for i in range(1, 9)
+    )
+    lags = tuple(Lag(f.node, f.hca, Missing("t_typical is 0") if f.hca == "mlx5_1" else 900.0 * int(f.hca[-1])) for f in flows)
+    wired = Wired("perftest", "the GPUs of node01 are not known", flows, lags)
+    singles = {f"{f.node} {f.hca}": 180.0 for f in flows}
+
+    def blocking(inventory: Inventory) -> dict[str, str]:
+        told = judge_wired(replace(facts, inventory=inventory), wired, singles)
+        return {v.check: v.reason for v in told if v.status.blocks}
+
+    assert {"fabric.rails_together", "fabric.rails_apart"} <= blocking(cluster.inventory).keys(), "on hardware it is red"
+    written = check(propose(found(cluster)))
+    assert (written.kind, written.expect.rails_together_min, written.expect.rails_apart_min) == ("lab", 0.001, 0.001)
+    assert blocking(written) == {}
+    [apart] = [v for v in judge_wired(replace(facts, inventory=written), wired, singles) if v.check == "fabric.rails_apart"]
+    assert apart.looked_at == 16
+    assert "whose latency is the CPU's" in str(apart.details["latency"])
 
 
 def test_real_hardware_that_is_broken_is_no_lab() -> None:
