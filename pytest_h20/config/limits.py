@@ -29,7 +29,6 @@ calibrated value carries ``n`` and ``spread`` and is judged with its noise (:fun
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -399,11 +398,6 @@ def parse_limits(text: str, source: str) -> LimitFile:
         return LimitFile.model_validate(data)
     except ValidationError as error:
         raise UsageError("\n".join(_explain(error, source))) from None
-
-
-def limits_hash(path: Path) -> str:
-    """SHA-256 of the file's bytes, for the fingerprint."""
-    return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
 def _yaml(text: str, source: str) -> object:

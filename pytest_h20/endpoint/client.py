@@ -12,7 +12,7 @@ from functools import cached_property
 from typing import Any, TypeVar
 
 from pytest_h20.core.errors import H20Error
-from pytest_h20.endpoint.capabilities import Capability, Outcome, capability, skip_reason
+from pytest_h20.endpoint.capabilities import Outcome, skip_reason
 from pytest_h20.endpoint.context import EndpointContext
 from pytest_h20.endpoint.reply import Reply, SeenShape, UnexpectedAnswer, read_reply
 from pytest_h20.endpoint.split import SplitVersions, versions_behind
@@ -250,10 +250,6 @@ class Api:
             return None
 
     # ---------------------------------------------------------------- capabilities and evidence
-
-    def can(self, name: str, default: Outcome = "supported") -> Capability:
-        """What this version does with ``name``."""
-        return capability(self.ctx.engine, self.ctx.parsed_version, name, default)
 
     def why_not(self, name: str, default: Outcome = "supported") -> str | None:
         """Why ``name`` cannot be judged on this version, or None."""

@@ -9,24 +9,23 @@ against the plan is reported apart (`schedule_lag`).
 from __future__ import annotations
 
 import random
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 from pytest_h20.core.errors import UsageError
 
-KINDS = ("closed", "poisson", "constant", "burst", "trace")
+KINDS = ("closed", "poisson", "constant", "burst")
 
 
 @dataclass(frozen=True)
 class Arrivals:
     """A plan of send times. Seconds and requests per second, both in model time.
 
-    kind      closed | poisson | constant | burst | trace
+    kind      closed | poisson | constant | burst
     rate      mean requests/s (poisson, constant, burst)
     rate_end  the rate changes evenly from `rate` to `rate_end` within `ramp_s`, then stays
     ramp_s    closed: the streams start one by one within this time; open: see rate_end
     burst     requests that arrive together (burst); the gaps between bursts keep the mean rate
-    times     offsets from the start (trace), rising
     """
 
     kind: str = "closed"
@@ -34,7 +33,6 @@ class Arrivals:
     rate_end: float | None = None
     ramp_s: float = 0.0
     burst: int = 1
-    times: tuple[float, ...] = ()
 
     def __post_init__(self) -> None:
         if self.kind not in KINDS:
@@ -45,21 +43,13 @@ class Arrivals:
             raise UsageError(f"arrivals: rate_end must be above 0 requests/s, got {self.rate_end!r}")
         if self.ramp_s < 0 or self.burst < 1:
             raise UsageError("arrivals: ramp_s must be at least 0 and burst at least 1")
-        if self.kind == "trace":
-            if not self.times:
-                raise UsageError("arrivals trace: no times given")
-            if list(self.times) != sorted(self.times) or self.times[0] < 0:
-                raise UsageError("arrivals trace: times must rise and start at 0 or later")
 
     @property
     def closed(self) -> bool:
         return self.kind == "closed"
 
     def offsets(self, seed: int) -> Iterator[float]:
-        """Send times in seconds from the start; endless except for a trace. Not for the closed loop."""
-        if self.kind == "trace":
-            yield from self.times
-            return
+        """Send times in seconds from the start, endless. Not for the closed loop."""
         if self.closed:
             raise ValueError("a closed loop has no plan of send times")
         rng, at = random.Random(seed), 0.0
@@ -81,13 +71,5 @@ class Arrivals:
         """The part of process `index` out of `of`: every of-th arrival, or for Poisson an own stream of rate/of."""
         if of == 1 or self.closed:
             return self
-        if self.kind == "trace":
-            return Arrivals("trace", times=self.times[index::of])
         end = None if self.rate_end is None else self.rate_end / of
         return Arrivals(self.kind, self.rate / of, end, self.ramp_s, self.burst)
-
-
-def trace(times: Sequence[float]) -> Arrivals:
-    """Arrivals at recorded times, shifted so that the first is at 0."""
-    ordered = sorted(float(t) for t in times)
-    return Arrivals("trace", times=tuple(t - ordered[0] for t in ordered))

@@ -41,7 +41,7 @@ def parser() -> argparse.ArgumentParser:
     out.add_argument("--input", type=int, default=128, metavar="TOKENS")
     out.add_argument("--output", type=int, default=128, metavar="TOKENS")
     out.add_argument("--recipe", choices=RECIPES, default="steady", help="requests per level: several waves (steady) or one (blog)")
-    out.add_argument("--arrivals", choices=[kind for kind in KINDS if kind != "trace"], default="closed")
+    out.add_argument("--arrivals", choices=KINDS, default="closed")
     out.add_argument("--rate", type=float, default=0.0, help="requests/s of an open loop")
     out.add_argument("--ramp", type=float, default=0.0, metavar="S", help="start the streams one by one within S seconds")
     out.add_argument("--prompts", metavar="JSONL", help="real prompts instead of random ones")

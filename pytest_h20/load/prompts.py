@@ -3,8 +3,6 @@
 random       exact number of token ids, drawn evenly from the model's vocabulary without special ids; no two prompts
              begin with the same id, so no prefix cache can help. In the chat dialect: as many words, each one token
              in practice, less what the chat template adds (measured with one request before the clock starts).
-sharegpt     the write-up's recipe (`bench_serving --dataset-name random`): a human turn of ShareGPT, repeated or cut to
-             the wanted number of tokens. Needs the model's tokenizer as a callable.
 jsonl        real prompts from a file, one JSON object per line.
 multi-turn   conversations: each turn sends everything said before plus new text.
 """
@@ -15,7 +13,7 @@ import json
 import math
 import random
 from array import array
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -23,7 +21,7 @@ from pytest_h20.core.errors import UsageError
 from pytest_h20.load.cells import Cell
 from pytest_h20.load.target import Vocabulary
 
-KINDS = ("random", "sharegpt", "jsonl", "multi-turn")
+KINDS = ("random", "jsonl", "multi-turn")
 
 _WORD_TEXT = (
     "the of and to in is was for that on with as at by from this be it or are an which not have had were one their all "
@@ -63,7 +61,7 @@ class Prompt:
 
 @dataclass(frozen=True)
 class PromptRecipe:
-    """Which prompts. `prompts` holds the material of jsonl and sharegpt (see `load_jsonl`, `sharegpt_random`)."""
+    """Which prompts. `prompts` holds the material of jsonl (see `load_jsonl`)."""
 
     kind: str = "random"
     prompts: tuple[Prompt, ...] = field(default=(), repr=False)
@@ -75,7 +73,7 @@ class PromptRecipe:
     def __post_init__(self) -> None:
         if self.kind not in KINDS:
             raise UsageError(f"prompts {self.kind!r}: one of {', '.join(KINDS)} is needed")
-        if self.kind in ("sharegpt", "jsonl") and not self.prompts:
+        if self.kind == "jsonl" and not self.prompts:
             raise UsageError(f"prompts {self.kind}: no prompt was given")
         if self.kind == "multi-turn" and self.turns < 2:
             raise UsageError("prompts multi-turn: at least two turns are needed")
@@ -110,7 +108,7 @@ class PromptSource:
     def prompt(self, number: int) -> Prompt:
         """Prompt `number` (from 0; negative numbers are for warm-up and never collide with measured ones)."""
         recipe, cell = self.recipe, self.cell
-        if recipe.kind in ("sharegpt", "jsonl"):
+        if recipe.kind == "jsonl":
             return recipe.prompts[number % len(recipe.prompts)]
         turns = recipe.turns if recipe.kind == "multi-turn" else 1
         rng = random.Random(self._mixed * 1_000_003 + number)
@@ -214,69 +212,3 @@ def _row_to_prompt(row: dict[str, Any], where: str, output_len: int) -> Prompt:
     if isinstance(text, str) and text:
         return Prompt(input_len, length, text=text)
     raise UsageError(f"{where}: one of prompt, messages, input_ids is needed (keys: {', '.join(map(str, row)) or 'none'})")
-
-
-def sharegpt_texts(text: str, source: str) -> list[str]:
-    """First turns of the conversations of a ShareGPT dump that have at least two turns."""
-    try:
-        rows = json.loads(text)
-    except (ValueError, RecursionError) as error:
-        raise UsageError(f"{source}: not JSON: {error}") from None
-    turns = []
-    for row in rows if isinstance(rows, list) else ():
-        said = row.get("conversations", row.get("conversation")) if isinstance(row, dict) else None
-        if isinstance(said, list) and len(said) >= 2 and isinstance(said[0], dict):
-            value = said[0].get("value", said[0].get("content"))
-            if isinstance(value, str) and value:
-                turns.append(value)
-    if not turns:
-        raise UsageError(f"{source}: no conversation with two turns; a ShareGPT dump (list of {{conversations}}) is needed")
-    return turns
-
-
-def sharegpt_random(
-    texts: Sequence[str],
-    encode: Callable[[str], Sequence[int]],
-    cell: Cell,
-    count: int,
-    seed: int,
-    range_ratio: float = 1.0,
-    decode: Callable[[Sequence[int]], str] | None = None,
-    source: str = "ShareGPT",
-) -> PromptRecipe:
-    """The write-up's prompts: texts in random order, each repeated or cut to its length in tokens.
-
-    Lengths are drawn evenly from [length x range_ratio, length]; the write-up has range_ratio 1.0, i.e. exact. With
-    `decode` the prompts are sent as text, as bench_serving sends them (its length may then shift by what the tokenizer
-    adds or merges: 92 % of them do, sglang #15732); without, as ids, which is exact.
-    Raises UsageError when no text has a token.
-    """
-    if not 0 <= range_ratio <= 1:
-        raise UsageError(f"ShareGPT recipe: range_ratio {range_ratio} is not within 0..1")
-    rng = random.Random(seed)
-    order = list(texts)
-    rng.shuffle(order)
-    prompts: list[Prompt] = []
-    for ids in _tokens_forever(order, encode, source):
-        if len(prompts) == count:
-            break
-        input_len = rng.randint(max(1, int(cell.input_len * range_ratio)), cell.input_len)
-        output_len = rng.randint(max(1, int(cell.output_len * range_ratio)), cell.output_len)
-        fitted = (list(ids) * math.ceil(input_len / len(ids)))[:input_len]
-        if decode is None:
-            prompts.append(Prompt(input_len, output_len, ids=tuple(fitted)))
-        else:
-            prompts.append(Prompt(input_len, output_len, text=decode(fitted)))
-    return PromptRecipe("sharegpt", tuple(prompts), source=source)
-
-
-def _tokens_forever(texts: Sequence[str], encode: Callable[[str], Sequence[int]], source: str) -> Iterator[Sequence[int]]:
-    while True:
-        some = False
-        for text in texts:
-            ids = encode(text)
-            if len(ids):
-                some = True
-                yield ids
-        if not some:
-            raise UsageError(f"{source}: the tokenizer finds no token in any text")

@@ -40,7 +40,7 @@ import struct
 import subprocess
 import sys
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, fields
 from types import TracebackType
 from typing import Any
@@ -435,10 +435,6 @@ class ReferenceServer:
             del flat["object"]
             return ReferenceReply({"error": flat}, status)
         return ReferenceReply(flat, status)
-
-    def call_at(self, when: float, action: Callable[[], None]) -> None:
-        """Run `action` on the server's thread at `when` (clock of `clock.now`)."""
-        self._push(when, action)
 
     # ---- sockets -------------------------------------------------------------------------------------------------
     def _send(self, connection: _Connection, data: bytes) -> bool:

@@ -107,21 +107,9 @@ def parse_output(text: str) -> CellResult:
     raise MeasurementError(f"load generator on the node: {failure or 'no result'}" + (f" (it said: {tail})" if tail else ""))
 
 
-def parse_progress(line: str) -> dict[str, Any] | None:
-    """A progress line (fields of `loop.Progress`), None for any other line."""
-    if not line.startswith(_MARK):
-        return None
-    try:
-        document = json.loads(line[len(_MARK) :])
-    except (ValueError, RecursionError):
-        return None
-    progress = document.get("progress") if isinstance(document, dict) else None
-    return progress if isinstance(progress, dict) else None
-
-
 def main() -> int:
     """Runs in the container. Exit status 0 with a result, 2 with an error line, 130 when interrupted."""
-    from dataclasses import asdict, replace
+    from dataclasses import replace
 
     from pytest_h20.load.run import CellInterrupted, run_cell
     from pytest_h20.load.selfcheck import self_check
@@ -129,9 +117,6 @@ def main() -> int:
     def put(document: dict[str, Any]) -> None:
         sys.stdout.write(_MARK + json.dumps(document) + "\n")
         sys.stdout.flush()
-
-    def report(progress: Any) -> None:
-        put({"progress": asdict(progress)})
 
     _on_terminate(lambda: signal.raise_signal(signal.SIGINT))
     try:
@@ -143,7 +128,7 @@ def main() -> int:
         plan = given.plan
         if document.get("selfcheck"):
             plan = replace(plan, selfcheck=self_check(given.cell.concurrency, given.target.dialect, plan))
-        put({"result": run_cell(given.target, given.cell, plan, report).to_json()})
+        put({"result": run_cell(given.target, given.cell, plan).to_json()})
     except CellInterrupted as stop:
         put({"result": stop.result.to_json()})
         return 130

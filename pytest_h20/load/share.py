@@ -59,8 +59,6 @@ class ShareJob:
             return plan.requests * turns
         if plan.duration_s is not None:
             return None
-        if plan.arrivals.kind == "trace":
-            return len(plan.arrivals.times) * turns
         return requests_for(self.cell, plan.recipe) * turns
 
     def to_json(self) -> dict[str, Any]:
@@ -80,7 +78,6 @@ class ShareJob:
             recipe = dict(plan.pop("prompts"))
             recipe["prompts"] = tuple(_prompt(row) for row in recipe["prompts"])
             arrivals = dict(plan.pop("arrivals"))
-            arrivals["times"] = tuple(arrivals["times"])
             canaries = tuple(Canary(**row) for row in plan.pop("canaries"))
             percents = tuple(plan.pop("percentiles"))
             check = plan.pop("selfcheck")

@@ -98,11 +98,6 @@ class Forward:
         """Where a TCP listener listens."""
         return self._address
 
-    @property
-    def connections(self) -> int:
-        """How many connections are open now."""
-        return len(self._pairs)
-
     def close(self) -> None:
         """Stop listening and end every connection. May be called twice."""
         if self._closing:

@@ -49,11 +49,6 @@ class LocalNode:
         """How errors and reports name it."""
         return "this machine"
 
-    @property
-    def host_key_policy(self) -> str:
-        """There is no host key to check."""
-        return "local"
-
     def run(self, command: str, *args: object, timeout: float = 60.0, stdin: bytes | None = None) -> CommandResult:
         """Run a shell command; see ``Node.run``."""
         return self._run(quote(command, *args), timeout, stdin, None)

@@ -136,10 +136,7 @@ class _OnLineFailed(Exception):
 
 
 class SshNode:
-    """A machine reached over SSH. Thread-safe. Implements ``Node``.
-
-    ``host_key_policy`` is "strict" or "off" and belongs into every report.
-    """
+    """A machine reached over SSH. Thread-safe. Implements ``Node``."""
 
     def __init__(self, name: str, settings: SshSettings) -> None:
         self._name = name
@@ -173,11 +170,6 @@ class SshNode:
     def address(self) -> str:
         """``user@host:port`` that is really used, after ``~/.ssh/config``."""
         return self._connection.target.address
-
-    @property
-    def host_key_policy(self) -> str:
-        """ "strict": the host key is verified against known_hosts; "off": any host key is accepted."""
-        return "strict" if self._connection.target.verify else "off"
 
     @property
     def host_key(self) -> str:
@@ -591,9 +583,14 @@ class SshNode:
         """A local address (on loopback) that leads through the node to ``host:port``. Many connections at once are fine.
 
         They travel on SSH connections of their own, ``CHANNELS_PER_CARRIER`` on each. Asked twice, it returns the same address.
+        Raises :class:`TunnelForbidden` where sshd lets none through: each connection would only be reset. That nothing listens at the
+        other end is for whoever connects to see.
         """
         from pytest_h20.nodes.forward import Forward
 
+        if (host, port) not in self._forwards:
+            with contextlib.suppress(NothingListens):
+                self._tunnel(host, port).close()
         with self._lock:
             known = self._forwards.get((host, port))
             if known is None:
@@ -601,11 +598,6 @@ class SshNode:
                 known = Forward(listener, lambda: self._tunnel(host, port), name=f"h20-forward-{self._name}")
                 self._forwards[host, port] = known
             return known.address
-
-    def forward_error(self, host: str, port: int) -> str:
-        """Why the last connection through ``forward(host, port)`` could not be made ("" = none failed)."""
-        known = self._forwards.get((host, port))
-        return str(known.last_error) if known and known.last_error else ""
 
     def _tunnel(self, host: str, port: int) -> paramiko.Channel:
         import paramiko
@@ -619,11 +611,11 @@ class SshNode:
                 carrier.add(channel)
                 return channel
             except paramiko.ChannelException as error:
+                where = f"{self._name}: no tunnel to {host}:{port}"
                 if error.code == 1:
-                    reason = "sshd on the node forbids tunnels (AllowTcpForwarding, PermitOpen)"
-                else:
-                    reason = f"the node could not connect to it ({error.text}): does anything listen there?"
-                raise TransportError(f"{self._name}: no tunnel to {host}:{port}: {reason}") from error
+                    why = "sshd on the node forbids tunnels (AllowTcpForwarding, PermitOpen)"
+                    raise TunnelForbidden(f"{where}: {why}; allow them, or run where that address can be reached directly") from error
+                raise NothingListens(f"{where}: the node could not connect to it ({error.text}): does anything listen there?") from error
             except ssh_errors() as error:
                 if transport is not None:
                     carrier.connection.retire(transport)
@@ -755,6 +747,14 @@ def _hand_over(lines: LineCutter, data: bytes, final: bool = False) -> None:
         lines.feed(data, final)
     except Exception as error:
         raise _OnLineFailed(error) from error
+
+
+class TunnelForbidden(TransportError):
+    """sshd lets no tunnel through."""
+
+
+class NothingListens(TransportError):
+    """The tunnel is allowed, and the node itself could not connect at its end."""
 
 
 class _Carrier:

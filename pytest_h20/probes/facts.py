@@ -150,11 +150,6 @@ class View:
         lacking = {c: why for c, why in self.node.without_rights.get(probe, {}).items() if c.startswith(command)}
         return Missing(in_words(lacking), HINT_RIGHTS) if lacking else None
 
-    @property
-    def peers(self) -> tuple[View, ...]:
-        """The other nodes."""
-        return tuple(v for v in self.all.views if v.name != self.name)
-
     def evidence(self, *probes: str) -> tuple[str, ...]:
         """The recorded sections of these probes."""
         return tuple(self.node.evidence[p] for p in probes if p in self.node.evidence)

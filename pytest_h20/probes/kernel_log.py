@@ -122,12 +122,6 @@ def _row(line: str) -> LineEntry | None:
     return next((row for row, pattern in _patterns() if pattern.search(line)), None)
 
 
-def new_events(before: KernelLog, after: KernelLog) -> tuple[KernelEvent, ...]:
-    """What came between two readings of the same machine ("during the run")."""
-    old = {(e.when, e.text) for e in before.events}
-    return tuple(e for e in after.events if (e.when, e.text) not in old)
-
-
 @lru_cache(maxsize=1)
 def line_table() -> tuple[LineEntry, ...]:
     """Our table of kernel lines (``data/kernel_lines.json``, origin in the file): the first row that matches names a line."""

@@ -65,7 +65,6 @@ class TestCommands:
     def test_it_is_a_node(self, node: SshNode) -> None:
         assert isinstance(node, Node)
         assert node.name == "node-a"
-        assert node.host_key_policy == "strict"
 
     def test_streams_and_status(self, node: SshNode) -> None:
         result = node.run("echo out; echo err >&2; exit 3")
@@ -412,7 +411,6 @@ class TestLogin:
     def test_checking_off_is_explicit_and_reported(self, sshd: Sshd, tmp_path: Path) -> None:
         with SshNode("node-x", sshd.settings(known_hosts=tmp_path / "none", host_key_checking="off")) as node:
             assert node.run("true").ok
-            assert node.host_key_policy == "off"
             assert "SHA256:" in node.host_key
         with pytest.raises(UsageError, match='accepted: "strict", "off"'):
             SshNode("node-x", sshd.settings(host_key_checking="maybe"))
@@ -668,7 +666,6 @@ class TestForward:
         address = node.forward("127.0.0.1", port)
         with pytest.raises(ConnectionResetError):
             ask(address, b"x")
-        assert "could not connect" in node.forward_error("127.0.0.1", port)
 
     def test_a_broken_connection_is_no_complete_answer_and_comes_back(self, sshd: Sshd) -> None:
         release = threading.Event()
@@ -695,10 +692,8 @@ class TestForward:
     def test_tunnels_that_the_server_forbids(self, tmp_path: Path, echo: int) -> None:
         server = Sshd(tmp_path / "sshd", {"AllowTcpForwarding": "no"})
         try:
-            with SshNode("node-a", server.settings()) as node:
-                with pytest.raises(ConnectionResetError):
-                    ask(node.forward("127.0.0.1", echo), b"x")
-                assert "AllowTcpForwarding" in node.forward_error("127.0.0.1", echo)
+            with SshNode("node-a", server.settings()) as node, pytest.raises(TransportError, match="AllowTcpForwarding"):
+                node.forward("127.0.0.1", echo)
         finally:
             server.stop()
 

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pytest_h20.config.figures import CHECK_FIGURES, METRIC_FIGURES
-from pytest_h20.config.limits import coverage, limits_hash, load_limits, parse_limits, require_coverage, require_fit, stricter
+from pytest_h20.config.limits import coverage, load_limits, parse_limits, require_coverage, require_fit, stricter
 from pytest_h20.core.errors import UsageError
 from pytest_h20.core.verdict import Limit, Origin, Status, Verdict
 from pytest_h20.load.cells import matrix
@@ -259,11 +259,6 @@ def test_a_file_that_is_not_there(tmp_path: Path) -> None:
     (tmp_path / "bin.yaml").write_bytes(b"\xff\xfe\x00")
     with pytest.raises(UsageError, match="UTF-8"):
         load_limits(tmp_path / "bin.yaml")
-
-
-def test_the_hash_is_of_the_bytes(tmp_path: Path) -> None:
-    (tmp_path / "a").write_bytes(b"")
-    assert limits_hash(tmp_path / "a").startswith("e3b0c44298fc1c14")
 
 
 def refusal(text: str, source: str) -> str:

@@ -13,15 +13,12 @@ from hypothesis import strategies as st
 
 from pytest_h20.core.errors import UsageError
 from pytest_h20.load import Arrivals, Cell, LoadPlan, Prompt, PromptRecipe, Slo, Target, Vocabulary, matrix, requests_for
-from pytest_h20.load.arrivals import trace
 from pytest_h20.load.dialects import RequestEncoder
 from pytest_h20.load.prompts import (
     WORDS,
     PromptSource,
     calibration_texts,
     load_jsonl,
-    sharegpt_random,
-    sharegpt_texts,
     template_tokens,
 )
 from pytest_h20.load.selfcheck_types import SelfCheck
@@ -75,9 +72,6 @@ def test_constant_burst_ramp_and_trace() -> None:
     assert list(itertools.islice(Arrivals("burst", rate=4, burst=2).offsets(0), 5)) == [0, 0, 0.5, 0.5, 1.0]
     ramp = Arrivals("constant", rate=1, rate_end=3, ramp_s=2)
     assert [ramp.rate_at(t) for t in (0, 1, 2, 9)] == [1, 2, 3, 3]
-    recorded = trace([12.5, 10.0, 11.0])
-    assert list(recorded.offsets(0)) == [0, 1, 2.5]
-    assert list(recorded.share(1, 2, 0).offsets(0)) == [1.0]
     assert Arrivals("poisson", rate=8).share(0, 4, 0).rate == 2
 
 
@@ -87,8 +81,6 @@ def test_constant_burst_ramp_and_trace() -> None:
         {"kind": "sometimes"},
         {"kind": "poisson"},
         {"kind": "constant", "rate": -1},
-        {"kind": "trace"},
-        {"kind": "trace", "times": (2.0, 1.0)},
         {"ramp_s": -1},
         {"kind": "burst", "rate": 1, "burst": 0},
         {"kind": "constant", "rate": 1, "rate_end": 0},
@@ -242,33 +234,6 @@ def test_any_json_line_is_a_prompt_or_refused_in_words(row: Any) -> None:
         assert load_jsonl(json.dumps(row), "p.jsonl", 4).prompts[0].output_len >= 1
 
 
-def test_the_write_ups_sharegpt_recipe_cuts_and_repeats() -> None:
-    rows = [
-        {"conversations": [{"value": "one two three"}, {"value": "y"}]},
-        {"conversations": [{"value": "alone"}]},
-        {"conversation": [{"content": " ".join(map(str, range(50)))}, {"content": "y"}]},
-    ]
-    texts = sharegpt_texts(json.dumps(rows), "s.json")
-    assert len(texts) == 2
-
-    def encode(text: str) -> list[int]:
-        return [hash(word) % 1000 for word in text.split()]
-
-    recipe = sharegpt_random(texts, encode, Cell(8, 4, 1), 5, seed=3)
-    assert [len(p.ids or ()) for p in recipe.prompts] == [8] * 5
-    ids = encode("one two three")
-    assert tuple((ids * 3)[:8]) in [p.ids for p in recipe.prompts]
-    ranged = sharegpt_random(texts, encode, Cell(8, 4, 1), 50, seed=3, range_ratio=0.5)
-    assert {len(p.ids or ()) for p in ranged.prompts} == {4, 5, 6, 7, 8}
-    shown = sharegpt_random(texts, encode, Cell(8, 4, 1), 1, 0, decode=lambda ids: " ".join(map(str, ids)))
-    assert shown.prompts[0].text is not None
-    with pytest.raises(UsageError, match="no token"):
-        sharegpt_random(["x"], lambda text: [], Cell(8, 4, 1), 1, 0)
-    for bad in ("", "[]", '[{"conversations": []}]'):
-        with pytest.raises(UsageError, match=r"s\.json"):
-            sharegpt_texts(bad, "s.json")
-
-
 # ---- requests ----------------------------------------------------------------------------------------------------
 def body_of(target: Target, prompt: Prompt, **more: Any) -> tuple[bytes, dict[str, Any]]:
     raw = RequestEncoder(target, 0.0, True, more.get("each", False)).encode(prompt)
@@ -300,7 +265,7 @@ def test_jobs_survive_json() -> None:
     recipe = PromptRecipe("jsonl", (Prompt(2, 3, ids=(1, 2)), Prompt(0, 4, messages=(("user", "x"),))), source="f")
     plan = LoadPlan(
         requests=3,
-        arrivals=Arrivals("trace", times=(0.0, 1.0)),
+        arrivals=Arrivals("burst", rate=2.0, burst=3),
         prompts=recipe,
         slo=Slo(ttft_ms=5),
         selfcheck=SelfCheck(4, 0.1, None, 0.2, 1.0, 2.0),

@@ -23,7 +23,6 @@ def node() -> LocalNode:
 
 def test_it_is_a_node(node: LocalNode) -> None:
     assert isinstance(node, Node)
-    assert node.host_key_policy == "local"
     assert node.forward("127.0.0.1", 80) == ("127.0.0.1", 80)
 
 

@@ -50,7 +50,7 @@ def test_a_command_and_the_place_of_its_record() -> None:
     )
     assert isinstance(node, Node)
     assert unrecorded(node) is node.inner
-    assert node.host_key_policy == "local"
+    assert node.address == "this machine"
 
 
 def test_no_secret_reaches_the_evidence_and_the_caller_gets_the_truth(tmp_path: Path) -> None:
