@@ -144,7 +144,7 @@ def reason(group: Sequence[CheckRow]) -> Html:
     """One kind of failure in plain words: what, measured against what, why that limit, what to do."""
     first = group[0]
     subjects = [c.subject for c in group if c.subject]
-    named = ", ".join(subjects[:3]) + (f" and {len(subjects) - 3} more" if len(subjects) > 3 else "")
+    named = ", ".join(subjects[:3]) + (f", and {len(subjects) - 3} more" if len(subjects) > 3 else "")
     example = f"{first.subject}: " if len(group) > 1 and first.subject else ""
     return join(
         tag("p", chip(first.status), " ", tag("strong", first.title + (f" ({named})" if named else ""))),

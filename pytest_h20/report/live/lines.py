@@ -3,12 +3,13 @@ where there is none."""
 
 from __future__ import annotations
 
+import unicodedata
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
 from pytest_h20.core.verdict import Limit, Status
-from pytest_h20.lang import local
+from pytest_h20.lang import labelled, local
 from pytest_h20.report.html.words import duration, limit_words, number
 from pytest_h20.report.live.progress import CellStand, FigureStand, GateStand, Progress, RunState, Sparkline, StartStand
 
@@ -32,8 +33,8 @@ class LiveLine:
 def lines(p: Progress, width: int = 100, points: int = 16) -> list[LiveLine]:
     """All of it, most important first. ``points``: of every course."""
     found = [
-        LiveLine(f"{who(p)}: {local(state_words(p))}", "head"),
-        LiveLine(f"{p.run}: {local(p.mode)}", "dim"),
+        LiveLine(labelled(who(p), state_words(p)), "head"),
+        LiveLine(labelled(p.run, p.mode), "dim"),
     ]
     if p.scale != 1.0:
         found.append(LiveLine(local(f"time runs {p.scale:g} times as fast as in reality; figures are in model time"), "dim"))
@@ -42,16 +43,16 @@ def lines(p: Progress, width: int = 100, points: int = 16) -> list[LiveLine]:
         found += _bring_up(bring_up)
     if p.cell is not None:
         found += _cell(p.cell)
-    found += _courses("GPUs", p.gpus, width, points)
+    found += _courses("GPU power", p.gpus, width, points)
     found += _courses("Rails, sent", p.rails, width, points)
     if p.kernel:
-        found.append(LiveLine(f"{local('Kernel log')}: {local(p.kernel)}", "plain" if p.kernel != "nothing that matters" else "dim"))
+        found.append(LiveLine(labelled("Kernel log", p.kernel), "plain" if p.kernel != "nothing that matters" else "dim"))
     found += [LiveLine(local(f"not read: {text}"), "warn") for text in p.damage[:5]]
     if len(p.damage) > 5:
         found.append(LiveLine(local(f"not read: {len(p.damage) - 5} more"), "warn"))
     if p.answer:
         found.append(
-            LiveLine(local(p.answer) + (f": {local(p.reason)}" if p.reason else ""), "good" if p.accepted else "warn" if p.green else "bad")
+            LiveLine(labelled(p.answer, p.reason) if p.reason else local(p.answer), "good" if p.accepted else "warn" if p.green else "bad")
         )
     return found
 
@@ -75,7 +76,7 @@ def state_words(p: Progress) -> str:
 
 def _gate(gate: GateStand, width: int) -> LiveLine:
     tests = f"{gate.done}/{gate.total}" if gate.total else ""
-    text = f"  {gate.name:<{width}}  {tests:>9}  {local(gate.words)}" + (f": {local(gate.reason)}" if gate.reason else "")
+    text = f"  {gate.name:<{width}}  {tests:>9}  {labelled(gate.words, gate.reason) if gate.reason else local(gate.words)}"
     if gate.status is None:
         return LiveLine(text, "plain" if gate.words == "runs" else "dim")
     return LiveLine(text, TONES[gate.status] if gate.status.blocks or not gate.words.startswith("runs") else "plain")
@@ -107,12 +108,12 @@ def left(seconds: float | None) -> str:
     return "" if seconds is None else f", about {duration(seconds)} left"
 
 
-def cell_words(c: CellStand) -> str:
-    """Which cell, and how much of it is done."""
+def cell_words(c: CellStand, drawn: bool = True) -> str:
+    """Which cell, and how much of it is done. ``drawn``: with a bar of characters."""
     if c.over:
         return f"last cell {c.engine} {c.cell}: {c.done} requests in {duration(c.elapsed_s)}"
     which = f" {c.number}/{c.of}" if c.of > 1 else ""
-    done = amount(c.done, c.total, c.unit) or f"{c.done} {c.unit}"
+    done = (amount(c.done, c.total, c.unit) if drawn else "") or f"{c.done} {c.unit}"
     failed = f", {c.failed} failed" if c.failed else ""
     return f"cell{which} {c.engine} {c.cell}: {done}{failed}, {c.in_flight} in flight, {duration(c.elapsed_s)}{left(c.left_s)}"
 
@@ -126,7 +127,7 @@ def _cell(c: CellStand) -> Iterable[LiveLine]:
 def figure_words(f: FigureStand, over: bool) -> str:
     """A figure and its limit, in the reader's language."""
     held = f"  {held_to(f.limit)} {local(holds_words(f, over))}" if f.limit is not None else ""
-    return f"{local(f.title):<18} {number(f.value)} {f.unit}{held}"
+    return f"{padded(local(f.title), 18)} {number(f.value)} {f.unit}{held}"
 
 
 def held_to(limit: Limit) -> str:
@@ -151,12 +152,22 @@ def _courses(title: str, courses: Sequence[Sparkline], width: int, points: int) 
     yield LiveLine(f"{local(title)}:", drawn=True)
     for node in dict.fromkeys(c.node for c in courses):
         mine = [c for c in courses if c.node == node]
-        told = [f"{c.name:<8} {spark(c.values[-points:]):<{points}} {local(c.words):<20}" for c in mine]
-        each = max(1, min(PER_LINE, (width - 10) // (max(map(len, told)) + 2)))
+        told = [f"{c.name:<8} {spark(c.values[-points:]):<{points}} {padded(local(c.words), 20)}" for c in mine]
+        each = max(1, min(PER_LINE, (width - 10) // (max(map(cells, told)) + 2)))
         for start in range(0, len(told), each):
             text = "  ".join(told[start : start + each]).rstrip()
             odd = any(c.odd for c in mine[start : start + each])
             yield LiveLine(f"  {node if not start else '':<8} {text}", "bad" if odd else "plain", drawn=True)
+
+
+def cells(text: str) -> int:
+    """How wide it is on a terminal: a Chinese character takes two places."""
+    return sum(2 if unicodedata.east_asian_width(c) in "WF" else 1 for c in text)
+
+
+def padded(text: str, width: int) -> str:
+    """As wide as the others of its column."""
+    return text + " " * (width - cells(text))
 
 
 def spark(values: Sequence[float]) -> str:

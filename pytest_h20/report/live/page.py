@@ -7,6 +7,7 @@ from functools import cache
 from pathlib import Path
 
 from pytest_h20 import lang
+from pytest_h20.lang import labelled
 from pytest_h20.report.html.tags import Html, join, tag
 from pytest_h20.report.html.words import chip, duration, number
 from pytest_h20.report.live.lines import cell_words, held_to, holds_words, left, state_words, who
@@ -58,15 +59,15 @@ def shell(inside: Html) -> str:
 def moment(p: Progress) -> Html:
     """The run as it is now."""
     return join(
-        tag("h1", f"{who(p)}: ", state_words(p), data_over=p.state.over or None),
-        tag("p", f"{p.run}: ", p.mode),
+        tag("h1", labelled(who(p), state_words(p)), data_over=p.state.over or None),
+        tag("p", labelled(p.run, p.mode)),
         tag("p", f"time runs {p.scale:g} times as fast as in reality; figures are in model time") if p.scale != 1.0 else None,
-        tag("p", tag("strong", p.answer), f": {p.reason}" if p.reason else "") if p.answer else None,
+        tag("p", tag("strong", p.answer), f" · {p.reason}" if p.reason else "") if p.answer else None,
         tag("ul", [tag("li", f"not read: {text}") for text in p.damage[:10]]) if p.damage else None,
         _cell(p.cell) if p.cell is not None else None,
         [_bring_up(b) for b in p.bringups if b.roles or not p.cell],
         _section("Gates", _gates(p.gates)),
-        _section("GPUs", _courses(p.gpus)) if p.gpus else None,
+        _section("GPU power", _courses(p.gpus)) if p.gpus else None,
         _section("Rails, sent", _courses(p.rails)) if p.rails else None,
         _section("Kernel log", tag("p", p.kernel)) if p.kernel else None,
     )
@@ -80,8 +81,8 @@ def _gates(gates: Sequence[GateStand]) -> Html:
     rows = [
         tag(
             "tr",
-            tag("th", g.name, scope="row", title=g.title),
-            tag("td", f"{g.done} of {g.total}" if g.total else ""),
+            tag("th", g.title, " ", tag("code", g.name), scope="row"),
+            tag("td", f"{g.done} / {g.total}" if g.total else "", class_="h20-nowrap"),
             tag("td", chip(g.status, g.words) if g.status is not None else g.words, f" {g.reason}" if g.reason else ""),
         )
         for g in gates
@@ -93,7 +94,7 @@ def _gates(gates: Sequence[GateStand]) -> Html:
 def _bar(done: int | None, total: int | None, unit: str) -> Html | None:
     if done is None or not total:
         return None
-    words = f"{done} of {total} {unit}".rstrip()
+    words = f"{done} / {total} {unit}".rstrip()
     return join(tag("progress", value=min(done, total), max=total, aria_label=words), f" {words}")
 
 
@@ -124,9 +125,8 @@ def _cell(c: CellStand) -> Html:
         for f in c.figures
     ]
     bar = None if c.over else tag("p", _bar(c.done, c.total, c.unit))
-    return _section(
-        "Load", tag("p", cell_words(c), " ", chip(c.status) if c.status is not None else None), bar, tag("table", rows, class_="live-cell")
-    )
+    told = tag("p", cell_words(c, drawn=False), " ", chip(c.status) if c.status is not None else None)
+    return _section("Load", told, bar, tag("table", rows, class_="live-cell"))
 
 
 def _courses(courses: Sequence[Sparkline]) -> Html:

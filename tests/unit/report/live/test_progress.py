@@ -18,9 +18,10 @@ from pytest_h20.core.verdict import Limit, Origin, Status, Verdict
 from pytest_h20.nodes.local import LocalNode
 from pytest_h20.probes.kernel_log import KernelEvent, KernelLog, Reading
 from pytest_h20.report.live.folder import Follow, Here, There, source_of, told
-from pytest_h20.report.live.lines import lines, spark
+from pytest_h20.report.live.lines import cells, figure_words, lines, spark
 from pytest_h20.report.live.now import BringUpNow, CellNow, GpuNow, MachinesNow, RailNow, RoleNow
-from pytest_h20.report.live.progress import Progress, RunState, ToldNow, progress
+from pytest_h20.report.live.page import moment
+from pytest_h20.report.live.progress import FigureStand, Progress, RunState, ToldNow, progress
 from pytest_h20.report.model import StateChange
 from pytest_h20.report.run import RunFolder, load_run
 from tests.unit.report import samples
@@ -343,6 +344,21 @@ def test_all_of_it_is_said_in_chinese(tmp_path: Path) -> None:
     run.add(StateChange(engine="sglang", state="ready"))
     with lang.speaking("zh"):
         said = text(seen(run, cells=(CELL,), machines=(MACHINES,), selected=(("t.py::a", "fabric"),)))
-    assert said.startswith("sglang · h20-2node: 已运行 ")
+    assert said.startswith("sglang · h20-2node：已运行 ")
     for words in ("没有选中", "测点 2/26 sglang in128-out128-c8：", "大约还剩", "≥ 500 tok/s 还没有达到", "各 rail 的发送速率"):
         assert words in said
+
+
+def test_chinese_figures_stand_in_one_column() -> None:
+    english = [figure_words(FigureStand("x", title, 5.0, "ms"), over=True) for title in ("Mean TPOT", "Output throughput", "Mean TTFT")]
+    with lang.speaking("zh"):
+        chinese = [figure_words(FigureStand("x", title, 5.0, "ms"), over=True) for title in ("Mean TPOT", "Output throughput", "Mean TTFT")]
+    assert {cells(line) for line in (*english, *chinese)} == {len(english[0])}
+
+
+def test_the_page_names_gates_in_words_and_by_their_ids(tmp_path: Path) -> None:
+    with lang.speaking("zh"):
+        page = moment(seen(samples.start(tmp_path), selected=(("t.py::a", "answers"), ("t.py::b", "answers")), cells=(CELL,)))
+    assert "<code>answers</code>" in page
+    assert "答案是对的" in page
+    assert "[#" not in page, "a bar of characters beside the one that is drawn"
