@@ -29,7 +29,7 @@ from pytest_h20.run.kept import Kept, kept
 from pytest_h20.run.live import tell_bring_up
 from pytest_h20.run.lookout import Lookout
 from pytest_h20.run.settings import Session
-from pytest_h20.run.store import CLUSTER, DEATH_TOLD, DIED, DOWN, DRILL_LOST, DRILLED, LAUNCHED
+from pytest_h20.run.store import CLUSTER, DEATH_TOLD, DIED, DOWN, DRILL_LOST, LAUNCHED, drilled
 
 Write = Callable[[str], None]
 
@@ -183,7 +183,7 @@ def post_mortem(session: Session, label: str) -> Verdict | None:
 def noticed(session: Session, label: str) -> Verdict | None:
     """Why the engine ended since it was ready, looked at until anybody has seen it; None while it runs."""
     state = session.shared.value(CLUSTER(label))
-    if state is None or drilled(session, label):
+    if state is None or drilled(session.shared, label):
         return None
     known = session.shared.value(DIED(label))
     if known is not None:
@@ -220,7 +220,7 @@ def look_out(session: Session, label: str, write: Write) -> None:
         return
 
     def look() -> bool:
-        if drilled(session, label) or session.shared.published(DIED(label)) is not None:
+        if drilled(session.shared, label) or session.shared.published(DIED(label)) is not None:
             return True
         if not ended_roles(state, session.nodes) or lookout.ending:
             return False
@@ -237,11 +237,6 @@ def look_away(session: Session, label: str) -> None:
     lookout = _LOOKOUTS.pop((session.run_id, label), None)
     if lookout is not None:
         lookout.end()
-
-
-def drilled(session: Session, label: str) -> bool:
-    """Whether the drills of this engine have begun: what ends after that was ended by them, and they judge it."""
-    return session.shared.published(DRILLED(label)) is not None
 
 
 def died(session: Session, label: str) -> str | None:

@@ -25,9 +25,8 @@ from pytest_h20.probes.kernel_log import KERNEL_LOG, Reading, explain, stretch
 from pytest_h20.probes.script import Missing, Probe, Section, build, split
 from pytest_h20.probes.telemetry import GAP_S, Lately
 from pytest_h20.report.model import CellLoad, GpuLoad, HostLoad, KernelLine
-from pytest_h20.run.bringup import drilled
 from pytest_h20.run.settings import Session
-from pytest_h20.run.store import BEFORE_LOAD, DOWN, KERNEL
+from pytest_h20.run.store import BEFORE_LOAD, DOWN, KERNEL, drilled
 
 REHEARSED_EVERY_S = 0.25
 """Between two samples where time runs faster; else one second."""
@@ -132,7 +131,7 @@ def _look(session: Session, label: str, when: str) -> dict[str, Snapshot]:
 def after_load(session: Session, label: str) -> list[Verdict]:
     """Every node after the last cell against before the first; nothing where no cell was measured. Before anything is stopped."""
     before = session.shared.value(BEFORE_LOAD(label))
-    if before is None or drilled(session, label):
+    if before is None or drilled(session.shared, label):
         return []
     after = _look(session, label, "end")
     target, verdicts = session.target(label), []

@@ -16,7 +16,7 @@ from pytest_h20.checks.rdma.traffic import Traffic
 from pytest_h20.checks.under_load import Alone
 from pytest_h20.cluster.hang import Hang
 from pytest_h20.cluster.ledger import Owner
-from pytest_h20.cluster.shared import EngineTopic, Topic
+from pytest_h20.cluster.shared import EngineTopic, Shared, Topic
 from pytest_h20.cluster.state import ClusterState
 from pytest_h20.cluster.teardown import Down
 from pytest_h20.core.verdict import Verdict
@@ -65,3 +65,8 @@ DRILL_ALONE: EngineTopic[Alone] = EngineTopic("drill-alone", Alone)
 """What the clients of the drills ask, as it was answered before the first one."""
 DRILL_LOST: EngineTopic[str] = EngineTopic("drill-lost", str)
 """In which drill the engine was lost, and why it did not start again."""
+
+
+def drilled(shared: Shared, label: str) -> bool:
+    """Whether the drills of this engine have begun: what ends after that was ended by them, and they judge it."""
+    return shared.published(DRILLED(label)) is not None
