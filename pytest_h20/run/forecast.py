@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
+from pytest_h20.checks.compute.runner import expected_seconds
 from pytest_h20.cluster.drills import drill_named
 from pytest_h20.cluster.launch import LaunchTarget
 from pytest_h20.config.cells import cells_of
-from pytest_h20.config.limits import LimitFile
 from pytest_h20.core.errors import H20Error
 from pytest_h20.core.verdict import GateName, Limit
 from pytest_h20.load.cells import Cell, requests_for
@@ -30,8 +30,8 @@ def judged(session: Session) -> Iterator[str]:
     yield f"# gates: {', '.join(g.value for g in session.required)}"
     for gate, why in session.left_out.items():
         yield f"# not looked at: {gate.value}: {why}"
-    if GateName.COMPUTE not in session.left_out:
-        yield f"# burn ({how(session)}): one container of the engine's image per node, all its GPUs at once, before the engine starts"
+    if kind := how(session):
+        yield f"# burn ({kind}): one container of the engine's image per node, all its GPUs at once, before the engine starts"
     for label, target in zip(session.labels, session.targets, strict=True):
         yield from _cells(session, label, target)
     if hours := soak_hours(session.settings.soak):
@@ -67,47 +67,57 @@ def _cells(session: Session, label: str, target: LaunchTarget) -> Iterator[str]:
         found = limits.cell(cell.id) if limits is not None else {}
         told = "; ".join(_limit(metric, limit) for metric, limit in found.items() if limit.kind != "info")
         yield f"#   {cell.id}: {told or 'recorded, no limit'}"
-    yield f"# {label}: {minutes(session, label, target, cells)}"
+    yield from (f"# {label}: expected time of {line}" for line in minutes(session, label, target, cells))
 
 
 def _limit(metric: str, limit: Limit) -> str:
     return f"{metric} {limit} ({limit.origin.kind})"
 
 
-def minutes(session: Session, label: str, target: LaunchTarget, cells: list[Cell]) -> str:
-    """How long it would take, with what that is computed from: the time a start may take, and the tokens of each cell at the rate that
-    its limits file has for it. Cells without a figure are counted, not guessed."""
+def minutes(session: Session, label: str, target: LaunchTarget, cells: list[Cell]) -> Iterator[str]:
+    """How long each gate would take, with what that is computed from, and the whole. What has no figure is named, not guessed."""
     load, limits = target.inventory.load_of(target.profile), session.limits_of(label)
-    start = 0.0 if session.inventory.attach is not None else target.profile.ready_timeout
-    seconds, known = 0.0, 0
-    for cell in cells:
-        rate = limits.written(cell.id, "output_throughput") if limits is not None else None
-        if rate:
-            requests = max(load.min_requests, cell.concurrency) if load.min_requests else requests_for(cell, load.recipe)
-            seconds, known = seconds + requests * cell.output_len / rate, known + 1
-    soak = soak_hours(session.settings.soak)
-    first = f"a start takes {start / 60:.0f} min at most (ready_timeout {start:g} s)" if start else "nothing is started"
-    if soak:
-        first += f"; the soak {60 * soak:g} min"
-    if not known:
-        return f"expected time: {first}; no limits file has a rate for its {len(cells)} cells, so their time is not known"
-    more = _beyond(load.beyond, cells, limits, load.long_answer)
-    rest = f"; {len(cells) - known} cells have no rate there" if known < len(cells) else ""
-    return (
-        f"expected time: {first}; {known} cells about {seconds / 60:.0f} min (requests of recipe {load.recipe}"
-        + (f", {load.min_requests} at least," if load.min_requests else "")
-        + f" x output tokens / output_throughput of the limits file){rest}{more}"
-    )
+    spent = 0.0
+    if session.inventory.attach is None:
+        start = target.profile.ready_timeout
+        spent += start
+        yield f"bringup: {start / 60:.0f} min at most (ready_timeout {start:g} s)"
+    if kind := how(session):
+        gpus = max(session.inventory.expect_of(n).gpu_count or target.layout.per_node for n in target.nodes)
+        spent += (took := expected_seconds(kind, gpus))
+        yield f"compute: {took / 60:.1f} min (--h20-burn={kind}, {gpus} GPUs a node)"
+    rates = {cell: written for cell in cells if limits and (written := limits.written(cell.id, "output_throughput"))}
+    if rates:
+        seconds = sum(
+            (max(load.min_requests, cell.concurrency) if load.min_requests else requests_for(cell, load.recipe)) * cell.output_len / rate
+            for cell, rate in rates.items()
+        )
+        spent += seconds
+        least = f", {load.min_requests} at least," if load.min_requests else ""
+        yield (
+            f"throughput: {len(rates)} cells about {seconds / 60:.0f} min (requests of recipe {load.recipe}{least} x output tokens / "
+            f"output_throughput of the limits file)"
+        )
+        if more := _beyond(load.beyond, rates, load.long_answer):
+            spent += sum(more.values())
+            prefill = "; prefill comes on top (overload: 1.25 x KV cache, long: 2.6 x context)" if {"overload", "long"} & {*more} else ""
+            parts = ", ".join(f"{name} {took / 60:.1f}" for name, took in more.items())
+            yield f"throughput, beyond: min at the rates of the nearest cells: {parts}{prefill}"
+    if len(rates) < len(cells):
+        yield f"throughput: {len(cells) - len(rates)} cells have no rate in a limits file: their time is not known"
+    if hours := soak_hours(session.settings.soak):
+        spent += 3600 * hours
+        yield f"soak: {60 * hours:g} min"
+    least = "at least " if len(rates) < len(cells) else ""
+    yield f"the whole: {least}{spent / 60:.0f} min; each of the other gates takes seconds to minutes and is not in this sum"
 
 
-def _beyond(names: Sequence[str], cells: Sequence[Cell], limits: LimitFile | None, long_answer: int) -> str:
-    """The cells after those, at the rates of the nearest ones that have a rate."""
+def _beyond(names: Sequence[str], rates: Mapping[Cell, float], long_answer: int) -> dict[str, float]:
+    """Seconds of the cells after those, at the rates (tokens a second) of the nearest ones."""
     from pytest_h20.run import beyond
 
-    known = {cell: limits.written(cell.id, "output_throughput") for cell in cells} if limits is not None else {}
-    rates = {cell: written for cell, written in known.items() if written}
     if not names or not rates:
-        return ""
+        return {}
 
     def rate(streams: int) -> float:
         return rates[min(rates, key=lambda cell: abs(math.log(cell.concurrency / streams)))]
@@ -117,9 +127,7 @@ def _beyond(names: Sequence[str], cells: Sequence[Cell], limits: LimitFile | Non
     again = requests_for(base) * base.output_len / rates[base]
     swept = 2 * sum(output for _, output in beyond.sweep(0, None)) / rate(beyond.SHAPE_STREAMS)
     seconds = {"overload": streams * tokens / rate(streams) + again, "shapes": swept, "chat": again, "long": long_answer / rate(1)}
-    parts = ", ".join(f"{name} {seconds[name] / 60:.1f}" for name in names)
-    prefill = "; prefill comes on top (overload: 1.25 x KV cache, long: 2.6 x context)" if {"overload", "long"} & {*names} else ""
-    return f"; then min at the rates of the nearest cells: {parts}{prefill}"
+    return {name: seconds[name] for name in names}
 
 
 def reached(session: Session) -> list[str]:

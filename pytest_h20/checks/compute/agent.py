@@ -22,8 +22,6 @@ import sys
 import threading
 import time
 
-os.environ.setdefault("CUDA_DEVICE_ORDER", "PCI_BUS_ID")  # as nvidia-smi counts
-
 MARK = "H20-BURN "
 GIB = 1 << 30
 SECONDS = {
@@ -33,6 +31,17 @@ SECONDS = {
 """How long one figure is measured, by kind."""
 MOST_ROUNDS = 100
 """Queued at once: well below the depth at which a launch on one GPU would wait and hold up the others."""
+
+
+OVERHEAD = 10.0
+"""Container, ``import torch``, memory patterns, all-reduce, and what is run before a figure counts: of 20.0 s on two H100, figures are 10.7."""
+
+
+def expected(how, gpus):
+    """Seconds that it takes with so many GPUs: the parts of ``main`` in their order."""
+    each = SECONDS[how]
+    several = 2 * each["memory"] + gpus * (gpus - 1) * each["link"] if gpus > 1 else 0.0
+    return 4 * each["memory"] + 2 * each["matrix"] + each["exact"] + 2 * gpus * each["link"] + several + OVERHEAD
 
 
 def say(**fields):
@@ -342,6 +351,7 @@ def cards():
 def main(argv):
     began = time.monotonic()
     how = argv[1] if argv[1:] else "fast"
+    os.environ.setdefault("CUDA_DEVICE_ORDER", "PCI_BUS_ID")  # as nvidia-smi counts
     import torch
 
     count = torch.cuda.device_count() if torch.cuda.is_available() else 0

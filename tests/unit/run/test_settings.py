@@ -9,11 +9,13 @@ from typing import Any, cast
 
 import pytest
 
+from pytest_h20.checks.compute.runner import expected_seconds
 from pytest_h20.cluster.launch import LaunchTarget
 from pytest_h20.config.environments import environments
 from pytest_h20.core.errors import UsageError
 from pytest_h20.core.setting import BY_DEST, OPTIONS, Setting, resolve
 from pytest_h20.core.verdict import ALWAYS, GateName
+from pytest_h20.run.forecast import judged
 from pytest_h20.run.settings import NO_INVENTORY, Session, Settings, _checks_that_are_made, _without_burn, build, seed_asked, soak_hours
 
 
@@ -85,6 +87,32 @@ def test_the_gpus_are_burned_unless_somebody_says_no() -> None:
     assert GateName.COMPUTE not in without.required
     assert without.left_out[GateName.COMPUTE] == "--h20-burn=off"
     assert "the GPUs were not burned in (--h20-burn=off)" in without.cannot_accept
+
+
+def test_the_plan_says_how_long_each_gate_takes_and_the_whole(monkeypatch: pytest.MonkeyPatch) -> None:
+    def told(**values: Any) -> dict[str, str]:
+        lines = [line.split("expected time of ", 1)[1] for line in judged(session(**values)) if "expected time of " in line]
+        return dict(line.split(": ", 1) for line in lines)
+
+    fast, full = told(), told(burn="full", soak="2h")
+    assert fast["bringup"].startswith("30 min at most")
+    assert fast["compute"] == "0.5 min (--h20-burn=fast, 8 GPUs a node)"
+    assert full["compute"] == "3.5 min (--h20-burn=full, 8 GPUs a node)"
+    assert full["soak"] == "120 min"
+    together = [float(t["the whole"].split(" ", 1)[0]) for t in (fast, full)]
+    assert together[1] - together[0] == pytest.approx(123, abs=1)
+    assert "compute" not in told(burn="off")
+    assert fast["throughput, beyond"].count(".") >= 4
+    monkeypatch.setattr(Session, "limits_of", lambda self, label: None)
+    unknown = told()
+    assert unknown["throughput"] == "26 cells have no rate in a limits file: their time is not known"
+    assert unknown["the whole"].startswith("at least ")
+
+
+@pytest.mark.parametrize(("how", "gpus", "seconds"), [("fast", 2, 20.0), ("fast", 8, 29.0), ("full", 8, 212.0), ("fast", 1, 19.0)])
+def test_how_long_the_burn_takes(how: str, gpus: int, seconds: float) -> None:
+    """20.0 s on two H100 (docs/measured.md)."""
+    assert expected_seconds(how, gpus) == pytest.approx(seconds, abs=1)
 
 
 def test_a_labs_gpus_are_burned_when_asked() -> None:
