@@ -34,7 +34,7 @@ MOST_ROUNDS = 100
 
 
 OVERHEAD = 10.0
-"""Container, ``import torch``, memory patterns, all-reduce, and what is run before a figure counts: of 20.0 s on two H100, figures are 10.7."""
+"""Container, ``import torch``, memory patterns, all-reduce, and runs that do not count: of 20.0 s on two H100, 10.7 are the figures."""
 
 
 def expected(how, gpus):
