@@ -65,7 +65,7 @@ _VLLM: tuple[StageRule, ...] = (
     _rule("placement", r"Waiting for creating a placement group of specs for (?P<done>\d+) seconds", "seconds"),
     _rule("placement", r"Waiting for removing a placement group|No current placement group found" r"|use_ray_spmd_worker"),
     _rule("joining", r"Connect(?:ed|ing) to (?:existing )?Ray cluster|Initializing Ray|Ray runtime started|Local node IP:"),
-    _rule("joining", r"headless multiproc executor, with head node address (?P<detail>\S+)"),
+    _rule("joining", r"headless (?:multiproc executor|mode), with head node address (?P<detail>\S+?)\.?(?:\s|$)"),
     _rule("arguments", r"vLLM API server version (?P<detail>\S+)|non-default args:|args: Namespace\("),
     _rule(
         "arguments",

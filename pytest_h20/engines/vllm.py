@@ -31,6 +31,7 @@ from pytest_h20.engines.common import (
     node_env,
     normalised,
     order_nodes,
+    parallel,
     removed_refusals,
     write_flags,
 )
@@ -58,6 +59,19 @@ _OWNED = (
     "distributed-executor-backend",
     "served-model-name",
 )
+# The same where copies are spread over nodes (data parallel).
+_OWNED_BY_COPIES = (
+    "data-parallel-size-local",
+    "dpl",
+    "data-parallel-start-rank",
+    "dpr",
+    "data-parallel-address",
+    "dpa",
+    "data-parallel-rpc-port",
+    "dpp",
+)
+_HEAD_ONLY = ("api-server-count", "asc")
+"""Refused beside ``--headless`` (vLLM's entrypoints/cli/serve.py)."""
 
 
 @dataclass(frozen=True)
@@ -88,7 +102,7 @@ class VllmDialect:
     # ---------------------------------------------------------------------------------------------------------- launch
 
     def plan(self, profile: LaunchProfile, nodes: tuple[NodePlan, ...]) -> LaunchPlan:
-        """Everything to start, in order.
+        """Everything to start, in order. Copies that each fit in a node are joined by vLLM's data parallel options, not by ``--nnodes``.
 
         Raises:
             UsageError: ranks, tensor parallel size or flags contradict each other.
@@ -101,6 +115,8 @@ class VllmDialect:
             steps = self._ray_steps(profile, ordered, flags)
         else:
             steps = self._native_steps(profile, ordered, flags)
+            if _copies_over_nodes(profile, ordered):
+                warnings += [f"--{name} belongs to the layout; the flag is ignored" for name in _OWNED_BY_COPIES if name in flags]
         return LaunchPlan(
             engine="vllm",
             version=self.version,
@@ -171,8 +187,16 @@ class VllmDialect:
     def _native_steps(self, profile: LaunchProfile, nodes: tuple[NodePlan, ...], flags: dict[str, object]) -> tuple[Step, ...]:
         steps = []
         for node in nodes:
-            argv = [*self._server(profile), *self._common_words(profile, flags), "--distributed-executor-backend", "mp"]
-            if len(nodes) > 1:
+            copies = _copies_over_nodes(profile, nodes)
+            left_out = (*_OWNED_BY_COPIES, *(_HEAD_ONLY if node.rank else ())) if copies else ()
+            own = {name: value for name, value in flags.items() if name not in left_out}
+            argv = [*self._server(profile), *self._common_words(profile, own), "--distributed-executor-backend", "mp"]
+            if copies:
+                argv += ["--data-parallel-size-local", str(copies), "--data-parallel-address", nodes[0].host_ip]
+                argv += ["--data-parallel-rpc-port", str(profile.dist_port)]
+                if node.rank > 0:  # on the head it would ask for balancing by others (hybrid)
+                    argv += ["--data-parallel-start-rank", str(node.rank * copies), "--headless"]
+            elif len(nodes) > 1:
                 argv += [
                     "--nnodes",
                     str(len(nodes)),
@@ -239,7 +263,10 @@ class VllmDialect:
         if mode == "ray":
             needs.append(PortNeed(profile.ray_port, "Ray head (GCS)"))
         elif mode == "native":
-            needs.append(PortNeed(profile.dist_port, "torch rendezvous (--master-port)"))
+            copies = _copies_over_nodes(profile, nodes)
+            needs.append(
+                PortNeed(profile.dist_port, "data parallel (--data-parallel-rpc-port)" if copies else "torch rendezvous (--master-port)")
+            )
         # A headless node opens no HTTP port (recorded with 0.24): nothing to be free there.
         return {node.name: tuple(needs) if node.rank == 0 else () for node in nodes}
 
@@ -388,3 +415,10 @@ class VllmDialect:
     def stage(self, line: str, role: str = "") -> Stage | None:
         """The stage that a log line announces."""
         return recognise("vllm", line)
+
+
+def _copies_over_nodes(profile: LaunchProfile, nodes: Sequence[NodePlan]) -> int:
+    """How many copies of the model (data-parallel ranks) each node has, where they are spread over nodes and each fits in one; else 0."""
+    layout = parallel(profile, nodes)
+    inside = len(nodes) > 1 and layout.replicas > 1 and layout.copy.nodes == 1
+    return layout.replicas // len(nodes) if inside else 0

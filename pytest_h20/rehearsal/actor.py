@@ -96,7 +96,9 @@ class Actor:
     @property
     def rank(self) -> int:
         """Of the node."""
-        return int(self.option("--node-rank", default="0"))
+        first = int(self.option("--data-parallel-start-rank", default="0"))
+        copies = int(self.option("--data-parallel-size-local", default="1"))
+        return int(self.option("--node-rank", default=str(first // copies)))
 
     def scene(self) -> Scene:
         """What the log lines speak about."""

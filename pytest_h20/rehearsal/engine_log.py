@@ -183,15 +183,9 @@ def vllm_server(s: Scene) -> list[Moment]:
             Moment(0.07, line("No current placement group found. Creating a new placement group.", "ray_utils.py:328"), "placement"),
         ]
     elif headless:
-        moments.append(
-            Moment(
-                0.06,
-                line(
-                    f"Launching vLLM (v{s.version}) headless multiproc executor, with head node address {s.address} for torch.distributed process group."
-                ),
-                "joining",
-            )
-        )
+        of_all = f"Launching vLLM (v{s.version}) headless multiproc executor, with head node address {s.address} for torch.distributed process group."
+        copies = f"Launching {s.per_node} data parallel engine(s) in headless mode, with head node address tcp://{s.address}:29501."
+        moments.append(Moment(0.06, line(copies if "--data-parallel-size-local" in s.argv else of_all), "joining"))
     moments += [
         Moment(
             0.09,

@@ -46,6 +46,7 @@ class Scenario:
         start_s: model seconds the engine takes until it is ready.
         nodes: how many the cluster has.
         flags: options beyond those of the write-up's profiles, for the engines in ``versions``.
+        tensor: their tensor parallel size, where it is not the write-up's 16.
     """
 
     name: str
@@ -57,6 +58,7 @@ class Scenario:
     start_s: float = 120.0
     nodes: int = 2
     flags: Mapping[str, JsonValue] = field(default_factory=dict)
+    tensor: int | None = None
 
     def world(self) -> World:
         """The healthy world of this scenario."""
@@ -98,6 +100,7 @@ class Scenario:
                 name: p.model_copy(
                     update={
                         **change,
+                        **({"tensor_parallel": self.tensor} if self.tensor and engine in self.versions else {}),
                         "limits": p.limits and (quick or p.limits),
                         "flags": {k: v for k, v in p.flags.items() if k not in gone} | dict(more),
                     }
@@ -179,6 +182,17 @@ SCENARIOS: tuple[Scenario, ...] = (
         mode="native",
         concurrency=_FEW,
         start_s=20.0,
+    ),
+    Scenario(
+        "vllm-dp-ep",
+        "vLLM 0.32.0 over two nodes with attention by data (16) and whole experts (16), three cells",
+        QUICK_SCALE,
+        {"vllm": "0.32.0"},
+        mode="native",
+        concurrency=_FEW,
+        start_s=20.0,
+        flags={"data-parallel-size": 16, "enable-expert-parallel": True},
+        tensor=1,
     ),
 )
 

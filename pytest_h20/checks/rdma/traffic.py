@@ -238,6 +238,7 @@ def verdicts_of(traffic: Traffic, nodes: Sequence[NodeSpec]) -> list[Verdict]:
 def rails_of(traffic: Traffic, job: Job, nodes: Sequence[NodeSpec], engine: str) -> list[RailTraffic]:
     """Every rail for the report's map: bytes of the counted request, and the channels NCCL put on it."""
     records, unforeseen = [], isinstance(traffic.expected, Missing) or bool(traffic.expected.chance)
+    together = volume_together(traffic, nodes)
     for node, following, before in zip(nodes, (*nodes[1:], nodes[0]), (nodes[-1], *nodes[:-1]), strict=True):
         must = (0.0, 0.0) if isinstance(traffic.expected, Missing) else traffic.of_rail(node.name)
         peer = before if must[1] and not must[0] else following  # the last stage of a pipeline sends nothing on
@@ -247,6 +248,8 @@ def rails_of(traffic: Traffic, job: Job, nodes: Sequence[NodeSpec], engine: str)
                 c for c in job.channels if c.node == node.name and c.inter_node and rail.hca in (c.hca or "").split(":")[0].split("+")
             ]
             verdict = rail_volume(traffic, node.name, rail.hca, rail.port)
+            if verdict.status is Status.SKIP and together.status is not Status.SKIP:
+                verdict = together
             gdr = None if not channels else all(c.gdr for c in channels)
             bad = gdr is False or not channels
             records.append(

@@ -29,6 +29,13 @@ from pytest_h20.engines.stages import recognise
         ("vllm", "\x1b[1;36m(APIServer pid=17544)\x1b[0;0m INFO:     Application startup complete.", "ready", None, None),
         (
             "vllm",
+            "INFO 1 [serve.py:9] Launching 8 data parallel engine(s) in headless mode, with head node address tcp://10.0.0.1:29501.",
+            "joining",
+            None,
+            None,
+        ),
+        (
+            "vllm",
             "INFO 1 Launching vLLM (v0.24.0) headless multiproc executor, with head node address 10.0.0.1:29501 for torch",
             "joining",
             None,

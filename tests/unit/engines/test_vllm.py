@@ -59,6 +59,38 @@ def test_native_nodes_differ_only_in_rank_and_headless() -> None:
     assert (head.role, peer.role) == ("rank0", "rank1")
 
 
+COPIES = replace(
+    VLLM_WRITE_UP,
+    tensor_parallel=1,
+    mode="native",
+    flags={"data-parallel-size": 16, "enable-expert-parallel": True, "api-server-count": 4, "dpl": 3},
+)
+
+
+def test_copies_over_nodes_are_joined_by_data_parallel_options() -> None:
+    """As vLLM's docs/serving/expert_parallel_deployment.md has it for two nodes; --nnodes would make one copy of all of them."""
+    plan = dialect_for("vllm", "0.33.0").plan(COPIES, nodes())
+    head, peer = ([*step.argv] for step in plan.steps)
+    for argv in (head, peer):
+        assert not {"--nnodes", "--node-rank", "--master-addr", "--dpl"} & set(argv)
+        for option, value in (("size", "16"), ("size-local", "8"), ("address", "10.63.65.207"), ("rpc-port", "29501")):
+            assert argv[argv.index(f"--data-parallel-{option}") + 1] == value
+    assert "--data-parallel-start-rank" not in head, "with it vLLM 0.33 asks for balancing by somebody else (hybrid)"
+    assert peer[peer.index("--data-parallel-start-rank") + 1] == "8"
+    assert ("--headless" in head, "--headless" in peer) == (False, True)
+    assert ("--api-server-count" in head, "--api-server-count" in peer) == (True, False), "refused beside --headless"
+    assert "--dpl belongs to the layout; the flag is ignored" in plan.warnings
+    assert "data parallel (--data-parallel-rpc-port)" in [need.purpose for need in plan.ports_needed["node01"]]
+    assert plan.ready.node == "node01"
+
+
+def test_copies_on_one_node_and_a_copy_over_all_nodes_are_none_of_that() -> None:
+    one = dialect_for("vllm", "0.33.0").plan(replace(COPIES, flags={"data-parallel-size": 8}), nodes()[:1])
+    assert "--data-parallel-address" not in one.steps[0].argv
+    wide = dialect_for("vllm", "0.33.0").plan(replace(COPIES, tensor_parallel=16, flags={}), nodes())
+    assert "--nnodes" in wide.steps[0].argv
+
+
 def test_every_container_gets_the_whole_environment() -> None:
     for version in ("0.8.2", "0.24.0"):
         for step in dialect_for("vllm", version).plan(VLLM_WRITE_UP, nodes()).steps:

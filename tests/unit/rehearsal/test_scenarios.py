@@ -97,3 +97,10 @@ def test_no_fault_leaves_the_world_as_it_is() -> None:
     world = scenario_named("quick").world()
     inject(world, [])
     assert world == scenario_named("quick").world()
+
+
+def test_experts_over_copies_are_rehearsed() -> None:
+    inventory = scenario_named("vllm-dp-ep").world().inventory
+    target = LaunchTarget(inventory, *inventory.engine_profile("vllm"))
+    assert str(target.layout) == "TP1 x DP16 x EP16 on 2 nodes"
+    assert (target.layout.spanning, target.layout.spanning_nodes) == (16, 2)

@@ -12,6 +12,7 @@ import pytest
 from pytest_h20.cluster.launch import LaunchTarget
 from pytest_h20.config.environments import environments
 from pytest_h20.config.inventory import Inventory, ProfileFits, load_inventory
+from pytest_h20.config.limits import load_limits
 from pytest_h20.core.errors import UsageError
 from pytest_h20.engines import dialect_for
 from pytest_h20.engines.base import Fits, LaunchFacts, Version
@@ -40,6 +41,17 @@ def test_what_is_shipped_for_today_is_refused_by_nothing(engine: str, name: str)
     text, refused = render(target(engine, name), engine)
     assert not refused, text
     assert target(engine, name).profile.fits.models == ("deepseek_v3",)
+
+
+@pytest.mark.parametrize(("engine", "name"), PROFILES)
+def test_what_is_shipped_for_today_is_judged(engine: str, name: str) -> None:
+    """A run of it could not be accepted: no profile had a limit."""
+    limits = target(engine, name).profile.limits
+    assert limits is not None
+    held = load_limits(environments() / limits)
+    assert held.unfit(engine=engine, profile=name, model=["deepseek-r1"], kind="hardware") == []
+    assert {c.concurrency for c in held.cells} >= {1, 64, 1024}
+    assert read(TODAY).load.limit == "all"
 
 
 def refusals(here: LaunchTarget, facts: LaunchFacts, version: str = "0.5.23") -> list[str]:

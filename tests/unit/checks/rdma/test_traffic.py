@@ -18,7 +18,7 @@ from pytest_h20.checks.rdma.traffic import (
 )
 from pytest_h20.config.inventory import NodeSpec
 from pytest_h20.core.verdict import Status
-from pytest_h20.nccl import judge_job
+from pytest_h20.nccl import judge_job, parse_log
 from pytest_h20.probes.counters import CounterSnapshot, ExpectedVolume, PortCounters
 from pytest_h20.probes.script import Missing
 
@@ -147,6 +147,10 @@ def test_the_management_device_carries_no_collectives(sent: float, status: Statu
     assert "NCCL_IB_HCA must not name mlx5_0; it belongs to xgbe0" in verdict.action or status is Status.PASS
 
 
+GDRDMA = """node01:1:2 [0] NCCL INFO comm 0x1 rank 0 nRanks 2 nNodes 2 localRanks 1 localRank 0 MNNVL 0
+node01:1:2 [0] NCCL INFO NET/IB : Using [0]mlx5_1:1/RoCE [RO]; OOB bond0:10.0.0.1<0>
+node01:1:2 [0] NCCL INFO Channel 00/0 : 0[0] -> 1[0] [send] via NET/IB/0/GDRDMA
+"""
 TO_EXPERTS = ExpectedVolume(0.0, 0.0, "58 layers", together=100e6, chance="deepep carries tokens to the experts that they choose")
 
 
@@ -202,3 +206,10 @@ def test_the_last_stage_of_a_pipeline_names_the_one_before_it() -> None:
     assert [(r.node, r.peer_node, r.gb_expected) for r in ring] == [("a", "b", 0.1), ("b", "c", 0.1), ("c", "a", 0.1)]
     experts = rails_of(replace(traffic, expected=TO_EXPERTS), job, nodes, "sglang")
     assert [r.gb_expected for r in experts] == [None] * 3
+
+
+@pytest.mark.parametrize(("sent", "status"), [(100e6, Status.PASS), (1e6, Status.FAIL)])
+def test_the_map_of_rails_shows_what_all_of_them_did_together(sent: float, status: Status) -> None:
+    channels = judge_job([parse_log(GDRDMA.encode(), "node01")], nodes={"node01": "node01"})
+    (rail,) = rails_of(replace(moved(sent, sent), expected=TO_EXPERTS), channels, [NODE], "sglang")
+    assert (rail.channels, rail.status) == (1, status)
