@@ -15,7 +15,7 @@ from pytest_h20.checks.frame import Say, builtin
 from pytest_h20.core.verdict import Limit, Origin, Verdict
 from pytest_h20.probes.counters import CONGESTION, ERRORS, CounterDelta, CounterSnapshot, delta
 from pytest_h20.probes.gpu import Gpu, Gpus
-from pytest_h20.probes.kernel_log import KernelEvent, LineEntry, explain
+from pytest_h20.probes.kernel_log import KernelEvent, LineEntry, Stretch, explain
 from pytest_h20.probes.script import Missing
 from pytest_h20.probes.telemetry import GpuIdentity, GpuWindow, Window
 
@@ -424,24 +424,28 @@ class Said:
         return f"{entry.meaning}{when}"
 
 
-def kernel_said(voice: Say, said: Sequence[Said], unseen: Sequence[str], ours: Sequence[str] = ()) -> Verdict:
+def kernel_said(voice: Say, said: Sequence[Said], seen: Stretch, ours: Sequence[str] = ()) -> Verdict:
     """Nothing in the kernel log of a gate's time that names sick hardware, a broken driver or a process that was ended.
 
-    ``unseen``: why a part could not be seen. ``ours``: interfaces of the inventory; a link of another one that goes down is told only.
+    ``seen``: what of that time was looked at. A log that holds no line of it was looked at all the same: its readings are counted then.
+    ``ours``: interfaces of the inventory; a link of another one that goes down is told only.
     """
     rated = [(explain(s.event), s) for s in said if not _foreign(s.event, ours)]
     bad = sorted(((e, s) for e, s in rated if e.severity in _BAD), key=lambda pair: _BAD.index(pair[0].severity))
     mild = [(e, s) for e, s in rated if e.severity == "watch"] + [(explain(s.event), s) for s in said if _foreign(s.event, ours)]
-    lines: list[JsonValue] = [s.event.text[:240] for _, s in (bad + mild)[:20]]
+    details: dict[str, JsonValue] = {"written": seen.written, "readings": seen.readings}
+    if bad or mild or seen.unseen:
+        details["lines"] = [s.event.text[:240] for _, s in (bad + mild)[:20]]
+    looked_at = max(seen.written, len(said))
+    limit = Limit(kind="max", value=0, unit="lines", origin=_TABLES)
     if bad:
-        limit = Limit(kind="max", value=0, unit="lines", origin=_TABLES)
-        return voice.judge(len(bad), limit, reason=_in_words(bad), action=bad[0][0].action, details={"lines": lines})
-    if unseen:
+        return voice.judge(len(bad), limit, of=looked_at, reason=_in_words(bad), action=bad[0][0].action, details=details)
+    if seen.unseen:
         action = "keep the journal (Storage=persistent), or boot with log_buf_len=16M; log in as root"
-        return voice.unknown("; ".join(unseen), action, {"lines": lines})
+        return voice.unknown("; ".join(seen.unseen), action, details)
     if mild:
-        return voice.warn(len(mild), _in_words(mild), action=mild[0][0].action, details={"lines": lines})
-    return voice.judge(0, Limit(kind="max", value=0, unit="lines", origin=_TABLES))
+        return voice.warn(len(mild), _in_words(mild), action=mild[0][0].action, details=details)
+    return voice.judge(0, limit, of=looked_at or seen.readings, what="line or reading of the log", details=details)
 
 
 _BAD = ("fatal", "reset", "application")

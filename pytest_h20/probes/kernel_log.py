@@ -9,8 +9,8 @@ from __future__ import annotations
 import json
 import re
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from importlib import resources
 from typing import Literal
@@ -59,13 +59,15 @@ class KernelEvent:
 @dataclass(frozen=True)
 class KernelLog:
     """The events, and whether the log reaches back to boot (a ring buffer forgets). ``since``: stamp of the oldest line it still
-    has, None when no line has a stamp. ``now``: uptime at which it was read, None from a reading that did not tell it."""
+    has, None when no line has a stamp. ``now``: uptime at which it was read, None from a reading that did not tell it. ``written``: second
+    since boot to how many lines of any kind it holds of it, the last `MOST_SECONDS` in which something was written."""
 
     source: str
     complete: bool
     events: tuple[KernelEvent, ...]
     since: float | None = None
     now: float | None = None
+    written: Mapping[int, int] = field(default_factory=dict)
 
     def of(self, *kinds: str) -> tuple[KernelEvent, ...]:
         """The events of these kinds."""
@@ -80,8 +82,8 @@ _STAMP = re.compile(r"^\[\s*([0-9]{1,12}\.[0-9]{1,9})\]")
 
 
 def parse_kernel_log(text: str) -> KernelLog:
-    """``source=dmesg|journal``, ``first=SECONDS``, ``now=UPTIME``, ``matched=LINES``, then the last `MOST_LINES` kernel lines that
-    matched, each after ``> ``. Kernel stamps ``[   12.345678]`` are seconds since boot.
+    """``source=dmesg|journal``, ``first=SECONDS``, ``now=UPTIME``, ``written=SECOND:LINES ...``, ``matched=LINES``, then the last
+    `MOST_LINES` kernel lines that matched, each after ``> ``. Kernel stamps ``[   12.345678]`` are seconds since boot.
     """
     p = pairs("\n".join(line for line in text.splitlines() if not line.startswith("> ")))
     if p.get("source") not in ("dmesg", "journal"):
@@ -94,7 +96,8 @@ def parse_kernel_log(text: str) -> KernelLog:
     if (integer(p.get("matched")) or 0) > len(lines):  # more than the probe sends: seen from the first line that came
         stamps = [float(m[1]) for m in map(_STAMP.match, lines) if m]
         complete, since = False, stamps[0] if stamps else None
-    return KernelLog(p["source"], complete, tuple(events), since, number(p.get("now")))
+    written = {int(m[1]): int(m[2]) for m in re.finditer(r"(?<!\S)([0-9]{1,12}):([0-9]{1,9})(?!\S)", p.get("written", ""))}
+    return KernelLog(p["source"], complete, tuple(events), since, number(p.get("now")), written)
 
 
 def _event(line: str) -> Iterable[KernelEvent]:
@@ -134,7 +137,7 @@ def _patterns() -> tuple[tuple[LineEntry, re.Pattern[str]], ...]:
     return tuple((row, re.compile(row.pattern, re.I)) for row in line_table())
 
 
-MOST_LINES = 2000
+MOST_LINES, MOST_SECONDS = 2000, 1000
 
 _WANTED = "|".join(("NVRM: Xid", "SXid", r"link (is )?(up|down)", *(row.pattern for row in line_table())))
 _SCRIPT = r"""
@@ -143,15 +146,16 @@ s=dmesg; l=`priv dmesg 2>/dev/null`
 if [ -z "$l" ] && command -v journalctl >/dev/null; then s=journal; l=`journalctl -k -b -o short-monotonic --no-pager -q 2>/dev/null`; fi
 [ -n "$l" ] || { echo "the kernel log cannot be read (dmesg: `dmesg 2>&1 | head -n 1`)" >&2; exit 126; }
 f=`printf '%s\n' "$l" | sed -n 's/^\[ *\([0-9]*\.[0-9]*\)\].*/\1/p' | head -n 1`
+w=`printf '%s\n' "$l" | sed -n 's/^\[ *\([0-9]*\)\.[0-9]*\].*/\1/p' | uniq -c | sed 's/^ *\([0-9]*\) \([0-9]*\)$/\2:\1/' | tail -n SECONDS`
 m=`printf '%s\n' "$l" | grep -aiE 'WANTED'`
-echo "source=$s"; echo "first=$f"; echo "now=$now"
+echo "source=$s"; echo "first=$f"; echo "now=$now"; echo written=$w
 [ -z "$m" ] || { printf 'matched=%s\n' `printf '%s\n' "$m" | wc -l`; printf '%s\n' "$m" | sed 's/^/> /' | tail -n MOST; }
 true
 """
 
 KERNEL_LOG = Probe(
     "kernel_log",
-    _SCRIPT.replace("WANTED", _WANTED.replace("'", ".")).replace("MOST", str(MOST_LINES)),
+    _SCRIPT.replace("WANTED", _WANTED.replace("'", ".")).replace("MOST", str(MOST_LINES)).replace("SECONDS", str(MOST_SECONDS)),
     parse_kernel_log,
     hint=f"{HINT_RIGHTS}; or allow it to everybody: sysctl kernel.dmesg_restrict=0",
 )
@@ -219,10 +223,13 @@ class Reading:
 @dataclass(frozen=True)
 class Stretch:
     """What the kernel said between two moments. ``events``: each with its moment on our clock (None: the log has no stamps, and it
-    came between two readings). ``unseen``: why parts of it could not be seen; empty when all was."""
+    came between two readings). ``unseen``: why parts of it could not be seen; empty when all was. ``written``: lines of any kind, to a
+    second. ``readings``: of the log, those that reach into it."""
 
     events: tuple[tuple[float | None, KernelEvent], ...]
     unseen: tuple[str, ...]
+    written: int = 0
+    readings: int = 0
 
 
 SLACK_S = 2.0
@@ -255,7 +262,20 @@ def stretch(readings: Sequence[Reading], start: float, end: float) -> Stretch:
             elif before is not None and reading.at > start and before.at < end:  # no stamp: it is new since the reading before
                 found.setdefault((None, event.text, index), (None, event))
     events = sorted(found.values(), key=lambda pair: (pair[0] is None, pair[0] or 0.0))
-    return Stretch(tuple(events), tuple(_holes(known, start, end)))
+    return Stretch(tuple(events), tuple(_holes(known, start, end)), _written(known, start, end), sum(r.at > start for r in known))
+
+
+def _written(known: Sequence[Reading], start: float, end: float) -> int:
+    """Lines of any kind in the stretch. A second that several readings saw counts once; one of another boot is another second."""
+    seconds: dict[tuple[int, int], int] = {}
+    boot, last = 0, known[0].ahead or 0.0
+    for reading in known:
+        ahead = reading.ahead or 0.0
+        boot, last = boot + (ahead < last - REBOOT_S), ahead
+        for second, lines in reading.log.written.items():
+            if second + 1 > start + ahead and second <= end + ahead:
+                seconds[boot, second] = max(lines, seconds.get((boot, second), 0))
+    return sum(seconds.values())
 
 
 def _holes(known: Sequence[Reading], start: float, end: float) -> Iterator[str]:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import ipaddress
 import json
+from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from xml.sax.saxutils import escape
@@ -280,6 +281,10 @@ def sections(m: Machine) -> dict[str, Callable[[tuple[str, ...]], str]]:
             rows.append(("busy", p, "[Errno 98] Address already in use") if int(p) in m.listeners else ("bound", p, int(p) or 40000 + i))
         return _tab(*rows) + f"pid={20000 + m.number}\n"
 
+    def written() -> str:
+        seconds = Counter(x[1:].split(".")[0].strip() for x in m.kernel_lines if x.startswith("["))
+        return " ".join(f"{second}:{lines}" for second, lines in seconds.items())
+
     def connect(args: tuple[str, ...]) -> str:
         targets = [(args[i], args[i + 1]) for i in range(0, len(args) - 1, 2)]
         return _tab(*(("connect", a, p, "timeout" if a in m.unreachable else "ok", "0.41") for a, p in targets))
@@ -364,7 +369,7 @@ def sections(m: Machine) -> dict[str, Callable[[tuple[str, ...]], str]]:
         "fabric_manager": lambda _: f"nvswitches=4\nstate=active\nversion=Fabric Manager version is : {m.driver}\n",
         "topology": lambda _: topology,
         "kernel_log": lambda _: (
-            f"source=dmesg\nfirst={m.kernel_first:.6f}\nnow={m.uptime_s}\nmatched={len(m.kernel_lines)}\n"
+            f"source=dmesg\nfirst={m.kernel_first:.6f}\nnow={m.uptime_s}\nwritten={written()}\nmatched={len(m.kernel_lines)}\n"
             + "".join(f"> {x}\n" for x in m.kernel_lines)
         ),
         "rdma": lambda _: (

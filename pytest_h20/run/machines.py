@@ -374,9 +374,9 @@ def _of_a_node(session: Session, node: str, readings: Sequence[Reading], spans: 
     ours = [spec.control_interface, *(r.interface for r in spec.rails), *(h.interface for h in spec.other_hcas)]
     verdicts = []
     for gate, of in spans.items():
-        unseen = stretch(readings, min(began for began, _ in of), max(ended for _, ended in of)).unseen
+        seen = stretch(readings, min(began for began, _ in of), max(ended for _, ended in of))
         voice = _say(session, f"{gate.value}.kernel_log", node, node)
-        verdicts.append(checks.kernel_said(voice, said[gate], unseen, [name for name in ours if name]))
+        verdicts.append(checks.kernel_said(voice, said[gate], seen, [name for name in ours if name]))
     return verdicts
 
 

@@ -13,7 +13,7 @@ from pytest_h20.checks.machines import CellMachines, Said, Snapshot, say
 from pytest_h20.core.verdict import Status
 from pytest_h20.probes.counters import CounterDelta, CounterSnapshot, PortCounters
 from pytest_h20.probes.gpu import Gpu, Gpus
-from pytest_h20.probes.kernel_log import parse_kernel_log
+from pytest_h20.probes.kernel_log import Stretch, parse_kernel_log
 from pytest_h20.probes.script import Missing
 from pytest_h20.probes.telemetry import Telemetry, Window
 
@@ -306,7 +306,8 @@ def said(line: str) -> Said:
     ],
 )
 def test_kernel_log(lines: tuple[str, ...], unseen: tuple[str, ...], status: Status, words: str) -> None:
-    verdict = machines.kernel_said(say("throughput.kernel_log", "node01"), [said(x) for x in lines], unseen, ["xgbe1", "xgbe3"])
+    seen = Stretch((), unseen, written=40, readings=2)
+    verdict = machines.kernel_said(say("throughput.kernel_log", "node01"), [said(x) for x in lines], seen, ["xgbe1", "xgbe3"])
     assert verdict.status is status, verdict.reason
     assert words in verdict.reason
     assert verdict.gate.value == "throughput"
@@ -314,4 +315,14 @@ def test_kernel_log(lines: tuple[str, ...], unseen: tuple[str, ...], status: Sta
 
 def test_an_expectation_can_let_it_stay_unmeasured() -> None:
     voice = say("throughput.kernel_log", "node01", ("throughput.kernel_*",))
-    assert machines.kernel_said(voice, (), ("could not see",)).status is S
+    assert machines.kernel_said(voice, (), Stretch((), ("could not see",))).status is S
+
+
+@pytest.mark.parametrize(
+    ("written", "readings", "status", "looked_at"),
+    [(40, 2, P, 40), (0, 2, P, 2), (0, 0, U, 0)],
+    ids=["lines that are well", "a log that was silent", "nothing was read"],
+)
+def test_a_kernel_log_without_a_sick_line_says_how_much_was_looked_at(written: int, readings: int, status: Status, looked_at: int) -> None:
+    verdict = machines.kernel_said(say("throughput.kernel_log", "node01"), (), Stretch((), (), written, readings))
+    assert (verdict.status, verdict.looked_at, verdict.details["written"]) == (status, looked_at, written)

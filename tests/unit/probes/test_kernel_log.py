@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 import subprocess
+from pathlib import Path
 
 import pytest
 from hypothesis import given
@@ -11,6 +12,7 @@ from hypothesis import strategies as st
 
 from pytest_h20.probes import kernel_log
 from pytest_h20.probes.kernel_log import KernelLog, Reading, explain, line_table, parse_kernel_log, stretch, xid_table
+from pytest_h20.probes.script import build, split
 
 SICK = {
     # kind: lines as drivers and kernels print them
@@ -89,9 +91,9 @@ WELL = (
 )
 
 
-def log(*lines: str, now: float, first: float = 0.0, matched: int | None = None) -> KernelLog:
+def log(*lines: str, now: float, first: float = 0.0, matched: int | None = None, written: str = "") -> KernelLog:
     body = "".join(f"> {line}\n" for line in lines)
-    head = f"source=dmesg\nfirst={first}\nnow={now}\nmatched={len(lines) if matched is None else matched}\n"
+    head = f"source=dmesg\nfirst={first}\nnow={now}\nwritten={written}\nmatched={len(lines) if matched is None else matched}\n"
     return parse_kernel_log(head + body)
 
 
@@ -135,6 +137,28 @@ BOOT = 1_000.0  # our clock at the node's boot
 
 def reading(at: float, *lines: str, first: float = 0.0) -> Reading:
     return Reading(BOOT + at, log(*lines, now=at, first=first))
+
+
+def test_how_many_lines_were_written_in_the_stretch() -> None:
+    """Of any kind: to say of how many a pass is made. What two readings hold counts once; after a boot seconds are others."""
+    one, two = (Reading(BOOT + at, log(now=at, written=w)) for at, w in ((100.0, "3:9 99:1"), (200.0, "3:9 99:1 150:4 170:2 199:3")))
+    seen = stretch([one, two], BOOT + 120.0, BOOT + 180.0)
+    assert (seen.written, seen.readings) == (6, 1)
+    assert stretch([one, two], BOOT + 0.0, BOOT + 180.0).written == 16
+    again = Reading(BOOT + 300.0, log(now=30.0, written="3:9"))
+    assert stretch([one, two, again], BOOT + 0.0, BOOT + 280.0).written == 16 + 3 + 9
+
+
+@pytest.mark.skipif(shutil.which("grep") is None, reason="no grep here")
+def test_the_seconds_are_counted_on_the_node(tmp_path: Path) -> None:
+    text = "[    3.000001] a\n[    3.9] b\n[   12.5] c\nno stamp\n[12000.000000] d\n"
+    (tmp_path / "dmesg").write_text(f"#!/bin/sh\ncat <<'END'\n{text}END\n")
+    (tmp_path / "dmesg").chmod(0o755)
+    script = build([kernel_log.KERNEL_LOG])
+    done = subprocess.run(["sh", "-c", script], env={"PATH": f"{tmp_path}:/usr/bin:/bin"}, capture_output=True, text=True, check=True)
+    told = kernel_log.KERNEL_LOG.read(split(done.stdout))
+    assert isinstance(told, KernelLog)
+    assert told.written == {3: 2, 12: 1, 12000: 1}
 
 
 def test_a_line_of_the_stretch_is_found_once_with_its_moment() -> None:
