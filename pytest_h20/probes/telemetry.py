@@ -9,7 +9,7 @@ Lines (a line that begins otherwise is kept as a note: an error of a tool)::
     rail DEVICE/PORT COUNTER...                      once per port: which counters its ``r`` lines hold
     mem CONTAINER...                                 once: of which containers the ``t`` lines hold the memory
     I, W, SM MHz, MEM MHz, C, REASONS, MiB, ECC, ECC  nvidia-smi's own, per GPU and second (ECC: corrected, uncorrected since driver load)
-    t UPTIME STEAL ALL RUNNING [BYTES...]            per second: CPU ticks stolen and in all, run queue, memory of the containers
+    t UPTIME STEAL ALL RUNNING [BYTES...]            per second: CPU ticks stolen and in all, run queue, anonymous and shared memory of the containers
     avail TOTAL AVAILABLE                            per second: KiB of the node's memory
     r DEVICE/PORT VALUE...                           per second and port; - where a counter could not be read
     rows BUS ID, CORRECTABLE, UNCORRECTABLE, PENDING, FAILURE   remapped rows, per GPU and minute
@@ -84,8 +84,8 @@ for p in $S/*/ports/*; do
 done
 held= mem=
 for i in %s; do
-  for f in $C/system.slice/docker-$i.scope/memory.current $C/docker/$i/memory.current $C/memory/docker/$i/memory.usage_in_bytes $C/memory/system.slice/docker-$i.scope/memory.usage_in_bytes; do
-    [ -r $f ] && mem="$mem $f" held="$held $i" && break
+  for f in $C/system.slice/docker-$i.scope $C/docker/$i $C/memory/docker/$i $C/memory/system.slice/docker-$i.scope; do
+    f=$f/memory.stat; [ -r $f ] && mem="$mem $f" held="$held $i" && break
   done
 done
 [ -z "$held" ] || echo "mem$held"
@@ -95,7 +95,14 @@ while :; do
   read -r up x </proc/uptime
   read -r x u n s i io q sq st x </proc/stat
   read -r x x x run x </proc/loadavg
-  b=; for f in $mem; do v=-; read -r v <$f; b="$b $v"; done
+  b=
+  for f in $mem; do
+    a= h=0
+    while read -r key n x; do
+      case $key in anon|total_rss) a=$n;; shmem|total_shmem) h=$n;; esac  # cgroup v2, v1
+    done <$f
+    b="$b ${a:+$((a + h))}"; [ -n "$a" ] || b="$b-"
+  done
   echo "t $up $st $((u + n + s + i + io + q + sq + st)) ${run%%%%/*}$b"
   total=; while read -r key kib x; do
     case $key in MemTotal:) total=$kib;; MemAvailable:) echo "avail $total $kib"; break;; esac
@@ -117,7 +124,7 @@ done
 
 
 def command(containers: Sequence[str] = (), every_s: float = 1.0) -> str:
-    """The shell command. ``containers``: full ids of ours whose memory is told. ``every_s``: nvidia-smi takes whole seconds."""
+    """The shell command. ``containers``: full ids of ours whose memory is told (without page cache, which weights fill). ``every_s``: nvidia-smi takes whole seconds."""
     ids = " ".join(shlex.quote(c) for c in containers)
     return _COMMAND % (MARK, f"{every_s:g}", f"{every_s:g}", " ".join(WATCHED), ids)
 

@@ -19,8 +19,8 @@ if TYPE_CHECKING:
 SM_MHZ, MEM_MHZ, WATT, DEGREES, MIB = 1980, 2619, 390, 52, 90_412
 """An H20 that decodes: its clock is the card's highest, its power below the limit of 500 W."""
 
-TOTAL_KIB, USED_KIB = 2 << 30, 120 << 20
-"""2 TiB of memory, of which the engine and its neighbours hold 120 GiB."""
+TOTAL_KIB, USED_KIB, HELD = 2 << 30, 120 << 20, 96 << 30
+"""2 TiB of memory, of which the engine and its neighbours hold 120 GiB, its container 96 (bytes)."""
 
 POWER_BRAKE = 0x80
 
@@ -113,6 +113,7 @@ def ticks(world: World, state: State, node: str, scale: float) -> Iterator[str]:
         yield f"gpu {index}, 165{machine.number:04d}{index:06d}, 00000000:{0x1B + 8 * index:02X}:00.0, {machine.gpus[index].name}"
     for rail in machine.rails:
         yield f"rail {rail.hca}/1 {' '.join(WATCHED)}"
+    yield "mem engine"
     tick = 0
     while tick < world.load.silent_after.get(node, tick + 1):
         now, hours = as_now(world, state, node, scale), state.soak_hours() or 0.0
@@ -125,7 +126,7 @@ def ticks(world: World, state: State, node: str, scale: float) -> Iterator[str]:
             degrees = DEGREES + index % 5 + min(tick, 8)
             held = MIB + int(hours * world.load.leak.get((node, index), 0.0))
             yield f"{index}, {watt}.00, {clock}, {MEM_MHZ}, {degrees}, {reasons:#018x}, {held}, 0, {gpu.uncorrectable}"
-        yield f"t {now.uptime_s:.2f} 0 {int(now.uptime_s * 19_200)} {3 + tick % 4}"
+        yield f"t {now.uptime_s:.2f} 0 {int(now.uptime_s * 19_200)} {3 + tick % 4} {HELD + (tick * 37) % 1024 * 1024}"
         used = USED_KIB + (tick * 37) % 1024 + int(1024 * hours * world.load.leak.get((node, None), 0.0))
         yield f"avail {TOTAL_KIB} {TOTAL_KIB - used}"
         for rail in now.rails:

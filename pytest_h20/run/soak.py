@@ -200,6 +200,9 @@ class _Soak:
             if window.used_bytes is not None:
                 row[f"{node} host_gib"] = round(window.used_bytes / 2**30, 3)
                 self.memory.setdefault((node, "host"), []).append((found.hours, window.used_bytes / 2**30))
+            if window.memory_bytes is not None:
+                row[f"{node} containers_gib"] = round(window.memory_bytes / 2**30, 3)
+                self.memory.setdefault((node, "containers"), []).append((found.hours, window.memory_bytes / 2**30))
             for index, gpu in window.gpus.items():
                 if (used := gpu.median("memory_mib")) is not None:
                     self.memory.setdefault((node, f"GPU {index}"), []).append((found.hours, used))
@@ -262,14 +265,13 @@ class _Soak:
         return verdicts
 
     def _memory(self) -> list[Series]:
-        """A series per node: its host's memory, and of its GPUs the one that grew most."""
+        """A series per node: its host's memory, that of our containers, and of its GPUs the one that grew most."""
         warm = checks.WARM_UP * self.asked.hours
         found = []
         for node in dict.fromkeys(node for node, _ in self.memory):
             mine = {of: [(h, v) for h, v in points if h >= warm] for (name, of), points in self.memory.items() if name == node}
-            host = mine.pop("host", [])
-            if host:
-                found.append(_series(checks.HOST_MEMORY, host, f"{node} host"))
+            held = [(of, mine.pop(of, [])) for of in ("host", "containers")]
+            found += [_series(checks.HOST_MEMORY, points, f"{node} {of}") for of, points in held if points]
             if grown := max(mine, key=lambda of: _growth(mine[of]), default=None):
                 found.append(_series(checks.GPU_MEMORY, mine[grown], f"{node} {grown}"))
         return found

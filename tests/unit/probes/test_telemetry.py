@@ -167,7 +167,10 @@ def node(tmp_path: Path) -> str:
         (port / name).write_text(f"{value}\n")
     held = tmp_path / "cg" / "docker" / "abc"
     held.mkdir(parents=True)
-    (held / "memory.current").write_text("8192\n")
+    (held / "memory.stat").write_text("anon 8192\nfile 999424\nshmem 4096\n")
+    first = tmp_path / "cg" / "memory" / "docker" / "old"
+    first.mkdir(parents=True)
+    (first / "memory.stat").write_text("cache 999424\nrss 1\nshmem 1\ntotal_rss 16384\ntotal_shmem 4096\n")
     smi = tmp_path / "nvidia-smi"
     smi.write_text(
         "#!/bin/sh\n"
@@ -176,7 +179,7 @@ def node(tmp_path: Path) -> str:
         "echo '0, 400.5, 1980, 2619, 60, 0x0, 90000, 0, 0'\ncase $* in *-l*) exec sleep 60;; esac\n"
     )
     smi.chmod(0o755)
-    text = command(["abc", "gone"], 0.2).replace("S=/sys/class/infiniband; C=/sys/fs/cgroup", f"S={tmp_path}/ib; C={tmp_path}/cg")
+    text = command(["abc", "gone", "old"], 0.2).replace("S=/sys/class/infiniband; C=/sys/fs/cgroup", f"S={tmp_path}/ib; C={tmp_path}/cg")
     return text.replace('PATH="$PATH:', f'PATH="{tmp_path}:$PATH:')
 
 
@@ -193,10 +196,10 @@ def test_the_command_speaks_as_its_parser_hears(node: str) -> None:
         process.wait(5)
     assert told.notes == []
     assert told.gpus == {0: GpuIdentity(0, "165", "00000000:1B:00.0", "NVIDIA H20")}
-    assert told.containers == ("abc",)
+    assert told.containers == ("abc", "old")
+    assert {s.memory for _, s in told.samples if isinstance(s, HostSample)} == {(12288, 20480)}, "without page cache, by cgroup v2 and v1"
     kinds = {type(s) for _, s in told.samples}
     assert kinds == {GpuSample, HostSample, telemetry.MemorySample, telemetry.RailSample, telemetry.RowsSample}
     rail = next(s for _, s in told.samples if isinstance(s, telemetry.RailSample))
     assert rail.values == {"port_xmit_data": 400, "out_of_sequence": 3}
     assert next(s for _, s in told.samples if isinstance(s, telemetry.RowsSample)).pending
-    assert next(s for _, s in told.samples if isinstance(s, HostSample)).memory == (8192,)
