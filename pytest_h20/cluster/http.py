@@ -26,14 +26,17 @@ class HttpAnswer:
             return None
 
 
-def ask(url: str, path: str, *, body: object = None, headers: dict[str, str] | None = None, timeout: float = 10.0) -> HttpAnswer:
+def ask(
+    url: str, path: str, *, body: object = None, headers: dict[str, str] | None = None, timeout: float = 10.0, ended_file: str = ""
+) -> HttpAnswer:
     """GET, or POST when there is a body. Raises ``TransportError`` when no complete answer came within ``timeout`` s in all.
 
-    The answer is bounded too (``endpoint.wire.MAX_ANSWER``): a server that drips or never ends holds nobody up.
+    ``ended_file``: as ``Wire`` has it. The answer is bounded too
+    (``endpoint.wire.MAX_ANSWER``): a server that drips or never ends holds nobody up.
     """
     data = b"" if body is None else json.dumps(body).encode()
     given = {**({"Content-Type": "application/json"} if body is not None else {}), **(headers or {})}
-    wire = Wire(url, given)
+    wire = Wire(url, given, ended_file)
     try:
         answer = wire.exchange(wire.request("GET" if body is None else "POST", path, data), timeout)
     except ProtocolError as error:

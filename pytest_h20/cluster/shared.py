@@ -99,7 +99,7 @@ class Shared:
 
     def published(self, topic: Topic[T]) -> Told[T] | None:
         """What was told there, or None. Raises ``H20Error`` for what no process of this run wrote."""
-        path = self._folder / f"{topic.name}.json"
+        path = self.path(topic)
         try:
             handle = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
         except FileNotFoundError:
@@ -122,6 +122,10 @@ class Shared:
         known = self.published(topic)
         return known.value if known is not None else None
 
+    def path(self, topic: Topic[T]) -> Path:
+        """The file that is there once something was told there."""
+        return self._folder / f"{topic.name}.json"
+
     def publish(self, topic: Topic[T], value: T) -> None:
         """Publish a result over an earlier one."""
         self._publish(topic, True, shown(value) if isinstance(value, str) else value)
@@ -133,7 +137,7 @@ class Shared:
         return known.value
 
     def _publish(self, topic: Topic[T], ok: bool, value: object) -> None:
-        path = self._folder / f"{topic.name}.json"
+        path = self.path(topic)
         text = encode([ok, value], clean=shown_data)  # the folder goes into a CI's artifacts with the rest of the run
         partial = path.with_suffix(f".{os.getpid()}")
         with os.fdopen(os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW, 0o600), "w", encoding="utf-8") as file:

@@ -23,6 +23,10 @@ class NoAnswer(TransportError):
     """A server that was reached did not answer within the deadline."""
 
 
+class ServerEnded(TransportError):
+    """A server is known to have ended while its answer was waited for."""
+
+
 class CommandTimeout(TransportError):
     """A remote command outlived its deadline and was killed."""
 

@@ -4,19 +4,20 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, TypeVar
 
-from pytest_h20.core.errors import H20Error
+from pytest_h20.core.errors import H20Error, ServerEnded
 from pytest_h20.endpoint.capabilities import Outcome, skip_reason
 from pytest_h20.endpoint.context import EndpointContext
 from pytest_h20.endpoint.reply import Reply, SeenShape, UnexpectedAnswer, read_reply
 from pytest_h20.endpoint.split import SplitVersions, versions_behind
-from pytest_h20.endpoint.wire import Exchange, Pace, Wire
+from pytest_h20.endpoint.wire import LOOK_S, Exchange, Pace, Wire
 from pytest_h20.load.server_metrics import MetricsSample, parse_metrics
 
 T = TypeVar("T")
@@ -45,7 +46,7 @@ class Api:
     @cached_property
     def wire(self) -> Wire:
         """The connection maker."""
-        return Wire(self.ctx.base_url.rstrip("/"), self.ctx.headers)
+        return Wire(self.ctx.base_url.rstrip("/"), self.ctx.headers, self.ctx.ended_file)
 
     # ---------------------------------------------------------------- sending
 
@@ -139,6 +140,23 @@ class Api:
             futures = [pool.submit(work, item) for item in items]
         return [future.result() for future in futures]
 
+    def unless_ended(self, what: str, work: Callable[[], T]) -> T:
+        """What ``work`` comes to, which waits for the server by a client that is not ours. Raises ServerEnded as soon as the server is
+        known to have ended; the client waits on, beside."""
+        future: Future[T] = Future()
+
+        def do() -> None:
+            try:
+                future.set_result(work())
+            except BaseException as error:
+                future.set_exception(error)
+
+        threading.Thread(target=do, name="h20-other-client", daemon=True).start()
+        while not wait((future,), LOOK_S).done:
+            if self.ctx.ended_file and os.path.exists(self.ctx.ended_file):
+                raise ServerEnded(f"{what}: given up: the engine has ended")
+        return future.result()
+
     # ---------------------------------------------------------------- state of the server
 
     def dead(self) -> str | None:
@@ -168,7 +186,7 @@ class Api:
         url = self.ctx.head_metrics_url
         if url:
             base, _, path = url.partition("/metrics")
-            wire = Wire(base, self.ctx.headers)
+            wire = Wire(base, self.ctx.headers, self.ctx.ended_file)
             exchange = wire.exchange(wire.request("GET", "/metrics" + path), self.ctx.seconds())
         else:
             exchange = self.get("/metrics")

@@ -42,6 +42,7 @@ class EndpointContext:
         parallel: graded questions asked at a time.
         evidence: takes a name and bytes, gives back the path to put into the verdict ("" = not kept).
         limits: check id → limit that replaces the built-in one.
+        ended_file: a file that appears once the engine is known to have ended: nothing is waited for any more; "" = none.
     """
 
     base_url: str
@@ -62,6 +63,7 @@ class EndpointContext:
     parallel: int = 32
     evidence: Callable[[str, bytes], str] = no_evidence
     limits: Mapping[str, Limit] = field(default_factory=dict)
+    ended_file: str = ""
 
     def __post_init__(self) -> None:
         parts = urlsplit(self.base_url)

@@ -6,19 +6,23 @@ Client libraries repair and hide what an acceptance test must see, so the bytes 
 from __future__ import annotations
 
 import contextlib
+import os
 import socket
 import ssl
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 from urllib.parse import urlsplit
 
-from pytest_h20.core.errors import NoAnswer, TransportError
+from pytest_h20.core.errors import NoAnswer, ServerEnded, TransportError
 from pytest_h20.load.http1 import ProtocolError, Response
 
 MAX_ANSWER = 64 * 2**20
 """Bytes of one answer at most, framing included: an answer without an end fills no memory."""
+
+LOOK_S = 0.5
+"""Seconds between two looks at whether the server that is waited for is known to have ended."""
 
 _SECRET_HEADERS = frozenset({"authorization", "proxy-authorization", "cookie", "x-api-key", "api-key"})
 
@@ -110,10 +114,14 @@ class Pace:
 
 @dataclass(frozen=True)
 class Wire:
-    """One server. Every exchange has its own connection, so no check inherits another's trouble."""
+    """One server. Every exchange has its own connection, so no check inherits another's trouble.
+
+    ``ended_file``: a file that appears once the server is known to have ended, although it may still hold its connections; "" = none.
+    """
 
     base_url: str
     headers: Mapping[str, str] = field(default_factory=dict)
+    ended_file: str = ""
 
     def request(
         self, method: str, path: str, body: bytes = b"", headers: Mapping[str, str] | None = None, *, bare: bool = False
@@ -135,6 +143,7 @@ class Wire:
 
         Raises:
             NoAnswer: no complete answer within ``deadline_s`` seconds.
+            ServerEnded: none until the server was known to have ended.
             TransportError: no connection, or the peer reset it.
             ProtocolError: the answer is no HTTP, or longer than ``MAX_ANSWER``.
         """
@@ -150,8 +159,11 @@ class Wire:
                 self._send(sock, request.raw(parts.netloc.rpartition("@")[2]), end, pace)
                 sent = time.monotonic()
                 ended = self._read(sock, reader, pieces, sent, end, leave, pace)
+        except _Ended:
+            waited = time.monotonic() - start
+            raise ServerEnded(f"{what}: given up after {waited:.1f} s: the engine has ended ({_arrived(reader, pieces)} arrived)") from None
         except TimeoutError:
-            got = f"status {reader.status} and {sum(len(p.data) for p in pieces)} body bytes" if reader.status else "nothing"
+            got = _arrived(reader, pieces)
             raise NoAnswer(f"{what}: no complete answer within {deadline_s:g} s ({got} arrived)") from None
         except OSError as error:
             raise TransportError(f"{what}: {type(error).__name__}: {error}") from None
@@ -193,8 +205,18 @@ class Wire:
             sock.sendall(raw[at : at + pace.send_piece])
             time.sleep(pace.send_pause_s)
 
-    @staticmethod
+    def _receive(self, sock: socket.socket, most: int, end: float) -> bytes:
+        while self.ended_file:
+            sock.settimeout(min(LOOK_S, _left(end)))
+            with contextlib.suppress(TimeoutError):
+                return sock.recv(most)
+            if os.path.exists(self.ended_file):
+                raise _Ended
+        sock.settimeout(_left(end))
+        return sock.recv(most)
+
     def _read(
+        self,
         sock: socket.socket,
         reader: Response,
         pieces: list[Piece],
@@ -206,8 +228,7 @@ class Wire:
         so_far = bytearray()
         reads = size = 0
         while not reader.done:
-            sock.settimeout(_left(end))
-            data = sock.recv(65536 if not pace.read_pause_s else 512)
+            data = self._receive(sock, 65536 if not pace.read_pause_s else 512, end)
             if not data:
                 return "complete" if reader.close() else "cut"
             size += len(data)
@@ -224,6 +245,14 @@ class Wire:
             if pace.read_pause_s and reads <= pace.reads_paused:
                 time.sleep(pace.read_pause_s)
         return "complete"
+
+
+class _Ended(Exception):
+    """The server that was waited for has ended."""
+
+
+def _arrived(reader: Response, pieces: Sequence[Piece]) -> str:
+    return f"status {reader.status} and {sum(len(p.data) for p in pieces)} body bytes" if reader.status else "nothing"
 
 
 def _left(end: float) -> float:

@@ -15,6 +15,7 @@ import contextlib
 import errno
 import heapq
 import math
+import os
 import socket
 import ssl
 import struct
@@ -217,6 +218,8 @@ class LoopSettings:
     ca_file: str | None = None
     metrics: tuple[BaseUrl, bytes] | None = None
     metrics_every_s: float = 1.0
+    ended_file: str = ""
+    """As `Target` has it."""
     gate: Callable[[], float] | None = None
     """Called when everything is ready to be sent; gives the common start of several client processes, clock of `clock.now`."""
 
@@ -805,9 +808,12 @@ class LoadLoop:
                 housekeeping = stamp + 0.1
                 if self._overdue(stamp, stop_sending, hard_stop, give_up):
                     return
-                if stamp >= tick and self._on_tick is not None:
+                if stamp >= tick:
                     tick = stamp + 0.5
-                    self._on_tick(outcome, self._done, self._failed, stamp)
+                    if self._server_ended():
+                        return
+                    if self._on_tick is not None:
+                        self._on_tick(outcome, self._done, self._failed, stamp)
             if stamp >= self._metrics_due:
                 self._metrics_step(stamp)
                 metrics_slot = self._metrics_slot
@@ -950,6 +956,16 @@ class LoadLoop:
             self._late.clear()
             self._ramp.clear()
             self._resting.clear()
+
+    def _server_ended(self) -> bool:
+        """It is known to have ended, though it may still hold its connections: what is in flight is not waited for."""
+        if not self._settings.ended_file or not os.path.exists(self._settings.ended_file):
+            return False
+        self._end_sending("server_gone")
+        for slot in self._slots.values():
+            if slot.exchange is not None:
+                slot.exchange.detail = "given up: the engine has ended"
+        return True
 
     def _overdue(self, stamp: float, stop_sending: float | None, hard_stop: float | None, give_up: int) -> bool:
         """Deadlines; True ends the run."""

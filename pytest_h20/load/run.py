@@ -111,7 +111,14 @@ def one_request(target: Target, plan: LoadPlan, prompt: Prompt, special: bool = 
     """Send one request outside of any clock: (answer or None, outcome, detail). `special`: as `RequestEncoder.encode`."""
     encoder = RequestEncoder(target, plan.temperature, plan.ignore_eos, plan.usage_each)
     exchange = TimedExchange(-1, encoder.encode(prompt, special), prompt.output_len, prompt.input_len)
-    settings = LoopSettings(1, plan.request_timeout_s / plan.time_scale, encoder.kind, verify_tls=target.verify_tls, ca_file=target.ca_file)
+    settings = LoopSettings(
+        1,
+        plan.request_timeout_s / plan.time_scale,
+        encoder.kind,
+        verify_tls=target.verify_tls,
+        ca_file=target.ca_file,
+        ended_file=target.ended_file,
+    )
     loop = LoadLoop(encoder.address, iter((exchange,)), 1, settings)
     try:
         loop.open()

@@ -218,6 +218,7 @@ def run_share(job: ShareJob, report: Report | None = None, gate: Callable[[], fl
         verify_tls=target.verify_tls,
         ca_file=target.ca_file,
         metrics_every_s=plan.metrics_every_s,
+        ended_file=target.ended_file,
         gate=gate,
     )
     address = target.metrics_address()

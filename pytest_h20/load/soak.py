@@ -196,6 +196,7 @@ class Soak:
             kernel_stamps=True,
             verify_tls=self._target.verify_tls,
             ca_file=self._target.ca_file,
+            ended_file=self._target.ended_file,
             metrics_every_s=max(0.02, wall / plan.bins / 4) if plan.leap > 1 else 1.0,
         )
         address = self._target.metrics_address()

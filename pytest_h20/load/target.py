@@ -103,6 +103,7 @@ class Target:
     metrics_url   where /metrics is; None = at the root of `url`; "" = do not ask
     verify_tls    False accepts any certificate; `ca_file` is a PEM bundle to trust
     extra_body    fields added to every request body
+    ended_file    a file that appears once the server is known to have ended: what is in flight then is given up; "" = none
     """
 
     url: str
@@ -115,6 +116,7 @@ class Target:
     verify_tls: bool = True
     ca_file: str | None = None
     extra_body: dict[str, object] = field(default_factory=dict)
+    ended_file: str = ""
 
     def __post_init__(self) -> None:
         if self.dialect not in DIALECTS:

@@ -54,7 +54,8 @@ def _answer(load: Load, question: Question, sglang: bool) -> tuple[int, int]:
         body = {"text": question.question, "sampling_params": {"max_new_tokens": TOKENS, "temperature": 0}}
     path = "/generate" if sglang else "/v1/completions"
     timeout = max(load.endpoint.ctx.seconds(4), TOKENS * 1.0)
-    answer = ask(load.endpoint.url, path, body=body, headers=dict(load.endpoint.headers), timeout=timeout)
+    endpoint = load.endpoint
+    answer = ask(endpoint.url, path, body=body, headers=dict(endpoint.headers), timeout=timeout, ended_file=endpoint.ended_file)
     data = answer.json()
     if answer.status != 200 or not isinstance(data, Mapping):
         raise H20Error(f"{path} was answered with {answer.status}: {answer.body[:120]!r}")

@@ -34,7 +34,7 @@ from pytest_h20.run.bringup import attach_headers, attach_url
 from pytest_h20.run.facts import published_facts
 from pytest_h20.run.inputs import KeptLogs, keep
 from pytest_h20.run.settings import Session
-from pytest_h20.run.store import COUNTED, NCCL_JOB
+from pytest_h20.run.store import COUNTED, DIED, NCCL_JOB
 
 if TYPE_CHECKING:
     import openai
@@ -86,7 +86,13 @@ class Endpoint:
             answer_tokens=self.session.inventory.endpoint.answer_tokens,
             time_scale=1.0 if self.session.clock.scale == 1.0 else COMPRESSED_PATIENCE,
             evidence=lambda name, data: self.session.folder.evidence(f"endpoint/{key(self.label)}/{name}", data),
+            ended_file=self.ended_file,
         )
+
+    @property
+    def ended_file(self) -> str:
+        """It appears once any process of this run has seen that the engine ended: whoever waits for an answer waits no longer."""
+        return str(self.session.shared.path(DIED(self.label)))
 
     def _worker_urls(self) -> dict[str, str]:
         urls = {}
@@ -117,7 +123,7 @@ class Endpoint:
             "temperature": 0,
             "ignore_eos": True,
         }
-        answer = ask(self.url, "/v1/completions", body=body, headers=dict(self.headers), timeout=timeout)
+        answer = ask(self.url, "/v1/completions", body=body, headers=dict(self.headers), timeout=timeout, ended_file=self.ended_file)
         data = answer.json()
         if answer.status != 200 or not isinstance(data, dict):
             raise MeasurementError(f"the counted request was answered with {answer.status}: {answer.body[:200]!r}")

@@ -375,6 +375,7 @@ class Load:
             self.endpoint.model,
             headers=dict(self.endpoint.headers),
             vocabulary=vocabulary_of(self.endpoint.target),
+            ended_file=self.endpoint.ended_file,
         )
 
     def _measure(self, cell: Cell, plan: LoadPlan) -> CellResult:
@@ -424,7 +425,10 @@ class Load:
     def _engine_lives(self, cell: Cell) -> None:
         from pytest_h20.cluster.http import ask
         from pytest_h20.core.errors import TransportError
+        from pytest_h20.run.bringup import died
 
+        if (gone := died(self.session, self.label)) is not None:  # its API may still say that it is well
+            raise NotRun(f"cell {cell.id} was not run because the engine was gone by then: {gone}")
         try:
             ask(self.endpoint.url, "/health", headers=dict(self.endpoint.headers), timeout=30.0)
         except TransportError as error:

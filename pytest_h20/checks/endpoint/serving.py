@@ -178,6 +178,10 @@ def check_auth(api: Api, say: Say) -> Verdict:
 )
 def check_openai_client(api: Api, say: Say) -> Verdict:
     """What users use: the official client parses answer, stream and error."""
+    return api.unless_ended("openai client", lambda: _openai_client(api, say))
+
+
+def _openai_client(api: Api, say: Say) -> Verdict:
     import openai
 
     key = next((v.partition(" ")[2] for k, v in api.ctx.headers.items() if k.lower() == "authorization"), "") or "none"

@@ -6,10 +6,13 @@ import contextlib
 import socket
 import threading
 from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import pytest
 
-from pytest_h20.core.errors import TransportError
+from pytest_h20.core.errors import NoAnswer, ServerEnded, TransportError
+from pytest_h20.endpoint.client import Api
+from pytest_h20.endpoint.context import EndpointContext
 from pytest_h20.endpoint.wire import Exchange, Pace, Request, Wire
 
 
@@ -90,6 +93,69 @@ def test_a_stream_that_never_ends_is_stopped_by_the_deadline_although_bytes_keep
         with pytest.raises(TransportError, match="status 200 and"):
             wire.exchange(_get(wire), 0.3)
         stop.set()
+
+
+def test_a_server_that_is_known_to_have_ended_is_not_waited_for_although_it_holds_the_connection(tmp_path: Path) -> None:
+    """vLLM's rank 0 after its peer was killed: its API goes on, and requests hang until somebody gives them up."""
+    over, ended = threading.Event(), tmp_path / "died-vllm.json"
+
+    def work(connection: socket.socket) -> None:
+        connection.recv(1000)
+        connection.sendall(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n")
+        ended.touch()  # by whoever looks at the containers
+        over.wait(60)
+
+    with listener(work) as url:
+        wire = Wire(url, ended_file=str(ended))
+        with pytest.raises(ServerEnded, match=r"given up after .* s: the engine has ended \(status 200 and 3 body bytes arrived\)"):
+            wire.exchange(_get(wire), 60)
+        over.set()
+
+
+def test_a_client_that_is_not_ours_is_left_alone_then(tmp_path: Path) -> None:
+    over, ended = threading.Event(), tmp_path / "died-vllm.json"
+    api = Api(EndpointContext("http://127.0.0.1:9", "vllm", "0.24.0", "m", ended_file=str(ended)))
+
+    def hangs() -> bool:
+        ended.touch()
+        return over.wait(60)
+
+    with pytest.raises(ServerEnded, match="openai client: given up: the engine has ended"):
+        api.unless_ended("openai client", hangs)
+    over.set()
+    assert api.unless_ended("openai client", lambda: 5) == 5, "an answer is an answer"
+    with pytest.raises(TimeoutError, match="its own"):
+        api.unless_ended("openai client", lambda: raises(TimeoutError("its own")))
+
+
+def raises(error: Exception) -> None:
+    raise error
+
+
+def test_while_nobody_has_seen_it_end_a_slow_server_has_until_the_deadline(tmp_path: Path) -> None:
+    over = threading.Event()
+
+    def work(connection: socket.socket) -> None:
+        over.wait(10)
+
+    with listener(work) as url:
+        wire = Wire(url, ended_file=str(tmp_path / "died-vllm.json"))
+        with pytest.raises(NoAnswer, match=r"no complete answer within 0.6 s \(nothing arrived\)"):
+            wire.exchange(_get(wire), 0.6)
+        over.set()
+
+
+def test_an_answer_that_came_is_an_answer_although_the_server_ended_then(tmp_path: Path) -> None:
+    ended = tmp_path / "died-vllm.json"
+    ended.touch()
+
+    def work(connection: socket.socket) -> None:
+        connection.recv(1000)
+        connection.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok")
+
+    with listener(work) as url:
+        wire = Wire(url, ended_file=str(ended))
+        assert wire.exchange(_get(wire), 60).body == b"ok"
 
 
 def test_closed_without_a_word() -> None:

@@ -186,6 +186,33 @@ def test_a_server_that_dies_ends_the_cell_early_and_says_so(serve: Serve) -> Non
     assert sum(result.requests.outcomes.values()) == 500
 
 
+@pytest.mark.parametrize("processes", [1, 2])
+def test_a_server_that_is_known_to_have_ended_is_not_waited_for(serve: Serve, tmp_path: Path, processes: int) -> None:
+    """One that takes requests and answers none of them, as rank 0 does whose peer was killed; the deadline is never reached."""
+    server = serve(ttft=3600.0)
+    ended = tmp_path / "died-vllm.json"
+    told: list[CellProgress] = []
+
+    def seen(progress: CellProgress) -> None:
+        told.append(progress)
+        ended.touch()  # all streams wait
+
+    plan = LoadPlan(requests=8, warmup=0, processes=processes)
+    result = run_cell(target(server, metrics_url="", ended_file=str(ended)), CELL, plan, seen)
+    assert told[0].in_flight == 4
+    assert result.stopped == "server_gone"
+    assert result.requests.outcomes == {"cancelled": 4, "not_sent": 4}
+    assert "given up: the engine has ended" in "; ".join(result.requests.first_failures)
+    assert finding(result, "finished") == "failed"
+
+
+def test_nor_is_its_warm_up(serve: Serve, tmp_path: Path) -> None:
+    ended = tmp_path / "died-vllm.json"
+    ended.touch()
+    result = run_cell(target(serve(ttft=3600.0), metrics_url="", ended_file=str(ended)), CELL, LoadPlan(requests=8))
+    assert "the warm-up request failed: cancelled: given up: the engine has ended" in "; ".join(result.requests.first_failures)
+
+
 def test_no_server_is_a_result_too() -> None:
     with socket.socket() as unused:
         unused.bind(("127.0.0.1", 0))

@@ -11,11 +11,15 @@ from typing import Any
 import pytest
 
 from pytest_h20.cluster.shared import Shared
+from pytest_h20.config.inventory import LoadSettings
 from pytest_h20.core.errors import TransportError
 from pytest_h20.core.verdict import Status
+from pytest_h20.load import Cell
 from pytest_h20.run import bringup, lookout
+from pytest_h20.run.endpoint import Endpoint
 from pytest_h20.run.lookout import Lookout
 from pytest_h20.run.store import CLUSTER, DRILLED
+from pytest_h20.run.throughput import Load, NotRun
 from tests.unit.cluster.ended import Box, cluster, logs
 
 LABEL = "vllm"
@@ -61,6 +65,20 @@ def test_a_worker_that_ends_is_told_at_once_and_stands_in_the_run_once(run: Any)
     told = [bringup.post_mortem(run.session, LABEL) for _ in range(2)]
     assert [v.status if v is not None else None for v in told] == [Status.FAIL, None], "by the first test that fails after it"
     assert bringup.stayed_up(run.session, LABEL) == []
+
+
+def test_whoever_waits_for_an_answer_learns_of_the_end_by_a_file_and_no_cell_is_begun_after_it(run: Any) -> None:
+    """Rank 0's API may say for a minute that it is well: it is not asked."""
+    endpoint = Endpoint(run.session, LABEL, SimpleNamespace(), SimpleNamespace(), "http://127.0.0.1:9", {})  # type: ignore[arg-type]
+    assert not Path(endpoint.ended_file).exists()
+    seen = threading.Event()
+    run.box.running["c1"] = False
+    bringup.look_out(run.session, LABEL, lambda _: seen.set())
+    assert seen.wait(20), "nobody noticed"
+    assert Path(endpoint.ended_file).exists()
+    load = Load(run.session, LABEL, endpoint, lambda _: None, False, LoadSettings(), None, ())
+    with pytest.raises(NotRun, match=r"in8-out8-c1 was not run because the engine was gone by then: rank1 \(rank 1\) on node02 ended"):
+        load.run(Cell(8, 8, 1))
 
 
 def test_what_no_test_told_is_told_at_the_end(run: Any) -> None:
