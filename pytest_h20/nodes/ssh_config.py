@@ -103,6 +103,17 @@ class SshTarget:
         return TransportError(f"{self.label} ({self.address}): {text}{f'. {self.note}' if self.note else ''}")
 
 
+def own_name() -> str:
+    """Who runs this, by name. Raises ``UsageError`` where the system knows none, as in a container that runs with somebody's uid."""
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError):
+        raise UsageError(
+            f"uid {os.getuid()} has no name on this machine, and ssh refuses to run for it: in a container, build its image for your uid "
+            f"(docker build --build-arg UID={os.getuid()} --build-arg GID={os.getgid()}); elsewhere, add the user to /etc/passwd"
+        ) from None
+
+
 def resolve(label: str, settings: SshSettings) -> SshTarget:
     """Join the settings with ``~/.ssh/config``: explicit settings win. Raises ``UsageError`` for what cannot be used."""
     _refuse_words(label, settings)
@@ -116,7 +127,7 @@ def resolve(label: str, settings: SshSettings) -> SshTarget:
 
     host = one("hostname") or settings.host
     port = settings.port or int(one("port") or 22)
-    user = settings.user or one("user") or getpass.getuser()
+    user = settings.user or one("user") or own_name()
     alias = one("hostkeyalias")
     _refuse_words(label, replace(settings, host=host, user=user))
     tokens = {"%": "%", "h": host, "n": settings.host, "p": str(port), "r": user, "k": alias or settings.host}
@@ -124,7 +135,7 @@ def resolve(label: str, settings: SshSettings) -> SshTarget:
     if jump is None and (hops := one("proxyjump")):
         jump = jump_of(hops, settings, f"{label}: ProxyJump of {settings.host}")
     proxy = one("proxycommand") if jump is None else None
-    local = {**tokens, "d": str(Path.home()), "u": getpass.getuser(), "i": str(os.getuid()), "l": socket.getfqdn, "L": socket.gethostname}
+    local = {**tokens, "d": str(Path.home()), "u": own_name(), "i": str(os.getuid()), "l": socket.getfqdn, "L": socket.gethostname}
     if settings.key_file is not None:
         keys: tuple[Path, ...] = (Path(settings.key_file).expanduser(),)
         if not keys[0].is_file():

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import getpass
-
 from pytest_h20.config.inventory import Inventory, NodeSpec
 from pytest_h20.core.errors import UsageError
 from pytest_h20.probes.rights import Granted, Right, rights, sudoers
@@ -12,10 +10,10 @@ from pytest_h20.run.nodes import ssh_settings
 
 def login(inventory: Inventory, spec: NodeSpec) -> str:
     """As whom commands run on a node: the inventory's ``user``, else ``~/.ssh/config``'s, else our own."""
-    if spec.transport == "local":
-        return getpass.getuser()
-    from pytest_h20.nodes.ssh_config import resolve
+    from pytest_h20.nodes.ssh_config import own_name, resolve
 
+    if spec.transport == "local":
+        return own_name()
     return resolve(spec.name, ssh_settings(spec.address, inventory.ssh_of(spec))).user
 
 

@@ -38,7 +38,10 @@ def test_what_a_wheel_needs_is_copied() -> None:
 
 def test_it_runs_as_nobody() -> None:
     last = len(STEPS) - 1 - [word for word, _ in reversed(STEPS)].index("USER")
-    assert STEPS[last][1] == "10001:10001"
+    assert STEPS[last][1] == "${UID}:${GID}"
+    stage = STEPS[len(STEPS) - 1 - [word for word, _ in reversed(STEPS)].index("FROM") :]
+    assert ["ARG", "UID=10001"] in stage, "an argument before FROM is empty after it: USER would be root"
+    assert ["ARG", "GID=10001"] in stage
     assert [word for word, _ in STEPS[last:]] == ["USER", "WORKDIR", "CMD"], "nothing is done by root after it"
 
 

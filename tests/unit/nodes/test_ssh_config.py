@@ -231,3 +231,14 @@ def test_a_proxy_command_that_is_silent_ends_at_the_deadline(tmp_path: Path, mon
     assert "it still runs; it said: nothing" in text
     with pytest.raises(ProcessLookupError):
         os.kill(int((tmp_path / "pid").read_text()), 0)
+
+
+def test_a_uid_without_a_name_is_told_what_to_do(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As in a container that runs with the caller's uid: ssh itself says "No user exists for uid"."""
+
+    def nobody() -> str:
+        raise KeyError("getpwuid(): uid not found: 1234")
+
+    monkeypatch.setattr("getpass.getuser", nobody)
+    with pytest.raises(UsageError, match=r"has no name on this machine.*--build-arg UID=\d+ "):
+        resolve("node01", SshSettings(host="10.0.0.1", use_ssh_config=False))
