@@ -15,6 +15,7 @@ The rules, each learnt from recorded or labelled logs:
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
+from textwrap import dedent
 
 from pytest_h20.diagnosis import lines
 from pytest_h20.diagnosis.result import Diagnosis, Outcome
@@ -56,6 +57,8 @@ def diagnose(log: str | Iterable[str]) -> Diagnosis:
         log: its text, or its lines in order (with or without newline), or pieces of it that end at line ends.
     """
     reader = LogReader()
+    if isinstance(log, str) and log.startswith("    "):
+        log = dedent(log)  # pasted as an indented block
     for line in lines.split_lines(log) if isinstance(log, str) else _lines(log):
         reader.feed(line)
     return reader.server.judge()

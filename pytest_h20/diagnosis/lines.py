@@ -13,6 +13,10 @@ PREFIX = re.compile(
     r"""^(?:
         \s*\([\w .:/,=-]*pid=\d+[^)]*\)[ ]?                                                   # (EngineCore_DP0 pid=41)
       | [\w.-]*[ ]+\|[ ]                                                                   # vllm-1  | (docker compose)
+      | \[?pod/[\w./-]+\]?:?[ ] | (?=[a-z0-9-]*\d)[a-z][a-z0-9-]+-[a-z0-9]{5,10}[ ][a-z][\w-]*[ ]  # kubectl --prefix, stern
+      | (?=[\w.-]*\d)(?![\w.]*\.[A-Z_])[a-z][\w.-]*:[ ]                                     # node01: (pdsh, mpirun)
+      | \d+:[ ] | \[\d+\][ ] | [ ]{1,6}\d{1,6}[ \t]{1,2} | \d{1,6}(?:[ \t]{2}|[ ]$)                                   # srun -l, cat -n
+      | [-*][ ]                                                                     # a list
       | >[ ]? | [|][ ]+ | `[ ]? | [ ]{1,3}(?=(?:DEBUG|INFO|WARNING|ERROR|CRITICAL)[ ])        # quoted, in a table, as code, framed
       | [\w./-]+\.(?:log|out|err|txt):(?:\d+:)?(?=[(\[A-Z])                                  # what grep found where
       | \((?:EngineCore|APIServer|Worker)\w*\)[ ]+                                          # a tag that lost its pid
@@ -39,6 +43,7 @@ LOUD = re.compile(
     r"|NCCL WARN|No such option|nvidia-container-cli: |Error response from daemon|torch\._(?:dynamo|inductor)\.exc\.|NVRM: Xid"
     r"|^Failed: |non-zero status: -?[1-9]|: NULL value |aborting due to error in|^Memory access fault by GPU"
     r"|(?:^|\s)[EF]\d{4} \d\d:\d\d:\d\d\.\d+ +\d+ [\w./-]+:\d+\]"  # glog: Mooncake
+    r"|\[20\d\d-\d\d-\d\d [\d:,]+ [EC] \d+ \d+\] "  # Ray's core
     r"|\[[EF](?:\d{3,4} [\d:.]+)? [\w/]+\.cpp:\d+\]"  # torch's C++ side
 )
 CLOCK = re.compile(r"(?<!\d)(?:20\d\d-)?(\d\d)-(\d\d)[ T](\d\d):(\d\d):(\d\d)")
@@ -50,7 +55,7 @@ ECHO = re.compile(
 )
 ROUTINE = re.compile(r'HTTP/1\.[01]" \d{3}|(?:Prefill|Decode) batch[,.] #|Avg prompt throughput|GET /health')
 """Lines of a serving engine, the bulk of a long log: none is evidence of anything but serving."""
-COLOUR = re.compile(r"(?:ESC|\^\[|\\x1b|\\u001b|\\033|\ufffd)?\[(?:\d{1,2}(?:;\d{1,3})*)?m")
+COLOUR = re.compile(r"(?:ESC|\^\[|\\x1b|\\u001b|\\033|\ufffd)\[[\d;]*m|\[\d{1,2}(?:;\d{1,3})*m")
 """A colour whose escape character was lost, or written out, on the way to a web page."""
 BAR = re.compile(r"\d%\||% Completed \|")
 CODE = re.compile(r"^\s{4,}(?:raise|return|if|elif|for|while|with|assert|await|yield|self\.|logger\.|except|try:|\w+ = )")
@@ -58,7 +63,7 @@ IGNORED = re.compile(r"Exception ignored in|Ignore import error|\bras/\w+\.cc:\d
 """NCCL's RAS service wants one port per host: that a second process does not get it harms nobody."""
 EXCEPTION = re.compile(
     r"^(?:[A-Za-z_][\w.]*\.)?[A-Z]\w*(?:Error|Exception|Timeout|Failure|NotFound|Interrupt)"
-    r"(?:\(\w+\))?(?::(?: .*)?|\(['\"].*\))?$|^(?:[a-z_]\w*\.)+(?:[A-Z]\w+|gaierror|timeout): "
+    r"(?:\(\w+\))?(?::(?: .*)?|\(['\"].*| {2,}Trac.*)?$|^(?:[a-z_]\w*\.)+(?:[A-Z]\w+|gaierror|timeout): "
 )
 TORCH_WARNING = re.compile(r"^(?:\[rank\d+\]:)?\[W\d{3,4} \d\d:")
 """torch's C++ side warns and goes on, whatever it says (a peer's store that closed at the end of an ordered stop)."""
@@ -70,8 +75,10 @@ CRASH = re.compile(
 )
 """The next exception is what went wrong, known or not."""
 TRACEBACK = re.compile(r"Traceback \(most recent call last\)")
-IN_FRAME = re.compile(r'^\s+File "[^"]+", line \d+, in ')
-FRAME = re.compile(r"^\s+\S|^\s*$|^During handling of|^The above exception was")
+AT_ERROR = re.compile(r"\bERROR \d\d-\d\d \d\d:\d\d:\d\d ")
+"""vLLM logs a traceback line by line at this level: some lose their indentation on the way."""
+IN_FRAME = re.compile(r'^\s*File "[^"]+", line \d+, in ')
+FRAME = re.compile(r"^\s+\S|^\s*$|^[│╭╰]|^\S+\.py:\d+ in |^[\^~.]+$|^During handling of|^The above exception was")
 """What stands inside a traceback: a log that ends here ends in the middle of an exception."""
 
 START: tuple[tuple[EngineName, re.Pattern[str]], ...] = (
@@ -131,7 +138,11 @@ API_PID = re.compile(r"\(A(?:PI|pi)Server\w* pid=(\d+)\)")
 STARTED = re.compile(r"Started server process \[(\d+)\]")
 SERVICE = re.compile(r"^([\w.-]+)[ ]+\|[ ]")
 """The name of the service that docker compose puts before a line."""
-SERVED = re.compile(r"\"POST /(?:v1/(?:chat/)?completions|generate)\S* HTTP/1\.[01]\" 200")
+SERVED = re.compile(
+    r"\"POST /(?:v1/(?:chat/)?completions|generate)\S* HTTP/1\.[01]\" 200"
+    r"|Avg (?:prompt|generation) throughput: |Decode batch[,.] #running-req: [1-9]"
+)
+"""A request was answered, or is being."""
 ANNOUNCED = re.compile(r"Starting vLLM (?:API )?server(?: \d+)? on http")
 ANSWERED = re.compile(r"\"(?:GET /v1/models|POST /v1/(?:chat/)?completions)\S* HTTP/1\.[01]\" 200")
 """After the announcement this proves what uvicorn's line says, where somebody filtered that out."""
@@ -145,7 +156,7 @@ def shown(line: str) -> str:
     text = COLOUR.sub("", strip_ansi(line))
     if "│" in text or "](" in text or "&" in text:
         text = plain(text.encode("utf-8", "replace")).decode("utf-8", "replace")
-    return text.rstrip()
+    return text.rstrip("` \t\r\n")
 
 
 def body_of(line: str) -> str:
@@ -161,8 +172,8 @@ def shape(line: str) -> str:
 
 def prefix_end(text: str) -> int:
     """Where the message begins: behind everything that loggers, Ray, Docker and systemd put before it."""
-    match = PREFIX.match(text)
-    return match.end() if match else 0
+    match = PREFIX.match(f"{text} ")  # of an empty message only the prefix is left
+    return min(match.end(), len(text)) if match else 0
 
 
 def split_lines(text: str) -> Iterator[str]:

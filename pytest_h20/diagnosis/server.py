@@ -43,11 +43,14 @@ _MESSAGE_LINES = 6
 _WRAPPED = 40
 """A line shorter than this was not broken by a terminal's edge."""
 
+_BROKEN = 800
+"""Characters of a line put together again from its pieces."""
+
 _LOADING = frozenset({"model_downloading", "weights_loading", "kv_cache_allocation", "torch_compile", "cuda_graph_capture"})
 """While one of these goes on, no server of the engine listens."""
 
-_TAIL_LINES = 4
-"""The tracker's warning is two lines, a blank may follow."""
+_TAIL_LINES = 6
+"""The tracker's warning is two lines (more where a terminal broke them), a blank may follow."""
 
 DEATHS = frozenset(
     {
@@ -142,6 +145,7 @@ class Server:
     inside_traceback: bool = False
     crashed_at: int = -1
     previous: tuple[int, str, str, str] | None = None
+    whole: tuple[int, str, str, str] | None = None
     crash_at: int | None = None
     message_until: int = -1
     crashes: list[tuple[int, str]] = field(default_factory=list)
@@ -158,6 +162,8 @@ class Server:
         body = text[lines.prefix_end(text) :]
         self._identify(text)
         self._tick(text, index)
+        if not body.strip():
+            return []
         for engine, pattern in lines.READY.items():
             if pattern.search(body):
                 self._ready_line(engine, index, line, text)
@@ -194,7 +200,7 @@ class Server:
                 break
         self._context(body)
         found = self._match(index, line, text, body)
-        found += self._across(line, text)
+        found += self._across(index, line, text, body)
         self.previous = (index, line, text, body)
         if any(m.signature.id in _LOADING for m in found):
             self.loads = True
@@ -214,13 +220,20 @@ class Server:
             return
         self.ready_candidates[engine] = (index, line)
 
-    def _across(self, line: str, text: str) -> list[Match]:
+    def _across(self, index: int, line: str, text: str, body: str) -> list[Match]:
         """What a terminal's edge has broken in the middle: signatures that lie across the break before this line."""
-        before = self.previous
-        if before is None or len(before[2]) < _WRAPPED or text[:1].isspace() or lines.prefix_end(text):
+        if not self._continues(text) or self.whole is None or len(self.whole[2]) > _BROKEN:
+            self.whole = (index, line, text, body)
             return []
-        index, first, head, body = before
-        return self._match(index, first + line, head + text, body + text, seam=len(body))
+        index, first, head, begun = self.whole
+        text = f" {text}" if first.endswith(" ") else text  # it broke at a blank
+        self.whole = (index, first + line, head + text, begun + text)
+        return self._match(*self.whole, seam=len(begun))
+
+    def _continues(self, text: str) -> bool:
+        """Could the line before have been broken by a terminal's edge, and this be its rest?"""
+        before = self.previous
+        return before is not None and len(before[2]) >= _WRAPPED and not text[:1].isspace() and not lines.prefix_end(text)
 
     def _identify(self, text: str) -> None:
         if not self.marked:
@@ -275,14 +288,18 @@ class Server:
         warning = lines.TORCH_WARNING.match(body) is not None
         loud = is_exception or lines.LOUD.search(text) is not None
         if seam is None:
-            self._exception(index, line, body, is_exception, mild)
+            self._exception(index, line, text, body, is_exception, mild)
         if lines.BAR.search(body) or lines.ECHO.search(body):
             candidates: tuple[Signature, ...] = _WAITS
         elif "NCCL INFO" in body:
             candidates = _NCCL_INFO + _WAITS
         elif lines.GUESSES.search(body):
             candidates = RAY
-        elif lines.CODE.match(body) or body.lstrip().startswith(('File "', "^", "~")):
+        elif (
+            lines.CODE.match(body)
+            or (seam is None and self._quoted() and lines.CODE.match(f"    {body.lstrip()}"))
+            or body.lstrip().startswith(('File "', "^", "~"))
+        ):
             candidates = ()
         else:
             candidates = _OTHERS
@@ -299,13 +316,21 @@ class Server:
         self.matches += found
         return found
 
-    def _exception(self, index: int, line: str, body: str, is_exception: bool, mild: bool) -> None:
+    def _quoted(self) -> bool:
+        """Behind the line that names a file of a traceback stands its source, even where the indentation was lost."""
+        return self.previous is not None and lines.IN_FRAME.match(self.previous[3]) is not None
+
+    def _exception(self, index: int, line: str, text: str, body: str, is_exception: bool, mild: bool) -> None:
         """Follow tracebacks: where one begins, which line is its exception, whether the log ends inside it."""
         if lines.TRACEBACK.search(body):
             self.traceback_at, self.inside_traceback = index, True
         elif lines.IN_FRAME.match(body):
             self.inside_traceback = True  # of a traceback whose head is cut off
-        elif not lines.FRAME.match(body):
+        elif (
+            not lines.FRAME.match(body)
+            and not self._quoted()
+            and (is_exception or not (lines.AT_ERROR.search(text) or (self.inside_traceback and self._continues(text))))
+        ):
             self.inside_traceback = False
         if is_exception and not mild:
             self.message_until = index + _MESSAGE_LINES

@@ -147,7 +147,7 @@ CUDA = (
         r"|CalledProcessError.*(?:ninja|nvcc|gcc|clang)|CompilationError"
         r"|fatal error: \S+\.h(?:pp)?: No such file|cannot find -l\w+|Failed to find C compiler"
         r"|error: command '\S*(?:nvcc|gcc|g\+\+)' failed"
-        r"|NVRTC_ERROR|nvrtc: error",
+        r"|\d+ errors? detected in the compilation of|NVRTC_ERROR|nvrtc: error",
         "kernels had to be compiled at start, and that failed",
         "an image with a compiler and headers, or with pre-built kernels; free disk for the cache",
         "FlashInfer/Triton/DeepGEMM JIT",

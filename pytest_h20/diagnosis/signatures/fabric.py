@@ -219,7 +219,8 @@ FABRIC = (
     cause(
         "kv_transfer_failed",
         r"KVTransferError|Mooncake transfer failed|Failed to (?:transfer KV cache|send kv chunk|get kvcache from prefill|mount segment)"
-        r"|Handshake failed for request|NIXL (?:transfer failure|handshake)|Remote NIXL agent|Unexpected UCX error"
+        r"|_transport\.cpp:\d+\] .*(?:[Ff]ailed|[Ee]rror)|Handshake failed for request"
+        r"|NIXL (?:transfer failure|handshake)|Remote NIXL agent|Unexpected UCX error"
         r"|worker_pool\.cpp:\d+\] Worker: (?:Process failed|Cannot)|Local segment descriptor not found"
         r"|Too many errors found in local RNIC|NIXL_ERR_"
         r"|UCX +ERROR |nixl\w*(?:RemoteDisconnect|BackendError)",

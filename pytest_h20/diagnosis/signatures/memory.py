@@ -54,7 +54,7 @@ MEMORY = (
     ),
     cause(
         "cuda_out_of_memory",
-        r"(?:CUDA|Cuda|CUDART|HIP|NPU)\b[^.]{0,60}(?<!running )out of memory|torch\.(?:cuda\.)?OutOfMemoryError"
+        r"(?:CUDA|Cuda|CUDART|HIP|NPU)\b[^.]{0,60}(?<!running )out of memory|torch\.(?:cuda\.)?OutOfMemoryError|^OutOfMemoryError(?:: |  )"
         r"|cudaErrorMemoryAllocation|CUDA_ERROR_OUT_OF_MEMORY|CUBLAS_STATUS_ALLOC_FAILED|Failed to CUDA (?:calloc|malloc)"
         r"|NVML_SUCCESS == r INTERNAL ASSERT FAILED at .*CUDACachingAllocator",  # torch asks NVML only to report an OOM
         "a GPU ran out of memory",

@@ -7,7 +7,8 @@ from pytest_h20.diagnosis.signatures.row import hint, symptom, wait
 SYMPTOMS = (
     symptom(
         "engine_core_failed",
-        r"got fatal signal from worker processes|Engine core initialization failed|Failed core proc\(s\)|Engine process failed to start"
+        r"got fatal signal from worker processes|This might cause deadlock in distributed execution"
+        r"|Engine core initialization failed|Failed core proc\(s\)|Engine process failed to start"
         r"|EngineCore failed to start",
         "vLLM's engine did not start",
         "E-nccl",
@@ -142,7 +143,8 @@ WAITING = (
     wait(
         "engine_starting",
         r"vLLM API server version|non-default args|server_args=ServerArgs"
-        r"|Automatically detected platform|Initializing a V[01] LLM engine|█  version",
+        r"|Waiting for \d+ local, \d+ remote core engine|Resolved architecture: |Using max model len|Chunked prefill is enabled"
+        r"|Configuring \w+Worker|Using \w+ (?:\w+ )?backend|Automatically detected platform|Initializing a V[01] LLM engine|█  version",
         "the engine has just started",
         "wait",
         "E-log",

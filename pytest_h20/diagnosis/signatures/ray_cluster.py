@@ -60,12 +60,14 @@ RAY = (
     cause(
         "ray_cluster_not_found",
         r"Could not find any running Ray instance"
-        r"|(?:[Ff]ailed|[Uu]nable|[Cc]ould not|[Cc]annot)(?: to)? connect to (?:the )?GCS|Ray cluster at .* could not be (?:found|reached)"
+        r"|(?:[Ff]ailed|[Uu]nable|[Cc]ould not|[Cc]annot)(?: to)? connect to (?:the )?GCS(?! at address)"
+        r"|Ray cluster at .* could not be (?:found|reached)"
         r"|node timed out during startup",
         "there is no Ray cluster at that address",
         "start the head first; its port must be free and reachable",
         "F10; ray#14098",
         stage="joining",
+        weak=r"Failed to connect to GCS at address",  # Ray's core tries again
     ),
     cause(
         "ray_not_installed",

@@ -358,7 +358,26 @@ CAUSES = [
         "ESC[1;36m(VllmWorker pid=168)ESC[0;0m ERROR 08-12 14:37:42 [m.py:559] RuntimeError: CUDA error: misaligned address",
         "cuda_error",
     ),
-    ("the same", " [36m(RayWorkerVllm pid=5) [0m RuntimeError: CUDA out of memory.", "cuda_out_of_memory"),
+    ("no colour", "ERROR 01-02 03:04:05 [m.py:2] RuntimeError: CUDA error: misaligned address", "cuda_error"),
+    ("a colour that lost it", " [36m(RayWorkerVllm pid=5) [0m RuntimeError: CUDA out of memory.", "cuda_out_of_memory"),
+    ("vLLM's executor for Ray: vllm#31903", "ERROR 01-07 00:15:31 [worker_base.py:344] CUDA error: misaligned address", "cuda_error"),
+    (
+        "Ray's core: vllm#15385",
+        "[2025-03-24 02:35:46,111 E 1234 1234] gcs_rpc_client.h:151: Failed to connect to GCS at address 10.0.0.40:6379 within 5 seconds.",
+        "ray_cluster_not_found",
+    ),
+    (
+        "Mooncake over TCP: sgl#10001",
+        "E0904 07:15:26.3  5796 tcp_transport.cpp:172] Session::readBody failed. Error: End",
+        "kv_transfer_failed",
+    ),
+    ("nvcc: ms-swift#8349", '7 errors detected in the compilation of "/root/.cache/flashinfer/0.6.4/90a/x.cu".', "jit_compile_failed"),
+    ("a notebook: vllm#872", "OutOfMemoryError                          Tracebac", "cuda_out_of_memory"),
+    (
+        "an exception's repr, cut: LLaMA-LoRA-Tuner#6",
+        "ValueError('Loading x requires you to execute the tokenizer file in that repo on your local machine. Make sure",
+        "trust_remote_code_required",
+    ),
     (
         "another model's weights",
         "ValueError: There is no module or parameter named 'language_model.x' in Qwen3ForCausalLM",
@@ -517,6 +536,109 @@ def test_a_terminal_breaks_inside_words(head: str, rest: str) -> None:
     assert (broken.outcome, broken.cause) == (whole.outcome, whole.cause)
     assert whole.outcome == "failed"
     assert diagnose([BANNER, WIDE + head, "  " + rest]).outcome == "waiting"  # an indented line is a line of its own
+
+
+FAILED_START = [
+    BANNER,
+    "INFO 04-18 14:09:00 [weight_utils.py:265] Using model weights format ['*.safetensors']",
+    "ERROR 04-18 14:09:30 [core.py:390] EngineCore failed to start.",
+    "ERROR 04-18 14:09:30 [core.py:390] Traceback (most recent call last):",
+    'ERROR 04-18 14:09:30 [core.py:390]   File "/x/vllm/v1/engine/core.py", line 84, in __init__',
+    "ERROR 04-18 14:09:30 [core.py:390]     self._initialize_kv_caches(vllm_config)",
+    "ERROR 04-18 14:09:30 [core.py:390] ValueError: No available memory for the cache blocks. Try increasing it.",
+]
+BARE_FAILURE = [
+    "Traceback (most recent call last):",
+    '  File "a.py", line 1, in f',
+    "    g()",
+    "huggingface_hub.x.OfflineModeIsEnabled: Cannot reach https://h",
+]
+CUT_FAILURE = [
+    SHARDS,
+    "Traceback (most recent call last):",
+    '  File "/x/vllm/a.py", line 1, in f',
+    "    self.run()",
+    "    ^^^^^^^^^^",
+    '  File "/x/vllm/b.py", line 2, in g',
+    "    h(x)",
+]
+CARRIERS = {
+    "kubectl --timestamps": "2026-02-03T08:11:01.123456789Z ",
+    "kubectl --prefix": "[pod/vllm-0/vllm] ",
+    "stern": "vllm-7b94f88dfd-dxs9c vllm ",
+    "pdsh": "node01: ",
+    "srun -l": "0: ",
+    "cat -n": "    12  ",
+    "an editor's numbers": " 404 ",
+    "a process number": "[1234] ",
+    "a list": "- ",
+    "quoted twice": "> > ",
+    "an indented block": "    ",
+    "loguru": "2026-11-28 04:00:00.123 | ",
+    "docker compose": "server-1  | ",
+    "a collector": "duuu9mr59[info]",
+}
+
+
+@pytest.mark.parametrize("carrier", CARRIERS.values(), ids=CARRIERS)
+def test_who_carried_the_lines_does_not_matter(carrier: str) -> None:
+    for log, said in (
+        (FAILED_START, ("failed", "no_memory_for_kv_cache")),
+        (BARE_FAILURE, ("failed", "model_download_failed")),
+        (CUT_FAILURE, ("failed", None)),
+        ([BANNER, SHARDS], ("waiting", "weights_loading")),
+        ([BANNER, UP, APP_READY], ("ready", None)),
+    ):
+        for blank in ([], [carrier.rstrip()]):
+            got = diagnose("\n".join([*(carrier + line for line in log), *blank]))
+            assert (got.outcome, got.cause) == said, (carrier, log)
+
+
+@pytest.mark.parametrize("width", [70, 97, 118])
+def test_a_hard_wrapped_paste(width: int) -> None:
+    """Broken every so many characters, at blanks too, and over more than two lines."""
+    text = "ValueError: Free memory on device cuda:0 (137.17/139.8 GiB) on startup is less than desired GPU memory utilization (0.999)."
+    line = f"(EngineCore pid=2834) ERROR 11-23 18:09:03 [core.py:1231] {text}"
+    wrapped = [line[i : i + width] for i in range(0, len(line), width)]
+    assert (diagnose([BANNER, *wrapped]).outcome, diagnose([BANNER, *wrapped]).cause) == ("failed", "gpu_memory_occupied")
+
+
+@pytest.mark.parametrize("level", ["ERROR 03-02 19:49:43 [m.py:242] ", ""])
+def test_a_traceback_that_lost_its_indentation(level: str) -> None:
+    """vllm#14095: a web page removed the blanks at the beginning of the lines. Its source lines are no words of the engine."""
+    log = [
+        'File "/x/vllm/a.py", line 237, in init',
+        'raise TimeoutError("Server failed to start within the timeout period.")',
+        "^^^^^^^^^^",
+    ]
+    assert (diagnose([level + line for line in log]).outcome, diagnose([level + line for line in log]).cause) == ("failed", None)
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "(APIServer pid=3) DEBUG 09-02 17:29:06 [utils.py:777] Waiting for 1 local, 0 remote core engine proc(s) to start.",
+        "(VllmWorkerProcess pid=2) INFO 06-17 20:29:56 [cuda.py:336] Using Flash Attention backend.",
+        "(APIServer pid=2) INFO 12-29 15:20:55 [model.py:514] Resolved architecture: DeepseekV32ForCausalLM",
+    ],
+)
+def test_a_single_line_of_a_start(line: str) -> None:
+    assert (diagnose([line]).outcome, diagnose([line]).cause) == ("waiting", "engine_starting")
+
+
+def test_batches_and_throughput_show_that_it_serves() -> None:
+    """sgl#1270: nothing but "Decode batch". SGLang's own first request is shorter; a start that is marked needs its ready line."""
+    batch = "[04:40:55 TP0] Decode batch. #running-req: 2, #token: 4078, token usage: 0.00, gen throughput (token/s): 447.31, #queue-req: 0"
+    metrics = "INFO 07-04 04:42:09 [loggers.py:273] Engine 000: Avg prompt throughput: 5.0 tokens/s, Running: 1 reqs"
+    server = "[2026-01-01 10:00:00] server_args=ServerArgs(model_path='/m', node_rank=0)"
+    assert diagnose([batch]).outcome == "ready"
+    assert diagnose([metrics]).outcome == "ready"
+    assert diagnose([server, batch]).outcome == "waiting"
+    assert diagnose([BANNER, metrics]).outcome == "waiting"
+    assert (
+        diagnose([batch, "[2026-01-01 10:00:00 TP1] Scheduler hit an exception: RuntimeError: CUDA error: misaligned address"]).cause
+        == "cuda_error"
+    )
 
 
 def test_sglang_known_by_a_later_line() -> None:
