@@ -14,8 +14,9 @@ from pydantic import JsonValue
 from pytest_h20.checks.frame import Say, builtin
 from pytest_h20.core.verdict import Limit, Origin, Verdict
 from pytest_h20.probes.counters import CONGESTION, ERRORS, CounterDelta, CounterSnapshot, delta
+from pytest_h20.probes.dcgm import Dcgm
 from pytest_h20.probes.gpu import Gpu, Gpus
-from pytest_h20.probes.kernel_log import KernelEvent, LineEntry, Stretch, explain
+from pytest_h20.probes.kernel_log import KernelEvent, LineEntry, Stretch, explain, explain_xid
 from pytest_h20.probes.script import Missing
 from pytest_h20.probes.telemetry import GpuIdentity, GpuWindow, Window
 
@@ -24,6 +25,7 @@ TITLES = {
     "throughput.throttled": "No GPU was slowed down by heat or power while the cell ran",
     "throughput.gpu_apart": "No GPU stands apart from the others under load",
     "throughput.gpu_state": "The GPUs are after the load as they were before it",
+    "throughput.dcgm": "DCGM counted no NVLink error and no Xid over the whole load",
     "throughput.rail_errors": "Error counters of this rail over the whole load",
     "throughput.rail_congestion": "Congestion of this rail over the whole load",
     "throughput.rail_shares": "The rails of this node carried equal shares of the load",
@@ -221,12 +223,16 @@ OF_A_CELL: Mapping[str, Callable[[Say, CellMachines], Verdict]] = {
 
 
 # ------------------------------------------------------------------------------------------------------- the whole load
+NOT_ASKED = Missing("DCGM was not asked")
+
+
 @dataclass(frozen=True)
 class Snapshot:
     """One node before or after the load."""
 
     counters: CounterSnapshot | Missing
     gpus: Gpus | Missing
+    dcgm: Dcgm | Missing = NOT_ASKED
 
 
 PER_GB = 0.01
@@ -372,6 +378,44 @@ def gpu_state(voice: Say, before: Snapshot, after: Snapshot) -> Verdict:
         return voice.warn(len(mild), "; ".join(mild), action="watch it; nvidia-smi -q -d ECC,ROW_REMAPPER")
     limit = Limit(kind="max", value=0, unit="changes", origin=builtin("memory errors and PCIe trouble that came with the load"))
     return voice.judge(len(bad), limit, reason="; ".join(bad), action=action, of=len(before.gpus.gpus))
+
+
+BROKEN_LINK = ("NVLink replays", "NVLink recoveries")
+"""One of these is a failure to DCGM, a CRC error below 100 a second a warning (DcgmHealthWatch.cpp, DcgmGPUHardwareLimits.h)."""
+
+
+def dcgm(voice: Say, before: Snapshot, after: Snapshot) -> Verdict:
+    """No NVLink of a GPU had to send again or recover since before the load, no GPU has another last Xid, and the health watches that are
+    on found nothing that they had not found before. DCGM is used where it is there: nothing is installed or switched on."""
+    if isinstance(before.dcgm, Missing):
+        return voice.skip(f"DCGM is not used: {before.dcgm}")
+    if isinstance(after.dcgm, Missing):
+        return voice.unknown(f"DCGM told its figures before the load, and none after it: {after.dcgm}", "systemctl status nvidia-dcgm")
+    bad: list[str] = []
+    mild: list[str] = []
+    for index, old in before.dcgm.gpus.items():
+        new = after.dcgm.gpus.get(index)
+        if new is None:
+            bad.append(f"GPU {index} is gone")
+            continue
+        for name in old.keys() & new.keys() - {"xid"}:
+            if (risen := new[name] - old[name]) > 0:
+                (bad if name in BROKEN_LINK else mild).append(f"GPU {index}: {name} +{risen}")
+        if (xid := new.get("xid", 0)) and xid != old.get("xid", 0):
+            entry = explain_xid(xid)
+            (bad if entry.severity in _BAD else mild).append(f"GPU {index}: Xid {xid}: {entry.meaning}")
+    health = after.dcgm.health
+    if health not in ("", "Healthy") and (health, after.dcgm.incidents) != (before.dcgm.health, before.dcgm.incidents):
+        (bad if health == "Failure" else mild).append(f"dcgmi health: {health}: {after.dcgm.incidents}")
+    figures = sorted({name for told in before.dcgm.gpus.values() for name in told})
+    details: dict[str, JsonValue] = {"figures": [*figures], "health": health or "no watch is on"}
+    if mild and not bad:
+        return voice.warn(len(mild), "; ".join(sorted(mild)), action="dcgmi health -c; dcgmi nvlink -e", details=details)
+    limit = Limit(kind="max", value=0, unit="changes", origin=Origin(kind="vendor", detail="NVIDIA DCGM: DcgmHealthWatch.cpp"))
+    action = "dcgmi nvlink -e; drain the node, reset its GPUs and NVSwitches; dcgmi diag -r 3 when it is empty"
+    return voice.judge(
+        len(bad), limit, of=sum(map(len, before.dcgm.gpus.values())), reason="; ".join(sorted(bad)), action=action, details=details
+    )
 
 
 def _rise(old: int | None, new: int | None) -> int:

@@ -16,6 +16,7 @@ from dataclasses import dataclass, field
 from xml.sax.saxutils import escape
 
 from pytest_h20.config.inventory import Inventory, NodeSpec
+from pytest_h20.probes.dcgm import FIELDS as DCGM_FIELDS
 from pytest_h20.probes.script import Section, frame, requests
 from pytest_h20.rehearsal.sparse import R1_CONFIG
 
@@ -89,7 +90,7 @@ class Machine:
     """One stand-in machine. ``overrides``: probe name -> section, instead of what would be made (``image/NAME`` inside the image).
 
     ``write_gbps``: what each rail sends. Parts of it: ``gpu_share`` of an HCA with GPU memory, ``beside_share`` when several rails send at
-    once, ``rail_share`` of an HCA always. ``latency_us``: of an HCA, else 1.9."""
+    once, ``rail_share`` of an HCA always. ``latency_us``: of an HCA, else 1.9. ``nvlink_replays``: of a GPU by index, as DCGM counts."""
 
     hostname: str
     number: int
@@ -111,6 +112,7 @@ class Machine:
     gpus: list[StandInGpu] = field(default_factory=lambda: [StandInGpu() for _ in range(8)])
     kernel_lines: list[str] = field(default_factory=list)
     kernel_first: float = 0.0
+    nvlink_replays: dict[int, int] = field(default_factory=dict)
     listeners: dict[int, str] = field(default_factory=lambda: {22: 'users:(("sshd",pid=1201,fd=3))'})
     proxies: dict[str, str] = field(default_factory=dict)
     image_proxies: dict[str, str] = field(default_factory=dict)
@@ -371,6 +373,14 @@ def sections(m: Machine) -> dict[str, Callable[[tuple[str, ...]], str]]:
         "kernel_log": lambda _: (
             f"source=dmesg\nfirst={m.kernel_first:.6f}\nnow={m.uptime_s}\nwritten={written()}\nmatched={len(m.kernel_lines)}\n"
             + "".join(f"> {x}\n" for x in m.kernel_lines)
+        ),
+        "dcgm": lambda _: (
+            f"#Entity  {'  '.join(f'F{number}' for number in DCGM_FIELDS.values())}\nID\n"
+            + "".join(
+                f"GPU {i}  {'  '.join(str(m.nvlink_replays.get(i, 0) if n == 'NVLink replays' else 0) for n in DCGM_FIELDS)}\n"
+                for i in range(len(m.gpus))
+            )
+            + "--- health\nError: Health watches not enabled. Please enable watches. \n"
         ),
         "rdma": lambda _: (
             _tab(

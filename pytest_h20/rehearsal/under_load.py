@@ -30,7 +30,8 @@ class LoadTruth:
     """What happens to the machines while the load runs. GPUs are (node, index), rails (node, HCA).
 
     ``clock``: part of the healthy SM clock. ``brake``: pulled until so many tokens of the load were served. ``silent_after``: ticks
-    after which a node says nothing more. ``remapped``: a row is remapped. ``creep``: counter to events per model second.
+    after which a node says nothing more. ``remapped``: a row is remapped. ``nvlink``: replays of a GPU's links. ``creep``: counter to
+    events per model second.
     ``kernel``: lines of a node, each while its GPUs are burned (``burn``), when the engine became ready (``ready``), shortly
     after the load began (``load``) or when an hour of soak is half over (``hang``). ``wraps``:
     nodes whose ring buffer holds only the last moment by the end. ``leak``: MiB per hour of a soak that a GPU (index; None: the host)
@@ -41,6 +42,7 @@ class LoadTruth:
     brake: dict[tuple[str, int], int] = field(default_factory=dict)
     silent_after: dict[str, int] = field(default_factory=dict)
     remapped: set[tuple[str, int]] = field(default_factory=set)
+    nvlink: dict[tuple[str, int], int] = field(default_factory=dict)
     creep: dict[tuple[str, str], dict[str, float]] = field(default_factory=dict)
     kernel: dict[str, list[tuple[str, str]]] = field(default_factory=dict)
     wraps: set[str] = field(default_factory=set)
@@ -87,6 +89,7 @@ def as_now(world: World, state: State, node: str, scale: float) -> Machine:
         kernel_lines=[] if wrapped else lines,
         kernel_first=first,
         gpus=gpus,
+        nvlink_replays={i: n for (name, i), n in truth.nvlink.items() if name == node} if since is not None else {},
         counters=_counters(world, state, node, scale, state.loads(node)),
     )
 

@@ -20,6 +20,7 @@ from pytest_h20.core.verdict import GateName, Verdict
 from pytest_h20.load.server_metrics import ServerView
 from pytest_h20.nodes import Node
 from pytest_h20.probes.counters import COUNTERS
+from pytest_h20.probes.dcgm import DCGM
 from pytest_h20.probes.gpu import GPUS
 from pytest_h20.probes.kernel_log import KERNEL_LOG, Reading, explain, stretch
 from pytest_h20.probes.script import Missing, Probe, Section, build, split
@@ -123,9 +124,9 @@ def before_load(session: Session, label: str) -> None:
 
 
 def _look(session: Session, label: str, when: str) -> dict[str, Snapshot]:
-    told = _ask(session, label, [COUNTERS, GPUS, KERNEL_LOG], when)
+    told = _ask(session, label, [COUNTERS, GPUS, DCGM, KERNEL_LOG], when)
     _keep_kernel(session, label, when, told)
-    return {name: Snapshot(COUNTERS.read(sections), GPUS.read(sections)) for name, (_, sections) in told.items()}
+    return {name: Snapshot(COUNTERS.read(sections), GPUS.read(sections), DCGM.read(sections)) for name, (_, sections) in told.items()}
 
 
 def after_load(session: Session, label: str) -> list[Verdict]:
@@ -145,6 +146,7 @@ def after_load(session: Session, label: str) -> list[Verdict]:
         subject = f"{label} {spec.name}" if many else spec.name
         evidence = [f"evidence/machines/{key(label)}/{spec.name}-{when}.txt" for when in ("load", "end")]
         verdicts.append(checks.gpu_state(_say(session, f"{gate}.gpu_state", subject, spec.name, evidence), old, new))
+        verdicts.append(checks.dcgm(_say(session, f"{gate}.dcgm", subject, spec.name, evidence), old, new))
         if not target.has_rdma or len(target.nodes) < 2:
             continue
         moved = {rail.hca: checks.rail_delta(old, new, rail.hca, rail.port) for rail in spec.rails}

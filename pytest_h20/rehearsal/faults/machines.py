@@ -97,6 +97,14 @@ FAULTS = (
         "a row remap is pending",
     ),
     _fault(
+        "nvlink-replays-under-load",
+        "An NVLink of a GPU has to send again while the load runs, and only DCGM counts it.",
+        "DCGM's health watch: one replay is a failure",
+        _load(nvlink={("node02", 3): 2}),
+        "dcgm",
+        "GPU 3: NVLink replays +2",
+    ),
+    _fault(
         "telemetry-stops",
         "A node stops telling its state after the load began.",
         "could not measure is no pass",

@@ -12,6 +12,7 @@ from pytest_h20.checks import machines
 from pytest_h20.checks.machines import CellMachines, Said, Snapshot, say
 from pytest_h20.core.verdict import Status
 from pytest_h20.probes.counters import CounterDelta, CounterSnapshot, PortCounters
+from pytest_h20.probes.dcgm import Dcgm
 from pytest_h20.probes.gpu import Gpu, Gpus
 from pytest_h20.probes.kernel_log import Stretch, parse_kernel_log
 from pytest_h20.probes.script import Missing
@@ -280,6 +281,45 @@ def test_gpu_state(before: Gpus | Missing, after: Gpus | Missing, status: Status
     verdict = machines.gpu_state(say("throughput.gpu_state", "node01"), state(before), state(after))
     assert verdict.status is status
     assert words in verdict.reason
+
+
+# ----------------------------------------------------------------------------------------------------------------------- DCGM
+def told(health: str = "Healthy", incidents: str = "", **third: int) -> Dcgm:
+    """Eight GPUs; of the third one something else. Of GPU 0 DCGM has no Xid."""
+    figures = {"xid": 0, "NVLink replays": 4, "NVLink recoveries": 0, "NVLink flit CRC errors": 0, "NVLink data CRC errors": 7}
+    names = {name.replace(" ", "_"): name for name in figures}
+    gpus = {i: dict(figures) for i in range(8)} | {3: figures | {names[k]: v for k, v in third.items()}}
+    gpus[0].pop("xid")
+    return Dcgm(gpus, health, incidents)
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "status", "words"),
+    [
+        (told(), told(), P, ""),
+        (told(NVLink_replays=6), told(NVLink_replays=6), P, ""),  # it was so before
+        (told(), told(NVLink_replays=5), F, "GPU 3: NVLink replays +1"),
+        (told(), told(NVLink_recoveries=2), F, "GPU 3: NVLink recoveries +2"),
+        (told(), told(NVLink_data_CRC_errors=9), W, "GPU 3: NVLink data CRC errors +2"),
+        (told(), told(NVLink_replays=0), P, ""),  # the driver was loaded again: a counter that fell tells nothing
+        (told(), told(xid=79), F, "GPU 3: Xid 79"),
+        (told(xid=79), told(xid=79), P, ""),
+        (told(), told(xid=63), W, "Xid 63"),
+        (told(), told("Failure", "PCIe system Detected more than 8 PCIe replays"), F, "dcgmi health: Failure: PCIe system"),
+        (told(), told("Warning", "Thermal system"), W, "Thermal system"),
+        (told("Warning", "Thermal system"), told("Warning", "Thermal system"), P, ""),
+        (told(""), told(""), P, ""),
+        (told(), Dcgm({i: {} for i in range(7)}), F, "GPU 7 is gone"),
+        (Missing("dcgmi is not installed"), Missing("dcgmi is not installed"), S, "dcgmi is not installed"),
+        (told(), Missing("Unable to connect to host engine"), U, "none after it: Unable to connect"),
+    ],
+)
+def test_dcgm(before: Dcgm | Missing, after: Dcgm | Missing, status: Status, words: str) -> None:
+    one, two = (replace(state(gpus()), dcgm=found) for found in (before, after))
+    verdict = machines.dcgm(say("throughput.dcgm", "node01"), one, two)
+    assert verdict.status is status, verdict.reason
+    assert words in verdict.reason
+    assert verdict.looked_at == (8 * 5 - 1 if status is P else verdict.looked_at)
 
 
 # ----------------------------------------------------------------------------------------------------------------- kernel log
