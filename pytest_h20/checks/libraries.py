@@ -29,6 +29,12 @@ TITLES = {
     "bringup.nccl_settings": "Every rank runs with the NCCL settings that were given",
 }
 
+READ_MEMORY = (
+    "commands in the container must run as the user of the ranks, as root, or with CAP_SYS_PTRACE (`cap_add: [SYS_PTRACE]` in the profile)"
+    ": start the engine as the user that the image names"
+)
+"""/proc/PID/maps is read by who may trace the process: proc(5), ptrace(2). No line of sudoers helps: the processes are in a container."""
+
 OF_A_NODE = ("NCCL_DEBUG_FILE", "NCCL_SOCKET_IFNAME", "NCCL_IB_HCA", "NCCL_IB_GID_INDEX", "NCCL_HOSTID", "NCCL_TOPO_FILE")
 """Variables that may differ between nodes."""
 
@@ -81,9 +87,12 @@ def verdicts(target: LaunchTarget, told: Mapping[str, Loaded | Missing], facts: 
     ranks = [LoadedRank(node, process) for node, found in known.items() for process in found.processes]
     if not lost and len(ranks) < target.layout.ranks:
         unread = sum(found.unread for found in known.values())
-        lost = [f"{len(ranks)} of {target.layout.ranks} ranks could be looked at ({unread} processes could not)"]
+        lost = [f"{len(ranks)} of {target.layout.ranks} ranks could be looked at"]
+        lost += [f"the memory of {unread} processes of other users (/proc/PID/maps) could not"] if unread else []
     if lost:
-        return [voice.unknown("; ".join(lost)) for voice in say.values()]
+        hints = [found.hint for found in told.values() if isinstance(found, Missing) and found.hint]
+        hints += [READ_MEMORY] if any(found.unread for found in known.values()) else []
+        return [voice.unknown("; ".join(lost), hints[0] if hints else "") for voice in say.values()]
     return [
         alike(say["bringup.libraries"], ranks, known),
         nccl(say["bringup.nccl_loaded"], target, ranks, known, facts),

@@ -18,6 +18,8 @@ from typing import IO
 from pytest_h20.core.errors import CommandTimeout, H20Error, TransportError
 from pytest_h20.nodes import shell
 from pytest_h20.nodes.base import CommandResult, Containers, quote
+from pytest_h20.nodes.daemon import dial
+from pytest_h20.nodes.dialled import Dialled
 from pytest_h20.nodes.shell import LineCutter, NodeProcess, kill_command, tail
 from pytest_h20.nodes.ssh_config import DOCKER_SOCKET
 
@@ -31,6 +33,8 @@ class LocalNode:
         self._name = name
         self._docker_socket = docker_socket
         self._environment = {**os.environ, "H20_SUDO": "1"} if sudo else None
+        self._sudo = sudo
+        self._dialled: Dialled | None = None
         self._containers: Containers | None = None
         self._lock = threading.Lock()
 
@@ -191,21 +195,36 @@ class LocalNode:
         path = Path(self._docker_socket)
         start = f"{self._name}: the container daemon cannot be reached: {path}"
         if path.parent.is_dir() and not os.access(path.parent, os.X_OK):
-            raise TransportError(f"{start} is closed to this user (rootful Podman's folder is root's). Next: run as root")
+            return self._by_sudo(f"{start} is closed to this user (rootful Podman's folder is root's)", "run as root")
         if not path.exists():
             raise TransportError(f"{start} is not there. Next: `systemctl status docker`, or set `docker_socket`")
         if not path.is_socket():
             raise TransportError(f"{start} is not a socket: set `docker_socket` to the daemon's")
         if not os.access(path, os.R_OK | os.W_OK):
-            raise TransportError(f"{start} is closed to this user. Next: `usermod -aG docker USER`, or run as root")
+            return self._by_sudo(f"{start} is closed to this user", "`usermod -aG docker USER`, run as root")
         return str(path)
+
+    def _by_sudo(self, closed: str, other: str) -> str:
+        """A socket of our own that leads to root's by the command that sudo allows. Raises ``TransportError``."""
+        command = f"sudo -n -- {shlex.join(dial(self._docker_socket))}"
+        if not self._sudo:
+            raise TransportError(f"{closed}. Next: {other}, or set `ssh.sudo`: then `{command}` opens it, a line that --h20-plan lists")
+        with self._lock:
+            try:
+                self._dialled = self._dialled or Dialled(shlex.split(command), name=f"h20-docker-{self._name}")
+            except TransportError as error:
+                raise TransportError(f"{closed}. `{command}` does not open it either: {error}") from error
+            return self._dialled.path
 
     def close(self) -> None:
         """Let go of the daemon. May be called twice."""
         with self._lock:
             containers, self._containers = self._containers, None
+            dialled, self._dialled = self._dialled, None
         if containers is not None:
             containers.close()  # type: ignore[attr-defined]
+        if dialled is not None:
+            dialled.close()
 
     def __enter__(self) -> LocalNode:
         return self

@@ -86,6 +86,15 @@ def test_ranks_that_were_not_seen_are_no_pass(change: Callable[[Told], Told], wo
     assert words in found["libraries"].reason
 
 
+def test_memory_that_may_not_be_read_names_the_right() -> None:
+    found = told()
+    node = found["node02"]
+    assert isinstance(node, Loaded)
+    verdict = judged({**found, "node02": replace(node, processes=node.processes[:3], unread=5)})["libraries"]
+    assert verdict.reason == "11 of 16 ranks could be looked at; the memory of 5 processes of other users (/proc/PID/maps) could not"
+    assert "CAP_SYS_PTRACE" in verdict.action
+
+
 def test_an_engine_without_containers_of_ours_is_left_alone() -> None:
     assert {v.status for v in judged({}).values()} == {Status.SKIP}
 

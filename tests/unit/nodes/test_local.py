@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import os
+import socket
+import stat
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -105,3 +108,53 @@ def test_a_command_ends_with_its_caller(tmp_path: Path) -> None:
         caller.kill()
         caller.wait()
     wait_for(0)
+
+
+@pytest.fixture
+def closed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+    """A daemon's socket that this user may not use, and a ``sudo`` that opens it: to ``docker … system dial-stdio`` and nothing else."""
+    path = str(tmp_path / "docker.sock")
+    with socket.socket(socket.AF_UNIX) as daemon:
+        daemon.bind(path)
+        access = os.access
+        monkeypatch.setattr(os, "access", lambda place, mode: str(place) != path and access(place, mode))
+        programs = {
+            "sudo": f'[ "$*" = "-n -- docker -H unix://{path} system dial-stdio" ] || exit 1\n'
+            '[ -z "$REFUSES" ] || { echo "$REFUSES" >&2; exit 1; }\nshift 2; exec "$@"',
+            "docker": "while read -r word what rest; do case $word in GET) asked=$what;; esac; [ ${#word} -gt 1 ] || break; done\n"
+            'printf "HTTP/1.0 200 OK\\r\\n\\r\\nyou asked %s\\n" "$asked"',
+        }
+        for name, body in programs.items():
+            (tmp_path / name).write_text(f"#!/bin/sh\n{body}\n")
+            (tmp_path / name).chmod(0o755)
+        monkeypatch.setenv("PATH", f"{tmp_path}:/usr/bin:/bin")
+        yield path
+
+
+def test_a_closed_socket_says_which_right_opens_it(closed: str) -> None:
+    with pytest.raises(TransportError) as told:
+        LocalNode("here", docker_socket=closed).containers.daemon()
+    assert f"set `ssh.sudo`: then `sudo -n -- docker -H unix://{closed} system dial-stdio` opens it" in str(told.value)
+    assert "usermod -aG docker USER" in str(told.value)
+
+
+def test_sudo_opens_the_daemon_of_this_machine(closed: str) -> None:
+    """It was tried over SSH only: a local node with ``ssh.sudo`` said "run as root"."""
+    node = LocalNode("here", docker_socket=closed, sudo=True)
+    path = node._reach_docker()
+    assert path != closed
+    assert stat.S_IMODE(os.stat(Path(path).parent).st_mode) == 0o700
+    for number in range(3):
+        with socket.socket(socket.AF_UNIX) as asking:
+            asking.settimeout(20)
+            asking.connect(path)
+            asking.sendall(f"GET /{number} HTTP/1.0\r\n\r\n".encode())
+            assert asking.makefile().read().endswith(f"you asked /{number}\n")
+    node.close()
+    assert not Path(path).parent.exists()
+
+
+def test_a_line_that_sudo_lacks_is_told_in_its_words(closed: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("REFUSES", "sudo: a password is required")
+    with pytest.raises(TransportError, match=r"system dial-stdio` does not open it either: sudo: a password is required"):
+        LocalNode("here", docker_socket=closed, sudo=True)._reach_docker()
