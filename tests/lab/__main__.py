@@ -115,7 +115,7 @@ def dispatch(args: argparse.Namespace) -> int:
         from tests.lab import inventory
         from tests.lab.gpu import inventory as gpu_inventory
 
-        print(gpu_inventory.render(plan, PATH, args.model) if plan.gpus else inventory.render(plan), end="")
+        print(gpu_inventory.render(plan, args.model) if plan.gpus else inventory.render(plan), end="")
         return 0
     return subprocess.call([*cluster.ssh_command(plan, plan.node(args.node)), *args.command])
 

@@ -172,7 +172,7 @@ def start(command: Sequence[str], log: str) -> subprocess.Popen[bytes]:
         return subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=out, stderr=out)
 
 
-def start_docker(node: NodePlan, **settings: str) -> None:
+def start_docker(node: NodePlan, options: Sequence[str] = (), **settings: str) -> None:
     """dockerd without bridge and packet filter, with the lab's runtime and its settings; returns when it answers and has the images."""
     command = [
         "dockerd",
@@ -182,6 +182,7 @@ def start_docker(node: NodePlan, **settings: str) -> None:
         "--add-runtime=lab=/run/lab/oci-runtime",
         "--default-runtime=lab",
         f"--cgroup-parent=/{node.netns}",
+        *options,
     ]
     words = [f"{name}={value}" for name, value in {"LAB_OCI_LOG": "/run/lab/oci.log", **settings}.items()]
     script = Path("/run/lab/dockerd")  # the stand-in systemctl starts it again with the same
@@ -216,10 +217,11 @@ def main(argv: Sequence[str]) -> NoReturn:
     plan = ClusterPlan.from_json(Path(argv[0]).read_text())
     node = plan.node(argv[1])
     if node.gpus:
-        settings = {"LAB_OCI_GPUS": machine.container_runtime(debian_dir().is_dir(), PATH)}
+        lender = machine.container_runtime(debian_dir().is_dir(), PATH)
+        settings, options = {"LAB_OCI_GPUS": str(lender)}, machine.daemon_options(lender, PATH)
         root = gpu_root.build_root(node, plan.tmpfs)
     else:
-        settings = {"LAB_OCI_BIND": "/sys/class:/sys/module"}
+        settings, options = {"LAB_OCI_BIND": "/sys/class:/sys/module"}, []
         root = build_root(node, plan.tmpfs)
         stand_in_drivers(node, root)
     write_files(plan, node, root)
@@ -231,7 +233,7 @@ def main(argv: Sequence[str]) -> NoReturn:
         os.environ["PATH"] = PATH
     start(["/usr/sbin/sshd", "-D", "-e", "-f", "/run/lab/sshd_config"], "sshd.log")
     if plan.docker:
-        start_docker(node, **settings)
+        start_docker(node, options, **settings)
         if plan.login != "root":
             os.chown("/var/run/docker.sock", 0, UID + 1)
     print(READY, flush=True)

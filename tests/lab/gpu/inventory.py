@@ -5,12 +5,14 @@ from __future__ import annotations
 import json
 import re
 import subprocess
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from tests.lab.cluster import ssh_command
 from tests.lab.gpu import machine
 from tests.lab.inventory import ssh_entry
-from tests.lab.places import LabError, debian_dir, models_dir
+from tests.lab.places import LabError, models_dir
 from tests.lab.plan import ClusterPlan, NodePlan
 
 GPU_LAB_YAML = Path(__file__).resolve().parents[3] / "environments/gpu-lab.yaml"
@@ -39,12 +41,29 @@ def expected(row: str, cuda: str, count: int) -> dict[str, Any]:
     }
 
 
-def told(command: tuple[str, ...]) -> str:
+INFO = ("docker", "info", "--format", "'{{json .}}'")
+WORDS: dict[machine.Lender, str] = {"nvidia": "NVIDIA's container runtime", "wrapper": "the lab's OCI wrapper"}
+
+
+def lenders(infos: Mapping[str, str]) -> str:
+    """Who gives containers their GPUs, in words, by what each node's dockerd says of itself."""
+    found: dict[str, list[str]] = {}
+    for node, info in infos.items():
+        try:
+            found.setdefault(WORDS[machine.lender(info)], []).append(node)
+        except LabError as error:
+            raise LabError(f"{node}: {error}") from None
+    if len(found) == 1:
+        return next(iter(found))
+    return ", ".join(f"{who} on {' and '.join(nodes)}" for who, nodes in found.items())
+
+
+def told(command: Sequence[str], hint: str = "the inventory of a GPU lab is written where its GPUs are") -> str:
     """What a program prints."""
     try:
         return subprocess.run(command, check=True, capture_output=True, text=True).stdout
     except (OSError, subprocess.CalledProcessError) as error:
-        raise LabError(f"{' '.join(command)}: {error}; the inventory of a GPU lab is written where its GPUs are") from None
+        raise LabError(f"{' '.join(command)}: {error}; {hint}") from None
 
 
 def model_fields(folder: Path) -> dict[str, Any]:
@@ -54,16 +73,20 @@ def model_fields(folder: Path) -> dict[str, Any]:
     return {"path": f"/mnt/models/{folder.name}", "shards": shards, "total_bytes": index["metadata"]["total_size"]}
 
 
-def render(plan: ClusterPlan, path: str, model: str) -> str:
-    """The whole inventory as YAML. ``path``: the nodes' PATH, in which NVIDIA's container runtime is looked for."""
+def render(plan: ClusterPlan, model: str) -> str:
+    """The whole inventory as YAML."""
     import yaml
 
     data = yaml.safe_load(GPU_LAB_YAML.read_text(encoding="utf-8"))
     version = re.search(r"CUDA Version\s*:\s*([\d.]+)", told(("nvidia-smi", "-q")))
     row = told(QUERY).splitlines()[0]
-    runtime = machine.container_runtime(debian_dir().is_dir(), path)
-    who = "NVIDIA's container runtime" if runtime == "nvidia" else "the lab's OCI wrapper"
-    data["description"] += f"; {row.split(',')[0]}, given to containers by {who}"
+    data["description"] += f"; {row.split(',')[0]}"
+    if plan.docker:
+        sudo = ("sudo", "-n") if plan.login == "sudo" else ()
+        who = lenders(
+            {node.name: told((*ssh_command(plan, node), *sudo, *INFO), "see /run/lab/dockerd.log on the node") for node in plan.nodes}
+        )
+        data["description"] += f", given to containers by {who}"
     data["expect"].update(expected(row, version[1] if version else "", plan.gpus // plan.size))
     data["model"].update(model_fields(models_dir() / model))
     data.update(ssh=ssh_entry(plan), nodes=[node_entry(node) for node in plan.nodes])

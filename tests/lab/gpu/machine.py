@@ -2,12 +2,20 @@
 
 from __future__ import annotations
 
+import json
 import re
 import shutil
 from collections.abc import Iterable, Mapping
 from pathlib import Path
+from typing import Literal
 
+from tests.lab.places import LabError
+
+Lender = Literal["nvidia", "wrapper"]
+"""Who gives containers their GPUs: NVIDIA's container runtime, or the lab's OCI runtime (``oci_runtime``)."""
 HOOK = "nvidia-container-runtime-hook"
+"""What dockerd runs for ``--gpus``, when it finds a program of this name in its PATH (moby, daemon/nvidia_linux.go)."""
+RUNTIME = "nvidia-container-runtime"
 DRIVER_FOLDERS = ("/usr/local/nvidia/lib64", "/usr/local/nvidia/lib", "/usr/lib/x86_64-linux-gnu", "/usr/lib64")
 SHARED_DEVICES = frozenset({"nvidiactl", "nvidia-uvm", "nvidia-uvm-tools", "nvidia-modeset"})
 
@@ -43,7 +51,22 @@ def driver_folders(environment: Mapping[str, str], has_library: Iterable[str] | 
     return [folder for folder in wanted if folder in there]
 
 
-def container_runtime(debian: bool, path: str) -> str:
-    """Who gives containers their GPUs: "nvidia" (its container runtime is installed, and a node's root is the machine's own) or
-    "wrapper" (the lab's OCI runtime)."""
-    return "nvidia" if not debian and shutil.which(HOOK, path=path) else "wrapper"
+def container_runtime(debian: bool, path: str) -> Lender:
+    """NVIDIA's where its toolkit is installed, hook and runtime, and a node's root is the machine's own."""
+    return "nvidia" if not debian and all(shutil.which(name, path=path) for name in (HOOK, RUNTIME)) else "wrapper"
+
+
+def daemon_options(lender: Lender, path: str) -> list[str]:
+    """What a node's dockerd is told, so that it tells the same to whoever asks."""
+    return [f"--add-runtime=nvidia={shutil.which(RUNTIME, path=path)}"] if lender == "nvidia" else []
+
+
+def lender(info: str) -> Lender:
+    """Who gives a node's containers their GPUs, from its ``docker info --format '{{json .}}'``."""
+    try:
+        runtimes = json.loads(info)["Runtimes"] or {}
+    except (ValueError, KeyError, TypeError):
+        runtimes = {}
+    if "lab" not in runtimes:
+        raise LabError(f"docker info says {info.strip()[:200]!r}, and no runtime of the lab's; see /run/lab/dockerd.log on the node")
+    return "nvidia" if "nvidia" in runtimes else "wrapper"

@@ -15,11 +15,12 @@ from tests.lab.__main__ import parser, size
 from tests.lab.gpu import fatbin, machine, pack
 from tests.lab.gpu.build import IMAGE, image_environment, layer
 from tests.lab.gpu.fatbin import CODE, PTX, Entry
-from tests.lab.gpu.inventory import GPU_LAB_YAML, expected, node_entry
+from tests.lab.gpu.inventory import GPU_LAB_YAML, expected, lenders, node_entry
 from tests.lab.oci_runtime import lend_gpus, lend_machine
 from tests.lab.places import LabError
 from tests.lab.plan import ClusterPlan
 
+RECORDED = Path(__file__).resolve().parents[2] / "corpus" / "recorded"
 DEV = ["nvidia0", "nvidia1", "nvidia10", "nvidiactl", "nvidia-uvm", "nvidia-caps/nvidia-cap1", "nvidia-fs0"]
 
 
@@ -63,12 +64,33 @@ def test_driver_folders_keep_the_linkers_order() -> None:
 
 
 def test_nvidias_container_runtime_is_used_where_it_is_installed(tmp_path: Path) -> None:
-    assert machine.container_runtime(False, str(tmp_path)) == "wrapper"
-    hook = tmp_path / machine.HOOK
-    hook.write_text("#!/bin/sh\n")
-    hook.chmod(0o755)
+    for name in (machine.HOOK, machine.RUNTIME):
+        assert machine.container_runtime(False, str(tmp_path)) == "wrapper", "of its toolkit both are needed"
+        (tmp_path / name).write_text("#!/bin/sh\n")
+        (tmp_path / name).chmod(0o755)
     assert machine.container_runtime(False, str(tmp_path)) == "nvidia"
     assert machine.container_runtime(True, str(tmp_path)) == "wrapper", "a node whose root is a Debian tree does not have it"
+    assert machine.daemon_options("nvidia", str(tmp_path)) == [f"--add-runtime=nvidia={tmp_path}/nvidia-container-runtime"]
+    assert machine.daemon_options("wrapper", str(tmp_path)) == []
+
+
+def docker_info(which: str) -> str:
+    """Recorded 2026-11-28 of a dockerd 20.10.24 with the lab's options, without and with those of ``daemon_options``; of none at all."""
+    return (RECORDED / f"docker-info-{which}.json").read_text(encoding="utf-8")
+
+
+def test_who_lends_gpus_is_what_the_nodes_daemons_say() -> None:
+    assert machine.lender(docker_info("wrapper")) == "wrapper"
+    assert machine.lender(docker_info("nvidia")) == "nvidia"
+    both = {node: docker_info("nvidia") for node in ("node01", "node02")}
+    assert lenders(both) == "NVIDIA's container runtime"
+    assert lenders({**both, "node02": docker_info("wrapper")}) == "NVIDIA's container runtime on node01, the lab's OCI wrapper on node02"
+
+
+@pytest.mark.parametrize("info", ["", "null", "[]", '{"Runtimes": {"runc": {"path": "runc"}, "nvidia": {"path": "x"}}}', "none"])
+def test_a_daemon_that_is_not_the_labs_says_nothing(info: str) -> None:
+    with pytest.raises(LabError, match=r"node02: docker info says .*/run/lab/dockerd\.log"):
+        lenders({"node01": docker_info("wrapper"), "node02": docker_info("none") if info == "none" else info})
 
 
 # ---- containers ---------------------------------------------------------------------------------------------------
