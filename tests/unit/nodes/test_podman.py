@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+import http.server
+import json
+import socketserver
+import threading
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
 
@@ -57,3 +62,67 @@ def test_what_it_would_do_otherwise_than_docker() -> None:
 def test_who_dials() -> None:
     assert dial("/run/podman/podman.sock")[0] == "podman"
     assert dial("/var/run/docker.sock") == ("docker", "-H", "unix:///var/run/docker.sock", "system", "dial-stdio")
+
+
+class Daemon(socketserver.ThreadingMixIn, socketserver.UnixStreamServer):
+    """The part of the Docker-compatible API that a start needs; keeps what it was asked to create."""
+
+    daemon_threads = True
+    told: dict[str, Any]
+    asked: dict[str, Any]
+
+
+class Answers(http.server.BaseHTTPRequestHandler):
+    """HTTP over the socket of ``Daemon``."""
+
+    def do_GET(self) -> None:
+        daemon = cast("Daemon", self.server)
+        inspected = {"Id": "c1", "Name": "/n", "State": {"Status": "running"}, "Config": {"Image": "i"}}
+        self.answer(200, inspected if self.path.endswith("/json") else {**daemon.told, "ApiVersion": "1.41", "Version": "5"})
+
+    def do_POST(self) -> None:
+        body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
+        if "/containers/create" in self.path:
+            cast("Daemon", self.server).asked = json.loads(body)
+            return self.answer(201, {"Id": "c1", "Warnings": []})
+        return self.answer(204, None)
+
+    def answer(self, status: int, value: Any) -> None:
+        body = b"" if value is None else json.dumps(value).encode()
+        self.send_response(status)
+        self.send_header("Content-Type", "application/json")
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+    def address_string(self) -> str:
+        return "here"
+
+    def log_message(self, format: str, *args: Any) -> None:
+        """Nothing to say."""
+
+
+@pytest.mark.parametrize(
+    ("version", "wanted"),
+    [
+        (
+            podman("5.4.0"),
+            ("cdi", 0, ["nvidia.com/gpu=all"], []),
+        ),  # podman's containers_create.go reads these two fields of it, and no other
+        (DOCKER, ("", -1, [], [["gpu"]])),
+    ],
+)
+def test_what_is_sent_to_the_socket(version: dict[str, Any], wanted: tuple[Any, ...], tmp_path: Path) -> None:
+    """``--device nvidia.com/gpu=all`` for Podman, ``--gpus all`` for Docker, as their own clients send it."""
+    with Daemon(str(tmp_path / "d.sock"), Answers) as daemon:
+        daemon.told = version
+        threading.Thread(target=daemon.serve_forever, daemon=True).start()
+        made = DockerContainers("node01", lambda: str(tmp_path / "d.sock"), "d.sock", lambda pid: "", absent=lambda paths: [])
+        try:
+            assert made.start(ContainerSpec("n", "i", ["x"], gpus="all")).running
+        finally:
+            made.close()
+            daemon.shutdown()
+    (request,) = daemon.asked["HostConfig"]["DeviceRequests"]
+    assert (request["Driver"], request["Count"], request["DeviceIDs"], request["Capabilities"]) == wanted
+    assert not daemon.asked["HostConfig"].get("Devices"), "as a path of a device it is `no such file` (podman#23560)"

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pytest_h20.config.environments import environments
@@ -26,6 +26,8 @@ from pytest_h20.run.slurm import address_of, expand, hosts, with_hosts
         ("a,b[1-2],c-[3]-x", ["a", "b1", "b2", "c-3-x"]),
         ("rack[1-2]n[01-02]", ["rack1n01", "rack1n02", "rack2n01", "rack2n02"]),
         ("n[1,1-2],n2", ["n1", "n2"]),
+        ("nodes[01-03,07],gpu-[1-2]-[3-4]", ["nodes01", "nodes02", "nodes03", "nodes07", "gpu-1-3", "gpu-1-4", "gpu-2-3", "gpu-2-4"]),
+        ("gpu[08-11]-ib0.cluster", ["gpu08-ib0.cluster", "gpu09-ib0.cluster", "gpu10-ib0.cluster", "gpu11-ib0.cluster"]),
     ],
 )
 def test_lists_as_slurm_writes_them(text: str, wanted: list[str]) -> None:
@@ -50,6 +52,34 @@ def test_writing_and_reading_are_each_others_inverse(groups: list[tuple[str, lis
     wanted = [f"{n}{number:0{w}d}" for n, ranges in groups for a, b, w in ranges for number in range(a, b + 1)]
     wanted += [n for n, ranges in groups if not ranges]
     assert sorted(expand(text)) == sorted(set(wanted))
+
+
+numbers = st.lists(st.tuples(st.integers(0, 30), st.integers(0, 3), st.integers(1, 3)), min_size=1, max_size=3)
+pieces = st.one_of(st.from_regex(r"[a-z.-]{1,4}", fullmatch=True), numbers)
+
+
+@settings(max_examples=50)
+@given(st.lists(st.lists(pieces, min_size=1, max_size=4), min_size=1, max_size=3))
+def test_any_number_of_brackets_at_any_place(words: list[list[str | list[tuple[int, int, int]]]]) -> None:
+    """``a[1-2]b[03,5-6]c``: the last bracket turns fastest, zeros are kept, a host that was named comes once."""
+    text, wanted = [], []
+    for word in words:
+        written, hosts_of_word = "", [""]
+        for piece in word:
+            if isinstance(piece, str):
+                written += piece
+                hosts_of_word = [host + piece for host in hosts_of_word]
+                continue
+            written += "[" + ",".join(f"{a:0{w}d}" + (f"-{a + more}" if more else "") for a, more, w in piece) + "]"
+            values = [str(n).zfill(len(f"{a:0{w}d}")) for a, more, w in piece for n in range(a, a + more + 1)]
+            hosts_of_word = [host + value for host in hosts_of_word for value in values]
+        text.append(written)
+        wanted += hosts_of_word
+    if len(wanted) > slurm.MOST:
+        with pytest.raises(UsageError, match="more than 1024 hosts"):
+            expand(",".join(text))
+        return
+    assert expand(",".join(text)) == list(dict.fromkeys(wanted))
 
 
 @given(st.text(alphabet="ab01,-[] \n", max_size=30))
