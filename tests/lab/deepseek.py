@@ -19,6 +19,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from tests.lab import checkpoint
 from tests.lab import model as llama
 from tests.lab.questions import lessons
 
@@ -216,6 +217,8 @@ def make(folder: Path, mtp: bool = False, device: str = "cpu", tell: Callable[[s
     building = folder.with_name(folder.name + ".building")
     shutil.rmtree(building, ignore_errors=True)
     save(torch, files(torch, with_mtp(torch, weights) if mtp else weights), tokenizer, building, mtp)
+    if faults := checkpoint.wrong(building):
+        raise SystemExit(f"the files of the model are not as they must be ({len(faults)} faults):\n" + "\n".join(faults[:5]))
     shutil.rmtree(folder, ignore_errors=True)
     building.rename(folder)
     tell(f"{folder}: {len(taught)} questions, {SHARDS} shards, loss {loss:.4f}, {time.monotonic() - begin:.0f} s")

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from pytest_h20.config.inventory import load_inventory
+from pytest_h20.engines.speculation import speculation_of
 from tests.lab.__main__ import parser, size
 from tests.lab.gpu import fatbin, machine, pack
 from tests.lab.gpu.build import IMAGE, image_environment, layer
@@ -258,6 +259,18 @@ def test_the_shipped_inventory_is_that_of_the_default_cluster() -> None:
     shown = [(node.address, [rail.address for rail in node.rails]) for node in inventory.nodes]
     assert shown == [(entry["address"], [rail["address"] for rail in entry["rails"]]) for entry in map(node_entry, plan.nodes)]
     assert {profile.image for engine in inventory.engines.values() for profile in engine.profiles.values()} == {IMAGE}
+
+
+def test_the_model_like_r1_has_profiles_of_its_own() -> None:
+    profiles = load_inventory(GPU_LAB_YAML).engines["vllm"].profiles
+    plain = profiles["native"].flags
+    assert {name: {k: v for k, v in p.flags.items() if k not in plain} for name, p in profiles.items()} == {
+        "native": {},
+        "fp8": {"quantization": "fp8"},
+        "mtp": {"quantization": "fp8", "speculative-config": {"method": "mtp", "num_speculative_tokens": 1}},
+    }
+    drafts = {name: speculation_of("vllm", p.flags) for name, p in profiles.items()}
+    assert (drafts["fp8"], str(drafts["mtp"])) == (None, "mtp, at most 2 tokens a step")
 
 
 def test_what_is_expected_is_what_nvidia_smi_says() -> None:
