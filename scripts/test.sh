@@ -24,7 +24,7 @@ fi
 
 step "Python environment"
 [ -x .venv/bin/python ] || python3 -m venv .venv
-.venv/bin/python -m pip install -q --disable-pip-version-check -e '.[dev,store]'
+.venv/bin/python -m pip install -q --disable-pip-version-check -e '.[dev,store,docs]'
 export PATH="$PWD/.venv/bin:$PATH"
 
 if [ "$what" = all ]; then  # mostly downloads: it goes on beside what measures nothing
@@ -47,6 +47,9 @@ step "Lint and types"
 ruff check .
 ruff format --check .
 mypy
+
+step "The pages as a site: no link and no anchor leads nowhere"
+NO_MKDOCS_2_WARNING=1 mkdocs build --strict -q -d "$low/site"
 
 # A promise that nothing holds to is none: the lowest versions, inert and in a short rehearsal.
 lowest() {

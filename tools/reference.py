@@ -6,6 +6,7 @@
 docs/options.md                     from the table in pytest_h20/core/setting.py
 docs/inventory.md                   from the models in pytest_h20/config/inventory.py
 docs/zh/inventory.md                the same in Chinese, with the words of tools/inventory_zh.py
+docs/checks/*.md                    from the checks, the other pages and the catalogue of faults: tools/checks_pages.py
 environments/inventory.schema.json  as ``python -m pytest_h20 schema inventory`` prints it
 """
 
@@ -25,6 +26,7 @@ from pytest_h20.cli.schema import render
 from pytest_h20.config import inventory
 from pytest_h20.core.setting import OPTIONS, Option
 from tools import inventory_zh
+from tools.checks_pages import PAGE_FILES
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 GENERATED = "<!-- written by tools/reference.py: edit {source} instead -->\n"
@@ -225,6 +227,7 @@ FILES: dict[str, Callable[[], str]] = {
     "docs/inventory.md": inventory_page,
     "docs/zh/inventory.md": chinese_inventory_page,
     "environments/inventory.schema.json": schema_file,
+    **PAGE_FILES,
 }
 
 

@@ -32,11 +32,12 @@ Check = Callable[[Api], "list[Verdict]"]
 
 @dataclass(frozen=True)
 class Listed:
-    """A check in the list: id, title, and the function that makes it."""
+    """A check in the list: id, title, the function that makes it, and the next step of a verdict that has none of its own."""
 
     id: str
     title: str
     run: Check
+    action: str = ""
 
     @property
     def name(self) -> str:
@@ -54,17 +55,19 @@ class CheckList:
     def add(self, id: str, title: str, action: str = "", needs: Sequence[str] = (), origin: Origin = OPENAI) -> Callable[[Body], Check]:
         """Register a check. ``needs``: capabilities without which it is skipped; ``reasoning`` = a parser in the profile."""
 
+        step = action or "see the exchange in the evidence file"
+
         def wrap(body: Body) -> Check:
             @functools.wraps(body)
             def run(api: Api) -> list[Verdict]:
-                say = voice(id, title, action or "see the exchange in the evidence file", api.ctx, origin)
+                say = voice(id, title, step, api.ctx, origin)
                 for name in needs:
                     reason = _blocked(api, name)
                     if reason:
                         return [say.skip(reason)]
                 return with_evidence(api, say, body)
 
-            self.checks.append(Listed(id, title, run))
+            self.checks.append(Listed(id, title, run, step))
             return run
 
         if not id.startswith(self.gate + "."):
