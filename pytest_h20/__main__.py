@@ -54,8 +54,7 @@ def main(argv: Sequence[str]) -> int:
         print(f"pytest-h20 {__version__}")
         return 0
     if argv[0] not in COMMANDS:
-        lang.use()
-        print(lang.local(f"pytest_h20: no command {argv[0]!r}; there are {', '.join(COMMANDS)}"), file=sys.stderr)
+        print(lang.told(f"pytest_h20: no command {argv[0]!r}; there are {', '.join(COMMANDS)}"), file=sys.stderr)
         return 2
     module = importlib.import_module(COMMANDS[argv[0]][0])
     if argv[0] == "schema":  # words of ours, in which a field named "password" is not one
@@ -68,8 +67,7 @@ def _command(name: str, module: ModuleType, argv: Sequence[str]) -> int:
     try:
         return int(module.main(list(argv)))
     except H20Error as error:
-        lang.use()
-        print(lang.local(f"pytest_h20 {name}: {error}"), file=sys.stderr)
+        print(lang.told(f"pytest_h20 {name}: {error}"), file=sys.stderr)
         return 2
     except BrokenPipeError:
         return 0

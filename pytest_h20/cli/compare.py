@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from pytest_h20.core.errors import H20Error, UsageError
+from pytest_h20.lang import told
 from pytest_h20.report.compare import Comparison, Side, compare, side, text
 from pytest_h20.report.model import RunView
 from pytest_h20.report.run import load_run
@@ -28,7 +29,7 @@ def main(argv: Sequence[str]) -> int:
             _write(Path(args.html), comparison_page(result))
             print(f"page: {args.html}")
     except H20Error as error:
-        print(f"compare: {error}", file=sys.stderr)
+        print(told(f"compare: {error}"), file=sys.stderr)
         return 2
     return 1 if args.fail_on_drop and result.problems else 0
 

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from pytest_h20.cli.logs import opened
 from pytest_h20.core.errors import UsageError
 from pytest_h20.diagnosis.judge import Diagnosis, diagnose, primary
+from pytest_h20.lang import told
 
 
 def _read(name: str) -> str:
@@ -64,7 +65,7 @@ def main(argv: Sequence[str]) -> int:
         try:
             judged[name] = diagnose(_read(name))
         except UsageError as error:
-            print(error, file=sys.stderr)
+            print(told(str(error)), file=sys.stderr)
             unread = True
             continue
         print(_json(name, judged[name]) if args.json else _text(name, judged[name]))

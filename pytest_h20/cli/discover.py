@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from pytest_h20.cli.reach import add_ssh, split_host, ssh_words
 from pytest_h20.core.errors import H20Error, TransportError, UsageError
+from pytest_h20.lang import told
 
 if TYPE_CHECKING:
     from pytest_h20.nodes import Node
@@ -150,7 +151,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             options.hosts = slurm.hosts()
         text = discover(options)
     except H20Error as error:
-        print(f"pytest_h20 discover: {error}", file=sys.stderr)
+        print(told(f"pytest_h20 discover: {error}"), file=sys.stderr)
         return 2
     print(text, end="")
     return 0

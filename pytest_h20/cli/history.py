@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from pytest_h20.core.errors import H20Error, UsageError
+from pytest_h20.lang import told
 from pytest_h20.report.history import DEFAULT_FILE, History, PastRun, Point, add_folder, lines_of
 
 
@@ -36,7 +37,7 @@ def main(argv: Sequence[str]) -> int:
             _write(Path(args.html), page("History", history_part(entries, trends)))
             print(f"page: {args.html}")
     except H20Error as error:
-        print(f"history: {error}", file=sys.stderr)
+        print(told(f"history: {error}"), file=sys.stderr)
         return 2
     return 0
 

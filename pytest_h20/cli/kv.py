@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from pytest_h20.cli.logs import once, opened
 from pytest_h20.core.errors import UsageError
 from pytest_h20.diagnosis.kv_transfer import KvVerdict, explain, read_kv
+from pytest_h20.lang import told
 
 TITLES: dict[KvVerdict, str] = {
     "rdma_proven": "RDMA PROVEN",
@@ -38,7 +39,7 @@ def main(argv: Sequence[str]) -> int:
         once("kv", options.logs)
         found = read_kv((name, _text(name)) for name in options.logs)
     except UsageError as error:
-        print(f"pytest_h20 kv: {error}", file=sys.stderr)
+        print(told(f"pytest_h20 kv: {error}"), file=sys.stderr)
         return 2
     print(json.dumps({"files": options.logs, **dataclasses.asdict(found)}) if options.json else "\n".join(explain(found, TITLES)))
     return 0 if found.verdict == "rdma_proven" else 1

@@ -10,6 +10,7 @@ from typing import Any, BinaryIO
 
 from pytest_h20.cli.logs import once, opened
 from pytest_h20.core.errors import UsageError
+from pytest_h20.lang import told
 from pytest_h20.nccl.job import judge_job
 from pytest_h20.nccl.labels import labels
 from pytest_h20.nccl.model import Expected, Job, LogEvidence
@@ -57,7 +58,7 @@ def main(argv: Sequence[str]) -> int:
             else:
                 print(("\n" if i else "") + (f"== {name}\n" if len(options.logs) > 1 else "") + explain(job, [evidence]))
     except UsageError as error:
-        print(f"pytest_h20 nccl: {error}", file=sys.stderr)
+        print(told(f"pytest_h20 nccl: {error}"), file=sys.stderr)
         return 2
     return 0
 

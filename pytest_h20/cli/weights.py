@@ -11,6 +11,7 @@ from pathlib import Path
 
 from pytest_h20.core.errors import H20Error, UsageError
 from pytest_h20.core.verdict import Status, Verdict, worst
+from pytest_h20.lang import told
 
 
 class _Lines(io.TextIOBase):
@@ -84,7 +85,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         verdicts = check_folder(options)
     except H20Error as error:
-        print(f"pytest_h20 weights: {error}", file=sys.stderr)
+        print(told(f"pytest_h20 weights: {error}"), file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         print("\ninterrupted; run again: what was hashed is kept", file=sys.stderr)

@@ -43,10 +43,10 @@ def _gpus_text(value: object) -> object:
 def _bare_host(text: str) -> str:
     """Only a host: what else people write there would be taken for a part of its name, and every node would be unreachable."""
     if "@" in text:
-        raise ValueError("give the host alone; the user goes into `ssh: {user: ...}`")
+        raise ValueError("give the host alone, and the user in `ssh: {user: ...}`")
     host, colon, port = text.rpartition(":")
     if colon and ":" not in host and port.isdigit():
-        raise ValueError(f"give the host alone; the port goes into `ssh: {{port: {port}}}`")
+        raise ValueError(f"give the host alone, and the port in `ssh: {{port: {port}}}`")
     if not text or any(c.isspace() or not c.isprintable() for c in text):
         raise ValueError("give a host name or an IP address, without blanks or line ends")
     return text
@@ -585,7 +585,8 @@ def _no_plain_data(value: object, where: str) -> str:
 def parse_inventory(data: object, source: str, base: Path | None = None) -> Inventory:
     """Check data that came from YAML. ``base``: the folder relative paths in the file start from."""
     if not isinstance(data, Mapping):
-        raise UsageError(f"{source}: an inventory is a mapping with name, nodes, model and engines, not {type(data).__name__}")
+        found = "it is empty" if data is None else f"this is a {type(data).__name__}"
+        raise UsageError(f"{source}: an inventory has fields: name, nodes, model and engines; {found}")
     try:
         inventory = Inventory.model_validate(data)
     except ValidationError as error:
@@ -629,6 +630,19 @@ def with_limits(inventory: Inventory, limits_of: Callable[[Inventory, str, str],
     return inventory.model_copy(update={"engines": engines})
 
 
+_LIST = "a list is needed: [a, b], or one `- a` line for each"
+_WHOLE, _NUMBER, _YES_NO = "a whole number is needed", "a number is needed", "true or false is needed"
+_FIELDS = "fields are needed: `key: value`, one on a line"
+NEEDED = {
+    **dict.fromkeys(("tuple_type", "list_type"), _LIST),
+    **dict.fromkeys(("int_type", "int_parsing", "int_from_float"), _WHOLE),
+    **dict.fromkeys(("float_type", "float_parsing"), _NUMBER),
+    **dict.fromkeys(("bool_type", "bool_parsing"), _YES_NO),
+    **dict.fromkeys(("dict_type", "model_type", "model_attributes_type", "dataclass_type", "mapping_type"), _FIELDS),
+}
+"""What pydantic calls a value of the wrong kind -> what to write."""
+
+
 def explain(error: ValidationError, source: str) -> list[str]:
     """One line per problem: file, field path, value, what is accepted."""
     lines = []
@@ -644,8 +658,8 @@ def explain(error: ValidationError, source: str) -> list[str]:
             fields = _fields_at(item["loc"][:-1])
             near = difflib.get_close_matches(str(item["loc"][-1]), fields, 1)
             message = f"unknown field; accepted here: {', '.join(fields) or 'none'}" + (f"; did you mean {near[0]!r}?" if near else "")
-        elif item["type"] in ("tuple_type", "list_type"):
-            message = "a list is needed: [a, b], or one `- a` line for each"
+        elif item["type"] in NEEDED:
+            message = NEEDED[item["type"]]
         elif item["type"] == "missing":
             lines.append(f"{source}: {where}: missing; this field is required")
             continue

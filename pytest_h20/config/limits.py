@@ -40,6 +40,7 @@ from pydantic import Field, JsonValue, ValidationError, model_validator
 
 from pytest_h20.config.environments import environments
 from pytest_h20.config.figures import CHECK_FIGURES, METRIC_FIGURES, Figure, metric_figure, percentile_of
+from pytest_h20.config.inventory import NEEDED
 from pytest_h20.core.errors import UsageError
 from pytest_h20.core.model import Frozen
 from pytest_h20.core.verdict import Limit, Origin, Status, Verdict, rejudge
@@ -436,6 +437,7 @@ def _explain(error: ValidationError, source: str) -> list[str]:
             lines.append(f"{source}: {where}: unknown field")
         else:
             value = json.dumps(item.get("input"), ensure_ascii=False, default=str)
+            message = NEEDED.get(item["type"], message)
             lines.append(f"{source}: {where} = {value[:60]}: {message[:1].lower()}{message[1:]}")
     return lines
 

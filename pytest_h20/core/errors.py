@@ -59,7 +59,7 @@ def instead(name: str, known: Iterable[str], prefix: str = "") -> str:
 
     names = list(known)
     near = difflib.get_close_matches(name, names, 1)
-    return (f"; did you mean {prefix}{near[0]}? There are " if near else "; there are ") + ", ".join(names)
+    return (f" (did you mean {prefix}{near[0]}?)" if near else "") + f"; there are {', '.join(names)}"
 
 
 def unforeseen(error: BaseException) -> str:

@@ -59,6 +59,12 @@ def local(text: str) -> str:
     return chinese().text(text)
 
 
+def told(text: str) -> str:
+    """What a command says when it cannot do its work, in the language of the locale."""
+    use()
+    return local(text)
+
+
 def labelled(label: str, text: str) -> str:
     """A text of ours and what it is about: ``NOT ACCEPTED: node01 is gone``."""
     return f"{local(label)}{': ' if _spoken == 'en' else '：'}{local(text)}"

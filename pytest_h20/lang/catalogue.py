@@ -29,8 +29,9 @@ _CHOSEN = re.compile(r"[a-z]{0,4}")
 """What may stand in a place that a translation leaves out: the s of a plural, a verb."""
 _HAN = re.compile("[\u3000-\u303f\u4e00-\u9fff\uff00-\uffef]")
 _QUANTITY = re.compile(r"([-+±≈]?\d[\d.,\u202f]*(?: ?[-–…x×/] ?\d[\d.,]*)?) ?(?=[A-Za-z%])(.+)", re.S)
-_LABEL = re.compile(r"((?:[\w.-]+, )*[\w.-]+): (.+)", re.S)
+_LABEL = re.compile(r"((?:[\w./\[\]-]+, )*[\w./\[\]-]+(?: \([^()\s]*\))?): (.+)", re.S)
 """A text about nodes, rails or gates, which are named before it."""
+_NAME = re.compile(r"[\w.-]+")
 _ID = re.compile(r".*[0-9_./=-].*|\W*", re.S)
 """A figure, a name of a file, a node or an option: no word of a sentence."""
 _CUT = re.compile(r"[\s,;:(.]")
@@ -191,6 +192,8 @@ class Catalogue:
         if (match := _LABEL.fullmatch(text)) and _gates(match[1]):
             rest = self.text(match[2])
             return f"{match[1]}{'：' if _HAN.search(rest) else ': '}{rest}"
+        if _names(text.split(", "), self._exact):
+            return text
         if match := _MARKED.fullmatch(text):
             return match[1] + self.text(match[2])
         best, doubtful = self._by_template(text)
@@ -291,6 +294,8 @@ class Catalogue:
             parts, joints = self._whole(*_split(separator, text))
             if not joints:
                 continue
+            if joints[0] == ", " and _names(parts[1:] if len(parts) > 2 else parts, self._exact):
+                continue
             # a part may begin with its own joint: ", took {0}" is one text of ours
             whole: dict[int, str] = {}
             for at, (joint, part) in enumerate(zip(joints, parts[1:], strict=True), 1):
@@ -319,6 +324,11 @@ def _joined(pieces: Sequence[str]) -> str:
     return text
 
 
+def _names(parts: Sequence[str], known: Mapping[str, str]) -> bool:
+    """Whether it is a list of names, of which some may happen to be words of ours."""
+    return len(parts) > 1 and all(_NAME.fullmatch(part) for part in parts) and any(part not in known for part in parts)
+
+
 def _gates(label: str) -> bool:
     """Whether it names gates: ids, which stay as they are."""
     from pytest_h20.core.verdict import GateName
@@ -327,13 +337,14 @@ def _gates(label: str) -> bool:
 
 
 def _split(separator: re.Pattern[str], text: str) -> tuple[list[str], list[str]]:
-    """The parts of a text and what stands between them; what is in brackets stays together."""
-    parts, joints, begins, seen, depth = [], [], 0, 0, 0
+    """The parts of a text and what stands between them; what is in brackets or between backticks stays together."""
+    parts, joints, begins, seen, depth, quoted = [], [], 0, 0, 0, False
     for match in separator.finditer(text):
         between = text[seen : match.start()]
         depth += between.count("(") - between.count(")")
+        quoted ^= between.count("`") % 2 == 1
         seen = match.start()
-        if depth <= 0 or match.group() == "\n":
+        if (depth <= 0 and not quoted) or match.group() == "\n":
             parts.append(text[begins : match.start()])
             joints.append(match.group())
             begins = match.end()

@@ -29,6 +29,7 @@ class Served:
 
 def ask_served(url: str) -> Served:
     """Ask an endpoint that nothing is known about. Raises ``UsageError`` when it does not answer as such a server does."""
+    refuse_no_url(url)
     try:
         answer = ask(url, "/v1/models", timeout=10.0)
         if answer.status in (401, 403):
@@ -49,6 +50,12 @@ def ask_served(url: str) -> Served:
         splits_reasoning="deepseek-r1" in model.lower() or _splits_reasoning(url, model),
         owner=str(card.get("owned_by") or ""),
     )
+
+
+def refuse_no_url(url: str) -> None:
+    """Raises ``UsageError`` for what is no URL."""
+    if not url.startswith(("http://", "https://")):
+        raise UsageError(f"--h20-attach={url}: give a URL such as http://10.63.65.207:8000")
 
 
 def owner_of(url: str, headers: Mapping[str, str]) -> str:

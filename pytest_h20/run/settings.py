@@ -27,7 +27,7 @@ from pytest_h20.nodes.recording import RecordingNode
 from pytest_h20.report.model import Mode, NodeBrief
 from pytest_h20.report.run import RunFolder
 from pytest_h20.run import slurm
-from pytest_h20.run.attached_server import Served
+from pytest_h20.run.attached_server import Served, refuse_no_url
 from pytest_h20.run.conditions import conditions, obstacles
 from pytest_h20.run.nodes import connect_all, refuse_unusable_settings
 
@@ -254,8 +254,8 @@ def build(
         if not nodes:
             inventory = cells_from_limits(inventory, limits)
     targets = select(inventory, settings.engine)
-    if attach and not attach.startswith(("http://", "https://")):
-        raise UsageError(f"--h20-attach={attach}: give a URL such as http://10.63.65.207:8000")
+    if attach:
+        refuse_no_url(attach)
     if rehearsal is not None and (attach or settings.keep):
         raise UsageError(
             f"--h20-{'attach' if attach else 'keep'}: the rehearsal's cluster lives and ends with its run; give the inventory of machines"

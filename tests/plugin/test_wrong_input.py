@@ -24,7 +24,7 @@ def test_no_such_inventory(pytester: pytest.Pytester) -> None:
     ("old", "new", "message"),
     [
         ("control_interface: xgbe0", "contrl_interface: xgbe0", 'nodes[0].contrl_interface = "xgbe0": unknown field; accepted here:'),
-        ("gid_index: 3 ", "gid_index: three ", 'nodes[0].gid_index = "three": input should be a valid integer'),
+        ("gid_index: 3 ", "gid_index: three ", 'nodes[0].gid_index = "three": a whole number is needed'),
         ("address: 10.63.65.208\n    host_ip: 10.63.65.208", "address: 10.63.65.207", "nodes[1].address: '10.63.65.207' is already that"),
         ("      - {hca: mlx5_8, interface: xgbe8, address: 33.2.163.144}\n", "", "nodes[1].rails: 7 rails where another node has 8"),
         ("dist_port: 30000", "dist_port: 8000", "dist_port and http_port are both 8000"),

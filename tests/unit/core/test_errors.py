@@ -12,7 +12,7 @@ KNOWN = ("rail-down", "fill-shm")
 @pytest.mark.parametrize(
     ("name", "told"),
     [
-        ("rail-dwn", "; did you mean rail-down? There are rail-down, fill-shm"),
+        ("rail-dwn", " (did you mean rail-down?); there are rail-down, fill-shm"),
         ("x", "; there are rail-down, fill-shm"),
     ],
 )

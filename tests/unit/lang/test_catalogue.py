@@ -60,6 +60,8 @@ WORDS = Catalogue(
         ("answers: nothing was looked at", "answers：什么都没有看到"),
         ("rdma, answers: nothing was looked at", "rdma, answers：什么都没有看到"),
         ("3 answers", "3 回答"),
+        ("fabric, answers, drill", "fabric, answers, drill"),
+        ("node01 (root@10.0.0.1:22): nothing was looked at", "node01 (root@10.0.0.1:22)：什么都没有看到"),
         ("  nothing was looked at\nPort active", "  什么都没有看到\n端口处于 active 状态"),
     ],
 )
