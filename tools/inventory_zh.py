@@ -138,9 +138,9 @@ TEXTS = {
     "prompts draw ids below this one; default: vocab_size less 5 %": "提示词只取小于它的 token id；默认：vocab_size 减去 5 %",
     "'deepseek-r1' also checks its code files and knows the hardware floor of its TPOT": "'deepseek-r1' 还会校验它的代码文件，并知道其 TPOT 的"
     "硬件下限",
-    "argument of the chat template that switches thinking: thinking (DeepSeek-V3.1, V3.2), enable_thinking (Qwen3, GLM-4.5); it is on in "
+    "argument of the chat template that switches thinking: thinking (DeepSeek-V3.1 to V4), enable_thinking (Qwen3, GLM-4.5); it is on in "
     "every request but those that try it off; default: the model always thinks, as R1 does": "聊天模板中开关思考的参数：thinking"
-    "（DeepSeek-V3.1、V3.2）、enable_thinking（Qwen3、GLM-4.5）；除专门测试关闭的请求外，每个请求都打开；默认：模型总在思考，R1 即如此",
+    "（DeepSeek-V3.1 至 V4）、enable_thinking（Qwen3、GLM-4.5）；除专门测试关闭的请求外，每个请求都打开；默认：模型总在思考，R1 即如此",
     "An engine and its profiles.": "一个引擎及其 profile。",
     "the profile taken when none is named: --engine=sglang means this one": "没有指名时采用的 profile：--engine=sglang 指的就是它",
     "name: profile": "名字：profile",

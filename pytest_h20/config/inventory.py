@@ -153,7 +153,7 @@ class Model(Frozen):
     )
     thinking_switch: Literal["thinking", "enable_thinking"] | None = Field(
         None,
-        description="argument of the chat template that switches thinking: thinking (DeepSeek-V3.1, V3.2), enable_thinking (Qwen3, "
+        description="argument of the chat template that switches thinking: thinking (DeepSeek-V3.1 to V4), enable_thinking (Qwen3, "
         "GLM-4.5); it is on in every request but those that try it off; default: the model always thinks, as R1 does",
     )
 

@@ -231,11 +231,6 @@ class ExpectedVolume:
         return sent * share, received * share
 
 
-STAGE_TENSORS = 2
-"""A stage of the pipeline hands on hidden states and residual: two activations a token (``IntermediateTensors`` of vLLM,
-``PPProxyTensors`` of SGLang). Each tensor rank sends its part; the receivers gather it inside their node."""
-
-
 DISPATCH_BYTES, COMBINE_BYTES = 1, 2
 """A value on its way to an expert and back, as DeepEP carries it at the least: FP8 there, BF16 back (its README, "FP8 dispatching and
 BF16 combining"). What goes there in BF16 is twice as much, scales come on top."""
@@ -254,7 +249,7 @@ def expected_volume(tokens: int, rails: int, shape: ModelShape, layout: Layout) 
     With DP attention a layer gathers the tokens of all groups before its experts and scatters them after: at least as much as one
     all-reduce of the one request's tokens, at most (padded to the longest of all groups) that times the groups.
 
-    Between stages on different nodes every token is sent once: ``STAGE_TENSORS`` activations, one way.
+    Between stages on different nodes every token is sent once: ``shape.handed_on`` activations, one way.
 
     Not of a single rail, but of all together something can be said in three layouts (``_together``): tokens that go to the experts they
     choose, a request that one of several copies computes, and stages that fill a part of a node.
@@ -280,7 +275,7 @@ def expected_volume(tokens: int, rails: int, shape: ModelShape, layout: Layout) 
             f"{reduces} all-reduces{each} x {tokens} tokens x {shape.hidden} x {shape.value_bytes} B x 2 x {ranks}"
             f" = {reduces * ring / layout.pipeline / 1e6:.1f} MB per node and direction"
         )
-    hop = STAGE_TENSORS * tokens * shape.token_bytes
+    hop = shape.handed_on * tokens * shape.token_bytes
     for stage in range(1, layout.pipeline):
         senders, receivers = layout.nodes_of_stage(stage - 1), layout.nodes_of_stage(stage)
         if senders == receivers:
@@ -290,7 +285,7 @@ def expected_volume(tokens: int, rails: int, shape: ModelShape, layout: Layout) 
         for node in receivers:
             of_nodes[node][1] += hop / len(receivers)
     if layout.pipeline > 1:
-        words.append(f"{STAGE_TENSORS} activations x {tokens} tokens x {shape.token_bytes} B = {hop / 1e6:.1f} MB from stage to stage")
+        words.append(f"{shape.handed_on} activations x {tokens} tokens x {shape.token_bytes} B = {hop / 1e6:.1f} MB from stage to stage")
     per_node = max(max(pair) for pair in of_nodes)
     alike = all(pair == [per_node, per_node] for pair in of_nodes)
     told = tuple((sent, received) for sent, received in of_nodes)

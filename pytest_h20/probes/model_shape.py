@@ -12,12 +12,19 @@ VALUE_BYTES = {"bfloat16": 2, "float16": 2, "half": 2, "float32": 4, "float": 4}
 """Bytes of an activation by ``torch_dtype``; quantised weights (FP8, INT4) do not change it."""
 
 
+STAGE_TENSORS = 2
+"""A stage of the pipeline hands on hidden states and residual: two activations a token (``IntermediateTensors`` of vLLM,
+``PPProxyTensors`` of SGLang). Each tensor rank sends its part; the receivers gather it inside their node."""
+
+
 @dataclass(frozen=True)
 class ModelShape:
     """Layers, width and type of the activations that are reduced over the ranks.
 
     Attributes:
         expert_layers: of the layers, those with experts; 0: none is told of.
+        handed_on: activations a token that a stage of a pipeline hands to the next: hidden state and residual; DeepSeek-V4's streams of
+            residuals (``hc_mult``) where it has these, and no other.
         chosen: experts that a token is sent to in each of them, or groups of experts where it chooses among fewer groups.
     """
 
@@ -27,6 +34,7 @@ class ModelShape:
     value_bytes: int
     expert_layers: int = 0
     chosen: int = 0
+    handed_on: int = STAGE_TENSORS
 
     @property
     def all_reduces(self) -> int:
@@ -54,7 +62,15 @@ def shape_of(config: Mapping[str, Any] | Missing) -> ModelShape | Missing:
         return Missing("config.json tells no num_hidden_layers and hidden_size", "see that it is the model's own")
     if kind not in VALUE_BYTES:
         return Missing(f"config.json has torch_dtype {kind[:40]!r}; known are {', '.join(VALUE_BYTES)}")
-    return ModelShape(str(config.get("model_type") or "model")[:40], layers, hidden, VALUE_BYTES[kind], *_experts(told, layers))
+    return ModelShape(
+        str(config.get("model_type") or "model")[:40], layers, hidden, VALUE_BYTES[kind], *_experts(told, layers), _handed_on(told)
+    )
+
+
+def _handed_on(told: Mapping[str, Any]) -> int:
+    """``deepseek_v4`` of vLLM and SGLang 0.5.23: the hidden states of ``hc_mult`` streams, mixed, and no residual beside them."""
+    streams = told.get("hc_mult")
+    return streams if isinstance(streams, int) and _count(streams) else STAGE_TENSORS
 
 
 def _experts(told: Mapping[str, Any], layers: int) -> tuple[int, int]:

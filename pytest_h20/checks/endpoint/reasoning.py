@@ -341,7 +341,8 @@ def check_include_false(api: Api, say: Say) -> Verdict:
 
 SWITCH = ["reasoning", "thinking_switch", "chat_template_kwargs"]
 SWITCH_ACTION = (
-    "take the reasoning parser of this model (vLLM: deepseek_v3, qwen3, glm45; SGLang: deepseek-v3, qwen3, glm45): R1's takes all for "
+    "take the reasoning parser of this model (vLLM: deepseek_v3, deepseek_v4, qwen3, glm45; SGLang: deepseek-v3, deepseek-v4, qwen3, "
+    "glm45): R1's takes all for "
     "reasoning where there is none (sglang#9457)"
 )
 
@@ -468,8 +469,11 @@ BY_TAG: tuple[Example, ...] = (
 )
 """Of parsers for models that can be told not to think: what begins without a tag is the answer."""
 
-EXAMPLES: Mapping[str, tuple[Example, ...]] = {"deepseek-r1": ROWS, **dict.fromkeys(("deepseek-v3", "qwen3", "glm45"), BY_TAG)}
-"""SGLang's name of a parser -> its rows (``reasoning_parser.py`` of 0.5.23: ``Qwen3Detector`` and those built on it are not forced)."""
+BY_TAG_PARSERS = ("deepseek-v3", "deepseek-v4", "deepseek-v41", "qwen3", "glm45")
+"""``reasoning_parser.py`` of 0.5.23: ``Qwen3Detector``, those built on it, and ``DeepSeekV4Detector`` are not forced."""
+
+EXAMPLES: Mapping[str, tuple[Example, ...]] = {"deepseek-r1": ROWS, **dict.fromkeys(BY_TAG_PARSERS, BY_TAG)}
+"""SGLang's name of a parser -> its rows."""
 
 
 @CHECKS.add(

@@ -36,6 +36,23 @@ QWEN3_MOE = {"model_type": "qwen3_moe", "num_hidden_layers": 94, "hidden_size": 
 QWEN3_MOE |= {"num_experts_per_tok": 8, "decoder_sparse_step": 1, "mlp_only_layers": []}
 
 
+V4_FLASH = {"model_type": "deepseek_v4", "hidden_size": 4096, "num_hidden_layers": 43, "torch_dtype": "bfloat16", "hc_mult": 4}
+V4_FLASH |= {"n_routed_experts": 256, "num_experts_per_tok": 6, "num_nextn_predict_layers": 1, "num_hash_layers": 3}
+"""Of deepseek-ai/DeepSeek-V4-Flash's config.json: experts in every layer, no groups of them."""
+
+
+def test_deepseek_v4_hands_its_streams_from_stage_to_stage() -> None:
+    """Two activations a token were expected, and a rail that carried all four was "used by somebody else, too"."""
+    shape = shape_of(V4_FLASH)
+    assert shape == ModelShape("deepseek_v4", 43, 4096, 2, 43, 6, 4)
+    assert isinstance(shape, ModelShape)
+    hop = 4 * 1000 * 4096 * 2
+    assert expected_volume(1000, 8, shape, Layout(8, 2, nodes=2)).of_nodes == ((hop, 0), (0, hop))
+    old = shape_of(R1_CONFIG | {"hc_mult": None})
+    assert isinstance(old, ModelShape)
+    assert old.handed_on == 2
+
+
 @pytest.mark.parametrize(
     ("config", "layers", "chosen"),
     [
@@ -43,6 +60,7 @@ QWEN3_MOE |= {"num_experts_per_tok": 8, "decoder_sparse_step": 1, "mlp_only_laye
         (QWEN3_MOE | {"mlp_only_layers": [0, 1]}, 92, 8),
         (QWEN3_MOE | {"decoder_sparse_step": 2}, 47, 8),
         (R1_CONFIG | {"topk_group": 1, "n_group": 1}, 58, 8),
+        (V4_FLASH, 43, 6),
         (LAB, 0, 0),
         (R1_CONFIG | {"num_experts_per_tok": None}, 0, 0),
         (LAB | {"num_experts": 1, "num_experts_per_tok": 1}, 0, 0),

@@ -19,7 +19,16 @@ def red(parser: str, *faults: str) -> tuple[int, set[str]]:
 
 
 @pytest.mark.parametrize(
-    ("parser", "rows"), [("deepseek-r1", ROWS), ("qwen3", BY_TAG), ("glm45", BY_TAG), ("deepseek-v3", BY_TAG), ("", ROWS), ("kimi", ROWS)]
+    ("parser", "rows"),
+    [
+        ("deepseek-r1", ROWS),
+        ("qwen3", BY_TAG),
+        ("glm45", BY_TAG),
+        ("deepseek-v3", BY_TAG),
+        ("deepseek-v4", BY_TAG),
+        ("", ROWS),
+        ("kimi", ROWS),
+    ],
 )
 def test_each_parser_is_held_against_its_own_rows(parser: str, rows: tuple[object, ...]) -> None:
     assert red(parser) == (len(rows), set())
