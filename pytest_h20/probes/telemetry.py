@@ -84,7 +84,7 @@ for p in $S/*/ports/*; do
 done
 held= mem=
 for i in %s; do
-  for f in $C/system.slice/docker-$i.scope $C/docker/$i $C/memory/docker/$i $C/memory/system.slice/docker-$i.scope; do
+  for f in $(find $C/memory $C -maxdepth 6 -type d \( -name $i -o -name "*-$i.scope" ! -name "*conmon*" \) 2>/dev/null); do
     f=$f/memory.stat; [ -r $f ] && mem="$mem $f" held="$held $i" && break
   done
 done

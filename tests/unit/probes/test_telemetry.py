@@ -171,6 +171,18 @@ def node(tmp_path: Path) -> str:
     first = tmp_path / "cg" / "memory" / "docker" / "old"
     first.mkdir(parents=True)
     (first / "memory.stat").write_text("cache 999424\nrss 1\nshmem 1\ntotal_rss 16384\ntotal_shmem 4096\n")
+    own = (
+        tmp_path / "cg" / "cpu" / "site" / "apart",
+        tmp_path / "cg" / "memory" / "site" / "apart",
+        tmp_path / "cg" / "user.slice" / "libpod-pod.scope",
+    )
+    for parent in own:  # dockerd --cgroup-parent; Podman's scope, beside which its monitor has one
+        parent.mkdir(parents=True)
+    (own[1] / "memory.stat").write_text("total_rss 4096\ntotal_shmem 0\n")
+    (own[2] / "memory.stat").write_text("anon 512\nshmem 0\n")
+    monitor = tmp_path / "cg" / "user.slice" / "libpod-conmon-pod.scope"
+    monitor.mkdir()
+    (monitor / "memory.stat").write_text("anon 1\nshmem 0\n")
     smi = tmp_path / "nvidia-smi"
     smi.write_text(
         "#!/bin/sh\n"
@@ -179,7 +191,9 @@ def node(tmp_path: Path) -> str:
         "echo '0, 400.5, 1980, 2619, 60, 0x0, 90000, 0, 0'\ncase $* in *-l*) exec sleep 60;; esac\n"
     )
     smi.chmod(0o755)
-    text = command(["abc", "gone", "old"], 0.2).replace("S=/sys/class/infiniband; C=/sys/fs/cgroup", f"S={tmp_path}/ib; C={tmp_path}/cg")
+    text = command(["abc", "gone", "old", "apart", "pod"], 0.2).replace(
+        "S=/sys/class/infiniband; C=/sys/fs/cgroup", f"S={tmp_path}/ib; C={tmp_path}/cg"
+    )
     return text.replace('PATH="$PATH:', f'PATH="{tmp_path}:$PATH:')
 
 
@@ -196,8 +210,10 @@ def test_the_command_speaks_as_its_parser_hears(node: str) -> None:
         process.wait(5)
     assert told.notes == []
     assert told.gpus == {0: GpuIdentity(0, "165", "00000000:1B:00.0", "NVIDIA H20")}
-    assert told.containers == ("abc", "old")
-    assert {s.memory for _, s in told.samples if isinstance(s, HostSample)} == {(12288, 20480)}, "without page cache, by cgroup v2 and v1"
+    assert told.containers == ("abc", "old", "apart", "pod")
+    assert {s.memory for _, s in told.samples if isinstance(s, HostSample)} == {(12288, 20480, 4096, 512)}, (
+        "without page cache, by cgroup v2 and v1, wherever it is"
+    )
     kinds = {type(s) for _, s in told.samples}
     assert kinds == {GpuSample, HostSample, telemetry.MemorySample, telemetry.RailSample, telemetry.RowsSample}
     rail = next(s for _, s in told.samples if isinstance(s, telemetry.RailSample))
