@@ -63,6 +63,8 @@ TEXTS = {
     "%/h: a slope of throughput or token time that must be visible; a soak too short for it is 'could not measure'; default: what the time "
     "allows, told beside each figure": "%/h：吞吐或逐令牌时间必须能看出的斜率；时间太短看不出即“无法测量”；默认：时间允许多少就多少，写在每个数字旁边",
     "an answer that pauses for longer, and goes on, is red": "回答中停顿超过此时间后又继续，判为红",
+    "processes per core that run or wait on the machine of the run: with more, a slower engine is 'could not measure'; raise it where they "
+    "have a lower priority than the run (nice)": "运行所在机器上每个核心正在运行或等待的进程数：更多时，引擎变慢即“无法测量”；若这些进程的优先级低于本次运行（nice），可调高",
     "The file": "文件",
     "The whole file.": "整个文件。",
     "version of this format": "本格式的版本",

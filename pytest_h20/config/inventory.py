@@ -236,6 +236,11 @@ class SoakSettings(Frozen):
         "default: what the time allows, told beside each figure",
     )
     stall_s: Seconds = Field(10.0, description="an answer that pauses for longer, and goes on, is red")
+    client_load: Annotated[float, Field(gt=0)] = Field(
+        4.0,
+        description="processes per core that run or wait on the machine of the run: with more, a slower engine is 'could not measure'; "
+        "raise it where they have a lower priority than the run (nice)",
+    )
 
 
 class ProfileFits(Frozen):

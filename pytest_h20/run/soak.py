@@ -242,7 +242,7 @@ class _Soak:
         """Every verdict, and the record that the report draws."""
         subject, evidence, asked = self.load.label, (self.file,), self.asked
         series = [*checks.series_of(self.bins, asked.hours), *self._memory()]
-        drifts = [(s, checks.too_busy(checks.drift(s, asked, subject, evidence), self.busy)) for s in series] if end.sent else []
+        drifts = [(s, self._drift(s, subject, evidence)) for s in series] if end.sent else []
         hang = self.hang
         seen = (*evidence, *hang.evidence) if hang is not None else evidence
         verdicts = [checks.lasted(end, asked, subject, seen, hang.sentence if hang is not None else "")]
@@ -263,6 +263,9 @@ class _Soak:
             if (said := verdict.details.get("said")) and verdict.check == checks.SPEED:
                 self.load.write(f"h20: soak: {verdict.subject}: {said}\n")
         return verdicts
+
+    def _drift(self, series: Series, subject: str, evidence: Sequence[str]) -> Verdict:
+        return checks.too_busy(checks.drift(series, self.asked, subject, evidence), self.busy, self.settings.client_load)
 
     def _memory(self) -> list[Series]:
         """A series per node: its host's memory, that of our containers, and of its GPUs the one that grew most."""

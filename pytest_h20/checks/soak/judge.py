@@ -178,16 +178,12 @@ def drift(series: Series, asked: Wanted, subject: str, evidence: Sequence[str] =
     return verdict
 
 
-TOO_BUSY = 4.0
-"""Processes per core of this machine that run or wait, in half of the bins: more, and the client may be what is slower."""
-
-
-def too_busy(verdict: Verdict, busy: Sequence[float]) -> Verdict:
+def too_busy(verdict: Verdict, busy: Sequence[float], most: float) -> Verdict:
     """A figure of speed that is red is not the engine's for certain where the machine that asks had no time for it. ``busy``: the load per
-    core, bin by bin."""
-    if verdict.check != SPEED or verdict.status is not Status.FAIL or not busy or (load := statistics.median(busy)) <= TOO_BUSY:
+    core, bin by bin. ``most``: of it in half of the bins (``soak.client_load``); more, and the client may be what is slower."""
+    if verdict.check != SPEED or verdict.status is not Status.FAIL or not busy or (load := statistics.median(busy)) <= most:
         return verdict
-    why = f"the machine of this client was too busy to tell whose slowness it is ({load:.0f} processes per core; {TOO_BUSY:g} at most)"
+    why = f"the machine of this client was too busy to tell whose slowness it is ({load:.0f} processes per core; {most:g} at most)"
     return verdict.model_copy(
         update={"status": Status.UNKNOWN, "reason": f"{why}; {verdict.reason}", "action": "soak from a quieter machine"}
     )

@@ -136,12 +136,13 @@ def test_a_stall_is_red_where_it_was() -> None:
 def test_a_slope_of_speed_is_not_the_engines_where_the_client_had_no_time() -> None:
     """Seen on the lab: other work doubled the load of two cores in the middle of a soak of SGLang."""
     falls = _plain_verdict(Status.FAIL, checks.SPEED)
-    told = checks.too_busy(falls, [9.0, 14.0, 12.0])
+    told = checks.too_busy(falls, [9.0, 14.0, 12.0], 4.0)
     assert (told.status, "12 processes per core" in told.reason, "falls" in told.reason) == (Status.UNKNOWN, True, True)
-    assert checks.too_busy(falls, [2.0, 3.0, 30.0]) == falls, "a moment is no excuse"
-    assert checks.too_busy(falls, []) == falls
+    assert checks.too_busy(falls, [2.0, 3.0, 30.0], 4.0) == falls, "a moment is no excuse"
+    assert checks.too_busy(falls, [9.0, 14.0, 12.0], 16.0) == falls, "the operator knows that they are niced"
+    assert checks.too_busy(falls, [], 4.0) == falls
     for other in (_plain_verdict(Status.PASS, checks.SPEED), _plain_verdict(Status.FAIL, checks.MEMORY)):
-        assert checks.too_busy(other, [30.0]) == other
+        assert checks.too_busy(other, [30.0], 4.0) == other
 
 
 def _plain_verdict(status: Status, check: str) -> Verdict:
