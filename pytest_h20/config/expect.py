@@ -15,6 +15,18 @@ Count = Annotated[int, Field(ge=0)]
 Positive = Annotated[float, Field(gt=0)]
 
 
+Priority = Annotated[int, Field(ge=0, le=7)]
+
+
+class SwitchPort(BaseModel):
+    """What a switch port was given: the priorities with PFC, and those that it marks (ECN). None: nobody says."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    pfc: tuple[Priority, ...] | None = Field(None, description="priorities for which the port has PFC")
+    ecn: tuple[Priority, ...] | None = Field(None, description="priorities in whose queues the switch marks packets (ECN)")
+
+
 class Expect(BaseModel):
     """Expectations of one node, or of all. ``merged`` lays a node's own over the common ones."""
 
@@ -93,6 +105,11 @@ class Expect(BaseModel):
         None,
         description="true: the priority that NCCL sends in has PFC and ECN on every rail; false: it may drop; default: PFC or ECN, and not "
         "PFC on another priority alone",
+    )
+    switch_ports: dict[str, SwitchPort] = Field(
+        default_factory=dict,
+        description="what the switch ports behind the rails were given, e.g. {'leaf-*': {pfc: [3], ecn: [3]}}; by 'SWITCH PORT' as LLDP "
+        "tells it or 'NODE HCA', * as wildcard; the first that fits",
     )
     ib_write_bw: bool | None = Field(None, description="true: must be measured; false: never run; default: run where it is installed")
     ib_write_bw_min: float = Field(

@@ -18,7 +18,8 @@ class NetDevice:
     """One net device of an RDMA port. ``sysctls``: the value in effect, the larger of the device's own and that of ``all``
     (Documentation/networking/ip-sysctl). ``alarms``, ``warnings``: of the transceiver, those that are on. ``rx_dbm``: received power per
     lane. ``counters``: of ``ethtool -S``, since the driver was loaded. ``neighbour``: switch and port, as LLDP tells them. ``told``: what
-    mlxlink says; None where it is not installed."""
+    mlxlink says; None where it is not installed. ``switch_pfc``: priorities for which the switch port says that it has PFC (the PFC TLV of
+    IEEE 802.1Qaz, 00-80-C2 subtype 11, which lldpd passes on as it came); None where it does not say."""
 
     netdev: str
     sysctls: Mapping[str, int] = field(default_factory=dict)
@@ -30,11 +31,16 @@ class NetDevice:
     counters: Mapping[str, int] = field(default_factory=dict)
     neighbour: str = ""
     told: PortTold | None = None
+    switch_pfc: tuple[int, ...] | None = None
+
+
+_PFC_TLV = re.compile(r"oui=00,80,C2 subtype=11 len=2 =[0-9A-F]{2},([0-9A-F]{2})\b", re.I)
 
 
 def parse_wires(text: str) -> dict[str, NetDevice]:
     """Tab-separated lines: ``wire NETDEV``; ``sysctl NETDEV NAME OWN ALL``; ``module NETDEV KEY VALUE`` (of ``ethtool -m``); ``fec NETDEV
-    WORDS``; ``stat NETDEV NAME VALUE``; ``lldp NETDEV SWITCH PORT``; ``mlxlink NETDEV KEY VALUE``."""
+    WORDS``; ``stat NETDEV NAME VALUE``; ``lldp NETDEV SWITCH PORT``; ``tlvs NETDEV WORDS`` (of LLDP, that
+    lldpd does not know); ``mlxlink NETDEV KEY VALUE``."""
     found: dict[str, NetDevice] = {}
     modules: dict[str, list[tuple[str, str]]] = {}
     names = [r[0] for r in rows(text, "wire", 1)]
@@ -54,6 +60,7 @@ def parse_wires(text: str) -> dict[str, NetDevice]:
     for netdev, key, value in rows(text, "mlxlink", 3):
         told.setdefault(netdev, []).append((key, value))
     lldp = {r[0]: " ".join(r[1:]).strip() for r in rows(text, "lldp", 3)}
+    pfc = {r[0]: int(m[1], 16) for r in rows(text, "tlvs", 2) if (m := _PFC_TLV.search(r[1]))}
     for n in names:
         said = modules.get(n, [])
         on = [re.sub(r"\s+", " ", key) for key, value in said if value.lower().startswith("on")]
@@ -62,7 +69,8 @@ def parse_wires(text: str) -> dict[str, NetDevice]:
         kind = next((value for key, value in said if key.lower() == "identifier"), "")
         alarms, warnings = (tuple(k for k in on if re.search(rf"{word}( \(.*\))?$", k, re.I)) for word in ("alarm", "warning"))
         port = port_told(told[n]) if n in told else None
-        found[n] = NetDevice(n, sysctls[n], kind, alarms, warnings, dbm, fec.get(n, ""), counters[n], lldp.get(n, ""), port)
+        lossless = tuple(i for i in range(8) if pfc[n] >> i & 1) if n in pfc else None
+        found[n] = NetDevice(n, sysctls[n], kind, alarms, warnings, dbm, fec.get(n, ""), counters[n], lldp.get(n, ""), port, lossless)
     return found
 
 
@@ -99,6 +107,8 @@ one() {
   if command -v lldpctl >/dev/null; then
     l=`priv lldpctl -f keyvalue $1 2>/dev/null`
     s=`printf '%s\n' "$l" | sed -n "s/^lldp\.$1\.chassis\.name=//p" | head -n 1`
+    u=`printf '%s\n' "$l" | sed -n "s/^lldp\.$1\.unknown-tlvs\.unknown-tlv\.*\(.*\)$/\1/p" | tr '\n' ' '`
+    [ -n "$u" ] && printf 'tlvs\t%s\t%s\n' $1 "$u"
     p=`printf '%s\n' "$l" | sed -n "s/^lldp\.$1\.port\.\(ifname\|descr\|local\)=//p" | head -n 1`
     [ -n "$s$p" ] && printf 'lldp\t%s\t%s\t%s\n' $1 "$s" "$p"
   fi

@@ -5,12 +5,14 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from fnmatch import fnmatchcase
 from statistics import median
 
 from pydantic import JsonValue
 
 from pytest_h20.checks.fabric.measure import RailBandwidth
 from pytest_h20.checks.frame import Say, Settled, builtin, inventory, node_check, rail_check
+from pytest_h20.config.expect import SwitchPort
 from pytest_h20.core.verdict import Limit, Origin, Verdict
 from pytest_h20.probes.counters import CounterDelta
 from pytest_h20.probes.facts import RailView, View
@@ -121,6 +123,46 @@ def roce_class(say: Say, rail: RailView) -> Verdict:
     if measured in ("PFC and ECN", "neither PFC nor ECN") or (found.ecn is None and found.pfc):
         return say.judge(measured, some, reason=f"{found}: {measured}", details=details)
     return say.warn(measured, f"{found}: {measured} alone; expect.lossless says whether that is meant", details=details)
+
+
+@rail_check(
+    "fabric.switch_class",
+    "The switch port has PFC and ECN on for the class that NCCL uses",
+    "wires",
+    "qos",
+    action="PFC and ECN of the switch port on the priority of NCCL's class, and its trust on DSCP; NIC and port must agree",
+)
+def switch_class(say: Say, rail: RailView) -> Verdict:
+    """What the rail's NIC does for NCCL's priority, the port at the other end of its cable does too. PFC of the port as it says itself
+    (LLDP, the PFC TLV of IEEE 802.1Qaz), else as ``expect.switch_ports`` says; ECN as the latter says."""
+    wires, node, e = rail.view.node.wires, rail.view.node, rail.view.expect
+    if e.lossless is False:
+        return say.skip("expect.lossless is false: the rails may drop")
+    if _infiniband(rail):
+        return say.skip("InfiniBand: its fabric loses nothing")
+    wire = None if isinstance(wires, Missing) else wires.get(rail.rail.interface)
+    neighbour = wire.neighbour if wire else ""
+    names = (neighbour, rail.subject)
+    given = next((port for key, port in e.switch_ports.items() if any(name and fnmatchcase(name, key) for name in names)), SwitchPort())
+    pfc = wire.switch_pfc if wire and wire.switch_pfc is not None else given.pfc
+    if pfc is None and given.ecn is None:
+        return say.skip("neither LLDP nor expect.switch_ports tells what the switch port has", neighbour or None)
+    qos = say.need(node.qos).get(rail.rail.interface)
+    found = say.need(roce_class_of(dict(qos.settings) if qos else {}, say.need(node.nccl_settings)))
+    here = neighbour or "the switch port"
+    wrong, compared = [], 0
+    for name, ours, theirs in (("PFC", found.pfc, pfc), ("ECN", found.ecn, given.ecn)):
+        if theirs is None or not (ours or e.lossless):
+            continue
+        compared += 1
+        if found.priority not in theirs:
+            wrong.append(f"{here} has {name} on for priority {', '.join(map(str, theirs)) or 'none'}, not for {found.priority}")
+    details: dict[str, JsonValue] = {"class": str(found), "neighbour": neighbour, "pfc": [*(pfc or ())], "ecn": [*(given.ecn or ())]}
+    if not compared:
+        return say.skip("the NIC uses for this priority neither of what the port is known to have", str(found), details)
+    origin = Origin(kind="derived", detail="the NIC's own PFC and ECN for this priority")
+    limit = Limit(kind="max", value=0, unit="differences", origin=origin)
+    return say.judge(len(wrong), limit, reason=f"{found}; {'; '.join(wrong)}", details=details, of=compared)
 
 
 CLASS_SHARE = 0.95

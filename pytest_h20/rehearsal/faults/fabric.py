@@ -97,6 +97,7 @@ def _all_reduce(share: float = 1.0, wrong: int = 0, error: str = "") -> Change:
 
 _FAR = "\tGPU0\tmlx5_3\nGPU0\t X \tSYS\nmlx5_3\tSYS\t X \n"
 _DARK = "wire\txgbe3\nmodule\txgbe3\tIdentifier\t0x11 (QSFP28)\nmodule\txgbe3\tLaser rx power low alarm (Channel 2)\tOn\n"
+_SWITCH = "wire\txgbe3\nlldp\txgbe3\tleaf-2\tEthernet7\ntlvs\txgbe3\toui=00,80,C2 subtype=11 len=2 =08,00 \n"
 _FLAPS = [f"[{t}] mlx5_core 0000:30:00.0 xgbe3: Link {w}" for t, w in (("1200000.5", "down"), ("1200003.5", "up"))]
 
 
@@ -219,6 +220,14 @@ FAULTS = (
         _one_network,
         "arp",
         "arp_ignore=1",
+    ),
+    _fault(
+        "switch-without-pfc",
+        "The switch port of a rail says by LLDP that it has PFC for no priority.",
+        "a port that was left out of the template",
+        says("wires", _SWITCH),
+        "switch_class",
+        "leaf-2 Ethernet7 has PFC on for priority none",
     ),
     _fault("rail-dark", "One lane of a rail's transceiver receives too little light.", "issue 15", says("wires", _DARK), "optics", "clean"),
     _fault("nic-on-x8", "A rail's HCA runs on 8 PCIe lanes.", "F70", rail(pcie_width=8), "pcie", "8"),

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import pytest
 
 from pytest_h20.checks import CLUSTER_CHECKS, NODE_CHECKS, RAIL_CHECKS, all_verdicts
+from pytest_h20.config.expect import SwitchPort
 from pytest_h20.core.verdict import Status, Verdict
 from pytest_h20.probes.script import Section
 from pytest_h20.rehearsal.standin import QOS, StandInRail, gids_of, sections
@@ -204,6 +205,15 @@ def optics(*lines: str) -> Callable[[Cluster], None]:
         m.overrides["wires"] = Section(0, sections(m)["wires"](()) + "".join(f"{line}\n" for line in lines), "")
 
     return inject
+
+
+SWITCH = {"fabric.switch_class": Status.FAIL}
+
+
+def lldp(enabled: str) -> Callable[[Cluster], None]:
+    """The switch port of one rail says for which priorities it has PFC, as a bit each (lldpd passes the TLV on as it came)."""
+    tlvs = f"oui=00,80,C2 subtype=9 len=21 =00 oui=00,80,C2 subtype=11 len=2 =08,{enabled} oui=00,01,42 subtype=1 len=1 =01 "
+    return optics("lldp\txgbe3\tleaf-2\tEthernet7", f"tlvs\txgbe3\t{tlvs}")
 
 
 COPPER = {"temperature": "0 [0..0]", "rx": "0,0,0,0 [0..0]", "rx_los": "1,0,1,1"}
@@ -658,6 +668,24 @@ FAULTS = [
     Fault("symbol errors", optics("stat\txgbe3\trx_pcs_symbol_err_phy\t12"), {"fabric.optics": W}, "rx_pcs_symbol_err_phy 12"),
     Fault("light as it should be", optics("module\txgbe3\tIdentifier\t0x11 (QSFP28)", "stat\txgbe3\trx_symbol_err_phy\t0"), {}),
     Fault("another FEC", optics("fec\txgbe2\tRS", "fec\txgbe4\tRS", "fec\txgbe3\tOff"), {"fabric.optics": W}, "FEC Off"),
+    Fault("the switch has PFC for the class", lldp("08"), {}),
+    Fault("the switch has PFC for another class", lldp("10"), SWITCH, "leaf-2 Ethernet7 has PFC on for priority 4, not for 3"),
+    Fault("the switch has no PFC", lldp("00"), SWITCH, "has PFC on for priority none, not for 3"),
+    Fault("the switch is said to have it", expecting(switch_ports={"*": SwitchPort(pfc=(3,), ecn=(3,))}), {}),
+    Fault(
+        "the switch is said to have another",
+        expecting(switch_ports={"node02 *": SwitchPort(pfc=(4,))}),
+        SWITCH,
+        "the switch port has PFC on",
+    ),
+    Fault(
+        "the switch is said to mark another",
+        expecting(flow(ecn_np=ON, ecn_rp=ON), switch_ports={"node02 *": SwitchPort(ecn=(4,))}),
+        SWITCH,
+        "the switch port has ECN on for priority 4",
+    ),
+    Fault("the switch says otherwise than the file", expecting(lldp("00"), switch_ports={"leaf-2 *": SwitchPort(pfc=(3,))}), SWITCH),
+    Fault("rails that may drop, and a switch without PFC", expecting(lldp("00"), lossless=False), {}),
     Fault("mlxlink: a sound port", mlxlink(), {}),
     Fault("mlxlink: passive copper", mlxlink(**COPPER), {}),
     Fault(

@@ -70,7 +70,21 @@ Raw Physical BER                   : ESC[32m2E-9ESC[0m
 END
 """
 """In the order and words of mlxlink_commander.cpp (Mellanox/mstflint), with the figures of scitix/sichek#125."""
-LLDPCTL = "#!/bin/sh\necho lldp.lo.chassis.name=leaf-3\necho lldp.lo.port.ifname=Ethernet1/7\necho lldp.lo.port.descr=x\n"
+LLDPCTL = """#!/bin/sh
+cat <<'END'
+lldp.lo.chassis.name=leaf-3
+lldp.lo.port.ifname=Ethernet1/7
+lldp.lo.port.descr=x
+lldp.lo.unknown-tlvs.unknown-tlv.oui=00,01,42
+lldp.lo.unknown-tlvs.unknown-tlv.subtype=1
+lldp.lo.unknown-tlvs.unknown-tlv.len=1
+lldp.lo.unknown-tlvs.unknown-tlv=01
+lldp.lo.unknown-tlvs.unknown-tlv.oui=00,80,C2
+lldp.lo.unknown-tlvs.unknown-tlv.subtype=11
+lldp.lo.unknown-tlvs.unknown-tlv.len=2
+lldp.lo.unknown-tlvs.unknown-tlv=08,28
+END
+"""
 
 
 def run(probe: Probe[object], script: str, **env: str) -> object:
@@ -98,6 +112,7 @@ def test_what_ethtool_and_lldp_say(tmp_path: Path) -> None:
     assert wire.alarms == ("Laser rx power low alarm (Channel 1)",)
     assert wire.warnings == ("Laser rx power low warning (Channel 1)",)
     assert (wire.module, wire.rx_dbm, wire.fec, wire.neighbour) == ("0x11 (QSFP28)", (-33.98, -0.97), "RS", "leaf-3 Ethernet1/7")
+    assert wire.switch_pfc == (3, 5)
     assert wire.counters == {"rx_symbol_err_phy": 0, "rx_pcs_symbol_err_phy": 12}
     assert set(wire.sysctls) == {"arp_ignore", "arp_announce", "rp_filter"}
 
