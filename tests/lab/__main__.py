@@ -81,7 +81,7 @@ def dispatch(args: argparse.Namespace) -> int:
         from tests.lab import provision
 
         if args.gpus:
-            return provision.setup_gpus()
+            return provision.setup_gpus(args.only)
         return provision.setup(args.engines, args.only)
     if args.verb == "up":
         gpus = len(machine.gpu_indices(machine.device_names())) if args.gpus < 0 else args.gpus
@@ -95,7 +95,10 @@ def dispatch(args: argparse.Namespace) -> int:
         cluster.up(plan, args.timeout)
         return 0
     if args.verb == "pack":
-        have = pack.names(args.have.read_text()) if args.have else frozenset()
+        try:
+            have = pack.names(args.have.read_text()) if args.have else frozenset()
+        except (OSError, UnicodeDecodeError) as error:
+            raise LabError(f"--have={args.have}: {error}; give what `pip freeze` prints on that machine") from None
         pack.pack(args.gpus, args.part_size, pack.Target(args.python, args.chip, have))
         return 0
     if args.verb == "unpack":

@@ -15,7 +15,7 @@ from pathlib import Path
 
 from tests.lab.gpu import machine, pack
 from tests.lab.node import PATH, READY
-from tests.lab.places import LabError, debian_dir, lab_dir, trees_dir
+from tests.lab.places import LabError, debian_dir, lab_dir, models_dir, trees_dir
 from tests.lab.plan import USER, ClusterPlan, NodePlan, network_commands
 
 REPOSITORY = Path(__file__).resolve().parents[2]
@@ -80,6 +80,8 @@ def require_gpus(plan: ClusterPlan) -> None:
         raise LabError(
             "the GPU lab's engine is not there; run `python -m tests.lab setup --gpus`, or `unpack DIR` what `pack` made elsewhere"
         )
+    if not pack.has_model(models_dir()):
+        raise LabError(f"no model lies in {models_dir()}; run `python -m tests.lab setup --gpus --only model` (it needs no network)")
 
 
 def up(plan: ClusterPlan, timeout: float = 90.0, tell: Callable[[str], None] = print) -> None:

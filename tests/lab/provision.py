@@ -63,17 +63,31 @@ def setup(more_engines: Sequence[str], only: str | None, tell: Callable[[str], N
     return 0
 
 
-def setup_gpus(tell: Callable[[str], None] = print) -> int:
+def setup_gpus(only: str | None, tell: Callable[[str], None] = print) -> int:
     """What a GPU lab needs, for the Python that runs this: Debian tree, vLLM, the Llama (the DeepSeek is made by a command of its own,
-    docs/lab.md)."""
-    from importlib.metadata import distributions
-
+    docs/lab.md). ``only``: one step (``packages``, ``engines``, ``model``), or None for all; ``model`` needs no network."""
     from tests.lab.gpu import pack
 
-    install_packages(tell)
-    there = frozenset(pack.normal(one.metadata["Name"]) for one in distributions())
-    pack.stage(lab_dir(), pack.Target(f"{sys.version_info.major}.{sys.version_info.minor}", 90, there), tell)
-    tell("the models are those of `python -m tests.lab setup --only model`")
+    def stage() -> None:
+        from importlib.metadata import distributions
+
+        there = frozenset(pack.normal(one.metadata["Name"]) for one in distributions())
+        pack.stage(lab_dir(), pack.Target(f"{sys.version_info.major}.{sys.version_info.minor}", 90, there), tell)
+
+    def model() -> None:
+        site = trees_dir() / pack.ENGINE / "site"
+        if not site.is_dir():
+            raise LabError(f"{site}: not there, and the model is made with it; run `setup --gpus --only engines`, or `unpack`")
+        make_model(tell, sys.executable, (str(site),))
+
+    steps = {"packages": lambda: install_packages(tell), "engines": stage, "model": model}
+    if only not in (None, *steps):
+        raise LabError(f"--only={only}: a GPU lab has the steps {', '.join(steps)}; its image is made by `up`")
+    if os.geteuid() != 0:
+        raise LabError("setup installs Debian packages and writes to /var/cache: it needs root")
+    for name, step in steps.items():
+        if only in (None, name):
+            step()
     return 0
 
 
@@ -130,16 +144,17 @@ def model_stamp() -> str:
     return digest.hexdigest()
 
 
-def make_model(tell: Callable[[str], None]) -> None:
-    """Make the tiny model with the Python of the vLLM environment, unless it is there, made from the same sources."""
+def make_model(tell: Callable[[str], None], python: str = "", site: Sequence[str] = ()) -> None:
+    """Make the tiny model, unless it is there, made from the same sources. ``python`` has torch and, with the folders ``site``,
+    transformers; default: the vLLM environment's."""
     folder = models_dir() / MODEL_NAME
     stamp = models_dir() / f"{MODEL_NAME}.made-from"
     if folder.is_dir() and stamp.exists() and stamp.read_text() == model_stamp():
         tell(f"{folder}: there already")
         return
     models_dir().mkdir(parents=True, exist_ok=True)
-    command = [str(trees.python_of("vllm")), "-s", "-m", "tests.lab.model", str(folder)]
-    env = {**os.environ, "PYTHONPATH": str(REPOSITORY), "PYTHONDONTWRITEBYTECODE": "1", "HF_HUB_OFFLINE": "1"}
+    command = [python or str(trees.python_of("vllm")), "-s", "-m", "tests.lab.model", str(folder)]
+    env = {**os.environ, "PYTHONPATH": os.pathsep.join((str(REPOSITORY), *site)), "PYTHONDONTWRITEBYTECODE": "1", "HF_HUB_OFFLINE": "1"}
     done = subprocess.run(command, capture_output=True, text=True, env=env, cwd=REPOSITORY)
     if done.returncode:
         raise LabError(f"the model could not be made (exit status {done.returncode}):\n{(done.stdout + done.stderr)[-3000:]}")

@@ -9,13 +9,14 @@ from __future__ import annotations
 
 import hashlib
 import json
+import lzma
 import re
 import shutil
 import subprocess
 import sys
 import tarfile
 import zipfile
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from email.parser import Parser
 from pathlib import Path
@@ -24,6 +25,7 @@ from tests.lab import image
 from tests.lab.gpu import fatbin
 from tests.lab.places import LabError, lab_dir, models_dir
 
+HERE = Path(__file__).resolve().parent
 ENGINE = "vllm-gpu"
 VLLM = "0.24.0"
 """The last release for torch 2.11 and CUDA 13, the newest of which no part compiles at start."""
@@ -54,15 +56,6 @@ SUITE = (
     "sqlalchemy",
     "pytest",
 )
-PINS = {
-    "transformers": "5.13.0",
-    "tokenizers": "0.22.2",
-    "xgrammar": "0.2.1",
-    "starlette": "1.3.1",
-    "fastapi": "0.136.3",
-    "pydantic": "2.13.4",
-    "mcp": "1.30.0",
-}
 FOLDERS = ("boot", "dev", "etc", "mnt", "opt", "proc", "root", "run", "srv", "ssd1", "sys", "tmp", "usr/local/bin", "var/cache/ldconfig")
 LAUNCHER = """#!/usr/bin/env python3
 import sys
@@ -103,6 +96,12 @@ def names(text: str) -> frozenset[str]:
     return frozenset(normal(match[1]) for match in found if match)
 
 
+def pins(name: str) -> dict[str, str]:
+    """The versions that ran together, by normalised name: ``engine.txt`` or ``suite.txt`` beside this file."""
+    lines = (HERE / f"{name}.txt").read_text(encoding="utf-8").splitlines()
+    return {normal(package): version for package, _, version in (line.partition("==") for line in lines if not line.startswith("#"))}
+
+
 def needs(metadata: str, python: str) -> list[str]:
     """Requirements (PEP 508) of a wheel's METADATA that hold on Linux with this Python, without extras."""
     from packaging.requirements import Requirement
@@ -114,9 +113,13 @@ def needs(metadata: str, python: str) -> list[str]:
     return [f"{one.name}{one.specifier}" for one in wanted if one.marker is None or one.marker.evaluate(place)]
 
 
-def download(wanted: Sequence[str], folder: Path, target: Target, tell: Callable[[str], None]) -> list[Path]:
-    """The wheels of these requirements and of all that they need and the target lacks."""
-    folder.mkdir(parents=True, exist_ok=True)
+def download(
+    wanted: Sequence[str], folder: Path, target: Target, tell: Callable[[str], None], pinned: Mapping[str, str] | None = None
+) -> list[Path]:
+    """The wheels of these requirements and of all that they need and the target lacks; what is ``pinned`` in that version."""
+    pinned = pinned or {}
+    shutil.rmtree(folder, ignore_errors=True)  # of two versions of a package both would be spread
+    folder.mkdir(parents=True)
     platforms = [f"manylinux_2_{minor}_x86_64" for minor in (35, 34, 31, 28, 27, 26, 24, 17, 12, 5)] + [
         "manylinux2014_x86_64",
         "manylinux1_x86_64",
@@ -141,16 +144,21 @@ def download(wanted: Sequence[str], folder: Path, target: Target, tell: Callable
         for requirement in pending:
             name = normal(re.split(r"[^\w.-]", requirement, maxsplit=1)[0])
             if name not in seen | target.there | NOT_NEEDED:
-                fresh[name] = f"{name}=={PINS[name]}" if name in PINS else requirement
+                fresh[name] = f"{name}=={pinned[name]}" if name in pinned else requirement
         seen |= set(fresh)
         if not fresh:
             break
-        done = subprocess.run([*base, *fresh.values()], capture_output=True, text=True)
-        if done.returncode:
-            raise LabError(f"pip download {' '.join(fresh.values())}:\n{done.stderr[-2000:]}")
+        pip(base, list(fresh.values()))
         tell(f"{len(seen)} wheels")
         pending = [need for wheel in wheels_of(folder, fresh) for need in needs(metadata_of(wheel), target.python)]
     return wheels_of(folder, seen)
+
+
+def pip(download: Sequence[str], wanted: Sequence[str]) -> None:
+    """Have pip fetch these requirements. Raises ``LabError``."""
+    done = subprocess.run([*download, *wanted], capture_output=True, text=True)
+    if done.returncode:
+        raise LabError(f"pip download {' '.join(wanted)}:\n{done.stderr[-2000:]}")
 
 
 def wheels_of(folder: Path, wanted: Iterable[str]) -> list[Path]:
@@ -189,7 +197,7 @@ def stage_debian(folder: Path) -> None:
 def stage_engine(folder: Path, wheels: Path, target: Target, tell: Callable[[str], None]) -> None:
     """vLLM and what the target lacks, in one folder for PYTHONPATH, GPU code of other chips blanked."""
     site = folder / "site"
-    spread(download([f"vllm=={VLLM}"], wheels, target, tell), site)
+    spread(download([f"vllm=={VLLM}"], wheels, target, tell, pins("engine")), site)
     for name in LEFT_OUT:
         (site / name).unlink(missing_ok=True)
     gone = sum(fatbin.blank(path, target.chip) for path in site.rglob("*.so"))
@@ -214,16 +222,32 @@ def stage(folder: Path, target: Target, tell: Callable[[str], None] = print) -> 
     stage_debian(folder / "debian")
     wheels = lab_dir() / "wheels"
     stage_engine(folder / "engines" / ENGINE, wheels, target, tell)
-    spread(download(SUITE, wheels, target, tell), folder / "suite")
-    if folder.resolve() != lab_dir().resolve():
+    spread(download(SUITE, wheels, target, tell, pins("suite")), folder / "suite")
+    shutil.rmtree(wheels)
+    if folder.resolve() != lab_dir().resolve() and models_dir().is_dir():
         shutil.copytree(models_dir(), folder / "models", dirs_exist_ok=True, ignore=shutil.ignore_patterns("*.building"))
 
 
+def has_model(folder: Path) -> bool:
+    """Whether a model lies in this folder of models."""
+    return any(folder.glob("*/config.json"))
+
+
 def pack(folder: Path, part_size: int, target: Target, tell: Callable[[str], None] = print) -> list[Path]:
-    """Stage and write the parts. ``part_size``: bytes at most of each. Returns the parts."""
-    folder.mkdir(parents=True, exist_ok=True)
-    for old in folder.glob("lab.tar.xz.*"):
-        old.unlink()
+    """Stage and write the parts. ``part_size``: bytes at most of each. Returns the parts. Raises ``LabError``."""
+    lacking = [name for name in ("tar", "xz", "dpkg-query") if not shutil.which(name)]
+    if lacking:
+        raise LabError(f"{', '.join(lacking)}: not found; pack on a Debian 12 (apt-get install xz-utils), or in a container of it")
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        for old in (folder / "parts.json", *folder.glob("lab.tar.xz.*")):  # the list first: parts without it are not taken for a lab
+            old.unlink(missing_ok=True)
+        return _pack(folder, part_size, target, tell)
+    except OSError as error:
+        raise LabError(f"{error.filename or folder}: {error.strerror or error}; parts and staging need some 4 GB in {folder}") from None
+
+
+def _pack(folder: Path, part_size: int, target: Target, tell: Callable[[str], None]) -> list[Path]:
     staging = folder / "staging"
     stage(staging, target, tell)
     tar = subprocess.Popen(["tar", "-C", str(staging), "--sort=name", "-cf", "-", "."], stdout=subprocess.PIPE)
@@ -236,10 +260,13 @@ def pack(folder: Path, part_size: int, target: Target, tell: Callable[[str], Non
         parts.append(path)
     if tar.wait() or xz.wait():
         raise LabError(f"tar and xz ended with {tar.returncode} and {xz.returncode}; is there room in {folder}?")
+    packed_models = has_model(staging / "models")
     shutil.rmtree(staging)
     sums = {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in parts}
     (folder / "parts.json").write_text(json.dumps(sums, indent=1) + "\n")
     tell(f"{folder}: {len(parts)} parts, {sum(path.stat().st_size for path in parts) / 1e6:.0f} MB; carry them with parts.json")
+    if not packed_models:
+        tell(f"no model lies in {models_dir()}, so none is packed: that machine makes one (`setup --gpus --only model`)")
     return parts
 
 
@@ -276,11 +303,27 @@ class Joined:
 
 
 def unpack(folder: Path, tell: Callable[[str], None] = print) -> None:
-    """Fill the lab's folder from the parts."""
+    """Fill the lab's folder from the parts; what an earlier lab left there of the same is replaced whole. Raises ``LabError``."""
     parts = check_parts(folder)
-    lab_dir().mkdir(parents=True, exist_ok=True)
-    with tarfile.open(fileobj=Joined(parts), mode="r|xz") as archive:  # type: ignore[call-overload]
-        # The parts are our own. Debian 12's Python 3.11.2 has no filters yet, 3.14 wants to be told.
-        trusted = {"filter": "fully_trusted"} if hasattr(tarfile, "fully_trusted_filter") else {}
-        archive.extractall(lab_dir(), **trusted)
-    tell(f"{lab_dir()}: filled from {len(parts)} parts; next: python -m tests.lab up --gpus")
+    up = sorted(path.parent.name for path in lab_dir().glob("clusters/*/cluster.json"))
+    if up:
+        raise LabError(f"cluster {up[0]!r} uses {lab_dir()}; run `python -m tests.lab --name {up[0]} down` first")
+    coming = lab_dir() / "unpacking"
+    try:
+        shutil.rmtree(coming, ignore_errors=True)
+        coming.mkdir(parents=True)
+        with tarfile.open(fileobj=Joined(parts), mode="r|xz") as archive:  # type: ignore[call-overload]
+            # The parts are our own. Debian 12's Python 3.11.2 has no filters yet, 3.14 wants to be told.
+            trusted = {"filter": "fully_trusted"} if hasattr(tarfile, "fully_trusted_filter") else {}
+            archive.extractall(coming, **trusted)
+        for new in sorted((*coming.glob("debian"), *coming.glob("suite"), *coming.glob("engines/*"), *coming.glob("models/*"))):
+            place = lab_dir() / new.relative_to(coming)
+            place.parent.mkdir(exist_ok=True)
+            shutil.rmtree(place, ignore_errors=True)
+            new.rename(place)
+    except (OSError, tarfile.TarError, lzma.LZMAError) as error:
+        raise LabError(f"{lab_dir()} cannot be filled from {folder}: {error}; it needs some 4 GB, and parts of one `pack`") from None
+    finally:
+        shutil.rmtree(coming, ignore_errors=True)
+    following = "up --gpus" if has_model(models_dir()) else "setup --gpus --only model"
+    tell(f"{lab_dir()}: filled from {len(parts)} parts; next: python -m tests.lab {following}")

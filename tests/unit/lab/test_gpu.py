@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import io
+import re
+import shutil
 import struct
 import tarfile
+import zipfile
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +16,7 @@ import pytest
 
 from pytest_h20.config.inventory import load_inventory
 from pytest_h20.engines.speculation import speculation_of
-from tests.lab.__main__ import parser, size
+from tests.lab.__main__ import main, parser, size
 from tests.lab.gpu import fatbin, machine, pack
 from tests.lab.gpu.build import IMAGE, image_environment, layer
 from tests.lab.gpu.fatbin import CODE, PTX, Entry
@@ -249,6 +253,121 @@ def test_sizes_and_the_command_line() -> None:
     assert [parser().parse_args(["up", *more]).gpus for more in ([], ["--gpus"], ["--gpus", "4"])] == [0, -1, 4]
     with pytest.raises(SystemExit):
         parser().parse_args(["pack", "--gpus", "d", "--part-size", "0"])
+
+
+# ---- the whole way, with a small wheelhouse instead of a network ----------------------------------------------------
+def wheel(folder: Path, name: str, version: str, files: dict[str, str], *needs: str) -> None:
+    stem = f"{name}-{version}"
+    listed = {**files, f"{stem}.dist-info/WHEEL": "Wheel-Version: 1.0\nRoot-Is-Purelib: true\nTag: py3-none-any\n"}
+    listed[f"{stem}.dist-info/METADATA"] = f"Metadata-Version: 2.1\nName: {name}\nVersion: {version}\n" + "".join(
+        f"Requires-Dist: {need}\n" for need in needs
+    )
+    with zipfile.ZipFile(folder / f"{stem}-py3-none-any.whl", "w") as archive:
+        for path, text in listed.items():
+            archive.writestr(path, text)
+        archive.writestr(f"{stem}.dist-info/RECORD", "")
+
+
+@pytest.fixture(name="house")
+def _house(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A wheelhouse with a vLLM and a suite of one file each, something that fetches from it as pip does, and a Debian tree of one file."""
+    house = tmp_path / "house"
+    house.mkdir()
+
+    def pip(download: Sequence[str], wanted: Sequence[str]) -> None:
+        for one in wanted:
+            name, _, version = one.partition("==") if "==" in one else (re.split(r"[^\w-]", one)[0], "", "*")
+            found = sorted(house.glob(f"{name}-{version}-*.whl"))
+            if not found:
+                raise LabError(f"pip download {one}: no matching distribution")
+            shutil.copy(found[-1], download[download.index("-d") + 1])
+
+    wheel(house, "vllm", pack.VLLM, {"vllm/__init__.py": "", "vllm/vllm-rs": "x" * 300}, "ijson>=3", "torch==2.11.0", "cloudpickle")
+    wheel(house, "ijson", pack.pins("engine")["ijson"], {"ijson.py": "pinned = True\n"})
+    wheel(house, "ijson", "99.0", {"ijson.py": "pinned = False\n"})
+    wheel(house, "docker", pack.pins("suite")["docker"], {"docker.py": ""})
+    monkeypatch.setattr(pack, "pip", pip)
+    monkeypatch.setenv("H20_LAB_DIR", str(tmp_path / "here"))
+    monkeypatch.setattr(pack, "SUITE", ("docker>=7.1",))
+    monkeypatch.setattr(pack, "stage_debian", lambda folder: (folder / "usr/bin").mkdir(parents=True))
+    return house
+
+
+def test_a_lab_is_packed_carried_and_unpacked_by_one_command_each(
+    house: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    have, parts, there = tmp_path / "have.txt", tmp_path / "parts", tmp_path / "there"
+    have.write_text("torch==2.11.0\ncloudpickle==3.1\n")
+    model = tmp_path / "here/models/tiny"
+    model.mkdir(parents=True)
+    (model / "config.json").write_text("{}")
+    old = there / "engines/vllm-gpu/site/left_over.py"
+    old.parent.mkdir(parents=True)
+    old.write_text("of an earlier lab")
+    assert main(["pack", "--gpus", str(parts), "--part-size", "400", "--have", str(have)]) == 0
+    sizes = [path.stat().st_size for path in sorted(parts.glob("lab.tar.xz.*"))]
+    assert len(sizes) > 1
+    assert set(sizes[:-1]) == {400}
+    assert "carry them with parts.json" in capsys.readouterr().out
+    assert not (tmp_path / "here/wheels").exists()
+    monkeypatch.setenv("H20_LAB_DIR", str(there))
+    monkeypatch.setenv("PATH", "/nowhere")  # neither pip nor xz, nor a network
+    assert main(["unpack", str(parts)]) == 0
+    site = there / "engines/vllm-gpu/site"
+    assert (site / "ijson.py").read_text() == "pinned = True\n", "the version that ran, and no other"
+    assert [
+        (there / name).exists() for name in ("debian/usr/bin", "suite/docker.py", "engines/vllm-gpu/bin/vllm", "models/tiny/config.json")
+    ] == [True] * 4
+    assert not (site / "vllm/vllm-rs").exists()
+    assert not old.exists(), "an earlier lab is replaced, not mixed with"
+    assert not (there / "unpacking").exists()
+    assert capsys.readouterr().out.endswith("next: python -m tests.lab up --gpus\n")
+
+
+def test_without_a_model_it_is_said_how_that_machine_makes_one(house: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (house / f"vllm-{pack.VLLM}-py3-none-any.whl").unlink()
+    wheel(house, "vllm", pack.VLLM, {"vllm/__init__.py": ""})
+    assert main(["pack", "--gpus", str(tmp_path / "parts")]) == 0
+    assert "that machine makes one (`setup --gpus --only model`)" in capsys.readouterr().out
+    assert main(["unpack", str(tmp_path / "parts")]) == 0
+    assert capsys.readouterr().out.endswith("next: python -m tests.lab setup --gpus --only model\n")
+
+
+def test_a_wheel_that_is_not_to_be_had_ends_packing_with_its_name(house: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (house / f"ijson-{pack.pins('engine')['ijson']}-py3-none-any.whl").unlink()
+    parts = tmp_path / "parts"
+    parts.mkdir()
+    (parts / "parts.json").write_text('{"lab.tar.xz.000": "of an earlier pack"}')
+    assert main(["pack", "--gpus", str(parts)]) == 2
+    assert f"pip download ijson=={pack.pins('engine')['ijson']}" in capsys.readouterr().err
+    assert main(["unpack", str(parts)]) == 2, "what is left of it is no lab"
+    assert "parts.json" in capsys.readouterr().err
+
+
+def test_what_cannot_be_written_or_read_is_one_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("H20_LAB_DIR", str(tmp_path / "lab"))
+    (tmp_path / "file").write_text("")
+    assert main(["pack", "--gpus", str(tmp_path / "file")]) == 2
+    assert "some 4 GB" in capsys.readouterr().err
+    assert main(["pack", "--gpus", str(tmp_path / "new"), "--have", str(tmp_path / "none.txt")]) == 2
+    assert "none.txt" in capsys.readouterr().err
+    parts_of(tmp_path, b"no archive at all", 5)
+    assert main(["unpack", str(tmp_path)]) == 2
+    assert "cannot be filled" in capsys.readouterr().err
+    (tmp_path / "lab/clusters/c").mkdir(parents=True)
+    (tmp_path / "lab/clusters/c/cluster.json").write_text("{}")
+    assert main(["unpack", str(tmp_path)]) == 2
+    assert "python -m tests.lab --name c down" in capsys.readouterr().err
+
+
+def test_every_wheel_of_the_lab_has_its_version() -> None:
+    engine, suite = pack.pins("engine"), pack.pins("suite")
+    assert engine["vllm"] == pack.VLLM
+    assert len(engine) > 60
+    assert {pack.normal(re.split(r"[^\w.-]", one)[0]) for one in pack.SUITE} - suite.keys() == {"prometheus-client", "pytest"}
+    assert not pack.NOT_NEEDED & engine.keys()
 
 
 # ---- inventory ----------------------------------------------------------------------------------------------------
