@@ -154,6 +154,15 @@ SCENARIOS: tuple[Scenario, ...] = (
             "speculative-num-draft-tokens": 4,
         },
     ),
+    Scenario(
+        "sglang-dp-ep",
+        "SGLang 0.5.16 over two nodes with DP attention (16) and whole experts that DeepEP reaches, three cells",
+        QUICK_SCALE,
+        {"sglang": "0.5.16"},
+        concurrency=_FEW,
+        start_s=20.0,
+        flags={"enable-dp-attention": True, "dp": 16, "moe-a2a-backend": "deepep"},
+    ),
     Scenario("vllm-0.24", "vLLM 0.24.0 with Ray, three cells", QUICK_SCALE, {"vllm": "0.24.0"}, concurrency=_FEW, start_s=20.0),
     Scenario("vllm-0.32", "vLLM 0.32.0 with Ray, three cells", QUICK_SCALE, {"vllm": "0.32.0"}, concurrency=_FEW, start_s=20.0),
     *(

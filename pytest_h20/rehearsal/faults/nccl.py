@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from pytest_h20.rehearsal.faults.model import Change, Fault, ids, lost, nccl, together, with_flags
+from pytest_h20.rehearsal.faults.model import Change, Fault, ids, lost, nccl
 from pytest_h20.rehearsal.world import World
 
 
@@ -180,11 +180,11 @@ FAULTS = (
             "experts-traffic-elsewhere",
             "Tokens go to their experts (DeepEP, NVSHMEM) over another network than the rails.",
             "deepseek-ai/DeepEP: NVSHMEM picks its own HCAs, whatever NCCL_IB_HCA says",
-            together(with_flags(enable_dp_attention=True, dp=16, moe_a2a_backend="deepep"), _elsewhere),
+            _elsewhere,
             "volume_together",
             "the rails stayed idle",
         ),
-        scenario="sglang-0.5.16",
+        scenario="sglang-dp-ep",
         options=("-k", "test_rail_moves or test_rails_move"),
     ),
 )
