@@ -1,4 +1,4 @@
-"""examples/pipelines and examples/allure: their options exist, what was started is taken away, and what is red is red in Allure."""
+"""examples/: pipelines keep to their tools' schemas and take away what they started; Allure and Grafana show what was written."""
 
 from __future__ import annotations
 
@@ -11,11 +11,14 @@ from html import unescape
 from pathlib import Path
 from typing import Any
 
+import check_jsonschema
 import pytest
 import yaml
+from click.testing import CliRunner
 
 from pytest_h20.__main__ import COMMANDS
 from pytest_h20.core.setting import OPTIONS
+from pytest_h20.report.export import openmetrics
 from pytest_h20.report.html.page import run_parts
 from pytest_h20.report.model import RunView
 from tests.unit.report import samples
@@ -59,6 +62,51 @@ def test_gitlab_takes_away_and_keeps_whatever_happened() -> None:
     assert "reap" in job["after_script"][0]
     assert job["artifacts"]["when"] == "always"
     assert {"runs", "report.html"} == set(job["artifacts"]["paths"])
+
+
+@pytest.mark.parametrize(
+    ("schema", "file"),
+    [
+        ("vendor.github-actions", EXAMPLES / "pipelines" / "github" / "action.yml"),
+        ("vendor.gitlab-ci", EXAMPLES / "pipelines" / "gitlab-ci.yml"),
+        ("vendor.github-workflows", EXAMPLES.parent / ".github" / "workflows" / "test.yml"),
+    ],
+    ids=lambda value: value if isinstance(value, str) else "",
+)
+def test_a_pipeline_keeps_to_its_tools_own_schema(tmp_path: Path, schema: str, file: Path) -> None:
+    done = CliRunner().invoke(check_jsonschema.main, ["--builtin-schema", schema, str(file)])
+    assert done.exit_code == 0, done.output
+    wrong = tmp_path / file.name
+    wrong.write_text(re.sub(r"^(  +)(shell|script|runs-on):", r"\1not-\2:", file.read_text(encoding="utf-8"), flags=re.M), encoding="utf-8")
+    refused = CliRunner().invoke(check_jsonschema.main, ["--builtin-schema", schema, str(wrong)])
+    assert refused.exit_code == 1, "the schema judges something"
+    assert "Schema validation errors were encountered" in refused.output
+
+
+def _expressions(panels: list[dict[str, Any]]) -> list[tuple[str, str]]:
+    return [(panel["title"], target["expr"]) for panel in panels for target in panel["targets"]]
+
+
+def test_the_dashboard_asks_for_what_is_exported(tmp_path: Path) -> None:
+    """Each was answered by a real Prometheus once (docs/measured.md); here names and labels are held against what is written today."""
+    board = json.loads((EXAMPLES / "grafana" / "dashboard.json").read_text(encoding="utf-8"))
+    written: dict[str, set[str]] = {}
+    for name, labels in re.findall(r"^(h20_\w+)\{(.*)\} ", openmetrics(samples.clean(tmp_path)), re.M):
+        written.setdefault(name, set()).update(re.findall(r'(\w+)="', labels))
+    asked = _expressions(board["panels"])
+    assert len(asked) == len(board["panels"]) >= 12
+    for title, expression in asked:
+        names = re.findall(r"h20_\w+", expression)
+        assert names, title
+        assert set(names) <= set(written), title
+        grouped = re.findall(r" by \(([^)]*)\)", expression)
+        labels = {*re.findall(r"\{(\w+)=", expression), *(word for group in grouped for word in group.split(", "))}
+        assert all(labels <= written[name] for name in names), title
+    legends = {word for panel in board["panels"] for t in panel["targets"] for word in re.findall(r"\{\{(\w+)\}\}", t["legendFormat"])}
+    assert legends <= set().union(*written.values())
+    assert len({panel["id"] for panel in board["panels"]}) == len(board["panels"])
+    assert all(panel["description"] for panel in board["panels"])
+    assert {panel["datasource"]["uid"] for panel in board["panels"]} == {"${datasource}"}, "no name of somebody's own data source"
 
 
 @pytest.mark.parametrize(("sample", "run"), [(samples.clean, "passed"), (samples.faulty, "failed"), (samples.aborted, "failed")])
