@@ -109,6 +109,7 @@ PARSED: dict[str, tuple[Probe[Any], Callable[[Any], None]]] = {
     "kernel_log": (kernel_log.KERNEL_LOG, _kernel),
 }
 NEVER_SEEN_REAL = {
+    "dcgm": "no dcgmi of a machine with DCGM: its columns are read from its source",
     "fabric_manager": "only a machine without NVSwitches of its own was seen",
     "qos": "no mlnx_qos or dcb output of an adapter",
     "wires": "no transceiver, FEC, counter or LLDP neighbour of an adapter",
