@@ -179,7 +179,7 @@ FAULTS = (
         _fault(
             "experts-traffic-elsewhere",
             "Tokens go to their experts (DeepEP, NVSHMEM) over another network than the rails.",
-            "deepseek-ai/DeepEP: NVSHMEM picks its own HCAs, whatever NCCL_IB_HCA says",
+            "NVSHMEM_HCA_LIST is a setting of its own (DeepEP guide of Alibaba Cloud, document 3031987)",
             _elsewhere,
             "volume_together",
             "the rails stayed idle",
