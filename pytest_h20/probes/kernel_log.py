@@ -69,6 +69,11 @@ class KernelLog:
     now: float | None = None
     written: Mapping[int, int] = field(default_factory=dict)
 
+    @property
+    def lines(self) -> int:
+        """Lines of any kind that were looked at, as far as they have stamps; one at the least, for an empty log is none."""
+        return max(1, sum(self.written.values()), len(self.events))
+
     def of(self, *kinds: str) -> tuple[KernelEvent, ...]:
         """The events of these kinds."""
         return tuple(e for e in self.events if e.kind in kinds)

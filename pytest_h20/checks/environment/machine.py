@@ -201,13 +201,13 @@ def kernel_log(say: Say, view: View) -> Verdict:
             "the ring buffer has forgotten its beginning: older Xid and link events are not seen",
             action="keep the journal (Storage=persistent), or boot with log_buf_len=16M",
         )
-    return say.judge(True, Limit(kind="equal", value=True, origin=builtin("events since boot must be known")))
+    return say.judge(True, Limit(kind="equal", value=True, origin=builtin("events since boot must be known")), of=log.lines)
 
 
-def _events(say: Say, events: tuple[KernelEvent, ...], origin: str) -> Verdict:
+def _events(say: Say, log: KernelLog, events: tuple[KernelEvent, ...], origin: str) -> Verdict:
     shown: list[JsonValue] = [e.text[:240] for e in events[-20:]]
     limit = Limit(kind="max", value=0, unit="events", origin=builtin(origin))
-    return say.judge(len(events), limit, reason=events[-1].text[:200] if events else "", details={"events": shown})
+    return say.judge(len(events), limit, reason=events[-1].text[:200] if events else "", details={"events": shown}, of=log.lines)
 
 
 @node_check("environment.xid", "GPU errors (Xid) since boot", "kernel_log", always=True)
@@ -224,11 +224,11 @@ def xid(say: Say, view: View) -> Iterable[Verdict]:
         limit = Limit(kind="max", value=0, unit="events", origin=builtin("Xid table of this package (NVIDIA's Xid catalog)"))
         reason = f"Xid {worst[1].code} on {worst[0].device}: {worst[1].meaning}"
         shown: list[JsonValue] = [e.text[:240] for e, _ in bad[-20:]]
-        return [say.judge(len(bad), limit, reason=reason, action=worst[1].action, details={"events": shown})]
+        return [say.judge(len(bad), limit, reason=reason, action=worst[1].action, details={"events": shown}, of=log.lines)]
     if mild:
         e, x = mild[-1]
         return [say.warn(len(mild), f"Xid {x.code} on {e.device}: {x.meaning}", action=x.action)]
-    return [say.judge(0, Limit(kind="max", value=0, unit="events", origin=builtin("Xid table of this package")))]
+    return [say.judge(0, Limit(kind="max", value=0, unit="events", origin=builtin("Xid table of this package")), of=log.lines)]
 
 
 @node_check("environment.sxid", "NVSwitch errors (SXid) since boot", "kernel_log", always=True)
@@ -239,7 +239,7 @@ def sxid(say: Say, view: View) -> Verdict:
     fatal = tuple(e for e in events if "non-fatal" not in e.text.lower())
     if events and not fatal:
         return say.warn(len(events), events[-1].text[:200], action="watch it; see the Fabric Manager user guide for the code")
-    told = _events(say, fatal, "a fatal SXid takes NVLink down")
+    told = _events(say, log, fatal, "a fatal SXid takes NVLink down")
     return told.model_copy(update={"action": "reset all GPUs and NVSwitches of the board, restart nvidia-fabricmanager"}) if fatal else told
 
 
@@ -247,7 +247,7 @@ def sxid(say: Say, view: View) -> Verdict:
 def memory_errors(say: Say, view: View) -> Verdict:
     """The kernel reported no hardware error of CPU or memory since boot."""
     log = say.need(view.node.kernel_log)
-    told = _events(say, log.of("mce"), "uncorrected errors corrupt results")
+    told = _events(say, log, log.of("mce"), "uncorrected errors corrupt results")
     return told if not log.of("mce") else told.model_copy(update={"action": "service the node: ipmitool sel list, mcelog"})
 
 
@@ -307,5 +307,5 @@ def _at_rest(view: View, event: KernelEvent) -> bool:
 def disk_errors(say: Say, view: View) -> Verdict:
     """The kernel reported no I/O or file system error since boot: weights are read from these disks."""
     log = say.need(view.node.kernel_log)
-    told = _events(say, log.of("io"), "weights are read from these disks")
+    told = _events(say, log, log.of("io"), "weights are read from these disks")
     return told if not log.of("io") else told.model_copy(update={"action": "smartctl -a DEVICE; check the weights fully"})
