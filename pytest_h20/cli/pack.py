@@ -38,7 +38,7 @@ found=$("$python" -c 'import sys; print("%d.%d" % sys.version_info[:2])')
 [ "$found" = {python} ] || {{ echo "$python is Python $found; these wheels are for {python}: PYTHON=python{python}" >&2; exit 2; }}
 "$python" -m venv "$venv"
 "$venv/bin/python" -m pip install -q --disable-pip-version-check --no-index \\
-  --find-links "$here/wheels" '{distribution}=={version}'
+  --find-links "$here/wheels" '{wanted}'
 echo "installed; next: $venv/bin/python -m pytest_h20 discover root@node01 root@node02 > my-cluster.yaml"
 """
 
@@ -52,7 +52,7 @@ def main(argv: Sequence[str]) -> int:
         "Python version that the bastion has: pip chooses by the Python it runs on. Then carry DIR to where there is none.",
     )
     parser.add_argument("dir", metavar="DIR", type=Path, help="folder to make; it must be empty or not there")
-    parser.add_argument("--extra", choices=["store"], action="append", default=[], help="also what this extra needs")
+    parser.add_argument("--extra", choices=["store", "watch"], action="append", default=[], help="also what this extra needs")
     args = parser.parse_args(list(argv))
     pack(args.dir, args.extra)
     size = sum(f.stat().st_size for f in args.dir.rglob("*") if f.is_file())
@@ -84,7 +84,8 @@ def _fill(folder: Path, extras: Sequence[str]) -> None:
     (folder / "h20-load.pyz").write_bytes(bundle())
     python = f"{sys.version_info.major}.{sys.version_info.minor}"
     install = folder / "install.sh"
-    install.write_text(INSTALL.format(version=__version__, python=python, sums=SUMS, distribution=DISTRIBUTION), encoding="utf-8")
+    wanted = f"{DISTRIBUTION}{_extras(extras)}=={__version__}"
+    install.write_text(INSTALL.format(version=__version__, python=python, sums=SUMS, wanted=wanted), encoding="utf-8")
     install.chmod(0o755)
     (folder / SUMS).write_text("".join(f"{digest}  {name}\n" for name, digest in _sums(folder)), encoding="utf-8")
 
@@ -135,9 +136,14 @@ def _put_together(found: importlib.metadata.Distribution, wheels: Path) -> Path:
 
 def _download(wheels: Path, extras: Sequence[str]) -> None:
     """What the wheel of ours needs, as wheels: whatever would have to be compiled on the bastion is refused here."""
-    wanted = str(next(wheels.glob("pytest_h20-*.whl"))) + (f"[{','.join(extras)}]" if extras else "")
+    wanted = str(next(wheels.glob("pytest_h20-*.whl"))) + _extras(extras)
     words = ["download", "-q", "--only-binary=:all:", "--dest", str(wheels)]
     _pip([*words, wanted], "what pytest-h20 needs")
+
+
+def _extras(extras: Sequence[str]) -> str:
+    """``[store,watch]``, as a requirement has it."""
+    return f"[{','.join(extras)}]" if extras else ""
 
 
 def _pip(words: Sequence[str], what: str) -> None:

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from pytest_h20 import __version__
 from pytest_h20.__main__ import main
 from pytest_h20.cli import pack
 from pytest_h20.core.errors import UsageError
@@ -59,3 +60,18 @@ def test_what_pip_says_is_told_without_a_traceback(tmp_path: Path, monkeypatch: 
     with pytest.raises(UsageError, match=r"No matching distribution found for docker.*index can be reached"):
         pack.pack(tmp_path / "new")
     assert list(tmp_path.iterdir()) == [], "nothing half done is left"
+
+
+def test_what_was_packed_is_what_is_installed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An extra whose wheels travel and that install.sh does not ask for would not be there."""
+    asked: list[str] = []
+
+    def own_wheel(wheels: Path) -> Path:
+        (wheels / "pytest_h20-0.1.0-py3-none-any.whl").write_bytes(b"")
+        return wheels
+
+    monkeypatch.setattr(pack, "own_wheel", own_wheel)
+    monkeypatch.setattr(pack, "_pip", lambda words, what: asked.extend(words))
+    assert main(["pack", str(tmp_path / "new"), "--extra", "store", "--extra", "watch"]) == 0
+    assert asked[-1].endswith(".whl[store,watch]")
+    assert f"'pytest-h20[store,watch]=={__version__}'" in (tmp_path / "new" / "install.sh").read_text(encoding="utf-8")

@@ -221,6 +221,24 @@ def test_an_attestation_that_was_changed_does_not_hold(tmp_path: Path, change: C
     assert main(["verify", str(run), "--signers", str(public)]) == 1
 
 
+def test_no_bit_of_an_attestation_can_be_turned(tmp_path: Path) -> None:
+    """Payload, key, signature, names and punctuation alike; every byte was tried once, here every 29th."""
+    run = ended(tmp_path)
+    private, public = keys(tmp_path, "alice", ed25519.Ed25519PrivateKey.generate())
+    sign(run, private_key(private, unlocked))
+    good, who = (run / ATTESTATION).read_bytes(), signers(public)
+    turned = range(0, len(good), 29)
+    assert len(turned) > 60
+    for at in turned:
+        (run / ATTESTATION).write_bytes(good[:at] + bytes([good[at] ^ 1]) + good[at + 1 :])
+        try:
+            found = attested(run)
+        except UsageError:
+            continue  # no envelope any more, which is said
+        assert found is not None
+        assert not (found.intact and found.known_to(who)), (at, good[max(0, at - 20) : at + 20])
+
+
 @pytest.mark.parametrize("text", ["", "[]", "{}", '{"signatures": []}', '{"signatures": [{}], "payloadType": "text/plain"}', "[" * 5000])
 def test_what_is_no_envelope_is_said(tmp_path: Path, text: str) -> None:
     run = ended(tmp_path)
