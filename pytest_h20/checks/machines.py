@@ -66,6 +66,16 @@ class CellMachines:
             for gpu in window.gpus.values():
                 yield node, gpu
 
+    def unseen(self) -> Iterator[tuple[str, str, float, float | None]]:
+        """Node, what was not told, and from when until when, in seconds since the start. Until None: of a node that told nothing at all."""
+        for node, why in self.missing.items():
+            yield node, why, 0.0, None
+        for node, window in self.windows.items():
+            for kind, gaps in window.gaps.items():
+                words = "nothing about its GPUs" if kind == "gpu" else "nothing about the node itself"
+                for start, end in gaps:
+                    yield node, words, start, end
+
     def holes(self) -> Iterator[str]:
         """Each gap in words."""
         for node, window in self.windows.items():

@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from pytest_h20.checks import under_load
 from pytest_h20.checks.machines import CellMachines
 from pytest_h20.checks.soak import judge as checks
-from pytest_h20.checks.soak.judge import Graded, Risen, Series, Wanted
+from pytest_h20.checks.soak.judge import Graded, Hole, Risen, Series, Wanted
 from pytest_h20.cluster.hang import Hang
 from pytest_h20.cluster.shared import key
 from pytest_h20.config.inventory import SoakSettings
@@ -80,6 +80,9 @@ class _Soak:
     worst: dict[str, Verdict] = field(default_factory=dict)
     looked: dict[str, int] = field(default_factory=dict)
     counters: set[str] = field(default_factory=set)
+    holes: list[Hole] = field(default_factory=list)
+    nodes: set[str] = field(default_factory=set)
+    watched_s: float = 0.0
     alone: under_load.Alone | None = None
     hang: Hang | None = None
     busy: list[float] = field(default_factory=list)
@@ -215,15 +218,30 @@ class _Soak:
                         self.risen.setdefault(f"{node} {rail} {name}", []).append((found.number, counters[name]))
         if self.plan.leap == 1 or found.number % 10 == 9:
             start, end = self._watched.span(start, end)
-            self._hold(found, self._watched.told(start, end))
+            told = self._watched.told(start, end)
+            self._hold(found, told)
+            self._look(told, start, end)
         self._watched.forget(end - 2 * GAP_S)
         return row
+
+    def _look(self, told: CellMachines, start: float, end: float) -> None:
+        """What the nodes did not tell between two moments, in seconds of the soak."""
+        if not told.windows and not told.missing:
+            return
+        pace = self.plan.leap * self.plan.time_scale
+        self.watched_s += (end - start) * pace
+        self.nodes |= {*told.windows, *told.missing}
+        for node, what, since, until in told.unseen():
+            until = end - start if until is None else until
+            self.holes.append(Hole(node, what, (start + since - self._began) * pace, (start + until - self._began) * pace))
 
     def _hold(self, found: Bin, told: CellMachines) -> None:
         if not told.windows and not told.missing:
             return
         assert self._watched is not None
         for check, verdict in self._watched.held(f"soak {checks.clock(found.hours)}", told).items():
+            if check == "throughput.telemetry":  # of the soak as a whole
+                continue
             mine = f"soak.{check.partition('.')[2]}"
             self.looked[mine] = self.looked.get(mine, 0) + (verdict.looked_at or 0)
             if mine not in self.worst or verdict.status.rank > self.worst[mine].status.rank:
@@ -291,6 +309,8 @@ class _Soak:
 
     def _machine_verdicts(self, subject: str, evidence: tuple[str, ...]) -> list[Verdict]:
         verdicts = [v if v.looked_at is None else v.model_copy(update={"looked_at": self.looked[check]}) for check, v in self.worst.items()]
+        if self.nodes:
+            verdicts.insert(0, checks.telemetry(self.holes, self.watched_s, len(self.nodes), subject, evidence))
         if self.counters:
             bins = max(1, len(self.bins))
             risen = [

@@ -407,6 +407,54 @@ def creep(risen: Sequence[Risen], looked: int, subject: str, evidence: Sequence[
     )
 
 
+# ---------------------------------------------------------------- what the nodes told
+UNSEEN, BLACKOUT_S = 2.0, 60.0
+"""% of a soak, and seconds on end, that a node may have told nothing: more hides what the other checks of the machines look for."""
+
+
+@dataclass(frozen=True)
+class Hole:
+    """A stretch of the soak (seconds since its start) in which a node told nothing. ``what``: ``nothing about its GPUs``, or why there was
+    nothing at all."""
+
+    node: str
+    what: str
+    start: float
+    end: float
+
+
+def telemetry(holes: Sequence[Hole], watched_s: float, nodes: int, subject: str, evidence: Sequence[str] = ()) -> Verdict:
+    """Every node told its state all the time. A gap is told; the soak is judged as a whole, for the longer it is, the surer one second
+    of it is lost. ``watched_s``: seconds that were looked at."""
+    voice = Say("soak.telemetry", "Every node told its state while the soak ran", subject, tuple(evidence))
+    if not nodes or watched_s <= 0:
+        return voice.unknown("no node was watched")
+    lost = {(h.node, h.what): 0.0 for h in holes}
+    whole: list[Hole] = []
+    for hole in sorted(holes, key=lambda h: (h.node, h.what, h.start)):
+        last = whole[-1] if whole else None
+        if last is not None and (last.node, last.what) == (hole.node, hole.what) and hole.start <= last.end:
+            whole[-1] = Hole(hole.node, hole.what, last.start, max(last.end, hole.end))
+        else:
+            whole.append(hole)
+    for hole in whole:
+        lost[hole.node, hole.what] += hole.end - hole.start
+    least = max(0.0, 100 - 100 * max(lost.values(), default=0.0) / watched_s)
+    longest = sorted(whole, key=lambda h: h.start - h.end)
+    words = [f"{h.node}: {h.what} for {h.end - h.start:.0f} s at {clock(h.start / 3600)}" for h in longest[:5]]
+    told = "; ".join(words)
+    action = "see that nvidia-smi answers on that node, and that the connection to it lives"
+    details: dict[str, JsonValue] = {"holes": len(whole), "seen_percent": round(least, 2)}
+    limit = Limit(
+        kind="min", value=100 - UNSEEN, unit="% of the soak", origin=Origin(kind="builtin", detail="what was not seen is not judged")
+    )
+    if longest and (least < 100 - UNSEEN or longest[0].end - longest[0].start > BLACKOUT_S):
+        return voice.unknown(told, action, details)
+    if longest:
+        return voice.warn(round(least, 2), told, action=action, details=details)
+    return voice.judge(round(least, 2), limit, details=details, of=nodes)
+
+
 def _unknown(figure: SoakFigure, subject: str, why: str, action: str, evidence: Sequence[str]) -> Verdict:
     return _plain(Status.UNKNOWN, figure.check, TITLES[figure.check], subject, why, action, evidence)
 

@@ -7,7 +7,7 @@ import math
 import pytest
 
 from pytest_h20.checks.soak import judge as checks
-from pytest_h20.checks.soak.judge import Graded, Risen, Series, Wanted
+from pytest_h20.checks.soak.judge import Graded, Hole, Risen, Series, Wanted
 from pytest_h20.core.verdict import Status, Verdict
 from pytest_h20.load.soak import Bin, SoakEnd, Stall
 from pytest_h20.rehearsal.simulated_soak import soak
@@ -184,3 +184,35 @@ def test_the_warm_up_makes_no_slope() -> None:
     assert set(series[0].values) == {100.0}
     assert len(series[0].values) == 108
     assert all(checks.drift(s, HOUR, "sglang").status in (Status.PASS, Status.SKIP) for s in series)
+
+
+GPUS = "nothing about its GPUs"
+
+
+def test_five_seconds_that_a_node_did_not_tell_are_told_and_no_more() -> None:
+    """Seen on the lab: one pause of nvidia-smi in 20 minutes, in one bin of 10 s, was "could not measure" for the whole soak."""
+    verdict = checks.telemetry([Hole("node02", GPUS, 483.0, 488.2)], 1200.0, 2, "vllm")
+    assert verdict.status is Status.WARN
+    assert verdict.reason == "node02: nothing about its GPUs for 5 s at 0:08 h"
+    assert checks.telemetry([], 1200.0, 2, "vllm").looked_at == 2
+
+
+@pytest.mark.parametrize(
+    ("holes", "said"),
+    [
+        (
+            [Hole("node02", GPUS, 600.0 + 10 * n, 610.0 + 10 * n) for n in range(60)],
+            "nothing about its GPUs for 600 s at 0:10 h",
+        ),  # it stopped
+        ([Hole("node01", "the connection is lost", 0.0, 61.0)], "the connection is lost for 61 s at second 0"),  # a minute of a day
+        ([Hole("node02", GPUS, 60.0 * n, 60.0 * n + 6) for n in range(5)], "for 6 s"),  # again and again
+    ],
+)
+def test_a_node_that_was_silent_for_long_or_often_could_not_be_measured(holes: list[Hole], said: str) -> None:
+    verdict = checks.telemetry(holes, 86_400.0 if len(holes) == 1 else 1200.0, 2, "vllm")
+    assert verdict.status is Status.UNKNOWN
+    assert said in verdict.reason
+
+
+def test_nobody_watched() -> None:
+    assert checks.telemetry([], 0.0, 0, "vllm").status is Status.UNKNOWN
