@@ -175,7 +175,7 @@ def _section(entry: Entry) -> str:
 
 def _source(fault: Fault) -> str:
     told = re.sub(r"\bissue \d+(; |: |$)", "", fault.source).strip()
-    return f" ({linked(told)})" if told and not CODE.fullmatch(told) else ""
+    return f" ({linked(told)})" if re.sub(r"F\d\d[,; ]*", "", told) else ""
 
 
 @cache

@@ -94,7 +94,7 @@ FAULTS = (
     _fault(
         "nccl-devices-listed-not-used",
         "The devices are listed, but no channel uses one: the write-up's only evidence.",
-        "engine facts, note 3",
+        "a list of devices is what NCCL found, not what it uses",
         nccl(no_channels=True),
         "job channels_gdr no_sockets hcas_used inside_nodes log_complete",
         "channel",
