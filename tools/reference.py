@@ -6,6 +6,7 @@
 docs/options.md                     from the table in pytest_h20/core/setting.py
 docs/inventory.md                   from the models in pytest_h20/config/inventory.py
 docs/zh/inventory.md                the same in Chinese, with the words of tools/inventory_zh.py
+docs/faults.md                      from the catalogue of faults, as ``python -m pytest_h20.cli.faults`` prints it
 docs/checks/*.md                    from the checks, the other pages and the catalogue of faults: tools/checks_pages.py
 environments/inventory.schema.json  as ``python -m pytest_h20 schema inventory`` prints it
 """
@@ -22,6 +23,7 @@ from typing import Any
 
 from pydantic import BaseModel
 
+from pytest_h20.cli.faults import page as faults_page
 from pytest_h20.cli.schema import render
 from pytest_h20.config import inventory
 from pytest_h20.core.setting import OPTIONS, Option
@@ -227,6 +229,7 @@ FILES: dict[str, Callable[[], str]] = {
     "docs/inventory.md": inventory_page,
     "docs/zh/inventory.md": chinese_inventory_page,
     "environments/inventory.schema.json": schema_file,
+    "docs/faults.md": faults_page,
     **PAGE_FILES,
 }
 
