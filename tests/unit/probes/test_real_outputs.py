@@ -6,8 +6,6 @@ runs the tests; or a recording of its real output is parsed; or nobody has shown
 
 from __future__ import annotations
 
-import importlib
-import pkgutil
 import re
 from collections.abc import Callable
 from pathlib import Path
@@ -15,10 +13,10 @@ from typing import Any
 
 import pytest
 
-import pytest_h20.probes
 from pytest_h20.nodes.local import LocalNode
 from pytest_h20.probes import gpu, host, kernel_log, perf
 from pytest_h20.probes.script import Missing, Probe, Section, build, split
+from tests.unit.probes.every import probes
 
 ROOT = Path(__file__).resolve().parents[3]
 RECORDED = ROOT / "tests" / "corpus" / "recorded"
@@ -114,16 +112,6 @@ NEVER_SEEN_REAL = {
     "qos": "no mlnx_qos or dcb output of an adapter",
     "wires": "no transceiver, FEC, counter or LLDP neighbour of an adapter",
 }
-
-
-def probes() -> dict[str, Probe[Any]]:
-    """Every probe of the package by name."""
-    found: dict[str, Probe[Any]] = {}
-    for module in pkgutil.iter_modules(pytest_h20.probes.__path__):
-        for value in vars(importlib.import_module(f"pytest_h20.probes.{module.name}")).values():
-            if isinstance(value, Probe):
-                found.setdefault(value.name, value)
-    return found
 
 
 @pytest.fixture(scope="module")
