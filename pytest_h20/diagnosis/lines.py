@@ -18,6 +18,8 @@ PREFIX = re.compile(
       | \d+:[ ] | \[\d+\][ ] | [ ]{1,6}\d{1,6}[ \t]{1,2} | \d{1,6}(?:[ \t]{2}|[ ]$)                                   # srun -l, cat -n
       | [-*][ ]                                                                     # a list
       | >[ ]? | [|][ ]+ | `[ ]? | [ ]{1,3}(?=(?:DEBUG|INFO|WARNING|ERROR|CRITICAL)[ ])        # quoted, in a table, as code, framed
+      | ["'“](?=(?:\w+\.)*[A-Z]\w*(?:Error|Exception):[ ])                               # an exception in quotes
+      | \[[\w .-]+\][ ](?=(?:DEBUG|INFO|WARNING|ERROR|CRITICAL)[ ]\d|\([A-Z])               # [VLLM LOG] (whoever started it)
       | [\w./-]+\.(?:log|out|err|txt):(?:\d+:)?(?=[(\[A-Z])                                  # what grep found where
       | \((?:EngineCore|APIServer|Worker)\w*\)[ ]+                                          # a tag that lost its pid
       | (?:DEBUG|INFO|WARNING|ERROR|CRITICAL)[ ](?:\.\.\.[ ])?\[?[\w./-]+\.py:\d+\][ ]?             # a level that lost its time
@@ -41,7 +43,7 @@ LOUD = re.compile(
     r"\b(?:ERROR|CRITICAL)\b|\berror: |Value error, |Error: |Exception: |^Error\b|core dumped|^Segmentation fault|Segfault encountered"
     r"|^terminate called after throwing|Failed to initialize NVML: |/ld: cannot find|: block: \[\d+,\d+,\d+\], thread: |^docker: "
     r"|NCCL WARN|No such option|nvidia-container-cli: |Error response from daemon|torch\._(?:dynamo|inductor)\.exc\.|NVRM: Xid"
-    r"|^Failed: |non-zero status: -?[1-9]|: NULL value |aborting due to error in|^Memory access fault by GPU"
+    r"|^Failed: |non-zero status: -?[1-9]|: NULL value |aborting due to error in|^Search for `cudaError|^Memory access fault by GPU"
     r"|(?:^|\s)[EF]\d{4} \d\d:\d\d:\d\d\.\d+ +\d+ [\w./-]+:\d+\]"  # glog: Mooncake
     r"|\[20\d\d-\d\d-\d\d [\d:,]+ [EC] \d+ \d+\] "  # Ray's core
     r"|\[[EF](?:\d{3,4} [\d:.]+)? [\w/]+\.cpp:\d+\]"  # torch's C++ side
@@ -53,11 +55,13 @@ ECHO = re.compile(
     r"|(?:Receive|Finish): obj=|^usage: |^\s+\[-|\[-h\]|\[--[\w-]+|Command: |with command"
     r"|Warning: The argument|prompt: '"
 )
-ROUTINE = re.compile(r'HTTP/1\.[01]" \d{3}|(?:Prefill|Decode) batch[,.] #|Avg prompt throughput|GET /health')
+ROUTINE = re.compile(r'HTTP/1\.[01]" \d{3}|(?:Prefill|Decode) batch[,.] #|Avg prompt throughput|GET /health|#retracted_reqs: ')
 """Lines of a serving engine, the bulk of a long log: none is evidence of anything but serving."""
 COLOUR = re.compile(r"(?:ESC|\^\[|\\x1b|\\u001b|\\033|\ufffd)\[[\d;]*m|\[\d{1,2}(?:;\d{1,3})*m")
 """A colour whose escape character was lost, or written out, on the way to a web page."""
 BAR = re.compile(r"\d%\||% Completed \|")
+AFTER_BAR = re.compile(r"\r|(?<=(?:it/s|s/it)\])(?=[\[(A-Z])")
+"""A bar is overwritten, or another process writes on behind it."""
 CODE = re.compile(r"^\s{4,}(?:raise|return|if|elif|for|while|with|assert|await|yield|self\.|logger\.|except|try:|\w+ = )")
 IGNORED = re.compile(r"Exception ignored in|Ignore import error|\bras/\w+\.cc:\d+ NCCL WARN")
 """NCCL's RAS service wants one port per host: that a second process does not get it harms nobody."""
@@ -78,7 +82,7 @@ TRACEBACK = re.compile(r"Traceback \(most recent call last\)")
 AT_ERROR = re.compile(r"\bERROR \d\d-\d\d \d\d:\d\d:\d\d ")
 """vLLM logs a traceback line by line at this level: some lose their indentation on the way."""
 IN_FRAME = re.compile(r'^\s*File "[^"]+", line \d+, in ')
-FRAME = re.compile(r"^\s+\S|^\s*$|^[│╭╰]|^\S+\.py:\d+ in |^[\^~.]+$|^During handling of|^The above exception was")
+FRAME = re.compile(r"^\s+\S|^\s*$|^[│╭╰]|^\S+\.py:\d+ in |^[\^~.]+$|^\([A-Z]\w*(?: [\w=]*)?$|^During handling of|^The above exception was")
 """What stands inside a traceback: a log that ends here ends in the middle of an exception."""
 
 START: tuple[tuple[EngineName, re.Pattern[str]], ...] = (
@@ -139,8 +143,8 @@ STARTED = re.compile(r"Started server process \[(\d+)\]")
 SERVICE = re.compile(r"^([\w.-]+)[ ]+\|[ ]")
 """The name of the service that docker compose puts before a line."""
 SERVED = re.compile(
-    r"\"POST /(?:v1/(?:chat/)?completions|generate)\S* HTTP/1\.[01]\" 200"
-    r"|Avg (?:prompt|generation) throughput: |Decode batch[,.] #running-req: [1-9]"
+    r"\"POST /(?:v1/(?!load|unload)|generate)\S* HTTP/1\.[01]\" 200"
+    r"|Avg (?:prompt|generation) throughput: |Decode batch[,.] #running-req: [1-9]|#retracted_reqs: "
 )
 """A request was answered, or is being."""
 ANNOUNCED = re.compile(r"Starting vLLM (?:API )?server(?: \d+)? on http")
@@ -179,8 +183,8 @@ def prefix_end(text: str) -> int:
 def split_lines(text: str) -> Iterator[str]:
     """Lines as a terminal would have shown them: progress bars that overwrite each other are lines of their own."""
     for line in text.split("\n"):
-        if "\r" in line:
-            yield from (piece for piece in line.split("\r") if piece)
+        if "\r" in line or AFTER_BAR.search(line):
+            yield from (piece for piece in AFTER_BAR.split(line) if piece)
         else:
             yield line
 

@@ -35,7 +35,7 @@ _TAG = re.compile(rb"(?:^|[\s\]])\[(?:\d+,)?(\d+)\](?:<std\w+>)?:? ?$")
 _REPEATED = re.compile(rb" ?\[repeated (\d+)x.*$", re.S)
 _BARE = re.compile(
     rb"^(?:Channel \d+(?:/\d+)? : \d+(?:\[[^\]]*\])? -> |Ring \d+ : \d+(?:\[[^\]]*\])? -> |NET/(?:IB|Socket) : Using |"
-    rb"Using network |Bootstrap ?: Using )"
+    rb"Using network |Bootstrap ?: Using |NET/IB\w* ?: ?Got completion )"
 )
 _TESTS = re.compile(rb"^#\s+Rank\s+(\d{1,9})\s+(?:Group\s+\d+\s+)?Pid\s+(\d{1,10})\s+on\s+(\S+)\s+device\s+(\d+)")
 _HEADISH = re.compile(rb"(?<![^\s:])[^\s:]*:\d+:\d+ ")  # begins where a word does: else every byte of a long one is a start
@@ -139,7 +139,13 @@ class Lines:
                 previous = before if i == 0 else lines[i - 1]
                 if line.strip():
                     yield self.count + i + 1, line, previous, ended or i < last
-            elif (b"Rank " in line and b"#" in line) or b" via " in line or b"Using " in line or b"nccl==" in line:
+            elif (
+                (b"Rank " in line and b"#" in line)
+                or b" via " in line
+                or b"Using " in line
+                or b"nccl==" in line
+                or b"Got completion " in line
+            ):
                 body = line[line.find(b"#") :] if b"Rank " in line else line
                 if body in seen:
                     continue
@@ -261,7 +267,8 @@ class Splitter:
             return []
         message, repeated, cut = clean(text)
         capped = len(text) >= CAP
-        return [Message("", 0, 0, None, "INFO", message, number, ended and not cut, joined, capped, repeated, None, True)]
+        level = "WARN" if "Got completion " in message else "INFO"
+        return [Message("", 0, 0, None, level, message, number, ended and not cut, joined, capped, repeated, None, True)]
 
 
 def clean(raw: bytes) -> tuple[str, int, bool]:

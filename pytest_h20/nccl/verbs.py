@@ -60,7 +60,7 @@ COMPLETION_NAMES = {
 LOOK = "look in the kernel log of that node"
 
 _COMPLETION = re.compile(
-    r"(?:Got completion (?:from peer (?P<peer>\S+) )?with |Unsupported completion )"
+    r"(?:Got completion (?:from peer (?P<peer>\S+) )?(?:with )?|Unsupported completion )"
     r"(?:error (?P<error>\d+)|status[= ](?:IBV_WC_(?P<name>\w+) ?\((?P<named>\d+)\)|(?P<status>\d+)))(?=[,.\s]|$)"
 )
 _VENDOR = re.compile(r"vendor[ _]err(?:or)?[ =](\d+)")

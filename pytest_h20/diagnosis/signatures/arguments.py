@@ -13,7 +13,7 @@ _FIELD = (
 _VERDICT = (
     r"\b(?:requires?|not (?:(?:yet|currently) )*(?:supported|support|compatible)"
     r"|only (?:supports?|supported|be|valid|allowed|available|works?)|incompatible|conflicts?|mutually exclusive|cannot|can't|must"
-    r"|should be|expected|need(?:s|ed)? to|exceeds?|greater than|divisible)\b"
+    r"|should (?:be|provide|use|set|pass)|instead of|expected|need(?:s|ed)? to|exceeds?|greater than|divisible)\b"
 )
 """The engines check their options against each other, the model and the GPU, and say it in a sentence with the option in it."""
 
@@ -127,7 +127,8 @@ ARGUMENTS = (
         r"Model architectures \['(\w+)'[^\]]*\] are not supported(?!.*Supported architectures.*'\1')"
         r"|does not recognize this architecture|Model architecture .* is not supported"
         r"|has no (?:vLLM|SG[Ll]ang) implementation|[Uu]nsupported architectures?:|Cannot find model module"
-        r"|[Uu]nsupported model (?:type|arch)|Unknown gguf model_type|KeyError: '[a-z]+\w*_(?:moe|dsa|v\d|next|vl)\w*'$",
+        r"|[Uu]nsupported model (?:type|arch)|Unrecognized configuration class"
+        r"|Unknown gguf model_type|KeyError: '[a-z]+\w*_(?:moe|dsa|v\d|next|vl)\w*'$",
         "this engine version does not know the model's architecture",
         "use a newer image, or another model",
         "corpus (0.10.2); vllm-gguf-plugin#114",
@@ -187,7 +188,7 @@ ARGUMENTS = (
     cause(
         "compute_capability_too_low",
         r"(?:requires|[Mm]inimum) (?:device |compute )?capability"
-        r"|no kernel image is available for execution"
+        r"|no kernel image is available for execution|cudaErrorNoKernelImageForDevice"
         r"|(?:Error|Exception): [^.;]{0,160}?\b(?:only (?:supports?|supported on|available on)|requires?|needs?) [^.;]{0,60}?"
         r"\b(?:[Ss][Mm] ?_?\d{2,3}|Ampere GPU|Hopper|Blackwell|compute capabilit)"
         r"|sm_\d+ is not compatible with the current PyTorch"

@@ -8,7 +8,7 @@ CUDA = (
     cause(
         "no_gpu_visible",
         r"No accelerator \(CUDA|No CUDA GPUs are available"
-        r"|DP adjusted local rank \d+ is out of bounds|no CUDA-capable device|Found no NVIDIA driver"
+        r"|DP adjusted local rank \d+ is out of bounds|no CUDA-capable device|cudaErrorNoDevice|Found no NVIDIA driver"
         r"|Failed to infer device type|NVML(?:Error)?.*(?:not found|Not Found)"
         r"|libcuda\.so\S*: cannot open|Device string must not be empty"
         r"|could not select device driver .*capabilities: \[\[gpu|nvml error: driver not loaded|unresolvable CDI devices nvidia",
@@ -19,7 +19,7 @@ CUDA = (
     ),
     cause(
         "not_enough_gpus",
-        r"CUDA error: invalid device ordinal|local rank \d+ is out of bounds|invalid device ordinal",
+        r"CUDA error: invalid device ordinal|local rank \d+ is out of bounds|invalid device ordinal|cudaErrorInvalidDevice\b",
         "a rank wants a GPU number that the node does not have",
         "TP per node must not exceed its GPUs",
         "recorded (0.5.16)",
@@ -36,7 +36,7 @@ CUDA = (
     cause(
         "driver_too_old",
         r"The NVIDIA driver on your system is too old|CUDA driver version is insufficient|Error 35:"
-        r"|forward compatibility was attempted|Error 804|unsupported PTX"
+        r"|forward compatibility was attempted|Error 804|cudaErrorCompatNotSupported|cudaErrorUnsupportedPtx|unsupported PTX"
         r"|provided PTX was compiled with an unsupported toolchain|cudaErrorInsufficientDriver"
         r"|requirement error: unsatisfied condition: cuda",
         "the driver is older than the image's CUDA needs",
@@ -46,7 +46,7 @@ CUDA = (
     ),
     cause(
         "cuda_driver_mismatch",
-        r"Error 803|system has unsupported display driver / cuda driver combination",
+        r"Error 803|cudaErrorSystemDriverMismatch|system has unsupported display driver / cuda driver combination",
         "the image's compatibility library shadows a newer driver",
         "LD_LIBRARY_PATH=/usr/local/nvidia/lib64:/usr/local/nvidia/lib",
         "F44; vllm#33447, gpustack#4678",
@@ -62,7 +62,7 @@ CUDA = (
     ),
     cause(
         "gpu_hardware_error",
-        r"uncorrectable (?:ECC|NVLink) error|Unable to determine the device handle for [Gg][Pp][Uu]"
+        r"uncorrectable (?:ECC|NVLink) error|cudaError(?:ECC|Nvlink)Uncorrectable|Unable to determine the device handle for [Gg][Pp][Uu]"
         r"|GPU has fallen off the bus|GPU is lost|NVRM: Xid .*: (?:48|63|64|74|79|92|94|95|119|120)\b",
         "the GPU itself failed",
         "dmesg for its Xid and PCI address; nvidia-smi -q -d ECC,ROW_REMAPPER; take the node out until it is reset or replaced",
@@ -79,7 +79,8 @@ CUDA = (
     ),
     cause(
         "illegal_memory_access",
-        r"illegal memory access was encountered|^Memory access fault by GPU|CUDA error: unspecified launch failure",
+        r"illegal memory access was encountered|^Memory access fault by GPU|CUDA error: unspecified launch failure"
+        r"|cudaError(?:IllegalAddress|LaunchFailure)|CUDA_ERROR_(?:ILLEGAL_ADDRESS|LAUNCH_FAILED)",
         "a GPU kernel accessed memory that is not its own",
         "CUDA_LAUNCH_BLOCKING=1 finds the kernel; another attention or MoE backend; newer image",
         "CUDA 700",
@@ -95,7 +96,7 @@ CUDA = (
     ),
     cause(
         "device_side_assert",
-        r"device-side assert triggered|Assertion `.*` failed\.$",
+        r"device-side assert triggered|cudaErrorAssert\b|CUDA_ERROR_ASSERT\b|Assertion `.*` failed\.$",
         "a GPU kernel found its input out of range (for instance a token id outside the vocabulary)",
         "the line above names the kernel; check token ids that clients send",
         "recorded (0.5.16)",
@@ -144,6 +145,7 @@ CUDA = (
         r"No such file or directory: '(?:ninja|nvcc|gcc|g\+\+|cc|clang)'|Ninja is required"
         r"|ninja: build stopped|Ninja build failed|Error building extension|nvcc fatal|\bnvcc: not found"
         r"|Could not find nvcc|CUDA_HOME environment variable is not set|NVCC compilation failed"
+        r"|NVCC version should be|\bjit/compiler\.hpp:\d+"
         r"|CalledProcessError.*(?:ninja|nvcc|gcc|clang)|CompilationError"
         r"|fatal error: \S+\.h(?:pp)?: No such file|cannot find -l\w+|Failed to find C compiler"
         r"|error: command '\S*(?:nvcc|gcc|g\+\+)' failed"

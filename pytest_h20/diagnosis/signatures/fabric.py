@@ -40,7 +40,7 @@ FABRIC = (
     ),
     of_nccl(
         "ib_completion_error",
-        r"Got completion (?:from peer .*)?with (?:error|status=?)\s*\d+",
+        r"Got completion (?:from peer .*?)?(?:with )?(?:error|status)[= ](?:IBV_WC_\w+ ?\()?\d+",
         "NET/IB : Got completion from peer 10.0.0.2<5> with status=12 opcode=0 len=0 vendor err 129 (Recv)",
         "F28; nccl#426",
         rank=20,
@@ -92,7 +92,7 @@ FABRIC = (
     ),
     cause(
         "fabric_manager_not_running",
-        r"CUDA_ERROR_SYSTEM_NOT_READY|Error 802: system not yet initialized" r"|system not yet initialized",
+        r"CUDA_ERROR_SYSTEM_NOT_READY|cudaErrorSystemNotReady|Error 802: system not yet initialized" r"|system not yet initialized",
         "NVSwitch machines need the Fabric Manager, and it does not run",
         "systemctl start nvidia-fabricmanager, same version as the driver",
         "CUDA 802",
@@ -219,7 +219,9 @@ FABRIC = (
     cause(
         "kv_transfer_failed",
         r"KVTransferError|Mooncake transfer failed|Failed to (?:transfer KV cache|send kv chunk|get kvcache from prefill|mount segment)"
-        r"|_transport\.cpp:\d+\] .*(?:[Ff]ailed|[Ee]rror)|Handshake failed for request"
+        r"|_transport\.cpp:\d+\] .*(?:[Ff]ailed|[Ee]rror|[Cc]annot|No available)"
+        r"|(?:^|\s)E\d{4} \S+ +\d+ (?:transfer_\w+|multi_transport|master_client|rdma_endpoint|client_service)\.cpp:\d+\] "
+        r"|Handshake failed for request"
         r"|NIXL (?:transfer failure|handshake)|Remote NIXL agent|Unexpected UCX error"
         r"|worker_pool\.cpp:\d+\] Worker: (?:Process failed|Cannot)|Local segment descriptor not found"
         r"|Too many errors found in local RNIC|NIXL_ERR_"

@@ -21,7 +21,7 @@ FILES = (
         r"Unrecognized model in .*[Ss]hould have a `model_type` key"
         r"|does not appear to have a file named config\.json"
         r"|Invalid repository ID or local directory specified: '/"
-        r"|No model architectures are specified|Could not detect config format"
+        r"|No model architectures are specified|Could not detect config format|No supported config format found"
         r"|Cannot find the config file for|No config(?:\.json)? (?:file )?found|the config file at '[^']*' is not a valid JSON",
         "the model folder has no usable config.json",
         "copy config.json; compare the folders of all nodes",
@@ -40,7 +40,8 @@ FILES = (
         "missing_tokenizer",
         r"Couldn't instantiate the backend tokenizer|Can't load tokenizer for"
         r"|Unable to load vocabulary from file|does not appear to have a file named tokenizer"
-        r"|Failed to load the tokenizer|invalid tiktoken vocab file|Internal: could not parse ModelProto",
+        r"|Failed to load the tokenizer|Make sure that a \w+ tokenizer is present"
+        r"|invalid tiktoken vocab file|Internal: could not parse ModelProto",
         "the tokenizer files are missing or broken",
         "copy tokenizer.json and tokenizer_config.json",
         "recorded (0.24, 0.32, 0.5.16)",

@@ -44,7 +44,7 @@ MEMORY = (
     ),
     cause(
         "not_enough_memory_static",
-        r"Error: Not enough memory[.;,] [Pp]lease try to increase --mem-fraction-static|Memory capacity is too small"
+        r"Error: Not enough memory\b|\bno GPU memory for the KV|Memory capacity is too small"
         r"|max_running_requests? is zero",
         "the static memory share cannot hold weights and a KV pool",
         "raise --mem-fraction-static (one node of H20-96G: 0.90), or use more GPUs",

@@ -144,7 +144,8 @@ WAITING = (
         "engine_starting",
         r"vLLM API server version|non-default args|server_args=ServerArgs"
         r"|Waiting for \d+ local, \d+ remote core engine|Resolved architecture: |Using max model len|Chunked prefill is enabled"
-        r"|Configuring \w+Worker|Using \w+ (?:\w+ )?backend|Automatically detected platform|Initializing a V[01] LLM engine|█  version",
+        r"|Configuring \w+Worker|Using \w+ (?:\w+ )?backend|Automatically detected platform|█  version"
+        r"|Initializing an? (?:V[01] )?LLM engine",
         "the engine has just started",
         "wait",
         "E-log",

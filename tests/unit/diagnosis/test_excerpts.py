@@ -378,6 +378,25 @@ CAUSES = [
         "ValueError('Loading x requires you to execute the tokenizer file in that repo on your local machine. Make sure",
         "trust_remote_code_required",
     ),
+    ("CUDA's own name alone", "Search for `cudaErrorIllegalAddress' in https://x.y/z.html for more information.", "illegal_memory_access"),
+    ("and of an assert", "Search for `cudaErrorAssert' in https://x.y/z.html", "device_side_assert"),
+    ("sgl PR 23181", "RuntimeError: Not enough memory to allocate KV cache.", "not_enough_memory_static"),
+    ("InferenceX#2128", "ValueError: Loaded weights leave no GPU memory for the KV cache under --x=0.8", "not_enough_memory_static"),
+    ("Mooncake's adapters", "E0115 05:20:19.945175   309 rdma_transport.cpp:662] RdmaTransport: No available RNIC", "kv_transfer_failed"),
+    ("Mooncake's master", "E1111 08:02:15.854331   924 master_client.cpp:146] RPC call failed: Connection timed out", "kv_transfer_failed"),
+    ("an exception in quotes", '"ValueError: No supported config format found in"', "missing_config"),
+    ("Mistral's files", "OSError: Found 0 files matching x. Make sure that a Mistral tokenizer is present in ['a']", "missing_tokenizer"),
+    (
+        "advice as an error",
+        "ValueError: With `vllm serve`, provide it in place, instead of via the `--model` option.",
+        "invalid_argument_value",
+    ),
+    (
+        "Transformers",
+        "ValueError: Unrecognized configuration class <class 'x.GConfig'> for this kind of AutoModel",
+        "unsupported_model_architecture",
+    ),
+    ("DeepGEMM's nvcc", "RuntimeError: Assertion error (/x/jit/compiler.hpp:187): major > 12", "jit_compile_failed"),
     (
         "another model's weights",
         "ValueError: There is no module or parameter named 'language_model.x' in Qwen3ForCausalLM",
@@ -398,6 +417,8 @@ def test_a_single_line_names_its_cause(line: str, cause: str) -> None:
         "I0513 11:04:17.478277  5507 rdma_context.cpp:125] RDMA device: mlx5_4, LID: 66, GID: (GID_Index 0) fe:80:00",
         "W0724 03:14:20.702893 104002 worker_pool.cpp:303] retrying",
         "INFO 04-18 14:09:00 [cuda.py:1] nvcc not found, using pre-built kernels",
+        "WARNING [argparse_utils.py:257] With `vllm serve`, you should provide it in place, instead of via the `--model` option.",
+        "E0620 17:20:15.656373   293 rdma_context.cpp:116] Failed to create completion queue: Cannot allocate [12]",  # one adapter
         "INFO: health check of http://10.0.0.1:8000/health passed after 12 s",
         "NVRM: Xid (PCI:0000:5d:00): 43, pid=1, Ch 00000008",  # an application's own fault
         "INFO 04-18 14:09:00 [decorators.py:203] torch._dynamo.config.recompile_limit is 8",
@@ -619,11 +640,39 @@ def test_a_traceback_that_lost_its_indentation(level: str) -> None:
     [
         "(APIServer pid=3) DEBUG 09-02 17:29:06 [utils.py:777] Waiting for 1 local, 0 remote core engine proc(s) to start.",
         "(VllmWorkerProcess pid=2) INFO 06-17 20:29:56 [cuda.py:336] Using Flash Attention backend.",
+        "INFO 06-24 02:48:48 llm_engine.py:100] Initializing an LLM engine (v0.4.2) with config: model='/m'",
         "(APIServer pid=2) INFO 12-29 15:20:55 [model.py:514] Resolved architecture: DeepseekV32ForCausalLM",
     ],
 )
 def test_a_single_line_of_a_start(line: str) -> None:
     assert (diagnose([line]).outcome, diagnose([line]).cause) == ("waiting", "engine_starting")
+
+
+def test_what_is_written_behind_a_progress_bar() -> None:
+    """sgl#23763: one rank's bar, and on the same line what another rank says."""
+    bar = "DeepGEMM warmup:  30%|███▌     | 4965/16384 [00:00<00:00, 24891.75it/s]"
+    assert diagnose(bar).outcome == "waiting"
+    assert diagnose(f"{bar}[2026-05-20 02:29:31 TP3] Scheduler hit an exception: Tra").outcome == "failed"
+
+
+@pytest.mark.parametrize("carrier", ["[VLLM LOG] ", "(AsyncEngine pid=89) "])
+def test_a_log_that_ends_inside_a_tag(carrier: str) -> None:
+    """auto-round#1464, SkyRL#284: the last line is cut in the middle of the process's name, behind a frame."""
+    frame = f'{carrier}(Worker_TP3 pid=51)   File "/x/vllm/model_executor/models/utils.py", line 344, in load_weights'
+    got = diagnose([frame, f"{carrier}(Worker_TP3 pid=51)     loaded = load(weights)", f"{carrier}(Wor"])
+    assert (got.outcome, got.cause) == ("failed", None)
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "[2025-03-07 21:49:33 TP13] Decode out of memory happened. #retracted_reqs: 1, #new_token_ratio: 0.1474 -> 0.1845",  # sgl#4184
+        '(APIServer pid=9) INFO:     127.0.0.1:61522 - "POST /v1/audio/transcriptions HTTP/1.1" 200 OK',
+    ],
+)
+def test_lines_of_a_server_at_work(line: str) -> None:
+    assert diagnose([line]).outcome == "ready"
+    assert diagnose([BANNER, line]).outcome == "waiting"
 
 
 def test_batches_and_throughput_show_that_it_serves() -> None:

@@ -380,3 +380,16 @@ def test_second_node_on_sockets_without_its_nodes_line() -> None:  # sgl-project
         "Using network Socket", "ncclCommInitRank comm 0xaf rank 10 nranks 16 cudaDev 2 nvmlDev 2 busId a2000 commId 0x89 - Init START"
     )
     assert labels(parse_log(log))["transport"] == "socket"
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "NET/IBP:Got completion from peer 10.0.0.2<36315> with status=12 opcode=32698 len=32696 vendor err 129 (Send)",  # nccl#1664
+        "  NET/IB: Got completion from peer 10.0.0.2<4> status=IBV_WC_RETRY_EXC_ERR(12) opcode=0 vendor_err=129 hca mlx5_0",  # nccl#2219
+    ],
+)
+def test_a_completion_whose_head_was_not_copied(line: str) -> None:
+    evidence = parse_log(line, "x")
+    assert [e.label for e in evidence.errors] == ["completion status 12 (timeout)"]
+    assert judge_job([evidence]).verdict == "undetermined"
