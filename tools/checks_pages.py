@@ -161,7 +161,7 @@ def _section(entry: Entry) -> str:
     judges = [entry.judges[0], told.pop(SAYS)] if SAYS in told and entry.judges else entry.judges
     if judges:
         lines.append(f"- **Judges**: {linked(_moved(' '.join(filter(None, judges)).replace('``', '`')))}")
-    steps = [told.pop(DO)] if DO in told else entry.steps
+    steps = [_moved(told.pop(DO))] if DO in told else entry.steps
     lines += [f"- **{_label(name)}**: {linked(_moved(text))}" for name, text in told.items()]
     lines.append(f"- **What to do**: {linked('; or '.join(steps) or NO_STEP)}")
     for fault in sorted(entry.faults, key=lambda f: f.name):

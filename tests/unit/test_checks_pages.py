@@ -39,6 +39,11 @@ def test_every_place_says_what_is_judged_and_what_to_do(gate: str) -> None:
         assert sum(line.startswith("- **What to do**: ") for line in rest) == 1, name
 
 
+def test_links_lead_to_pages_that_are_there() -> None:
+    links = {target.partition("#")[0] for text in TEXTS.values() for target in re.findall(r"\]\(([^)\s]+)\)", text)}
+    assert [t for t in links if "://" not in t and not (PAGES / t).is_file()] == []
+
+
 def test_faults_lead_to_the_place_and_the_place_to_the_threads() -> None:
     assert check_link("fabric.rate") == "[`fabric.rate`](checks/fabric.md#fabricrate)"
     told = sections()["rdma.gid_index"]
