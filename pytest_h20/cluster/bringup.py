@@ -16,11 +16,12 @@ from pytest_h20.cluster.journal import Journal
 from pytest_h20.cluster.launch import LaunchTarget, plan_text, start_step
 from pytest_h20.cluster.ledger import ledger_of
 from pytest_h20.cluster.logs import Follower, nccl_warnings
+from pytest_h20.cluster.postmortem import SIGKILLED
 from pytest_h20.cluster.preflight import Preflight
 from pytest_h20.cluster.progress import StartProgress
 from pytest_h20.cluster.state import ClusterState, Phase, RoleRef
 from pytest_h20.core.errors import BringUpError, H20Error, TransportError
-from pytest_h20.diagnosis import FatalWatch, diagnose, primary
+from pytest_h20.diagnosis import BY_ID, FatalWatch, diagnose, primary
 from pytest_h20.engines.base import LaunchPlan, Stage, Step
 from pytest_h20.nodes import Node
 from pytest_h20.nodes.recording import unrecorded
@@ -322,6 +323,9 @@ class BringUp:
             lines.append(f"{verdict.cause}: {verdict.explanation}; {place}" + (f" ({what})" if what else ""))
             lines.append(f"  {role}: {verdict.decisive_line.strip()[:300]}")
             lines.append(f"  fix: {verdict.fix} [{verdict.source}]")
+        elif SIGKILLED in what:
+            killed = BY_ID["killed"]
+            lines += [f"{killed.id}: {killed.cause}; {what}", f"  fix: {killed.fix} [{killed.source}]"]
         else:
             lines.append(what or "the engine failed; no known cause was recognised in its logs")
         for role, follower in self._followers.items():

@@ -16,6 +16,8 @@ from pytest_h20.diagnosis import BY_ID, Diagnosis, diagnose, primary
 from pytest_h20.nodes import Node
 
 HEALTH_S = 10.0
+SIGKILLED = "exit code 137"
+"""128 + 9: no log can tell of it."""
 
 
 @dataclass(frozen=True)
@@ -50,6 +52,9 @@ def examine(cluster: ClusterState, nodes: Mapping[str, Node], journal: Journal, 
     told = [f"{_place(where[role])} {ended.get(role, 'failed')}" for role in dict.fromkeys([*first, *ended])]
     if not told:
         told = [f"{url} does not answer any more ({answer.removeprefix('refused: ')})"]
+    if cause is None and any(SIGKILLED in how for how in ended.values()):
+        killed = BY_ID["killed"]
+        return Death(f"{'; '.join(told)}; {killed.id}: {killed.cause}", killed.fix, kept)
     if cause is None:
         why = "its log names no cause that is known" if cluster.roles else "somebody else started it: its logs are not known"
         return Death(f"{'; '.join(told)}; {why}", "read the end of the logs of all ranks, and the kernel log of their nodes", kept)

@@ -43,6 +43,7 @@ class Script:
         self.folder = folder
         self.logs = {0: READY, 1: "loading\n"}
         self.exits: dict[int, int] = {}
+        self.oom = True
         self.removed: set[int] = set()
         self.refuses: Exception | None = None
         self.listeners = OURS
@@ -69,7 +70,7 @@ class Script:
 
     def _info(self, identity: str, name: str = "c") -> ContainerInfo:
         code = self.exits.get(self.started[identity])
-        return ContainerInfo(identity, name, "image", "running" if code is None else "exited", code, code == 137, {}, "now")
+        return ContainerInfo(identity, name, "image", "running" if code is None else "exited", code, code == 137 and self.oom, {}, "now")
 
     def inspect(self, container: str) -> ContainerInfo | None:
         return None if self.started[container] in self.removed else self._info(container)
@@ -170,6 +171,16 @@ def test_a_rank_that_ends_is_named(bring: BringUp, script: Script, rank: int, co
     assert f"node0{rank + 1}: " in str(error)
     assert f"{words} before the engine was ready" in str(error)
     assert error.check == "bringup.every_rank_runs"
+
+
+def test_a_rank_that_somebody_killed_is_named_with_that_cause_although_its_log_says_nothing(bring: BringUp, script: Script) -> None:
+    script.logs[0] = "loading\n"
+    script.exits[1], script.oom = 137, False
+    error = str(failed(bring))
+    assert error.startswith(
+        "killed: the process was killed with SIGKILL, most often by the host's out-of-memory killer; node02: rank1 ended"
+    )
+    assert "fix: dmesg -T | grep -i kill" in error
 
 
 def test_a_container_that_somebody_removed_is_told_as_that(bring: BringUp, script: Script) -> None:

@@ -51,6 +51,14 @@ def test_a_killed_worker_is_named_with_its_rank_node_log_and_first_cause(tmp_pat
     assert ended_early(death, "vllm").status is Status.FAIL
 
 
+def test_a_rank_that_somebody_killed_has_a_cause_although_no_log_names_one(tmp_path: Path) -> None:
+    box = Box(c0=True, c1=False)
+    death = examine(cluster(logs(tmp_path, dead=False)), box.nodes(), box, NOBODY, {})
+    assert death is not None
+    assert death.reason.startswith("rank1 (rank 1) on node02 ended (exit code 137); killed: the process was killed with SIGKILL")
+    assert death.action == "dmesg -T | grep -i kill"
+
+
 def test_processes_that_stay_behind_a_dead_core_do_not_hide_it(tmp_path: Path) -> None:
     """Both containers run, /health is 503 and the logs say why."""
     box = Box(c0=True, c1=True)
