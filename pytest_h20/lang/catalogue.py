@@ -38,18 +38,18 @@ _CUT = re.compile(r"[\s,;:(.]")
 _MARKED = re.compile(r"([^A-Za-z0-9(\s'\"`{<\[/$#*~+-] )(?=\S)(.+)", re.S)
 """A sign before a text: a tick, a dash."""
 _QUOTED = re.compile(r"""(['"`]).*\1""", re.S)
-_SEPARATORS: tuple[tuple[re.Pattern[str], str], ...] = (
-    (re.compile("\n"), "\n"),
-    (re.compile("; "), "；"),
-    (re.compile(r"(?<=[.?!]) (?=[A-Z0-9])"), ""),
-    (re.compile(" [–—] "), " – "),
-    (re.compile(" · "), " · "),
-    (re.compile(": "), "："),
-    (re.compile(", and |, "), "，"),
-    (re.compile(" and "), " 和 "),
-    (re.compile(" or "), " 或 "),
+_SEPARATORS: tuple[tuple[re.Pattern[str], str, str], ...] = (
+    (re.compile("\n"), "\n", "\n"),
+    (re.compile("; "), "；", "; "),
+    (re.compile(r"(?<=[.?!]) (?=[A-Z0-9])"), "", " "),
+    (re.compile(" [–—] "), " – ", " "),
+    (re.compile(" · "), " · ", " · "),
+    (re.compile(": "), "：", ": "),
+    (re.compile(", and |, "), "，", ", "),
+    (re.compile(" and "), " 和 ", " and "),
+    (re.compile(" or "), " 或 ", " or "),
 )
-"""Where a text is taken apart, strongest first, and what stands there in Chinese."""
+"""Where a text is taken apart, strongest first, what stands there in Chinese, and what a text must have for it."""
 _SOURCED = re.compile(r"(.*\S) (\[[^\[\]]*\])", re.S)
 """A text and the codes of its sources."""
 _BRACKETS = re.compile(r"(.*\S) \(((?:[^()]|\([^()]*\))*)\)([.:,;]?)", re.S)
@@ -82,13 +82,8 @@ class Template:
         return sum(len(_LETTERS.findall(part)) for part in self.parts if isinstance(part, str))
 
     @cached_property
-    def pattern(self) -> re.Pattern[str]:
-        """What it makes. Places side by side are one: where one ends is decided by what is in them."""
-        return re.compile("".join(re.escape(run) if isinstance(run, str) else "(.*?)" for run in self.runs), re.S)
-
-    @cached_property
     def runs(self) -> tuple[str | tuple[int, ...], ...]:
-        """Words, and places that stand side by side."""
+        """Words, and places that stand side by side, which are one: where one ends is decided by what is in them."""
         found: list[str | tuple[int, ...]] = []
         for part in self.parts:
             before = found[-1] if found else ""
@@ -99,6 +94,11 @@ class Template:
             else:
                 found.append((part,))
         return tuple(found)
+
+    @cached_property
+    def longest(self) -> str:
+        """The longest of its words in a row, which is looked for first."""
+        return max((part for part in self.parts if isinstance(part, str)), key=len, default="")
 
     @cached_property
     def bare(self) -> bool:
@@ -126,10 +126,21 @@ class Template:
 
     def places(self, text: str) -> list[tuple[tuple[int, ...], str]] | None:
         """What stands in each place, or places side by side, of a text it made; None when it did not."""
-        match = self.pattern.fullmatch(text)
-        if match is None:
-            return None
-        found = list(zip([run for run in self.runs if isinstance(run, tuple)], match.groups(), strict=True))
+        found, at, place = list[tuple[tuple[int, ...], str]](), 0, None
+        for number, run in enumerate(self.runs):
+            if isinstance(run, tuple):
+                place = run
+                continue
+            last = number == len(self.runs) - 1
+            begins = at if place is None else len(text) - len(run) if last else text.find(run, at)
+            ends = begins + len(run)
+            if begins < at or not text.startswith(run, begins) or (last and ends != len(text)):
+                return None
+            if place is not None:
+                found.append((place, text[at:begins]))
+            at, place = ends, None
+        if place is not None:
+            found.append((place, text[at:]))
         lost = (value for run, value in found if self.kept.isdisjoint(run))
         cut = any(value.rstrip()[-1:] in _OPEN for _, value in found if value.strip())
         return None if cut or not all(_CHOSEN.fullmatch(value) for value in lost) else found
@@ -187,7 +198,7 @@ class Catalogue:
             return found
         if text.endswith(".") and (found := self._exact.get(text[:-1])) is not None:
             return f"{found}。"
-        if _QUOTED.fullmatch(text):
+        if _QUOTED.fullmatch(text) or _NAME.fullmatch(text):
             return text
         if (match := _LABEL.fullmatch(text)) and _gates(match[1]):
             rest = self.text(match[2])
@@ -219,8 +230,8 @@ class Catalogue:
 
     def _fitting(self, text: str) -> list[tuple[Template, list[tuple[tuple[int, ...], str]]]]:
         words = set(_WORD.findall(text))
-        candidates = [t for word in words for t in self._by_word.get(word, ()) if t.words <= words]
-        candidates += self._anywhere
+        candidates = [t for word in words for t in self._by_word.get(word, ()) if t.longest in text and t.words <= words]
+        candidates += [t for t in self._anywhere if t.longest in text]
         candidates.sort(key=lambda t: (-t.weight, -len(t.english)))
         found = []
         for template in candidates:
@@ -290,7 +301,9 @@ class Catalogue:
                 yield f"{before}（{inside}）{match[3]}"
         if text.endswith(".") and (said := self.text(text[:-1])) != text[:-1]:
             yield f"{said}。"
-        for separator, ours in _SEPARATORS:
+        for separator, ours, sign in _SEPARATORS:
+            if sign not in text:
+                continue
             parts, joints = self._whole(*_split(separator, text))
             if not joints:
                 continue

@@ -48,6 +48,7 @@ WORDS = Catalogue(
         ("3 lanes", "3 条通道"),
         ("rdma: node01: 3 of 4 lines are not: 0 -> 1 via Socket", "rdma：node01：4 行中有 3 行不是：0 -> 1 via Socket"),
         ("nothing was looked at.", "什么都没有看到。"),
+        ("expect.kernel", "expect.kernel"),
         ("node01 is not there. nothing was looked at.", "node01 is not there. nothing was looked at."),
         ("the port 80 is in use.", "端口 80 被占用。"),
         ("nothing was looked at and Port active", "什么都没有看到和端口处于 active 状态"),
