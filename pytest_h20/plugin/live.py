@@ -471,6 +471,8 @@ class ActivePlugin:
             with capture.global_and_fixture_disabled() if capture is not None else nullcontext():
                 if reporter is not None:  # none in a worker; its line with the dots of this file ends here
                     reporter.ensure_newline()
+                    if reporter._tw.width_of_current_line:  # a dot alone, after a line of ours
+                        reporter._tw.line()
                     reporter.flush()
                 out = door.Out(sys.stderr)
                 out.write(local(text))

@@ -155,7 +155,7 @@ def here(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def runnable(text: str) -> list[Command]:
     """Commands of pytest with this in them, each once."""
-    pages = ("index.md", "gate-ci.md", "accept-a-cluster.md", "reuse.md", "soak-and-drills.md")
+    pages = ("index.md", "tour.md", "gate-ci.md", "accept-a-cluster.md", "reuse.md", "soak-and-drills.md")
     found = [c for c in ALL if c.is_pytest and text in c.line and c.page in pages]
     return list({shlex.join(c.words): c for c in found}.values())
 

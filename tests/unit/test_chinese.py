@@ -11,7 +11,7 @@ import pytest
 ROOT = Path(__file__).parents[2]
 PAIRS = {
     "README.md": "README.zh-CN.md",
-    **{f"docs/{name}.md": f"docs/zh/{name}.md" for name in ("accept-a-cluster", "read-the-report", "gate-ci", "inventory")},
+    **{f"docs/{name}.md": f"docs/zh/{name}.md" for name in ("tour", "accept-a-cluster", "read-the-report", "gate-ci", "inventory")},
 }
 
 
