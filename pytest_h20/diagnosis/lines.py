@@ -82,7 +82,9 @@ TRACEBACK = re.compile(r"Traceback \(most recent call last\)")
 AT_ERROR = re.compile(r"\bERROR \d\d-\d\d \d\d:\d\d:\d\d ")
 """vLLM logs a traceback line by line at this level: some lose their indentation on the way."""
 IN_FRAME = re.compile(r'^\s*File "[^"]+", line \d+, in ')
-FRAME = re.compile(r"^\s+\S|^\s*$|^[│╭╰]|^\S+\.py:\d+ in |^[\^~.]+$|^\([A-Z]\w*(?: [\w=]*)?$|^During handling of|^The above exception was")
+FRAME = re.compile(
+    r"^\s+\S|^\s*$|^File \"|^[│╭╰]|^\S+\.py:\d+ in |^[\^~.]+$|^\([A-Z]\w*(?: [\w=]*)?$|^During handling of|^The above exception was"
+)
 """What stands inside a traceback: a log that ends here ends in the middle of an exception."""
 
 START: tuple[tuple[EngineName, re.Pattern[str]], ...] = (

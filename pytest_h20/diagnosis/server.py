@@ -228,6 +228,7 @@ class Server:
         index, first, head, begun = self.whole
         text = f" {text}" if first.endswith(" ") else text  # it broke at a blank
         self.whole = (index, first + line, head + text, begun + text)
+        self.inside_traceback |= lines.IN_FRAME.match(begun + text) is not None
         return self._match(*self.whole, seam=len(begun))
 
     def _continues(self, text: str) -> bool:

@@ -664,6 +664,17 @@ def test_a_log_that_ends_inside_a_tag(carrier: str) -> None:
 
 
 @pytest.mark.parametrize(
+    "log",
+    [
+        ['(W pid=7) ERROR 07-31 08:44:05 [m.py:594]   File "/mnt/vast/vl', 'lm/v1/sampler.py", line 294, in sample', "(W pid=7"],
+        ["2026-11-28T04:00:00Z Traceback (most recent call last):", '2026-11-28T04:00:00Z   File "/usr/lib/python3.12/contextli'],
+    ],
+)
+def test_a_frame_that_was_broken_or_cut(log: list[str]) -> None:
+    assert (diagnose(log).outcome, diagnose(log).cause) == ("failed", None)
+
+
+@pytest.mark.parametrize(
     "line",
     [
         "[2025-03-07 21:49:33 TP13] Decode out of memory happened. #retracted_reqs: 1, #new_token_ratio: 0.1474 -> 0.1845",  # sgl#4184
