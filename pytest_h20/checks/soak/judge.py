@@ -32,7 +32,8 @@ SHIFT, SHIFT_TAIL = 3.0, 10.0
 """% from which a level shift counts, of medians and of tails and memory: allocators and batches have steps of their own."""
 
 BLIND = 25.0
-"""% over the soak: a figure in which less than this could not be seen is told as too noisy."""
+"""% over the soak: a figure in which less than this could not be seen is told as too noisy, unless all of its values lie closer together:
+what grows in steps, or stands still at a few MiB, is like its neighbours without being noise."""
 
 FAILED = Limit(
     kind="max",
@@ -173,7 +174,8 @@ def drift(series: Series, asked: Wanted, subject: str, evidence: Sequence[str] =
     if asked.slope is not None and figure.vouched and sees > asked.slope:
         why = f"a slope of {asked.slope:g} %/h (soak.slope) could not have been seen: {words}"
         return verdict.model_copy(update={"status": Status.UNKNOWN, "reason": why, "action": _longer(found, asked.slope / per_cent)})
-    if sees * trend.hours > BLIND:
+    within = per_cent * (max(series.values) - min(series.values))
+    if sees * trend.hours > BLIND and within > BLIND:
         return verdict.model_copy(update={"status": Status.WARN, "reason": f"too noisy to say much: {words}"})
     return verdict
 
@@ -203,6 +205,13 @@ def _proved(found: Course, figure: SoakFigure, asked: Wanted) -> tuple[float, st
         words.append(f"level shift at {clock(shift.at)} ({part} % of the soak): from {shift.before:.4g} to {shift.after:.4g} {figure.unit}")
         if bad * change >= figure.shift:
             proved = max(proved, bad * change)
+    ends = found.ends
+    change = 100 * (ends.last - ends.first) / abs(ends.first or ends.last or 1.0)
+    if ends.apart and bad * change >= BLIND > proved:
+        proved = bad * change
+        words.append(f"from {ends.first:.4g} in the first quarter to {ends.last:.4g} {figure.unit} in the last")
+    if figure.falls:
+        proved = min(proved, 100.0)  # a slope that goes on would lose more than there was
     low, high = sorted((trend.low * per_cent, trend.high * per_cent))
     seen = f"{trend.slope * per_cent:+.2f} %/h ({low:+.2f} to {high:+.2f}) around {trend.level:.4g} {figure.unit}"
     if trend.stands_out:

@@ -31,6 +31,10 @@ POWER = 1.28
 SHIFT_SIGMAS = 5.0
 """The same for a shift, whose place is looked for (a sup-Wald test has 3.9 at 0.1 %; medians of few points want more)."""
 
+ENDS_SIGMAS = 15.0
+"""So far apart are first and last quarter when what is between them needs no shape: ranks say nothing where four bins of hundred count
+(``widening``), however far a figure falls. Scatter inside a quarter is a third of it all where r is 0.95."""
+
 EDGE = 0.1
 """A shift is looked for no nearer to either end than this part of the points."""
 
@@ -70,27 +74,51 @@ class Shift:
 
 
 @dataclass(frozen=True)
+class Ends:
+    """The medians of the first and of the last quarter, and how far their values scatter around a slope of each (standard deviations)."""
+
+    first: float
+    last: float
+    scatter: float
+
+    @property
+    def apart(self) -> bool:
+        """Whether no likeness of neighbours, however long it lasts, explains the difference."""
+        return abs(self.last - self.first) >= ENDS_SIGMAS * self.scatter
+
+
+@dataclass(frozen=True)
 class Course:
-    """How a figure went: with a shift taken out, where there is one, and the slope that is left."""
+    """How a figure went: with a shift taken out, where there is one, and the slope that is left; and from where to where."""
 
     trend: Trend
     shift: Shift | None
+    ends: Ends
 
 
 def course(hours: Sequence[float], values: Sequence[float], grain: float = 0.0) -> Course | None:
     """None of fewer than :data:`FEWEST` points. ``grain``: the smallest difference that the figure's source can tell."""
     if len(values) < FEWEST:
         return None
-    straight = trend(hours, values, grain)
+    straight, ends = trend(hours, values, grain), _ends(hours, values, grain)
     found = shift(hours, values, grain)
     if found is None:
-        return Course(straight, None)
+        return Course(straight, None, ends)
     step = found.after - found.before
     level = [v - step if at >= found.at else v for at, v in zip(hours, values, strict=True)]
     slope_left = _spread(_residuals(hours, values, straight.slope))
     if _spread([v - statistics.median(level) for v in level]) >= 0.95 * slope_left:
-        return Course(straight, None)
-    return Course(trend(hours, level, grain), found)
+        return Course(straight, None, ends)
+    return Course(trend(hours, level, grain), found, ends)
+
+
+def _ends(hours: Sequence[float], values: Sequence[float], grain: float) -> Ends:
+    quarter = len(values) // 4
+    scattered: list[float] = []
+    for part in (slice(0, quarter), slice(len(values) - quarter, None)):
+        scattered += _residuals(hours[part], values[part], statistics.median(_slopes(hours[part], values[part])))
+    scatter = max(1.4826 * statistics.median(abs(v) for v in scattered), grain / 2)
+    return Ends(statistics.median(values[:quarter]), statistics.median(values[-quarter:]), scatter)
 
 
 def trend(hours: Sequence[float], values: Sequence[float], grain: float = 0.0) -> Trend:
@@ -98,7 +126,7 @@ def trend(hours: Sequence[float], values: Sequence[float], grain: float = 0.0) -
     n = len(values)
     if n < FEWEST:
         raise ValueError(f"{n} points have no trend; {FEWEST} are needed")
-    slopes = sorted((values[j] - values[i]) / (hours[j] - hours[i]) for i in range(n) for j in range(i + 1, n) if hours[j] > hours[i])
+    slopes = sorted(_slopes(hours, values))
     slope = statistics.median(slopes)
     left = _residuals(hours, values, slope)
     r = autocorrelation(_unbent(left), fitted=3)
@@ -107,6 +135,11 @@ def trend(hours: Sequence[float], values: Sequence[float], grain: float = 0.0) -
     span = hours[-1] - hours[0]
     error = max((high - low) / (2 * SIGMAS), grain / span / SIGMAS if span > 0 else 0.0)
     return Trend(n, span, statistics.median(values), slope, low, high, (SIGMAS + POWER) * error, r)
+
+
+def _slopes(hours: Sequence[float], values: Sequence[float]) -> list[float]:
+    n = len(values)
+    return [(values[j] - values[i]) / (hours[j] - hours[i]) for i in range(n) for j in range(i + 1, n) if hours[j] > hours[i]]
 
 
 def _ranked(slopes: Sequence[float], reach: float) -> tuple[float, float]:

@@ -57,6 +57,39 @@ def test_a_figure_too_noisy_is_told() -> None:
     assert "too noisy" in verdict.reason
 
 
+@pytest.mark.parametrize("step", [0.0, 0.002])
+def test_memory_that_stands_still_or_moves_in_small_steps_is_not_too_noisy(step: float) -> None:
+    """Steps are like their neighbours; all values lie within 2 %, whatever slope of noise such a likeness would hide."""
+    hours, _ = soak(1)
+    values = tuple(1.32 + step * (i // 15) for i in range(len(hours)))
+    verdict = checks.drift(Series(checks.HOST_MEMORY, hours, values, "node02 containers"), HOUR, "sglang")
+    assert verdict.status is Status.PASS
+
+
+def test_a_fall_to_nothing_is_red_though_its_bend_is_like_noise() -> None:
+    """Down within 40 minutes, and down it stays: of what a slope leaves over, four bins count, and four bins have no rank."""
+    hours, values = soak(2)
+    falls = tuple(max(0.5, v - 140 * h) for h, v in zip(hours, values, strict=True))
+    verdict = checks.drift(Series(checks.THROUGHPUT, hours, falls), HOUR, "sglang")
+    assert verdict.status is Status.FAIL
+    assert "in the first quarter" in verdict.reason
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_noise_that_hangs_together_for_long_is_no_fall(seed: int) -> None:
+    """A tenth of the level, each bin nearly like the one before."""
+    hours, values = soak(seed, noise=0.1, rho=0.9)
+    assert checks.drift(Series(checks.THROUGHPUT, hours, values), HOUR, "sglang").status is not Status.FAIL
+
+
+def test_no_more_is_lost_than_there_was() -> None:
+    """A slope over a median that is already low."""
+    hours, values = soak(2)
+    falls = tuple(max(0.5, v - 97 * h) for h, v in zip(hours, values, strict=True))
+    verdict = checks.drift(Series(checks.THROUGHPUT, hours, falls), HOUR, "sglang")
+    assert (verdict.status, verdict.measured) == (Status.FAIL, 100.0)
+
+
 def test_memory_that_settles_is_no_leak() -> None:
     """Pools fill until three quarters, and stay."""
     hours, _ = soak(1)
