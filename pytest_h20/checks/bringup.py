@@ -29,6 +29,8 @@ TITLES = {
 }
 NOTHING_LEFT = "bringup.nothing_left"
 NOT_STARTED = "The engine could be started"
+MEND_FIRST = "mend what is named here; --h20-force brings the engine up all the same"
+"""The last line of a refusal."""
 
 
 def say_of(check: str, engine: str, action: str = "") -> Say:
@@ -125,7 +127,7 @@ def failed(engine: str, error: H20Error, started: bool = True) -> Verdict:
     # Up to the log tails: the cause, and the line or the refusals that show it. What to do next has a place of its own.
     told = [line.strip() for line in str(error).split("\n--- ")[0].splitlines() if line.strip()] or [type(error).__name__]
     say = say_of(error.check if isinstance(error, BringUpError) else "bringup.ready", engine)
-    fix = next((line for line in told if line.startswith(("fix: ", "--h20-force "))), "")
+    fix = next((line for line in told if line.startswith("fix: ") or line == MEND_FIRST), "")
     return (say if started else replace(say, title=NOT_STARTED)).plain(
         Status.UNKNOWN if isinstance(error, TransportError) else Status.FAIL,
         "; ".join(line.rstrip(":") for line in told if line != fix)[:1000],

@@ -6,7 +6,7 @@ import contextlib
 from collections.abc import Callable, Mapping, Sequence
 from urllib.parse import urlsplit
 
-from pytest_h20.checks.bringup import NOTHING_LEFT, down_verdicts, ended_early, not_down, say_of
+from pytest_h20.checks.bringup import MEND_FIRST, NOTHING_LEFT, down_verdicts, ended_early, not_down, say_of
 from pytest_h20.cluster import labels
 from pytest_h20.cluster.bringup import BringUp, reachable_url
 from pytest_h20.cluster.http import ask
@@ -92,7 +92,7 @@ def refusal_text(red: Sequence[Verdict], most: int = 6) -> str:
     lines = [line for v in red[:most] for line in v.text().splitlines()]
     if len(red) > most:
         lines.append(f"... and {len(red) - most} more; the report has them all")
-    lines.append("--h20-force brings the engine up all the same")
+    lines.append(MEND_FIRST)
     return "\n".join([head, *(f"  {line}" for line in lines)])
 
 

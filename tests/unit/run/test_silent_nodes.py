@@ -7,14 +7,15 @@ from typing import Any
 
 import pytest
 
-from pytest_h20.checks.bringup import NOT_STARTED, failed
+from pytest_h20.checks.bringup import MEND_FIRST, NOT_STARTED, failed
 from pytest_h20.checks.frame import REACHABLE
 from pytest_h20.checks.weights.facts import WeightFacts
 from pytest_h20.checks.weights.judge import IDS, WeightsJudge
-from pytest_h20.core.errors import TransportError
-from pytest_h20.core.verdict import Status
+from pytest_h20.core.errors import H20Error, TransportError
+from pytest_h20.core.verdict import Status, Verdict
 from pytest_h20.probes.script import Missing
 from pytest_h20.run import facts as run_facts
+from pytest_h20.run.bringup import refusal_text
 from tests.unit.probes.cluster import blog_cluster
 
 DOWN = "node02: SSH to 10.63.65.208:22: connection refused"
@@ -67,3 +68,11 @@ def test_an_engine_that_was_never_started_did_not_become_ready_too_late() -> Non
     assert failed("vllm", error, started=False).title == NOT_STARTED
     assert failed("vllm", error).title == "The engine became ready in time"
     assert failed("vllm", error, started=False).status.blocks
+
+
+def test_a_refusal_says_to_mend_before_it_says_how_to_go_on_all_the_same() -> None:
+    red = Verdict(check="fabric.port_active", status=Status.FAIL, title="Port active", subject="node02 mlx5_3", reason="state DOWN")
+    verdict = failed("sglang", H20Error(refusal_text([red])), started=False)
+    assert verdict.action == MEND_FIRST
+    assert verdict.action.startswith("mend")
+    assert "--h20-force" not in verdict.reason
