@@ -31,8 +31,8 @@ def ask(
 ) -> HttpAnswer:
     """GET, or POST when there is a body. Raises ``TransportError`` when no complete answer came within ``timeout`` s in all.
 
-    ``ended_file``: as ``Wire`` has it. The answer is bounded too
-    (``endpoint.wire.MAX_ANSWER``): a server that drips or never ends holds nobody up.
+    ``ended_file``: as ``Wire`` has it. The answer is bounded too (``endpoint.wire.MAX_ANSWER``): a server that drips or never ends holds
+    nobody up.
     """
     data = b"" if body is None else json.dumps(body).encode()
     given = {**({"Content-Type": "application/json"} if body is not None else {}), **(headers or {})}

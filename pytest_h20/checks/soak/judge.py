@@ -205,11 +205,11 @@ def _proved(found: Course, figure: SoakFigure, asked: Wanted) -> tuple[float, st
         words.append(f"level shift at {clock(shift.at)} ({part} % of the soak): from {shift.before:.4g} to {shift.after:.4g} {figure.unit}")
         if bad * change >= figure.shift:
             proved = max(proved, bad * change)
-    ends = found.ends
-    change = 100 * (ends.last - ends.first) / abs(ends.first or ends.last or 1.0)
-    if ends.apart and bad * change >= BLIND > proved:
-        proved = bad * change
-        words.append(f"from {ends.first:.4g} in the first quarter to {ends.last:.4g} {figure.unit} in the last")
+    if (ends := found.ends) is not None and ends.apart:
+        change = 100 * (ends.last - ends.first) / abs(ends.first or ends.last)
+        if bad * change >= BLIND > proved:
+            proved = bad * change
+            words.append(f"from {ends.first:.4g} in the first quarter to {ends.last:.4g} {figure.unit} in the last")
     if figure.falls:
         proved = min(proved, 100.0)  # a slope that goes on would lose more than there was
     low, high = sorted((trend.low * per_cent, trend.high * per_cent))

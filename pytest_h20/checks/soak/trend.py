@@ -31,6 +31,9 @@ POWER = 1.28
 SHIFT_SIGMAS = 5.0
 """The same for a shift, whose place is looked for (a sup-Wald test has 3.9 at 0.1 %; medians of few points want more)."""
 
+ENDS_FEWEST = 32
+"""Points below which the ends say nothing: three or six points of a quarter lie near some line, whatever they scatter."""
+
 ENDS_SIGMAS = 15.0
 """So far apart are first and last quarter when what is between them needs no shape: ranks say nothing where four bins of hundred count
 (``widening``), however far a figure falls. Scatter inside a quarter is a third of it all where r is 0.95."""
@@ -84,7 +87,7 @@ class Ends:
     @property
     def apart(self) -> bool:
         """Whether no likeness of neighbours, however long it lasts, explains the difference."""
-        return abs(self.last - self.first) >= ENDS_SIGMAS * self.scatter
+        return abs(self.last - self.first) > ENDS_SIGMAS * self.scatter
 
 
 @dataclass(frozen=True)
@@ -93,7 +96,7 @@ class Course:
 
     trend: Trend
     shift: Shift | None
-    ends: Ends
+    ends: Ends | None
 
 
 def course(hours: Sequence[float], values: Sequence[float], grain: float = 0.0) -> Course | None:
@@ -112,7 +115,10 @@ def course(hours: Sequence[float], values: Sequence[float], grain: float = 0.0) 
     return Course(trend(hours, level, grain), found, ends)
 
 
-def _ends(hours: Sequence[float], values: Sequence[float], grain: float) -> Ends:
+def _ends(hours: Sequence[float], values: Sequence[float], grain: float) -> Ends | None:
+    """None of fewer than :data:`ENDS_FEWEST` points."""
+    if len(values) < ENDS_FEWEST:
+        return None
     quarter = len(values) // 4
     scattered: list[float] = []
     for part in (slice(0, quarter), slice(len(values) - quarter, None)):
