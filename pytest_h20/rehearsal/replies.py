@@ -393,7 +393,8 @@ class Replies:
                 if self.has("completions_split"):
                     choice[self.fields[0]] = "split all the same"
             choices.append(choice)
-        if self.has("mixes_answers") and self.served % 5 == 0 and chat:
+        # By the prompt and not by the number of the request: which of them come in which order is chance.
+        if self.has("mixes_answers") and chat and len(prompt) % 5 == 0:
             choices[0]["message"]["content"] = "\n\n6000"
         kind = "thing" if self.has("wrong_object") else "chat.completion" if chat else "text_completion"
         document = {

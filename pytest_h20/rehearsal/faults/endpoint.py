@@ -303,7 +303,7 @@ FAULTS = (
         "mixes_answers",
         "Answers of parallel requests are mixed up.",
         "a race in the detokeniser",
-        "logprobs parallel",
+        "parallel",
         "got the answer of",
         "quick@60",
     ),
