@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from functools import cache, cached_property
 from pathlib import Path
 from string import Formatter
+from threading import get_ident
 
 FOLDER = Path(__file__).parent
 _WORD = re.compile(r"[A-Za-z]+")
@@ -162,6 +163,7 @@ class Catalogue:
         self._by_word: dict[str, list[Template]] = {}
         self._anywhere: list[Template] = []
         self._known: dict[str, str] = {}
+        self._asked: set[tuple[int, str]] = set()
         templates = []
         for english, chinese in messages.items():
             if "{" not in english and "}" not in english:
@@ -183,14 +185,22 @@ class Catalogue:
         """A text in Chinese."""
         if not _LETTERS.search(text):
             return text
-        if text not in self._known:
-            if len(self._known) > 50_000:
-                self._known.clear()
-            inner = text.strip()
-            start = text.index(inner)
-            self._known[text] = text  # of itself it is made of nothing else
-            self._known[text] = text[:start] + self._of(inner) + text[start + len(inner) :]
-        return self._known[text]
+        if (found := self._known.get(text)) is not None:
+            return found
+        asked = (get_ident(), text)
+        if asked in self._asked:  # of itself it is made of nothing else
+            return text
+        inner = text.strip()
+        start = text.index(inner)
+        self._asked.add(asked)
+        try:
+            found = text[:start] + self._of(inner) + text[start + len(inner) :]
+        finally:  # a signal ends this anywhere: only what is finished is known
+            self._asked.discard(asked)
+        if len(self._known) > 50_000:
+            self._known.clear()
+        self._known[text] = found
+        return found
 
     def _of(self, text: str) -> str:
         found = self._exact.get(text)

@@ -522,7 +522,7 @@ class Signals:
             raise KeyboardInterrupt(name)
         text = f"\nh20: {name}: the run is ending already and takes down what it started; if it is killed: {self.clean_up}\n"
         with contextlib.suppress(OSError):
-            os.write(2, text.encode())
+            os.write(2, local(text).encode())
 
     def restore(self) -> None:
         """As it was before."""

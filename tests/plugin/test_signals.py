@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from pytest_h20 import lang
 from pytest_h20.cluster.shared import Ended, Shared
 from pytest_h20.plugin.live import Signals
 
@@ -31,6 +32,17 @@ def test_the_first_signal_interrupts_and_later_ones_only_say_what_goes_on(capfd:
         signal.signal(signal.SIGUSR2, ignored)
     told = capfd.readouterr().err.splitlines()
     assert sum("takes down what it started" in line and "reap --nodes x.yaml --run r" in line for line in told) == 2
+
+
+def test_a_later_signal_is_answered_in_the_readers_language(capfd: pytest.CaptureFixture[str]) -> None:
+    signals = Signals("python -m pytest_h20 reap --nodes x.yaml", [signal.SIGUSR1])
+    signals.ending = True
+    try:
+        with lang.speaking("zh"):
+            signal.raise_signal(signal.SIGUSR1)
+    finally:
+        signals.restore()
+    assert "h20：SIGUSR1：运行已经在结束，正在停掉它启动的东西；如果它被杀掉：python -m pytest_h20 reap --nodes x.yaml" in capfd.readouterr().err
 
 
 def test_nothing_is_launched_once_the_tear_down_has_begun(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import time
 
 import pytest
@@ -145,3 +146,34 @@ def test_long_and_strange_texts_cost_little() -> None:
     for n in range(2_000):
         words.text(f"{n} of {n + 1} gates do not hold. rank {n}: it was {n} ms late")
     assert time.process_time() - began < 20  # seconds; it takes about one, and a pattern that explodes takes for ever
+
+
+def test_a_translation_that_a_signal_ends_is_not_taken_for_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    """SIGTERM while the first failure was put into Chinese: the summary of the run had it in English."""
+    words = Catalogue({"{0} is not there": "{0} 不存在"})
+
+    def ended(text: str) -> str:
+        raise KeyboardInterrupt(text)
+
+    with monkeypatch.context() as meanwhile:
+        meanwhile.setattr(words, "_of", ended)
+        with pytest.raises(KeyboardInterrupt):
+            words.text("a.txt is not there")
+    assert words.text("a.txt is not there") == "a.txt 不存在"
+
+
+def test_two_threads_that_ask_for_the_same_get_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+    words = Catalogue({"{0} is not there": "{0} 不存在"})
+    make, beside = words._of, list[str]()
+
+    def meanwhile(text: str) -> str:
+        if not beside:
+            beside.append("asked")
+            other = threading.Thread(target=lambda: beside.append(words.text(text)))
+            other.start()
+            other.join()
+        return make(text)
+
+    monkeypatch.setattr(words, "_of", meanwhile)
+    assert words.text("a.txt is not there") == "a.txt 不存在"
+    assert beside == ["asked", "a.txt 不存在"]
