@@ -42,7 +42,8 @@ def test_a_later_signal_is_answered_in_the_readers_language(capfd: pytest.Captur
             signal.raise_signal(signal.SIGUSR1)
     finally:
         signals.restore()
-    assert "h20：SIGUSR1：运行已经在结束，正在停掉它启动的东西；如果它被杀掉：python -m pytest_h20 reap --nodes x.yaml" in capfd.readouterr().err
+    told = "h20：SIGUSR1：运行已经在结束，正在停掉它启动的东西；如果它被杀掉：python -m pytest_h20 reap --nodes x.yaml"
+    assert told in capfd.readouterr().err
 
 
 def test_nothing_is_launched_once_the_tear_down_has_begun(tmp_path: Path) -> None:
