@@ -2,7 +2,8 @@
 
 Slurm says which machines a job has, not what is in them: rails, interfaces, model, engines and expectations are the inventory's. A host
 that the inventory names (by name or address) is taken as it stands there; any other one is of the kind of the inventory's first node,
-with addresses of its own, which are read from it. Nothing is asked of Slurm but how its list of hosts is to be read.
+with addresses of its own, which are read from it. Slurm is asked two things: how its list of hosts is to be read, and whether the job
+still has them. What it answers was recorded with 22.05 (``tests/unit/run/test_slurm.py``).
 """
 
 from __future__ import annotations
@@ -22,9 +23,15 @@ from pytest_h20.core.errors import UsageError
 OPTION = "--h20-hosts-from-slurm"
 VARIABLES = ("SLURM_JOB_NODELIST", "SLURM_NODELIST")
 """sbatch(1), salloc(1): the second is the older name of the first."""
+GROUP, GROUPS = "SLURM_JOB_NODELIST_HET_GROUP_{}", "SLURM_HET_SIZE"
+"""Of a heterogeneous job: a list for each of its parts, and how many parts. ``salloc`` then sets none of ``VARIABLES``, and the script of
+``sbatch`` has the list of the first part there."""
+ALIVE = ("RUNNING", "RESIZING", "SIGNALING")
+"""squeue(1): states in which the job has its machines, and its processes run."""
 MOST = 1024
 """Hosts of one list: far more than the suite takes, far fewer than a typing error can ask for."""
-_SCONTROL_S = 20.0
+_ANSWER_S = 20.0
+"""With the controller away ``squeue`` gave up after 18 s, and ``scontrol`` waits for a missing slurm.conf for 60 s."""
 
 
 def expand(text: str) -> list[str]:
@@ -80,24 +87,56 @@ def _numbers(part: str, text: str) -> list[str]:
 
 
 def hosts(environment: Mapping[str, str] = os.environ) -> list[str]:
-    """The hosts of the job that this process is in, in Slurm's order. Raises ``UsageError`` outside of one."""
-    text = next((environment[name] for name in VARIABLES if environment.get(name)), "")
-    if not text:
+    """The hosts of the job that this process is in, in Slurm's order: of a heterogeneous one, those of all its parts.
+
+    Raises:
+        UsageError: outside of a job, and in one that is over: its machines may be somebody else's by now.
+    """
+    parts = environment.get(GROUPS, "")
+    lists = [environment.get(GROUP.format(i), "") for i in range(int(parts))] if re.fullmatch(r"[0-9]{1,3}", parts) else []
+    texts = lists if lists and all(lists) else [text for name in VARIABLES if (text := environment.get(name))][:1]
+    if not texts:
         raise UsageError(
             f"{OPTION}: this is no Slurm job: {VARIABLES[0]} is not set. Next: run it in one, `salloc -N 2 --exclusive --gpus-per-node=8` "
             "and then pytest, or pytest in the script of `sbatch`; or name the machines in the inventory and leave the option out"
         )
-    scontrol = shutil.which("scontrol", path=environment.get("PATH"))
-    if scontrol is None:
-        return expand(text)
+    _still_there(environment)
+    return list(dict.fromkeys(host for text in texts for host in _read(text, environment)))
+
+
+def _still_there(environment: Mapping[str, str]) -> None:
+    """A shell outlives its allocation and keeps its variables. Where Slurm cannot be asked, the job is taken as it stands there."""
+    job = environment.get("SLURM_JOB_ID", "")
+    done = _asked(environment, "squeue", "--noheader", f"--jobs={job}", "--format=%T") if job else None
+    if done is None or (done.returncode != 0 and "Invalid job id" not in done.stderr):
+        return
+    states = done.stdout.split() if done.returncode == 0 else []
+    wrong = [state for state in states if state not in ALIVE]
+    if states and not wrong:
+        return
+    gone = "`squeue` knows no such job: it is over, or Slurm does not show it to this user (PrivateData)"
+    why = f"its state is {wrong[0]}" if wrong else gone
+    raise UsageError(
+        f"{OPTION}: the variables of Slurm job {job} are set, and {why}. Its machines may be somebody else's: nothing was started. Next: "
+        "in a job that runs, as its owner"
+    )
+
+
+def _read(text: str, environment: Mapping[str, str]) -> list[str]:
+    done = _asked(environment, "scontrol", "show", "hostnames", text)
+    # It leaves with 0 and says nothing on standard output where a list is none ("Invalid hostlist").
+    return done.stdout.split() if done is not None and done.returncode == 0 and done.stdout.split() else expand(text)
+
+
+def _asked(environment: Mapping[str, str], name: str, *arguments: str) -> subprocess.CompletedProcess[str] | None:
+    """What a command of Slurm's answered; None where there is none, or no answer in time."""
+    command = shutil.which(name, path=environment.get("PATH"))
+    if command is None:
+        return None
     try:
-        done = subprocess.run(
-            [scontrol, "show", "hostnames", text], capture_output=True, text=True, timeout=_SCONTROL_S, check=False, env=dict(environment)
-        )
+        return subprocess.run([command, *arguments], capture_output=True, text=True, timeout=_ANSWER_S, check=False, env=dict(environment))
     except (OSError, subprocess.TimeoutExpired):
-        return expand(text)
-    found = done.stdout.split()
-    return list(dict.fromkeys(found)) if done.returncode == 0 and found else expand(text)
+        return None
 
 
 def with_hosts(inventory: Inventory, names: Sequence[str], resolve: Callable[[str], str] | None = None) -> Inventory:

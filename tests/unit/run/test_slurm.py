@@ -107,6 +107,78 @@ def test_scontrol_reads_the_list_where_it_is_there(tmp_path: Path) -> None:
     assert hosts({"PATH": "/nowhere", "SLURM_NODELIST": "gpu[1-2]"}) == ["gpu1", "gpu2"]
 
 
+SALLOC = {"SLURM_JOB_ID": "13", "SLURM_JOB_NODELIST": "gpu[01-02]", "SLURM_NODELIST": "gpu[01-02]"}
+"""Slurm 22.05.8 (Debian 12), a controller and four slurmd: what `salloc -N 2` sets for its shell."""
+HET = {
+    "SLURM_HET_SIZE": "2",
+    "SLURM_JOB_ID": "3",
+    "SLURM_JOB_NODELIST_HET_GROUP_0": "gpu02",
+    "SLURM_JOB_NODELIST_HET_GROUP_1": "gpu03,rack1n2",
+    "SLURM_NODELIST_HET_GROUP_0": "gpu02",
+    "SLURM_NODELIST_HET_GROUP_1": "gpu03,rack1n2",
+}
+"""The same of `salloc -N1 -w gpu02 : -N2 -w gpu03,rack1n2`: none of the usual variables."""
+HET_BATCH = {
+    "SLURM_HET_SIZE": "2",
+    "SLURM_JOB_ID": "7",
+    "SLURM_JOB_NODELIST": "gpu01",
+    "SLURM_JOB_NODELIST_HET_GROUP_0": "gpu01",
+    "SLURM_JOB_NODELIST_HET_GROUP_1": "gpu[02-03]",
+    "SLURM_NODELIST": "gpu01",
+}
+"""The same of `sbatch -N1 : -N2`: the usual variables name the first part only."""
+STEP = {**SALLOC, "SLURM_JOB_NODELIST": "gpu[01-03]", "SLURM_NNODES": "1", "SLURM_STEP_NODELIST": "gpu02"}
+"""Inside `srun -N1 -w gpu02` of a job of three: the list is still the job's."""
+
+
+def squeue(folder: Path, out: str = "", err: str = "", code: int = 0) -> str:
+    """A PATH with a `squeue` that answers so."""
+    tool = folder / "squeue"
+    tool.write_text(f"#!/bin/sh\nprintf '%s' '{out}'\nprintf '%s' '{err}' >&2\nexit {code}\n")
+    tool.chmod(0o755)
+    return f"{folder}"
+
+
+def test_environments_of_real_jobs(tmp_path: Path) -> None:
+    path = squeue(tmp_path, "RUNNING\n")
+    assert hosts({**SALLOC, "PATH": path}) == ["gpu01", "gpu02"]
+    assert hosts({**STEP, "PATH": path}) == ["gpu01", "gpu02", "gpu03"]
+    path = squeue(tmp_path, "RUNNING\nRUNNING\n")
+    assert hosts({**HET, "PATH": path}) == ["gpu02", "gpu03", "rack1n2"], "this was called no Slurm job"
+    assert hosts({**HET_BATCH, "PATH": path}) == ["gpu01", "gpu02", "gpu03"], "these were the first machine alone"
+    domain = {"SLURM_JOB_ID": "17", "SLURM_JOB_NODELIST": "gpu02,gpu03.h20.example", "PATH": squeue(tmp_path, "RUNNING\n")}
+    assert hosts(domain) == ["gpu02", "gpu03.h20.example"]
+
+
+@pytest.mark.parametrize(
+    ("out", "err", "code", "why"),
+    [
+        ("", "", 0, "squeue. knows no such job"),  # ended a moment ago; the same after the time limit and after scancel
+        ("", "slurm_load_jobs error: Invalid job id specified\n", 1, "over, or Slurm does not show it"),  # ended long ago; PrivateData
+        ("COMPLETING\n", "", 0, "its state is COMPLETING"),
+        ("SUSPENDED\n", "", 0, "its state is SUSPENDED"),
+        ("RUNNING\nCOMPLETING\n", "", 0, "its state is COMPLETING"),
+    ],
+)
+def test_a_shell_that_outlives_its_job_is_not_let_at_the_machines(tmp_path: Path, out: str, err: str, code: int, why: str) -> None:
+    with pytest.raises(UsageError, match=rf"Slurm job 13 are set, and .*{why}.*nothing was started. Next: in a job that runs"):
+        hosts({**SALLOC, "PATH": squeue(tmp_path, out, err, code)})
+
+
+def test_where_slurm_cannot_be_asked_the_variables_are_believed(tmp_path: Path) -> None:
+    away = "slurm_load_jobs error: Unable to contact slurm controller (connect failure)\n"
+    assert hosts({**SALLOC, "PATH": squeue(tmp_path, "", away, 1)}) == ["gpu01", "gpu02"]
+    assert hosts({**SALLOC, "PATH": "/nowhere"}) == ["gpu01", "gpu02"]
+
+
+def test_a_list_that_scontrol_does_not_take_is_read_here(tmp_path: Path) -> None:
+    """22.05 leaves with 0 and writes to standard error: "Invalid hostlist: gpu[01-03,07].h20.example"."""
+    scontrol = tmp_path / "scontrol"
+    scontrol.write_text("#!/bin/sh\necho 'Invalid hostlist' >&2\n")
+    scontrol.chmod(0o755)
+    assert hosts({"PATH": str(tmp_path), "SLURM_JOB_NODELIST": "gpu[01-02].h20.example"}) == ["gpu01.h20.example", "gpu02.h20.example"]
+
+
 @pytest.fixture
 def shipped() -> Inventory:
     return load_inventory(environments() / "h20-2node.yaml")
