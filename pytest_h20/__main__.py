@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import importlib
+import os
 import sys
 from collections.abc import Sequence
-from types import ModuleType
+from contextlib import nullcontext
 
 from pytest_h20 import lang
 from pytest_h20.core.door import standard_streams
-from pytest_h20.core.errors import H20Error
+from pytest_h20.core.errors import H20Error, UsageError, instead
 
 COMMANDS: dict[str, tuple[str, str]] = {
     "nccl": ("pytest_h20.cli.nccl", "explain NCCL logs: does this job really run on RDMA?"),
@@ -38,13 +39,34 @@ def usage() -> str:
     width = max(map(len, COMMANDS))
     lines = ["usage: python -m pytest_h20 COMMAND [ARGUMENT ...]", "", "commands:"]
     lines += [f"  {name:<{width}}  {text}" for name, (_, text) in COMMANDS.items()]
-    lines += ["", "python -m pytest_h20 COMMAND --help says more. The acceptance itself is a pytest run:"]
+    lines += ["", "Exit status: 0 done, 1 found something wrong, 2 wrong use or a file that cannot be read or written, 130 interrupted."]
+    lines += ["python -m pytest_h20 COMMAND --help says more. The acceptance itself is a pytest run:"]
     lines += ["  pytest --engine=sglang --nodes=inventory.yaml --html=report.html --self-contained-html"]
     return "\n".join(lines)
 
 
 def main(argv: Sequence[str]) -> int:
-    """Run one command. 0 done, 1 found something wrong, 2 wrong use."""
+    """Run one command. 0 done, 1 found something wrong, 2 wrong use or a file or disk that fails, 130 interrupted, 141 nobody reads what
+    is printed (as the shell tells both of any program: what was not read whole must not pass for a judgement)."""
+    name = " ".join(("pytest_h20", *argv[:1])) if argv and argv[0] in COMMANDS else "pytest_h20"
+    try:
+        status = _run(argv)
+        sys.stdout.flush()
+        return status
+    except H20Error as error:
+        print(lang.told(f"{name}: {error}"), file=sys.stderr)
+        return 2
+    except BrokenPipeError:
+        return 141
+    except OSError as error:
+        where = f"{error.filename}: " if error.filename else ""
+        print(lang.told(f"{name}: {where}{error.strerror or error}"), file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        return 130
+
+
+def _run(argv: Sequence[str]) -> int:
     if not argv or argv[0] in ("-h", "--help", "help"):
         print(usage())
         return 0 if argv else 2
@@ -54,30 +76,23 @@ def main(argv: Sequence[str]) -> int:
         print(f"pytest-h20 {__version__}")
         return 0
     if argv[0] not in COMMANDS:
-        print(lang.told(f"pytest_h20: no command {argv[0]!r}; there are {', '.join(COMMANDS)}"), file=sys.stderr)
-        return 2
+        raise UsageError(f"no command {argv[0]!r}{instead(argv[0], COMMANDS)}")
     module = importlib.import_module(COMMANDS[argv[0]][0])
-    if argv[0] == "schema":  # words of ours, in which a field named "password" is not one
-        return _command(argv[0], module, argv[1:])
-    with standard_streams():
-        return _command(argv[0], module, argv[1:])
-
-
-def _command(name: str, module: ModuleType, argv: Sequence[str]) -> int:
-    try:
-        return int(module.main(list(argv)))
-    except H20Error as error:
-        print(lang.told(f"pytest_h20 {name}: {error}"), file=sys.stderr)
-        return 2
-    except BrokenPipeError:
-        return 0
-    except KeyboardInterrupt:
-        return 130
+    # The schema is words of ours, in which a field named "password" is not one.
+    with nullcontext() if argv[0] == "schema" else standard_streams():
+        status = int(module.main(list(argv[1:])))
+        sys.stdout.flush()
+        return status
 
 
 def run() -> None:
     """Console entry point."""
-    sys.exit(main(sys.argv[1:]))
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    sys.stdout = sys.stdout or os.fdopen(nowhere, "w")  # None where it was closed
+    status = main(sys.argv[1:])
+    # What could not be written stays in the buffer; the interpreter would try again as it ends, and complain.
+    os.dup2(nowhere, 1)
+    sys.exit(status)
 
 
 if __name__ == "__main__":

@@ -1,1 +1,10 @@
 """``python -m pytest_h20 COMMAND``, a module per command."""
+
+from __future__ import annotations
+
+import argparse
+
+
+def command_parser(name: str, doc: str | None) -> argparse.ArgumentParser:
+    """The parser of one command, described by its module's docstring, without the ticks that are for the page of the code."""
+    return argparse.ArgumentParser(prog=f"python -m pytest_h20 {name}", description=(doc or "").replace("``", ""))

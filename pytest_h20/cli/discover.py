@@ -11,6 +11,7 @@ from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from pytest_h20.cli import command_parser
 from pytest_h20.cli.reach import add_ssh, split_host, ssh_words
 from pytest_h20.core.errors import H20Error, TransportError, UsageError
 from pytest_h20.lang import told
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="python -m pytest_h20 discover", description=__doc__)
+    parser = command_parser("discover", __doc__)
     parser.add_argument("hosts", nargs="*", metavar="HOST", help="[user@]address[:port]; the first one becomes the head; 'local' is here")
     parser.add_argument("--hosts-from-slurm", action="store_true", help="the machines of the Slurm job this is in")
     parser.add_argument("--sudo", action="store_true", help="a login that is not root: `ssh.sudo` in what is written")
@@ -45,7 +46,7 @@ def _spec(host: str, index: int, options: argparse.Namespace) -> dict[str, Any]:
 
 def discover(options: argparse.Namespace) -> str:
     """Ask the hosts, propose, render. Raises ``H20Error`` with the host in it."""
-    from pytest_h20.config.inventory import parse_inventory, read_yaml
+    from pytest_h20.config.inventory import parse_inventory, read_file
     from pytest_h20.probes import gpu, host, net, rdma
     from pytest_h20.probes.discover import DEFAULTS, IMAGES, MODELS, REACHED, Found, engine_images, propose, render
     from pytest_h20.probes.script import build, split
@@ -53,10 +54,7 @@ def discover(options: argparse.Namespace) -> str:
 
     like: dict[str, Any] | None = None
     if options.like:
-        path = Path(options.like)
-        if not path.is_file():
-            raise UsageError(f"--like={options.like}: no such file")
-        read = read_yaml(path.read_text(encoding="utf-8"), options.like)
+        read = read_file(Path(options.like))
         if not isinstance(read, dict) or not {"model", "engines"} <= set(read):
             raise UsageError(f"--like={options.like}: not an inventory (it needs model and engines)")
         like = read

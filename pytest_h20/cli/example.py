@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import argparse
 from collections.abc import Sequence
 
+from pytest_h20.cli import command_parser
 from pytest_h20.config.environments import environments
 
 SHIPPED = "h20-2node.yaml"
@@ -13,7 +13,7 @@ SHIPPED = "h20-2node.yaml"
 def main(argv: Sequence[str]) -> int:
     """Print the example; with a name another one of those that are shipped."""
     names = sorted(path.name for path in environments().glob("*.yaml"))
-    parser = argparse.ArgumentParser(prog="python -m pytest_h20 example", description=__doc__)
+    parser = command_parser("example", __doc__)
     parser.add_argument("name", nargs="?", choices=names, default=SHIPPED, help=f"which one (default: {SHIPPED})")
     print((environments() / parser.parse_args(argv).name).read_text(encoding="utf-8"), end="")
     return 0

@@ -25,16 +25,13 @@ TITLES: dict[KvVerdict, str] = {
 def main(argv: Sequence[str]) -> int:
     """0: RDMA proven. 1: it is not. 2: wrong use."""
     parser = argparse.ArgumentParser(
-        prog="pytest_h20 kv",
+        prog="python -m pytest_h20 kv",
         description="Explain the KV-transfer logs of a prefill/decode split (Mooncake, NIXL, UCX), all files together.",
         epilog="Exit status 0: RDMA proven. 1: it is not. 2: wrong use.",
     )
     parser.add_argument("logs", nargs="+", metavar="LOG", help="a log of a prefill or decode server, or - for standard input")
     parser.add_argument("--json", action="store_true", help="one JSON object")
-    try:
-        options = parser.parse_args(list(argv))
-    except SystemExit as stop:
-        return int(stop.code or 0)
+    options = parser.parse_args(list(argv))
     try:
         once("kv", options.logs)
         found = read_kv((name, _text(name)) for name in options.logs)

@@ -29,7 +29,7 @@ PIECE = 1 << 20
 def main(argv: Sequence[str]) -> int:
     """0: logs explained (with ``--job``: RDMA proven). 1: ``--job`` and RDMA is not proven. 2: wrong use."""
     parser = argparse.ArgumentParser(
-        prog="pytest_h20 nccl",
+        prog="python -m pytest_h20 nccl",
         description="Explain NCCL logs: what carries the data between nodes, and which lines prove it.",
         epilog="Exit status 0: explained; with --job: RDMA proven. 1: --job, and RDMA is not proven. 2: wrong use.",
     )
@@ -38,10 +38,7 @@ def main(argv: Sequence[str]) -> int:
     parser.add_argument("--job", action="store_true", help="judge all files together as the logs of one job")
     parser.add_argument("--ranks", type=_positive, help="ranks that the job must have, for example 16")
     parser.add_argument("--nodes", type=_positive, help="nodes that the job must have, for example 2")
-    try:
-        options = parser.parse_args(list(argv))
-    except SystemExit as stop:
-        return int(stop.code or 0)
+    options = parser.parse_args(list(argv))
     try:
         once("nccl", options.logs)
         expected = Expected(nranks=options.ranks, nnodes=options.nodes)

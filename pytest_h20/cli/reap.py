@@ -6,14 +6,15 @@ what your own runs have written down on the nodes is removed; labels of containe
 
 from __future__ import annotations
 
-import argparse
 from collections.abc import Sequence
 from pathlib import Path
+
+from pytest_h20.cli import command_parser
 
 
 def main(argv: Sequence[str]) -> int:
     """0: nothing that may be removed is left. 1: something could not be removed, or the run that was named lives. 2: wrong use."""
-    parser = argparse.ArgumentParser(prog="python -m pytest_h20 reap", description=__doc__)
+    parser = command_parser("reap", __doc__)
     parser.add_argument("--nodes", required=True, metavar="INVENTORY", help="inventory file of the cluster")
     parser.add_argument("--hosts-from-slurm", action="store_true", help="on the machines of the Slurm job this is in")
     parser.add_argument("--run", default="", metavar="ID", help="only this run, also when it was kept")

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-import argparse
 import json
 from collections.abc import Callable, Sequence
 from typing import Any
+
+from pytest_h20.cli import command_parser
 
 
 def _inventory() -> dict[str, Any]:
@@ -30,7 +31,7 @@ def render(name: str) -> str:
 
 def main(argv: Sequence[str]) -> int:
     """Print one schema."""
-    parser = argparse.ArgumentParser(prog="python -m pytest_h20 schema", description=__doc__)
+    parser = command_parser("schema", __doc__)
     parser.add_argument("name", choices=sorted(SCHEMAS))
     print(render(parser.parse_args(argv).name), end="")
     return 0

@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
-import argparse
 import json
 from collections.abc import Sequence
 from pathlib import Path
 
 from pytest_h20.checks.soak.judge import Wanted, drift, read_bins, series_of
 from pytest_h20.checks.soak.trend import FEWEST
+from pytest_h20.cli import command_parser
 from pytest_h20.core.errors import UsageError
 from pytest_h20.core.verdict import Status
 
 
 def main(argv: Sequence[str]) -> int:
     """Print a line per figure. 0: nothing is red, 1: something is, or too little is there to say anything."""
-    parser = argparse.ArgumentParser(prog="python -m pytest_h20 soak", description=__doc__)
+    parser = command_parser("soak", __doc__)
     parser.add_argument("run", type=Path, help="a run folder, or a soak.jsonl of one")
     parser.add_argument("--slope", type=float, metavar="PERCENT", help="%%/h that must have been visible (default: what the time allows)")
     args = parser.parse_args(argv)

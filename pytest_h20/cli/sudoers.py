@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-import argparse
 from collections.abc import Sequence
 from pathlib import Path
+
+from pytest_h20.cli import command_parser
 
 
 def main(argv: Sequence[str]) -> int:
@@ -12,7 +13,7 @@ def main(argv: Sequence[str]) -> int:
     from pytest_h20.config.inventory import load_inventory
     from pytest_h20.run.rights import fragment
 
-    parser = argparse.ArgumentParser(prog="python -m pytest_h20 sudoers", description=__doc__)
+    parser = command_parser("sudoers", __doc__)
     parser.add_argument("inventory", metavar="INVENTORY", help="its nodes, their logins, net devices and container sockets")
     inventory = load_inventory(Path(parser.parse_args(argv).inventory))
     print(fragment(inventory, inventory.nodes), end="")

@@ -15,6 +15,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from pytest_h20 import lang
+from pytest_h20.cli import command_parser
 from pytest_h20.core import door
 from pytest_h20.core.errors import TransportError, UsageError
 from pytest_h20.lang import local
@@ -30,7 +31,7 @@ STYLES = {"plain": "", "head": "bold", "good": "green", "warn": "yellow", "bad":
 
 def main(argv: Sequence[str]) -> int:
     """0: the run went to its end, or goes on (``--once``). 1: it was killed in the middle. 2: wrong use."""
-    parser = argparse.ArgumentParser(prog="python -m pytest_h20 watch", description=__doc__)
+    parser = command_parser("watch", __doc__)
     parser.add_argument("run", metavar="RUN", help="a run's folder, or a folder of runs; [user@]host:FOLDER over SSH")
     parser.add_argument("--once", action="store_true", help="say how it stands and end")
     parser.add_argument("--plain", action="store_true", help="print lines, also on a terminal")

@@ -9,6 +9,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from pytest_h20.cli import command_parser
 from pytest_h20.core.errors import H20Error, UsageError
 from pytest_h20.core.verdict import Status, Verdict, worst
 from pytest_h20.lang import told
@@ -33,7 +34,7 @@ class _Lines(io.TextIOBase):
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="python -m pytest_h20 weights", description=__doc__)
+    parser = command_parser("weights", __doc__)
     parser.add_argument("dir", help="folder with *.safetensors, index and config.json")
     parser.add_argument("--shards", type=int, default=0, help="how many shards there must be (default: as their names say)")
     parser.add_argument("--full", action="store_true", help="hash every file; may be interrupted, goes on where it stopped")
@@ -71,7 +72,7 @@ def check_folder(options: argparse.Namespace) -> list[Verdict]:
     facts = parse_fast(json.dumps(agent.fast(agent.Folder(str(folder)), options.shards)))
     judge = WeightsJudge(WeightFacts({"here": facts}, {"here": "host"}), inventory)
     verdicts = judge.node("here")
-    if options.full:
+    if options.full and facts.shards:
         lines = _Lines()
         age = -1 if options.rehash else round(86400 * options.max_age)
         agent.full(str(folder), str(Path(options.state).expanduser()), options.jobs, lines, max_age=age)
@@ -94,7 +95,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         if options.json:
             print(verdict.model_dump_json())
         elif verdict.status is Status.PASS:
-            print(f"{verdict.check}: ok ({verdict.measured} {verdict.unit})".replace(" )", ")"))
+            of = "" if verdict.looked_at is None else f" of {verdict.looked_at}"
+            print(f"{verdict.check}: ok ({verdict.measured}{of} {verdict.unit})".replace(" )", ")"))
         else:
             print(f"{verdict.status.value.upper()} {verdict.text()}")
     return 1 if worst(v.status for v in verdicts).blocks else 0

@@ -495,14 +495,15 @@ def load_inventory(path: Path) -> Inventory:
     Raises:
         UsageError: one line per problem: file, field, value, what is accepted.
     """
-    return parse_inventory(_read(path), str(path), base=path.parent)
+    return parse_inventory(read_file(path), str(path), base=path.parent)
 
 
-def _read(path: Path) -> object:
+def read_file(path: Path) -> object:
+    """What an inventory file holds, unchecked. Raises ``UsageError`` as :func:`load_inventory` does."""
     try:
         text = path.read_text(encoding="utf-8")
     except FileNotFoundError:
-        raise UsageError(f"{path}: no such inventory file; `python -m pytest_h20 example` prints one, or use --nodes=rehearsal") from None
+        raise UsageError(f"{path}: no such inventory file; `python -m pytest_h20 example` prints one") from None
     except (OSError, UnicodeDecodeError) as error:
         raise UsageError(f"{path}: cannot be read as UTF-8 text: {error}") from None
     return read_yaml(text, str(path))

@@ -445,9 +445,9 @@ def load_state(path, max_age):
     now = time.time()
     found = {}
     try:
-        for line in open(path):
+        for line in open(path, "rb"):
             try:
-                r = json.loads(line)
+                r = json.loads(line.decode("utf-8"))
                 age = max(0, int(now - r["when"]))
                 if age <= max_age:
                     found[r["path"], r["size"], r["mtime"], r["inode"]] = (r["sha256"], age)

@@ -36,6 +36,10 @@ HOLLOW = 0.25
 REPOSITORY = "deepseek-ai/DeepSeek-R1"
 
 
+def _no_model(path: str) -> str:
+    return f"{path} holds no model: give the folder that has config.json and *.safetensors"
+
+
 def refetch(facts: FastFacts, names: Iterable[str], peer: str = "", kind: str = "other") -> str:
     """The command that fetches these files again, by where the folder came from; else from a peer that has them.
 
@@ -44,7 +48,7 @@ def refetch(facts: FastFacts, names: Iterable[str], peer: str = "", kind: str = 
     """
     chosen = " ".join(list(names)[:8])
     if not facts.shards and facts.config_error == "not there" and not facts.source.kind:
-        return f"{facts.path} holds no model: give the folder that has config.json and *.safetensors"
+        return _no_model(facts.path)
     if peer and not facts.source.kind:
         return f"rsync -av --checksum {peer}:{facts.path}/{{{chosen.replace(' ', ',')}}} {facts.path}/"
     cached = re.search(r"/models--([^/]+?)--([^/]+)/snapshots/", facts.path + "/")
@@ -85,12 +89,15 @@ class WeightsJudge:
         return ""
 
     def node(self, node: str) -> list[Verdict]:
-        """Every fast check of one node."""
+        """Every fast check of one node; of a folder without weights there is one thing to say."""
         f = self.facts.fast.get(node, Missing("the node was not asked"))
         if isinstance(f, Missing):
             return [self.say("weights.readable", node).missing(f)]
+        readable = self.readable(node, f)
+        if not f.shards:
+            return [readable]
         return [
-            self.readable(node, f),
+            readable,
             self.names(node, f),
             self.sizes(node, f),
             self.headers(node, f),
@@ -117,7 +124,8 @@ class WeightsJudge:
         """The folder holds at least one safetensors file."""
         details: dict[str, JsonValue] = {"where": self.facts.where.get(node, ""), "path": f.path, "seconds": f.seconds}
         limit = Limit(kind="min", value=1, unit="safetensors files", origin=builtin("a model needs weights"))
-        return self.say("weights.readable", node).judge(len(f.shards), limit, reason=f"{f.path} has none", details=details)
+        action = "" if f.shards else _no_model(f.path)
+        return self.say("weights.readable", node).judge(len(f.shards), limit, reason=f"{f.path} has none", action=action, details=details)
 
     def names(self, node: str, f: FastFacts) -> Verdict:
         """Names 1 … N without a hole (F46: 158 of 163 shards start, and answer garbage)."""
@@ -145,7 +153,7 @@ class WeightsJudge:
         told: list[JsonValue] = [f"{s.name}: {s.problem}" + (f", first bad tensor {s.first_bad}" if s.first_bad else "") for s in bad]
         limit = Limit(kind="max", value=0, unit="shards", origin=builtin("the format: 8 + header + data = file size"))
         action = self.refetch(f, [s.name for s in bad], node)
-        return say.judge(len(bad), limit, reason="; ".join(map(str, told[:4])), action=action, details={"shards": told})
+        return say.judge(len(bad), limit, reason="; ".join(map(str, told[:4])), action=action, details={"shards": told}, of=len(f.shards))
 
     def headers(self, node: str, f: FastFacts) -> Verdict:
         """Headers parse, offsets have neither gap nor overlap, no tensor is in two shards."""
@@ -159,7 +167,9 @@ class WeightsJudge:
         action = self.refetch(f, [s.name for s in bad] or sorted({t.split(":")[0] for t in f.gaps.first}), node)
         if f.pointers.count:
             action = f"git -C {f.path} lfs pull"
-        return say.judge(wrong, limit, reason="; ".join(map(str, told[:4])), action=action, details={"problems": told[:40]})
+        return say.judge(
+            wrong, limit, reason="; ".join(map(str, told[:4])), action=action, details={"problems": told[:40]}, of=len(f.shards)
+        )
 
     def index(self, node: str, f: FastFacts) -> Verdict:
         """Every tensor of the index is in the header of the shard it names, and the other way round."""
@@ -167,7 +177,7 @@ class WeightsJudge:
         if f.index_error == "not there" and len(f.shards) == 1 and not f.total:
             return say.skip("one file needs no index")
         if f.index_error:
-            limit = Limit(kind="equal", value="", origin=builtin("engines load by the index"))
+            limit = Limit(kind="equal", value="readable", origin=builtin("engines load by the index"))
             action = self.refetch(f, ["model.safetensors.index.json"], node)
             return say.judge(f.index_error, limit, reason=f"model.safetensors.index.json: {f.index_error}", action=action)
         parts: dict[str, Short] = {
@@ -364,7 +374,7 @@ class WeightsJudge:
             if facts.cached:
                 against += f"; {facts.cached} of {len(facts.hashes)} files were read up to {_age(facts.oldest_s)} ago, not now"
             limit = Limit(kind="max", value=0, unit="files", origin=builtin(against))
-            verdicts.append(say.judge(len(wrong), limit, reason=told, action=action, details=details))
+            verdicts.append(say.judge(len(wrong), limit, reason=told, action=action, details=details, of=len(facts.hashes)))
         return verdicts
 
 

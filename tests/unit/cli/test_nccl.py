@@ -62,10 +62,17 @@ def test_standard_input(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureF
     assert json.loads(capsys.readouterr().out)["verdict"] == "rdma_proven"
 
 
-@pytest.mark.parametrize("arguments", [["/does/not/exist.log"], [], ["-", "-"], ["--ranks", "x", "a"], ["/"]])
+@pytest.mark.parametrize("arguments", [["/does/not/exist.log"], ["-", "-"], ["/"]])
 def test_wrong_use_is_one_line_and_2(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     assert main(arguments) == 2
     assert "Traceback" not in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("arguments", [[], ["--ranks", "x", "a"]])
+def test_wrong_arguments_end_with_2(arguments: list[str]) -> None:
+    with pytest.raises(SystemExit) as end:
+        main(arguments)
+    assert end.value.code == 2
 
 
 @pytest.mark.parametrize("folder", folders("nccl"), ids=lambda p: p.parent.parent.name)

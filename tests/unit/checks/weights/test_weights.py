@@ -70,6 +70,10 @@ def verdicts(folder: Path, peer: Path | None = None) -> dict[str, Verdict]:
     return {v.check: v for v in judge.node("node01") + judge.equal()}
 
 
+def verdicts_of_node(folder: Path) -> list[Verdict]:
+    return WeightsJudge(WeightFacts({"node01": look(folder)}), inventory_of(folder)).node("node01")
+
+
 def red(found: dict[str, Verdict]) -> dict[str, Status]:
     return {c: v.status for c, v in found.items() if v.status.rank >= Status.WARN.rank}
 
@@ -183,19 +187,7 @@ DAMAGE: dict[str, tuple[Callable[[Path], object], dict[str, Status], str]] = {
         {"weights.names": F, "weights.headers": F, "weights.total": F},
         "another set",
     ),
-    "nothing there": (
-        remove_shards,
-        {
-            "weights.readable": F,
-            "weights.names": F,
-            "weights.sizes": U,
-            "weights.headers": U,
-            "weights.index": F,
-            "weights.total": F,
-            "weights.blocks": U,
-        },
-        "",
-    ),
+    "nothing there": (remove_shards, {"weights.readable": F}, "holds no model"),
 }
 
 
@@ -255,6 +247,27 @@ def test_no_command_writes_into_a_folder_that_holds_no_model(tmp_path: Path, kin
         assert said
         assert not any("download" in action and "hf " in action for action in said)
         assert any("holds no model: give the folder" in action for action in said)
+
+
+def test_a_folder_without_weights_is_told_in_one_verdict(tmp_path: Path) -> None:
+    (found,) = verdicts_of_node(tmp_path)
+    assert (found.check, found.status) == ("weights.readable", Status.FAIL)
+    assert found.action == f"{tmp_path} holds no model: give the folder that has config.json and *.safetensors"
+    facts = {"node01": look(tmp_path)}
+    hashed = WeightsJudge(WeightFacts(facts), inventory_of(tmp_path)).full({"node01": FullFacts()}, {}, {})
+    assert hashed[0].status is Status.UNKNOWN, "of no file, none is wrong: that says nothing"
+
+
+def test_an_index_that_is_not_there_is_held_against_something(model: Path) -> None:
+    (model / "model.safetensors.index.json").unlink()
+    said = verdicts(model)["weights.index"].text()
+    assert "measured not there, wanted readable (" in said
+
+
+def test_digests_of_before_in_a_file_that_is_none_are_passed_over(tmp_path: Path) -> None:
+    state = tmp_path / "state.jsonl"
+    state.write_bytes(b"\xff\xfe\x00 no line of ours\n")
+    assert agent.load_state(str(state), 1e9) == {}
 
 
 def test_advice_is_only_for_what_the_folder_is(model: Path, tmp_path: Path) -> None:

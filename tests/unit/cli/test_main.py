@@ -1,0 +1,64 @@
+"""The edge of every command: what goes wrong below it is a line and a status, never a traceback."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from pytest_h20.__main__ import COMMANDS, main
+
+
+@pytest.mark.parametrize(
+    ("argv", "said"),
+    [
+        (("nothing",), "pytest_h20: no command 'nothing'; there are nccl, kv,"),
+        (("reapp",), "pytest_h20: no command 'reapp' (did you mean reap?); there are"),
+        (("discover", "local", "--like", "."), "pytest_h20 discover: .: cannot be read"),
+        (("discover", "local", "--like", "binary"), "pytest_h20 discover: binary: cannot be read as UTF-8 text"),
+        (("soak", "n" * 300), "File name too long"),
+        (("weights", "n" * 300), "File name too long"),
+        (("weights", ".", "--full", "--state", "binary/below"), "pytest_h20 weights: "),
+        (("reap", "--nodes", "rehearsal"), "rehearsal: no such inventory file; `python -m pytest_h20 example` prints one\n"),
+    ],
+    ids=lambda value: " ".join(value)[:40] if isinstance(value, tuple) else "",
+)
+def test_wrong_use_is_one_line(
+    argv: tuple[str, ...], said: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "binary").write_bytes(b"\xff\xfe\x00")
+    (tmp_path / "model-00001-of-00001.safetensors").write_bytes(b"")
+    assert main(argv) == 2
+    told = capsys.readouterr().err
+    assert said in told
+    assert told.count("\n") == 1
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_a_help_is_for_people(name: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        main([name, "--help"])
+    out = capsys.readouterr().out
+    assert out.startswith(f"usage: python -m pytest_h20 {name} ")
+    assert "``" not in out
+
+
+def _ended(argv: list[str], stdout: int) -> tuple[int, str]:
+    done = subprocess.run([sys.executable, "-m", "pytest_h20", *argv], stdout=stdout, stderr=subprocess.PIPE, text=True, check=False)
+    return done.returncode, done.stderr
+
+
+def test_a_disk_that_is_full_and_a_reader_that_left() -> None:
+    full = os.open("/dev/full", os.O_WRONLY)
+    reader, writer = os.pipe()
+    os.close(reader)
+    try:
+        assert _ended(["example"], full) == (2, "pytest_h20 example: No space left on device\n")
+        assert _ended(["example"], writer) == (141, "")
+    finally:
+        os.close(full)
+        os.close(writer)
