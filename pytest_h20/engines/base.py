@@ -326,6 +326,7 @@ class LaunchFacts:
         images: node → what the image on that node holds; one entry per node, they must agree.
         gpu_names: node → product name of its GPUs.
         model_type: of the model's config.json.
+        experts: whether the model has experts; None: its config.json was not read.
         expert_width: the model's ``moe_intermediate_size`` (DeepSeek-R1: 2048), block_n: its FP8 block (128).
     """
 
@@ -336,6 +337,7 @@ class LaunchFacts:
     images: Mapping[str, ImageVersions] = field(default_factory=dict)
     gpu_names: Mapping[str, str] = field(default_factory=dict)
     model_type: str | None = None
+    experts: bool | None = None
     expert_width: int | None = None
     block_n: int | None = None
 

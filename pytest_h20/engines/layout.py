@@ -103,7 +103,7 @@ class Layout:
     @property
     def expert_parts(self) -> int:
         """Into how many parts each expert is cut."""
-        return max(1, self.tensor // self.experts)
+        return max(1, self.tensor * (self.replicas if self.joined else 1) // self.experts)
 
     def nodes_of_stage(self, stage: int) -> tuple[int, ...]:
         """Nodes (by rank) that hold a part of this stage of the first replica."""

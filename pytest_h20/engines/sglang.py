@@ -29,9 +29,11 @@ from pytest_h20.engines.common import (
     node_env,
     normalised,
     order_nodes,
+    parallel,
     removed_refusals,
     write_flags,
 )
+from pytest_h20.engines.layout import Layout
 from pytest_h20.engines.stages import recognise
 
 OLDEST = "0.4.4"
@@ -224,7 +226,25 @@ class SglangDialect:
                     flag="enable-dp-attention",
                 )
             )
+        found += self._layout_refusals(parallel(profile, nodes))
         return found + common_refusals("sglang", v, profile, nodes, facts, self._flags(profile)[0])
+
+    def _layout_refusals(self, layout: Layout) -> list[Refusal]:
+        """Cuts of the model that SGLang asserts against, or waits for without a word."""
+        found, nodes, stages = [], layout.nodes, layout.pipeline
+        if layout.replicas > 1 and nodes > 1:
+            why = f'SGLang has no copies over nodes ({layout}): it ends with "multi-node data parallel is not supported"'
+            what = "use DP attention (enable-dp-attention), or start a server for each copy and attach to the router before them"
+            found.append(Refusal("copies_over_nodes", why, what, "check_server_args, 0.4.4 … 0.5.23", flag="dp"))
+        if layout.tensor % layout.attention:
+            why = f"DP attention makes {layout.attention} groups of {layout.tensor} ranks, which does not come out even"
+            what = f"choose a number of groups that divides {layout.tensor}"
+            found.append(Refusal("dp_attention_not_divisible", why, what, "assert tp_size % dp_size == 0, 0.4.4 … 0.5.23", flag="dp"))
+        if stages > 1 and nodes > 1 and (stages % nodes and nodes % stages):
+            why = f"{stages} stages on {nodes} nodes: SGLang gives each node {max(stages // nodes, 1)} of them, and some then run nowhere"
+            what = "let a node hold whole stages, or a stage fill whole nodes"
+            found.append(Refusal("stages_cut_by_nodes", why, what, "_calculate_rank_ranges, 0.5.3 … 0.5.23", flag="pp-size"))
+        return found
 
     def ready(self, nodes: tuple[NodePlan, ...]) -> ReadyRule:
         """Rank 0's line, which is void when the port could not be bound."""

@@ -43,6 +43,10 @@ NATIVE_SINCE = "0.11.1"
 RAY_NOT_IN_IMAGE_SINCE = "0.18.0"
 MNNVL_HANG = ("0.27.0", "0.29.0")
 ENV_OVERWRITTEN = ("0.17.1", "0.21.0")
+RPC_AFTER = 1
+"""``--data-parallel-rpc-port`` after ``--master-port``, where both are needed."""
+INDEPENDENT_COPIES_SINCE = "0.14.0"
+"""From here on the copies of a model without experts know nothing of each other (v1/engine/core.py; not in 0.13.0, in 0.14.1)."""
 
 # Set by the dialect from the profile's own fields; in ``flags`` they would contradict it.
 _OWNED = (
@@ -103,6 +107,8 @@ class VllmDialect:
 
     def plan(self, profile: LaunchProfile, nodes: tuple[NodePlan, ...]) -> LaunchPlan:
         """Everything to start, in order. Copies that each fit in a node are joined by vLLM's data parallel options, not by ``--nnodes``.
+        Where each spans nodes, ``--nnodes`` and the node's rank are enough: vLLM infers from them which copy a node belongs to, and its
+        rank in it (``nnodes_within_dp``, config/parallel.py and engine/arg_utils.py, 0.11.1 … 0.33.0).
 
         Raises:
             UsageError: ranks, tensor parallel size or flags contradict each other.
@@ -115,7 +121,7 @@ class VllmDialect:
             steps = self._ray_steps(profile, ordered, flags)
         else:
             steps = self._native_steps(profile, ordered, flags)
-            if _copies_over_nodes(profile, ordered):
+            if len(ordered) > 1 and parallel(profile, ordered).replicas > 1:
                 warnings += [f"--{name} belongs to the layout; the flag is ignored" for name in _OWNED_BY_COPIES if name in flags]
         return LaunchPlan(
             engine="vllm",
@@ -186,9 +192,9 @@ class VllmDialect:
 
     def _native_steps(self, profile: LaunchProfile, nodes: tuple[NodePlan, ...], flags: dict[str, object]) -> tuple[Step, ...]:
         steps = []
+        copies, wide = _copies_over_nodes(profile, nodes), _wide_copies(profile, nodes)
         for node in nodes:
-            copies = _copies_over_nodes(profile, nodes)
-            left_out = (*_OWNED_BY_COPIES, *(_HEAD_ONLY if node.rank else ())) if copies else ()
+            left_out = (*(_OWNED_BY_COPIES if copies or wide else ()), *(_HEAD_ONLY if node.rank else ()))
             own = {name: value for name, value in flags.items() if name not in left_out}
             argv = [*self._server(profile), *self._common_words(profile, own), "--distributed-executor-backend", "mp"]
             if copies:
@@ -207,6 +213,8 @@ class VllmDialect:
                     "--master-port",
                     str(profile.dist_port),
                 ]
+                if wide:  # the engines of the other copies report there
+                    argv += ["--data-parallel-rpc-port", str(profile.dist_port + RPC_AFTER)]
                 if node.rank > 0:
                     argv.append("--headless")
             mode = "native" if len(nodes) > 1 else "single"
@@ -263,10 +271,10 @@ class VllmDialect:
         if mode == "ray":
             needs.append(PortNeed(profile.ray_port, "Ray head (GCS)"))
         elif mode == "native":
+            rpc = "data parallel (--data-parallel-rpc-port)"
             copies = _copies_over_nodes(profile, nodes)
-            needs.append(
-                PortNeed(profile.dist_port, "data parallel (--data-parallel-rpc-port)" if copies else "torch rendezvous (--master-port)")
-            )
+            needs.append(PortNeed(profile.dist_port, rpc if copies else "torch rendezvous (--master-port)"))
+            needs += [PortNeed(profile.dist_port + RPC_AFTER, rpc)] if _wide_copies(profile, nodes) else []
         # A headless node opens no HTTP port (recorded with 0.24): nothing to be free there.
         return {node.name: tuple(needs) if node.rank == 0 else () for node in nodes}
 
@@ -344,7 +352,9 @@ class VllmDialect:
                     flag="enable-auto-tool-choice",
                 )
             )
-        if profile.http_port in {profile.ray_port if mode == "ray" else -1, profile.dist_port if mode == "native" else -1}:
+        found += self._copies_refusals(profile, nodes, facts, mode)
+        own = {need.port for need in self._ports(profile, nodes, mode)[nodes[0].name][1:]}
+        if profile.http_port in own:
             found.append(
                 Refusal(
                     "ports_collide",
@@ -354,6 +364,29 @@ class VllmDialect:
                 )
             )
         return found + common_refusals("vllm", v, profile, nodes, facts, self._flags(profile)[0])
+
+    def _copies_refusals(self, profile: LaunchProfile, nodes: tuple[NodePlan, ...], facts: LaunchFacts, mode: str) -> list[Refusal]:
+        """Copies over nodes that vLLM does not join: it waits for them, without a word, until a time-out."""
+        layout = parallel(profile, nodes)
+        one, per_node = layout.tensor * layout.pipeline, layout.per_node
+        if len(nodes) == 1 or layout.replicas == 1:
+            return []
+        if mode == "ray":
+            flags = normalised(profile.flags)
+            if facts.experts is not True or flags.get("data-parallel-backend") == "ray" or "data-parallel-address" in flags:
+                return []
+            why = "with Ray the copies of a model with experts look for each other at 127.0.0.1, where no other node can be reached"
+            what = f"use mode: native (vLLM {NATIVE_SINCE} and later), or give data-parallel-address"
+            return [Refusal("copies_with_ray", why, what, "init_distributed_environment, 0.33.0", flag="data-parallel-size")]
+        if one % per_node and per_node % one:
+            why = f"a copy of {one} GPUs ({layout}) fills no whole nodes of {per_node} GPUs in use, and these hold no whole copies"
+            what = f"let tensor_parallel x pipeline-parallel-size be a part of {per_node} or a multiple of it"
+            return [Refusal("copies_cut_by_nodes", why, what, "nnodes_within_dp, 0.11.1 and 0.33.0", flag="data-parallel-size")]
+        if facts.experts is False and layout.copy.nodes > 1 and self.version.at_least(INDEPENDENT_COPIES_SINCE):
+            why = f"vLLM {self.version} joins copies that span nodes ({layout}) for models with experts only, and this one has none"
+            what = "start a server for each copy and attach to the router before them, or choose stages, or copies that fit in a node"
+            return [Refusal("copies_without_experts", why, what, "v1/engine/core.py, 0.14.1 and 0.33.0", flag="data-parallel-size")]
+        return []
 
     def _ray_refusals(self, nodes: tuple[NodePlan, ...], facts: LaunchFacts) -> list[Refusal]:
         found = []
@@ -422,3 +455,9 @@ def _copies_over_nodes(profile: LaunchProfile, nodes: Sequence[NodePlan]) -> int
     layout = parallel(profile, nodes)
     inside = len(nodes) > 1 and layout.replicas > 1 and layout.copy.nodes == 1
     return layout.replicas // len(nodes) if inside else 0
+
+
+def _wide_copies(profile: LaunchProfile, nodes: Sequence[NodePlan]) -> bool:
+    """There are several copies, and each spans nodes."""
+    layout = parallel(profile, nodes)
+    return layout.replicas > 1 and layout.copy.nodes > 1

@@ -67,6 +67,16 @@ def shape_of(config: Mapping[str, Any] | Missing) -> ModelShape | Missing:
     )
 
 
+def has_experts(config: Mapping[str, Any] | Missing) -> bool | None:
+    """Whether a config.json tells of experts; None where it was not read, or speaks of some in words that are not known here."""
+    shape = shape_of(config)
+    if isinstance(config, Missing) or isinstance(shape, Missing):
+        return None
+    inner = config.get("text_config")
+    words = [*config, *(inner if isinstance(inner, Mapping) else ())]
+    return True if shape.expert_layers else None if any("expert" in str(word) or "moe" in str(word) for word in words) else False
+
+
 def _handed_on(told: Mapping[str, Any]) -> int:
     """``deepseek_v4`` of vLLM and SGLang 0.5.23: the hidden states of ``hc_mult`` streams, mixed, and no residual beside them."""
     streams = told.get("hc_mult")

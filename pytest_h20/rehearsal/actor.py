@@ -100,6 +100,11 @@ class Actor:
         copies = int(self.option("--data-parallel-size-local", default="1"))
         return int(self.option("--node-rank", default=str(first // copies)))
 
+    @property
+    def _copies(self) -> bool:
+        """Several copies, and each is cut over GPUs."""
+        return self.layout.replicas > 1 and self.layout.tensor > 1
+
     def scene(self) -> Scene:
         """What the log lines speak about."""
         packages = self.spec["image"]["packages"]
@@ -117,7 +122,8 @@ class Actor:
             per_node=8,
             address=address,
             extra=tuple(self.engine["lines"].get(self.role, ())),
-            tensor=self.layout.tensor if self.layout.pipeline > 1 else 0,
+            tensor=self.layout.tensor if self.layout.pipeline > 1 or self._copies else 0,
+            copies=self.layout.replicas if self._copies else 1,
         )
 
     # ------------------------------------------------------------------ life
@@ -204,8 +210,8 @@ class Actor:
         pattern = self.spec["env"].get("NCCL_DEBUG_FILE", "")
         if not pattern:
             return
-        tensor = self.layout.tensor if self.layout.pipeline > 1 else 0
-        job = job_of(self.spec["inventory"], self.names, self.spec["nccl"], self.spec["env"], tensor)
+        tensor = self.layout.tensor if self.layout.pipeline > 1 or self._copies else 0
+        job = job_of(self.spec["inventory"], self.names, self.spec["nccl"], self.spec["env"], tensor, self._copies)
         # Ray's workers write on their own nodes, told by nobody but the driver here.
         everywhere = self.kind == "vllm" and "ray" in self.argv
         if not everywhere:

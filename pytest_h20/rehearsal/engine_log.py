@@ -39,6 +39,7 @@ class Scene:
     address: str
     extra: tuple[str, ...] = ()
     tensor: int = 0
+    copies: int = 1
 
     @property
     def tp(self) -> int:
@@ -49,6 +50,11 @@ class Scene:
     def stage(self) -> int:
         """Ranks of a stage of the pipeline."""
         return self.tensor or self.tp
+
+    @property
+    def leads(self) -> bool:
+        """A headless node that is the first of its copy runs the copy's engine; any other one its workers only."""
+        return "--data-parallel-size-local" in self.argv or (self.copies > 1 and self.rank % (self.nodes // self.copies) == 0)
 
     def release(self) -> tuple[int, ...]:
         """The version's first three numbers."""
@@ -184,8 +190,9 @@ def vllm_server(s: Scene) -> list[Moment]:
         ]
     elif headless:
         of_all = f"Launching vLLM (v{s.version}) headless multiproc executor, with head node address {s.address} for torch.distributed process group."
-        copies = f"Launching {s.per_node} data parallel engine(s) in headless mode, with head node address tcp://{s.address}:29501."
-        moments.append(Moment(0.06, line(copies if "--data-parallel-size-local" in s.argv else of_all), "joining"))
+        many, port = (1, 29502) if s.copies > 1 else (s.per_node, 29501)
+        copies = f"Launching {many} data parallel engine(s) in headless mode, with head node address tcp://{s.address}:{port}."
+        moments.append(Moment(0.06, line(copies if s.leads else of_all), "joining"))
     moments += [
         Moment(
             0.09,
@@ -203,7 +210,8 @@ def vllm_server(s: Scene) -> list[Moment]:
             0.15,
             "".join(
                 line(
-                    f"rank {first + i} in world size {s.tp} is assigned as DP rank 0, PP rank {(first + i) // s.stage}, TP rank {(first + i) % s.stage}",
+                    f"rank {first + i} in world size {s.tp} is assigned as DP rank {(first + i) // (s.tp // s.copies)}, "
+                    f"PP rank {(first + i) % (s.tp // s.copies) // s.stage}, TP rank {(first + i) % s.stage}",
                     "parallel_state.py:967",
                 )
                 for i in range(s.per_node)

@@ -37,13 +37,14 @@ class NcclNode:
 @dataclass(frozen=True)
 class NcclJob:
     """A job of ``per_node`` ranks on each node. ``truth``: the fields of ``world.NcclTruth`` as a mapping. ``tensor``: ranks of a stage
-    of its pipeline; 0: it has one stage."""
+    of its pipeline, or of a copy; 0: it has one. ``joined``: all ranks have a communicator besides, for the experts of all copies."""
 
     nodes: tuple[NcclNode, ...]
     truth: Mapping[str, Any]
     env: Mapping[str, str] = field(default_factory=dict)
     per_node: int = 8
     tensor: int = 0
+    joined: bool = False
 
     @property
     def nranks(self) -> int:
@@ -80,14 +81,15 @@ class NcclJob:
         return "".join(f"{line}\n" for line in lines)
 
     def groups(self, rank: int) -> list[tuple[int, ...]]:
-        """The members of each communicator of a rank: of its stage, then of its place in all stages."""
+        """The members of each communicator of a rank: of its stage (or copy), of its place in all stages, of all copies."""
         size = self.tensor or self.nranks
         if size == self.nranks:
             return [tuple(range(self.nranks))]
         stages = self.nranks // size
         if self.truth["stages_across"]:  # as if nodes were filled in turn
             return [tuple(range(rank % stages, self.nranks, stages)), tuple(range(rank - rank % stages, rank - rank % stages + stages))]
-        return [tuple(range(rank - rank % size, rank - rank % size + size)), tuple(range(rank % size, self.nranks, size))]
+        found = [tuple(range(rank - rank % size, rank - rank % size + size)), tuple(range(rank % size, self.nranks, size))]
+        return [*found, tuple(range(self.nranks))] if self.joined else found
 
     def _communicator(
         self, rank: int, node: NcclNode, minor: int, number: int, members: tuple[int, ...], extra: Sequence[str]
@@ -189,12 +191,17 @@ class NcclJob:
 
 
 def job_of(
-    inventory: Mapping[str, Any], node_names: Sequence[str], truth: Mapping[str, Any], env: Mapping[str, str], tensor: int = 0
+    inventory: Mapping[str, Any],
+    node_names: Sequence[str],
+    truth: Mapping[str, Any],
+    env: Mapping[str, str],
+    tensor: int = 0,
+    joined: bool = False,
 ) -> NcclJob:
-    """The job of an inventory (its JSON form) on these nodes. ``tensor``: ranks of a stage, where it is a pipeline."""
+    """The job of an inventory (its JSON form) on these nodes. ``tensor``, ``joined``: of ``NcclJob``."""
     nodes = []
     for i, name in enumerate(node_names):
         spec = next(n for n in inventory["nodes"] if n["name"] == name)
         hcas = tuple(f"{r['hca']}:{r['port']}" for r in spec["rails"])
         nodes.append(NcclNode(name, hcas, spec["control_interface"], spec["host_ip"] or spec["address"], 9000 + 1000 * i + 100))
-    return NcclJob(tuple(nodes), truth, env, tensor=tensor)
+    return NcclJob(tuple(nodes), truth, env, tensor=tensor, joined=joined)

@@ -47,6 +47,7 @@ class Scenario:
         nodes: how many the cluster has.
         flags: options beyond those of the write-up's profiles, for the engines in ``versions``.
         tensor: their tensor parallel size, where it is not the write-up's 16.
+        cut: the only engine that both of these are for.
     """
 
     name: str
@@ -59,6 +60,7 @@ class Scenario:
     nodes: int = 2
     flags: Mapping[str, JsonValue] = field(default_factory=dict)
     tensor: int | None = None
+    cut: str = ""
 
     def world(self) -> World:
         """The healthy world of this scenario."""
@@ -95,12 +97,13 @@ class Scenario:
                 change["dist_port"] = 29501 if self.mode == "native" else None
             quick = str(environments() / "thresholds" / f"rehearsal-quick-{engine}.yaml") if self.concurrency is not None else None
             gone = _GONE if engine == "vllm" and "vllm" in self.versions else ()
-            more = self.flags if engine in self.versions else {}
+            own = (self.cut,) if self.cut else tuple(self.versions)
+            more = self.flags if engine in own else {}
             profiles = {
                 name: p.model_copy(
                     update={
                         **change,
-                        **({"tensor_parallel": self.tensor} if self.tensor and engine in self.versions else {}),
+                        **({"tensor_parallel": self.tensor} if self.tensor and engine in own else {}),
                         "limits": p.limits and (quick or p.limits),
                         "flags": {k: v for k, v in p.flags.items() if k not in gone} | dict(more),
                     }
@@ -202,6 +205,19 @@ SCENARIOS: tuple[Scenario, ...] = (
         start_s=20.0,
         flags={"data-parallel-size": 16, "enable-expert-parallel": True},
         tensor=1,
+    ),
+    Scenario(
+        "vllm-copies",
+        "vLLM 0.32.0 over four nodes: two copies of two nodes each and whole experts (32), three cells",
+        QUICK_SCALE,
+        {"vllm": "0.32.0", "sglang": "0.5.16"},
+        mode="native",
+        concurrency=_FEW,
+        start_s=20.0,
+        nodes=4,
+        flags={"pipeline-parallel-size": 1, "data-parallel-size": 2, "enable-expert-parallel": True},
+        tensor=16,
+        cut="vllm",
     ),
 )
 

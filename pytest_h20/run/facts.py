@@ -13,6 +13,7 @@ from pytest_h20.probes.facts import Facts, NodeFacts
 from pytest_h20.probes.gather import gather
 from pytest_h20.probes.identity import identity_texts
 from pytest_h20.probes.image import Versions
+from pytest_h20.probes.model_shape import has_experts
 from pytest_h20.probes.script import Missing
 from pytest_h20.report.model import NodeColumn
 from pytest_h20.run.settings import Session
@@ -121,10 +122,12 @@ def launch_facts(session: Session, facts: GatheredFacts) -> LaunchFacts:
     drivers, gpus, gpu_names = {}, {}, {}
     model_type = None
     capability: tuple[int, int] | None = None
+    experts: bool | None = None
     for name, node in facts.probes.nodes.items():
         config = Missing("") if isinstance(node.model_folder, Missing) else node.model_folder.config
         if model_type is None and not isinstance(config, Missing):
             model_type = str(config.get("model_type") or "") or None
+        experts = has_experts(config) if experts is None else experts
         if isinstance(node.gpus, Missing) or not node.gpus.gpus:
             continue
         gpus[name] = len(node.gpus.gpus)
@@ -141,6 +144,7 @@ def launch_facts(session: Session, facts: GatheredFacts) -> LaunchFacts:
         images=facts.images.versions,
         gpu_names=gpu_names,
         model_type=model_type,
+        experts=experts,
         expert_width=2048 if r1 else None,
         block_n=128 if r1 else None,
     )

@@ -41,6 +41,7 @@ def claimed(target: LaunchTarget) -> LaunchFacts:
         drivers={name: e.driver for name, e in expected.items() if e.driver},
         gpu_names={name: e.gpu_model for name, e in expected.items() if e.gpu_model},
         model_type="deepseek_v3" if target.inventory.model.kind == "deepseek-r1" else None,
+        experts=True if target.inventory.model.kind == "deepseek-r1" else None,
     )
 
 

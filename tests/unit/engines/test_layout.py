@@ -61,6 +61,7 @@ def test_a_size_that_is_none(value: object) -> None:
         (Layout(4, 4, nodes=2), 4, 4, 2, [(0,), (0,), (1,), (1,)]),
         (Layout(1, replicas=16, nodes=2, joined=True), 16, 1, 2, [(0,)]),
         (Layout(8, replicas=2, nodes=2), 0, 0, 1, [(0,)]),
+        (Layout(16, replicas=2, nodes=4, joined=True), 16, 2, 2, [(0, 1)]),
     ],
 )
 def test_what_leaves_a_node(layout: Layout, spanning: int, groups: int, over: int, stages: list[tuple[int, ...]]) -> None:
@@ -88,4 +89,14 @@ def test_whole_experts_are_not_cut(flags: dict[str, object], refused: bool) -> N
     """Experts 2048 wide in FP8 blocks of 128: TP32 would cut them into 64, EP32 leaves them whole."""
     profile = LaunchProfile("sglang", "wide", "image", "/m", flags=flags, tensor_parallel=32)
     found = dialect_for("sglang", "0.5.16").refuse(profile, nodes(4), LaunchFacts(expert_width=2048, block_n=128))
+    assert any(r.id == "block_fp8_not_divisible" for r in found) is refused
+
+
+@pytest.mark.parametrize(("tensor", "flags", "refused"), [(8, {}, False), (16, {}, True), (16, {"enable-expert-parallel": True}, False)])
+def test_the_copies_of_vllm_cut_each_expert_together(tensor: int, flags: dict[str, object], refused: bool) -> None:
+    """Without EP the experts are cut over DP x TP: TP16 x DP2 makes parts of 64 of them, which blocks of 128 do not divide."""
+    profile = LaunchProfile(
+        "vllm", "copies", "image", "/m", flags={"data-parallel-size": 2, **flags}, tensor_parallel=tensor, mode="native"
+    )
+    found = dialect_for("vllm", "0.33.0").refuse(profile, nodes(tensor // 4), LaunchFacts(expert_width=2048, block_n=128))
     assert any(r.id == "block_fp8_not_divisible" for r in found) is refused

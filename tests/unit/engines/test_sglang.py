@@ -94,6 +94,28 @@ def test_flags_that_cannot_work_are_refused(flags: dict[str, object], version: s
     assert refusal in ids(version, replace(SGLANG_TUNED, flags=flags))
 
 
+@pytest.mark.parametrize(
+    ("tensor", "flags", "count", "refusal"),
+    [
+        (16, {"dp": 2}, 4, "copies_over_nodes"),
+        (8, {"dp-size": 2}, 2, "copies_over_nodes"),
+        (4, {"dp": 2}, 1, ""),
+        (16, {"dp": 16, "enable-dp-attention": True}, 2, ""),
+        (16, {"dp": 6, "enable-dp-attention": True}, 2, "dp_attention_not_divisible"),
+        (4, {"pp-size": 3}, 2, "stages_cut_by_nodes"),
+        (4, {"pp-size": 6}, 4, "stages_cut_by_nodes"),
+        (8, {"pp-size": 3}, 3, ""),
+        (16, {"pp-size": 2}, 4, ""),
+        (4, {"pp-size": 4}, 2, ""),
+        (4, {"pp-size": 3}, 1, ""),
+    ],
+)
+@pytest.mark.parametrize("version", ["0.5.16", "0.5.23"])
+def test_layouts_that_sglang_does_not_start(version: str, tensor: int, flags: dict[str, object], count: int, refusal: str) -> None:
+    profile = replace(SGLANG_TUNED, tensor_parallel=tensor, flags=flags)
+    assert ids(version, profile, count) == [refusal] * bool(refusal)
+
+
 def test_the_other_engine_s_spelling_is_suggested() -> None:
     profile = replace(SGLANG_TUNED, flags={"max-model-len": 4096, "reasoning-parser": "deepseek_r1"})
     fixes = " ".join(r.fix for r in dialect_for("sglang", "0.5.16").refuse(profile, nodes(), LaunchFacts()))

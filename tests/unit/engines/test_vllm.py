@@ -91,6 +91,74 @@ def test_copies_on_one_node_and_a_copy_over_all_nodes_are_none_of_that() -> None
     assert "--nnodes" in wide.steps[0].argv
 
 
+WIDE = replace(COPIES, tensor_parallel=16, flags={**COPIES.flags, "data-parallel-size": 2})
+
+
+@pytest.mark.parametrize("version", ["0.11.1", "0.24.0", "0.33.0"])
+def test_copies_that_span_nodes_are_joined_by_nnodes(version: str) -> None:
+    """Two copies of two nodes: vLLM infers from --node-rank which copy a node is of (rank x 8 / 16: 0, 0, 1, 1) and its rank in it."""
+    plan = dialect_for("vllm", version).plan(WIDE, nodes(4))
+    head, *peers = ([*step.argv] for step in plan.steps)
+    for rank, argv in enumerate([head, *peers]):
+        for option, value in (("nnodes", "4"), ("node-rank", str(rank)), ("master-addr", "10.63.65.207"), ("master-port", "29501")):
+            assert argv[argv.index(f"--{option}") + 1] == value
+        assert argv[argv.index("--data-parallel-size") + 1] == "2"
+        assert argv[argv.index("--data-parallel-rpc-port") + 1] == "29502", "the engine of the second copy reports there"
+        assert not {"--data-parallel-size-local", "--dpl", "--data-parallel-start-rank"} & set(argv), "inferred; 3 would be wrong"
+        assert ("--headless" in argv, "--api-server-count" in argv) == (rank > 0, rank == 0)
+    assert [(n.port, n.purpose) for n in plan.ports_needed["node01"]][1:] == [
+        (29501, "torch rendezvous (--master-port)"),
+        (29502, "data parallel (--data-parallel-rpc-port)"),
+    ]
+    assert ids(version, replace(WIDE, http_port=29502), count=4) == ["ports_collide"]
+    assert ids(version, WIDE, LaunchFacts(experts=True), count=4) == []
+
+
+def test_a_count_of_api_servers_is_the_head_s_without_copies_too() -> None:
+    plan = dialect_for("vllm", "0.33.0").plan(replace(VLLM_WRITE_UP, mode="native", flags={"api-server-count": 4}), nodes())
+    assert ["--api-server-count" in step.argv for step in plan.steps] == [True, False], "vLLM refuses it beside --headless"
+
+
+@pytest.mark.parametrize(
+    ("tensor", "copies", "count", "refused"),
+    [
+        (4, 3, 2, True),  # 6 GPUs a node: one copy and a half
+        (12, 4, 6, True),  # 8 GPUs a node: a copy is a node and a half
+        (4, 4, 2, False),
+        (12, 2, 4, False),  # 6 GPUs a node: a copy is two of them
+        (16, 2, 4, False),
+        (8, 2, 2, False),
+        (4, 3, 1, False),
+    ],
+)
+def test_copies_that_nodes_cut(tensor: int, copies: int, count: int, refused: bool) -> None:
+    profile = replace(COPIES, tensor_parallel=tensor, flags={"data-parallel-size": copies})
+    assert ("copies_cut_by_nodes" in ids("0.33.0", profile, count=count)) is refused
+
+
+def test_copies_with_ray_meet_where_nobody_else_comes() -> None:
+    ray = replace(WIDE, mode="ray", flags={"data-parallel-size": 2, "enable-expert-parallel": True})
+    moe, dense = LaunchFacts(experts=True), LaunchFacts(experts=False)
+    assert ids("0.17.1", ray, moe, count=4) == ["copies_with_ray"]
+    for flags in ({"data-parallel-backend": "ray"}, {"data-parallel-address": "10.63.65.207"}):
+        assert ids("0.17.1", replace(ray, flags={**ray.flags, **flags}), moe, count=4) == []
+    assert ids("0.17.1", ray, dense, count=4) == ids("0.17.1", ray, count=4) == [], "independent copies; and what is not known"
+
+
+@pytest.mark.parametrize(
+    ("version", "profile", "experts", "refused"),
+    [
+        ("0.33.0", WIDE, False, True),
+        ("0.14.1", WIDE, False, True),
+        ("0.13.0", WIDE, False, False),
+        ("0.33.0", WIDE, None, False),
+        ("0.33.0", replace(WIDE, tensor_parallel=8, flags={"data-parallel-size": 4}), False, False),
+    ],
+)
+def test_copies_of_a_model_without_experts_fit_in_a_node(version: str, profile: LaunchProfile, experts: bool | None, refused: bool) -> None:
+    assert ("copies_without_experts" in ids(version, profile, LaunchFacts(experts=experts), count=4)) is refused
+
+
 def test_every_container_gets_the_whole_environment() -> None:
     for version in ("0.8.2", "0.24.0"):
         for step in dialect_for("vllm", version).plan(VLLM_WRITE_UP, nodes()).steps:

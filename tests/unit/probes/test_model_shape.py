@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from pytest_h20.engines.layout import Layout
 from pytest_h20.probes.counters import ExpectedVolume, expected_volume
 from pytest_h20.probes.image import MODEL_FOLDER, ModelFolder, parse_model_folder
-from pytest_h20.probes.model_shape import ModelShape, shape_of
+from pytest_h20.probes.model_shape import ModelShape, has_experts, shape_of
 from pytest_h20.probes.script import Missing
 from pytest_h20.rehearsal.sparse import R1_CONFIG
 
@@ -137,3 +137,10 @@ def test_a_prefill_on_two_h200_moved_what_the_formula_says(hidden: int, sent: in
     volume = expected_volume(2049, 1, shape, Layout(2, nodes=2))
     assert isinstance(volume, ExpectedVolume)
     assert volume.bytes_per_node == pytest.approx(sent, rel=0.15)
+
+
+def test_whether_there_are_experts_is_said_only_where_it_is_known() -> None:
+    assert has_experts(folder(R1_CONFIG).config) is True
+    assert has_experts(LAB) is False
+    assert has_experts({"model_type": "vlm", "text_config": {**LAB, "moe_num_experts": 64}}) is None, "words of another model"
+    assert has_experts({"model_type": "none"}) is has_experts(Missing("no such file")) is None

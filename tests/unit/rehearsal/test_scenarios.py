@@ -104,3 +104,12 @@ def test_experts_over_copies_are_rehearsed() -> None:
     target = LaunchTarget(inventory, *inventory.engine_profile("vllm"))
     assert str(target.layout) == "TP1 x DP16 x EP16 on 2 nodes"
     assert (target.layout.spanning, target.layout.spanning_nodes) == (16, 2)
+
+
+def test_copies_that_span_nodes_are_rehearsed() -> None:
+    inventory = scenario_named("vllm-copies").world().inventory
+    target = LaunchTarget(inventory, *inventory.engine_profile("vllm"))
+    assert str(target.layout) == "TP16 x DP2 x EP32 on 4 nodes"
+    assert (target.layout.spanning, target.layout.spanning_groups, target.layout.spanning_nodes) == (16, 2, 2)
+    other = LaunchTarget(inventory, *inventory.engine_profile("sglang"))
+    assert str(other.layout) == "TP16 x PP2 on 4 nodes", "SGLang has no copies over nodes"
