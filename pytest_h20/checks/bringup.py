@@ -128,6 +128,8 @@ def failed(engine: str, error: H20Error, started: bool = True) -> Verdict:
     told = [line.strip() for line in str(error).split("\n--- ")[0].splitlines() if line.strip()] or [type(error).__name__]
     say = say_of(error.check if isinstance(error, BringUpError) else "bringup.ready", engine)
     fix = next((line for line in told if line.startswith("fix: ") or line == MEND_FIRST), "")
+    if fix == MEND_FIRST:  # the checks that refused it have told the rest already
+        told = told[:1]
     return (say if started else replace(say, title=NOT_STARTED)).plain(
         Status.UNKNOWN if isinstance(error, TransportError) else Status.FAIL,
         "; ".join(line.rstrip(":") for line in told if line != fix)[:1000],

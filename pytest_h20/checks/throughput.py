@@ -17,8 +17,8 @@ from pytest_h20.report.stats import estimate, judge_change
 CHECK = "throughput.{metric}"
 
 
-def judge_cell(cell: CellRow, limits: LimitFile, *, evidence: tuple[str, ...] = ()) -> list[Verdict]:
-    """One verdict per limit of the cell (``throughput.output_throughput`` ...).
+def judge_cell(cell: CellRow, limits: LimitFile, run: str = "RUN", *, evidence: tuple[str, ...] = ()) -> list[Verdict]:
+    """One verdict per limit of the cell (``throughput.output_throughput`` ...). ``run``: its folder, as one types it.
 
     A cell whose sanity failed (``status`` UNKNOWN with a reason) stays UNKNOWN whatever its figures say, and a cell without
     any limit that judges is UNKNOWN too: figures that nobody judges prove nothing. How tokens arrive is judged whatever the file says.
@@ -28,7 +28,7 @@ def judge_cell(cell: CellRow, limits: LimitFile, *, evidence: tuple[str, ...] = 
     if not any(limit.kind != "info" for limit in found.values()):
         return [_nothing_judged(cell, limits, evidence)]
     found |= {metric: limit for metric, limit in flow_limits(cell).items() if metric not in found}
-    return [judge_figure(cell, metric, limit, limits, evidence=evidence) for metric, limit in found.items()]
+    return [judge_figure(cell, metric, limit, limits, run, evidence=evidence) for metric, limit in found.items()]
 
 
 SILENT_MS, SILENT_TIMES = 5_000.0, 20
@@ -54,23 +54,25 @@ def flow_limits(cell: CellRow) -> dict[str, Limit]:
     }
 
 
-def judge_figure(cell: CellRow, metric: str, limit: Limit, limits: LimitFile | None = None, *, evidence: tuple[str, ...] = ()) -> Verdict:
+def judge_figure(
+    cell: CellRow, metric: str, limit: Limit, limits: LimitFile | None = None, run: str = "RUN", *, evidence: tuple[str, ...] = ()
+) -> Verdict:
     """Hold one figure of a cell against its limit; with its noise when ``limits`` has a calibrated value for it.
 
     A figure that would hold had the rehearsal's own machine kept its time could not be measured: that machine is not what is judged.
     """
-    verdict = _held(cell, metric, limit, limits, evidence)
+    verdict = _held(cell, metric, limit, limits, run, evidence)
     measured = cell.figure(metric)
     if verdict.status is not Status.FAIL or cell.late is None or measured is None:
         return verdict
     in_time = cell.with_figure(metric, cell.late.without(metric, measured, cell))
-    if _held(in_time, metric, limit, limits, evidence).status is Status.FAIL:
+    if _held(in_time, metric, limit, limits, run, evidence).status is Status.FAIL:
         return verdict
     action = "rehearse again when this machine has less to do, or slower: --nodes=rehearsal:SCENARIO@SPEED"
     return verdict.model_copy(update={"status": Status.UNKNOWN, "reason": cell.late.words, "action": action})
 
 
-def _held(cell: CellRow, metric: str, limit: Limit, limits: LimitFile | None, evidence: tuple[str, ...]) -> Verdict:
+def _held(cell: CellRow, metric: str, limit: Limit, limits: LimitFile | None, run: str, evidence: tuple[str, ...]) -> Verdict:
     figure = metric_figure(metric)
     title, unit = (figure.title, figure.unit) if figure else (metric, limit.unit)
     subject = f"{cell.engine} {cell.name}" if cell.engine else cell.name
@@ -83,7 +85,7 @@ def _held(cell: CellRow, metric: str, limit: Limit, limits: LimitFile | None, ev
         limit,
         subject=subject,
         unit=limit.unit or unit,
-        action="compare the cell's record with an earlier run: python -m pytest_h20 compare EARLIER THIS",
+        action=f"hold it against an earlier run: python -m pytest_h20 compare last-accepted {run}",
         evidence=evidence,
         details={"cell": cell.name, "engine": cell.engine, "profile": cell.profile},
     )

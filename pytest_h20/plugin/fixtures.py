@@ -12,6 +12,7 @@ Each has a short name, too (``client`` for ``h20_client``; `pytest_h20.plugin.sh
 ``h20_nodes``      name → :class:`~pytest_h20.nodes.Node`, connected on first use
 ``h20_run``        the run folder (:class:`~pytest_h20.report.run.RunFolder`): ``run.evidence(name, data)``
 ``h20_facts``      what the probes found on all nodes, gathered once
+``h20_weights``    what judges the model's folders on all nodes (:class:`~pytest_h20.checks.weights.judge.WeightsJudge`)
 ``h20_burn``       what judges the burn of all GPUs (:class:`~pytest_h20.checks.compute.judge.Judge`), burned once
 ``h20_wires``      what loads the rails before the engine starts (:class:`~pytest_h20.run.wires.Wires`)
 ``h20_cluster``    the :class:`~pytest_h20.cluster.state.ClusterState` of a cluster that is up
@@ -35,6 +36,7 @@ if TYPE_CHECKING:
     import openai
 
     from pytest_h20.checks.compute.judge import BurnJudge
+    from pytest_h20.checks.weights.judge import WeightsJudge
     from pytest_h20.cluster.launch import LaunchTarget
     from pytest_h20.cluster.state import ClusterState
     from pytest_h20.config.inventory import Inventory
@@ -114,6 +116,14 @@ def h20_facts(request: pytest.FixtureRequest, h20_engine: str) -> GatheredFacts:
     from pytest_h20.run.facts import gathered
 
     return gathered(_session(request), h20_engine)
+
+
+@pytest.fixture(scope="session")
+def h20_weights(request: pytest.FixtureRequest, h20_engine: str) -> WeightsJudge:
+    """What the fast look at the weights of all nodes said, and what judges it: looked at once, before the engine starts."""
+    from pytest_h20.run.weights import judge_of
+
+    return judge_of(_session(request), h20_engine)
 
 
 @pytest.fixture(scope="session")

@@ -19,6 +19,7 @@ SCOPES: dict[str, Literal["session", "function"]] = {
     "nodes": "session",
     "run": "session",
     "facts": "session",
+    "weights": "session",
     "burn": "session",
     "wires": "session",
     "cluster": "session",

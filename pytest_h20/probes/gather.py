@@ -143,7 +143,8 @@ def ask(
     try:
         stdout = node.run(build(probes), timeout=timeout).stdout
     except TransportError as error:
-        lost = Missing(f"node {node.name} could not be asked: {error}", "see that `ssh` to it works with the same settings")
+        told = str(error)
+        lost = Missing(told if told.startswith(node.name) else f"{node.name}: {told}", "see that `ssh` to it works with the same settings")
         return {p.name: lost for p in probes}, {}
     return _read(stdout, probes, keep, prefix)
 

@@ -582,9 +582,11 @@ def _lines(path: Path, pattern: str, damage: list[str]) -> Iterator[dict[str, An
 
 
 def _checks(path: Path, damage: list[str]) -> list[CheckRow]:
-    """All checks in an order that does not depend on who ran them: gate, check, subject, test."""
+    """All checks by gate, then in the order in which their kinds were first made (the suite makes what explains the rest first), then by
+    subject and test, whoever ran them."""
     gates = list(GateName)
     found: dict[str, CheckRow] = {}
+    first: dict[str, str] = {}
     for data in _lines(path, "verdicts*.jsonl", damage):
         try:
             verdict = Verdict.model_validate(data["verdict"])
@@ -596,7 +598,9 @@ def _checks(path: Path, damage: list[str]) -> list[CheckRow]:
         # The same verdict of the same test may come from a worker's file and from the controller's.
         key = json.dumps([gates.index(gate), check.check, check.subject, check.test_id, verdict.model_dump(mode="json")])
         found.setdefault(key, check)
-    return sorted(found.values(), key=lambda c: (gates.index(c.gate), c.check, _natural(c.subject), c.test_id))
+        when = str(data.get("time", ""))
+        first[check.check] = min(when, first.get(check.check, when))
+    return sorted(found.values(), key=lambda c: (gates.index(c.gate), first[c.check], c.check, _natural(c.subject), c.test_id))
 
 
 def _events(path: Path, damage: list[str]) -> list[tuple[datetime, BaseModel]]:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pytest_h20.core.verdict import GATE_TITLES, GateResult, Status
 from pytest_h20.lang import labelled, listed, local
 from pytest_h20.report.engines import comparisons, gates_by_engine, network, sentence
-from pytest_h20.report.model import RunView
+from pytest_h20.report.model import CheckRow, RunView
 
 MARKUP: dict[Status, dict[str, bool]] = {
     Status.PASS: {"green": True},
@@ -75,6 +75,13 @@ def because_of(view: RunView) -> str:
     return view.decision.reason if not view.decision.green else "; ".join(view.header.obstacles or view.header.conditions)
 
 
+def blocking(view: RunView) -> list[CheckRow]:
+    """Checks that keep a gate from passing, by gate (an early red one explains the later ones), worst first inside."""
+    order = [g.name for g in view.decision.gates]
+    found = [c for c in view.checks if c.status.blocks]
+    return sorted(found, key=lambda c: (order.index(c.gate) if c.gate in order else len(order), -c.status.rank))
+
+
 def terminal_lines(view: RunView, report: str = "") -> list[Line]:
     """Lines for ``pytest_terminal_summary``, in the reader's language. ``report``: path of the HTML report, if any; printed last."""
     gates = worst_first(view)
@@ -88,13 +95,20 @@ def terminal_lines(view: RunView, report: str = "") -> list[Line]:
         words = f"{WORDS[gate.status]}{optional}{each}"
         outcome = labelled(words, gate.reason) if gate.reason else local(words)
         lines.append(Line(f"{gate.name.value:<{width}}  {outcome}  [{counts}]", MARKUP[gate.status]))
-    lines += [Line(local(f"{error.words}: {error.title}: {error.cause or error.test_id}"), {"red": True}) for error in view.setup_errors]
+    said = [e for e in view.setup_errors if e.cause and any(e.cause in gate.reason for gate in gates)]  # by their gates, above
+    lines += [
+        Line(local(f"{error.words}: {error.title}: {error.cause or error.test_id}"), {"red": True})
+        for error in view.setup_errors
+        if error not in said
+    ]
     lines += [Line(local(f"warning: {text}"), {"yellow": True}) for text in (*view.warnings, *view.damage)]
-    lines += [Line(local(said), {}) for pair in comparisons(view) for said in (sentence(pair), network(view, pair)) if said]
+    lines += [Line(local(told), {}) for pair in comparisons(view) for told in (sentence(pair), network(view, pair)) if told]
     colour = MARKUP[Status.PASS] if view.decision.accepted else MARKUP[Status.WARN if view.decision.green else Status.FAIL]
     because = because_of(view)
     told = labelled(verdict_words(view), because) if because else local(verdict_words(view))
     lines.append(Line(told, {**colour, "bold": True}))
+    if step := next((check.action for check in blocking(view)), ""):
+        lines.append(Line(local(f"next: {step}"), {"bold": True}))
     lines.append(Line(local(f"run folder: {view.path}"), {}))
     if report:
         lines.append(Line(local(f"report: {report}"), {}))

@@ -18,7 +18,7 @@ from pytest_h20.cluster.progress import StartProgress
 from pytest_h20.cluster.state import ClusterState, EngineVersions
 from pytest_h20.cluster.teardown import Down, down, tried_again
 from pytest_h20.core.errors import BringUpError, H20Error, TransportError
-from pytest_h20.core.verdict import GateName, Status, Verdict
+from pytest_h20.core.verdict import GateName, Status, Verdict, headline
 from pytest_h20.endpoint.split import told_version
 from pytest_h20.nodes import Node
 from pytest_h20.nodes.recording import unrecorded
@@ -30,6 +30,7 @@ from pytest_h20.run.live import tell_bring_up
 from pytest_h20.run.lookout import Lookout
 from pytest_h20.run.settings import Session
 from pytest_h20.run.store import CLUSTER, DEATH_TOLD, DIED, DOWN, DRILL_LOST, LAUNCHED, drilled
+from pytest_h20.run.weights import weights_verdicts
 
 Write = Callable[[str], None]
 
@@ -62,6 +63,7 @@ def _bring_up(session: Session, label: str, write: Write, terminal: bool) -> Clu
     facts = gathered(session, label)
     if not session.settings.force:
         red = [v for v in early_verdicts(session, label, facts) if v.status is Status.FAIL]
+        red = red or [v for v in weights_verdicts(session, label) if v.status is Status.FAIL]
         red = red or [v for v in burn_verdicts(session, label) if v.status is Status.FAIL]
         if red:
             raise BringUpError(refusal_text(red))
@@ -87,8 +89,7 @@ def _bring_up(session: Session, label: str, write: Write, terminal: bool) -> Clu
 
 def refusal_text(red: Sequence[Verdict], most: int = 6) -> str:
     """Why the engine is not brought up: the red checks with their reasons and next steps, the rest counted."""
-    first = f"{red[0].title}" + (f" on {red[0].subject}" if red[0].subject else "") + (f": {red[0].reason}" if red[0].reason else "")
-    head = f"not brought up: {first}" + (f" (and {len(red) - 1} more)" if len(red) > 1 else "")
+    head = f"not brought up: {headline(red)}" + (f" (and {len(red) - 1} more)" if len(red) > 1 else "")
     lines = [line for v in red[:most] for line in v.text().splitlines()]
     if len(red) > most:
         lines.append(f"... and {len(red) - most} more; the report has them all")

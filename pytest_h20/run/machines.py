@@ -26,6 +26,7 @@ from pytest_h20.probes.kernel_log import KERNEL_LOG, Reading, explain, stretch
 from pytest_h20.probes.script import Missing, Probe, Section, build, split
 from pytest_h20.probes.telemetry import GAP_S, Lately
 from pytest_h20.report.model import CellLoad, GpuLoad, HostLoad, KernelLine
+from pytest_h20.run.facts import published_facts
 from pytest_h20.run.settings import Session
 from pytest_h20.run.store import BEFORE_LOAD, DOWN, KERNEL, drilled
 
@@ -333,7 +334,11 @@ def kernel_verdicts(session: Session, spans: Spans, loads: Sequence[CellLoad]) -
             read_kernel(session, label, "end")
         names += [name for name in nodes_of(session, label) if name not in names]
     verdicts = []
+    known = [facts for label in labels if (facts := published_facts(session, label)) is not None]
+    silent = {view.name for facts in known for view in facts.probes.views if view.silence}
     for name in names:
+        if name in silent:  # told once, by the check that asks whether it answers
+            continue
         readings = [
             r
             for label in labels

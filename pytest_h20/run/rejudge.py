@@ -77,7 +77,7 @@ def rejudge_run(view: RunView, limits: LimitFile | None = None, anew: JudgedAgai
                 continue
             test = tests.get(cell_key(cell), f"replay[{' '.join(filter(None, cell_key(cell)))}]")
             how = DERIVED if requests_of(cell, view.path) else ""
-            judged += [(test, _marked(found, how)) for found in judge_cell(cell, limits)]
+            judged += [(test, _marked(found, how)) for found in judge_cell(cell, limits, str(view.path))]
         judged += [("replay", verdict) for verdict in _unmet(view, limits)]
     return [(test, _marked(v)) for test, v in judged] + [("replay", verdict) for verdict in folder_verdicts(view)]
 
@@ -210,7 +210,7 @@ def replay_cells(view: RunView, limits: LimitFile | None = None) -> list[CellRow
         if problem:
             derived = derived.model_copy(update={"status": Status.UNKNOWN, "reason": problem})
         elif limits is not None and cell.engine in engines_of(view, limits):
-            status = worst(v.status for v in judge_cell(derived, limits))
+            status = worst(v.status for v in judge_cell(derived, limits, str(view.path)))
             derived = derived.model_copy(update={"limits": limits.cell(cell.name), "status": status})
         found.append(derived)
     return found

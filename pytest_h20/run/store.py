@@ -14,6 +14,7 @@ from pytest_h20.checks.fabric.rounds import Wired
 from pytest_h20.checks.machines import Snapshot
 from pytest_h20.checks.rdma.traffic import Traffic
 from pytest_h20.checks.under_load import Alone
+from pytest_h20.checks.weights.facts import WeightFacts
 from pytest_h20.cluster.hang import Hang
 from pytest_h20.cluster.ledger import Owner
 from pytest_h20.cluster.shared import EngineTopic, Shared, Topic
@@ -30,6 +31,8 @@ SELECTED: Topic[list[tuple[str, str]]] = Topic("selected", list)
 """Every test of a gate that will run, with its gate; by whoever collected first."""
 
 FACTS: EngineTopic[GatheredFacts] = EngineTopic("facts", GatheredFacts)
+WEIGHTS: EngineTopic[WeightFacts] = EngineTopic("weights", WeightFacts)
+"""The fast look at the weights; by the gate weights."""
 BURNED: EngineTopic[Burned] = EngineTopic("burn", Burned)
 """What the burn of the GPUs said; by the gate compute or by the bring-up."""
 SINGLE: EngineTopic[RailBandwidth] = EngineTopic("single", RailBandwidth)

@@ -512,7 +512,7 @@ class Load:
             return [recorded(record)]
         if self.limits is None:
             return [no_limits(record, self.endpoint.target.profile_name)]
-        return judge_cell(record, self.limits)
+        return judge_cell(record, self.limits, str(self.session.folder.path))
 
 
 def lateness(result: CellResult, stand_in: Sequence[tuple[float, float, float]], scale: float) -> Late:

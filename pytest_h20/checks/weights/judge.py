@@ -36,10 +36,6 @@ HOLLOW = 0.25
 REPOSITORY = "deepseek-ai/DeepSeek-R1"
 
 
-def _no_model(path: str) -> str:
-    return f"{path} holds no model: give the folder that has config.json and *.safetensors"
-
-
 def refetch(facts: FastFacts, names: Iterable[str], peer: str = "", kind: str = "other") -> str:
     """The command that fetches these files again, by where the folder came from; else from a peer that has them.
 
@@ -47,8 +43,8 @@ def refetch(facts: FastFacts, names: Iterable[str], peer: str = "", kind: str = 
     into a folder that holds none, would do harm.
     """
     chosen = " ".join(list(names)[:8])
-    if not facts.shards and facts.config_error == "not there" and not facts.source.kind:
-        return _no_model(facts.path)
+    if not facts.shards:
+        return f"{facts.path} holds no model: give the folder that has config.json and *.safetensors"
     if peer and not facts.source.kind:
         return f"rsync -av --checksum {peer}:{facts.path}/{{{chosen.replace(' ', ',')}}} {facts.path}/"
     cached = re.search(r"/models--([^/]+?)--([^/]+)/snapshots/", facts.path + "/")
@@ -79,7 +75,12 @@ class WeightsJudge:
 
     def refetch(self, facts: FastFacts, names: Iterable[str], node: str) -> str:
         """How to get these files of a node again."""
-        return refetch(facts, names, self._peer(node), self.inventory.model.kind)
+        return refetch(facts.model_copy(update={"path": self._folder(facts)}), names, self._peer(node), self.inventory.model.kind)
+
+    def _folder(self, facts: FastFacts) -> str:
+        """The folder as people on the host know it: what was looked at in a container has another name there."""
+        model = self.inventory.model
+        return model.on_host if facts.path == model.path else facts.path
 
     def _peer(self, node: str) -> str:
         """Another node whose shards are all in order: files can be fetched from it."""
@@ -124,7 +125,7 @@ class WeightsJudge:
         """The folder holds at least one safetensors file."""
         details: dict[str, JsonValue] = {"where": self.facts.where.get(node, ""), "path": f.path, "seconds": f.seconds}
         limit = Limit(kind="min", value=1, unit="safetensors files", origin=builtin("a model needs weights"))
-        action = "" if f.shards else _no_model(f.path)
+        action = "" if f.shards else self.refetch(f, (), node)
         return self.say("weights.readable", node).judge(len(f.shards), limit, reason=f"{f.path} has none", action=action, details=details)
 
     def names(self, node: str, f: FastFacts) -> Verdict:
@@ -166,7 +167,7 @@ class WeightsJudge:
         wrong = len(bad) + f.gaps.count + f.duplicate.count
         action = self.refetch(f, [s.name for s in bad] or sorted({t.split(":")[0] for t in f.gaps.first}), node)
         if f.pointers.count:
-            action = f"git -C {f.path} lfs pull"
+            action = f"git -C {self._folder(f)} lfs pull"
         return say.judge(
             wrong, limit, reason="; ".join(map(str, told[:4])), action=action, details={"problems": told[:40]}, of=len(f.shards)
         )
@@ -280,16 +281,16 @@ class WeightsJudge:
         limit = Limit(kind="max", value=0, unit="differences", origin=Origin(kind="vendor", detail=data.config.source))
         files = [*(["config.json"] if config else []), *(["tokenizer.json", "tokenizer_config.json"] if tokenizer else [])]
         # Never from the other node: it may be just as wrong; nor from a hub's model that this folder is not known to be.
-        action = f"fetch {' '.join(files)} again from where {f.path} came from"
+        action = f"fetch {' '.join(files)} again from where {self._folder(f)} came from"
         if name:
-            action = f"hf download deepseek-ai/{name} {' '.join(files)} --local-dir {f.path} --force-download"
+            action = f"hf download deepseek-ai/{name} {' '.join(files)} --local-dir {self._folder(f)} --force-download"
         looked_at = len(data.config.fields) + 4
         return say.judge(len(wrong), limit, reason="; ".join(wrong[:4]), action=action, details=details, of=looked_at)
 
     def leftovers(self, node: str, f: FastFacts) -> Verdict:
         """No ``*.incomplete``, ``.aria2``, ``._____temp`` and the like: they mean that a download did not end."""
         limit = Limit(kind="max", value=0, unit="files", origin=builtin("traces of unfinished downloads"))
-        action = f"finish the download, then remove them from {f.path}"
+        action = f"finish the download, then remove them from {self._folder(f)}"
         return self.say("weights.leftovers", node).judge(f.leftovers.count, limit, reason=str(f.leftovers), action=action)
 
     def small_files(self, node: str, f: FastFacts) -> Verdict:

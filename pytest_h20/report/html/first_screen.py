@@ -10,6 +10,7 @@ from pytest_h20.report.html.tags import Child, Html, join, tag
 from pytest_h20.report.html.words import ICONS, chip, duration, limit_words, measure, moment, unit_of
 from pytest_h20.report.model import CheckRow, RunView, SetupError
 from pytest_h20.report.signature import in_words
+from pytest_h20.report.terminal import blocking
 
 SHOWN = 5
 """Reasons on the first screen; the gates below have all of them."""
@@ -109,13 +110,6 @@ def setup_error(error: SetupError) -> Html:
         tag("details", tag("summary", "The error in full"), tag("pre", error.text)) if error.text else None,
         class_="h20-reason",
     )
-
-
-def blocking(view: RunView) -> list[CheckRow]:
-    """Checks that keep a gate from passing, by gate (an early red one explains the later ones), worst first inside."""
-    order = [g.name for g in view.decision.gates]
-    found = [c for c in view.checks if c.status.blocks]
-    return sorted(found, key=lambda c: (order.index(c.gate) if c.gate in order else len(order), -c.status.rank))
 
 
 def _reasons(view: RunView) -> Html | None:

@@ -68,12 +68,11 @@ def test_a_calibrated_limit_is_judged_with_its_noise(figure: float, status: Stat
 
 
 def test_the_next_step_names_the_runs_in_the_order_the_command_takes_them() -> None:
-    from pytest_h20.cli.compare import _parser
+    from pytest_h20.cli.compare import LAST, _parser
 
-    verdict, _ = judge_cell(cell(10.0), limits())
-    *_, first, second = verdict.action.split(" compare ", 1)[1].split()
-    args = _parser().parse_args([first, second])
-    assert (args.old, args.new) == ("EARLIER", "THIS")
+    verdict, _ = judge_cell(cell(10.0), limits(), "h20-runs/today")
+    args = _parser().parse_args(verdict.action.split(" compare ", 1)[1].split())
+    assert (args.old, args.new) == (LAST, "h20-runs/today")
 
 
 # ---------------------------------------------------------------- the machine of a rehearsal was late

@@ -11,7 +11,6 @@ from pytest_h20.core.verdict import GATE_TITLES, GateName, Limit, Origin, Status
 from pytest_h20.report.compare import compare, side
 from pytest_h20.report.html.answers import answers
 from pytest_h20.report.html.charts import figures
-from pytest_h20.report.html.first_screen import blocking
 from pytest_h20.report.html.page import comparison_page, page, run_page, summary_html, title
 from pytest_h20.report.html.rails import links, rail_map
 from pytest_h20.report.html.rows import COLUMN_AT, header_cells, row_cells, setup_failure_extras
@@ -19,6 +18,7 @@ from pytest_h20.report.html.tags import Html, join, render, script, stylesheet, 
 from pytest_h20.report.html.timeline import stretches
 from pytest_h20.report.html.words import duration, limit_words, measure, number, unit_of
 from pytest_h20.report.model import Canaries, CellRow, CheckRow, LogTail, NodeColumn, RailTraffic, SetupError
+from pytest_h20.report.terminal import blocking
 from pytest_h20.report.untrusted import sha256
 from tests.unit.conftest import Sample
 from tests.unit.report import samples

@@ -10,7 +10,7 @@ import pytest
 
 from pytest_h20.core.errors import UsageError
 from pytest_h20.core.redact import Redactor
-from pytest_h20.core.verdict import GateName, Limit, Origin, Status, Verdict, judge
+from pytest_h20.core.verdict import GateName, Limit, Origin, Status, Verdict, decide, judge
 from pytest_h20.report.handoff import BLOG_COLUMNS
 from pytest_h20.report.model import CellRow, Fingerprint, LogTail, Mode, NodeColumn, SetupError, StateChange, Warning_
 from pytest_h20.report.run import RunFolder, document, load_run, verify_evidence
@@ -122,6 +122,17 @@ def test_workers_and_controller_give_the_same_document(tmp_path: Path) -> None:
     one, many = document(alone.finish()), document(spread.finish())
     assert one.checks == many.checks
     assert one.gates == many.gates
+
+
+def test_what_was_made_first_is_the_reason_of_its_gate(tmp_path: Path) -> None:
+    run = make(tmp_path)
+    for name in ("names", "equal"):  # a shard is missing, and so the nodes differ
+        said = Verdict(check=f"weights.{name}", status=Status.FAIL, title=name, subject="node01", reason=f"{name} is wrong")
+        run.record(said, f"t::{name}")
+        run.record(said.model_copy(update={"subject": "node02"}), f"t::{name}2")
+    view = run.view()
+    assert [c.check for c in view.checks] == ["weights.names"] * 2 + ["weights.equal"] * 2
+    assert next(g for g in decide(view.verdicts, ()).gates if g.name.value == "weights").reason == "node01: names is wrong"
 
 
 def test_subjects_are_in_natural_order(tmp_path: Path) -> None:

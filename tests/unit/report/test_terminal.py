@@ -2,10 +2,12 @@ from __future__ import annotations
 
 import pytest
 
-from pytest_h20.core.verdict import Status, decide
-from pytest_h20.report.model import CheckRow
+from pytest_h20.core.verdict import GateName, Status, Verdict, decide
+from pytest_h20.report.model import CheckRow, SetupError
 from pytest_h20.report.terminal import terminal_lines, worst_first
 from tests.unit.conftest import Sample
+
+GATES = tuple(name.value for name in GateName)
 
 
 def test_gates_are_worst_first(sample: Sample) -> None:
@@ -31,7 +33,7 @@ def test_the_report_is_the_last_line(sample: Sample) -> None:
     ],
 )
 def test_the_answer_and_its_colour(sample: Sample, name: str, said: str, colour: str) -> None:
-    line = terminal_lines(sample(name))[-2]
+    line = next(line for line in terminal_lines(sample(name)) if line.markup.get("bold") and not line.text.startswith(("next: ", *GATES)))
     assert said in line.text
     assert line.markup[colour]
 
@@ -49,3 +51,22 @@ def test_what_was_only_recorded_is_counted_apart(sample: Sample) -> None:
 def test_set_up_errors_and_damage_are_lines_of_their_own(sample: Sample) -> None:
     assert any("set-up error: The engine did not start on node02" in line.text for line in terminal_lines(sample("aborted")))
     assert any("left out" in line.text for line in terminal_lines(sample("killed")))
+
+
+def test_the_next_step_stands_below_the_answer_and_nothing_is_said_twice(sample: Sample) -> None:
+    view = sample("clean")
+    cause = "not brought up: node02: image x is not on node node02"
+    red = [
+        Verdict(
+            check="environment.image", status=Status.FAIL, title="Image", subject="node02", reason="no image x", action="docker pull x"
+        ),
+        Verdict(check="bringup.ready", status=Status.FAIL, title="Ready", subject="sglang", reason=cause, action="mend that"),
+    ]
+    told = SetupError(test_id="t", title="The engine could be started", words="set-up error", cause=cause)
+    checks = (*view.checks, *(CheckRow(**dict(v)) for v in red))
+    decision = decide([c.bare() for c in checks], view.header.required)
+    lines = [x.text for x in terminal_lines(view.model_copy(update={"checks": checks, "decision": decision, "setup_errors": (told,)}))]
+    assert lines[-2] == "next: docker pull x"
+    assert lines[-3].startswith("NOT ACCEPTED: environment: node02: no image x; bringup: sglang: not brought up: node02: image x")
+    assert not any(line.startswith("set-up error") for line in lines)
+    assert not any(line.startswith("next: ") for line in map(str, (x.text for x in terminal_lines(view))))

@@ -76,3 +76,4 @@ def test_a_refusal_says_to_mend_before_it_says_how_to_go_on_all_the_same() -> No
     assert verdict.action == MEND_FIRST
     assert verdict.action.startswith("mend")
     assert "--h20-force" not in verdict.reason
+    assert verdict.reason == "not brought up: node02 mlx5_3: state DOWN", "one line: the check itself has told the rest"

@@ -249,6 +249,14 @@ def test_no_command_writes_into_a_folder_that_holds_no_model(tmp_path: Path, kin
         assert any("holds no model: give the folder" in action for action in said)
 
 
+def test_the_command_is_for_the_host_and_not_for_the_container(model: Path, original: Path) -> None:
+    shard(model, 4).unlink()
+    in_container = look(model).model_copy(update={"path": "/mnt/models/R1"})
+    judge = WeightsJudge(WeightFacts({"node01": in_container, "node02": look(original)}), inventory_of(model))
+    said = judge.check("weights.names", "node01").action
+    assert said == f"rsync -av --checksum 10.63.65.208:{model}/{{{shard(model, 4).name}}} {model}/"
+
+
 def test_a_folder_without_weights_is_told_in_one_verdict(tmp_path: Path) -> None:
     (found,) = verdicts_of_node(tmp_path)
     assert (found.check, found.status) == ("weights.readable", Status.FAIL)
