@@ -53,6 +53,19 @@ def test_deepseek_v4_hands_its_streams_from_stage_to_stage() -> None:
     assert old.handed_on == 2
 
 
+GLM_45 = {
+    "model_type": "glm4_moe",
+    "num_hidden_layers": 92,
+    "hidden_size": 5120,
+    "first_k_dense_replace": 3,
+    "n_routed_experts": 160,
+    "num_experts_per_tok": 8,
+    "n_group": 1,
+    "topk_group": 1,
+}
+"""Layers, width and experts: scripts/models/glm4.5-355B-A32B.sh of THUDM/slime; the names and the groups: GLM-4.5-Air's config.json."""
+
+
 @pytest.mark.parametrize(
     ("config", "layers", "chosen"),
     [
@@ -61,6 +74,8 @@ def test_deepseek_v4_hands_its_streams_from_stage_to_stage() -> None:
         (QWEN3_MOE | {"decoder_sparse_step": 2}, 47, 8),
         (R1_CONFIG | {"topk_group": 1, "n_group": 1}, 58, 8),
         (V4_FLASH, 43, 6),
+        (GLM_45, 89, 8),
+        (R1_CONFIG | {"model_type": "deepseek_v32", "index_topk": 2048}, 58, 4),
         (LAB, 0, 0),
         (R1_CONFIG | {"num_experts_per_tok": None}, 0, 0),
         (LAB | {"num_experts": 1, "num_experts_per_tok": 1}, 0, 0),
