@@ -26,7 +26,7 @@ from pytest_h20.core.errors import H20Error, StorageError, UsageError
 from pytest_h20.core.setting import Setting
 from pytest_h20.core.verdict import ON_REQUEST, Decision, GateName, Status, Verdict
 from pytest_h20.lang import local
-from pytest_h20.plugin.outcome import not_measured
+from pytest_h20.plugin.outcome import not_measured, unreported
 from pytest_h20.plugin.record import VERDICTS_KEY, Reporting, first_line, gate_of, report_hook, told_plainly
 from pytest_h20.plugin.suite import ACCEPTANCE, LEFT_OUT_KEY, asked_for, lacking
 from pytest_h20.report.model import Mode
@@ -406,6 +406,8 @@ class ActivePlugin:
         try:
             for verdict in verdicts:
                 self.session.run.record(verdict, "session::tear-down")
+            for verdict in self._half_told():
+                self.session.run.record(verdict, "session::end")
             without = lacking(self.session, [(o.place, o.test_id) for o in self.reporting.outcomes if o.place])
             decision = finish(self.session, self.reporting.gates, self._ended_early(session, exitstatus), without)
         except OSError as error:
@@ -424,12 +426,24 @@ class ActivePlugin:
             session.exitstatus = pytest.ExitCode.TESTS_FAILED
         report_hook(self.config, self.session.run.path, decision)
 
+    def _unreported(self) -> tuple[list[tuple[str, str]], list[tuple[str, str]]]:
+        """Tests that were collected, and those of them that did not report: ids and gates."""
+        selected = [(nodeid, gate) for nodeid, gate in self.session.shared.value(SELECTED) or ()]
+        # what is published has no secrets, and a parameter may have put one into a test's id
+        told = Counter((door.shown_data(o.test_id), o.gate) for o in self.reporting.outcomes)
+        return selected, list((Counter(selected) - told).elements())
+
+    def _half_told(self) -> list[Verdict]:
+        """Gates with verdicts of which tests did not report: a run that ended in the bring-up has torn down what it had not brought up."""
+        assert self.session.run is not None
+        selected, missing = self._unreported()
+        known = {verdict.gate.value for verdict in self.session.run.view().verdicts}
+        of = Counter(gate for _, gate in selected)
+        return [unreported(gate, ids, of[gate]) for gate in of if gate in known and (ids := [nodeid for nodeid, g in missing if g == gate])]
+
     def _ended_early(self, session: pytest.Session, exitstatus: int) -> str:
         """Why this run is not finished; empty when everything that was collected has reported."""
-        known = self.session.shared.value(SELECTED)
-        # what is published has no secrets, and a parameter may have put one into a test's id
-        selected = Counter(nodeid for nodeid, _ in known or ())
-        unreported = list((selected - Counter(door.shown_data(o.test_id) for o in self.reporting.outcomes)).elements())
+        selected, missing = self._unreported()
         reasons = []
         if exitstatus not in (0, 1, 5):
             reasons.append("interrupted")
@@ -437,8 +451,8 @@ class ActivePlugin:
             reasons.append(f"stopped early: {stopped}" if isinstance(stopped, str) else "stopped early")
         if self.reporting.lost:
             reasons.append(f"a worker was lost while it ran {self.reporting.lost[0]}")
-        if unreported:
-            reasons.append(f"{len(unreported)} of {selected.total()} tests did not report, the first is {unreported[0]}")
+        if missing:
+            reasons.append(f"{len(missing)} of {len(selected)} tests did not report, the first is {missing[0][0]}")
         return "; ".join(reasons)
 
     def _status_0_would_lie(self, decision: Decision) -> bool:

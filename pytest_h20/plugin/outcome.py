@@ -101,6 +101,13 @@ def not_measured(test_id: str, gate: str, error: Exception) -> Verdict:
     return _verdict(check, Status.UNKNOWN, "Could not be measured", _parameters(test_id), lines[0], "mend that, and run it again")
 
 
+def unreported(gate: str, test_ids: Sequence[str], total: int) -> Verdict:
+    """The verdict of a gate of which a part is known, because the run ended before these of its ``total`` tests had reported: what
+    holds in it until then is not the gate."""
+    reason = f"{len(test_ids)} of the gate's {total} tests did not report: the run ended before them"
+    return _verdict(f"{gate}.{check_name(test_ids[0])}", Status.UNKNOWN, "Could not be measured", "", reason, "run it again, to its end")
+
+
 def check_name(test_id: str) -> str:
     """``tests/test_x.py::TestA::test_some_thing[p]`` -> ``some_thing``."""
     name = test_id.split("[", 1)[0].rsplit("::", 1)[-1].removeprefix("test_")

@@ -6,7 +6,7 @@ import pytest
 
 from pytest_h20.core.errors import TransportError
 from pytest_h20.core.verdict import Status, Verdict
-from pytest_h20.plugin.outcome import Outcome, check_name, not_measured, outcome_of
+from pytest_h20.plugin.outcome import Outcome, check_name, not_measured, outcome_of, unreported
 
 ID = "tests/test_x.py::TestA::test_some_Thing[node01-mlx5_1]"
 GOOD = Verdict(check="rdma.x", status=Status.PASS, title="It holds")
@@ -80,6 +80,12 @@ def test_an_error_of_ours_is_could_not_measure() -> None:
     verdict = not_measured(ID, "rdma", TransportError("\n  node02: connection lost\nmore"))
     assert (verdict.check, verdict.status, verdict.reason) == ("rdma.some_thing", Status.UNKNOWN, "node02: connection lost")
     assert not_measured(ID, "rdma", TransportError("")).reason == "TransportError"
+
+
+def test_a_gate_of_which_tests_did_not_report_is_could_not_measure() -> None:
+    verdict = unreported("bringup", ["a.py::test_ready[sglang]", "a.py::test_first_completion"], 6)
+    assert (verdict.check, verdict.status) == ("bringup.ready", Status.UNKNOWN)
+    assert verdict.reason == "2 of the gate's 6 tests did not report: the run ended before them"
 
 
 @pytest.mark.parametrize(
