@@ -71,5 +71,5 @@ def labelled(label: str, text: str) -> str:
 
 
 def listed(texts: Iterable[str]) -> str:
-    """Texts of ours one after another, each in the language that is spoken: ``12 hold, 3 skipped``."""
+    """Texts of ours one after another, each in the language that is spoken: ``12 skipped, 3 fail``."""
     return (", " if _spoken == "en" else "，").join(local(text) for text in texts)

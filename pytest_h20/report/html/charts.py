@@ -69,6 +69,7 @@ def figures(cells: Sequence[CellRow], gpus: Mapping[str, int] | None = None) -> 
             "details",
             tag("summary", "The same figures as tables"),
             [table([c for c in cells if (c.engine, c.profile) == who], who) for who in engines],
+            class_="h20-figures",
         ),
     )
 

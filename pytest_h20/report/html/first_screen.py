@@ -6,6 +6,7 @@ from collections import defaultdict
 from collections.abc import Iterator, Sequence
 
 from pytest_h20.core.verdict import Status
+from pytest_h20.lang import labelled
 from pytest_h20.report.html.tags import Child, Html, join, tag
 from pytest_h20.report.html.words import ICONS, chip, duration, limit_words, measure, moment, unit_of
 from pytest_h20.report.model import CheckRow, RunView, SetupError
@@ -48,7 +49,7 @@ def _banner(view: RunView) -> Html:
     elif view.header.unfinished:
         why = f"{view.header.unfinished}. What it had recorded until then is below."
     elif view.decision.green:
-        why = "Every required gate holds." if view.decision.accepted or _is_stand_in(view) else "; ".join(view.header.obstacles)
+        why = _all_hold(view) if view.decision.accepted or _is_stand_in(view) else "; ".join(view.header.obstacles)
     else:
         red = [g for g in view.decision.gates if g.status.blocks]
         why = f"{len(red)} of {len(view.decision.gates)} gates do not hold." if red else view.decision.reason
@@ -60,6 +61,14 @@ def _banner(view: RunView) -> Html:
         class_=f"h20-banner h20-{status.value}",
         role="status",
     )
+
+
+def _all_hold(view: RunView) -> str:
+    """Of how many gates, and whether there is something to read although they hold."""
+    required = [gate for gate in view.decision.gates if gate.required]
+    warned = [gate for gate in required if gate.status is Status.WARN]
+    told = f"All {len(required)} required gates hold" if len(required) > 1 else "Every required gate holds"
+    return f"{told}, {len(warned)} of them with warnings to read." if warned else f"{told}."
 
 
 def _in_short(view: RunView) -> str:
@@ -139,7 +148,7 @@ def reason(group: Sequence[CheckRow]) -> Html:
     first = group[0]
     subjects = [c.subject for c in group if c.subject]
     named = ", ".join(subjects[:3]) + (f", and {len(subjects) - 3} more" if len(subjects) > 3 else "")
-    example = f"{first.subject}: " if len(group) > 1 and first.subject else ""
+    example = labelled(first.subject, "") if len(group) > 1 and first.subject else ""
     return join(
         tag("p", chip(first.status), " ", tag("strong", first.title + (f" ({named})" if named else ""))),
         tag("p", example, measured(first)) if first.measured is not None or first.limit else None,

@@ -37,23 +37,28 @@ def _named(view: RunView, gate: GateResult) -> list[CheckRow]:
 
 
 def _gate(gate: GateResult, checks: Sequence[CheckRow], counts: str) -> Html:
+    """What does not hold, and what is worth knowing, then the rest behind a fold: so it is on paper, too."""
     required = "" if gate.required else " (not required)"
-    red = [c for c in checks if c.status.blocks]
-    rest = [c for c in checks if not c.status.blocks]
-    others = _groups(rest)
-    if red and rest:
-        others = tag("details", tag("summary", f"{len(rest)} more that do not keep the gate from holding"), others)
+    head = (
+        tag("span", GATE_TITLES[gate.name] + required, class_="h20-gate-title"),
+        chip(gate.status),
+        tag("span", counts or gate.reason or "no check ran", class_="h20-muted"),
+    )
+    css = f"h20-gate h20-{gate.status.value}"
+    if not checks:
+        return tag("div", *head, class_=f"{css} h20-bare")
+    told = [c for c in checks if c.status.blocks or c.status is Status.WARN]
+    rest = [c for c in checks if c not in told]
+    others = _groups(rest) if rest else None
+    if rest and (told or gate.status.blocks):
+        words = f"{len(rest)} more that do not keep the gate from holding" if told else f"the {len(rest)} checks of this gate"
+        others = tag("details", tag("summary", words), others)
     return tag(
         "details",
-        tag(
-            "summary",
-            tag("span", GATE_TITLES[gate.name] + required, class_="h20-gate-title"),
-            chip(gate.status),
-            tag("span", counts or gate.reason or "no check ran", class_="h20-muted"),
-        ),
-        _groups(red),
+        tag("summary", *head),
+        _groups(told) if told else tag("p", gate.reason) if gate.status.blocks else None,
         others,
-        class_=f"h20-gate h20-{gate.status.value}",
+        class_=css,
         open=gate.status.blocks,
     )
 

@@ -7,11 +7,14 @@ Everything is self-contained, works offline and needs no JavaScript to be read. 
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
+from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
 from pytest_h20 import lang
 from pytest_h20.core.verdict import GateName, Status
+from pytest_h20.lang import listed
 from pytest_h20.report.compare import Comparison
 from pytest_h20.report.html import charts, rails, tables, timeline
 from pytest_h20.report.html.answers import answers
@@ -86,28 +89,48 @@ def run_parts(view: RunView) -> Html:
     """All sections of a run, most important first. Sections without anything to show are left out."""
     gpus = {engine: gpus_of(view, engine) for engine in view.header.engines}
     failed_start = bool(view.setup_errors) or any(t.change.state == "broken" for t in view.timeline)
-    log_part = _section("Ends of the logs", tables.logs(view.logs, opened=failed_start)) if view.logs else None
-    return join(
-        first_page(view),
-        first_screen(view),
+    log_part = _Part("Ends of the logs", tables.logs(view.logs, opened=failed_start)) if view.logs else None
+    settings = view.header.settings or view.header.command_line
+    parts = [
         log_part if failed_start else None,
-        _section("Gates", gates(view)) if view.decision.gates else None,
-        _engines(view),
-        _calibration(view),
-        _section("Throughput and latency", charts.figures(view.cells, gpus), answers(view.cells)) if view.cells else None,
-        _section("Machines under load", machines(view.loads, view.kernel)) if view.loads or view.kernel else None,
-        _section("Soak", soaks(view.soaks, view.kernel)) if view.soaks else None,
-        _section("Recovery", recovery(view.drills)) if view.drills else None,
-        _section("Proof of RDMA", rails.rail_map(view.rails, _no_proof(view), view.pairs)) if view.rails else None,
-        _section("GPUs and their NICs", rails.pair_table(view.pairs)) if view.pairs else None,
-        _section("Bring-up", timeline.timeline_part(view.timeline, view.header.ended, view.header.time_scale)) if view.timeline else None,
-        _section("The nodes against each other", tables.environment(view.facts)) if view.facts else None,
-        _section("Not measured", tables.not_measured(view.not_measured)) if view.not_measured else None,
-        _section("Commands used", tables.commands(view.commands)) if view.commands else None,
+        _Part("Gates", gates(view), on_paper=True) if view.decision.gates else None,
+        _Part("Engine against engine", engines(view), on_paper=True),
+        _Part("Calibration", calibration(view.cells), on_paper=True),
+        _Part("Throughput and latency", join(charts.figures(view.cells, gpus), answers(view.cells)), on_paper=True) if view.cells else None,
+        _Part("Machines under load", machines(view.loads, view.kernel)) if view.loads or view.kernel else None,
+        _Part("Soak", soaks(view.soaks, view.kernel), on_paper=True) if view.soaks else None,
+        _Part("Recovery", recovery(view.drills), on_paper=True) if view.drills else None,
+        _Part("Proof of RDMA", rails.rail_map(view.rails, _no_proof(view), view.pairs), on_paper=True) if view.rails else None,
+        _Part("GPUs and their NICs", rails.pair_table(view.pairs)) if view.pairs else None,
+        _Part("Bring-up", timeline.timeline_part(view.timeline, view.header.ended, view.header.time_scale)) if view.timeline else None,
+        _Part("The nodes against each other", tables.environment(view.facts)) if view.facts else None,
+        _Part("Not measured", tables.not_measured(view.not_measured)) if view.not_measured else None,
+        _Part("Commands used", tables.commands(view.commands)) if view.commands else None,
         None if failed_start else log_part,
-        _section("Settings", tables.settings(view.header.settings, view.header.command_line)) if _has_settings(view) else None,
-        _folded("Fingerprint", tables.fingerprint(view.fingerprint)) if view.fingerprint else None,
-    )
+        _Part("Settings", tables.settings(view.header.settings, view.header.command_line)) if settings else None,
+        _Part("Fingerprint", _folded(tables.fingerprint(view.fingerprint))) if view.fingerprint else None,
+    ]
+    shown = [part for part in parts if part is not None and part.body]
+    return join(first_page(view), first_screen(view), [part.html() for part in shown], _off_paper(view, shown))
+
+
+@dataclass(frozen=True)
+class _Part:
+    """A section of a run. On paper stand the decision, what is red, and the figures; the rest would be fifty pages."""
+
+    heading: str
+    body: Html | None
+    on_paper: bool = False
+
+    def html(self) -> Html:
+        return tag("section", tag("h2", self.heading), self.body, class_=None if self.on_paper else "h20-screen")
+
+
+def _off_paper(view: RunView, parts: Sequence[_Part]) -> Html:
+    """The last line on paper: what was left out, and where it stands."""
+    left = listed(["each check that holds", *(part.heading for part in parts if not part.on_paper)])
+    told = f"Not printed: {left}. They stand in the HTML page, and in the records:"
+    return tag("p", told, " ", tag("code", view.path.name), class_="h20-last-line")
 
 
 def _no_proof(view: RunView) -> str:
@@ -119,27 +142,5 @@ def _no_proof(view: RunView) -> str:
     return "" if judged else "RDMA was not judged in this run"
 
 
-def _has_settings(view: RunView) -> bool:
-    return bool(view.header.settings or view.header.command_line)
-
-
-def _engines(view: RunView) -> Html | None:
-    found = engines(view)
-    return _section("Engine against engine", found) if found else None
-
-
-def _calibration(view: RunView) -> Html | None:
-    found = calibration(view.cells)
-    return _section("Calibration", found) if found else None
-
-
-def _section(heading: str, *children: Child) -> Html:
-    return tag("section", tag("h2", heading), *children)
-
-
-def _folded(heading: str, *children: Child) -> Html:
-    return tag(
-        "section",
-        tag("h2", heading),
-        tag("details", tag("summary", "Everything that may explain a different figure"), *children),
-    )
+def _folded(*children: Child) -> Html:
+    return tag("details", tag("summary", "Everything that may explain a different figure"), *children)

@@ -43,9 +43,7 @@ STATUS_WORDS: dict[Status, str] = {
     Status.FAIL: "fails",
 }
 COUNT_WORDS: dict[Status, str] = {
-    Status.PASS: "hold",
     Status.SKIP: "skipped",
-    Status.WARN: "hold, with warnings",
     Status.UNKNOWN: "could not be measured",
     Status.FAIL: "fail",
 }
@@ -55,9 +53,14 @@ RECORDED = "recorded only"
 
 
 def count_words(counts: Mapping[str, int]) -> str:
-    """How a gate's checks came out (:func:`~pytest_h20.report.terminal.tally`): ``12 hold, 3 recorded only, 2 skipped``."""
-    words = {s.value: COUNT_WORDS[s] for s in Status} | {"recorded": RECORDED}
-    return listed(f"{count} {words[word]}" for word, count in counts.items())
+    """How a gate's checks came out (:func:`~pytest_h20.report.terminal.tally`): ``12 checks hold (2 with a warning), 3 recorded only``."""
+    words = {s.value: word for s, word in COUNT_WORDS.items()} | {"recorded": RECORDED}
+    warned = counts.get(Status.WARN.value, 0)
+    hold = counts.get(Status.PASS.value, 0) + warned
+    told = [f"{hold} check{'s' if hold > 1 else ''} hold{'' if hold > 1 else 's'}"] if hold else []
+    told = [f"{told[0]} ({warned} with a warning)"] if warned else told
+    rest = (word for word in counts if word not in (Status.PASS.value, Status.WARN.value))
+    return listed([*told, *(f"{counts[word]} {words[word]}" for word in rest)])
 
 
 def term(word: str, shown: str = "") -> Html:

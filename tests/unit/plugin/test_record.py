@@ -45,7 +45,7 @@ def test_a_red_check_is_told_in_chinese_and_its_own_report_stays_english() -> No
 
 
 def test_the_ends_of_logs_below_it_stay_as_they_are() -> None:
-    logs = "--- rank0 (rank 0) on node01, end of its log:\nPort active; nothing was looked at\n1 hold, 2 skipped"
+    logs = "--- rank0 (rank 0) on node01, end of its log:\nPort active; nothing was looked at\n1 fail, 2 skipped"
     with lang.speaking("zh"):
         told = in_their_language(report(lambda: pytest.fail(f"Port active\n{logs}", pytrace=False))).longreprtext
     assert told.splitlines()[0] == "端口处于 active 状态"

@@ -11,12 +11,13 @@ from pytest_h20.core.verdict import GATE_TITLES, GateName, Limit, Origin, Status
 from pytest_h20.report.compare import compare, side
 from pytest_h20.report.html.answers import answers
 from pytest_h20.report.html.charts import figures
+from pytest_h20.report.html.gates import gates
 from pytest_h20.report.html.page import comparison_page, page, run_page, summary_html, title
 from pytest_h20.report.html.rails import links, rail_map
 from pytest_h20.report.html.rows import COLUMN_AT, header_cells, row_cells, setup_failure_extras
 from pytest_h20.report.html.tags import Html, join, render, script, stylesheet, tag
 from pytest_h20.report.html.timeline import stretches
-from pytest_h20.report.html.words import duration, limit_words, measure, number, unit_of
+from pytest_h20.report.html.words import count_words, duration, limit_words, measure, number, unit_of
 from pytest_h20.report.model import Canaries, CellRow, CheckRow, LogTail, NodeColumn, RailTraffic, SetupError
 from pytest_h20.report.terminal import blocking
 from pytest_h20.report.untrusted import sha256
@@ -411,7 +412,7 @@ def test_recorded_is_not_the_same_as_not_measured(sample: Sample) -> None:
     page = run_page(view.model_copy(update={"checks": checks, "decision": decision}))
     assert "recorded only node01 measured 42" in Page(page).text
     assert "skipped node02 nothing is expected" in Page(page).text
-    assert Page(page).text.count("6 hold, 1 skipped, 1 recorded only") == 2, "on the screen and on paper"
+    assert Page(page).text.count("6 checks hold, 1 skipped, 1 recorded only") == 2, "on the screen and on paper"
     without_limit = CheckRow(
         check="throughput.recorded", status=Status.PASS, title="x", measured=9.0, limit=Limit(kind="info", origin=Origin(kind="file"))
     )
@@ -476,3 +477,41 @@ def test_what_the_canaries_said_stands_beside_the_cells() -> None:
         assert words in text
     assert "<script>" not in text
     assert render(answers(cells[::2])) == ""
+
+
+def test_a_count_of_checks_is_not_one_of_gates(sample: Sample) -> None:
+    """ "2 hold, with warnings" beside a green gate made people wonder: two of the ten gates?"""
+    assert (
+        count_words({"pass": 379, "skip": 18, "warn": 2, "recorded": 17})
+        == "381 checks hold (2 with a warning), 18 skipped, 17 recorded only"
+    )
+    assert count_words({"warn": 1, "fail": 2}) == "1 check holds (1 with a warning), 2 fail"
+    assert count_words({"unknown": 1}) == "1 could not be measured"
+    assert count_words({}) == ""
+    view = sample("clean")
+    found = tuple(g.model_copy(update={"status": Status.WARN}) if g.name is GateName.FABRIC else g for g in view.decision.gates)
+    warned = view.model_copy(update={"decision": view.decision.model_copy(update={"gates": found})})
+    required = sum(gate.required for gate in found)
+    assert f"All {required} required gates hold." in read(view).text
+    assert f"All {required} required gates hold, 1 of them with warnings to read." in read(warned).text
+
+
+def test_a_warning_stands_before_the_fold_of_what_holds(sample: Sample) -> None:
+    """So that it is on paper, where folds stay closed."""
+    view = sample("clean")
+    warned = CheckRow(check="fabric.mtu", status=Status.WARN, title="MTU", subject="node01", reason="smaller than it could be")
+    text = str(gates(view.model_copy(update={"checks": (*view.checks, warned)})))
+    at, after = text.index("smaller than it could be"), "more that do not keep the gate from holding"
+    assert after in text[at:]
+    assert "<details" not in text[text.rindex('<details class="h20-gate', 0, at) + 1 : at]
+
+
+def test_a_gate_in_which_everything_was_skipped_says_why_once(sample: Sample) -> None:
+    view = sample("clean")
+    skipped = [
+        CheckRow(check="rdma.x", status=Status.SKIP, title="x", subject=f"node0{n}", reason="the cluster is not up") for n in range(9)
+    ]
+    checks = (*(c for c in view.checks if c.gate is not GateName.RDMA), *skipped)
+    decision = decide([c.bare() for c in checks], view.header.required)
+    text = Page(str(gates(view.model_copy(update={"checks": checks, "decision": decision})))).text
+    assert "everything was skipped: the cluster is not up the 9 checks of this gate" in text

@@ -78,6 +78,24 @@ def test_pytest_htmls_page_prints_the_same_pages(tmp_path: Path) -> None:
     assert printed(guest, tmp_path / "guest") == printed(run_page(view), tmp_path) > 2
 
 
+@pytest.mark.skipif(BROWSER is None, reason="no browser")
+def test_a_green_run_is_a_few_sheets(tmp_path: Path) -> None:
+    """The decision, the gates, the figures of 26 cells. Each check that holds, commands and settings were forty sheets more."""
+    assert printed(run_page(samples.clean(tmp_path / "runs")), tmp_path) <= 8
+
+
+def test_what_is_not_printed_is_named_on_paper(tmp_path: Path) -> None:
+    view = samples.clean(tmp_path)
+    text = run_page(view)
+    hidden = re.findall(r'<section class="h20-screen"><h2>(.*?)</h2>', text)
+    assert {"Commands used", "Settings", "Fingerprint"} <= set(hidden)
+    assert not {"Gates", "Throughput and latency", "Proof of RDMA"} & set(hidden)
+    assert (
+        f"Not printed: each check that holds, {', '.join(hidden)}. They stand in the HTML page, and in the records: {view.path.name}"
+        in (Page(text).text)
+    )
+
+
 def test_page_one_has_every_number_of_sixteen_gpus_and_eighteen_hcas(tmp_path: Path) -> None:
     found = Page(page("x", first_page(samples.clean(tmp_path))))
     for number in (1, 2):
