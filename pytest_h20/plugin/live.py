@@ -428,9 +428,9 @@ class ActivePlugin:
 
     def _unreported(self) -> tuple[list[tuple[str, str]], list[tuple[str, str]]]:
         """Tests that were collected, and those of them that did not report: ids and gates."""
-        selected = [(nodeid, gate) for nodeid, gate in self.session.shared.value(SELECTED) or ()]
+        selected = [(str(nodeid), str(gate)) for nodeid, gate in self.session.shared.value(SELECTED) or ()]
         # what is published has no secrets, and a parameter may have put one into a test's id
-        told = Counter((door.shown_data(o.test_id), o.gate) for o in self.reporting.outcomes)
+        told = Counter((door.shown_data(o.test_id), o.gate or "") for o in self.reporting.outcomes)
         return selected, list((Counter(selected) - told).elements())
 
     def _half_told(self) -> list[Verdict]:
