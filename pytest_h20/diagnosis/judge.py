@@ -9,6 +9,9 @@ The rules, each learnt from recorded or labelled logs:
 * "Ready" needs the engine's own line. It is void when the port could not be bound, and over when the server died
   afterwards. Errors after it that the server survives are its clients' business; an ordered stop leaves it "ready",
   unless it tore the engine away from a request: then the signal ended it.
+* Words decide less than whose they are: a traceback below uvicorn is of a request, and its server serves; an error that the engine's own
+  files report, a native stack, a traceback cut anywhere is the end, unless the start went on behind it.
+* Who carried a log, and where its lines were broken, is taken off first (:mod:`.carrier`).
 * What is quoted is no evidence: argument dumps, usage texts, requests, source lines of tracebacks.
 """
 
@@ -18,6 +21,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from textwrap import dedent
 
 from pytest_h20.diagnosis import lines
+from pytest_h20.diagnosis.carrier import unfold
 from pytest_h20.diagnosis.result import Diagnosis, Outcome
 from pytest_h20.diagnosis.server import Match, Server
 from pytest_h20.engines.stages import strip_ansi
@@ -59,15 +63,16 @@ def diagnose(log: str | Iterable[str]) -> Diagnosis:
     reader = LogReader()
     if isinstance(log, str) and log.startswith("    "):
         log = dedent(log)  # pasted as an indented block
-    for line in lines.split_lines(log) if isinstance(log, str) else _lines(log):
-        reader.feed(line)
+    for line in unfold(log.split("\n") if isinstance(log, str) else _lines(log)):
+        for piece in lines.split_lines(line):
+            reader.feed(piece)
     return reader.server.judge()
 
 
 def _lines(pieces: Iterable[str]) -> Iterator[str]:
     """Lines of a log given line by line, or in pieces that end at line ends."""
     for piece in pieces:
-        yield from lines.split_lines(piece.removesuffix("\n"))
+        yield from piece.removesuffix("\n").split("\n")
 
 
 _ENDED = frozenset({"worker_died", "killed", "scheduler_killed_oom", "aborted", "ray_actor_died", "child_process_crashed"})

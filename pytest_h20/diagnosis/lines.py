@@ -16,7 +16,7 @@ PREFIX = re.compile(
       | \[?pod/[\w./-]+\]?:?[ ] | (?=[a-z0-9-]*\d)[a-z][a-z0-9-]+-[a-z0-9]{5,10}[ ][a-z][\w-]*[ ]  # kubectl --prefix, stern
       | (?=[\w.-]*\d)(?![\w.]*\.[A-Z_])[a-z][\w.-]*:[ ]                                     # node01: (pdsh, mpirun)
       | \d+:[ ] | \[\d+\][ ] | [ ]{1,6}\d{1,6}[ \t]{1,2} | \d{1,6}(?:[ \t]{2}|[ ]$)                                   # srun -l, cat -n
-      | [-*][ ]                                                                     # a list
+      | [-*][ ] | \^C                                                                # a list; what a terminal shows of Ctrl-C
       | >[ ]? | [|][ ]+ | `[ ]? | [ ]{1,3}(?=(?:DEBUG|INFO|WARNING|ERROR|CRITICAL)[ ])        # quoted, in a table, as code, framed
       | ["'“](?=(?:\w+\.)*[A-Z]\w*(?:Error|Exception):[ ])                               # an exception in quotes
       | \[[\w .-]+\][ ](?=(?:DEBUG|INFO|WARNING|ERROR|CRITICAL)[ ]\d|\([A-Z])               # [VLLM LOG] (whoever started it)
@@ -55,7 +55,10 @@ ECHO = re.compile(
     r"|(?:Receive|Finish): obj=|^usage: |^\s+\[-|\[-h\]|\[--[\w-]+|Command: |with command"
     r"|Warning: The argument|prompt: '"
 )
-ROUTINE = re.compile(r'HTTP/1\.[01]" \d{3}|(?:Prefill|Decode) batch[,.] #|Avg prompt throughput|GET /health|#retracted_reqs: ')
+ROUTINE = re.compile(
+    r'HTTP/1\.[01]" \d{3}|(?:Prefill|Decode) batch[,.] #|Avg prompt throughput|GET /health|#retracted_reqs: '
+    r"|\b(?:Received|Added|Finished|Aborted|Aborting) request \S|Sequence group \S+ is preempted"
+)
 """Lines of a serving engine, the bulk of a long log: none is evidence of anything but serving."""
 COLOUR = re.compile(r"(?:ESC|\^\[|\\x1b|\\u001b|\\033|\ufffd)\[[\d;]*m|\[\d{1,2}(?:;\d{1,3})*m")
 """A colour whose escape character was lost, or written out, on the way to a web page."""
@@ -63,11 +66,11 @@ BAR = re.compile(r"\d%\||% Completed \|")
 AFTER_BAR = re.compile(r"\r|(?<=(?:it/s|s/it)\])(?=[\[(A-Z])")
 """A bar is overwritten, or another process writes on behind it."""
 CODE = re.compile(r"^\s{4,}(?:raise|return|if|elif|for|while|with|assert|await|yield|self\.|logger\.|except|try:|\w+ = )")
-IGNORED = re.compile(r"Exception ignored in|Ignore import error|\bras/\w+\.cc:\d+ NCCL WARN")
+IGNORED = re.compile(r"Exception ignored in|Ignore import error|please ignore\b|\bras/\w+\.cc:\d+ NCCL WARN")
 """NCCL's RAS service wants one port per host: that a second process does not get it harms nobody."""
 EXCEPTION = re.compile(
     r"^(?:[A-Za-z_][\w.]*\.)?[A-Z]\w*(?:Error|Exception|Timeout|Failure|NotFound|Interrupt)"
-    r"(?:\(\w+\))?(?::(?: .*)?|\(['\"].*| {2,}Trac.*)?$|^(?:[a-z_]\w*\.)+(?:[A-Z]\w+|gaierror|timeout): "
+    r"(?:\(\w+\))?(?::(?: .*)?|\(['\"].*| {2,}Trac.*)?$|^(?:[a-z_]\w*\.)+(?:[A-Z]\w+|gaierror|timeout): |^(?:Exception|SystemExit): "
 )
 TORCH_WARNING = re.compile(r"^(?:\[rank\d+\]:)?\[W\d{3,4} \d\d:")
 """torch's C++ side warns and goes on, whatever it says (a peer's store that closed at the end of an ordered stop)."""
@@ -75,15 +78,37 @@ GUESSES = re.compile(r"There are some potential root causes")
 """Ray lists what may have killed a worker: none of it was seen."""
 CRASH = re.compile(
     r"Scheduler hit an exception|encountered a fatal error|(?:EngineCore|WorkerProc) hit an exception"
-    r"|(?:EngineCore|WorkerProc) failed to start|Exception in worker \w+ while processing method|Initialization failed\. warmup"
+    r"|(?:EngineCore|WorkerProc) failed to start|AsyncLLM output_handler failed|Engine background task failed"
+    r"|Exception in worker \w+ while processing method|Initialization failed\. warmup"
 )
 """The next exception is what went wrong, known or not."""
 TRACEBACK = re.compile(r"Traceback \(most recent call last\)")
 AT_ERROR = re.compile(r"\bERROR \d\d-\d\d \d\d:\d\d:\d\d ")
 """vLLM logs a traceback line by line at this level: some lose their indentation on the way."""
-IN_FRAME = re.compile(r'^\s*File "[^"]+", line \d+, in ')
+IN_FRAME = re.compile(r'^\s*File "[^"]+", line \d+,? in |^File \S+\.py:\d+, in |^-+> \d+ ')
+"""A frame as Python, its fault handler and IPython print it."""
+IN_STACK = re.compile(
+    r"^frame #\d+: |^#\d+ +0x|^ *(?:PC: )?@ +0x[0-9a-f]|^ *--- .*\[0x|^\S*\.so[\w.]*\(.*\+0x|\*\*\* BACKTRACE|^=+ backtrace"
+    r"|\(most recent call first\)"
+)
+"""A stack of a native library: what it ends, ends the process, unless the line above it only warned."""
+REQUEST = re.compile(
+    r'Exception in ASGI application|Error in \w+ (?:completion )?stream|/uvicorn/protocols/\w+/|/starlette/_exception_handler\.py"'
+    r'|/fastapi/routing\.py", line \d+, in (?:app|run_endpoint_function)\b|/entrypoints/openai/(?:\w+/)*serving\w*\.py"'
+)
+"""What follows, or this traceback, is of one request: the server that prints it goes on, unless its engine died."""
+ENGINE_LOOP = re.compile(
+    r'", line \d+,? in (?:run_engine_loop|engine_step|_raise_exception_on_finish|_log_task_completion|run_busy_loop|output_handler)\b'
+)
+"""The traceback of a request that leads here is the engine's end."""
+OF_CORE = re.compile(
+    r"\b(?:ERROR|CRITICAL) \d\d-\d\d \d\d:\d\d:\d\d \[?(?:[\w.-]+/)*"
+    r"(?:core|core_client|engine|\w*executor|\w*worker(?:_utils|_base)?|\w*model_runner)"
+    r"\.py:\d+\]"
+)
+"""vLLM's engine or a worker of it reports an error, in whatever words: requests fail elsewhere."""
 FRAME = re.compile(
-    r"^\s+\S|^\s*$|^File \"|^[│╭╰]|^\S+\.py:\d+ in |^[\^~.]+$|^\([A-Z]\w*(?: [\w=]*)?$|^During handling of|^The above exception was"
+    r"^\s+\S|^\s*$|^File |^-+> \d|^[│╭╰]|^\S+\.py:\d+ in |^[\^~.]+$|^\([A-Z]\w*(?: [\w=]*)?$|^During handling of|^The above exception was"
 )
 """What stands inside a traceback: a log that ends here ends in the middle of an exception."""
 
@@ -124,7 +149,7 @@ NODE_RANK = re.compile(r"\bnode_rank'?[=:] ?(\d+)")
 DUMMY = re.compile(r"Dummy health check server started")
 SHUTDOWN = re.compile(
     r"INFO: +Shutting down$|Application shutdown complete|Gracefully exiting"
-    r"|\[shutdown\] API server: |SIG(?:TERM|INT) received|[Rr]eceived signal"
+    r"|\[shutdown\] (?:API server|EngineCore): |SIG(?:TERM|INT) received|[Rr]eceived signal"
 )
 ORDERED = re.compile(
     r"Shutting down FastAPI HTTP server|\[shutdown\] API server: shutdown triggered"
@@ -145,10 +170,15 @@ STARTED = re.compile(r"Started server process \[(\d+)\]")
 SERVICE = re.compile(r"^([\w.-]+)[ ]+\|[ ]")
 """The name of the service that docker compose puts before a line."""
 SERVED = re.compile(
-    r"\"POST /(?:v1/(?!load|unload)|generate)\S* HTTP/1\.[01]\" 200"
-    r"|Avg (?:prompt|generation) throughput: |Decode batch[,.] #running-req: [1-9]|#retracted_reqs: "
+    r"\"POST /(?:v1/(?!load|unload)|generate|invocations|score|v?\d?/?rerank|pooling|classify|tokenize|encode)\S* HTTP/1\.[01]\" (?!503)\d"
+    r"|\"GET /(?:v1/models|health|ping)\S* HTTP/1\.[01]\" 200"
+    r"|Avg (?:prompt|generation) throughput: |Decode batch[,.] #running-req: [1-9]|Prefill batch.{1,200}#running-req: [1-9]"
+    r"|#retracted_reqs: "
+    r"|\b(?:Received|Added|Finished|Aborted|Aborting) request \S|Sequence group \S+ is preempted"
 )
-"""A request was answered, or is being."""
+"""A request was answered, well or badly, or is being."""
+MODEL_ASKED = re.compile(r"\"POST /(?:v1/(?:chat/)?completions|v1/embeddings|generate)\S* HTTP/")
+"""Only an engine, or what stands before one, is asked this."""
 ANNOUNCED = re.compile(r"Starting vLLM (?:API )?server(?: \d+)? on http")
 ANSWERED = re.compile(r"\"(?:GET /v1/models|POST /v1/(?:chat/)?completions)\S* HTTP/1\.[01]\" 200")
 """After the announcement this proves what uvicorn's line says, where somebody filtered that out."""

@@ -16,7 +16,7 @@ class Diagnosis:
 
     Attributes:
         cause: snake_case word: the primary cause when failed (None = unknown), what it is busy with when waiting.
-        decisive_line: the line that decided, as it stands in the log.
+        decisive_line: the line that decided, as the engine wrote it: without a tag of whoever carried it, in one piece.
         explanation: the cause as a sentence; fix: what to do; source: where that is known from.
         stage: the furthest stage seen; also: ids of other signatures seen, causes before hints.
         rank: how primary the cause is (10 the mistake itself … 50 somebody ended it; 99 none), to compare nodes.

@@ -62,6 +62,7 @@ DEATHS = frozenset(
         "killed",
         "segmentation_fault",
         "aborted",
+        "native_crash",
         "bus_error",
         "custom_all_reduce_failed",
         "floating_point_exception",
@@ -132,6 +133,11 @@ class Server:
     bare_exception: tuple[int, str] | None = None
     shutdown: bool = False
     served: tuple[int, str] | None = None
+    requested: tuple[int, str] | None = None
+    asked: bool = False
+    in_request: bool = False
+    warned: bool = False
+    erred: tuple[int, str] | None = None
     announced: bool = False
     answered: tuple[int, str] | None = None
     tracker: tuple[int, str] | None = None
@@ -180,6 +186,8 @@ class Server:
         if lines.ROUTINE.search(body):
             if self.served is None and lines.SERVED.search(body):
                 self.served = (index, line)
+            if not self.asked and lines.MODEL_ASKED.search(body):
+                self.asked = True
             if self.announced and self.answered is None and lines.ANSWERED.search(body):
                 self.answered = (index, line)
             return []
@@ -203,7 +211,7 @@ class Server:
         found += self._across(index, line, text, body)
         self.previous = (index, line, text, body)
         if any(m.signature.id in _LOADING for m in found):
-            self.loads = True
+            self.loads, self.served = True, None
             if self.up_at is None:  # it goes on loading: the ready line was not the engine's
                 self.ready_candidates.pop("vllm", None)
         return found
@@ -228,13 +236,15 @@ class Server:
         index, first, head, begun = self.whole
         text = f" {text}" if first.endswith(" ") else text  # it broke at a blank
         self.whole = (index, first + line, head + text, begun + text)
-        self.inside_traceback |= lines.IN_FRAME.match(begun + text) is not None
+        self.inside_traceback |= not self.in_request and lines.IN_FRAME.match(begun + text) is not None
         return self._match(*self.whole, seam=len(begun))
 
     def _continues(self, text: str) -> bool:
         """Could the line before have been broken by a terminal's edge, and this be its rest?"""
         before = self.previous
-        return before is not None and len(before[2]) >= _WRAPPED and not text[:1].isspace() and not lines.prefix_end(text)
+        if before is None or len(before[2]) < _WRAPPED or text[:1].isspace() or lines.prefix_end(text):
+            return False
+        return lines.BAR.search(text) is None
 
     def _identify(self, text: str) -> None:
         if not self.marked:
@@ -310,7 +320,7 @@ class Server:
                 continue
             # What is only mentioned, or warned about, is not the end; a reported death or timeout is, however it is said.
             said = not warning and (signature.rank > _SAID_ALOUD or (loud and not mild))
-            fatal = signature.proves(body) and (signature.kind == "symptom" or said)
+            fatal = signature.proves(body) and (signature.kind == "symptom" or said) and (not self.in_request or signature.id in DEATHS)
             told = said or index <= self.message_until or signature in _NCCL_INFO
             bare = not mild and not warning and seen.start() == 0
             found.append(Match(index, line, signature, is_exception, fatal, told, bare))
@@ -323,16 +333,28 @@ class Server:
 
     def _exception(self, index: int, line: str, text: str, body: str, is_exception: bool, mild: bool) -> None:
         """Follow tracebacks: where one begins, which line is its exception, whether the log ends inside it."""
-        if lines.TRACEBACK.search(body):
-            self.traceback_at, self.inside_traceback = index, True
-        elif lines.IN_FRAME.match(body):
+        in_stack = lines.IN_STACK.search(body) is not None
+        if lines.ENGINE_LOOP.search(body):
+            self.inside_traceback, self.in_request, self.requested = True, False, None
+        elif lines.REQUEST.search(body):
+            self.in_request, self.inside_traceback = True, False
+            self.requested = self.requested or (index, line)
+        elif self.in_request and (is_exception or lines.FRAME.match(body) or lines.TRACEBACK.search(body) or lines.IN_FRAME.match(body)):
+            return
+        elif lines.TRACEBACK.search(body):
+            self.traceback_at, self.inside_traceback, self.in_request = index, True, False
+        elif lines.IN_FRAME.match(body) or (in_stack and not self.warned):
             self.inside_traceback = True  # of a traceback whose head is cut off
         elif (
             not lines.FRAME.match(body)
             and not self._quoted()
             and (is_exception or not (lines.AT_ERROR.search(text) or (self.inside_traceback and self._continues(text))))
         ):
-            self.inside_traceback = False
+            self.inside_traceback = self.in_request = False
+        if not in_stack and body.strip():
+            self.warned = lines.TORCH_WARNING.match(body) is not None
+        if lines.OF_CORE.search(text):
+            self.erred = (index, line)
         if is_exception and not mild:
             self.message_until = index + _MESSAGE_LINES
         elif mild:
@@ -362,19 +384,23 @@ class Server:
 
     def ready(self) -> tuple[int, str] | None:
         """Index and text of the line that makes this server ready, before asking what came of it."""
-        if self.engine is None:
-            return None
-        ready = self.ready_candidates.get(self.engine)
+        ready = self.ready_candidates.get(self.engine) if self.engine else None
         if ready is None:
             # The end of a long log: the start is cut off, but requests were answered (one that is cut short by the
             # engine's death is answered too).
-            served = self.answered or (None if self.marked else self.served)
+            served = self.answered or self._at_work()
             if served is None or any(m.fatal and m.index < served[0] and self.holds(m) for m in self.matches):
                 return None
             return served
         if self.engine == "sglang" and not self.bound and (self.marked or not self._waited_before(ready[0])):
             return None  # the port was never bound, or the part that would show it is missing (an excerpt shows stages instead)
         return ready
+
+    def _at_work(self) -> tuple[int, str] | None:
+        """Where an excerpt without a start shows a server at work. A request's error shows one too, but not of which application."""
+        if self.marked or self.dummy_line or not (self.engine or self.asked):
+            return None
+        return self.served or self.requested
 
     def _waited_before(self, index: int) -> bool:
         return any(m.index < index and m.signature.kind == "wait" for m in self.matches)
@@ -413,7 +439,8 @@ class Server:
             return self._failed(cause, ends[0])
         if self._vanished():
             return self._killed()
-        if self.inside_traceback or (self.exception is not None and self.stage_index < self.exception[0]):
+        wrong = max(seen[0] for seen in (self.exception, self.erred, (-1, "")) if seen)
+        if self.inside_traceback or wrong > self.stage_index:
             cause = self.best_cause(self.matches)
             return self._failed(cause, None)
         if not self.marked and (excerpt := self._excerpt()):

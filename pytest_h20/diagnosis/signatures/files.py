@@ -89,7 +89,7 @@ FILES = (
     cause(
         "weight_shape_mismatch",
         r"size mismatch for|There is no module or parameter named|AssertionError: Attempted to load weight"
-        r"|KeyError: '(?:\w+\.){2,}\w+'|^'(?:\w+\.){2,}\w+'$"  # a tensor's name; vLLM 0.6 logs it bare
+        r"|KeyError: '(?:(?:\w+\.){2,}\w+|\w+\.(?:weight|bias)\w*)'|^'(?:\w+\.){2,}\w+'$"  # a tensor's name; vLLM 0.6 logs it bare
         r"|Error\(s\) in loading state_dict|Tried to load weights of size|Missing keys .{1,2000} in loaded state"
         r"|shape mismatch.*weight|loaded_weight\.shape|start \(\d+\) \+ length \(\d+\) exceeds dimension size",
         "the weights do not fit the model's configuration (another revision, another quantisation)",

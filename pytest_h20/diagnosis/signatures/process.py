@@ -179,7 +179,8 @@ PROCESS = (
     ),
     cause(
         "terminated_by_signal",
-        r"KeyboardInterrupt: terminated|^(?:\[[^\]]*\] )?KeyboardInterrupt$|\) KeyboardInterrupt$"
+        r"\[shutdown\] \w+: trigger received signal=SIG(?:TERM|INT)|[Ss]ignal [Rr]eceived: (?:15|2)\b"
+        r"|KeyboardInterrupt: terminated|^(?:\[[^\]]*\] )?KeyboardInterrupt$|\) KeyboardInterrupt$"
         r"|SystemExit: (?:Terminated|15)|^Terminated$|Received signal (?:15|2|SIGTERM|SIGINT)"
         r"|received SIG(?:TERM|INT)|SIG(?:TERM|INT) received(?!.*[Dd]raining)|exit code -15\b"
         r"|SignalException: .*got signal: (?:2|15)|slurmstepd: error: \*\*\* \S+ \S+ ON \S+ CANCELLED",

@@ -44,6 +44,13 @@ SYMPTOMS = (
         "sglang",
     ),
     symptom(
+        "native_crash",
+        r"^Fatal Python error: |^Extension modules: |(?:^|[, ])[A-Za-z]\w*\._\w[\w.]*, ?[A-Za-z]\w*[\w.]*\._\w|stack smashing detected"
+        r"|\*\*\* (?:SIG(?!TERM|INT)\w+ received at|Process received signal)|Caught signal \d+ \(|^Signal: [A-Z]|\bcore dumped\b",
+        "a native library ended the process",
+        "faulthandler, absl, Open MPI and UCX print this; sgl#4205",
+    ),
+    symptom(
         "launcher_reports_exit",
         r"(?:vLLM|SGLang|server|Server)(?: server| process)* (?:exited with (?:status|code"
         r"|return code) [1-9-]|terminated unexpectedly|exited unexpectedly)",
@@ -134,7 +141,7 @@ WAITING = (
     wait(
         "warmup",
         r"init engine \(profile|Starting vLLM (?:API )?server|Available routes are|(?:^|\] )Route: /|Waiting for application startup"
-        r"|Start of \w* ?warmup|Uvicorn running on|Application startup complete|Warming up"
+        r"|Start of \w* ?warmup|Uvicorn running on|Application startup complete|Warming up(?! \d+/\d+ for shape)"
         r"|max_total_num_tokens=",
         "the server is warming up",
         "wait; SGLang is ready only with its own ready line",

@@ -1,0 +1,144 @@
+"""What decides about text that nobody has seen, whatever its words: whose traceback it is, who crashed, who serves."""
+
+from __future__ import annotations
+
+import pytest
+
+from pytest_h20.diagnosis import diagnose
+
+BANNER = "INFO 04-18 14:08:52 [api_server.py:840] vLLM API server version 0.8.2"
+SHARDS = "Loading safetensors checkpoint shards:  50% Completed | 1/2 [00:09<00:09,  9.1s/it]"
+ASGI = [
+    "ERROR:    Exception in ASGI application",
+    "Traceback (most recent call last):",
+    '  File "/opt/vllm/lib/python3.12/site-packages/uvicorn/protocols/http/h11_impl.py", line 403, in run_asgi',
+    "    result = await app(  # type: ignore[func-returns-value]",
+    "             ^^^^^^^^^^",
+]
+GOES_ON = [
+    *ASGI,
+    '  File "/opt/vllm/lib/python3.12/site-packages/vllm/entrypoints/openai/serving_chat.py", line 12, in create',
+    "jinja2.exceptions.UndefinedError: 'x' is undefined",
+    "",
+    "The above exception was the direct cause of the following exception:",
+    "",
+    "Traceback (most recent call last):",
+    '  File "/opt/vllm/lib/python3.12/site-packages/starlette/middleware/errors.py", line 164, in __call__',
+    "RuntimeError: CUDA error: an illegal memory access was encountered",
+]
+
+
+@pytest.mark.parametrize("log", [ASGI, GOES_ON, ASGI[2:]], ids=["cut", "chained", "its middle"])
+def test_the_traceback_of_a_request_shows_a_server(log: list[str]) -> None:
+    assert diagnose(log).outcome == "ready"
+    assert diagnose([BANNER, SHARDS, *log]).outcome == "waiting"  # another application's: this one loads
+
+
+def test_the_traceback_of_a_request_that_met_a_dead_engine() -> None:
+    dead = [
+        *ASGI,
+        "vllm.v1.engine.exceptions.EngineDeadError: EngineCore encountered an issue. See stack trace (above) for the root cause.",
+    ]
+    assert (diagnose(dead).outcome, diagnose(dead).cause) == ("failed", "engine_core_died")
+    loop = [
+        *ASGI[:2],
+        '  File "/x/vllm/engine/async_llm_engine.py", line 359, in run_engine_loop',
+        "    has_requests = await self.engine_step()",
+    ]
+    assert (diagnose(loop).outcome, diagnose(loop).cause) == ("failed", None)
+
+
+def test_the_traceback_of_an_application_without_an_engine() -> None:
+    assert diagnose([line.replace("vllm", "gateway") for line in ASGI]).outcome == "undetermined"
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        'INFO:     10.1.1.1:5 - "POST /v1/completions HTTP/1.1" 200 OK',
+        'INFO:     10.1.1.1:5 - "POST /v1/chat/completions HTTP/1.1" 400 Bad Request',
+        "INFO 01-03 18:37:00 logger.py:37] Received request cmpl-8304-0: prompt: 'RuntimeError: CUDA out of memory', params: Samp",
+        "INFO 01-03 18:37:00 async_llm_engine.py:180] Aborted request chat-4656.",
+        "WARNING 01-03 18:37:00 scheduler.py:1057] Sequence group 12 is preempted by PreemptionMode.SWAP mode",
+        "[2025-05-14 09:31:43] Prefill batch. #new-seq: 2, #new-token: 2, token usage: 0.26, #running-req: 28, #queue-req: 0",
+    ],
+)
+def test_a_line_of_a_server_at_work(line: str) -> None:
+    assert diagnose([line]).outcome == "ready"
+    assert diagnose([BANNER, line]).outcome == "waiting"
+    if "prompt" not in line:
+        assert diagnose([line, SHARDS]).outcome == "waiting"  # whoever was asked, this one loads
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        'INFO:     10.1.1.1:5 - "POST /v1/completions HTTP/1.1" 503 Service Unavailable',
+        'INFO:     10.1.1.1:5 - "GET /metrics HTTP/1.1" 200 OK',
+        'INFO:     10.1.1.1:5 - "POST /v1/load_lora_adapter HTTP/1.1" 200 OK',
+    ],
+)
+def test_what_shows_no_server_at_work(line: str) -> None:
+    assert diagnose([line, "vllm/config.py"]).outcome != "ready"
+
+
+STACKS = {
+    "faulthandler": [
+        "Fatal Python error: init_sys_streams",
+        "Current thread 0x00007f0a (most recent call first):",
+        '  File "a.py", line 7 in f',
+    ],
+    "its modules": ["Extension modules: numpy.core._multiarray_umath, torch._C, torch._C._fft, zmq.backend.cython._zmq (total: 52)"],
+    "the middle of its modules": [", numpy.random._mt19937, numpy.random.mtrand, torch._C, torch._C._fft, pandas._libs.lib, pandas._"],
+    "absl": ["*** SIGFPE received at time=1709021359 on cpu 44 ***", "PC: @     0x7f3c5f628350  (unknown)  (unknown)"],
+    "UCX": ["[gpu07:4242 :0:4242] Caught signal 11 (Segmentation fault: address not mapped to object at address (nil))"],
+    "Open MPI": ["[gpu07:4242] *** Process received signal ***", "[gpu07:4242] Signal: Floating point exception (8)"],
+    "glibc": ["*** stack smashing detected ***: terminated"],
+    "a shell": ["run.sh: line 4:   231 Aborted                 (core dumped) vllm serve /m"],
+    "C++ frames": [
+        "frame #0: c10::Error::Error(c10::SourceLocation) + 0x96 (0x7b39 in libc10.so)",
+        "frame #1: c10::detail + 0x64 (0x7b39 in l",
+    ],
+    "glibc's frames": ["/lib64/libc.so.6(+0x3ebf0)[0x7ff5003febf0]", "/lib64/libpython3.12.so.1.0(PyObject_Call"],
+    "another library's": ["ERROR 12-20 03:17:19 [engine.py:187]  --- /x/bin/python(_PyEval_EvalFrameDefault+0x29f4) [0x559d06bbe794]"],
+}
+
+
+@pytest.mark.parametrize("lines", STACKS.values(), ids=STACKS)
+def test_a_native_crash(lines: list[str]) -> None:
+    assert diagnose([BANNER, SHARDS, *lines]).outcome == "failed"
+    assert diagnose(lines).outcome == "failed"
+
+
+def test_a_native_stack_that_was_only_warned_about() -> None:
+    """torch prints the stack of what it warns of, too: a peer's store that is not there yet."""
+    warning = "[W421 04:13:43.457389636 TCPStore.cpp:125] [c10d] recvValue failed on SocketImpl(fd=84): Connection reset by peer"
+    log = [BANNER, SHARDS, warning, "Exception raised from recvBytes at Utils.hpp:678 (most recent call first):", *STACKS["C++ frames"]]
+    assert diagnose(log).outcome == "waiting"
+    assert diagnose([BANNER, *STACKS["C++ frames"], SHARDS]).outcome == "waiting"  # got over
+
+
+@pytest.mark.parametrize(
+    "file", ["core.py", "v1/engine/core.py", "multiproc_executor.py", "gpu_model_runner.py", "multiproc_worker_utils.py"]
+)
+def test_an_error_of_the_engine_in_words_that_nobody_knows(file: str) -> None:
+    line = f"(Worker_TP0 pid=7) ERROR 11-23 18:09:03 [{file}:77] the frobnicator is loose"
+    assert diagnose([BANNER, SHARDS, line]).outcome == "failed"
+    assert diagnose([line]).outcome == "failed"
+    assert diagnose([BANNER, line, SHARDS]).outcome == "waiting"  # it went on
+    assert diagnose([BANNER, SHARDS, line.replace(f"[{file}", "[serving_chat.py")]).outcome == "waiting"  # a request's
+
+
+def test_what_one_is_told_to_ignore() -> None:
+    told = "INFO 04-08 04:00:01 [ray_distributed_executor.py:127] Bye. If you see error log regarding SIGTERM received, please ignore"
+    assert (
+        diagnose([told, "CRITICAL 04-08 04:00:01 [core_client.py:361] Got fatal signal from worker processes, shutting down."]).cause
+        is None
+    )
+    assert diagnose([BANNER, SHARDS, told]).outcome == "waiting"
+
+
+def test_a_stop_that_somebody_ordered_from_the_keyboard() -> None:
+    line = "^C(EngineCore pid=39) INFO 05-26 19:19:56 [core.py:1155] [shutdown] EngineCore: trigger received signal=SIGINT"
+    assert (diagnose([line]).outcome, diagnose([line]).cause) == ("failed", "terminated_by_signal")
+    assert diagnose([BANNER, "INFO:     Application startup complete.", line]).outcome == "ready"
