@@ -13,9 +13,9 @@ import json
 import math
 import os
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import yaml
 from pydantic import (
@@ -34,6 +34,9 @@ from pytest_h20.core.errors import UsageError
 from pytest_h20.core.model import Frozen
 
 SCHEMA_FILE = "inventory.schema.json"
+
+if TYPE_CHECKING:
+    from pydantic_core import ErrorDetails
 
 
 def _gpus_text(value: object) -> object:
@@ -551,13 +554,31 @@ HINTS = (
 
 def _shown(text: str, mark: yaml.Mark | None, problem: str) -> str:
     """The line with a caret below the place, and a hint."""
-    hint = next((f"\n    hint: {hint}" for words, hint in HINTS if words in problem), "")
     lines = text.split("\n")
+    found = _no_key(lines, mark.line) if mark is not None else ""
+    hint = next((f"\n    hint: {hint}" for hint in (found, *(hint for words, hint in HINTS if words in problem)) if hint), "")
     if mark is None or mark.line >= len(lines):
         return hint
     start = max(0, mark.column - 80)
     line = "".join(c if c.isprintable() else " " for c in lines[mark.line][start : start + 120])
     return f"\n    {line}\n    {' ' * (mark.column - start)}^{hint}"
+
+
+def _no_key(lines: Sequence[str], marked: int) -> str:
+    """What is wrong with the line above the marked one: of one without ``: `` YAML makes a text, and complains about the line after it."""
+    number = next((i for i in range(min(marked, len(lines)) - 1, -1, -1) if lines[i].split("#")[0].strip()), None)
+    if number is None:
+        return ""
+    line = lines[number].split(" #")[0].strip()
+    foreign = next((name for sign, name in FOREIGN.items() if sign in line), "")
+    if foreign:
+        return f"line {number + 1} has a {foreign}; YAML knows ':' and a plain blank after it"
+    plain = re.fullmatch(r"\w+ [^:\[\]{}]+", line)
+    return f"line {number + 1} has no ': ' between its key and its value: {line[:60]}" if plain else ""
+
+
+FOREIGN = {"\uff1a": "full-width colon", "\u00a0": "no-break blank", "\u3000": "full-width blank"}
+"""What a keyboard or a web page puts where YAML wants its own."""
 
 
 def _expanded(node: yaml.Node, known: dict[int, int]) -> int:
@@ -652,7 +673,10 @@ NEEDED = {
 def explain(error: ValidationError, source: str) -> list[str]:
     """One line per problem: file, field path, value, what is accepted."""
     lines = []
+    meant = {(*item["loc"][:-1], near) for item in error.errors() if (near := _nearest(item)) is not None}
     for item in error.errors():
+        if item["type"] == "missing" and item["loc"] in meant:
+            continue  # it is there, under a name that is told below
         where = "".join(f"[{p}]" if isinstance(p, int) else f".{p}" for p in item["loc"]).lstrip(".")
         message = item["msg"].removeprefix("Value error, ")
         if item["type"] == "value_error":
@@ -661,9 +685,8 @@ def explain(error: ValidationError, source: str) -> list[str]:
                 lines.append(f"{source}: {prefix}{line}")
             continue
         if item["type"] == "extra_forbidden":
-            fields = _fields_at(item["loc"][:-1])
-            near = difflib.get_close_matches(str(item["loc"][-1]), fields, 1)
-            message = f"unknown field; accepted here: {', '.join(fields) or 'none'}" + (f"; did you mean {near[0]!r}?" if near else "")
+            fields, near = _fields_at(item["loc"][:-1]), _nearest(item)
+            message = f"unknown field; accepted here: {', '.join(fields) or 'none'}" + (f"; did you mean {near!r}?" if near else "")
         elif item["type"] in NEEDED:
             message = NEEDED[item["type"]]
         elif item["type"] == "missing":
@@ -671,6 +694,13 @@ def explain(error: ValidationError, source: str) -> list[str]:
             continue
         lines.append(f"{source}: {where} = {_value(item.get('input'))}: {message[:1].lower()}{message[1:]}")
     return lines
+
+
+def _nearest(item: ErrorDetails) -> str | None:
+    """The field that an unknown one is likeliest meant to be."""
+    if item["type"] != "extra_forbidden":
+        return None
+    return next(iter(difflib.get_close_matches(str(item["loc"][-1]), _fields_at(item["loc"][:-1]), 1)), None)
 
 
 def _value(value: object) -> str:

@@ -18,7 +18,7 @@ from pytest_h20.cluster.launch import LaunchTarget, started_by
 from pytest_h20.cluster.ledger import Ledger, LedgerNode, Owner
 from pytest_h20.cluster.shared import Shared
 from pytest_h20.config.inventory import Attach, Inventory, load_inventory, parse_inventory, with_limits
-from pytest_h20.core.errors import UsageError
+from pytest_h20.core.errors import UsageError, instead
 from pytest_h20.core.setting import BY_DEST, OPTIONS, Setting
 from pytest_h20.core.verdict import ALWAYS, ON_REQUEST, GateName
 from pytest_h20.load.plan import Slo
@@ -511,9 +511,10 @@ def _required(inventory: Inventory, bare: bool) -> tuple[GateName, ...]:
     asked = next((g for g in inventory.gates if g in [x.value for x in ON_REQUEST]), None)
     if asked is not None:
         raise UsageError(f"gates: {asked!r} is judged by every run that asks for it (--h20-{asked}) and by no other; leave it out")
-    unknown = [g for g in inventory.gates if g not in [x.value for x in GateName]]
-    if unknown:
-        raise UsageError(f"gates: {unknown[0]!r} is no gate; gates are {', '.join(g.value for g in GateName)}")
+    known = [g.value for g in GateName if g not in ON_REQUEST]
+    unknown = next((g for g in inventory.gates if g not in known), None)
+    if unknown is not None:
+        raise UsageError(f"{inventory.name}: gates: {unknown!r} is no gate{instead(unknown, known)}")
     return tuple(GateName(g) for g in inventory.gates)
 
 

@@ -62,6 +62,9 @@ def test_a_missing_key_is_told_in_the_words_of_the_inventory() -> None:
         ("a:\n\tb: 1\n", "\tb: 1", "blanks"),
         ("nodes: [a, b\nname: x\n", "name: x", "bracket"),
         ("name: a\nname: b\n", "name: b", "given twice"),
+        ("ssh:\n  user root  # me\n  port: 22\n", "  port: 22", "line 2 has no ': ' between its key and its value: user root"),
+        ("ssh:\n  user：root\n  port: 22\n", "  port: 22", "line 2 has a full-width colon"),
+        ("ssh:\n  user:\u00a0root\n\n  port: 22\n", "  port: 22", "line 2 has a no-break blank"),
     ],
 )
 def test_a_mistake_in_yaml_shows_its_line_with_a_caret_and_a_hint(text: str, line: str, hint: str) -> None:
@@ -71,6 +74,18 @@ def test_a_mistake_in_yaml_shows_its_line_with_a_caret_and_a_hint(text: str, lin
     assert "    " + line.replace("\t", " ") in shown, shown
     assert any(row.strip() == "^" for row in shown)
     assert hint in str(caught.value)
+
+
+def test_a_field_with_a_typo_is_one_problem() -> None:
+    data = example()
+    data["nodes"][0]["contrl_interface"] = data["nodes"][0].pop("control_interface")
+    with pytest.raises(UsageError) as caught:
+        parse_inventory(data, "x.yaml")
+    assert "did you mean 'control_interface'" in str(caught.value)
+    assert str(caught.value).count("\n") == 0
+    del data["nodes"][0]["contrl_interface"]
+    with pytest.raises(UsageError, match="control_interface: missing"):
+        parse_inventory(data, "x.yaml")
 
 
 def test_an_unknown_field_gets_the_nearest_name() -> None:

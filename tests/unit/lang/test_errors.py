@@ -45,9 +45,10 @@ def limits(text: str) -> Callable[[Path], object]:
     ("mistake", "told"),
     [
         (lambda folder: load_inventory(folder / "my.yaml"), ("my.yaml", "没有这个清单文件", "python -m pytest_h20 example")),
-        (inventory("nodes:", "nodez:"), ("nodes", "这个字段是必需的", "nodez", "redact, run_dir_on_node", "soak", "是不是想写 'nodes'？")),
+        (inventory("name: node01", "description: x"), ("nodes[0].name", "这个字段是必需的")),
+        (inventory("nodes:", "nodez:"), ("nodez", "redact, run_dir_on_node", "soak", "是不是想写 'nodes'？")),
         (inventory("  user: root", "\tuser: root"), (":9:1：", "这里不能以字符 '\\t' 开头", "用空格缩进")),
-        (inventory("  user: root", "  user root"), ("缩进与上面对不上",)),
+        (inventory("  user: root", "  user root"), ("缩进与上面对不上", "第 9 行的键和值之间没有 ': '：user root")),
         (inventory("gid_index: 3", "gid_index: three"), ('nodes[0].gid_index = "three"：应为整数',)),
         (inventory("address: 10.63.65.207", "address: root@10.63.65.207"), ("nodes[0].address：只写主机", "`ssh: {user: ...}`")),
         (inventory("address: 10.63.65.207", "address: 10.63.65.207:22"), ("只写主机", "`ssh: {port: 22}`")),
