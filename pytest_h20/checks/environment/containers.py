@@ -7,7 +7,10 @@ from collections.abc import Iterable
 from pydantic import JsonValue
 
 from pytest_h20.checks.frame import Say, at_least, builtin, cluster_check, inventory, node_check
+from pytest_h20.cluster.launch import LaunchTarget
+from pytest_h20.core.errors import UsageError
 from pytest_h20.core.verdict import Limit, Status, Verdict
+from pytest_h20.engines import dialect_for
 from pytest_h20.probes.facts import Facts, View
 from pytest_h20.probes.gather import engine_ports
 from pytest_h20.probes.image import shm_size_kib
@@ -293,6 +296,20 @@ def ipc(say: Say, view: View) -> Verdict:
     return say.judge(inside.ipc_namespace, limit)
 
 
+def _bound(view: View) -> tuple[int, ...]:
+    """What the engine binds on this node by its dialect; where the image did not tell a version, what any version binds."""
+    facts, versions = view.all, view.node.image_versions
+    if facts.profile is None or isinstance(versions, Missing) or not versions.package(facts.engine):
+        return engine_ports(facts.profile, facts.engine, view.head)
+    profile, target = facts.profile, LaunchTarget(facts.inventory, facts.engine, "", facts.profile)
+    try:
+        dialect = dialect_for(facts.engine, versions.package(facts.engine), profile.mode)
+        plan = dialect.plan(target.engine_profile(), target.node_plans())
+    except UsageError:  # told where it is refused
+        return engine_ports(profile, facts.engine, view.head)
+    return tuple(need.port for need in plan.ports_needed.get(view.name, ()))
+
+
 @node_check(
     "environment.ports",
     "The engine's ports are free",
@@ -301,10 +318,12 @@ def ipc(say: Say, view: View) -> Verdict:
     action="stop the owner, or give the profile other ports; nothing was ended for you",
 )
 def ports(say: Say, view: View) -> Iterable[Verdict]:
-    """No process listens on a port the engine will bind (F10, F11). The owner is named."""
-    x, wanted = view.node.listeners, engine_ports(view.all.profile, view.all.engine, view.head)
-    if not wanted:
+    """No process listens on a port that this version of the engine will bind (F10, F11). The owner is named."""
+    x, wanted = view.node.listeners, _bound(view)
+    if view.all.profile is None:
         return [say.skip("no engine profile was chosen")]
+    if not wanted:
+        return [say.skip(f"{view.all.engine} binds no port of its own on this node")]
     if view.all.inventory.attach is not None:
         return [say.skip("attached: the engine that is tested holds its ports")]
     if isinstance(x, Missing):
