@@ -28,7 +28,7 @@ PREFIX = re.compile(
       | \[(?:20\d\d-)?\d\d-\d\d[ T]\d\d:\d\d:\d\d[^\]]*\][ ]?                                # [2026-01-04 02:23:49 TP0]
       | [\w.-]+\[(?:info|error|warn(?:ing)?|debug)\][ ]?                                        # a collector's
       | \[rank\d+\]:(?!\[)[ ]?
-      | 20\d\d-\d\d-\d\d[T ]\d\d:\d\d:\d\d[.,\d]*Z?(?:[+-]\d\d:?\d\d)?[ \t]+(?:std(?:out|err)[ ][FP][ ])?
+      | 20\d\d-\d\d-\d\d[T ]\d\d:\d\d:\d\d[.,\d]*Z?(?:[+-]\d\d:?\d\d)?[ \t](?:[ \t]*(?=[A-Z]{4}))?(?:std(?:out|err)[ ][FP][ ])?
     )*""",
     re.VERBOSE,
 )
@@ -95,6 +95,8 @@ IN_STACK = re.compile(
 REQUEST = re.compile(
     r'Exception in ASGI application|Error in \w+ (?:completion )?stream|/uvicorn/protocols/\w+/|/starlette/_exception_handler\.py"'
     r'|/fastapi/routing\.py", line \d+, in (?:app|run_endpoint_function)\b|/entrypoints/openai/(?:\w+/)*serving\w*\.py"'
+    r'|", line \d+,? in extract_tool_calls|Error trying to handle streaming tool call'
+    r"|\b[Ee]rror (?:in|while )?processing (?:the )?request\b"
 )
 """What follows, or this traceback, is of one request: the server that prints it goes on, unless its engine died."""
 ENGINE_LOOP = re.compile(
@@ -117,6 +119,8 @@ START: tuple[tuple[EngineName, re.Pattern[str]], ...] = (
     ("sglang", re.compile(r"server_args=(?:ServerArgs\(|\{)")),
 )
 IS_VLLM = re.compile(r"vLLM|\bvllm[/.\s]|VllmWorker|EngineCore|\b(?:INFO|WARNING" r"|ERROR) \d\d-\d\d \d\d:\d\d:\d\d \[?[\w./]+\.py:\d+\]")
+OWN = re.compile(r"\b(?:INFO|WARNING|DEBUG) \d\d-\d\d \d\d:\d\d:\d\d \[?[\w./-]+\.py:\d+\]")
+"""vLLM says something."""
 IS_SGLANG = re.compile(
     r"\bsglang\b|SGLang|(?:Prefill batch|Decode batch)[,.] #" r"|\[20\d\d-\d\d-\d\d \d\d:\d\d:\d\d[^\]]* (?:DP|TP|PP|EP)\d+"
 )
@@ -169,6 +173,8 @@ API_PID = re.compile(r"\(A(?:PI|pi)Server\w* pid=(\d+)\)")
 STARTED = re.compile(r"Started server process \[(\d+)\]")
 SERVICE = re.compile(r"^([\w.-]+)[ ]+\|[ ]")
 """The name of the service that docker compose puts before a line."""
+SERVICE_EXITED = re.compile(r"^([\w.-]+) exited with code \d+")
+"""And how it says that one ended."""
 SERVED = re.compile(
     r"\"POST /(?:v1/(?!load|unload)|generate|invocations|score|v?\d?/?rerank|pooling|classify|tokenize|encode)\S* HTTP/1\.[01]\" (?!503)\d"
     r"|\"GET /(?:v1/models|health|ping)\S* HTTP/1\.[01]\" 200"

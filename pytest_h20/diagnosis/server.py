@@ -63,6 +63,7 @@ DEATHS = frozenset(
         "segmentation_fault",
         "aborted",
         "native_crash",
+        "launcher_reports_exit",
         "bus_error",
         "custom_all_reduce_failed",
         "floating_point_exception",
@@ -138,6 +139,7 @@ class Server:
     in_request: bool = False
     warned: bool = False
     erred: tuple[int, str] | None = None
+    spoke: bool = False
     announced: bool = False
     answered: tuple[int, str] | None = None
     tracker: tuple[int, str] | None = None
@@ -191,6 +193,8 @@ class Server:
             if self.announced and self.answered is None and lines.ANSWERED.search(body):
                 self.answered = (index, line)
             return []
+        if not self.spoke and lines.OWN.search(text):
+            self.spoke = True
         if lines.SHUTDOWN.search(body):
             self.shutdown = True
         if not self.announced and lines.ANNOUNCED.search(body):
@@ -293,6 +297,8 @@ class Server:
         """Signatures of a line; with ``seam`` of two lines put together, and only those that lie across the seam."""
         found: list[Match] = []
         if lines.IGNORED.search(body):
+            return found
+        if self.services and (exited := lines.SERVICE_EXITED.match(body)) and exited[1] not in self.services:
             return found
         is_exception = bool(lines.EXCEPTION.match(body))
         mild = lines.MILD.search(text[:200]) is not None
@@ -534,7 +540,7 @@ class Server:
     def _waiting(self) -> Diagnosis:
         waits = [m for m in self.matches if m.signature.kind == "wait" and (self.engine or not lines.APP.search(m.line))]
         if not waits:
-            if self.stage is not None and self.engine is not None:
+            if self.engine is not None and (self.stage is not None or self.spoke):
                 return self._plain("waiting", "engine_starting", self.last_line, "the engine is starting")
             return self._plain("undetermined", None, self.last_line, "")
         newest = waits[-1].index

@@ -53,9 +53,13 @@ SYMPTOMS = (
     symptom(
         "launcher_reports_exit",
         r"(?:vLLM|SGLang|server|Server)(?: server| process)* (?:exited with (?:status|code"
-        r"|return code) [1-9-]|terminated unexpectedly|exited unexpectedly)",
+        r"|return code) [1-9-]|terminated unexpectedly|exited unexpectedly)"
+        r"|\b(?:[Ee]xited|[Tt]erminated|died|finished|stopped|crashed|failed)(?: \w+){0,2} "
+        r"(?:(?:exit |return |error )?code|(?:exit )?status(?! code)|signal)[ :=]+(?:SIG(?!TERM|INT)|-?(?!(?:2|15|[45]\d\d)\b)[1-9])"
+        r"|died with <Signals\.(?!SIG(?:TERM|INT))|Main process exited, code=(?:exited, status=[1-9]|dumped|killed)|\bExit Code: +[1-9]"
+        r"|Back-off restarting failed container|\bCrashLoopBackOff\b",
         "a wrapper saw the server end",
-        "corpus",
+        "corpus; systemd, Docker, Kubernetes, Slurm, mpirun, Python's subprocess",
     ),
     symptom(
         "initialization_failed",
@@ -77,7 +81,7 @@ WAITING = (
     wait(
         "jit_kernel_build",
         r"waiting for baton release|Begin DeepGEMM Kernels compilation|start build \[|Entering DeepGEMM JIT Pre-Compile|DeepGEMM warmup"
-        r"|Try DeepGEMM JIT|\bninja\b.*build|Building extension module|[Cc]ompiling .*kernels?\b"
+        r"|Try DeepGEMM JIT|DeepGemm\(\w+\) warmup|\bninja\b.*build|Building extension module|[Cc]ompiling .*kernels?\b"
         r"|flashinfer.*JIT|JIT compil(?!ations during)",
         "kernels are being compiled; this can take 10–20 minutes",
         "keep the kernel cache on a volume, on all nodes",

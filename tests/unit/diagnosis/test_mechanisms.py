@@ -142,3 +142,47 @@ def test_a_stop_that_somebody_ordered_from_the_keyboard() -> None:
     line = "^C(EngineCore pid=39) INFO 05-26 19:19:56 [core.py:1155] [shutdown] EngineCore: trigger received signal=SIGINT"
     assert (diagnose([line]).outcome, diagnose([line]).cause) == ("failed", "terminated_by_signal")
     assert diagnose([BANNER, "INFO:     Application startup complete.", line]).outcome == "ready"
+
+
+EXITS = [
+    "vllm-1 exited with code 1",
+    "systemd[1]: vllm.service: Main process exited, code=exited, status=1/FAILURE",
+    "srun: error: gpu07: task 0: Exited with exit code 1",
+    "  Warning  BackOff  9s (x3 over 60s)  kubelet  Back-off restarting failed container vllm in pod vllm-0",
+    "      Exit Code:    1",
+    "mpirun noticed that process rank 3 with PID 412 on node gpu07 exited on signal 7 (Bus error).",
+    "subprocess.CalledProcessError: Command '['vllm', 'serve']' died with <Signals.SIGABRT: 6>.",
+    "[2026-01-04 02:23:49] INFO model instance r1-0 terminated with return code -9",
+]
+
+
+@pytest.mark.parametrize("line", EXITS)
+def test_whoever_saw_it_end(line: str) -> None:
+    assert diagnose([BANNER, SHARDS, line]).outcome == "failed"
+    assert diagnose([BANNER, "INFO:     Application startup complete.", line]).outcome == "failed"
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "vllm-1 exited with code 0",
+        "Request failed with status code 404",
+        "health check failed with code 503",
+        "subprocess finished with exit code 0",
+        "container stopped with exit status 0",
+    ],
+)
+def test_what_is_no_end_of_it(line: str) -> None:
+    assert diagnose([BANNER, SHARDS, line]).outcome == "waiting"
+
+
+def test_another_service_that_ended() -> None:
+    log = [f"vllm-1     | {BANNER}", f"vllm-1     | {SHARDS}", "gateway-1 exited with code 1"]
+    assert diagnose(log).outcome == "waiting"
+    assert diagnose([*log, "vllm-1 exited with code 1"]).outcome == "failed"
+
+
+def test_what_vllm_says_without_a_known_stage_is_a_start() -> None:
+    line = "INFO 11-15 09:07:04 api_server.py:166] Multiprocessing frontend to use ipc:///tmp/652c for IPC Path."
+    assert (diagnose([line]).outcome, diagnose([line]).cause) == ("waiting", "engine_starting")
+    assert diagnose(["2026-11-15 09:07:04 gateway.py:166 Reading the routes."]).outcome == "undetermined"
