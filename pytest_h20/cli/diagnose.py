@@ -7,7 +7,7 @@ import json
 import sys
 from collections.abc import Sequence
 
-from pytest_h20.cli.logs import opened
+from pytest_h20.cli.logs import in_runs, opened
 from pytest_h20.core.errors import UsageError
 from pytest_h20.diagnosis.judge import Diagnosis, diagnose, primary
 from pytest_h20.lang import told
@@ -42,26 +42,31 @@ def _json(name: str, diagnosis: Diagnosis) -> str:
 def _text(name: str, diagnosis: Diagnosis) -> str:
     about = " ".join(str(part) for part in (diagnosis.engine, diagnosis.version) if part)
     lines = [f"{name}: {diagnosis.sentence()}" + (f"  ({about})" if about else "")]
-    if diagnosis.decisive_line.strip():
-        lines.append(f"    {diagnosis.decisive_line.strip()[:300]}")
+    line = diagnosis.decisive_line.strip()[:300]
+    if line and "\ufffd" in line:
+        lines.append("    (its last line is no text: is this a log?)")
+    elif line:
+        lines.append(f"    {line}")
     if diagnosis.also:
         lines.append(f"    also seen: {', '.join(diagnosis.also)}")
     return "\n".join(lines)
 
 
 def main(argv: Sequence[str]) -> int:
-    """Judge each log. Exit status: 0; 1 when a start failed (not with ``--json``: there the objects say it, and the
-    status says that every log could be read); 2 when a log cannot be read (the others are judged all the same)."""
+    """Judge each log. Exit status: 0; 1 when a start failed or no log tells how one went (not with ``--json``: there the objects say it,
+    and the status says that every log could be read); 2 when a log cannot be read (the others are judged all the same)."""
     parser = argparse.ArgumentParser(
         prog="python -m pytest_h20 diagnose",
         description="Judge engine logs (vLLM, SGLang): ready, waiting, failed or undetermined, and why.",
+        epilog="Exit status 0: a start is ready or goes on, none failed; with --json: every log was read. 1: a start failed, or no "
+        "log tells how one went. 2: wrong use.",
     )
-    parser.add_argument("log", nargs="+", help="log file; several files of one launch may be given; - is standard input")
+    parser.add_argument("log", nargs="+", help="a log file (several of one launch), the folder of a run, or - for standard input")
     parser.add_argument("--json", action="store_true", help="one JSON object per file")
     args = parser.parse_args(argv)
     judged: dict[str, Diagnosis] = {}
     unread = False
-    for name in args.log:
+    for name in in_runs(args.log, "evidence/nodes/*/rank*.log", "evidence/nodes/*/ray*.log", "evidence/logs/*.log"):
         try:
             judged[name] = diagnose(_read(name))
         except UsageError as error:
@@ -74,4 +79,5 @@ def main(argv: Sequence[str]) -> int:
         print(f"primary cause of all: {worst[1].cause or 'unknown'} in {worst[0]}")
     if unread:
         return 2
-    return 1 if worst is not None and not args.json else 0
+    untold = all(diagnosis.outcome == "undetermined" for diagnosis in judged.values())
+    return 1 if (worst is not None or untold) and not args.json else 0

@@ -66,12 +66,12 @@ def discover(options: argparse.Namespace) -> str:
     connected = connect_all(asked)
     probes = (host.SYSTEM, net.NETWORK, rdma.RDMA, gpu.GPUS, gpu.NVLINKS, MODELS, IMAGES, REACHED)
 
-    def one(spec: dict[str, Any]) -> Found:
+    def one(spec: dict[str, Any]) -> Found | TransportError:
         node = connected[spec["name"]]
         try:
             sections = split(node.run(build(probes), timeout=120.0).stdout)
         except TransportError as error:
-            raise TransportError(f"{spec['address']}: {error}") from None
+            return error
         return Found(
             spec["address"],
             host.SYSTEM.read(sections),
@@ -86,7 +86,10 @@ def discover(options: argparse.Namespace) -> str:
 
     try:
         with ThreadPoolExecutor(max_workers=len(nodes)) as pool:
-            found = list(pool.map(one, nodes))
+            answers = list(pool.map(one, nodes))
+        if silent := [str(answer) for answer in answers if isinstance(answer, TransportError)]:
+            raise TransportError("\n".join(silent))
+        found = [answer for answer in answers if isinstance(answer, Found)]
         head = connected[nodes[0]["name"]]
         images = () if like is not None else engine_images(found).values()
         versions = ask_images(head, asked.run_dir_on_node, images) if images else {}

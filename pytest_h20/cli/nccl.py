@@ -8,7 +8,7 @@ import sys
 from collections.abc import Iterator, Sequence
 from typing import Any, BinaryIO
 
-from pytest_h20.cli.logs import once, opened
+from pytest_h20.cli.logs import in_runs, once, opened
 from pytest_h20.core.errors import UsageError
 from pytest_h20.lang import told
 from pytest_h20.nccl.job import judge_job
@@ -33,7 +33,7 @@ def main(argv: Sequence[str]) -> int:
         description="Explain NCCL logs: what carries the data between nodes, and which lines prove it.",
         epilog="Exit status 0: explained; with --job: RDMA proven. 1: --job, and RDMA is not proven. 2: wrong use.",
     )
-    parser.add_argument("logs", nargs="+", metavar="LOG", help="a log file, or - for standard input")
+    parser.add_argument("logs", nargs="+", metavar="LOG", help="a log file, the folder of a run, or - for standard input")
     parser.add_argument("--json", action="store_true", help="one JSON object per file (with --job: one for the job) on a line")
     parser.add_argument("--job", action="store_true", help="judge all files together as the logs of one job")
     parser.add_argument("--ranks", type=_positive, help="ranks that the job must have, for example 16")
@@ -41,6 +41,7 @@ def main(argv: Sequence[str]) -> int:
     options = parser.parse_args(list(argv))
     try:
         once("nccl", options.logs)
+        options.logs = in_runs(options.logs, "evidence/nodes/*/nccl.*")
         expected = Expected(nranks=options.ranks, nnodes=options.nodes)
         if options.job:
             evidences = [read(name) for name in options.logs]

@@ -13,6 +13,7 @@ import hashlib
 import hmac
 import logging
 import os
+import re
 import shlex
 import signal
 import socket
@@ -360,7 +361,7 @@ def _addresses(target: SshTarget, deadline: float) -> list[tuple[Any, ...]]:
     thread = threading.Thread(target=ask, daemon=True, name="h20-resolve")
     thread.start()
     thread.join(_left(deadline))
-    advice = "Next: check the `address` in the inventory, /etc/hosts and DNS"
+    advice = "Next: check the address, /etc/hosts and DNS"
     if not result:
         raise target.error(f"the name {target.host!r} was not resolved within {target.timeout:g} s. {advice}")
     if isinstance(result[0], Exception):
@@ -523,6 +524,9 @@ def _keys(target: SshTarget, tried: _Tried) -> Iterator[_Key]:
         yield _Key(pkey, origin)
 
     for path in target.key_files:
+        if public := _public(path):
+            tried.unusable.append(public)
+            continue
         if (mode := _open_to_others(path)) is not None:
             tried.unusable.append(
                 f"the key {path} can be read by other users (mode {mode:04o}) and is not used, as OpenSSH would not: chmod 600 {path}"
@@ -575,6 +579,16 @@ def _open_to_others(path: Path) -> int | None:
     return None
 
 
+def _public(path: Path) -> str:
+    """Why a key file is none, where it is the public half of one; else empty."""
+    try:
+        begins = path.read_text("utf-8", "replace")[:40]
+    except OSError:
+        return ""
+    is_public = re.match(r"(ssh-|ecdsa-|sk-)\S+ AAAA", begins) is not None
+    return f"{path} is a public key: the private one is wanted, {path.with_suffix('')} most likely" if is_public else ""
+
+
 def _unusable(path: Path, error: Exception) -> str:
     text = str(error).lower()
     if "encrypted" in text or "password" in text or "passphrase" in text:
@@ -593,6 +607,8 @@ def refuse_unusable(label: str, settings: SshSettings) -> None:
     import paramiko
 
     for path in target.key_files if target.explicit_keys else ():
+        if public := _public(path):
+            raise UsageError(f"{label}: {public}")
         if (mode := _open_to_others(path)) is not None:
             open_to_others = f"the key {path} can be read by other users (mode {mode:04o})"
             raise UsageError(f"{label}: {open_to_others}, and OpenSSH refuses it: chmod 600 {path}")

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from pytest_h20.cli.diagnose import main
+from pytest_h20.core.errors import UsageError
 
 BUSY = "INFO 06-20 20:03:41 [api_server.py:1287] vLLM API server version 0.9.1\nOSError: [Errno 98] Address already in use\n"
 READY = "INFO 06-20 20:03:41 [api_server.py:1287] vLLM API server version 0.9.1\nINFO:     Application startup complete.\n"
@@ -52,4 +53,25 @@ def test_a_missing_file_is_one_line_and_status_2(tmp_path: Path, capsys: pytest.
     assert captured.out == ""
     assert captured.err.count("\n") == 1
     assert "none.log" in captured.err
-    assert main([str(tmp_path)]) == 2
+
+
+def test_the_folder_of_a_run_stands_for_the_logs_in_it(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    logs = tmp_path / "evidence" / "nodes" / "node01"
+    logs.mkdir(parents=True)
+    (logs / "rank0.log").write_text(BUSY)
+    assert main([str(tmp_path)]) == 1
+    assert "rank0.log: failed: " in capsys.readouterr().out
+    with pytest.raises(UsageError, match="a folder without evidence/nodes"):
+        main([str(logs)])
+
+
+def test_what_tells_nothing_is_not_0_and_bytes_are_not_printed(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    nothing, ready = tmp_path / "core", tmp_path / "ready.log"
+    nothing.write_bytes(bytes(range(256)) * 4)
+    ready.write_text(READY)
+    assert main([str(nothing)]) == 1
+    said = capsys.readouterr().out
+    assert "undetermined" in said
+    assert "is this a log?" in said
+    assert "\ufffd" not in said
+    assert main([str(nothing), str(ready)]) == 0, "one of them tells: a worker's log never has the ready line"

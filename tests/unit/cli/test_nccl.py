@@ -62,6 +62,14 @@ def test_standard_input(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureF
     assert json.loads(capsys.readouterr().out)["verdict"] == "rdma_proven"
 
 
+def test_the_folder_of_a_run_stands_for_the_logs_in_it(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    logs = tmp_path / "evidence" / "nodes" / "node01"
+    logs.mkdir(parents=True)
+    (logs / "nccl.node01.7").write_bytes(Synthetic().all())
+    assert main(["--job", str(tmp_path)]) == 0
+    assert "RDMA PROVEN" in capsys.readouterr().out
+
+
 @pytest.mark.parametrize("arguments", [["/does/not/exist.log"], ["-", "-"], ["/"]])
 def test_wrong_use_is_one_line_and_2(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     assert main(arguments) == 2

@@ -242,3 +242,10 @@ def test_a_uid_without_a_name_is_told_what_to_do(monkeypatch: pytest.MonkeyPatch
     monkeypatch.setattr("getpass.getuser", nobody)
     with pytest.raises(UsageError, match=r"has no name on this machine.*--build-arg UID=\d+ "):
         resolve("node01", SshSettings(host="10.0.0.1", use_ssh_config=False))
+
+
+def test_a_public_key_is_told_as_one(config: Path, tmp_path: Path) -> None:
+    (tmp_path / "id.pub").write_text("ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIB me@here\n")
+    with pytest.raises(UsageError) as caught:
+        refuse_unusable("node01", settings(config, key_file=tmp_path / "id.pub"))
+    assert str(caught.value) == f"node01: {tmp_path}/id.pub is a public key: the private one is wanted, {tmp_path}/id most likely"

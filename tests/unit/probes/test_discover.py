@@ -263,7 +263,7 @@ def test_the_command_prints_yaml_and_notes_apart(monkeypatch: pytest.MonkeyPatch
 
 @pytest.mark.parametrize(
     ("argv", "words"),
-    [(["h:notaport"], "'notaport' is not a port"), (["root@"], "no address"), (["h", "--like", "/no/such"], "no such file")],
+    [(["h:notaport"], "'notaport' is not a port"), (["root@"], "no address"), (["h", "--like", "/no/such"], "no such inventory file")],
 )
 def test_wrong_use_is_one_line(argv: list[str], words: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert discover.main(argv) == 2
@@ -277,3 +277,11 @@ def test_missing_network_is_told() -> None:
     hosts = found(cluster)
     with pytest.raises(UsageError, match="interfaces are not known"):
         propose([Found(**{**hosts[0].__dict__, "network": Missing("no ip")})])
+
+
+def test_every_host_that_cannot_be_asked_is_told_at_once(capsys: pytest.CaptureFixture[str]) -> None:
+    assert discover.main(["127.0.0.1:1", "127.0.0.2:1"]) == 2
+    said = capsys.readouterr().err
+    assert said.count("connection refused") == 2
+    assert "@127.0.0.1:1)" in said
+    assert "@127.0.0.2:1)" in said
