@@ -1,4 +1,7 @@
-"""``python -m pytest_h20 discover HOST HOST > inventory.yaml``: look at the hosts and write an inventory for them."""
+"""``python -m pytest_h20 discover HOST HOST > inventory.yaml``: look at the hosts and write an inventory for them.
+
+What the hosts do not show (rails that are down) is left for a person: the draft is written all the same, and what it lacks is said.
+"""
 
 from __future__ import annotations
 
@@ -18,6 +21,7 @@ from pytest_h20.lang import told
 
 if TYPE_CHECKING:
     from pytest_h20.nodes import Node
+    from pytest_h20.probes.discover import Proposal
     from pytest_h20.probes.image import Versions
     from pytest_h20.probes.script import Missing
 
@@ -44,11 +48,11 @@ def _spec(host: str, index: int, options: argparse.Namespace) -> dict[str, Any]:
     return node
 
 
-def discover(options: argparse.Namespace) -> str:
-    """Ask the hosts, propose, render. Raises ``H20Error`` with the host in it."""
+def discover(options: argparse.Namespace) -> Proposal:
+    """Ask the hosts and propose. Raises ``H20Error`` with the host in it."""
     from pytest_h20.config.inventory import parse_inventory, read_file
     from pytest_h20.probes import gpu, host, net, rdma
-    from pytest_h20.probes.discover import DEFAULTS, IMAGES, MODELS, REACHED, Found, engine_images, propose, render
+    from pytest_h20.probes.discover import DEFAULTS, IMAGES, MODELS, REACHED, Found, engine_images, propose
     from pytest_h20.probes.script import build, split
     from pytest_h20.run.nodes import connect_all
 
@@ -102,9 +106,7 @@ def discover(options: argparse.Namespace) -> str:
             node["ssh"] = spec["ssh"]
         if "transport" in spec:
             node["transport"] = spec["transport"]
-    for note in proposal.notes:
-        print(f"discover: {note}", file=sys.stderr)
-    return render(proposal)
+    return proposal
 
 
 def ask_images(head: Node, base: str, images: Iterable[str]) -> dict[str, Versions | Missing]:
@@ -140,7 +142,8 @@ def ask_images(head: Node, base: str, images: Iterable[str]) -> dict[str, Versio
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Exit status 0: the inventory is on standard output; 2: a host or the arguments were wrong, one line says what."""
+    """Exit status 0: the inventory is on standard output; 2: a host or the arguments were wrong, or what is on standard output lacks
+    something that an inventory needs; one line says what."""
     parser = _parser()
     options = parser.parse_args(argv)
     if bool(options.hosts) == options.hosts_from_slurm:
@@ -150,9 +153,24 @@ def main(argv: Sequence[str] | None = None) -> int:
             from pytest_h20.run import slurm
 
             options.hosts = slurm.hosts()
-        text = discover(options)
+        proposal = discover(options)
     except H20Error as error:
         print(told(f"pytest_h20 discover: {error}"), file=sys.stderr)
         return 2
-    print(text, end="")
+    return write(proposal)
+
+
+def write(proposal: Proposal) -> int:
+    """The YAML on standard output, the notes on standard error, and last what must be filled in before a run can use it."""
+    from pytest_h20.probes.discover import check, render
+
+    for note in proposal.notes:
+        print(f"discover: {note}", file=sys.stderr)
+    print(render(proposal), end="")
+    try:
+        check(proposal)
+    except UsageError as error:
+        draft = UsageError(f"what was written is a draft: {error}. Fill that in; --h20-plan says when it can be used")
+        print(told(f"pytest_h20 discover: {draft}"), file=sys.stderr)
+        return 2
     return 0

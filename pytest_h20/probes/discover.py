@@ -519,7 +519,7 @@ DEFAULTS: dict[str, Any] = {
 
 
 def render(proposal: Proposal) -> str:
-    """The YAML text, notes first. It has been read back: what is printed can be used. Raises ``UsageError`` when it could not."""
+    """The YAML text, notes first. Whether it can be used as it is, :func:`check` says."""
     import yaml
 
     class Dumper(yaml.SafeDumper):
@@ -534,11 +534,10 @@ def render(proposal: Proposal) -> str:
 
     Dumper.add_representer(dict, mapping)
     text = yaml.dump(proposal.data, Dumper=Dumper, sort_keys=False, width=140, allow_unicode=True)
-    check(proposal)
     head = "# Found on the hosts; look it over, above all model and engines.\n"
     return head + "".join(f"# NOTE: {n}\n" for n in proposal.notes) + text
 
 
 def check(proposal: Proposal) -> Inventory:
-    """The proposal as a checked inventory."""
+    """The proposal as a checked inventory. Raises ``UsageError`` where the hosts did not show what one needs (no common rail)."""
     return parse_inventory(proposal.data, "the discovered inventory")
