@@ -7,6 +7,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from pytest_h20.cli import positive
 from pytest_h20.core.errors import H20Error, UsageError
 from pytest_h20.lang import told
 from pytest_h20.report.history import DEFAULT_FILE, History, PastRun, Point, add_folder, lines_of
@@ -52,16 +53,9 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--engine", default="", help="only runs with this engine")
     parser.add_argument("--cell", metavar="CELL", help="show the trend of this cell, for example in128-out128-c64")
     parser.add_argument("--all", action="store_true", help="rehearsals, labs, plans and replays too")
-    parser.add_argument("--limit", type=_positive, default=50, help="at most this many runs (50)")
+    parser.add_argument("--limit", type=positive, default=50, help="at most this many runs (50)")
     parser.add_argument("--html", metavar="FILE", help="also write a page")
     return parser
-
-
-def _positive(value: str) -> int:
-    number = int(value)
-    if number < 1:
-        raise argparse.ArgumentTypeError("a whole number from 1 is needed")
-    return number
 
 
 def _trends(history: History, entries: Sequence[PastRun], cell: str | None, stand_ins: bool) -> dict[str, list[Point]]:

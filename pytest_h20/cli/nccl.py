@@ -8,6 +8,7 @@ import sys
 from collections.abc import Iterator, Sequence
 from typing import Any, BinaryIO
 
+from pytest_h20.cli import positive
 from pytest_h20.cli.logs import in_runs, once, opened
 from pytest_h20.core.errors import UsageError
 from pytest_h20.lang import told
@@ -36,8 +37,8 @@ def main(argv: Sequence[str]) -> int:
     parser.add_argument("logs", nargs="+", metavar="LOG", help="a log file, the folder of a run, or - for standard input")
     parser.add_argument("--json", action="store_true", help="one JSON object per file (with --job: one for the job) on a line")
     parser.add_argument("--job", action="store_true", help="judge all files together as the logs of one job")
-    parser.add_argument("--ranks", type=_positive, help="ranks that the job must have, for example 16")
-    parser.add_argument("--nodes", type=_positive, help="nodes that the job must have, for example 2")
+    parser.add_argument("--ranks", type=positive, help="ranks that the job must have, for example 16")
+    parser.add_argument("--nodes", type=positive, help="nodes that the job must have, for example 2")
     options = parser.parse_args(list(argv))
     try:
         once("nccl", options.logs)
@@ -59,13 +60,6 @@ def main(argv: Sequence[str]) -> int:
         print(told(f"pytest_h20 nccl: {error}"), file=sys.stderr)
         return 2
     return 0
-
-
-def _positive(text: str) -> int:
-    value = int(text) if text.isdigit() else 0
-    if value < 1:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number of at least 1")
-    return value
 
 
 def read(name: str) -> LogEvidence:

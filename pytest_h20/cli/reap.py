@@ -6,14 +6,18 @@ what your own runs have written down on the nodes is removed; labels of containe
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 
 from pytest_h20.cli import command_parser
+from pytest_h20.core.errors import TransportError
+from pytest_h20.lang import told
 
 
 def main(argv: Sequence[str]) -> int:
-    """0: nothing that may be removed is left. 1: something could not be removed, or the run that was named lives. 2: wrong use."""
+    """0: nothing that may be removed is left. 1: something could not be removed or looked at, or the run that was
+    named lives. 2: wrong use."""
     parser = command_parser("reap", __doc__)
     parser.add_argument("--nodes", required=True, metavar="INVENTORY", help="inventory file of the cluster")
     parser.add_argument("--hosts-from-slurm", action="store_true", help="on the machines of the Slurm job this is in")
@@ -34,11 +38,17 @@ def main(argv: Sequence[str]) -> int:
     base = inventory.run_dir_on_node
     nodes = connect_all(inventory)
     try:
-        found = [item for item in leftovers(nodes, base) if args.run in ("", item.entry.run)]
-        if not found:
-            print(f"nothing is left on {', '.join(nodes)}" + (f" of run {args.run}" if args.run else ""))
-            return 0
-        return 1 if reap(nodes, base, print, args.run, args.all, args.dry_run) else 0
+        asked, found = {}, False
+        for name, node in nodes.items():
+            try:
+                found |= any(args.run in ("", item.entry.run) for item in leftovers({name: node}, base))
+                asked[name] = node
+            except TransportError as error:  # the others are cleaned all the same
+                print(told(f"pytest_h20 reap: {name} could not be looked at: {error}"), file=sys.stderr)
+        if not found and asked:
+            print(f"nothing is left on {', '.join(asked)}" + (f" of run {args.run}" if args.run else ""))
+        failed = reap(asked, base, print, args.run, args.all, args.dry_run) if found else 0
+        return 1 if failed or len(asked) < len(nodes) else 0
     finally:
         for node in nodes.values():
             node.close()

@@ -277,7 +277,8 @@ def describe(result: CellResult) -> str:
             )
     if result.goodput_requests_per_s is not None and result.goodput_share is not None:
         lines.append(f"  goodput {result.goodput_requests_per_s:.3f} requests/s ({100 * result.goodput_share:.1f} %)")
-    lines += [f"  {finding.status:<7} {finding.rule}: {finding.text}" for finding in result.sanity]
+    found = [f for f in result.sanity if f.status == "failed"] if not result.requests.complete else result.sanity  # of nothing, no rule
+    lines += [f"  {finding.status:<7} {finding.rule}: {finding.text}" for finding in found]
     lines += [f"  note    {note}" for note in result.notes]
     return "\n".join(lines)
 

@@ -286,7 +286,9 @@ def _engine(url: str) -> Any:
         ) from None
     try:
         return sqlalchemy.create_engine(url)
-    except (sqlalchemy.exc.SQLAlchemyError, ImportError) as error:
+    except ImportError as error:
+        raise UsageError(f"history store {_without_password(url)}: its driver is not installed: pip install {error.name}") from None
+    except sqlalchemy.exc.SQLAlchemyError as error:
         raise UsageError(f"history store {_without_password(url)}: {error}") from None
 
 

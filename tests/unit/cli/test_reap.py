@@ -65,3 +65,20 @@ def test_the_sockets_of_a_worker_that_outlived_its_controller(
     assert "removing n1: folders and processes of run r1" in capsys.readouterr().out
     assert list(local.iterdir()) == []
     assert list((tmp_path / "base").iterdir()) == []
+
+
+def test_a_node_that_does_not_answer_keeps_no_other_from_being_cleaned(
+    tmp_path: Path, inventory: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(scratch, "_root", lambda: str(tmp_path))
+    data = yaml.safe_load(inventory.read_text())
+    dead = {"name": "n0", "address": "127.0.0.2", "control_interface": "lo", "ssh": {"port": 1, "use_config": False}}
+    data["nodes"] = [dead, *data["nodes"]]
+    inventory.write_text(yaml.safe_dump(data))
+    gone = Owner("me", machine(), 1, 1)
+    ledger = Ledger(LocalNode("n1"), f"{tmp_path}/base", "r1", gone, process=gone)
+    ledger.open()
+    assert main(["--nodes", str(inventory)]) == 1
+    said = capsys.readouterr()
+    assert "n0 could not be looked at: n0 (" in said.err
+    assert "removing n1" in said.out

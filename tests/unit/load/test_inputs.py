@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pytest_h20.core.errors import UsageError
-from pytest_h20.load import Arrivals, Cell, LoadPlan, Prompt, PromptRecipe, Slo, Target, Vocabulary, matrix, requests_for
+from pytest_h20.load import Arrivals, Cell, LoadPlan, Prompt, PromptRecipe, Slo, Target, Vocabulary, cli, matrix, requests_for
 from pytest_h20.load.dialects import RequestEncoder
 from pytest_h20.load.prompts import (
     WORDS,
@@ -286,3 +286,11 @@ def test_jobs_survive_json() -> None:
 def test_wrong_plans_are_refused(wrong: dict[str, Any]) -> None:
     with pytest.raises(UsageError, match="load plan"):
         LoadPlan(**wrong)
+
+
+def test_where_nothing_answers_the_reason_is_the_last_line(capsys: pytest.CaptureFixture[str]) -> None:
+    argv = "--url http://127.0.0.1:1 --dialect chat --model m --requests 2 --input 64 --no-selfcheck --quiet"
+    assert cli.main(argv.split()) == 1
+    said = capsys.readouterr().out.splitlines()
+    assert "no request was answered" in said[-1]
+    assert len(said) == 2

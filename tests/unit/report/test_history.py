@@ -1,7 +1,10 @@
 from __future__ import annotations
 
 import re
+import sys
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, cast
 
 import pytest
 
@@ -169,3 +172,13 @@ def test_wrong_input_is_one_line_and_status_2(folder: Path, capsys: pytest.Captu
     error = capsys.readouterr().err
     assert said in error
     assert len(error.splitlines()) == 1
+
+
+def test_a_driver_that_is_not_installed_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    def create_engine(url: str) -> None:
+        raise ModuleNotFoundError("No module named 'psycopg'", name="psycopg")
+
+    fake = SimpleNamespace(create_engine=create_engine, exc=SimpleNamespace(SQLAlchemyError=ZeroDivisionError))
+    monkeypatch.setitem(sys.modules, "sqlalchemy", cast(Any, fake))
+    with pytest.raises(UsageError, match="its driver is not installed: pip install psycopg"):
+        History("postgresql://u@h/x")
