@@ -23,6 +23,7 @@ PREFIX = re.compile(
       | [\w./-]+\.(?:log|out|err|txt):(?:\d+:)?(?=[(\[A-Z])                                  # what grep found where
       | \((?:EngineCore|APIServer|Worker)\w*\)[ ]+                                          # a tag that lost its pid
       | (?:DEBUG|INFO|WARNING|ERROR|CRITICAL)[ ](?:\.\.\.[ ])?\[?[\w./-]+\.py:\d+\][ ]?             # a level that lost its time
+      | (?:DEBUG|INFO|WARNING|ERROR|CRITICAL)[ ]*[|][ ](?:[\w.:/-]+[ ]*[|-][ ])*                # a level in a row of columns
       | \w{3}[ ]+\d+[ ]\d\d:\d\d:\d\d[ ]\S+[ ][\w.@-]+\[\d+\]:[ ]                              # journald
       | (?:DEBUG|INFO|WARNING|ERROR|CRITICAL)[ ]\d\d-\d\d[ ]\d\d:\d\d:\d\d(?:\.\d+)?[ ]?(?:\[?[\w./-]+\.py:\d+\])?[ ]?
       | \[(?:20\d\d-)?\d\d-\d\d[ T]\d\d:\d\d:\d\d[^\]]*\][ ]?                                # [2026-01-04 02:23:49 TP0]
@@ -105,7 +106,7 @@ ENGINE_LOOP = re.compile(
 """The traceback of a request that leads here is the engine's end."""
 OF_CORE = re.compile(
     r"\b(?:ERROR|CRITICAL) \d\d-\d\d \d\d:\d\d:\d\d \[?(?:[\w.-]+/)*"
-    r"(?:core|core_client|engine|\w*executor|\w*worker(?:_utils|_base)?|\w*model_runner)"
+    r"(?:core|core_client|dump_input|engine|\w*executor|\w*worker(?:_utils|_base)?|\w*model_runner)"
     r"\.py:\d+\]"
 )
 """vLLM's engine or a worker of it reports an error, in whatever words: requests fail elsewhere."""
@@ -119,8 +120,13 @@ START: tuple[tuple[EngineName, re.Pattern[str]], ...] = (
     ("sglang", re.compile(r"server_args=(?:ServerArgs\(|\{)")),
 )
 IS_VLLM = re.compile(r"vLLM|\bvllm[/.\s]|VllmWorker|EngineCore|\b(?:INFO|WARNING" r"|ERROR) \d\d-\d\d \d\d:\d\d:\d\d \[?[\w./]+\.py:\d+\]")
-OWN = re.compile(r"\b(?:INFO|WARNING|DEBUG) \d\d-\d\d \d\d:\d\d:\d\d \[?[\w./-]+\.py:\d+\]")
-"""vLLM says something."""
+OWN = re.compile(
+    r"\b(?:INFO|WARNING|DEBUG) \d\d-\d\d \d\d:\d\d:\d\d \[?[\w./-]+\.py:\d+\]|\b[Ee]ngine args: "
+    r"|^\[20\d\d-\d\d-\d\d \d\d:\d\d:\d\d[^\]]*\] [A-Z]"
+)
+"""An engine says something."""
+UNHEALTHY = re.compile(r'"GET /health HTTP/1\.[01]" 50[03]')
+"""vLLM answers this only once its engine has died; SGLang says it while it starts."""
 IS_SGLANG = re.compile(
     r"\bsglang\b|SGLang|(?:Prefill batch|Decode batch)[,.] #" r"|\[20\d\d-\d\d-\d\d \d\d:\d\d:\d\d[^\]]* (?:DP|TP|PP|EP)\d+"
 )
@@ -136,7 +142,7 @@ ENGINE_STRONG: tuple[tuple[EngineName, re.Pattern[str]], ...] = (
         "vllm",
         re.compile(
             r"/vllm/|vllm\.entrypoints|vLLM is using nccl|\(EngineCore|\(APIServer|VllmWorker"
-            r"|api_server\.py: error|vllm serve: error"
+            r"|api_server\.py: error|vllm serve: error|\bAsyncEngineArgs\("
         ),
     ),
 )
@@ -218,6 +224,12 @@ def prefix_end(text: str) -> int:
     return min(match.end(), len(text)) if match else 0
 
 
+def cut_in_prefix(text: str, before: str) -> bool:
+    """Does this line end inside what stands before the message of the line before?"""
+    end = prefix_end(before)
+    return len(text) < end and _DIGITS.sub("0", before[:end]).startswith(_DIGITS.sub("0", text))
+
+
 def split_lines(text: str) -> Iterator[str]:
     """Lines as a terminal would have shown them: progress bars that overwrite each other are lines of their own."""
     for line in text.split("\n"):
@@ -227,6 +239,7 @@ def split_lines(text: str) -> Iterator[str]:
             yield line
 
 
+_DIGITS = re.compile(r"\d+")
 LONGEST = 8192
 """Characters of a line that are looked at. Engines print argument dumps of some thousand; our patterns need no more."""
 

@@ -170,7 +170,7 @@ class Server:
         body = text[lines.prefix_end(text) :]
         self._identify(text)
         self._tick(text, index)
-        if not body.strip():
+        if not body.strip() or (self.previous and lines.cut_in_prefix(text, self.previous[2])):
             return []
         for engine, pattern in lines.READY.items():
             if pattern.search(body):
@@ -192,6 +192,9 @@ class Server:
                 self.asked = True
             if self.announced and self.answered is None and lines.ANSWERED.search(body):
                 self.answered = (index, line)
+            if lines.UNHEALTHY.search(body):
+                self.matches.append(Match(index, line, BY_ID["engine_core_died"], False, True, True))
+                return self.matches[-1:]
             return []
         if not self.spoke and lines.OWN.search(text):
             self.spoke = True

@@ -129,7 +129,7 @@ WAITING = (
     wait(
         "weights_loading",
         r"Load weight begin|Starting to load model|checkpoint shards:|loading shards:"
-        r"|Loading weights|Loading model weights|Time spent downloading weights",
+        r"|Loading model from|Checkpoint size: |Loading weights|Loading model weights|Time spent downloading weights",
         "the weights are being read",
         "watch k of n; F46 if n is not 163",
         "F46",

@@ -186,3 +186,23 @@ def test_what_vllm_says_without_a_known_stage_is_a_start() -> None:
     line = "INFO 11-15 09:07:04 api_server.py:166] Multiprocessing frontend to use ipc:///tmp/652c for IPC Path."
     assert (diagnose([line]).outcome, diagnose([line]).cause) == ("waiting", "engine_starting")
     assert diagnose(["2026-11-15 09:07:04 gateway.py:166 Reading the routes."]).outcome == "undetermined"
+
+
+def test_vllm_that_says_that_it_is_not_well() -> None:
+    line = 'INFO:     10.42.15.50:60988 - "GET /health HTTP/1.1" 500 Internal Server Error'
+    assert diagnose([line, *ASGI]).cause == "engine_core_died"
+    served = [BANNER, "INFO:     Application startup complete.", line]
+    assert (diagnose(served).outcome, diagnose(served).cause) == ("failed", "engine_core_died")
+    sglang = "[2026-01-01 10:00:00] server_args=ServerArgs(model_path='/m', node_rank=0)"
+    assert diagnose([sglang, line.replace("500 Internal Server Error", "503 Service Unavailable")]).outcome == "waiting"
+
+
+def test_columns_of_a_logger_and_a_line_that_ends_inside_them() -> None:
+    log = [
+        "2024-02-15 16:04:21 | INFO | stdout | router init state: Traceback (most recent call last):",
+        '2024-02-15 16:04:21 | INFO | stdout |   File "/x/sglang/srt/managers/router/manager.py", line 68, in start_router_process',
+        "2024-02-15 16:04:21 | INFO | stdout |     model_client = ModelRpcClient(server_args, port_args)",
+        "2024-02-15 16:04:22 | INFO | std",
+    ]
+    assert diagnose(log).outcome == "failed"
+    assert diagnose([*log[:-1], "2024-02-15 16:04:22 | INFO | stdout | Loading weights"]).outcome == "waiting"
