@@ -31,8 +31,8 @@ def finish(session: Session, gates: Collection[str], unfinished: str, lacking: s
     required = session.required
     selected = {gate for _, gate in session.shared.value(SELECTED) or ()}
     absent = [g for g in required if g.value not in selected]
-    if absent and selected and not unfinished:
-        # a part was asked for: what was not asked for does not make that part red, but nothing can be accepted by it
+    if absent and selected:
+        # a part was asked for: what was not asked for neither makes that part red nor was cut off, but nothing can be accepted by it
         obstacles.append("these gates were not selected: " + ", ".join(g.value for g in absent))
         required = tuple(g for g in required if g not in absent)
     if unfinished:

@@ -81,6 +81,14 @@ def test_a_run_that_ended_early_is_red_whatever_passed(session: Session) -> None
     assert "the run is not finished" in obstacles(session)
 
 
+def test_an_interrupted_part_does_not_name_what_was_not_asked_for(session: Session) -> None:
+    select(session, "throughput", "rdma")
+    record(session, "rdma.x")
+    decision = ended(session, "rdma", unfinished="interrupted")
+    assert decision.reason == "not finished (interrupted); it ended before throughput"
+    assert "these gates were not selected: environment, fabric" in obstacles(session)
+
+
 def test_a_repositorys_own_tests_are_told_no_gates(session: Session) -> None:
     decision = ended(session, lacking="all of them")
     assert (decision.green, decision.accepted) == (False, False)
