@@ -78,7 +78,7 @@ TORCH_WARNING = re.compile(r"^(?:\[rank\d+\]:)?\[W\d{3,4} \d\d:")
 GUESSES = re.compile(r"There are some potential root causes")
 """Ray lists what may have killed a worker: none of it was seen."""
 CRASH = re.compile(
-    r"Scheduler hit an exception|encountered a fatal error|(?:EngineCore|WorkerProc) hit an exception"
+    r"(?:Scheduler|[Tt]okenizer\w*|DataParallel\w*|EngineCore|WorkerProc) hit an exception|encountered a fatal error"
     r"|(?:EngineCore|WorkerProc) failed to start|AsyncLLM output_handler failed|Engine background task failed"
     r"|Exception in worker \w+ while processing method|Initialization failed\. warmup"
 )
@@ -97,6 +97,7 @@ REQUEST = re.compile(
     r'Exception in ASGI application|Error in \w+ (?:completion )?stream|/uvicorn/protocols/\w+/|/starlette/_exception_handler\.py"'
     r'|/fastapi/routing\.py", line \d+, in (?:app|run_endpoint_function)\b|/entrypoints/openai/(?:\w+/)*serving\w*\.py"'
     r'|", line \d+,? in extract_tool_calls|Error trying to handle streaming tool call'
+    r"|\b(?:ERROR|WARNING) \d\d-\d\d \d\d:\d\d:\d\d \[?(?:[\w.-]+/)*(?:serving\w*|protocol|\w*tool_parser)\.py:\d+\]"
     r"|\b[Ee]rror (?:in|while )?processing (?:the )?request\b"
 )
 """What follows, or this traceback, is of one request: the server that prints it goes on, unless its engine died."""

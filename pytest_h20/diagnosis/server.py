@@ -186,6 +186,8 @@ class Server:
         if not self.dummy_line and lines.DUMMY.search(body):
             self.dummy_line = line
         if lines.ROUTINE.search(body):
+            if self._foreign(text):
+                return []
             if self.served is None and lines.SERVED.search(body):
                 self.served = (index, line)
             if not self.asked and lines.MODEL_ASKED.search(body):
@@ -223,10 +225,14 @@ class Server:
                 self.ready_candidates.pop("vllm", None)
         return found
 
+    def _foreign(self, text: str) -> bool:
+        """Did another service of the same compose file print this line?"""
+        service = lines.SERVICE.match(text)
+        return service is not None and bool(self.services) and service[1] not in self.services
+
     def _ready_line(self, engine: EngineName, index: int, line: str, text: str) -> None:
         """Take uvicorn's or SGLang's ready line, unless something shows that another application printed it."""
-        service = lines.SERVICE.match(text)
-        if service and self.services and service[1] not in self.services:
+        if self._foreign(text):
             return
         if engine == "vllm" and self.up_at is None and self.loads:
             return  # vLLM says more between its last weight and uvicorn's line
@@ -345,7 +351,7 @@ class Server:
         in_stack = lines.IN_STACK.search(body) is not None
         if lines.ENGINE_LOOP.search(body):
             self.inside_traceback, self.in_request, self.requested = True, False, None
-        elif lines.REQUEST.search(body):
+        elif lines.REQUEST.search(text) and not self._foreign(text):
             self.in_request, self.inside_traceback = True, False
             self.requested = self.requested or (index, line)
         elif self.in_request and (is_exception or lines.FRAME.match(body) or lines.TRACEBACK.search(body) or lines.IN_FRAME.match(body)):

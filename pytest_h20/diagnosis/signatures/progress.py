@@ -27,7 +27,13 @@ SYMPTOMS = (
         "NVSHMEM ends the process",
         "DeepEP#150, #223",
     ),
-    symptom("scheduler_exception", r"Scheduler hit an exception", "an SGLang scheduler failed", "F48", "sglang"),
+    symptom(
+        "scheduler_exception",
+        r"(?:Scheduler|[Tt]okenizer\w*|DataParallel\w*) hit an exception",
+        "an SGLang scheduler failed",
+        "F48",
+        "sglang",
+    ),
     symptom(
         "sigquit_from_child",
         r"Received sigquit from a child proces|SIGQUIT received\.",
@@ -57,6 +63,7 @@ SYMPTOMS = (
         r"|\b(?:[Ee]xited|[Tt]erminated|died|finished|stopped|crashed|failed)(?: \w+){0,2} "
         r"(?:(?:exit |return |error )?code|(?:exit )?status(?! code)|signal)[ :=]+(?:SIG(?!TERM|INT)|-?(?!(?:2|15|[45]\d\d)\b)[1-9])"
         r"|died with <Signals\.(?!SIG(?:TERM|INT))|Main process exited, code=(?:exited, status=[1-9]|dumped|killed)|\bExit Code: +[1-9]"
+        r"|\b(?:ERROR|[Ee]rror)\b.{0,200}\b[Ff]ailed to (?:launch|start|deploy|load)(?: \w+){0,3} (?:model|engine|server|worker|replica)\b"
         r"|Back-off restarting failed container|\bCrashLoopBackOff\b",
         "a wrapper saw the server end",
         "corpus; systemd, Docker, Kubernetes, Slurm, mpirun, Python's subprocess",
@@ -156,7 +163,9 @@ WAITING = (
         r"vLLM API server version|non-default args|server_args=ServerArgs"
         r"|Waiting for \d+ local, \d+ remote core engine|Resolved architecture: |Using max model len|Chunked prefill is enabled"
         r"|Configuring \w+Worker|Using \w+ (?:\w+ )?backend|Automatically detected platform|█  version"
-        r"|Initializing an? (?:V[01] )?LLM engine",
+        r"|Initializing an? (?:V[01] )?LLM engine|[Ee]ngine args: "
+        r"|\b(?:tensor_parallel_size|tp_size|mem_fraction_static|enforce_eager|disable_log_stats|disable_log_requests|kv_cache_dtype"
+        r"|gpu_memory_utilization|max_num_seqs)=[\w.']+[,)]",
         "the engine has just started",
         "wait",
         "E-log",

@@ -206,3 +206,45 @@ def test_columns_of_a_logger_and_a_line_that_ends_inside_them() -> None:
     ]
     assert diagnose(log).outcome == "failed"
     assert diagnose([*log[:-1], "2024-02-15 16:04:22 | INFO | stdout | Loading weights"]).outcome == "waiting"
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "ERROR 05-01 01:51:54 [serving_chat.py:898] Error in chat_completion_full_generator - cannot determine if tools should be.",
+        "(APIServer pid=1) WARNING 05-01 01:51:54 [protocol.py:70] The following fields were present in the request but ignored: {'x'}",
+    ],
+)
+def test_a_file_that_only_requests_reach(line: str) -> None:
+    assert diagnose([line]).outcome == "ready"
+    assert diagnose([BANNER, SHARDS, line]).outcome == "waiting"
+
+
+def test_a_request_to_another_service_of_the_compose_file() -> None:
+    log = [
+        f"vllm-1     | {BANNER[:60]} Using max model len 4096 (vllm)",
+        'gateway-1  | INFO:     1.1.1.1:5 - "POST /v1/completions HTTP/1.1" 200 OK',
+    ]
+    assert diagnose(["vllm-1     | /vllm/config.py", *log]).outcome == "waiting"
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "[2026-01-01 10:00:00] TokenizerManager hit an exception: Traceback (most recent call last):",
+        "2026-08-07T18:25:43.623Z ERROR xinference.core.worker pid:41 role:local Failed to load model qwen3-rep0",
+    ],
+)
+def test_an_end_in_the_words_of_others(line: str) -> None:
+    assert diagnose([line]).outcome == "failed"
+
+
+def test_the_middle_of_an_argument_dump_is_a_start() -> None:
+    dump = (
+        "worker_use_ray=False, tensor_parallel_size=8, max_num_seqs=256, disable_log_stats=False, quantization=None, rope_scaling=None, en"
+    )
+    assert (diagnose([dump]).outcome, diagnose([dump]).cause) == ("waiting", "engine_starting")
+    dumped = (
+        "(EngineCore_0 pid=416) ERROR 09-03 05:46:25 [dump_input.py:69] Dumping input data for V1 LLM engine (v0.10.1.1) with config: m"
+    )
+    assert diagnose([dumped, dump]).outcome == "failed"
