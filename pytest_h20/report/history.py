@@ -108,14 +108,6 @@ class History:
             found = [_entry(row) for row in db.execute(sql, {"name": name} if name else {})]
         return [e for e in found if not engine or engine in e.engines][:limit]
 
-    def last_accepted(self, *, before: str = "", name: str = "", engine: str = "") -> PastRun | None:
-        """The newest accepted run, or the newest one before the run ``before``."""
-        entries = self.runs(name=name, engine=engine)
-        names = [e.run for e in entries]
-        if before in names:
-            entries = entries[names.index(before) + 1 :]
-        return next((e for e in entries if e.accepted), None)
-
     def trend(self, engine: str, cell: str, metric: str = "output_throughput", *, stand_ins: bool = False) -> list[Point]:
         """One figure over all runs, oldest first. ``metric``: one of output_throughput, mean_tpot_ms, mean_ttft_ms."""
         if metric not in METRICS:

@@ -72,20 +72,6 @@ def test_text_with_quotes_is_data(history: History, sample: Sample) -> None:
     assert [e.name for e in history.runs(name=odd)] == [odd]
 
 
-def test_the_last_accepted_run(history: History, tmp_path: Path) -> None:
-    first = samples.clean(tmp_path / "runs", seed=41)
-    second = samples.faulty(tmp_path / "runs")
-    third = samples.clean(tmp_path / "runs", seed=42)
-    for view in (first, second, third):
-        history.add(view)
-    newest, before = history.last_accepted(), history.last_accepted(before=third.header.run)
-    assert newest is not None
-    assert newest.run == third.header.run
-    assert before is not None
-    assert before.run == first.header.run
-    assert history.last_accepted(before=first.header.run) is None
-
-
 def test_a_file_that_is_no_database_is_a_usage_error(tmp_path: Path) -> None:
     (tmp_path / "h.sqlite").write_text("this is no database, it is a text that is long enough to be one" * 20)
     with pytest.raises(UsageError, match="not a database"):
