@@ -104,9 +104,11 @@ def terminal_lines(view: RunView, report: str = "") -> list[Line]:
     lines += [Line(local(f"warning: {text}"), {"yellow": True}) for text in (*view.warnings, *view.damage)]
     lines += [Line(local(told), {}) for pair in comparisons(view) for told in (sentence(pair), network(view, pair)) if told]
     colour = MARKUP[Status.PASS] if view.decision.accepted else MARKUP[Status.WARN if view.decision.green else Status.FAIL]
-    because = because_of(view)
+    because = "" if view.decision.green else because_of(view)
     told = labelled(verdict_words(view), because) if because else local(verdict_words(view))
     lines.append(Line(told, {**colour, "bold": True}))
+    if view.decision.green:
+        lines += [Line("  " + local(text), {}) for text in view.header.obstacles or view.header.conditions]
     if step := next((check.action for check in blocking(view)), ""):
         lines.append(Line(local(f"next: {step}"), {"bold": True}))
     lines.append(Line(local(f"run folder: {view.path}"), {}))

@@ -28,7 +28,7 @@ def test_the_report_is_the_last_line(sample: Sample) -> None:
         ("clean", "ACCEPTED", "green"),
         ("faulty", "NOT ACCEPTED", "red"),
         ("rehearsal", "THIS IS A REHEARSAL RUN: NOT AN ACCEPTANCE", "yellow"),
-        ("calibration", "THIS RUN CANNOT BE AN ACCEPTANCE: calibration", "yellow"),
+        ("calibration", "THIS RUN CANNOT BE AN ACCEPTANCE", "yellow"),
         ("killed", "NOT FINISHED", "red"),
     ],
 )
@@ -36,6 +36,14 @@ def test_the_answer_and_its_colour(sample: Sample, name: str, said: str, colour:
     line = next(line for line in terminal_lines(sample(name)) if line.markup.get("bold") and not line.text.startswith(("next: ", *GATES)))
     assert said in line.text
     assert line.markup[colour]
+
+
+def test_what_keeps_a_green_run_from_an_acceptance_stands_in_lines_of_its_own(sample: Sample) -> None:
+    view = sample("rehearsal")
+    assert len(view.header.obstacles) > 1
+    lines = [line.text for line in terminal_lines(view)]
+    at = next(i for i, line in enumerate(lines) if line.endswith("NOT AN ACCEPTANCE"))
+    assert lines[at + 1 : -1] == [f"  {text}" for text in view.header.obstacles]
 
 
 def test_what_was_only_recorded_is_counted_apart(sample: Sample) -> None:
