@@ -42,6 +42,8 @@ NEWEST = "0.33.0"
 NATIVE_SINCE = "0.11.1"
 RAY_NOT_IN_IMAGE_SINCE = "0.18.0"
 MNNVL_HANG = ("0.27.0", "0.29.0")
+RANKS_BY_DEVICES_SINCE = "0.24.0"
+"""Seen with it, read in 0.32.0: ``shm_broadcast.py`` takes rank ``r`` for one of node ``r // torch.cuda.device_count()``."""
 ENV_OVERWRITTEN = ("0.17.1", "0.21.0")
 RPC_AFTER = 1
 """``--data-parallel-rpc-port`` after ``--master-port``, where both are needed."""
@@ -296,6 +298,8 @@ class VllmDialect:
                     flag="nnodes",
                 )
             )
+        if mode == "native":
+            found += self._more_gpus_than_ranks(profile, nodes, facts)
         if mode == "ray":
             found += self._ray_refusals(nodes, facts)
             if v.within(*ENV_OVERWRITTEN):
@@ -387,6 +391,29 @@ class VllmDialect:
             what = "start a server for each copy and attach to the router before them, or choose stages, or copies that fit in a node"
             return [Refusal("copies_without_experts", why, what, "v1/engine/core.py, 0.14.1 and 0.33.0", flag="data-parallel-size")]
         return []
+
+    def _more_gpus_than_ranks(self, profile: LaunchProfile, nodes: tuple[NodePlan, ...], facts: LaunchFacts) -> list[Refusal]:
+        """One copy over several nodes of which any but the first shows more GPUs than it has ranks: its first rank is then taken for one
+        of the first node's, and no queue is made for its answers."""
+        layout = parallel(profile, nodes)
+        if layout.replicas > 1 or self.version.below(RANKS_BY_DEVICES_SINCE) or self.version.is_cpu_build:
+            return []
+        visible = profile.env.get("CUDA_VISIBLE_DEVICES")
+        own = None if visible is None else sum(bool(word.strip()) for word in visible.split(","))
+        seen = {node.name: facts.gpus.get(node.name) if own is None else own for node in nodes if node.rank}
+        return [
+            Refusal(
+                "more_gpus_than_ranks",
+                f"{layout} has {layout.per_node} ranks a node, and a container sees {gpus} GPUs: vLLM {self.version} tells by that number "
+                f"on which node a rank is, and ends with an AssertionError",
+                f"give the engine {layout.per_node} GPUs: env CUDA_VISIBLE_DEVICES: {','.join(map(str, range(layout.per_node)))} in "
+                f"the profile; or use all GPUs of each node",
+                "recorded (0.24, two nodes of two H200)",
+                node=name,
+            )
+            for name, gpus in seen.items()
+            if gpus is not None and gpus > layout.per_node
+        ]
 
     def _ray_refusals(self, nodes: tuple[NodePlan, ...], facts: LaunchFacts) -> list[Refusal]:
         found = []

@@ -7,6 +7,7 @@ from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 
 from pytest_h20.cluster.preflight import ImageFacts
+from pytest_h20.config.inventory import Profile
 from pytest_h20.core.verdict import Status, Verdict
 from pytest_h20.engines.base import ImageVersions, LaunchFacts
 from pytest_h20.probes.facts import Facts, NodeFacts
@@ -130,7 +131,7 @@ def launch_facts(session: Session, facts: GatheredFacts) -> LaunchFacts:
         experts = has_experts(config) if experts is None else experts
         if isinstance(node.gpus, Missing) or not node.gpus.gpus:
             continue
-        gpus[name] = len(node.gpus.gpus)
+        gpus[name] = given(facts.probes.profile, len(node.gpus.gpus))
         gpu_names[name] = node.gpus.gpus[0].name
         if node.gpus.driver:
             drivers[name] = node.gpus.driver
@@ -148,6 +149,15 @@ def launch_facts(session: Session, facts: GatheredFacts) -> LaunchFacts:
         expert_width=2048 if r1 else None,
         block_n=128 if r1 else None,
     )
+
+
+def given(profile: Profile | None, there: int) -> int:
+    """How many of a node's GPUs its engine's container gets: docker's ``--gpus`` as ``all``, ``2`` or ``device=0,1``."""
+    told = (profile.container.gpus or "0") if profile is not None else "all"
+    if told.isdecimal():
+        return min(int(told), there)
+    named = re.search(r"device=([^\s\"']+)", told)
+    return len(named[1].split(",")) if named else there
 
 
 def early_verdicts(session: Session, label: str, facts: GatheredFacts) -> list[Verdict]:

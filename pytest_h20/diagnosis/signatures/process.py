@@ -94,6 +94,16 @@ PROCESS = (
         engine="sglang",
     ),
     cause(
+        "more_gpus_than_ranks",
+        r"^AssertionError$",
+        "a node shows the engine more GPUs than it has ranks there: vLLM tells by that number on which node a rank is",
+        "CUDA_VISIBLE_DEVICES with as many GPUs as ranks a node, or use all GPUs of each node",
+        "recorded (0.24, two nodes of two H200)",
+        rank=20,
+        engine="vllm",
+        context=r"assert remote_message_queue is not None",
+    ),
+    cause(
         "worker_died",
         r"Worker ?[Pp]roc \S+ died unexpectedly|[Ww]orker process .*died|WorkerProc died" r"|Process \w+ exited unexpectedly",
         "a vLLM worker process died",

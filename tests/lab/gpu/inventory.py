@@ -73,6 +73,11 @@ def model_fields(folder: Path) -> dict[str, Any]:
     return {"path": f"/mnt/models/{folder.name}", "shards": shards, "total_bytes": index["metadata"]["total_size"]}
 
 
+def over_all(profile: Mapping[str, Any], gpus: int) -> dict[str, Any]:
+    """A profile that uses every GPU: a node must not show vLLM more than it has ranks there (the refusal ``more_gpus_than_ranks``)."""
+    return {**profile, "description": profile["description"].replace("TP=2", f"TP={gpus}"), "tensor_parallel": gpus}
+
+
 def render(plan: ClusterPlan, model: str) -> str:
     """The whole inventory as YAML."""
     import yaml
@@ -89,6 +94,8 @@ def render(plan: ClusterPlan, model: str) -> str:
         data["description"] += f", given to containers by {who}"
     data["expect"].update(expected(row, version[1] if version else "", plan.gpus // plan.size))
     data["model"].update(model_fields(models_dir() / model))
+    profiles = data["engines"]["vllm"]["profiles"]
+    profiles.update({name: over_all(profile, plan.gpus) for name, profile in profiles.items()})
     data.update(ssh=ssh_entry(plan), nodes=[node_entry(node) for node in plan.nodes])
     text: str = yaml.safe_dump(data, sort_keys=False, allow_unicode=True, width=140)
     return text

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import pytest
 
@@ -266,6 +267,32 @@ def test_mnnvl_hang_is_refused_only_where_it_happens() -> None:
     off = replace(VLLM_WRITE_UP, flags={"disable-custom-all-reduce": True})
     assert "mnnvl_custom_all_reduce_hang" not in ids("0.28.0", off)
     assert "mnnvl_custom_all_reduce_hang" not in ids("0.28.0", replace(VLLM_WRITE_UP, tensor_parallel=8), count=1)
+
+
+def test_a_node_that_shows_more_gpus_than_ranks_is_refused() -> None:
+    """TP=2 over two nodes of two H200 ended with an AssertionError: vLLM takes rank r for one of node r // device_count."""
+    four = LaunchFacts(gpus={"node01": 16, "node02": 16})
+    (told,) = [r for r in dialect_for("vllm", "0.24.0").refuse(VLLM_WRITE_UP, nodes(), four) if r.id == "more_gpus_than_ranks"]
+    assert told.node == "node02"
+    assert told.reason.startswith("TP16 on 2 nodes has 8 ranks a node, and a container sees 16 GPUs: vLLM 0.24.0 tells by that number")
+    assert "CUDA_VISIBLE_DEVICES: 0,1,2,3,4,5,6,7 in the profile" in told.fix
+
+
+@pytest.mark.parametrize(
+    ("version", "more", "gpus"),
+    [
+        ("0.24.0", {}, {"node01": 8, "node02": 8}),
+        ("0.24.0", {}, {"node01": 16, "node02": 8}),  # the first node's ranks come first all the same
+        ("0.24.0", {}, {}),
+        ("0.23.0", {}, {"node01": 16, "node02": 16}),
+        ("0.32.0+cpu", {}, {"node01": 16, "node02": 16}),
+        ("0.24.0", {"env": {"CUDA_VISIBLE_DEVICES": "0,1,2,3,4,5,6,7"}}, {"node01": 16, "node02": 16}),
+        ("0.24.0", {"mode": "ray"}, {"node01": 16, "node02": 16}),
+        ("0.24.0", {"tensor_parallel": 4, "flags": {"data-parallel-size": 2}}, {"node01": 16, "node02": 16}),
+    ],
+)
+def test_nodes_that_show_as_many_gpus_as_ranks_are_not(version: str, more: dict[str, Any], gpus: dict[str, int]) -> None:
+    assert "more_gpus_than_ranks" not in ids(version, replace(VLLM_WRITE_UP, **more), LaunchFacts(gpus=gpus))
 
 
 def test_ray_must_be_in_the_image_and_native_mode_in_the_version() -> None:

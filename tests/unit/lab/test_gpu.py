@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
 from pytest_h20.config.inventory import load_inventory
 from pytest_h20.engines.speculation import speculation_of
@@ -20,7 +21,7 @@ from tests.lab.__main__ import main, parser, size
 from tests.lab.gpu import fatbin, machine, pack
 from tests.lab.gpu.build import IMAGE, image_environment, layer
 from tests.lab.gpu.fatbin import CODE, PTX, Entry
-from tests.lab.gpu.inventory import GPU_LAB_YAML, expected, lenders, node_entry
+from tests.lab.gpu.inventory import GPU_LAB_YAML, expected, lenders, node_entry, over_all
 from tests.lab.oci_runtime import lend_gpus, lend_machine
 from tests.lab.places import LabError
 from tests.lab.plan import ClusterPlan
@@ -378,6 +379,14 @@ def test_the_shipped_inventory_is_that_of_the_default_cluster() -> None:
     shown = [(node.address, [rail.address for rail in node.rails]) for node in inventory.nodes]
     assert shown == [(entry["address"], [rail["address"] for rail in entry["rails"]]) for entry in map(node_entry, plan.nodes)]
     assert {profile.image for engine in inventory.engines.values() for profile in engine.profiles.values()} == {IMAGE}
+
+
+def test_every_gpu_is_used() -> None:
+    """TP=2 on two nodes of two GPUs is what vLLM 0.24 cannot start."""
+    profiles = yaml.safe_load(GPU_LAB_YAML.read_text(encoding="utf-8"))["engines"]["vllm"]["profiles"]
+    told = {name: over_all(profile, 4) for name, profile in profiles.items()}
+    assert {profile["tensor_parallel"] for profile in told.values()} == {4}
+    assert told["native"] == {**profiles["native"], "tensor_parallel": 4, "description": "vLLM 0.24.0, TP=4 over two nodes"}
 
 
 def test_the_model_like_r1_has_profiles_of_its_own() -> None:
