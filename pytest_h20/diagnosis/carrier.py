@@ -70,14 +70,7 @@ def _tag(lines: Sequence[str], known: bool = False) -> re.Pattern[str] | None:
     heads = [_DIGITS.sub("0", text[:LONGEST_TAG]) for text in texts]
     if len(set(heads)) < FEWEST:
         return None
-    start, count = Counter(text[:6] for text in heads).most_common(1)[0]
-    if count < max(
-        0.9 * (len(heads) - 1), FEWEST - 1
-    ):  # the last line may be cut inside it, a blank one trimmed, a piece of a broken one left over
-        return None
-    alike = [text for text in heads if text.startswith(start)]
-    first, last = min(alike), max(alike)
-    shared = first[: next((i for i, pair in enumerate(zip(first, last, strict=False)) if pair[0] != pair[1]), len(first))]
+    shared = _shared(heads)
     sample = texts[:: max(1, len(texts) // SAMPLE)]
     as_it_is = 0 if known else sum(1 for text in sample if BEGINS.match(text))
     best, found = min(as_it_is, FEWEST - 1), None
@@ -90,6 +83,18 @@ def _tag(lines: Sequence[str], known: bool = False) -> re.Pattern[str] | None:
             best, found = score, tag
     said = found.match(next(text for text in sample if found.match(text))) if found else None
     return None if said and (CRASH.search(said[0]) or any(s.search(said[0]) for s in SIGNATURES)) else found
+
+
+def _shared(heads: list[str]) -> str:
+    """What nearly all begin with: the last line may be cut inside it, a blank one trimmed, a piece of a broken one left over."""
+    enough = max(0.9 * (len(heads) - 1), FEWEST - 1)
+    shared = ""
+    while True:
+        after = Counter(text[len(shared)] for text in heads if len(text) > len(shared)).most_common(1)
+        if not after or after[0][1] < enough:
+            return shared
+        shared += after[0][0]
+        heads = [text for text in heads if text.startswith(shared)]
 
 
 def _without(tag: re.Pattern[str], line: str) -> str:

@@ -90,7 +90,7 @@ IN_FRAME = re.compile(r'^\s*File "[^"]+", line \d+,? in |^File \S+\.py:\d+, in |
 """A frame as Python, its fault handler and IPython print it."""
 IN_STACK = re.compile(
     r"^frame #\d+: |^#\d+ +0x|^ *(?:PC: )?@ +0x[0-9a-f]|^ *--- .*\[0x|^\S*\.so[\w.]*\(.*\+0x|\*\*\* BACKTRACE|^=+ backtrace"
-    r"|\(most recent call first\)"
+    r"|\(most recent call first\)|File .{0,120}\bline .{0,120}File "
 )
 """A stack of a native library: what it ends, ends the process, unless the line above it only warned."""
 REQUEST = re.compile(

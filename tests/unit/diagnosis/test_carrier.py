@@ -26,7 +26,6 @@ TAGS: dict[str, Callable[[int], str]] = {
     "Ray": lambda i: f"(ServeReplica:app:VLLM pid={4100 + i % 3}, ip=10.0.0.{1 + i % 12}) ",
     "Ray in colour": lambda i: f"\x1b[36m(RayWorkerWrapper pid={998 + i % 3}, ip=10.0.0.7)\x1b[0m ",
     "Airflow": lambda i: f"[2026-01-02, 03:{i // 60 % 60:02}:{i % 60:02} UTC] {{subprocess.py:93}} INFO - ",
-    "glog": lambda i: f"I0102 03:{i // 60 % 60:02}:{i % 60:02}.000000 1 proxy.go:33] ",
 }
 WIDTHS = (80, 97, 118, 157, 200, 240)
 

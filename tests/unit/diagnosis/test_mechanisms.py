@@ -100,6 +100,10 @@ STACKS = {
         "frame #1: c10::detail + 0x64 (0x7b39 in l",
     ],
     "glibc's frames": ["/lib64/libc.so.6(+0x3ebf0)[0x7ff5003febf0]", "/lib64/libpython3.12.so.1.0(PyObject_Call"],
+    "ranks that write over each other": [
+        '/x/sglang/scheduler.py  File ", line  in , line   File run_event_loop"""/x/sglang/nvtx.py17"',
+        ", line 39",
+    ],
     "another library's": ["ERROR 12-20 03:17:19 [engine.py:187]  --- /x/bin/python(_PyEval_EvalFrameDefault+0x29f4) [0x559d06bbe794]"],
 }
 
