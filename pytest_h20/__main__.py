@@ -33,14 +33,18 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "schema": ("pytest_h20.cli.schema", "print a JSON Schema: inventory, verdict"),
 }
 
+MORE = (
+    "Exit status: 0 done, 1 found something wrong, 2 wrong use or a file that cannot be read or written, 130 interrupted.",
+    "python -m pytest_h20 COMMAND --help says more. The acceptance itself is a pytest run:",
+)
+
 
 def usage() -> str:
     """What ``--help`` prints."""
     width = max(map(len, COMMANDS))
-    lines = ["usage: python -m pytest_h20 COMMAND [ARGUMENT ...]", "", "commands:"]
-    lines += [f"  {name:<{width}}  {text}" for name, (_, text) in COMMANDS.items()]
-    lines += ["", "Exit status: 0 done, 1 found something wrong, 2 wrong use or a file that cannot be read or written, 130 interrupted."]
-    lines += ["python -m pytest_h20 COMMAND --help says more. The acceptance itself is a pytest run:"]
+    lines = [f"{lang.local('usage: ')}python -m pytest_h20 COMMAND [ARGUMENT ...]", "", lang.local("commands:")]
+    lines += [f"  {name:<{width}}  {lang.local(text)}" for name, (_, text) in COMMANDS.items()]
+    lines += ["", *map(lang.local, MORE)]
     lines += ["  pytest --engine=sglang --nodes=inventory.yaml --html=report.html --self-contained-html"]
     return "\n".join(lines)
 
@@ -67,6 +71,7 @@ def main(argv: Sequence[str]) -> int:
 
 
 def _run(argv: Sequence[str]) -> int:
+    lang.use()
     if not argv or argv[0] in ("-h", "--help", "help"):
         print(usage())
         return 0 if argv else 2

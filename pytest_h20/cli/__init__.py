@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import argparse
 
+from pytest_h20.lang.arguments import Parser
+
 
 def command_parser(name: str, doc: str | None) -> argparse.ArgumentParser:
     """The parser of one command, described by its module's docstring, without the ticks that are for the page of the code."""
-    return argparse.ArgumentParser(prog=f"python -m pytest_h20 {name}", description=(doc or "").replace("``", ""))
+    return Parser(prog=f"python -m pytest_h20 {name}", description=(doc or "").replace("``", ""))
 
 
 def positive(text: str) -> int:

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from pytest_h20.core.errors import H20Error, UsageError
 from pytest_h20.lang import told
+from pytest_h20.lang.arguments import Parser
 from pytest_h20.report.compare import Comparison, Side, compare, side, text
 from pytest_h20.report.model import RunView
 from pytest_h20.report.run import load_run
@@ -35,7 +36,7 @@ def main(argv: Sequence[str]) -> int:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog="python -m pytest_h20 compare",
         description="Hold one run against another: engine and engine, image and image, today and the last accepted one.",
         epilog="A run is its folder below h20-runs/. RUN@ENGINE takes one engine of a run that has several. One run with two "

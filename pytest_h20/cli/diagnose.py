@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import json
 import sys
 from collections.abc import Sequence
@@ -11,6 +10,7 @@ from pytest_h20.cli.logs import in_runs, opened
 from pytest_h20.core.errors import UsageError
 from pytest_h20.diagnosis.judge import Diagnosis, diagnose, primary
 from pytest_h20.lang import told
+from pytest_h20.lang.arguments import Parser
 
 
 def _read(name: str) -> str:
@@ -55,7 +55,7 @@ def _text(name: str, diagnosis: Diagnosis) -> str:
 def main(argv: Sequence[str]) -> int:
     """Judge each log. Exit status: 0; 1 when a start failed or no log tells how one went (not with ``--json``: there the objects say it,
     and the status says that every log could be read); 2 when a log cannot be read (the others are judged all the same)."""
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog="python -m pytest_h20 diagnose",
         description="Judge engine logs (vLLM, SGLang): ready, waiting, failed or undetermined, and why.",
         epilog="Exit status 0: a start is ready or goes on, none failed; with --json: every log was read. 1: a start failed, or no "

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import argparse
 import json
 import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from pytest_h20.core.errors import UsageError
+from pytest_h20.lang.arguments import Parser
 from pytest_h20.report.export import ctrf, openmetrics
 from pytest_h20.report.model import RunView
 from pytest_h20.report.run import load_run
@@ -21,7 +21,7 @@ FORMATS: dict[str, Callable[[RunView], str]] = {
 
 def main(argv: Sequence[str]) -> int:
     """Write one run. 0: written, whatever was decided; 2: the run cannot be read or the file cannot be written."""
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog="python -m pytest_h20 export",
         description="Write a run as OpenMetrics text (for Prometheus' textfile collector or a push gateway) or as CTRF JSON. A killed run "
         "can be exported, too: it says that it is not complete.",

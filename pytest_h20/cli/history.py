@@ -10,6 +10,7 @@ from pathlib import Path
 from pytest_h20.cli import positive
 from pytest_h20.core.errors import H20Error, UsageError
 from pytest_h20.lang import told
+from pytest_h20.lang.arguments import Parser
 from pytest_h20.report.history import DEFAULT_FILE, History, PastRun, Point, add_folder, lines_of
 
 
@@ -44,9 +45,7 @@ def main(argv: Sequence[str]) -> int:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="python -m pytest_h20 history", description="Earlier runs, newest first, and how their figures moved."
-    )
+    parser = Parser(prog="python -m pytest_h20 history", description="Earlier runs, newest first, and how their figures moved.")
     parser.add_argument("--runs", metavar="DIR", default="h20-runs", help="folder of run folders, read in first (h20-runs)")
     parser.add_argument("--store", metavar="FILE_OR_URL", help=f"SQLite file or SQLAlchemy URL (default: {DEFAULT_FILE} in --runs)")
     parser.add_argument("--name", default="", help="only runs on this inventory")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import dataclasses
 import json
 import sys
@@ -12,6 +11,7 @@ from pytest_h20.cli.logs import once, opened
 from pytest_h20.core.errors import UsageError
 from pytest_h20.diagnosis.kv_transfer import KvVerdict, explain, read_kv
 from pytest_h20.lang import told
+from pytest_h20.lang.arguments import Parser
 
 TITLES: dict[KvVerdict, str] = {
     "rdma_proven": "RDMA PROVEN",
@@ -24,7 +24,7 @@ TITLES: dict[KvVerdict, str] = {
 
 def main(argv: Sequence[str]) -> int:
     """0: RDMA proven. 1: it is not. 2: wrong use."""
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog="python -m pytest_h20 kv",
         description="Explain the KV-transfer logs of a prefill/decode split (Mooncake, NIXL, UCX), all files together.",
         epilog="Exit status 0: RDMA proven. 1: it is not. 2: wrong use.",

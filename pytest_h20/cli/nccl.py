@@ -12,6 +12,7 @@ from pytest_h20.cli import positive
 from pytest_h20.cli.logs import in_runs, once, opened
 from pytest_h20.core.errors import UsageError
 from pytest_h20.lang import told
+from pytest_h20.lang.arguments import Parser
 from pytest_h20.nccl.job import judge_job
 from pytest_h20.nccl.labels import labels
 from pytest_h20.nccl.model import Expected, Job, LogEvidence
@@ -29,7 +30,7 @@ PIECE = 1 << 20
 
 def main(argv: Sequence[str]) -> int:
     """0: logs explained (with ``--job``: RDMA proven). 1: ``--job`` and RDMA is not proven. 2: wrong use."""
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog="python -m pytest_h20 nccl",
         description="Explain NCCL logs: what carries the data between nodes, and which lines prove it.",
         epilog="Exit status 0: explained; with --job: RDMA proven. 1: --job, and RDMA is not proven. 2: wrong use.",

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import base64
 import csv
 import hashlib
@@ -23,6 +22,7 @@ from urllib.parse import unquote, urlsplit
 from pytest_h20 import __version__
 from pytest_h20.config.environments import environments
 from pytest_h20.core.errors import UsageError
+from pytest_h20.lang.arguments import Parser
 from pytest_h20.load.remote import bundle
 
 DISTRIBUTION = "pytest-h20"
@@ -45,7 +45,7 @@ echo "installed; next: $venv/bin/python -m pytest_h20 discover root@node01 root@
 
 def main(argv: Sequence[str]) -> int:
     """Fill the folder. 0: done; 2: the folder cannot be used or a package could not be had."""
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog="python -m pytest_h20 pack",
         description="Fill DIR with wheels of pytest-h20 and of all it needs, the shipped inventories and limits, the load client as one "
         "file, an install.sh that needs Python alone, and SHA256SUMS. Run it where there is a network, on the kind of machine and with the "

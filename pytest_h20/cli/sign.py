@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
-import argparse
 import getpass
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
 from pytest_h20.core.errors import UsageError
+from pytest_h20.lang.arguments import Parser
 from pytest_h20.report.run import load_run
 from pytest_h20.report.signature import ACCEPTED_KEYS, fingerprint, private_key, result_of, sign
 
 
 def main(argv: Sequence[str]) -> int:
     """Sign one run. 0: signed; 2: the run or the key cannot be used."""
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog="python -m pytest_h20 sign",
         description="Write attestation.dsse.json into a run folder: an in-toto test-result statement over every file of it. A second "
         "person's signature is added to the first. Offline.",

@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
+from pytest_h20.lang.arguments import Parser
 from pytest_h20.report.run import load_run
 from pytest_h20.report.signature import ATTESTATION, EnvelopeSignature, Signer, attested, fingerprint, signers
 
 
 def main(argv: Sequence[str]) -> int:
     """Check one run. 0: every file is as it was signed, and somebody of ``--signers`` signed; 1: not; 2: wrong use."""
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog="python -m pytest_h20 verify",
         description="Say what was changed, missing or added since a run was signed, and who signed. Offline. Status 0 means: authentic. "
         "Whether the cluster was accepted stands in the first line.",

@@ -39,6 +39,10 @@ _CUT = re.compile(r"[\s,;:(.]")
 _MARKED = re.compile(r"([^A-Za-z0-9(\s'\"`{<\[/$#*~+-] )(?=\S)(.+)", re.S)
 """A sign before a text: a tick, a dash."""
 _QUOTED = re.compile(r"""(['"`]).*\1""", re.S)
+_QUOTE = re.compile(r"(?<![\w)\ue000-\uf8ff])'(?:[^']|(?<=\w)'(?=\w))* (?:[^']|(?<=\w)'(?=\w))*'(?!\w)")
+"""Words that somebody else said, as Python quotes them; the apostrophe of a word is none."""
+_KEPT_AS_IS = re.compile("[\ue000-\uf8ff]")
+"""What stands for such words while the text around them is translated."""
 _SEPARATORS: tuple[tuple[re.Pattern[str], str, str], ...] = (
     (re.compile("\n"), "\n", "\n"),
     (re.compile("; "), "；", "; "),
@@ -210,9 +214,18 @@ class Catalogue:
             return f"{found}。"
         if _QUOTED.fullmatch(text) or _NAME.fullmatch(text):
             return text
+        if quotes := _QUOTE.findall(text):
+            numbers = iter(range(len(quotes)))
+            around = _QUOTE.sub(lambda _: f"'{chr(0xE000 + next(numbers))}'", text)
+            if (said := self.text(around)) != around:
+                return _KEPT_AS_IS.sub(lambda match: quotes[ord(match[0]) - 0xE000][1:-1], said)
+        if len(reasons := _by_gate().split(text)) > 1:
+            return "；".join(map(self.text, reasons))
         if (match := _LABEL.fullmatch(text)) and _gates(match[1]):
             rest = self.text(match[2])
-            return f"{match[1]}{'：' if _HAN.search(rest) else ': '}{rest}"
+            said = f"{match[1]}{'：' if _HAN.search(rest) else ': '}{rest}"
+            whole, _ = self._by_template(text)
+            return min(said, whole, key=_english) if whole.startswith(match[1]) else said
         if _names(text.split(", "), self._exact):
             return text
         if match := _MARKED.fullmatch(text):
@@ -257,6 +270,8 @@ class Catalogue:
         the word must be a figure or a name."""
         value = value.strip()
         if len(value.split(" ")) == 1 and (not name or _ID.fullmatch(value.rstrip(".:"))):
+            return True
+        if all(" " not in part and (part.isupper() or _ID.fullmatch(part.rstrip(".:"))) for part in value.split(", ")):
             return True
         if (match := _QUANTITY.fullmatch(value)) and len(match[2].split(" ")) <= 3:
             return True
@@ -350,6 +365,15 @@ def _joined(pieces: Sequence[str]) -> str:
 def _names(parts: Sequence[str], known: Mapping[str, str]) -> bool:
     """Whether it is a list of names, of which some may happen to be words of ours."""
     return len(parts) > 1 and all(_NAME.fullmatch(part) for part in parts) and any(part not in known for part in parts)
+
+
+@cache
+def _by_gate() -> re.Pattern[str]:
+    """Where the reason of one gate ends and that of another begins."""
+    from pytest_h20.core.verdict import GateName
+
+    name = f"(?:{'|'.join(gate.value for gate in GateName)})"
+    return re.compile(f"; (?={name}(?:, {name})*: )")
 
 
 def _gates(label: str) -> bool:

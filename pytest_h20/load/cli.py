@@ -21,7 +21,9 @@ from pytest_h20.load.target import DIALECTS, Target, Vocabulary
 
 
 def parser() -> argparse.ArgumentParser:
-    out = argparse.ArgumentParser(
+    from pytest_h20.lang.arguments import Parser  # here, since what travels into containers has no words
+
+    out = Parser(
         prog="python -m pytest_h20 load",
         description="Measure a serving endpoint: TTFT, TPOT, ITL, E2E, throughput, with sanity checks of its own figures.",
         epilog="Exit status: 0 measured and believable, 1 measured but a sanity rule failed, an SLO was not kept or nothing answered, "
@@ -79,6 +81,8 @@ def parser() -> argparse.ArgumentParser:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """See `parser().epilog` for the exit status."""
+    from pytest_h20.lang import local
+
     options = parser().parse_args(argv)
     results: list[CellResult] = []
     interrupted = False
@@ -105,20 +109,20 @@ def main(argv: Sequence[str] | None = None) -> int:
             if not options.quiet and sys.stderr.isatty():
                 sys.stderr.write("\r\x1b[K")
             results.append(result)
-            print(describe(result), flush=True)
+            print(local(describe(result)), flush=True)
             if options.bench_dir:
                 write_file(options.bench_dir, result, read_records(own.records_path) if own.records_path else ())
             if interrupted or result.stopped == "server_gone":
                 break
         _write(options, results)
     except H20Error as error:
-        sys.stderr.write(f"{error}\n")
+        sys.stderr.write(f"{local(str(error))}\n")
         return 2
     except KeyboardInterrupt:
         interrupted = True
         _write(options, results)
     if interrupted:
-        sys.stderr.write(f"interrupted; {len(results)} results kept\n")
+        sys.stderr.write(local(f"interrupted; {len(results)} results kept") + "\n")
         return 130
     return 0 if results and all(not _bad(result, options.slo_share) for result in results) else 1
 

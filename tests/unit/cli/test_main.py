@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
+from pytest_h20 import lang
 from pytest_h20.__main__ import COMMANDS, main
+from pytest_h20.lang.arguments import wrapped
+from pytest_h20.load.cli import parser as load_parser
 
 
 @pytest.mark.parametrize(
@@ -62,3 +66,36 @@ def test_a_disk_that_is_full_and_a_reader_that_left() -> None:
     finally:
         os.close(full)
         os.close(writer)
+
+
+def test_a_reader_of_chinese_is_answered_in_it(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Usage, headings, helps of `load`, and what argparse says of wrong words."""
+    monkeypatch.setenv("LC_ALL", "zh_CN.UTF-8")
+    try:
+        assert main([]) == 2
+        for line in capsys.readouterr().out.splitlines():
+            assert not line or line.startswith("  pytest --engine") or re.search("[\u4e00-\u9fff]", line), line
+        for argv, said in (
+            (["load", "--url", "x"], "load: 错误：缺少以下参数：--dialect"),
+            (["load", "--url", "x", "--dialect", "vlm"], "错误：参数 --dialect：没有选项 'vlm'（可选："),
+            (["load", "--url", "x", "--dialect", "chat", "--requests", "x"], "错误：参数 --requests：要求整数，给的是 'x'"),
+            (["load", "--url", "x", "--dialect", "chat", "--foo"], "错误：不认识的参数：--foo"),
+            (["compare", "a", "b", "--spread"], "错误：参数 --spread：要求一个值"),
+            (["discover"], "错误：请给出主机，或 --hosts-from-slurm"),
+        ):
+            with pytest.raises(SystemExit) as ended:
+                main(argv)
+            told = capsys.readouterr().err
+            assert ended.value.code == 2
+            assert told.startswith("用法： python -m pytest_h20 ")
+            assert said in told
+        assert main(["load", "--url", "x", "--dialect", "chat"]) == 2
+        assert capsys.readouterr().err == "url 'x'：需要 http://host:port 或 https://host:port\n"
+        helps = [action.help for action in load_parser()._actions if action.help and "://" not in action.help]
+        assert [text for text in helps if lang.local(text) == text] == []
+    finally:
+        lang.use("en")
+
+
+def test_lines_of_chinese_are_as_wide_as_they_look() -> None:
+    assert list(wrapped("用 token id 请求 /generate，并发流数", 12)) == ["用 token id", "请求", "/generate，", "并发流数"]

@@ -177,3 +177,25 @@ def test_two_threads_that_ask_for_the_same_get_the_same(monkeypatch: pytest.Monk
     monkeypatch.setattr(words, "_of", meanwhile)
     assert words.text("a.txt is not there") == "a.txt 不存在"
     assert beside == ["asked", "a.txt 不存在"]
+
+
+@pytest.mark.parametrize(
+    ("english", "expected"),
+    [
+        ("one of PIX, PXB, NODE", "以下之一：PIX, PXB, NODE"),
+        (
+            "chat, plain: text is '1 and 2; 3', not '1 and 2'; chat, streamed: finish_reason is 'length', not 'stop'; and 8 more",
+            "chat，非流式：文本是 '1 and 2; 3'，不是 '1 and 2'；chat，流式：finish_reason 是 'length'，不是 'stop'；另有 8 项",
+        ),
+        (
+            "endpoint: text is 'a b', not 'a'; answers: depth 10%: said 0, expected 5",
+            "endpoint：文本是 'a b'，不是 'a'；answers：深度 10 %：说的是 0，应为 5",
+        ),
+        (
+            "# sglang: expected time of bringup: 30 min at most (ready_timeout 1800 s)",
+            "# sglang：预计时间，bringup：最多 30 分钟（ready_timeout 1800 秒）",
+        ),
+    ],
+)
+def test_what_a_server_said_stays_and_what_is_around_it_does_not(english: str, expected: str) -> None:
+    assert chinese().text(english) == expected
