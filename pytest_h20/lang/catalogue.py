@@ -39,7 +39,7 @@ _CUT = re.compile(r"[\s,;:(.]")
 _MARKED = re.compile(r"([^A-Za-z0-9(\s'\"`{<\[/$#*~+-] )(?=\S)(.+)", re.S)
 """A sign before a text: a tick, a dash."""
 _QUOTED = re.compile(r"""(['"`]).*\1""", re.S)
-_QUOTE = re.compile(r"(?<![\w)\ue000-\uf8ff])'(?:[^']|(?<=\w)'(?=\w))* (?:[^']|(?<=\w)'(?=\w))*'(?!\w)")
+_QUOTE = re.compile(r"(?<![\w)\ue000-\uf8ff])'(?=[^']*\w)(?:[^']|(?<=\w)'(?=\w))* (?:[^']|(?<=\w)'(?=\w))*'(?!\w)")
 """Words that somebody else said, as Python quotes them; the apostrophe of a word is none."""
 _KEPT_AS_IS = re.compile("[\ue000-\uf8ff]")
 """What stands for such words while the text around them is translated."""
