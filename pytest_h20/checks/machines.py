@@ -266,8 +266,10 @@ def _gigabytes(moved: CounterDelta) -> float | None:
     return None if moved.sent is None or moved.received is None else (moved.sent + moved.received) / 1e9
 
 
-def rail_errors(voice: Say, moved: CounterDelta | Missing) -> Verdict:
-    """Error counters rose by no more than a link may err, per gigabyte that it carried. One event alone is no rate: it is told."""
+def rail_errors(voice: Say, moved: CounterDelta | Missing, idle: str = "") -> Verdict:
+    """Error counters rose by no more than a link may err, per gigabyte that it carried. One event alone is no rate: it is told.
+
+    ``idle``, here and below: why this engine moves nothing over the network; "" where it must."""
     if isinstance(moved, Missing):
         return voice.missing(moved)
     carried = _gigabytes(moved)
@@ -287,6 +289,8 @@ def rail_errors(voice: Say, moved: CounterDelta | Missing) -> Verdict:
         return voice.judge(sum(never.values()), limit, reason=told, action=action, details=details)
     if total == 1:
         return voice.warn(1, f"{told}: one event is no rate", action="watch this rail", details=details)
+    if idle and not total and carried is not None and carried <= 0:
+        return voice.skip(idle)
     if carried is None or (total and carried <= 0):
         return voice.unknown(f"{told or 'no error'}, but this driver does not tell bytes", details=details)
     origin = Origin(kind="derived", detail="IEEE 802.3: a bit error ratio of 1e-12 is 0.008 per GB")
@@ -306,13 +310,15 @@ _TOLD_ONLY = ("port_xmit_wait",)
 """Counts ticks of a length that only the device knows: told, not judged."""
 
 
-def rail_congestion(voice: Say, moved: CounterDelta | Missing) -> Verdict:
+def rail_congestion(voice: Say, moved: CounterDelta | Missing, idle: str = "") -> Verdict:
     """Congestion notifications, ECN marks and pause frames against the bytes that were carried."""
     if isinstance(moved, Missing):
         return voice.missing(moved)
     carried = _gigabytes(moved)
     if not any(name in moved.values for name in CONGESTION):
         return voice.unknown("this driver has no congestion counters")
+    if idle and carried is not None and carried <= 0:
+        return voice.skip(idle)
     if carried is None or carried <= 0:
         return voice.unknown("no byte was carried, or this driver does not tell bytes")
     risen = {name: count for name, count in moved.congestion.items() if name not in _TOLD_ONLY}
@@ -335,7 +341,7 @@ LEAST_SHARE, MOST_SHARE = 0.5, 2.0
 """Of the median rail. NCCL's rings and trees put equal parts on every rail they use."""
 
 
-def rail_shares(voice: Say, moved: Mapping[str, CounterDelta | Missing]) -> Verdict:
+def rail_shares(voice: Say, moved: Mapping[str, CounterDelta | Missing], idle: str = "") -> Verdict:
     """No rail carried much less or more than the node's others."""
     lost = {hca: d for hca, d in moved.items() if isinstance(d, Missing) or _gigabytes(d) is None}
     if lost:
@@ -343,6 +349,8 @@ def rail_shares(voice: Say, moved: Mapping[str, CounterDelta | Missing]) -> Verd
         return voice.unknown(f"{hca}: {why if isinstance(why, Missing) else 'this driver does not tell bytes'}")
     if len(moved) < 2:
         return voice.skip(f"{len(moved)} rail: nothing to compare")
+    if idle:
+        return voice.skip(idle)
     carried = {hca: _gigabytes(d) or 0.0 for hca, d in moved.items() if not isinstance(d, Missing)}
     middle = statistics.median(carried.values())
     if middle <= 0:

@@ -12,6 +12,7 @@ from fnmatch import fnmatchcase
 from pytest_h20.checks import machines as checks
 from pytest_h20.checks.frame import Say
 from pytest_h20.checks.machines import CellMachines, Said, Snapshot
+from pytest_h20.checks.rdma.traffic import nothing_crosses
 from pytest_h20.cluster.shared import key
 from pytest_h20.cluster.state import ClusterState
 from pytest_h20.cluster.watch import Watch
@@ -140,6 +141,9 @@ def after_load(session: Session, label: str) -> list[Verdict]:
     measured = any(cell.engine == label for cell in session.folder.view().cells)
     gate = "soak" if GateName.SOAK in session.required and not measured else "throughput"
     many = len(session.labels) > 1
+    facts = published_facts(session, label)
+    folder = Missing("") if facts is None else facts.probes.nodes[target.head.name].model_folder
+    idle = "" if isinstance(folder, Missing) else nothing_crosses(folder.config, target.layout)
     for spec in target.nodes:
         if spec.name not in before:
             continue
@@ -153,9 +157,9 @@ def after_load(session: Session, label: str) -> list[Verdict]:
         moved = {rail.hca: checks.rail_delta(old, new, rail.hca, rail.port) for rail in spec.rails}
         for hca, delta in moved.items():
             about = f"{subject} {hca}"
-            verdicts.append(checks.rail_errors(_say(session, f"{gate}.rail_errors", about, spec.name, evidence), delta))
-            verdicts.append(checks.rail_congestion(_say(session, f"{gate}.rail_congestion", about, spec.name, evidence), delta))
-        verdicts.append(checks.rail_shares(_say(session, f"{gate}.rail_shares", subject, spec.name, evidence), moved))
+            verdicts.append(checks.rail_errors(_say(session, f"{gate}.rail_errors", about, spec.name, evidence), delta, idle))
+            verdicts.append(checks.rail_congestion(_say(session, f"{gate}.rail_congestion", about, spec.name, evidence), delta, idle))
+        verdicts.append(checks.rail_shares(_say(session, f"{gate}.rail_shares", subject, spec.name, evidence), moved, idle))
     return verdicts
 
 

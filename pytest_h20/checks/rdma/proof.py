@@ -6,10 +6,13 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
+from pydantic import JsonValue
+
 from pytest_h20.checks.frame import Say
 from pytest_h20.checks.rdma import nccl_log
 from pytest_h20.checks.rdma.nccl_log import GpuLinks, NcclFinding
 from pytest_h20.checks.rdma.ownership import why_not
+from pytest_h20.checks.rdma.traffic import nothing_crosses
 from pytest_h20.cluster.launch import LaunchTarget
 from pytest_h20.core.verdict import Limit, Origin, Status, Verdict
 from pytest_h20.nccl import Expected, Job, LogEvidence, judge_job
@@ -115,6 +118,20 @@ class NcclVerdicts:
     image_nccl: Mapping[str, str] = field(default_factory=dict)
     nodes: Mapping[str, NodeFacts] = field(default_factory=dict)
 
+    @property
+    def nothing(self) -> str:
+        """Why nothing crosses the network, where the logs show no way between nodes either; "" where something must, or may."""
+        layout, head = self.target.layout, self.nodes.get(self.target.nodes[0].name)
+        why = "" if head is None or isinstance(head.model_folder, Missing) else nothing_crosses(head.model_folder.config, layout)
+        if not why or any(c.kind == "net" for c in self.job.channels):
+            return ""
+        alone = layout.copy.ranks == 1 and not self.job.channels
+        return why if alone or self.job.verdict == "intra_node_only" else ""
+
+    def _between(self, check: str, findings: Sequence[NcclFinding]) -> list[Verdict]:
+        """What holds for the way between nodes, where there is one."""
+        return [Say(f"rdma.{check}", _TITLES[check]).skip(self.nothing)] if self.nothing else self._all(findings)
+
     def verdict(self, finding: NcclFinding) -> Verdict:
         """A finding of the log reader as a verdict of the gate."""
         status = {True: Status.PASS, False: Status.FAIL, None: Status.UNKNOWN}[finding.ok]
@@ -180,6 +197,13 @@ class NcclVerdicts:
     def job_verdict(self) -> Verdict:
         """The whole job in one word."""
         job = self.job
+        if self.nothing:
+            layout = self.target.layout
+            limit = Limit(kind="equal", value="nothing between nodes", origin=Origin(kind="derived", detail=self.nothing))
+            told: dict[str, JsonValue] = {"channels": len(job.channels), "verdict": job.verdict}
+            measured = "nothing between nodes"
+            say = Say("rdma.job", "What runs on several nodes shares nothing between them")
+            return say.plain(Status.PASS, measured=measured, limit=limit, of=layout.replicas, unit="copies", details=told)
         ok = {"rdma_proven": True, "undetermined": None}.get(job.verdict, False)
         measured = job.verdict if job.verdict != "rdma_proven" else f"rdma_proven ({len(job.inter_node_channels)} channel lines)"
         advice = job.advice[0] if job.advice else ""
@@ -190,25 +214,29 @@ class NcclVerdicts:
 
     def gdrdma(self) -> list[Verdict]:
         """Per node: all inter-node channels are GDRDMA."""
-        return self._all(nccl_log.inter_node_gdr(self.job))
+        return self._between("channels_gdr", nccl_log.inter_node_gdr(self.job))
 
     def no_sockets(self) -> list[Verdict]:
         """No TCP between nodes."""
-        return [self.verdict(nccl_log.no_sockets(self.job))]
+        return self._between("no_sockets", [nccl_log.no_sockets(self.job)])
 
     def hcas(self) -> list[Verdict]:
         """Per node: exactly the inventory's HCAs."""
-        return self._all(nccl_log.hcas_used(self.job, {n.name: [r.hca for r in n.rails] for n in self.target.nodes}))
+        return self._between("hcas_used", nccl_log.hcas_used(self.job, {n.name: [r.hca for r in n.rails] for n in self.target.nodes}))
 
     def gid_index(self) -> list[Verdict]:
         """Per node: the inventory's GID index."""
         wanted = {n.name: {n.rail_gid_index(r) for r in n.rails} for n in self.target.nodes}
         single = {name: next(iter(values)) for name, values in wanted.items() if len(values) == 1}
-        return self._all(nccl_log.gid_index(self.job, {name: index for name, index in single.items() if index is not None}))
+        return self._between(
+            "gid_index", nccl_log.gid_index(self.job, {name: index for name, index in single.items() if index is not None})
+        )
 
     def bootstrap(self) -> list[Verdict]:
         """Per node: the control interface."""
-        return self._all(nccl_log.control_interface(self.job, {n.name: n.control_interface for n in self.target.nodes}))
+        return self._between(
+            "control_interface", nccl_log.control_interface(self.job, {n.name: n.control_interface for n in self.target.nodes})
+        )
 
     def inside(self) -> list[Verdict]:
         """Per node: NVLink where it is there."""
@@ -219,7 +247,8 @@ class NcclVerdicts:
                 reason, hint = f"how its GPUs are joined is not known: {links}", "see that nvidia-smi topo -m works on the node"
                 verdicts.append(self.verdict(NcclFinding("inside_nodes", None, node.name, "not known", "", reason, hint)))
                 continue
-            found = nccl_log.inside_nodes(self.job, node.name, links)
+            by_itself = bool(self.nothing) and self.target.layout.copy.ranks == 1
+            found = None if by_itself else nccl_log.inside_nodes(self.job, node.name, links)
             if found is not None:
                 verdicts.append(self.verdict(found))
                 continue
@@ -241,11 +270,13 @@ class NcclVerdicts:
 
     def no_errors(self) -> list[Verdict]:
         """No failure, no retry."""
-        return self._all(nccl_log.no_failures(self.job))
+        found = nccl_log.no_failures(self.job)
+        return self._all(found) if self.job.processes else self._between("no_failures", found)
 
     def complete(self) -> list[Verdict]:
         """The logs are whole."""
-        return [self.verdict(nccl_log.log_complete(self.job, self.target.layout.spanning or None, self.target.layout.spanning_groups))]
+        layout = self.target.layout
+        return self._between("log_complete", [nccl_log.log_complete(self.job, layout.spanning or None, layout.spanning_groups)])
 
     def stages(self) -> list[Verdict]:
         """A stage of a pipeline that fits on a node is on one."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from pytest_h20.checks.frame import Say
 from pytest_h20.config.inventory import NodeSpec
@@ -11,7 +12,7 @@ from pytest_h20.core.verdict import Limit, Origin, Status, Verdict
 from pytest_h20.engines.layout import Layout
 from pytest_h20.nccl import Job
 from pytest_h20.probes.counters import CONGESTION, ERRORS, CounterDelta, CounterSnapshot, ExpectedVolume, delta, expected_volume
-from pytest_h20.probes.model_shape import ModelShape
+from pytest_h20.probes.model_shape import ModelShape, has_experts, shape_of
 from pytest_h20.probes.script import Missing
 from pytest_h20.report.model import RailTraffic
 
@@ -75,6 +76,16 @@ def _unread(found: CounterDelta) -> Missing | None:
 def plan(tokens: int, rails: int, shape: ModelShape | Missing, layout: Layout) -> ExpectedVolume | Missing:
     """The volume that ``tokens`` tokens of this model must move; missing where the model's shape is."""
     return shape if isinstance(shape, Missing) else expected_volume(tokens, rails, shape, layout)
+
+
+def nothing_crosses(config: Mapping[str, Any] | Missing, layout: Layout) -> str:
+    """Why no token of this model leaves its node: every copy of a model without experts is inside one. "" where some must, or may: vLLM's
+    copies of a model without experts know nothing of each other (``v1/engine/core.py``, from 0.14 on), SGLang's never did."""
+    shape = shape_of(config)
+    if layout.nodes < 2 or isinstance(shape, Missing) or has_experts(config) is not False:
+        return ""
+    volume = expected_volume(1, 1, shape, layout)
+    return "" if volume.bytes_per_node or volume.together else volume.derivation
 
 
 def rail_volume(traffic: Traffic, node: str, hca: str, port: int = 1) -> Verdict:

@@ -227,6 +227,17 @@ def test_rail_shares(rails: Mapping[str, CounterDelta | Missing], status: Status
     assert words in verdict.reason
 
 
+def test_rails_of_an_engine_that_moves_nothing_over_them() -> None:
+    """Copies of a dense model, each inside a node: idle rails are no riddle, what errs or cannot be read is still told."""
+    voice, why = say("throughput.rail_errors", "node01 mlx5_1"), "its copies share nothing"
+    idle, noise = moved(0.0), {"mlx5_1": moved(0.001), "mlx5_2": moved(0.004)}
+    assert [f(voice, idle, why).status for f in (machines.rail_errors, machines.rail_congestion)] == [S, S]
+    assert (machines.rail_shares(voice, noise).status, machines.rail_shares(voice, noise, why).reason) == (F, why)
+    assert machines.rail_errors(voice, moved(0.0, packet_seq_err=5), why).status is U
+    assert machines.rail_errors(voice, moved(0.0, link_downed=1), why).status is F
+    assert machines.rail_shares(voice, {"mlx5_1": moved(), "mlx5_2": Missing("gone")}, why).status is U
+
+
 def test_a_rail_that_is_in_one_snapshot_only_was_not_measured() -> None:
     port = PortCounters("mlx5_1", 1, {"port_xmit_data": 4})
     full, empty = (Snapshot(CounterSnapshot(1.0, ports), Missing("not asked")) for ports in ((port,), ()))

@@ -78,6 +78,46 @@ def test_two_real_h200_are_green_by_the_vendors_figures() -> None:
     assert (found["compute.hbm"].measured, found["compute.host_link"].measured) == (4286.5, 54.8)
 
 
+def test_a_full_burn_of_two_real_nodes_is_green() -> None:
+    """2026-11-28, four H200 as two nodes of two, burned side by side for 148 s."""
+    nodes: dict[str, NodeBurn | Missing] = {
+        name: parse_burn((HERE / f"h200-full-{name}.txt").read_text(encoding="utf-8")) for name in ("node01", "node02")
+    }
+    cluster = blog_cluster()
+    for node in (cluster.head, cluster.other):
+        node.machine.gpus[:] = node.machine.gpus[:2]
+        for gpu in node.machine.gpus:
+            gpu.pci_id = "2335"
+    found = judged(cluster.gather(), nodes)
+    assert {check: v.status for check, v in found.items() if v.status is not Status.PASS} == {"compute.gemm_fp32": Status.SKIP}
+    assert (found["compute.ran"].details["how"], found["compute.apart"].looked_at) == ("full", 40)
+    assert found["compute.exact"].details["repeats"] == 483700
+
+
+@pytest.mark.parametrize(
+    ("told", "best", "asked"),
+    [
+        ({"a": [55.0], "b": [54.0]}, {"a": 55.0, "b": 54.0}, 2),
+        ({"a": [27.7, 55.2], "b": [55.2]}, {"a": 55.2, "b": 55.2}, 3),
+        ({"a": [31.5, 40.0, 55.3], "b": [55.3]}, {"a": 55.3, "b": 55.3}, 4),
+        ({"a": [50.9], "b": [35.9, 42.7, 55.0]}, {"a": 50.9, "b": 55.0}, 4),
+        ({"a": [27.0] * 5, "b": [55.0]}, {"a": 27.0, "b": 55.0}, 6),
+        ({}, {}, 0),
+    ],
+    ids=["alike", "a moment of half", "twice", "the other way", "slow stays slow", "none"],
+)
+def test_a_link_that_flutters_is_measured_again(told: dict[str, list[float]], best: dict[str, float], asked: int) -> None:
+    """0.12 s of one way at 27.7 GB/s, of 55, called a sound GPU slow."""
+    calls: list[str] = []
+
+    def measured(link: str) -> float:
+        calls.append(link)
+        return told[link].pop(0)
+
+    steady: Callable[[list[str], Callable[[str], float], float], dict[str, float]] = agent.steady
+    assert (steady([*told], measured, 0.0), len(calls)) == (best, asked)
+
+
 def test_one_real_gpu_has_no_pair() -> None:
     found = on_h100(recorded("one"), gpus=1)
     assert found["compute.nvlink"].status is Status.SKIP
