@@ -113,7 +113,7 @@ def setup_error(error: SetupError) -> Html:
     """A set-up that broke, with cause and fix."""
     return tag(
         "div",
-        tag("p", tag("strong", error.title), f" {error.test_id}" if error.words == "test failed" else None),
+        tag("p", chip(Status.FAIL), " ", tag("strong", error.title), f" {error.test_id}" if error.words == "test failed" else None),
         tag("p", tag("b", "Cause: "), error.cause) if error.cause else None,
         tag("p", tag("b", "Do this: "), error.fix) if error.fix else None,
         tag("details", tag("summary", "The error in full"), tag("pre", error.text)) if error.text else None,

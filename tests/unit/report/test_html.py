@@ -11,6 +11,7 @@ from pytest_h20.core.verdict import GATE_TITLES, GateName, Limit, Origin, Status
 from pytest_h20.report.compare import compare, side
 from pytest_h20.report.html.answers import answers
 from pytest_h20.report.html.charts import figures
+from pytest_h20.report.html.first_screen import setup_error
 from pytest_h20.report.html.gates import gates
 from pytest_h20.report.html.page import comparison_page, page, run_page, summary_html, title
 from pytest_h20.report.html.rails import links, rail_map
@@ -515,3 +516,10 @@ def test_a_gate_in_which_everything_was_skipped_says_why_once(sample: Sample) ->
     decision = decide([c.bare() for c in checks], view.header.required)
     text = Page(str(gates(view.model_copy(update={"checks": checks, "decision": decision})))).text
     assert "everything was skipped: the cluster is not up the 9 checks of this gate" in text
+
+
+def test_a_set_up_that_broke_is_marked_as_red(sample: Sample) -> None:
+    """Its title says what should hold: "The engine could be started" alone would sound true."""
+    (error,) = sample("aborted").setup_errors
+    text = str(setup_error(error))
+    assert text.index("fails") < text.index(error.title)
