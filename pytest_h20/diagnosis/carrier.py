@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
 from itertools import chain, islice
 
-from pytest_h20.diagnosis.lines import CRASH, LONGEST, prefix_end
+from pytest_h20.diagnosis.lines import BEGINS, CRASH, LONGEST, prefix_end
 from pytest_h20.diagnosis.signatures import SIGNATURES
 from pytest_h20.engines.stages import strip_ansi
 
@@ -25,12 +25,6 @@ NARROWEST, WIDEST = 60, 400
 """Columns of terminals and log viewers."""
 SAMPLE = 200
 
-BEGINS = re.compile(
-    r"\([\w .:/,=-]*pid=\d+|(?:DEBUG|INFO|WARNING|ERROR|CRITICAL)(?:: |\b.{0,30}\d\d:\d\d:\d\d)|\[?20\d\d-\d\d-\d\d[ T]|\[rank\d+\]"
-    r"|Traceback \(most recent|\s*File \"|\S+:\d+:\d+ \[\d+\] NCCL |(?:\w+\.)*[A-Z]\w*(?:Error|Exception): |\*\*\* "
-    r"|\[[EWI]\d{3,4} \d|[EWI]\d{4} \d\d:\d\d"
-)
-"""How lines of engines, and of what runs in their processes, begin."""
 BAR_BEGINS = re.compile(r"[A-Z][\w -]{2,60}(?:\([^)]*\))?: +\d+%")
 _DIGITS = re.compile(r"\d+")
 

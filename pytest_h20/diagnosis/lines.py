@@ -33,6 +33,12 @@ PREFIX = re.compile(
     )*""",
     re.VERBOSE,
 )
+BEGINS = re.compile(
+    r"\([\w .:/,=-]*pid=\d+|(?:DEBUG|INFO|WARNING|ERROR|CRITICAL)(?:: |\b.{0,30}\d\d:\d\d:\d\d)|\[?20\d\d-\d\d-\d\d[ T]|\[rank\d+\]"
+    r"|Traceback \(most recent|\s*File \"|\S+:\d+:\d+ \[\d+\] NCCL |(?:\w+\.)*[A-Z]\w*(?:Error|Exception): |\*\*\* "
+    r"|\[[EWI]\d{3,4} \d|[EWI]\d{4} \d\d:\d\d"
+)
+"""How lines of engines, and of what runs in their processes, begin."""
 MILD = re.compile(
     r"\b(?:INFO|WARNING|DEBUG)\b(?: \d\d-\d\d \d\d:\d\d:\d\d|:| +\S+\.py:\d+)"  # levels of vLLM, uvicorn, other loggers
     r"|\[W\d{3,4} \d\d:|(?:^|\s)[IW]\d{4} \d\d:\d\d:\d\d\.\d+ "
@@ -225,10 +231,9 @@ def prefix_end(text: str) -> int:
     return min(match.end(), len(text)) if match else 0
 
 
-def cut_in_prefix(text: str, before: str) -> bool:
-    """Does this line end inside what stands before the message of the line before?"""
-    end = prefix_end(before)
-    return len(text) < end and _DIGITS.sub("0", before[:end]).startswith(_DIGITS.sub("0", text))
+def cut_in_prefix(text: str, prefix: str) -> bool:
+    """Does this line end inside what stood before the message of the line before?"""
+    return len(text) < len(prefix) and _DIGITS.sub("0", prefix).startswith(_DIGITS.sub("0", text))
 
 
 def split_lines(text: str) -> Iterator[str]:

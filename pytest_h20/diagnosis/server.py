@@ -49,6 +49,9 @@ _BROKEN = 800
 _LOADING = frozenset({"model_downloading", "weights_loading", "kv_cache_allocation", "torch_compile", "cuda_graph_capture"})
 """While one of these goes on, no server of the engine listens."""
 
+_SURE = 1000
+"""Votes (a line gives up to 11) after which nobody is asked any more whose log this is."""
+
 _TAIL_LINES = 6
 """The tracker's warning is two lines (more where a terminal broke them), a blank may follow."""
 
@@ -170,7 +173,7 @@ class Server:
         body = text[lines.prefix_end(text) :]
         self._identify(text)
         self._tick(text, index)
-        if not body.strip() or (self.previous and lines.cut_in_prefix(text, self.previous[2])):
+        if not body.strip() or (self.previous and lines.cut_in_prefix(text, self.previous[2].removesuffix(self.previous[3]))):
             return []
         for engine, pattern in lines.READY.items():
             if pattern.search(body):
@@ -186,7 +189,7 @@ class Server:
         if not self.dummy_line and lines.DUMMY.search(body):
             self.dummy_line = line
         if lines.ROUTINE.search(body):
-            if self._foreign(text):
+            if self.services and self._foreign(text):
                 return []
             if self.served is None and lines.SERVED.search(body):
                 self.served = (index, line)
@@ -194,7 +197,7 @@ class Server:
                 self.asked = True
             if self.announced and self.answered is None and lines.ANSWERED.search(body):
                 self.answered = (index, line)
-            if lines.UNHEALTHY.search(body):
+            if "/health " in body and lines.UNHEALTHY.search(body):
                 self.matches.append(Match(index, line, BY_ID["engine_core_died"], False, True, True))
                 return self.matches[-1:]
             return []
@@ -257,7 +260,7 @@ class Server:
         before = self.previous
         if before is None or len(before[2]) < _WRAPPED or text[:1].isspace() or lines.prefix_end(text):
             return False
-        return lines.BAR.search(text) is None
+        return lines.BEGINS.match(text) is None and lines.BAR.search(text) is None
 
     def _identify(self, text: str) -> None:
         if not self.marked:
@@ -265,7 +268,7 @@ class Server:
                 if pattern.search(text):
                     self.engine, self.marked = engine, True
                     self._served_by(text)
-        if not self.marked:
+        if not self.marked and max(self.engine_votes.values()) < _SURE:
             for engine, pattern in lines.ENGINE_STRONG:
                 if pattern.search(text):
                     self.engine_votes[engine] += 10
@@ -349,7 +352,7 @@ class Server:
     def _exception(self, index: int, line: str, text: str, body: str, is_exception: bool, mild: bool) -> None:
         """Follow tracebacks: where one begins, which line is its exception, whether the log ends inside it."""
         in_stack = lines.IN_STACK.search(body) is not None
-        if lines.ENGINE_LOOP.search(body):
+        if '", line' in body and lines.ENGINE_LOOP.search(body):
             self.inside_traceback, self.in_request, self.requested = True, False, None
         elif lines.REQUEST.search(text) and not self._foreign(text):
             self.in_request, self.inside_traceback = True, False
@@ -368,7 +371,7 @@ class Server:
             self.inside_traceback = self.in_request = False
         if not in_stack and body.strip():
             self.warned = lines.TORCH_WARNING.match(body) is not None
-        if lines.OF_CORE.search(text):
+        if ("ERROR" in text or "CRITICAL" in text) and lines.OF_CORE.search(text):
             self.erred = (index, line)
         if is_exception and not mild:
             self.message_until = index + _MESSAGE_LINES
