@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+from typing import Any
+
 import pytest
 
-from tests.lab.deepseek import BLOCK, CONFIG, QUANTIZATION, is_quantised
+from tests.lab import deepseek
+from tests.lab import model as llama
+from tests.lab.deepseek import BLOCK, CONFIG, QUANTIZATION, SEEDS, is_quantised
 
 
 @pytest.mark.parametrize(
@@ -33,3 +38,25 @@ def test_every_rank_has_whole_blocks(ranks: int) -> None:
     assert [size % BLOCK for size in shared] == [0] * 5
     assert CONFIG["num_attention_heads"] % ranks == 0
     assert QUANTIZATION["weight_block_size"] == [BLOCK, BLOCK]
+
+
+@pytest.mark.parametrize("good", [0, 2, SEEDS])
+def test_a_seed_that_does_not_learn_is_followed_by_others(good: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    seeds: list[int] = []
+    model: Any = SimpleNamespace(to=lambda _: model, eval=lambda: model)
+    torch = SimpleNamespace(manual_seed=seeds.append)
+    monkeypatch.setattr(deepseek, "untrained", lambda _: model)
+    monkeypatch.setattr(llama, "train", lambda *_: 0.05)
+    monkeypatch.setattr(llama, "wrongly_said", lambda *_: [] if len(seeds) > good else ["9.11"])
+    told: list[str] = []
+
+    def learn() -> Any:
+        return deepseek.learnt(torch, None, ["q"], "cpu", told.append)
+
+    if good < SEEDS:
+        assert learn() == (model, 0.05)
+    else:
+        with pytest.raises(SystemExit, match=f"1 of 1 wrong with {SEEDS} seeds"):
+            learn()
+    assert seeds == [llama.SEED + i for i in range(min(good + 1, SEEDS))]
+    assert len(told) == good
