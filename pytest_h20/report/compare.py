@@ -110,6 +110,11 @@ class Comparison:
             gone = after is None and self.old.mode == self.new.mode  # an attached run has no bring-up to lose
             if before is not None and not before.blocks and (gone or (after is not None and after.blocks)):
                 found.append(f"gate {gate}: {before.value} -> {after.value if after else 'not run'}")
+        for name, cell in self.old.cells.items():
+            if cell.status is Status.UNKNOWN and name in self.new.cells:
+                found.append(
+                    f"{name}: nothing to hold it against, the old run could not measure it" + (f": {cell.reason}" if cell.reason else "")
+                )
         found += [f"{name}: {what}" for name, one in (("old", self.old), ("new", self.new)) for what in one.damage]
         if not self.overall:
             found.append("no cell was measured on both sides: nothing could be compared")
@@ -203,7 +208,7 @@ def compare(old: Side, new: Side, *, run_spread: float | None = None, dof: int =
     table of 78 figures does not show four "changes" of which none is real.
     """
     spread = ASSUMED_SPREAD if run_spread is None else run_spread
-    common = [name for name in old.cells if name in new.cells]
+    common = [name for name, cell in old.cells.items() if name in new.cells and cell.status is not Status.UNKNOWN]
     pairs = [(name, metric) for name in common for metric in METRICS]
     confidence = 1 - (1 - CONFIDENCE) / max(1, len(pairs))
     rows = [_cell_change(old.cells[n], new.cells[n], metric, spread_of(metric, spread), dof, confidence) for n, metric in pairs]

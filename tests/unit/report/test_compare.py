@@ -123,6 +123,16 @@ def test_a_cell_that_failed_or_is_in_doubt_is_a_drop(sample: Sample, fields: dic
     assert f"  {problems[0]}" in text(compare(old, changed(old, name, **fields)))
 
 
+def test_what_the_old_run_could_not_measure_makes_nothing_worse(sample: Sample) -> None:
+    new = three(sample)
+    name, cell = next(iter(new.cells.items()))
+    assert cell.mean_tpot_ms is not None
+    doubted = changed(new, name, status=Status.UNKNOWN, reason="too busy", mean_tpot_ms=0.5 * cell.mean_tpot_ms)
+    result = compare(doubted, new)
+    assert result.slower == ()
+    assert result.problems == (f"{name}: nothing to hold it against, the old run could not measure it: too busy",)
+
+
 def test_missing_cells_worse_gates_and_damage_are_drops(sample: Sample) -> None:
     old = three(sample)
     fewer = replace(old, cells=dict(list(old.cells.items())[1:]))
