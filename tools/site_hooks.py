@@ -1,4 +1,4 @@
-"""What mkdocs.yml cannot say: links of docs/ that lead to other files of the repository, and the language of a page.
+"""What mkdocs.yml cannot say: links of docs/ that lead to other files of the repository, and what a screen reader says.
 
 On GitHub ``../CONTRIBUTING.md`` is a link. The site has docs/ only: there it leads to the repository where ``REPO_URL`` names one, else the
 path stands beside the words. A file that is not there is a warning, and ``mkdocs build --strict`` fails.
@@ -45,6 +45,13 @@ def on_page_markdown(markdown: str, page: Any, config: Any, **_: Any) -> str:
     return outside(markdown, page.file.src_uri, Path(config.config_file_path).parent, config.repo_url or "")
 
 
+def spoken(output: str, page: str) -> str:
+    """What a screen reader says of a page: its own language, and a name for the search, which the theme gives none."""
+    chinese = page.startswith("zh/")
+    named = output.replace('role="dialog">', f'role="dialog" aria-label="{"搜索" if chinese else "Search"}">', 1)
+    return named.replace('<html lang="en"', '<html lang="zh-CN"', 1) if chinese else named
+
+
 def on_post_page(output: str, page: Any, **_: Any) -> str:
-    """A screen reader speaks the page's language."""
-    return output.replace('<html lang="en"', '<html lang="zh-CN"', 1) if page.file.src_uri.startswith("zh/") else output
+    """The page as it is written."""
+    return spoken(output, page.file.src_uri)

@@ -7,6 +7,7 @@ import logging
 import re
 from collections.abc import Callable
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 
@@ -14,15 +15,26 @@ ROOT = Path(__file__).parents[2]
 
 
 @pytest.fixture(scope="module")
-def outside() -> Callable[..., str]:
-    """The rule of the hook file, which is no module of the package."""
+def hooks() -> ModuleType:
+    """The hook file, which is no module of the package."""
     spec = importlib.util.spec_from_file_location("site_hooks", ROOT / "tools" / "site_hooks.py")
     assert spec is not None
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
-    rule: Callable[..., str] = module.outside
+    return module
+
+
+@pytest.fixture(scope="module")
+def outside(hooks: ModuleType) -> Callable[..., str]:
+    rule: Callable[..., str] = hooks.outside
     return rule
+
+
+def test_a_screen_reader_hears_the_language_and_what_the_search_is(hooks: ModuleType) -> None:
+    page = '<html lang="en"><div class="md-search" role="dialog">'
+    assert hooks.spoken(page, "index.md") == '<html lang="en"><div class="md-search" role="dialog" aria-label="Search">'
+    assert hooks.spoken(page, "zh/tour.md") == '<html lang="zh-CN"><div class="md-search" role="dialog" aria-label="搜索">'
 
 
 def test_every_page_is_in_the_navigation_once() -> None:
