@@ -16,6 +16,7 @@ from pytest_h20.core.errors import StorageError, UsageError
 from pytest_h20.core.verdict import Status
 from pytest_h20.plugin.outcome import outcome_of
 from pytest_h20.plugin.record import Reporting
+from pytest_h20.report import run as run_of_this_version
 from pytest_h20.report.model import Mode, Warning_
 from pytest_h20.report.run import RunFolder, load_run
 from pytest_h20.run.rejudge import rejudge_run, replay_cells
@@ -147,6 +148,18 @@ def test_layout_is_no_change(tmp_path: Path) -> None:
     document = json.loads((path / "verdict.json").read_text())
     (path / "verdict.json").write_text(json.dumps(dict(reversed(document.items()))))
     assert load_run(path).damage == ()
+
+
+def test_another_order_of_the_checks_is_no_change(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A later version reads them in an order of its own: the runs that were accepted before it stay so."""
+    view = samples.clean(tmp_path)
+    assert view.decision.accepted
+    read = run_of_this_version._checks
+    monkeypatch.setattr(run_of_this_version, "_checks", lambda path, damage: read(path, damage)[::-1])
+    again = load_run(view.path)
+    assert again.checks == view.checks[::-1]
+    assert again.damage == ()
+    assert again.decision.accepted
 
 
 @pytest.mark.parametrize("what", ["add", "evidence", "describe"])
