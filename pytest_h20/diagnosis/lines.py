@@ -63,7 +63,7 @@ ECHO = re.compile(
     r"|Warning: The argument|prompt: '"
 )
 ROUTINE = re.compile(
-    r'HTTP/1\.[01]" \d{3}|(?:Prefill|Decode) batch[,.] #|Avg prompt throughput|GET /health|#retracted_reqs: '
+    r'HTTP/1\.[01]" \d{3}| - "(?:GET|POST) /|(?:Prefill|Decode) batch[,.] #|Avg prompt throughput|GET /health|#retracted_reqs: '
     r"|\b(?:Received|Added|Finished|Aborted|Aborting) request \S|Sequence group \S+ is preempted"
 )
 """Lines of a serving engine, the bulk of a long log: none is evidence of anything but serving."""
@@ -100,17 +100,21 @@ IN_STACK = re.compile(
 )
 """A stack of a native library: what it ends, ends the process, unless the line above it only warned."""
 REQUEST = re.compile(
-    r'Exception in ASGI application|Error in \w+ (?:completion )?stream|/uvicorn/protocols/\w+/|/starlette/_exception_handler\.py"'
-    r'|/fastapi/routing\.py", line \d+, in (?:app|run_endpoint_function)\b|/entrypoints/openai/(?:\w+/)*serving\w*\.py"'
+    r'Exception in ASGI application|Error in \w+ (?:completion )?stream|/entrypoints/openai/(?:\w+/)*serving\w*\.py"'
     r'|", line \d+,? in extract_tool_calls|Error trying to handle streaming tool call'
     r"|\b(?:ERROR|WARNING) \d\d-\d\d \d\d:\d\d:\d\d \[?(?:[\w.-]+/)*(?:serving\w*|protocol|\w*tool_parser)\.py:\d+\]"
     r"|\b[Ee]rror (?:in|while )?processing (?:the )?request\b"
 )
 """What follows, or this traceback, is of one request: the server that prints it goes on, unless its engine died."""
-ENGINE_LOOP = re.compile(
-    r'", line \d+,? in (?:run_engine_loop|engine_step|_raise_exception_on_finish|_log_task_completion|run_busy_loop|output_handler)\b'
+OF_APPLICATION = re.compile(
+    r'/uvicorn/protocols/\w+/|/starlette/_exception_handler\.py"|/fastapi/routing\.py", line \d+, in (?:app|run_endpoint_function)\b'
 )
-"""The traceback of a request that leads here is the engine's end."""
+"""So is this one, but any FastAPI application's: it shows no engine's server."""
+ENGINE_LOOP = re.compile(
+    r'", line \d+,? in (?:run_engine_loop|engine_step|_raise_exception_on_finish|_log_task_completion|run_busy_loop|output_handler'
+    r"|run_engine_core|run_scheduler_process|_bootstrap)\b"
+)
+"""A traceback through here is the end of an engine's process, whoever prints it."""
 OF_CORE = re.compile(
     r"\b(?:ERROR|CRITICAL) \d\d-\d\d \d\d:\d\d:\d\d \[?(?:[\w.-]+/)*"
     r"(?:core|core_client|dump_input|engine|\w*executor|\w*worker(?:_utils|_base)?|\w*model_runner)"
@@ -169,7 +173,7 @@ SHUTDOWN = re.compile(
     r"|\[shutdown\] (?:API server|EngineCore): |SIG(?:TERM|INT) received|[Rr]eceived signal"
 )
 ORDERED = re.compile(
-    r"Shutting down FastAPI HTTP server|\[shutdown\] API server: shutdown triggered"
+    r"launcher\.py:\d+\] Shutting down|\[shutdown\] API server: shutdown triggered"
     r"|\[shutdown\] EngineCore: trigger received signal|systemd\[\d+\]: Stopping "
 )
 """vLLM's server was told to stop. Its engine may go first: the EngineDeadError that follows is no reason (vllm#48745)."""
@@ -189,14 +193,17 @@ SERVICE = re.compile(r"^([\w.-]+)[ ]+\|[ ]")
 SERVICE_EXITED = re.compile(r"^([\w.-]+) exited with code \d+")
 """And how it says that one ended."""
 SERVED = re.compile(
-    r"\"POST /(?:v1/(?!load|unload)|generate|invocations|score|v?\d?/?rerank|pooling|classify|tokenize|encode)\S* HTTP/1\.[01]\" (?!503)\d"
+    r"\"POST /(?:v1/(?!load|unload)|generate|invocations|score|v?\d?/?rerank|pooling|classify|tokenize|encode)\S*"
+    r"(?: HTTP/1\.[01]\"(?! 503)|$)"
     r"|\"GET /(?:v1/models|health|ping)\S* HTTP/1\.[01]\" 200"
     r"|Avg (?:prompt|generation) throughput: |Decode batch[,.] #running-req: [1-9]|Prefill batch.{1,200}#running-req: [1-9]"
     r"|#retracted_reqs: "
     r"|\b(?:Received|Added|Finished|Aborted|Aborting) request \S|Sequence group \S+ is preempted"
 )
 """A request was answered, well or badly, or is being."""
-MODEL_ASKED = re.compile(r"\"POST /(?:v1/(?:chat/)?completions|v1/embeddings|generate)\S* HTTP/")
+MODEL_ASKED = re.compile(
+    r"\"POST /(?:v1/(?:chat|completions|embeddings|responses|messages|score|rerank|audio)|generate|(?:de)?tokenize|pooling|invocations)\b"
+)
 """Only an engine, or what stands before one, is asked this."""
 ANNOUNCED = re.compile(r"Starting vLLM (?:API )?server(?: \d+)? on http")
 ANSWERED = re.compile(r"\"(?:GET /v1/models|POST /v1/(?:chat/)?completions)\S* HTTP/1\.[01]\" 200")

@@ -137,6 +137,7 @@ class Server:
     bare_exception: tuple[int, str] | None = None
     shutdown: bool = False
     served: tuple[int, str] | None = None
+    served_last: int = -1
     requested: tuple[int, str] | None = None
     asked: bool = False
     in_request: bool = False
@@ -173,6 +174,8 @@ class Server:
         body = text[lines.prefix_end(text) :]
         self._identify(text)
         self._tick(text, index)
+        if text.startswith("^C"):
+            self.matches.append(Match(index, line, BY_ID["terminated_by_signal"], False, True, True))
         if not body.strip() or (self.previous and lines.cut_in_prefix(text, self.previous[2].removesuffix(self.previous[3]))):
             return []
         for engine, pattern in lines.READY.items():
@@ -191,8 +194,9 @@ class Server:
         if lines.ROUTINE.search(body):
             if self.services and self._foreign(text):
                 return []
-            if self.served is None and lines.SERVED.search(body):
-                self.served = (index, line)
+            if lines.SERVED.search(body):
+                self.served = self.served or (index, line)
+                self.served_last = index
             if not self.asked and lines.MODEL_ASKED.search(body):
                 self.asked = True
             if self.announced and self.answered is None and lines.ANSWERED.search(body):
@@ -252,7 +256,9 @@ class Server:
         index, first, head, begun = self.whole
         text = f" {text}" if first.endswith(" ") else text  # it broke at a blank
         self.whole = (index, first + line, head + text, begun + text)
-        self.inside_traceback |= not self.in_request and lines.IN_FRAME.match(begun + text) is not None
+        if lines.IN_FRAME.match(begun + text):
+            self.in_request |= (lines.OF_APPLICATION.search(begun + text) or lines.REQUEST.search(begun + text)) is not None
+            self.inside_traceback |= not self.in_request
         return self._match(*self.whole, seam=len(begun))
 
     def _continues(self, text: str) -> bool:
@@ -353,10 +359,12 @@ class Server:
         """Follow tracebacks: where one begins, which line is its exception, whether the log ends inside it."""
         in_stack = lines.IN_STACK.search(body) is not None
         if '", line' in body and lines.ENGINE_LOOP.search(body):
+            self.crashed_at = index
             self.inside_traceback, self.in_request, self.requested = True, False, None
-        elif lines.REQUEST.search(text) and not self._foreign(text):
+        elif (of_engine := lines.REQUEST.search(text)) or lines.OF_APPLICATION.search(body):
             self.in_request, self.inside_traceback = True, False
-            self.requested = self.requested or (index, line)
+            if of_engine and not self._foreign(text):
+                self.requested = self.requested or (index, line)
         elif self.in_request and (is_exception or lines.FRAME.match(body) or lines.TRACEBACK.search(body) or lines.IN_FRAME.match(body)):
             return
         elif lines.TRACEBACK.search(body):
@@ -366,7 +374,9 @@ class Server:
         elif (
             not lines.FRAME.match(body)
             and not self._quoted()
-            and (is_exception or not (lines.AT_ERROR.search(text) or (self.inside_traceback and self._continues(text))))
+            and (
+                is_exception or not (lines.AT_ERROR.search(text) or ((self.inside_traceback or self.in_request) and self._continues(text)))
+            )
         ):
             self.inside_traceback = self.in_request = False
         if not in_stack and body.strip():
@@ -491,19 +501,28 @@ class Server:
         if death is not None and self.ordered is not None and self.ordered[0] < death.index:
             if self.torn_at is not None and self.torn_at > self.ordered[0]:
                 return self._ended("terminated_by_signal", self.ordered[1])
-            return self._plain("ready", None, line, "")
+            return self._stopped(line)
         if death is not None:
             runtime = [m for m in after if m.signature.stage not in ("arguments", "loading")]
             # "SIGTERM received" is the order to stop, not what went wrong afterwards.
             return self._failed(self.best_cause(m for m in runtime if m.signature.id != "terminated_by_signal"), death, at)
         if self._vanished():
             return self._killed()
-        if self.inside_traceback and self.crashed_at > at:
+        if self.crashed_at > at and (self.inside_traceback or self.served_last < self.crashed_at):
             return self._failed(None, None, at)
+        if self.ordered is not None and self.ordered[0] > at and not self.ready_candidates:
+            return self._stopped(line)
         signal = next((m for m in after if m.signature.id == "terminated_by_signal"), None)
         if signal is not None and not self.shutdown:
             return self._ended("terminated_by_signal", signal.line)
         return self._plain("ready", None, line, "")
+
+    def _stopped(self, line: str) -> Diagnosis:
+        """It was told to stop after ``line`` had shown it up: its start was well; of an excerpt without the start nobody asks that."""
+        if self.ready_candidates or self.ordered is None:
+            return self._plain("ready", None, line, "")
+        signal = next((m for m in self.matches if m.signature.id == "terminated_by_signal"), None)
+        return self._plain("undetermined", signal.signature.id if signal else None, self.ordered[1], "it served, and was told to stop")
 
     def _excerpt(self) -> Diagnosis | None:
         """An excerpt without the server's start, and nothing moved after the error in it: people copied out the failure."""
@@ -552,6 +571,9 @@ class Server:
     def _waiting(self) -> Diagnosis:
         waits = [m for m in self.matches if m.signature.kind == "wait" and (self.engine or not lines.APP.search(m.line))]
         if not waits:
+            stuck = next((m for m in reversed(self.matches) if m.signature.id == "shm_broadcast_waiting"), None)
+            if stuck is not None:
+                return self._plain("waiting", stuck.signature.id, stuck.line, stuck.signature.cause, stuck.signature)
             if self.engine is not None and (self.stage is not None or self.spoke):
                 return self._plain("waiting", "engine_starting", self.last_line, "the engine is starting")
             return self._plain("undetermined", None, self.last_line, "")

@@ -113,7 +113,7 @@ ARGUMENTS = (
     ),
     cause(
         "tensor_parallel_not_divisible",
-        r"is not divisible by weight quantization block_n"
+        r"is not divisible by weight quantization block_\w"
         r"|attention heads \(\d+\) must be divisible by tensor parallel size"
         r"|is not divisible by (?:the )?(?:tensor parallel|tp)[_ ]size"
         r"|must be divisible by (?:tensor parallel size|[tdpe]p_size)|AssertionError: \d+ is not divisible by \d+",

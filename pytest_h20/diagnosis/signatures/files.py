@@ -109,7 +109,7 @@ FILES = (
     ),
     cause(
         "model_download_failed",
-        r"We couldn't connect to '?https://|LocalEntryNotFoundError"
+        r"We couldn't connect to '?https://|thrown while requesting (?:HEAD|GET) https?://|LocalEntryNotFoundError"
         r"|HTTPSConnectionPool\(host='|requests\.exceptions\.\w+: .*Request ID|httpx\.\w*(?:Connect|Timeout|Proxy|Protocol)\w*: "
         r"|offline mode is enabled|Cannot reach https://|outgoing traffic has been disabled"
         r"|appropriate (?:cached )?snapshot folder"

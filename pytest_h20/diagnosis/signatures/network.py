@@ -84,7 +84,8 @@ RENDEZVOUS = (
     ),
     cause(
         "peer_never_joined",
-        r"Timed out after \d+ seconds waiting for clients|DistStoreError: wait timeout after \d+ms"
+        r"Timed out after \d+ seconds waiting for clients|waitForInput.{0,200}timed out after \d+ms"
+        r"|DistStoreError: wait timeout after \d+ms"
         r"|Timed out initializing process group in store based barrier"
         r"|retrieving ncclUniqueId from \[\d+\].*(?:[Tt]imed? ?out)",
         "another node's ranks never came to the rendezvous",

@@ -190,7 +190,7 @@ PROCESS = (
     ),
     cause(
         "terminated_by_signal",
-        r"\[shutdown\] \w+: trigger received signal=SIG(?:TERM|INT)|[Ss]ignal [Rr]eceived: (?:15|2)\b"
+        r"\bWorker\w* was terminated\b|\[shutdown\] \w+: trigger received signal=SIG(?:TERM|INT)|[Ss]ignal [Rr]eceived: (?:15|2)\b"
         r"|KeyboardInterrupt: terminated|^(?:\[[^\]]*\] )?KeyboardInterrupt$|\) KeyboardInterrupt$"
         r"|SystemExit: (?:Terminated|15)|^Terminated$|Received signal (?:15|2|SIGTERM|SIGINT)"
         r"|received SIG(?:TERM|INT)|SIG(?:TERM|INT) received(?!.*[Dd]raining)|exit code -15\b"

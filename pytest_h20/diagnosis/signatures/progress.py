@@ -128,7 +128,8 @@ WAITING = (
     wait(
         "distributed_init",
         r"Init torch distributed begin|distributed_init_method=|\[Gloo\] Rank|NCCL INFO"
-        r"|is using nccl==|c10d\] The (?:client|server) socket",
+        r"|Transfer Engine (?:starting|RPC using)|Topology discovery complete|message queue communication handle"
+        r"|[Cc]ustom allreduce is disabled|\bConnecting to tcp://|is using nccl==|c10d\] The (?:client|server) socket",
         "the ranks are connecting",
         "all nodes must be started; see F03, F14 if it lasts",
         "F14",

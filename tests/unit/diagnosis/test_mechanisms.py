@@ -28,7 +28,7 @@ GOES_ON = [
 ]
 
 
-@pytest.mark.parametrize("log", [ASGI, GOES_ON, ASGI[2:]], ids=["cut", "chained", "its middle"])
+@pytest.mark.parametrize("log", [ASGI, GOES_ON, GOES_ON[5:6]], ids=["cut", "chained", "a file of the engine's server"])
 def test_the_traceback_of_a_request_shows_a_server(log: list[str]) -> None:
     assert diagnose(log).outcome == "ready"
     assert diagnose([BANNER, SHARDS, *log]).outcome == "waiting"  # another application's: this one loads
@@ -252,3 +252,73 @@ def test_the_middle_of_an_argument_dump_is_a_start() -> None:
         "(EngineCore_0 pid=416) ERROR 09-03 05:46:25 [dump_input.py:69] Dumping input data for V1 LLM engine (v0.10.1.1) with config: m"
     )
     assert diagnose([dumped, dump]).outcome == "failed"
+
+
+def test_the_middle_of_a_request_in_any_application() -> None:
+    """A folder's name in a path is no engine: neither up nor failed."""
+    assert diagnose(ASGI[2:]).outcome == "undetermined"
+    broken = [*(ASGI[2][i : i + 80].ljust(90) for i in (0, 80)), "    result = await app(", '  File "/opt/vllm/lib/starlette/ap']
+    assert diagnose(broken).outcome == "undetermined"
+    assert diagnose([f"vllm-1     | {BANNER}", f"vllm-1     | {SHARDS}", *(f"gateway-1  | {line}" for line in ASGI)]).outcome == "waiting"
+
+
+SERVES = '(APIServer pid=1) INFO:     127.0.0.1:46411 - "POST /v1/chat/completions HTTP/1.1" 500 Internal Server Error'
+BUSY = [
+    "Traceback (most recent call last):",
+    '  File "/x/lib/python3.12/multiprocessing/process.py", line 314, in _bootstrap',
+    "    self.run()",
+    '  File "/x/site-packages/vllm/v1/engine/core.py", line 520, in run_busy_loop',
+    "    self._process_engine_step()",
+]
+
+
+@pytest.mark.parametrize("behind", [[], ["KeyError: 'unheard of'"]])
+def test_the_traceback_of_a_process_of_the_engine_that_served(behind: list[str]) -> None:
+    """vllm#19018: the core's own traceback behind a request's 500."""
+    assert diagnose([SERVES, *BUSY, *behind]).outcome == "failed"
+    assert diagnose([BANNER, "INFO:     Application startup complete.", SERVES, *BUSY, *behind]).outcome == "failed"
+    on = 'INFO:     127.0.0.1:46411 - "POST /v1/chat/completions HTTP/1.1" 200 OK'
+    assert diagnose([BANNER, "INFO:     Application startup complete.", *BUSY, "KeyError: 'x'", on]).outcome == "ready"  # another child's
+
+
+def test_an_excerpt_that_ends_with_an_ordered_stop() -> None:
+    """vllm#30958, #45288. Of a whole log the question is whether its start was well: it was."""
+    stop = "(APIServer pid=1) INFO 12-18 18:30:36 [launcher.py:79] Shutting down Fas"
+    assert (diagnose([SERVES, stop]).outcome, diagnose([SERVES, stop]).cause) == ("undetermined", None)
+    signal = "(EngineCore pid=9) INFO 05-26 19:19:56 [core.py:1155] [shutdown] EngineCore: trigger received signal=SIGTERM"
+    assert (diagnose([SERVES, signal, stop]).outcome, diagnose([SERVES, signal]).cause) == ("undetermined", "terminated_by_signal")
+    assert diagnose([BANNER, "INFO:     Application startup complete.", SERVES, stop]).outcome == "ready"
+    loading = "(Worker_TP0 pid=7) WARNING 04-03 16:08:24 [multiproc_executor.py:866] WorkerProc was terminated"
+    assert (diagnose([SHARDS, loading]).outcome, diagnose([SHARDS, loading]).cause) == ("failed", "terminated_by_signal")
+    assert diagnose([SHARDS, "^C", *BUSY[:3]]).cause == "terminated_by_signal"
+
+
+def test_access_lines_that_were_cut() -> None:
+    lines = [
+        '[2026-05-28 03:03:03] INFO:     127.0.0.1:37561 - "POST /v1/completions',
+        "[2026-05-28 03:03:03 TP0] Load weights took: sglang",
+    ]
+    assert diagnose(lines).outcome == "ready"
+    assert diagnose(['[2026-05-28 03:03:03] INFO:     127.0.0.1:37561 - "P', "sglang/srt"]).outcome != "ready"
+    asked = [
+        'INFO:     172.18.0.9:45124 - "POST /tokenize HTTP/1.1" 500 Internal Server Error',
+        *(line.replace("vllm", "x") for line in ASGI),
+    ]
+    assert diagnose(asked).outcome == "ready"
+
+
+@pytest.mark.parametrize(
+    ("line", "said"),
+    [
+        (
+            "I0820 02:44:20.446192 810 transfer_engine.cpp:44] Transfer Engine starting. Server: 10.0.0.1, Metadata: P2PHANDSHAKE",
+            "distributed_init",
+        ),
+        (
+            "(EngineCore pid=1) INFO 08-13 11:34:02 [shm_broadcast.py:802] No available shared memory broadcast block found in 60 seconds.",
+            "shm_broadcast_waiting",
+        ),
+    ],
+)
+def test_what_a_start_waits_in(line: str, said: str) -> None:
+    assert (diagnose([line]).outcome, diagnose([line]).cause) == ("waiting", said)
