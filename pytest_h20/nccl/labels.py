@@ -128,6 +128,8 @@ def _transport(evidence: LogEvidence, job: Job, nranks: int | None, nnodes: int 
         return ("undetermined", False) if _more_nodes(evidence, job, nranks, nnodes) else ("p2p_shm_only", True)
     if any("status" in e.details or e.label.startswith(("async", "communicator fatal")) for e in evidence.errors):
         return "ib", False  # NET/IB reports completions and device events of its own queue pairs: it was in use
+    if evidence.queue_pairs:
+        return "ib", False
     networks = {name for _, name, _ in evidence.network_lines}
     families = {family_of(n) for n in networks}
     fatal = any(e.severity == "fatal" for e in evidence.errors)
@@ -145,7 +147,7 @@ def _more_nodes(evidence: LogEvidence, job: Job, nranks: int | None, nnodes: int
     if nnodes is not None:
         return nnodes > 1
     seen = {r for c in evidence.channels for r in (c.src, c.dst)} | {r.rank for r in evidence.ranks}
-    size = max(nranks or 0, max(seen, default=0) + 1)
+    size = max(nranks or 0, max(seen, default=0) + 1, evidence.highest_rank + 1)
     return size > GPUS_PER_NODE and len(seen) < size
 
 

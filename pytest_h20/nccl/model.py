@@ -260,6 +260,10 @@ class LogEvidence:
     ray_dedup: tuple[Where, ...]
     unclear_warnings: tuple[tuple[str, Where], ...]
     overflow: bool
+    highest_rank: int = -1
+    """The highest rank that a tree names, whoever printed it; -1: no tree."""
+    queue_pairs: bool = False
+    """The InfiniBand transport says that it connected (no channel line needed for that)."""
 
     @property
     def hosts(self) -> frozenset[str]:

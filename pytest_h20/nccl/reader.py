@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 
 from pytest_h20.nccl import failures
@@ -27,7 +27,7 @@ from pytest_h20.nccl.verbs import Failure
 MAX_CHANNELS = 100_000
 MAX_PROCESSES = 8_192
 MAX_ERRORS = 4_000
-MAX_WRAPPED = 4_096  # a record that was wrapped is put together up to this length
+MAX_WRAPPED = 2_048  # a record that was wrapped is put together up to this length
 MAX_PLACES = 1_000  # how many damaged places, unclear warnings and the like are kept with their line
 
 _CHANNEL = re.compile(
@@ -38,6 +38,7 @@ _NET = re.compile(
     r"^NET/(?P<net>[^/\n]+)/(?P<dev>\d+)(?:\((?P<pxn>\d+)\))?(?P<gdr>/GDRDMA(?:\(PCI\))?)?(?P<shared>/Shared)?(?:/flush=\w+)?"
     r"(?P<behind>(?<=/GDRDMA)[\s\"',;<#|].*|(?<=/Shared)[\s\"',;<#|].*)?$"
 )
+_REST_OF_VIA = re.compile(rb"[\w/()=]{1,40}\s*$")
 _NET_NAME = re.compile(r"^NET/(?P<net>[^/\n]+)/")
 # P2P/IPC[/read], P2P/CUMEM[/read], P2P/MNNVL, P2P/direct pointer[/read], P2P/indirect/3[..]; SHM/direct/direct, SHM/CE/direct ...
 _LOCAL = re.compile(
@@ -60,7 +61,11 @@ _BUSID = re.compile(r"busId ([0-9a-fA-F]+) ")
 _COMMID = re.compile(r"commId (0x[0-9a-f]+) ")
 _STATE = re.compile(r"- ?([A-Z]\w+ (?:START|COMPLETE))$")
 _TIMINGS = re.compile(r"^Init timings - ncclComm\w+: rank (\d+) nranks (\d+) total ")
-_OLD_RANKS = re.compile(r"^rank (\d+) nranks (\d+)$")
+_OLD_RANKS = re.compile(r"^(?:comm 0x[0-9a-f]+ )?rank (\d+) nranks (\d+)$")
+_TREES = re.compile(r"^Trees((?: \[\d+\] [-\d/>|]+)+)")
+_TREE_RANK = re.compile(r"(?<=[ />|])\d+")
+# A connection of the IB transport: its queue pair (up to 2.2 "Dev"), its memory (SUBSYS ALLOC).
+_QUEUE_PAIR = re.compile(r"^NET/IB\w* ?: (?:Ib)?Dev \d+ Port \d+ qpn|^transport/net_ib\.(?:cc|cu):\d+ Ib Alloc Size ")
 # "NET/IB : Using"; verbs plugins have their own name there ("NET/gIB : Using [0]mlx5_0:1/RoCE").
 _USING_IB = re.compile(
     r"^NET/(?:IB\w* ?: Using (?!interface)|\w+ ?: Using (?=\[0\](?:=\{\[0\] ?)?[\w.+@-]+:\d+[^ ]*/(?:IB|RoCE)))(?P<list>.*)$"
@@ -201,6 +206,8 @@ class Reader:
         self.damaged_channels: dict[int, None] = {}
         self.ray: dict[int, None] = {}
         self.unclear: dict[str, Where] = {}
+        self.highest_rank = -1
+        self.queue_pairs = False
         self.overflow = False
         self._wrapped: tuple[bytes, int] = (b"", 0)  # a record put together from several lines so far, and its first line ...
         self._wrapped_end = b""  # ... and the last of these lines
@@ -225,6 +232,8 @@ class Reader:
             ("NCCL version", self._version),
             ("Init timings", self._timings),
             ("rank ", self._timings),
+            ("Trees ", self._trees),
+            ("transport/net_ib", self._connection),
         )
 
     # -- input ---------------------------------------------------------------------------------------------------------------
@@ -232,9 +241,11 @@ class Reader:
     def read(self, chunks: Iterable[bytes]) -> None:
         """Take in a whole log."""
         for number, line, previous, ended in self._lines.interesting(chunks):
-            if previous:
-                self._continuation(number, self._splitter.fragment(line), line, previous, ended)
-            if not previous or b"NCCL" in line:
+            if previous and self._lines.full(previous) and self._splitter.head_cut(previous, line):
+                self._line(number - 1, previous + line, ended, True)
+                self._follow(previous + line, number - 1, line, self._splitter.records(previous + line, number - 1, ended, True))
+                continue
+            if not (previous and self._continuation(number, line, previous, ended)) or b"NCCL" in line:
                 self._line(number, line, ended)
 
     def _line(self, number: int, line: bytes, ended: bool, joined: bool = False) -> None:
@@ -253,27 +264,52 @@ class Reader:
                 self.tests[test.rank] = test.host
                 return
         records = self._splitter.records(line, number, ended, joined)
-        for record in records:
-            self._record(record)
-        if records and not joined and self._wants_more(records[-1]):
+        understood = [self._record(record) for record in records]
+        if joined:
+            return
+        last = records[-1] if records else None
+        if last is None:
+            goes_on = self._lines.full(raw)  # wrapped inside its head
+        elif self._lines.full(raw):
+            goes_on = not understood[-1] or last.level == "WARN" or " via " in last.message or self._wants_more(last)
+        else:
+            goes_on = self._wants_more(last)
+        if goes_on:
             self._lines.open.add(raw)
 
-    def _continuation(self, number: int, fragment: bytes, line: bytes, previous: bytes, ended: bool) -> None:
-        """A fragment without a head right behind a record that was not finished (which may itself be put together already)."""
+    def _continuation(self, number: int, line: bytes, previous: bytes, ended: bool) -> bool:
+        """What stands before the head of a line (or all of it) right behind a record that was not finished: was it the rest of that?
+
+        The record may itself be put together already.
+        """
+        fragment = self._splitter.fragment(line)
         if not fragment.strip():
-            return
+            return False
         start, first = self._wrapped if self._wrapped[0] and self._wrapped_end == previous else (previous, number - 1)
-        # A terminal breaks inside words; an author who wraps a line by hand indents its rest.
+        full = self._lines.full(previous) and fragment == line
+        begun = self._splitter.records(plain(start), first, True, True)
+        if not begun or (not self._wants_more(begun[-1]) and not (full and _may_go_on(begun[-1], fragment))):
+            return False
         by_hand = fragment[:1].isspace() and (b"NCCL WARN" in start or b"Using" in start)
-        gap = b" " if by_hand or start.rstrip().endswith((b"NCCL INFO", b"NCCL WARN")) else b""
-        text = plain(start).rstrip(b"\r\n \t") + gap + plain(fragment).lstrip()
+        if full and not (by_hand and fragment[1:2].isspace()):  # a terminal breaks anywhere, and leaves out nothing
+            text = plain(start).rstrip(b"\r\n") + plain(fragment)
+        else:  # an author who wraps a line by hand indents its rest
+            gap = b" " if by_hand or start.rstrip().endswith((b"NCCL INFO", b"NCCL WARN")) else b""
+            text = plain(start).rstrip(b"\r\n \t") + gap + plain(fragment).lstrip()
         joined = self._splitter.records(text, first, ended, True)
-        if not joined:
-            return
-        if self._record(joined[-1]):
-            self.damaged.pop(first, None)
-            self.damaged_channels.pop(first, None)
-        if b"NCCL" not in line and len(text) < MAX_WRAPPED and self._wants_more(joined[-1]):
+        known = (first in self.damaged, first in self.damaged_channels)
+        understood = bool(joined) and self._record(joined[-1])
+        # What follows need not belong to it: then the line stays what it was.
+        for places, was in zip((self.damaged, self.damaged_channels), known, strict=True):
+            if understood or not was:
+                places.pop(first, None)
+        if b"NCCL" not in line:
+            self._follow(text, first, line, joined)
+        return understood
+
+    def _follow(self, text: bytes, first: int, line: bytes, records: Sequence[Message]) -> None:
+        """Let the next line go on with ``text``, which was put together from lines ``first`` to ``line``."""
+        if records and len(text) < MAX_WRAPPED and (self._lines.full(line) or self._wants_more(records[-1])):
             self._wrapped, self._wrapped_end = (text, first), line
             self._lines.open.add(line)
 
@@ -457,6 +493,8 @@ class Reader:
     def _comm(self, record: Message) -> bool:
         found = _COMM.search(record.message)
         if not found:
+            if self._timings(record, self._proc(record)):
+                return True
             if "Destroy" not in record.message and "opCount" not in record.message:
                 self._damage(record)
             return False
@@ -524,6 +562,17 @@ class Reader:
             self.nranks.add(int(found[2]))
         return found is not None
 
+    def _trees(self, record: Message, proc: _Proc) -> bool:
+        found = _TREES.match(record.message) if record.whole else None
+        if found:
+            self.highest_rank = max([self.highest_rank, *(int(rank) for rank in _TREE_RANK.findall(found[1]))])
+        return found is not None
+
+    def _connection(self, record: Message, proc: _Proc) -> bool:
+        found = _QUEUE_PAIR.match(record.message) is not None
+        self.queue_pairs = self.queue_pairs or found
+        return found
+
     def _network(self, record: Message, proc: _Proc) -> bool:
         found = _NETWORK.match(record.message)
         if not found or (not record.whole and found["net"] not in ("Socket", "IB", "AWS Libfabric")):
@@ -549,6 +598,7 @@ class Reader:
                 return True
         if "GPU Direct RDMA" in message:
             return self._gdr(record, proc)
+        self._connection(record, proc)
         virtual = _VIRTUAL.match(message)
         if virtual:
             members = tuple(m for m in virtual[2].split("+") if m)
@@ -799,6 +849,8 @@ class Reader:
             ray_dedup=places(self.ray),
             unclear_warnings=tuple(self.unclear.items()),
             overflow=self.overflow,
+            highest_rank=self.highest_rank,
+            queue_pairs=self.queue_pairs,
         )
 
     def _aliases(self) -> dict[str, str]:
@@ -824,6 +876,13 @@ class Reader:
                 if rest or (_spliced(host, other) and mine <= theirs):
                     alias[host] = other
         return alias
+
+
+def _may_go_on(record: Message, fragment: bytes) -> bool:
+    """Could ``fragment`` be the rest of a record that is complete without it, of a line that was wrapped?"""
+    if record.message.startswith(("Channel ", "Ring ")):
+        return _REST_OF_VIA.match(fragment) is not None
+    return record.level != "WARN" or failures.classify(record.message, warn=True) is None
 
 
 def _spliced(host: str, other: str) -> bool:

@@ -17,6 +17,7 @@ CAP = 1000
 MAX_MESSAGE = 4096
 MAX_HOSTS = 4096
 MAX_LINE = 1 << 16
+MIN_WIDTH = 60  # no terminal and no web page wraps logs at less
 # Memory of the repeat filter: when this many bytes of distinct NCCL lines are remembered, it starts afresh.
 SEEN_BYTES = 24 << 20
 
@@ -31,11 +32,26 @@ _HEAD = re.compile(rb"([^\s:]*):(\d{1,10}|[Xx*]{2,10}):(\d{1,10}|[Xx*]{2,10}) ?(
 _PLUGIN_HEAD = re.compile(rb"([^\s:]*):(\d{1,10}):(\d{1,10}) \[(-?\d{1,3})\] [\w :*&<>,~]+\([^()]{0,200}\)[\w ]*:\d+ $")
 _CUT_HEAD = re.compile(rb"(?:^|(?<=\D))(?:(\d{1,10}):)?(\d{1,10}) \[(\d{1,3})\] " + _PLACE + rb"$")
 _MASKED_HEAD = re.compile(rb"(?:^|(?<=\s))([^\s:\[\]()]+):[Xx*]{2,10} \[(\d{1,3})\] " + _PLACE + rb"$")
+# The beginning of a head up to a line's end, and a head at a line's start.
+_HEAD_BEGUN = re.compile(
+    rb"(?<![^\s:])[^\s:]+:\d{1,10}(?::\d{0,10}(?: (?:\[\d{0,3}(?:\](?: [^\s\[\]]{0,80})?(?: N?C?C?L?(?: [A-Z]{0,4})?)?)?)?)?)?$"
+)
+_HEAD_START = re.compile(rb"[^\s:]+:\d{1,10}:\d{1,10} ")
 _TAG = re.compile(rb"(?:^|[\s\]])\[(?:\d+,)?(\d+)\](?:<std\w+>)?:? ?$")
 _REPEATED = re.compile(rb" ?\[repeated (\d+)x.*$", re.S)
 _BARE = re.compile(
     rb"^(?:Channel \d+(?:/\d+)? : \d+(?:\[[^\]]*\])? -> |Ring \d+ : \d+(?:\[[^\]]*\])? -> |NET/(?:IB|Socket) : Using |"
-    rb"Using network |Bootstrap ?: Using |NET/IB\w* ?: ?Got completion )"
+    rb"Using network |Bootstrap ?: Using )"
+)
+# What a WARN says where its head was not copied, or where PyTorch repeats it ("Last error:", then the text).
+_BARE_WARN = re.compile(
+    rb"(?:^|(?<=[\s:\]|>\"'`]))"
+    rb"(?:NET/IB\w* ?: ?Got completion |Call to ibv_\w+ failed |socket\w+: Connect to |ncclSocketInit: connecting to )"
+)
+# NCCL up to 2.2 wrote the level without its name: "host:pid:tid [0] INFO ...", "host:pid:tid [0] include/socket.h:360 WARN ...".
+_OLD_LEVEL = re.compile(
+    rb"((?::\d{1,10}:\d{1,10} \[\d{1,3}\] |(?:^|\[\d{1,3}\] )(?=[\w./+-]{1,80}\.(?:h|cu|cc):\d+ WARN ))"
+    rb"(?:[\w./+-]{1,80}\.(?:h|cu|cc):\d+ )?)(?=(?:INFO|WARN) )"
 )
 _TESTS = re.compile(rb"^#\s+Rank\s+(\d{1,9})\s+(?:Group\s+\d+\s+)?Pid\s+(\d{1,10})\s+on\s+(\S+)\s+device\s+(\d+)")
 _HEADISH = re.compile(rb"(?<![^\s:])[^\s:]*:\d+:\d+ ")  # begins where a word does: else every byte of a long one is a start
@@ -82,6 +98,7 @@ class Lines:
     def __init__(self) -> None:
         self.count = 0
         self.size = 0
+        self.longest = 0  # where a log was wrapped at a fixed width, exactly the lines of this length go on in the next one
         self.open: set[bytes] = set()  # lines whose last record wants a continuation; filled by the reader
         self._seen: set[bytes] = set()
         self._seen_size = 0
@@ -125,6 +142,9 @@ class Lines:
         # This comprehension is the hot loop: everything after it sees only new lines.
         fresh = [(i, line) for i, line in enumerate(lines) if line not in seen]
         for i, line in fresh:
+            self.longest = max(self.longest, len(line))
+            if b"] INFO " in line or b" WARN " in line:
+                line = _OLD_LEVEL.sub(rb"\1NCCL ", line, count=1)
             if b"NCCL" in line:
                 # A collector's time stamp makes every line new: what counts is the part from "host:pid:tid" on.
                 mark = line.find(b"] NCCL INFO ")
@@ -145,12 +165,19 @@ class Lines:
                 or b"Using " in line
                 or b"nccl==" in line
                 or b"Got completion " in line
+                or b"Call to ibv_" in line
+                or b"onnect" in line
+                or (self.full(line) and _HEAD_BEGUN.search(line[-160:]))
             ):
                 body = line[line.find(b"#") :] if b"Rank " in line else line
                 if body in seen:
                     continue
                 self._remember(body)
                 yield self.count + i + 1, line, b"", ended or i < last
+
+    def full(self, line: bytes) -> bool:
+        """True for a line that may have been wrapped: none was longer."""
+        return len(line) == self.longest and len(line) >= MIN_WIDTH
 
     def _remember(self, line: bytes) -> None:
         self._seen_size += len(line) + 100
@@ -214,6 +241,10 @@ class Splitter:
             )
         return out
 
+    def head_cut(self, start: bytes, line: bytes) -> bool:
+        """True where a wrap went through a record's head or the mark behind it: neither line has the whole of it."""
+        return bool(_HEAD_BEGUN.search(start[-160:]) and not _HEAD_START.match(line) and _MARK.search(start[-160:] + line[:160]))
+
     def fragment(self, line: bytes) -> bytes:
         """What stands before the first record of a line: a collector's prefix, or the rest of the record above."""
         mark = _MARK.search(line)
@@ -263,11 +294,14 @@ class Splitter:
     def _bare(self, line: bytes, number: int, ended: bool, joined: bool) -> list[Message]:
         """A pasted line without any head or marker; only unmistakable NCCL wordings count."""
         text = line.strip()
-        if b"NCCL version" in text or not _BARE.match(text):
+        warn = _BARE_WARN.search(text)
+        if warn:
+            text = text[warn.start() :]
+        elif b"NCCL version" in text or not _BARE.match(text):
             return []
         message, repeated, cut = clean(text)
         capped = len(text) >= CAP
-        level = "WARN" if "Got completion " in message else "INFO"
+        level = "WARN" if warn else "INFO"
         return [Message("", 0, 0, None, level, message, number, ended and not cut, joined, capped, repeated, None, True)]
 
 
