@@ -8,6 +8,8 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+from tests.unit.nccl.lines import FATAL
+
 NODES = ("h20-a", "h20-b")
 
 
@@ -145,3 +147,27 @@ class Synthetic:
         if network.startswith("IB") and self.gdr(rank, direction):
             return f"NET/{network}/{dev}/GDRDMA" + ("(PCI)" if int(self.version.split(".")[1]) >= 26 else "")
         return f"NET/{network}/{dev if network.startswith('IB') else 0}"
+
+
+def base_logs() -> list[bytes]:
+    """Jobs that are not proven, for reasons that are spread over the whole log."""
+    single = (
+        Synthetic("2.21.5", hosts=("solo", "solo"))
+        .all()
+        .replace(b"nNodes 2 localRanks 2 localRank 0", b"nNodes 1 localRanks 4 localRank 0")
+        .replace(b"nNodes 2 localRanks 2 localRank 1", b"nNodes 1 localRanks 4 localRank 1")
+    )
+    out = [single]
+    for version in ("2.7.8", "2.12.12", "2.21.5", "2.28.9"):
+        out += [
+            Synthetic(version, network=lambda rank: "Socket").all(),
+            Synthetic(version, network=lambda rank: "IB" if rank < 2 else "Socket").all(),
+            Synthetic(version, network=lambda rank: "FasTrak").all(),
+            Synthetic(version).node(0),
+            Synthetic(version).node(1),
+            Synthetic(version, last=(FATAL[3][0], FATAL[6][0])).all(),
+        ]
+    return out
+
+
+BASES = base_logs()

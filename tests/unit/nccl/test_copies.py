@@ -13,8 +13,7 @@ from hypothesis import strategies as st
 from pytest_h20.nccl import judge_job, labels, parse_log
 from pytest_h20.nccl.model import Expected
 from tests.unit.nccl.lines import PREFIXES, one
-from tests.unit.nccl.synthetic import Synthetic
-from tests.unit.nccl.test_damage import BASES
+from tests.unit.nccl.synthetic import BASES, Synthetic
 
 EXAMPLES = 60  # each reads a log of the corpus
 LOGS = sorted((Path(__file__).resolve().parents[2] / "corpus" / "nccl").glob("*.log"))

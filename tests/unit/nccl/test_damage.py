@@ -15,33 +15,12 @@ from hypothesis import strategies as st
 from pytest_h20.nccl import judge_job, labels, parse_log
 from tests.corpus_score import folders
 from tests.unit.nccl.examples import EXAMPLES
-from tests.unit.nccl.lines import FATAL, PREFIXES
-from tests.unit.nccl.synthetic import Synthetic
+from tests.unit.nccl.lines import PREFIXES
+from tests.unit.nccl.synthetic import BASES, Synthetic
 
 ALIEN = ("other-1", "other-2")
 
 
-def base_logs() -> list[bytes]:
-    single = (
-        Synthetic("2.21.5", hosts=("solo", "solo"))
-        .all()
-        .replace(b"nNodes 2 localRanks 2 localRank 0", b"nNodes 1 localRanks 4 localRank 0")
-        .replace(b"nNodes 2 localRanks 2 localRank 1", b"nNodes 1 localRanks 4 localRank 1")
-    )
-    out = [single]
-    for version in ("2.7.8", "2.12.12", "2.21.5", "2.28.9"):
-        out += [
-            Synthetic(version, network=lambda rank: "Socket").all(),
-            Synthetic(version, network=lambda rank: "IB" if rank < 2 else "Socket").all(),
-            Synthetic(version, network=lambda rank: "FasTrak").all(),
-            Synthetic(version).node(0),
-            Synthetic(version).node(1),
-            Synthetic(version, last=(FATAL[3][0], FATAL[6][0])).all(),
-        ]
-    return out
-
-
-BASES = base_logs()
 CHANNEL = b"other:1:2 [0] NCCL INFO Channel 00/0 : 0[0] -> 2[0] [send] via NET/IB/0/GDRDMA\n"
 FOREIGN = [
     b"Setting up MemoryEfficientCrossAttention. Query dim is 320\n",
