@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from pytest_h20.cluster import regular
 from pytest_h20.cluster.http import ask
@@ -16,6 +16,8 @@ from pytest_h20.diagnosis import BY_ID, Diagnosis, diagnose, primary
 from pytest_h20.nodes import Node
 
 HEALTH_S = 10.0
+LOST, LATELY, ONE_READ = "died unexpectedly", 1 << 17, 1 << 14
+"""What is looked for in so many bytes at the end of a log; so many of what is found are read."""
 SIGKILLED = "exit code 137"
 """128 + 9: no log can tell of it."""
 
@@ -29,13 +31,21 @@ class Death:
     evidence: tuple[str, ...] = ()
 
 
-def examine(cluster: ClusterState, nodes: Mapping[str, Node], journal: Journal, url: str, headers: Mapping[str, str]) -> Death | None:
+def examine(
+    cluster: ClusterState,
+    nodes: Mapping[str, Node],
+    journal: Journal,
+    url: str,
+    headers: Mapping[str, str],
+    losses: Mapping[str, str] | None = None,
+) -> Death | None:
     """What ended the engine, or None while there is no proof that it ended.
 
     Proof is a process of it that is gone, a port that nobody holds any more, or an unhealthy answer together with a log that tells a
-    failure. An engine that is only slow to answer lives. Raises ``TransportError`` when a node cannot be asked.
+    failure. An engine that is only slow to answer lives. ``losses``: what ``Losses`` saw. Raises ``TransportError`` when a node cannot
+    be asked.
     """
-    ended = ended_roles(cluster, nodes)
+    ended = {**(losses or {}), **ended_roles(cluster, nodes)}
     answer = "" if ended else _health(url, headers)
     if not ended and answer == "":
         return None
@@ -64,6 +74,28 @@ def examine(cluster: ClusterState, nodes: Mapping[str, Node], journal: Journal, 
 def ended_roles(cluster: ClusterState, nodes: Mapping[str, Node]) -> dict[str, str]:
     """Role to how its process ended, of those that do not run any more."""
     return {role.role: how for role in cluster.roles if (how := _ended(role, nodes[role.node]))}
+
+
+@dataclass
+class Losses:
+    """Workers that vLLM says to have died, while the process that started them waits for the others: ten seconds with 0.24, in which every
+    request hangs. What stood in a log before the first look is of an earlier start."""
+
+    _before: dict[str, bytes] = field(default_factory=dict)
+
+    def look(self, cluster: ClusterState, nodes: Mapping[str, Node]) -> dict[str, str]:
+        """Role to what happened, of those that lost one since the first look; a log that cannot be read tells nothing."""
+        found = {}
+        for role in cluster.roles if cluster.engine == "vllm" else ():
+            try:
+                said = regular.read(nodes[role.node], role.log_path, -LATELY, ONE_READ, only=LOST)
+            except (FileNotFoundError, H20Error):
+                continue
+            before = self._before.setdefault(role.role, said).splitlines()
+            new = [line for line in said.splitlines() if line not in before]
+            if any(BY_ID["worker_died"].search(line.decode("utf-8", "replace")) for line in new):
+                found[role.role] = "lost a worker process"
+        return found
 
 
 @dataclass(frozen=True)

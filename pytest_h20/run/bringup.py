@@ -12,7 +12,7 @@ from pytest_h20.cluster.bringup import BringUp, reachable_url
 from pytest_h20.cluster.http import ask
 from pytest_h20.cluster.launch import LaunchTarget, secrets_note
 from pytest_h20.cluster.ledger import containers_of, ledger_of
-from pytest_h20.cluster.postmortem import ended_roles, examine
+from pytest_h20.cluster.postmortem import Losses, ended_roles, examine
 from pytest_h20.cluster.preflight import prepare, refuse_leftovers
 from pytest_h20.cluster.progress import StartProgress
 from pytest_h20.cluster.state import ClusterState, EngineVersions
@@ -181,8 +181,8 @@ def post_mortem(session: Session, label: str) -> Verdict | None:
     return told_by[0] if told_by else None
 
 
-def noticed(session: Session, label: str) -> Verdict | None:
-    """Why the engine ended since it was ready, looked at until anybody has seen it; None while it runs."""
+def noticed(session: Session, label: str, losses: Mapping[str, str] | None = None) -> Verdict | None:
+    """Why the engine ended since it was ready, looked at until anybody has seen it; None while it runs. ``losses``: see ``examine``."""
     state = session.shared.value(CLUSTER(label))
     if state is None or drilled(session.shared, label):
         return None
@@ -196,7 +196,8 @@ def noticed(session: Session, label: str) -> Verdict | None:
         else reachable_url(state.url, target.head.engine_ip, target.profile.http_port, session.nodes[target.head.name])
     )
     try:
-        death = examine(state, session.nodes if state.roles else {}, session.folder, url, attach_headers(session) if state.attached else {})
+        headers = attach_headers(session) if state.attached else {}
+        death = examine(state, session.nodes if state.roles else {}, session.folder, url, headers, losses)
     except H20Error as error:
         session.folder.event("note", text=f"whether {label} still runs could not be seen: {error}")
         return None
@@ -220,12 +221,15 @@ def look_out(session: Session, label: str, write: Write) -> None:
     if state is None or not state.roles or key in _LOOKOUTS:
         return
 
+    losses = Losses()
+
     def look() -> bool:
         if drilled(session.shared, label) or session.shared.published(DIED(label)) is not None:
             return True
-        if not ended_roles(state, session.nodes) or lookout.ending:
+        lost = losses.look(state, session.nodes)
+        if not (lost or ended_roles(state, session.nodes)) or lookout.ending:
             return False
-        death = noticed(session, label)
+        death = noticed(session, label, lost)
         if death is not None:
             write(f"h20: broken: {death.reason}\n")
         return death is not None

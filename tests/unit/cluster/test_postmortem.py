@@ -6,15 +6,16 @@ import socket
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from dataclasses import replace
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 
 import pytest
 
 from pytest_h20.checks.bringup import ended_early
-from pytest_h20.cluster.postmortem import examine
+from pytest_h20.cluster.postmortem import Losses, examine
 from pytest_h20.core.verdict import Status
-from tests.unit.cluster.ended import NOBODY, Box, cluster, logs
+from tests.unit.cluster.ended import DATA, NOBODY, Box, cluster, logs
 
 
 @contextmanager
@@ -134,3 +135,31 @@ def test_of_an_engine_that_somebody_else_started_only_its_silence_is_known(tmp_p
     assert death is not None
     assert "does not answer any more" in death.reason
     assert "somebody else started it" in death.reason
+
+
+def test_a_worker_that_died_is_told_while_the_others_are_waited_for(tmp_path: Path) -> None:
+    """vLLM 0.24 with two workers on a node: its container ends ten seconds after the line, /health says 200 for a minute."""
+    box, of, losses = Box(c0=True, c1=True), cluster(logs(tmp_path, dead=False)), Losses()
+    assert losses.look(of, box.nodes()) == {}
+    with (tmp_path / "rank1.log").open("ab") as log:
+        log.write((DATA / "rank1.log").read_bytes())
+    lost = losses.look(of, box.nodes())
+    assert lost == {"rank1": "lost a worker process"}
+    death = examine(of, box.nodes(), box, NOBODY, {}, lost)
+    assert death is not None
+    assert death.reason.startswith("rank1 (rank 1) on node02 lost a worker process; worker_died: a vLLM worker process died; log of rank1")
+    box.running["c1"] = False
+    ended = examine(of, box.nodes(), box, NOBODY, {}, lost)
+    assert ended is not None
+    assert ended.reason.startswith("rank1 (rank 1) on node02 ended (exit code 137)"), "what is known for certain goes first"
+
+
+def test_a_worker_that_died_before_the_first_look_or_of_another_engine_is_not(tmp_path: Path) -> None:
+    box, of, losses = Box(c0=True, c1=True), cluster(logs(tmp_path, dead=True)), Losses()
+    assert [losses.look(of, box.nodes()) for _ in range(2)] == [{}, {}]
+    (tmp_path / "rank1.log").write_bytes(b"INFO: the client died unexpectedly\n")
+    assert losses.look(of, box.nodes()) == {}
+    (tmp_path / "rank1.log").unlink()
+    assert losses.look(of, box.nodes()) == {}
+    sglang = Losses()
+    assert sglang.look(replace(of, engine="sglang"), {}) == {}
