@@ -19,15 +19,12 @@ PREFIX = re.compile(
       | [-*][ ] | \^C                                                                # a list; what a terminal shows of Ctrl-C
       | >[ ]? | [|][ ]+ | `[ ]? | [ ]{1,3}(?=(?:DEBUG|INFO|WARNING|ERROR|CRITICAL)[ ])        # quoted, in a table, as code, framed
       | ["'“](?=(?:\w+\.)*[A-Z]\w*(?:Error|Exception):[ ])                               # an exception in quotes
-      | \[[\w .-]+\][ ](?=(?:DEBUG|INFO|WARNING|ERROR|CRITICAL)[ ]\d|\([A-Z])               # [VLLM LOG] (whoever started it)
-      | [\w./-]+\.(?:log|out|err|txt):(?:\d+:)?(?=[(\[A-Z])                                  # what grep found where
       | \((?:EngineCore|APIServer|Worker)\w*\)[ ]+                                          # a tag that lost its pid
       | (?:DEBUG|INFO|WARNING|ERROR|CRITICAL)[ ](?:\.\.\.[ ])?\[?[\w./-]+\.py:\d+\][ ]?             # a level that lost its time
       | (?:DEBUG|INFO|WARNING|ERROR|CRITICAL)[ ]*[|][ ](?:[\w.:/-]+[ ]*[|-][ ])*                # a level in a row of columns
       | \w{3}[ ]+\d+[ ]\d\d:\d\d:\d\d[ ]\S+[ ][\w.@-]+\[\d+\]:[ ]                              # journald
       | (?:DEBUG|INFO|WARNING|ERROR|CRITICAL)[ ]\d\d-\d\d[ ]\d\d:\d\d:\d\d(?:\.\d+)?[ ]?(?:\[?[\w./-]+\.py:\d+\])?[ ]?
       | \[(?:20\d\d-)?\d\d-\d\d[ T]\d\d:\d\d:\d\d[^\]]*\][ ]?                                # [2026-01-04 02:23:49 TP0]
-      | [\w.-]+\[(?:info|error|warn(?:ing)?|debug)\][ ]?                                        # a collector's
       | \[rank\d+\]:(?!\[)[ ]?
       | 20\d\d-\d\d-\d\d[T ]\d\d:\d\d:\d\d[.,\d]*Z?(?:[+-]\d\d:?\d\d)?[ \t](?:[ \t]*(?=[A-Z]{4}))?(?:std(?:out|err)[ ][FP][ ])?
     )*""",
