@@ -111,7 +111,7 @@ def run_parts(view: RunView) -> Html:
         _Part("Fingerprint", _folded(tables.fingerprint(view.fingerprint))) if view.fingerprint else None,
     ]
     shown = [part for part in parts if part is not None and part.body]
-    return join(first_page(view), first_screen(view), [part.html() for part in shown], _off_paper(view, shown))
+    return join(first_page(view), first_screen(view), _off_paper(view, shown), [part.html() for part in shown])
 
 
 @dataclass(frozen=True)
@@ -127,10 +127,10 @@ class _Part:
 
 
 def _off_paper(view: RunView, parts: Sequence[_Part]) -> Html:
-    """The last line on paper: what was left out, and where it stands."""
+    """A line on paper: what was left out, and where it stands."""
     left = listed(["each check that holds", *(part.heading for part in parts if not part.on_paper)])
     told = f"Not printed: {left}. They stand in the HTML page, and in the records:"
-    return tag("p", told, " ", tag("code", view.path.name), class_="h20-last-line")
+    return tag("p", told, " ", tag("code", view.path.name), class_="h20-off-paper")
 
 
 def _no_proof(view: RunView) -> str:
