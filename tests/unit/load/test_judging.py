@@ -100,6 +100,15 @@ def test_metrics_of_an_engine_on_two_h200_after_load() -> None:
     assert sample.cache_hits < sample.cache_queries
 
 
+def test_drafts_of_an_engine_on_two_h200() -> None:
+    """vLLM 0.24.0 with ``--speculative-config``, DeepSeek-V3-tiny with a layer that proposes poorly; after some of the checks."""
+    text = (Path(__file__).resolve().parents[2] / "corpus/recorded/vllm-0.24-mtp-metrics.txt").read_text()
+    sample = parse_metrics(text)
+    assert (sample.drafts, sample.accepted, sample.accept_length) == (170, 23, None)
+    before = parse_metrics("vllm:spec_decode_num_drafts_total 0\nvllm:spec_decode_num_accepted_tokens_total 0\n")
+    assert acceptance(before, (), sample) == pytest.approx(1 + 23 / 170)
+
+
 def test_old_names_ranks_and_engines() -> None:
     old = 'vllm:gpu_prefix_cache_hit_rate{model_name="m"} 0.25\nvllm:num_requests_running{engine="0"} 3.0\n'
     assert parse_metrics(old + 'vllm:num_requests_running{engine="1"} 4\n') == MetricsSample(running=7, cache_rate=0.25)
