@@ -445,9 +445,7 @@ class Load:
         write_file(str(self.folder), result, records)
         if self.terminal:
             self.write("\r\x1b[2K")
-        figures = (
-            f"{_figure(result.output_throughput)} tok/s, TTFT {_tails(result.ttft)}, TPOT {_tails(result.tpot)}, ITL {_tails(result.itl)}"
-        )
+        figures = figures_of(result)
         said = under_load.seen(result.canaries, result.texts).words
         self.write(f"h20: cell {self.done} of {max(self.total, self.done)} {cell.id}: {figures}{said and f'; {said}'}\n")
 
@@ -568,6 +566,13 @@ def _stem(cell: Cell, repeat: int) -> str:
 
 def _tails(times: Summary) -> str:
     return f"{_figure(times.mean)} ms (p50 {_figure(times.median)}, p90 {_figure(times.p90)}, p99 {_figure(times.p99)})"
+
+
+def figures_of(result: CellResult) -> str:
+    """A cell in a line for the terminal."""
+    if not result.requests.complete:
+        return "no request was answered"
+    return f"{_figure(result.output_throughput)} tok/s, TTFT {_tails(result.ttft)}, TPOT {_tails(result.tpot)}, ITL {_tails(result.itl)}"
 
 
 def _figure(value: float | None) -> str:

@@ -15,9 +15,9 @@ from pytest_h20.load import Cell as LoadCell
 from pytest_h20.load import CellResult
 from pytest_h20.load.metrics import Rates, Summary
 from pytest_h20.load.plan import Slo
-from pytest_h20.load.result import Sanity
+from pytest_h20.load.result import RequestCounts, Sanity
 from pytest_h20.report.model import METRICS, CellRow, Late
-from pytest_h20.run.throughput import Load, further, lateness
+from pytest_h20.run.throughput import Load, figures_of, further, lateness
 from tests.unit.load.results import GOOD
 
 TIMES = Summary(8, 10.0, 9.0, 1.0, 8.0, 20.0, 12.0, 14.0, 19.0)
@@ -117,3 +117,8 @@ def test_a_run_that_judges_measures_once(tmp_path: Path) -> None:
     load = Calibrating(tmp_path, [BAD_ONE])
     load.repeats = (0,)
     assert [n for _, n in load.results(GOOD.cell)] == [0]
+
+
+def test_a_cell_that_was_cut_off_is_no_row_of_question_marks() -> None:
+    assert figures_of(GOOD).startswith("310.3 tok/s, TTFT 1000 ms")
+    assert figures_of(replace(GOOD, requests=RequestCounts(64, 64, 0, 64, {}))) == "no request was answered"
