@@ -3,6 +3,8 @@
     python tools/pictures.py            # all of them into docs/img; some minutes
     python tools/pictures.py FOLDER     # the same; runs are kept there, and those that are there are not run again
 
+Those that are committed were made palettes of 256 colours after that, by whatever is at hand: a third of the size, and nothing is lost.
+
 Needs Chromium, and for Chinese a font that has it (Debian: chromium, fonts-wqy-zenhei). Chromium is spoken to over a pipe, so that no
 port is open and nothing is installed for it.
 """

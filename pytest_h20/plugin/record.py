@@ -183,7 +183,7 @@ class Reporting:
         from pytest_h20.report.terminal import terminal_lines
 
         view = self.run.view()
-        terminalreporter.section("h20 acceptance")
+        terminalreporter.section(local("h20 acceptance"))
         for line in terminal_lines(view, str(getattr(self.config.option, "htmlpath", None) or "")):
             terminalreporter.write_line(door.shown(line.text), **line.markup)
         if write_step_summary(view):

@@ -61,7 +61,7 @@ def render(target: LaunchTarget, label: str) -> tuple[str, bool]:
             lines.append(f"# {node}: must be free: " + ", ".join(f"{n.port} ({n.purpose})" for n in needs))
     for number, (node, command) in enumerate(plan_text(target, plan), 1):
         lines += ["", f"# {number}. on {node}", command, *_waits(plan.steps[number - 1].wait_for)]
-    lines += ["", f"# ready: {' then '.join(plan.ready.patterns)} in the output of {plan.ready.role} on {plan.ready.node},"]
+    lines += ["", f"# ready: {local(' then ').join(plan.ready.patterns)} in the output of {plan.ready.role} on {plan.ready.node},"]
     seconds = f"{target.profile.first_completion_timeout:g} s"
     lines.append(f"#   GET {plan.ready.health_path} = 200, the socket is our container's, one token within {seconds}")
     return "\n".join(lines), bool(refusals)

@@ -191,6 +191,7 @@ def test_two_threads_that_ask_for_the_same_get_the_same(monkeypatch: pytest.Monk
             "endpoint: text is 'a b', not 'a'; answers: depth 10%: said 0, expected 5",
             "endpoint：文本是 'a b'，不是 'a'；answers：深度 10 %：说的是 0，应为 5",
         ),
+        ("#   c1: output_throughput at least 15.6 tok/s (blog)", "#   c1：output_throughput 至少 15.6 tok/s（原文表格）"),
         (
             "# sglang: expected time of bringup: 30 min at most (ready_timeout 1800 s)",
             "# sglang：预计时间，bringup：最多 30 分钟（ready_timeout 1800 秒）",
