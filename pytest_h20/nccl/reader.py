@@ -501,11 +501,12 @@ class Reader:
         rest = found["rest"]
         state = _STATE.search(rest)
         nodes = _NNODES.match(rest)
-        if not state and not nodes:
-            self._damage(record)
-            return False
         rank, nranks = int(found["rank"]), int(found["nranks"])
         if rank >= nranks:
+            self._damage(record)
+            return False
+        if not state and not nodes:
+            self.nranks.add(nranks)  # cut behind the number
             self._damage(record)
             return False
         if state and not state[1].startswith("Init"):

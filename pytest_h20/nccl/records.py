@@ -46,7 +46,8 @@ _BARE = re.compile(
 # What a WARN says where its head was not copied, or where PyTorch repeats it ("Last error:", then the text).
 _BARE_WARN = re.compile(
     rb"(?:^|(?<=[\s:\]|>\"'`]))"
-    rb"(?:NET/IB\w* ?: ?Got completion |Call to ibv_\w+ failed |socket\w+: Connect to |ncclSocketInit: connecting to )"
+    rb"(?:NET/IB\w* ?: ?Got completion |Call to ibv_\w+ failed |socket\w+: Connect to |ncclSocketInit: connecting to |"
+    rb"Cuda failure (?:\d+ )?')"
 )
 # NCCL up to 2.2 wrote the level without its name: "host:pid:tid [0] INFO ...", "host:pid:tid [0] include/socket.h:360 WARN ...".
 _OLD_LEVEL = re.compile(
@@ -142,7 +143,8 @@ class Lines:
         # This comprehension is the hot loop: everything after it sees only new lines.
         fresh = [(i, line) for i, line in enumerate(lines) if line not in seen]
         for i, line in fresh:
-            self.longest = max(self.longest, len(line))
+            if len(line) > self.longest:
+                self.longest = len(line)
             if b"] INFO " in line or b" WARN " in line:
                 line = _OLD_LEVEL.sub(rb"\1NCCL ", line, count=1)
             if b"NCCL" in line:
@@ -166,7 +168,9 @@ class Lines:
                 or b"nccl==" in line
                 or b"Got completion " in line
                 or b"Call to ibv_" in line
-                or b"onnect" in line
+                or b"Cuda failure " in line
+                or b": Connect to " in line
+                or b"connecting to address" in line
                 or (self.full(line) and _HEAD_BEGUN.search(line[-160:]))
             ):
                 body = line[line.find(b"#") :] if b"Rank " in line else line

@@ -114,6 +114,8 @@ def test_a_level_as_nccl_2_2_wrote_it() -> None:
         ("Last error: NET/IB : Got completion from peer 10.0.0.1<5> with error 12, opcode 0, len 0, vendor err 129",
          "completion error 12 (timeout)"),
         ("[rank1]: Call to ibv_modify_qp failed with error No such device", "ibv_modify_qp failed: No such device"),
+        ("(Runner pid=1) Cuda failure 217 'peer access is not supported between these two devices'",
+         "cuda failure: peer access is not supported between these two devices"),
         ("[rank1]: socketStartConnect: Connect to 10.0.0.1<5> failed : Connection refused", "connection refused"),
     ],
 )  # fmt: skip
@@ -140,3 +142,9 @@ def test_a_tree_that_names_a_far_rank_shows_a_second_node() -> None:
     local = "Channel 00/0 : 2[2] -> 3[3] via P2P/IPC/read"
     assert labels(parse_log(one(local, "Trees [0] 1/3/-1->0->-1 [1] 1/-1/-1->0->-1")))["transport"] == "p2p_shm_only"
     assert labels(parse_log(one(local, "Trees [0] 1/8/-1->0->-1 [1] 1/-1/-1->0->8")))["transport"] == "undetermined"
+
+
+def test_a_communicator_line_cut_behind_its_size() -> None:
+    evidence = parse_log(one("ncclCommInitRank comm 0xf07d5f0 rank 1 nranks 2 cudaDev 1 nvmlDev 1 b"))
+    assert labels(evidence)["nranks"] == 2
+    assert evidence.damaged
