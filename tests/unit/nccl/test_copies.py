@@ -148,3 +148,14 @@ def test_a_communicator_line_cut_behind_its_size() -> None:
     evidence = parse_log(one("ncclCommInitRank comm 0xf07d5f0 rank 1 nranks 2 cudaDev 1 nvmlDev 1 b"))
     assert labels(evidence)["nranks"] == 2
     assert evidence.damaged
+
+
+@settings(max_examples=EXAMPLES, deadline=None, derandomize=True)
+@given(st.sampled_from(["2.7.8", "2.12.12", "2.21.5", "2.28.9"]), st.sampled_from(["", *MORE_PREFIXES]), st.integers(0, 999))
+def test_a_proof_stays_one_among_other_lines(version: str, prefix: str, seed: int) -> None:
+    chance = random.Random(seed)
+    others = [*OTHERS, b"x" * chance.randint(60, 140) + b"\n", b"  and more\n", b"42\n"]
+    lines = [prefix.encode() + line for line in Synthetic(version).all().splitlines(True)]
+    log = b"".join(line + (chance.choice(others) if chance.random() < 0.5 else b"") for line in lines)
+    job = judge_job([parse_log(log)])
+    assert (job.verdict, job.gdr) == ("rdma_proven", "all"), job.reason
