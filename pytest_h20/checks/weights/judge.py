@@ -60,6 +60,11 @@ def refetch(facts: FastFacts, names: Iterable[str], peer: str = "", kind: str = 
     return f"hf download {repository} {chosen}{revision}{folder} --force-download"
 
 
+def in_order(facts: FastFacts) -> bool:
+    """Whether a fast look found nothing wrong with the shards of this folder: files can be fetched from it."""
+    return not facts.missing.count and not any(s.problem or s.hollow for s in facts.shards)
+
+
 class WeightsJudge:
     """The verdicts about the weights of all nodes."""
 
@@ -85,9 +90,12 @@ class WeightsJudge:
     def _peer(self, node: str) -> str:
         """Another node whose shards are all in order: files can be fetched from it."""
         for name, f in self.facts.fast.items():
-            if name != node and isinstance(f, FastFacts) and not f.missing.count and not any(s.problem or s.hollow for s in f.shards):
-                return next(n.address for n in self.inventory.nodes if n.name == name)
+            if name != node and isinstance(f, FastFacts) and in_order(f):
+                return self._address(name)
         return ""
+
+    def _address(self, node: str) -> str:
+        return next(n.address for n in self.inventory.nodes if n.name == node)
 
     def node(self, node: str) -> list[Verdict]:
         """Every fast check of one node; of a folder without weights there is one thing to say."""
@@ -327,7 +335,9 @@ class WeightsJudge:
             told += [f"{n}: {first} and {other} differ" for n in sorted({*mine, *theirs}) if mine.get(n) != theirs.get(n)]
             told += [f"{n}: {first} and {other} differ" for n in sorted({*a.small, *b.small}) if a.small.get(n) != b.small.get(n)]
         limit = Limit(kind="max", value=0, unit="different files", origin=builtin("ranks of one model must read one model"))
-        action = f"rsync -av --checksum {first}:{known[first].path}/ {known[first].path}/ on the others, once it is known to be right"
+        right = next((name for name, f in known.items() if in_order(f)), first)
+        folder = self._folder(known[right])
+        action = f"rsync -av --checksum {self._address(right)}:{folder}/ {folder}/ on the others, once it is known to be right"
         return [say.judge(len(told), limit, reason="; ".join(map(str, told[:4])), action=action, details={"files": told[:40]})]
 
     def full(self, found: Mapping[str, FullFacts | Missing], given: Given, bad_tensors: Mapping[tuple[str, str], str]) -> list[Verdict]:

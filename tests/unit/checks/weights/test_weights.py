@@ -251,10 +251,13 @@ def test_no_command_writes_into_a_folder_that_holds_no_model(tmp_path: Path, kin
 
 def test_the_command_is_for_the_host_and_not_for_the_container(model: Path, original: Path) -> None:
     shard(model, 4).unlink()
-    in_container = look(model).model_copy(update={"path": "/mnt/models/R1"})
-    judge = WeightsJudge(WeightFacts({"node01": in_container, "node02": look(original)}), inventory_of(model))
+    facts = {"node01": look(model), "node02": look(original)}
+    in_container = {name: found.model_copy(update={"path": "/mnt/models/R1"}) for name, found in facts.items()}
+    judge = WeightsJudge(WeightFacts(in_container), inventory_of(model))
     said = judge.check("weights.names", "node01").action
     assert said == f"rsync -av --checksum 10.63.65.208:{model}/{{{shard(model, 4).name}}} {model}/"
+    [unequal] = judge.equal()
+    assert unequal.action == f"rsync -av --checksum 10.63.65.208:{model}/ {model}/ on the others, once it is known to be right"
 
 
 def test_a_folder_without_weights_is_told_in_one_verdict(tmp_path: Path) -> None:
