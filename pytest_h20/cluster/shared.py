@@ -70,7 +70,7 @@ class Shared:
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
-        self._mine: dict[str, Any] = {}
+        self._read: dict[Path, tuple[tuple[int, ...], Told[Any]]] = {}
         folder.mkdir(parents=True, exist_ok=True, mode=0o700)
         _ours(folder, folder.lstat(), stat.S_ISDIR)
 
@@ -80,13 +80,13 @@ class Shared:
         When ``make`` raises, the first caller gets that exception and everybody after it gets ``FailedElsewhere`` with the same
         text: one failure is told once and never retried.
         """
-        if topic.name in self._mine:
-            found: T = self._mine[topic.name]
-            return found
+        known = self.published(topic)
+        if known is not None:
+            return _taken(known)
         with self.exclusive(topic.name):
             known = self.published(topic)
             if known is not None:
-                return self._take(topic, known)
+                return _taken(known)
             try:
                 value = make()
             except BaseException as error:
@@ -94,11 +94,13 @@ class Shared:
                 self._publish(topic, False, shown(str(error)) or type(error).__name__)
                 raise
             self.publish(topic, value)
-            self._mine[topic.name] = value
             return value
 
     def published(self, topic: Topic[T]) -> Told[T] | None:
-        """What was told there, or None. Raises ``H20Error`` for what no process of this run wrote."""
+        """What was told there, or None. Raises ``H20Error`` for what no process of this run wrote.
+
+        It is read once and read again when it was told anew, which is another file under that name.
+        """
         path = self.path(topic)
         try:
             handle = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
@@ -107,15 +109,13 @@ class Shared:
         except OSError as error:
             raise H20Error(f"{path}: cannot be read: {error.strerror}") from None
         with os.fdopen(handle, encoding="utf-8", errors="replace") as file:
-            _ours(path, os.fstat(handle), stat.S_ISREG)
-            told: Any = decode(file.read())
-        ok, found = told if isinstance(told, list) and len(told) == 2 else (None, None)
-        fits = isinstance(found, topic.kind if ok else str)
-        if ok is True and fits:
-            return Told(found)
-        if ok is False and fits:
-            return Told(None, found)
-        raise H20Error(f"{path}: cannot be read: it does not hold a {topic.kind.__name__}, nor the reason why there is none")
+            state = os.fstat(handle)
+            _ours(path, state, stat.S_ISREG)
+            stamp = (state.st_ino, state.st_mtime_ns, state.st_size)
+            known = self._read.get(path)
+            if known is None or known[0] != stamp:
+                known = self._read[path] = (stamp, _told(path, topic, decode(file.read())))
+        return known[1]
 
     def value(self, topic: Topic[T]) -> T | None:
         """What was told there; None when nothing was, or a failure."""
@@ -129,12 +129,6 @@ class Shared:
     def publish(self, topic: Topic[T], value: T) -> None:
         """Publish a result over an earlier one."""
         self._publish(topic, True, shown(value) if isinstance(value, str) else value)
-
-    def _take(self, topic: Topic[T], known: Told[T]) -> T:
-        if known.value is None:
-            raise FailedElsewhere(str(known.failed))
-        self._mine[topic.name] = known.value
-        return known.value
 
     def _publish(self, topic: Topic[T], ok: bool, value: object) -> None:
         path = self.path(topic)
@@ -205,6 +199,23 @@ class Shared:
             yield
         finally:
             os.close(handle)
+
+
+def _told(path: Path, topic: Topic[T], told: object) -> Told[T]:
+    """What a file of this topic holds."""
+    ok, found = told if isinstance(told, list) and len(told) == 2 else (None, None)
+    fits = isinstance(found, topic.kind if ok else str)
+    if ok is True and fits:
+        return Told(found)
+    if ok is False and fits:
+        return Told(None, found)
+    raise H20Error(f"{path}: cannot be read: it does not hold a {topic.kind.__name__}, nor the reason why there is none")
+
+
+def _taken(known: Told[T]) -> T:
+    if known.value is None:
+        raise FailedElsewhere(str(known.failed))
+    return known.value
 
 
 def _ours(path: Path, seen: os.stat_result, kind: Callable[[int], bool]) -> None:

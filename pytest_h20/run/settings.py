@@ -8,6 +8,7 @@ import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 from urllib.parse import urlsplit
@@ -130,9 +131,9 @@ class Session:
             raise UsageError("this run has no run folder: nothing is executed")
         return self.run
 
-    @property
+    @cached_property
     def shared(self) -> Shared:
-        """Results and locks shared by the processes of this run."""
+        """Results and locks shared by the processes of this run. One object, for it reads what was told only once."""
         return Shared(self.folder.path / ".shared")
 
     def target(self, label: str) -> LaunchTarget:
