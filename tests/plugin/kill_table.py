@@ -17,7 +17,8 @@ from tests.plugin.warm import warm
 ACCEPTANCE = Path(pytest_h20.acceptance.__file__).parent
 MODULES = {
     "rdma": ("test_nccl_rdma.py",),
-    "throughput": tuple(f"test_throughput.py::test_{name}" for name in ("throughput", "crosscheck", "answers", "after_load")),
+    "throughput": tuple(f"test_throughput.py::test_{name}" for name in ("throughput[in128-out128-c200]", "answers", "after_load")),
+    "matrix": tuple(f"test_throughput.py::test_{name}" for name in ("throughput", "answers", "after_load")),
     "overload": ("test_throughput.py::test_overload",),
     "shapes": ("test_throughput.py::test_shapes",),
     "long": ("test_throughput.py::test_long_work",),
@@ -25,8 +26,9 @@ MODULES = {
     "chat": ("test_throughput.py::test_chat_route",),
     "replicas": ("test_throughput.py::test_replicas",),
 }
-"""Modules and tests of a gate, where they are not ``test_<gate>.py``. Cells after the matrix are run for their own faults only."""
-BEYOND = {"overload", "shapes", "chat", "long", "replicas"}
+"""Modules and tests of a gate, where they are not ``test_<gate>.py``. Most faults under load show in the heaviest cell; the whole
+matrix, and the cells after it, are run for the faults that need them."""
+MEASURED = {"throughput", "matrix", "drill", "overload", "shapes", "chat", "long", "replicas"}
 RED = ("fail", "unknown")
 TOO_BUSY = "this machine is too busy to measure"
 """What a rehearsal says of a figure for which its own stand-in was late: nothing about the suite, and nothing about a fault."""
@@ -118,7 +120,7 @@ def run(
 
 def _speed(scenario: str, gates: Sequence[str]) -> str:
     """Faults of the throughput and of drills are measured at the scenario's own speed, everything else as fast as the machine can."""
-    if "@" in scenario or {"throughput", "drill", *BEYOND} & set(gates):
+    if "@" in scenario or MEASURED & set(gates):
         return ""
     return "@200" if gates else "@60"
 

@@ -111,6 +111,7 @@ FAULTS = (
         _load(silent_after={"node02": 3}),
         "telemetry",
         "node02: nothing about its GPUs",
+        gates=("matrix",),
     ),
     _fault(
         "xid-31-in-a-cell",

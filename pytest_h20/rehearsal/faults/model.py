@@ -22,8 +22,9 @@ class Fault:
 
     ``sentence``: what is wrong, for the catalogue. ``source``: where it happened in real life (F-number of the failure catalogue,
     a thread, a manual). ``red``: exactly the checks that must be FAIL or UNKNOWN, no others. ``phrase``: words that the reason
-    or the next step of a red verdict must contain, so that a person learns the cause. ``gates``: the gates a run needs to show it;
-    by default its own. ``options``: further ones of the command line.
+    or the next step of a red verdict must contain, so that a person learns the cause. ``gates``: the gates, or parts of one
+    (``matrix``: every cell of the throughput), that a run needs to show it; by default its own. ``options``: further ones of the
+    command line.
     """
 
     name: str

@@ -19,6 +19,7 @@ FAULTS = (
         http(slow_from=128, slow_factor=2.0),
         "output_throughput mean_tpot_ms",
         "c200",
+        gates=("matrix",),
     ),
     _fault(
         "slow-prefill",
@@ -27,6 +28,7 @@ FAULTS = (
         http(ttft_factor=8.0),
         "output_throughput",
         "throughput",
+        gates=("matrix",),
     ),
     _fault(
         "one-cell-12-percent-slow",
@@ -35,6 +37,7 @@ FAULTS = (
         http(cell_factor={"in128-out128-c8": 1 / (0.88 * 0.9)}),
         "output_throughput mean_tpot_ms",
         "c8",
+        gates=("matrix",),
     ),
     _fault(
         "own-machine-too-busy",
@@ -43,6 +46,7 @@ FAULTS = (
         http(late_s=0.3),
         "output_throughput mean_tpot_ms longest_silence_ms",
         "this machine is too busy to measure",
+        gates=("matrix",),
     ),
     _fault(
         "tail-alone",
@@ -51,6 +55,7 @@ FAULTS = (
         http(hiccups=13),
         "p99_itl_ms",
         "p99_itl_ms",
+        gates=("matrix",),
     ),
     _fault(
         "silent-streams",
@@ -282,6 +287,7 @@ FAULTS = (
         http(nonsense_after=100),
         "after_load",
         "after 3 cells: 0 of 64 right",
+        gates=("matrix",),
     ),
     _fault(
         "canaries-refused",
