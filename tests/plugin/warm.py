@@ -103,11 +103,15 @@ def _become(job: Mapping[str, Any]) -> None:
         os._exit(status)
 
 
+IMPORTED = ("docker", "openai.resources.chat.completions", "openai.resources.models", "anyio.streams.tls", "hypothesis.strategies")
+IMPORTED += ("_pytest.junitxml", "_pytest.pastebin", "_pytest.unittest", "pdb", "pytest_html", "xdist.looponfail", "xdist.plugin")
+"""What pytest, the suite and this repository's conftest load in every run."""
+
+
 def main() -> None:
     """Import once what every run imports, then serve."""
-    import docker  # noqa: F401
-    import openai.types.chat  # noqa: F401
-
+    for name in IMPORTED:
+        importlib.import_module(name)
     for module in pkgutil.walk_packages(pytest_h20.__path__, "pytest_h20."):
         if not module.name.endswith("__main__"):
             importlib.import_module(module.name)
