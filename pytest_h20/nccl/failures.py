@@ -288,6 +288,8 @@ HARMLESS = re.compile(
     r"Failed to open libibverbs|Plugin load|[Pp]lugin .*(?:not found|Could not find)|No plugin found|TUNER|PROFILER|"
     r"NET/IB ?: (?:No device found|Unable to (?:open|query)|Made virtual)|GIN|RAS|Attribute|[Tt]opology|cpuset|affinity|"
     r"user buffer|symmetric|[Ff]abric (?:UUID|info|handle)|MNNVL|cuMem|CUMEM|nvidia-smi|real ?path|gdrcopy|GDRCOPY|HINT|"
+    # SHARP that cannot be had: the channels, which are there as well, do without it.
+    r"SHARP coll init error|Cannot initialize CollNet|"
     # aws-ofi-nccl that finds nothing to run on: NCCL goes on with another network, and the channels say which.
     r"NET/OFI (?:Only EFA provider|aws-ofi-nccl initiali[sz]ation failed|Failed to initiali[sz]e|Could not find ncclGetVersion|"
     r"Disabling shared memory|No eligible|Error opening file|pciPath)"

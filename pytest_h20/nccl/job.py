@@ -23,8 +23,8 @@ from pytest_h20.nccl.model import (
 from pytest_h20.nccl.placement import Placed, place
 from pytest_h20.nccl.reader import ambiguous, family_of
 
-# libfabric providers that are RDMA; "tcp" and "sockets" are not. Other names (cxi, psm3 ...) are not judged.
-RDMA_PROVIDERS = frozenset({"efa", "verbs", "verbs;ofi_rxm", "efa-direct"})
+# libfabric providers that are RDMA (cxi: HPE Slingshot); "tcp" and "sockets" are not. Other names (psm3 ...) are not judged.
+RDMA_PROVIDERS = frozenset({"efa", "verbs", "verbs;ofi_rxm", "efa-direct", "cxi"})
 TCP_PROVIDERS = frozenset({"tcp", "sockets", "tcp;ofi_rxm", "udp", "net"})
 
 ASK = (
@@ -266,9 +266,65 @@ def _group_gaps(f: _Facts, group: Communicator, links: list[Channel]) -> list[st
         silent = nodes - {group.rank_to_node[r] for r in group.completed_ranks if r in group.rank_to_node}
         if silent:
             gaps.append(f'"Init COMPLETE" of any rank on {min(silent)}')
-        if f.expected.nranks == group.nranks and len(group.completed_ranks) < group.nranks:
-            absent = min(set(range(group.nranks)) - group.completed_ranks)
-            gaps.append(f'"Init COMPLETE" of rank {absent}')
+        absent = set(range(group.nranks)) - group.completed_ranks
+        if absent and not silent:
+            gaps.append(f'"Init COMPLETE" of rank {min(absent)}')
+    return gaps + _filtered(f, group) + (_holes(group, links) or _broken_rings(f, group, links))
+
+
+def _broken_rings(f: _Facts, group: Communicator, links: Sequence[Channel]) -> list[str]:
+    """Links between nodes that the rings need, as rank 0 tells their order, and that no line shows."""
+    if group.mnnvl or not any("all rings" in p.connected for p in _processes(f, group)):
+        return []
+    seen = {(c.channel, c.src, c.dst) for c in links if c.conn == 0}
+    wanted: dict[int, list[set[tuple[int, int, int]]]] = defaultdict(list)
+    for channel, order in dict.fromkeys(ring for e in f.evidences for ring in e.rings):
+        if len(order) == group.nranks and set(order) <= set(group.rank_to_node):
+            pairs = zip(order, (*order[1:], order[0]), strict=True)
+            wanted[channel].append({(channel, a, b) for a, b in pairs if group.rank_to_node[a] != group.rank_to_node[b]})
+    for channel, rings in sorted(wanted.items()):  # several communicators of one size may have rings of their own
+        if not any(ring <= seen for ring in rings):
+            _, a, b = min(min(rings, key=lambda ring: len(ring - seen)) - seen)
+            return [f"the link {a} -> {b} of channel {channel}, which its ring takes from node to node"]
+    return []
+
+
+def _holes(group: Communicator, links: Sequence[Channel]) -> list[str]:
+    """Channels that do not lead into or out of a node, though every ring and every tree visits all nodes.
+
+    Lines that are gone on both sides show in nothing else: each half of a link is missed by the other half only.
+    """
+    if group.mnnvl:
+        return []
+    seen: dict[tuple[str, str], set[int]] = defaultdict(set)
+    for c in links:
+        if c.conn == 0:
+            seen[(c.node, c.direction)].add(c.channel)
+    top = max((n for numbers in seen.values() for n in numbers), default=-1) + 1
+    if top and group.channels and top not in group.channels:
+        told = " or ".join(map(str, sorted(group.channels)))
+        return [f"the lines of all channels between nodes: of {told} that the communicator has, numbers 0 to {top - 1} are there"]
+    for (node, direction), numbers in sorted(seen.items()):
+        if absent := set(range(top)) - numbers:
+            return [f"a {direction} line of channel {min(absent)} of {top} between nodes as {node or 'the node without a name'} prints it"]
+    return []
+
+
+def _processes(f: _Facts, group: Communicator) -> list[Process]:
+    ranks = {(e.source, r.host, r.pid) for e in f.evidences for r in e.ranks if (r.comm_id, r.nranks) == (group.comm_id, group.nranks)}
+    return [p for e in f.evidences for p in e.processes if (e.source, p.host, p.pid) in ranks]
+
+
+def _filtered(f: _Facts, group: Communicator) -> list[str]:
+    """What stands in every log besides channels: without it somebody picked lines, and did not pick others."""
+    mine = _processes(f, group)
+    headless = [p for p in mine if not (p.networks or p.devices or p.bootstrap)]
+    gaps = []
+    if headless:
+        gaps.append(f'the beginning of the log of {headless[0].host}:{headless[0].pid} ("Bootstrap : Using …", "Using network …")')
+    unconnected = [p for p in mine if not p.connected]
+    if unconnected and len(unconnected) < len(mine):
+        gaps.append(f'"Connected all rings" or "… trees" of {unconnected[0].host}:{unconnected[0].pid}, as other processes print it')
     return gaps
 
 

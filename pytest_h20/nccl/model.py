@@ -131,6 +131,8 @@ class RankInit:
     tids: tuple[int, ...]
     where: Where
     mnnvl: bool = False
+    channels: tuple[int, ...] = ()
+    """How many channels it says the communicator has: for rings and trees, and for NVLS where there is any."""
 
     def to_dict(self) -> dict[str, Any]:
         """JSON-safe form."""
@@ -151,6 +153,7 @@ class Communicator:
     open_ranks: frozenset[int]
     ambiguous: bool
     mnnvl: bool = False
+    channels: frozenset[int] = frozenset()
     rank_to_bus: Mapping[int, str] = field(default_factory=dict)
 
     @property
@@ -260,6 +263,8 @@ class LogEvidence:
     ray_dedup: tuple[Where, ...]
     unclear_warnings: tuple[tuple[str, Where], ...]
     overflow: bool
+    rings: tuple[tuple[int, tuple[int, ...]], ...] = ()
+    """The rings as rank 0 tells them: channel, and the ranks in their order."""
     highest_rank: int = -1
     """The highest rank that a tree names, whoever printed it; -1: no tree."""
     queue_pairs: bool = False

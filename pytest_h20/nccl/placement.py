@@ -318,5 +318,6 @@ def _freeze(group: Group) -> Communicator:
         open_ranks=started - completed,
         ambiguous=group.ambiguous,
         mnnvl=group.mnnvl,
+        channels=frozenset(n for _, e in group.entries for n in e.channels),
         rank_to_bus={} if group.ambiguous else {e.rank: e.bus_id for _, e in group.entries if e.bus_id},
     )

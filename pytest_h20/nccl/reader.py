@@ -27,6 +27,7 @@ from pytest_h20.nccl.verbs import Failure
 MAX_CHANNELS = 100_000
 MAX_PROCESSES = 8_192
 MAX_ERRORS = 4_000
+MAX_RINGS = 4_000
 MAX_WRAPPED = 2_048  # a record that was wrapped is put together up to this length
 MAX_PLACES = 1_000  # how many damaged places, unclear warnings and the like are kept with their line
 
@@ -49,7 +50,7 @@ _COLLNET = re.compile(
     r"^CollNet (?P<ch>\d+)(?:/\d+)? : (?P<rank>\d+)(?:\[[^\]]*\])? \[(?P<dir>send|receive)\] via "
     r"COLLNET/(?P<net>[^/]+)/(?P<dev>\d+)(?P<gdr>/GDRDMA)?"
 )
-_RING = re.compile(r"^Channel \d+/\d+ ?:((?: +\d+)+)$")
+_RING = re.compile(r"^Channel (?P<ch>\d+)/\d+ ?:(?P<order>(?: +\d+)+)$")
 _STARTS_CHANNEL = re.compile(r"^(?:Channel|Ring) ?\d*(?:/\d+)? ?:? ?(?:\d+(?:\[[^\]]*)?\]?)?")
 _COMM = re.compile(
     r"(?:^|[ \]])(?:ncclComm\w+ )?comm (?P<comm>0x[0-9a-f.]+) rank (?P<rank>\d+) "
@@ -97,6 +98,8 @@ _PLUGIN = re.compile(
 _GID_USED = re.compile(r"^NET/IB ?: .*?\bGID (\d+) \(")
 _GID_DEV = re.compile(r"IbDev (\d+) ")
 _OPCOUNT = re.compile(r"^(?:AllReduce|AllGather|ReduceScatter|Broadcast|Reduce|Send|Recv|AlltoAll): opCount (?:.* \[nranks=(\d+)\])?")
+# How many channels a communicator has, each of which visits every node: "24 coll channels, 16 nvls channels, 32 p2p channels, ...".
+_CHANNEL_COUNT = re.compile(r"^(\d{1,3}) coll channels, (?:\d+ collnet channels, )?(?:(\d{1,3}) nvls channels, )?\d+ p2p channels")
 _REPEAT_HINTS = ("Channel ", "Ring ", "comm ", "Using network", "NET/")
 _NOTES = re.compile(
     r"^(?:NET/IB ?: No device found|Failed to open libibverbs|Failed to initialize NET plugin|Net/IB: call to devices\(\) returned"
@@ -170,6 +173,7 @@ class _Rank:
     started: bool = False
     completed: bool = False
     mnnvl: bool = False
+    channels: tuple[int, ...] = ()
     tids: dict[int, None] = field(default_factory=dict)
 
 
@@ -186,6 +190,7 @@ class Reader:
         self.latest: dict[tuple[str, int, str, int, int], _Rank] = {}  # the same, whatever its commId
         self.current: dict[tuple[str, int, int], str] = {}  # thread -> communicator it is initialising
         self.pending: dict[tuple[str, int, int], list[_ChannelKey]] = {}  # channels printed before their comm line (<= 2.18.2)
+        self.counts: dict[tuple[str, int, int], tuple[int, ...]] = {}  # channel counts, likewise
         self.channels: dict[_ChannelKey, tuple[Where, int]] = {}
         self.channel_comm: dict[_ChannelKey, str] = {}
         self.errors: dict[tuple[str, str, str, int], NcclError] = {}
@@ -200,6 +205,7 @@ class Reader:
         self.engine_versions: dict[str, None] = {}
         self.tests: dict[int, str] = {}
         self.ring: set[int] = set()
+        self.rings: dict[tuple[int, tuple[int, ...]], None] = {}
         self.nranks: set[int] = set()
         self.nnodes: set[int] = set()
         self.damaged: dict[int, None] = {}
@@ -352,6 +358,8 @@ class Reader:
             return True
         if "comm 0x" in message:
             return self._comm(record)
+        if " coll channels" in message:
+            return self._channel_count(record)
         if " set by environment to " in message:
             return self._env(record, proc)
         if "GPU Direct RDMA" in message:
@@ -395,7 +403,10 @@ class Reader:
             ring = _RING.match(message)
             if ring:
                 if record.whole:
-                    self.ring.update(int(r) for r in ring[1].split())
+                    order = tuple(int(r) for r in ring["order"].split())
+                    self.ring.update(order)
+                    if len(self.rings) < MAX_RINGS:
+                        self.rings.setdefault((int(ring["ch"]), order))
                 return True
             if "->" not in message and ("[" not in message or " : " not in message):
                 if " : " not in message and not re.match(r"^(?:Channel|Ring) \d", message):
@@ -529,6 +540,7 @@ class Reader:
         entry.tids.setdefault(record.tid)
         if state and state[1] == "Init COMPLETE":
             entry.completed = True
+            entry.channels = entry.channels or self.counts.pop(thread, ())
             for key in self.pending.pop(thread, ()):
                 self.channel_comm.setdefault(key, entry.comm)
             self.current.pop(thread, None)
@@ -536,6 +548,12 @@ class Reader:
             entry.started = entry.started or state is not None
             self.current[thread] = entry.comm
         return True
+
+    def _channel_count(self, record: Message) -> bool:
+        found = _CHANNEL_COUNT.match(record.message)
+        if found:
+            self.counts[(record.host, record.pid, record.tid)] = tuple(int(n) for n in found.groups() if n and n != "0")
+        return found is not None
 
     def _rank(self, record: Message, comm: str, comm_id: str | None, rank: int, nranks: int) -> _Rank | None:
         self.nranks.add(nranks)
@@ -817,6 +835,7 @@ class Reader:
                 tuple(r.tids),
                 r.where,
                 r.mnnvl,
+                r.channels,
             )
             for (host, pid, comm, _id, rank, nranks), r in self.ranks.items()
         )
@@ -843,6 +862,7 @@ class Reader:
             engine_versions=tuple(self.engine_versions),
             test_ranks=dict(self.tests),
             ring_ranks=frozenset(self.ring),
+            rings=tuple(self.rings),
             nranks_seen=frozenset(self.nranks),
             nnodes_seen=frozenset(self.nnodes),
             damaged=places(self.damaged),

@@ -54,6 +54,11 @@ class Shape:
         head = self.channel(number, src, dst, per_node)
         return f"{head if self.minor >= 14 else head.replace('/0 :', ' :')} via {via}"
 
+    def counts(self, channels: int) -> str:
+        """How many channels the communicator has."""
+        more = ", 0 collnet channels, 0 nvls channels" if self.minor >= 20 else ", 0 nvls channels" if self.minor >= 18 else ""
+        return f"{channels} coll channels{more}, {channels} p2p channels, 2 p2p channels per peer"
+
     def comm(self, rank: int, nranks: int, per_node: int, state: str) -> str:
         """Init START or COMPLETE."""
         gpu = rank % per_node
@@ -122,7 +127,10 @@ class Synthetic:
             if shape.minor >= 20
             else []
         )
-        links = []
+        order = "".join(f"{r:5d}" for r in range(self.nranks))
+        rings = [f"Channel {number:02d}/{self.channels:02d} :{order}" for number in range(self.channels)]
+        links = rings if rank == 0 and shape.minor >= 5 else []
+        links = [*links, shape.counts(self.channels)] if shape.minor >= 7 else [*links]
         before, after = (rank - 1) % self.nranks, (rank + 1) % self.nranks
         for number in range(self.channels):
             dev = number % len(self.hcas)
@@ -132,10 +140,13 @@ class Synthetic:
                 links.append(f"{shape.channel(number, rank, after, self.per_node)} [send] via {self.via(rank, 'send', dev)}")
             else:
                 links.append(shape.local(number, rank, after, self.per_node))
-        links.append("Connected all rings" + (", use ring PXN 0 GDR 1" if shape.minor >= 24 else ""))
+        if shape.minor >= 8:
+            links.append("Connected all rings" + (", use ring PXN 0 GDR 1" if shape.minor >= 24 else ""))
         done = [shape.comm(rank, self.nranks, self.per_node, "COMPLETE")]
+        told = [line for line in links if " via " not in line and not line.startswith("Connected")]
+        links = links[len(told) :]
         # Lazy connect: from 2.22 on the channels come at the first collective.
-        lines += [*start, *done, *links] if shape.minor >= 22 else [*start, *links, *done]
+        lines += [*start, *told, *(done + links if shape.minor >= 22 else links + done)]
         text = "".join(f"{head}{line}\n" for line in lines)
         if rank == 0 and shape.minor < 22:
             text = f"NCCL version {self.version}+cuda12.4\n" + text

@@ -125,7 +125,8 @@ def test_google_gib_counts_as_rdma() -> None:
 
 
 @pytest.mark.parametrize(
-    ("provider", "verdict"), [("efa", "rdma_proven"), ("verbs", "rdma_proven"), ("tcp", "sockets"), ("cxi", "undetermined")]
+    ("provider", "verdict"),
+    [("efa", "rdma_proven"), ("verbs", "rdma_proven"), ("cxi", "rdma_proven"), ("tcp", "sockets"), ("psm3", "undetermined")],
 )
 def test_libfabric_is_judged_by_its_provider(provider: str, verdict: str) -> None:
     line = b"h20-a:1000:1500 [0] NCCL INFO NET/OFI Selected Provider is " + provider.encode() + b"\n"
