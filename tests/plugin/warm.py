@@ -103,7 +103,13 @@ def _become(job: Mapping[str, Any]) -> None:
         os._exit(status)
 
 
-IMPORTED = ("docker", "openai.resources.chat.completions", "openai.resources.models", "anyio.streams.tls", "hypothesis.strategies")
+IMPORTED: tuple[str, ...] = (
+    "docker",
+    "openai.resources.chat.completions",
+    "openai.resources.models",
+    "anyio.streams.tls",
+    "hypothesis.strategies",
+)
 IMPORTED += ("_pytest.junitxml", "_pytest.pastebin", "_pytest.unittest", "pdb", "pytest_html", "xdist.looponfail", "xdist.plugin")
 """What pytest, the suite and this repository's conftest load in every run."""
 
