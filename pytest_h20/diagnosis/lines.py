@@ -51,6 +51,7 @@ LOUD = re.compile(
     r"|(?:^|\s)[EF]\d{4} \d\d:\d\d:\d\d\.\d+ +\d+ [\w./-]+:\d+\]"  # glog: Mooncake
     r"|\[20\d\d-\d\d-\d\d [\d:,]+ [EC] \d+ \d+\] "  # Ray's core
     r"|\[[EF](?:\d{3,4} [\d:.]+)? [\w/]+\.cpp:\d+\]"  # torch's C++ side
+    r"|oom-kill:|Killed process \d+"  # the kernel
 )
 CLOCK = re.compile(r"(?<!\d)(?:20\d\d-)?(\d\d)-(\d\d)[ T](\d\d):(\d\d):(\d\d)")
 ECHO = re.compile(
@@ -78,8 +79,8 @@ EXCEPTION = re.compile(
 )
 TORCH_WARNING = re.compile(r"^(?:\[rank\d+\]:)?\[W\d{3,4} \d\d:")
 """torch's C++ side warns and goes on, whatever it says (a peer's store that closed at the end of an ordered stop)."""
-GUESSES = re.compile(r"There are some potential root causes")
-"""Ray lists what may have killed a worker: none of it was seen."""
+GUESSES = re.compile(r"There are some potential root causes|Some common causes include")
+"""Ray lists what may have killed a worker: none of what follows was seen."""
 CRASH = re.compile(
     r"(?:Scheduler|[Tt]okenizer\w*|DataParallel\w*|EngineCore|WorkerProc) hit an exception|encountered a fatal error"
     r"|(?:EngineCore|WorkerProc) failed to start|AsyncLLM output_handler failed|Engine background task failed"

@@ -328,8 +328,6 @@ class Server:
             candidates: tuple[Signature, ...] = _WAITS
         elif "NCCL INFO" in body:
             candidates = _NCCL_INFO + _WAITS
-        elif lines.GUESSES.search(body):
-            candidates = RAY
         elif (
             lines.CODE.match(body)
             or (seam is None and self._quoted() and lines.CODE.match(f"    {body.lstrip()}"))
@@ -338,8 +336,10 @@ class Server:
             candidates = ()
         else:
             candidates = _OTHERS
+        guesses = lines.GUESSES.search(body)
+        sure = body[: guesses.start()] if guesses else body
         for signature in candidates:
-            seen = signature.search(body)
+            seen = signature.search(sure)
             if seen is None or (seam is not None and not seen.start() < seam < seen.end()):
                 continue
             # What is only mentioned, or warned about, is not the end; a reported death or timeout is, however it is said.
@@ -438,7 +438,7 @@ class Server:
 
         A mention ("nvcc not found, using the pre-built kernels") explains a failure only if no error was printed at all.
         """
-        broken = min((m.index for m in self.matches if m.signature.kind == "symptom"), default=self.count)
+        broken = min((m.index for m in self.matches if m.signature.kind == "symptom" and m.signature.id != "launcher_reports_exit"), default=self.count)
         causes = [
             m for m in matches if m.signature.kind == "cause" and self.holds(m) and not (m.signature.id in _SELF_KILLS and m.index > broken)
         ]

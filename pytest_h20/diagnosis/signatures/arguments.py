@@ -45,7 +45,7 @@ ARGUMENTS = (
     ),
     cause(
         "invalid_argument_value",
-        r"error: argument [^:]+: (?:invalid|expected|not allowed|ignored)"
+        r"error: argument [^:]+: "
         r"|error: the following arguments are required|error: ambiguous option"
         r"|error: one of the arguments"
         rf"|{_REFUSED}.{{0,200}}?{_OPTION}.{{0,200}}?{_VERDICT}|{_REFUSED}.{{0,200}}?{_VERDICT}.{{0,200}}?{_OPTION}|{_FIELD}.{{0,200}}?{_VERDICT}"

@@ -116,7 +116,7 @@ FILES = (
         r"|(?:429|5\d\d) (?:Client|Server) Error.*https?://\S*(?:huggingface|hf-mirror|modelscope)"
         r"|Consistency check failed: file should be of size"
         r"|An error happened while trying to locate the file on the Hub"
-        r"|Failed to resolve '[^']*(?:huggingface|hf-mirror|modelscope)",
+        r"|Failed to resolve '[^']*(?:huggingface|hf-mirror|modelscope)|\bCAS (?:[Ss]ervice|[Cc]lient) [Ee]rror",
         "the engine tried to download from the Hub and could not",
         "mount a local copy and pass its path; HF_HUB_OFFLINE=1 makes it fail at once",
         "F51; sgl#5347",

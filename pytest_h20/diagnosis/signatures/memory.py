@@ -66,7 +66,7 @@ MEMORY = (
         "host_out_of_memory",
         r"MemoryError\b|\[Errno 12\]|(?:fork|mmap|bytes from file \S+): Cannot allocate memory|DefaultCPUAllocator: (?:can't|not enough) "
         r"|std::bad_alloc|node running low on memory|killed due to memory pressure"
-        r"|oom-kill|Out of memory: Killed process|OutOfMemory.*Ray|ray\.exceptions\.OutOfMemoryError",
+        r"|oom-kill|[Oo]ut of memory: Killed process|OutOfMemory.*Ray|ray\.exceptions\.OutOfMemoryError",
         "the host's memory is used up",
         "dmesg shows the kill; more host memory, fewer loaders, no swap of weights",
         "errno 12",

@@ -48,6 +48,7 @@ PROCESS = (
         r"Server failed to start within the timeout period"
         r"|(?:[Ss]erver|vLLM|SGLang|[Ee]ngine|[Hh]ealth ?-?[Cc]heck)(?:[^.]|\.(?=\S)){0,120} (?:did not|failed to|not)"  # a URL has dots
         r" (?:become |be |get )?(?:ready|healthy|start|respond|pass)(?:[^.]|\.(?=\S)){0,80}(?:within|in|after) \d+"
+        r"|failed (?:liveness|startup) probe, will be restarted"
         r"|Timeout(?:Error)?.*waiting for (?:the )?(?:vLLM |SGLang )?(?:server|https?://)|[Tt]imed out (?:after \S+ )?waiting for .*https?://"
         r"|[Hh]ealth ?-?[Cc]heck\b.{0,160}\b(?:timed out|timeout)\b",
         "whoever started the server gave up waiting",
@@ -105,7 +106,8 @@ PROCESS = (
     ),
     cause(
         "worker_died",
-        r"Worker ?[Pp]roc \S+ died unexpectedly|[Ww]orker process .*died|WorkerProc died" r"|Process \w+ exited unexpectedly",
+        r"Worker ?[Pp]roc \S+ died unexpectedly|[Ww]orker process .*died|WorkerProc died|Process \w+ exited unexpectedly"
+        r"|Worker \S+ pid \d+ died(?!, exit code: -15\b)",
         "a vLLM worker process died",
         "its exit code; dmesg for an OOM kill or an Xid; the other nodes' logs",
         "recorded (0.24, two nodes)",
@@ -125,7 +127,8 @@ PROCESS = (
         "engine_core_died",
         r"engine core exited unexpectedly|[Ee]ngine core proc \S+ died unexpectedly"
         r"|EngineCore_\S+ died unexpectedly|EngineDeadError|AsyncEngineDeadError|MQEngineDeadError"
-        r"|Engine loop has died|Engine process .*died|[Ee]ngine is already dead|, terminating server process",
+        r"|Engine loop has died|Engine process .*died|[Ee]ngine is already dead|, terminating server process"
+        r"|EngineCore encountered an issue\. See stack trace",
         "vLLM's engine process ended while the server ran",
         "the first exception of EngineCore or Worker lines; dmesg for an OOM kill",
         "recorded (0.24, 0.32)",
@@ -193,7 +196,7 @@ PROCESS = (
         r"\bWorker\w* was terminated\b|\[shutdown\] \w+: trigger received signal=SIG(?:TERM|INT)|[Ss]ignal [Rr]eceived: (?:15|2)\b"
         r"|KeyboardInterrupt: terminated|^(?:\[[^\]]*\] )?KeyboardInterrupt$|\) KeyboardInterrupt$"
         r"|SystemExit: (?:Terminated|15)|^Terminated$|Received signal (?:15|2|SIGTERM|SIGINT)"
-        r"|received SIG(?:TERM|INT)|SIG(?:TERM|INT) received(?!.*[Dd]raining)|exit code -15\b"
+        r"|received SIG(?:TERM|INT)|SIG(?:TERM|INT) received(?!.*[Dd]raining)|exit code:? -15\b"
         r"|SignalException: .*got signal: (?:2|15)|slurmstepd: error: \*\*\* \S+ \S+ ON \S+ CANCELLED",
         "somebody ended the process (SIGTERM or SIGINT) before it was ready",
         "find who: the launcher's limit, docker stop, a closed session (no nohup)",
