@@ -53,6 +53,10 @@ LOUD = re.compile(
     r"|\[[EF](?:\d{3,4} [\d:.]+)? [\w/]+\.cpp:\d+\]"  # torch's C++ side
     r"|oom-kill:|Killed process \d+"  # the kernel
 )
+LAST_WORD = re.compile(
+    r"^(?:Error|ERROR|FATAL|Fatal|fatal)\b|\[(?:ERROR|FATAL|fatal)\]|(?:^|\s)[EF]\d{4} \d\d:\d\d:\d\d\.\d+ "
+)
+"""Said at the end of an excerpt in which nothing goes on, by whatever program: there it ended."""
 CLOCK = re.compile(r"(?<!\d)(?:20\d\d-)?(\d\d)-(\d\d)[ T](\d\d):(\d\d):(\d\d)")
 ECHO = re.compile(
     r"server_args=(?:ServerArgs\(|\{)|args: Namespace\(|non-default args:|[Rr]eceived request "

@@ -143,6 +143,7 @@ class Server:
     in_request: bool = False
     warned: bool = False
     erred: tuple[int, str] | None = None
+    last_word: int = -1
     spoke: bool = False
     announced: bool = False
     answered: tuple[int, str] | None = None
@@ -383,6 +384,8 @@ class Server:
             self.warned = lines.TORCH_WARNING.match(body) is not None
         if ("ERROR" in text or "CRITICAL" in text) and lines.OF_CORE.search(text):
             self.erred = (index, line)
+        if not mild and lines.LAST_WORD.search(text):
+            self.last_word = index
         if is_exception and not mild:
             self.message_until = index + _MESSAGE_LINES
         elif mild:
@@ -530,7 +533,8 @@ class Server:
         progress = max([-1 if self.engine is None else self.stage_index, *waits])
         told = [m for m in self.matches if m.index >= progress and (m.said or m.bare)]
         cause = self.best_cause(told) or next((m for m in told if m.bare and m.signature.kind == "cause" and self.holds(m)), None)
-        if cause is None and (self.bare_exception is None or self.bare_exception[0] < progress):
+        spoken = max(self.last_word, self.bare_exception[0] if self.bare_exception else -1)
+        if cause is None and (spoken < progress or spoken < 0 or (self.bare_exception is None and spoken < self.count - _TAIL_LINES)):
             return None
         return self._failed(cause, Match(self.count, self.last_line, BY_ID["engine_core_failed"], False, True, True))
 

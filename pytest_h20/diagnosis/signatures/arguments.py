@@ -179,7 +179,8 @@ ARGUMENTS = (
     ),
     cause(
         "unsupported_dtype",
-        r"[Bb]float16 is only supported on GPUs with compute capability" r"|dtype .* is not supported for",
+        r"[Bb]float16 is only supported on GPUs with compute capability|dtype .* is not supported for"
+        r"|model type '\w+' does not support b?float16",
         "the GPU lacks this data type",
         "choose --dtype half, or another GPU",
         "vLLM source",

@@ -10,7 +10,7 @@ FILES = (
         r"Repo id must be in the form|Repository Not Found"
         r"|is not a local folder and is not a valid model identifier|Incorrect path_or_model_id"
         r"|model path .* does not exist|Can't load the configuration of"
-        r"|Invalid repository ID or local directory specified: '(?!/)",
+        r"|Invalid repository ID or local directory specified: '(?!/)|Entry Not Found for url: (?!.*/config\.json)",
         "the model folder does not exist in the container (then taken for a Hub name)",
         "check the mount and --model / --model-path on every node",
         "recorded (0.24, 0.32, 0.5.16)",
@@ -22,7 +22,7 @@ FILES = (
         r"|does not appear to have a file named config\.json"
         r"|Invalid repository ID or local directory specified: '/"
         r"|No model architectures are specified|Could not detect config format|No supported config format found"
-        r"|Cannot find the config file for|No config(?:\.json)? (?:file )?found|the config file at '[^']*' is not a valid JSON",
+        r"|Entry Not Found for url: .*/config\.json|Cannot find the config file for|No config(?:\.json)? (?:file )?found|the config file at '[^']*' is not a valid JSON",
         "the model folder has no usable config.json",
         "copy config.json; compare the folders of all nodes",
         "recorded (0.24, 0.32, 0.5.16)",
@@ -90,6 +90,7 @@ FILES = (
         "weight_shape_mismatch",
         r"size mismatch for|There is no module or parameter named|AssertionError: Attempted to load weight"
         r"|KeyError: '(?:(?:\w+\.){2,}\w+|\w+\.(?:weight|bias)\w*)'|^'(?:\w+\.){2,}\w+'$"  # a tensor's name; vLLM 0.6 logs it bare
+        r"|The expanded size of the tensor \(\d+\) must match the existing size"
         r"|Error\(s\) in loading state_dict|Tried to load weights of size|Missing keys .{1,2000} in loaded state"
         r"|shape mismatch.*weight|loaded_weight\.shape|start \(\d+\) \+ length \(\d+\) exceeds dimension size",
         "the weights do not fit the model's configuration (another revision, another quantisation)",

@@ -80,7 +80,7 @@ RAY = (
     cause(
         "ray_worker_not_registered",
         r"Failed to register worker to Raylet|Unable to register worker with raylet"
-        r"|raylet (?:process )?(?:died|exited)|Raylet is terminated",
+        r"|raylet (?:process )?(?:died|exited)|Raylet is terminated|\braylet \[exit code=[1-9]",
         "a worker could not talk to its node's raylet",
         "see the raylet's log on that node; versions, /tmp/ray, memory",
         "vllm#13557",
