@@ -53,8 +53,16 @@ LOUD = re.compile(
     r"|\[[EF](?:\d{3,4} [\d:.]+)? [\w/]+\.cpp:\d+\]"  # torch's C++ side
     r"|oom-kill:|Killed process \d+"  # the kernel
 )
+LAUNCHES = re.compile(
+    r"\b(?:[Ss]tarting|[Ll]aunching|[Pp]rovisioning|[Dd]eploying) (?:new version of |the )?"
+    r"(?:vLLM|SGLang|model instance|Deployment\(|\S+ with VLLMModel)"
+    r"|\b[Ww]aiting for (?:\S+ ){0,3}(?:server|engine|vLLM|SGLang|RUNNING)\b|health check is pending"
+    r"|replicas that have taken more than \d+s to be (?:scheduled|initialized)|[Ss]tarted initializing replica|[Ss]tartup probe failed: "
+)
+"""Whoever starts the engine says that it has, or waits for it: all that is known where the engine itself says nothing."""
 LAST_WORD = re.compile(
-    r"^(?:Error|ERROR|FATAL|Fatal|fatal)\b|\[(?:ERROR|FATAL|fatal)\]|(?:^|\s)[EF]\d{4} \d\d:\d\d:\d\d\.\d+ "
+    r"^(?:Error|ERROR|FATAL|Fatal|fatal)\b|\[(?:ERROR|FATAL|fatal|E|F)\]"
+    r"|(?:^|\s)(?:F|E(?=.{1,60}\.cc:))\d{4} \d\d:\d\d:\d\d\.\d+ "  # Triton; Mooncake's .cpp goes on with another adapter
 )
 """Said at the end of an excerpt in which nothing goes on, by whatever program: there it ended."""
 CLOCK = re.compile(r"(?<!\d)(?:20\d\d-)?(\d\d)-(\d\d)[ T](\d\d):(\d\d):(\d\d)")

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field, replace
 from pytest_h20.core.errors import UsageError
 from pytest_h20.diagnosis import lines
 from pytest_h20.diagnosis.result import Diagnosis, Outcome
-from pytest_h20.diagnosis.signatures import BY_ID, FABRIC, RAY, SIGNATURES, Signature
+from pytest_h20.diagnosis.signatures import BY_ID, FABRIC, SIGNATURES, Signature
 from pytest_h20.engines.base import EngineName, Stage, Version
 from pytest_h20.engines.stages import recognise
 
@@ -144,6 +144,7 @@ class Server:
     warned: bool = False
     erred: tuple[int, str] | None = None
     last_word: int = -1
+    launching: str = ""
     spoke: bool = False
     announced: bool = False
     answered: tuple[int, str] | None = None
@@ -216,6 +217,8 @@ class Server:
             self.ordered = (index, line)
         if lines.TRACKER.search(body):
             self.tracker = (index, line)
+        if lines.LAUNCHES.search(text):
+            self.launching = line
         for engine in (self.engine,) if self.engine else ("vllm", "sglang"):
             stage = recognise(engine, text)
             if stage is not None:
@@ -441,7 +444,10 @@ class Server:
 
         A mention ("nvcc not found, using the pre-built kernels") explains a failure only if no error was printed at all.
         """
-        broken = min((m.index for m in self.matches if m.signature.kind == "symptom" and m.signature.id != "launcher_reports_exit"), default=self.count)
+        broken = min(
+            (m.index for m in self.matches if m.signature.kind == "symptom" and m.signature.id != "launcher_reports_exit"),
+            default=self.count,
+        )
         causes = [
             m for m in matches if m.signature.kind == "cause" and self.holds(m) and not (m.signature.id in _SELF_KILLS and m.index > broken)
         ]
@@ -580,6 +586,8 @@ class Server:
                 return self._plain("waiting", stuck.signature.id, stuck.line, stuck.signature.cause, stuck.signature)
             if self.engine is not None and (self.stage is not None or self.spoke):
                 return self._plain("waiting", "engine_starting", self.last_line, "the engine is starting")
+            if self.launching:
+                return self._plain("waiting", "engine_starting", self.launching, "its launcher waits for the engine")
             return self._plain("undetermined", None, self.last_line, "")
         newest = waits[-1].index
         recent = [m for m in waits if m.index > newest - _WAIT_WINDOW]

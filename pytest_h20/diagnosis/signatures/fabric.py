@@ -218,9 +218,10 @@ FABRIC = (
     ),
     cause(
         "kv_transfer_failed",
-        r"KVTransferError|Mooncake transfer failed|Mooncake Transfer Engine Return Error|Failed to (?:transfer KV cache|send kv chunk|get kvcache from prefill|mount segment)"
+        r"KVTransferError|Mooncake transfer failed|Mooncake Transfer Engine Return Error"
+        r"|Failed to (?:transfer KV cache|send kv chunk|get kvcache from prefill|mount segment)"
         r"|_transport\.cpp:\d+\] .*(?:[Ff]ailed|[Ee]rror|[Cc]annot|No available)"
-        r"|(?:^|\s)E\d{4} \S+ +\d+ (?:transfer_\w+|multi_transport|(?:\w+_)?client|rdma_endpoint|client_service|store_py|real_client)\.cpp:\d+\] "
+        r"|(?:^|\s)E\d{4} \S+ +\d+ (?:transfer_\w+|multi_transport|(?:\w+_)?client|rdma_endpoint|client_service|store_py)\.cpp:\d+\] "
         r"|Handshake failed for request"
         r"|NIXL (?:transfer failure|handshake)|Remote NIXL agent|Unexpected UCX error"
         r"|worker_pool\.cpp:\d+\] Worker: (?:Process failed|Cannot)|Local segment descriptor not found"

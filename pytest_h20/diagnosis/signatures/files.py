@@ -22,7 +22,8 @@ FILES = (
         r"|does not appear to have a file named config\.json"
         r"|Invalid repository ID or local directory specified: '/"
         r"|No model architectures are specified|Could not detect config format|No supported config format found"
-        r"|Entry Not Found for url: .*/config\.json|Cannot find the config file for|No config(?:\.json)? (?:file )?found|the config file at '[^']*' is not a valid JSON",
+        r"|Entry Not Found for url: .*/config\.json|Cannot find the config file for|No config(?:\.json)? (?:file )?found"
+        r"|the config file at '[^']*' is not a valid JSON",
         "the model folder has no usable config.json",
         "copy config.json; compare the folders of all nodes",
         "recorded (0.24, 0.32, 0.5.16)",

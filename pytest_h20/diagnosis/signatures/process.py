@@ -185,7 +185,7 @@ PROCESS = (
         "killed",
         r"exit(?:ed with)? (?:code|status)[ :]+137\b|\bOOMKilled\b|code=killed, status=9/KILL"
         r"|^(?:Killed|已杀死)$|: +\d+ Killed\b|\b(?:on|by|with) signal:? (?:9\b|SIGKILL)"
-        r"|return ?code(?: =|:)? -9\b|died with <Signals\.SIGKILL|\bKilled\s+(?:python|vllm|sglang)",
+        r"|\b[Ee]xited \(137\)|return ?code(?: =|:)? -9\b|died with <Signals\.SIGKILL|\bKilled\s+(?:python|vllm|sglang)",
         "the process was killed with SIGKILL, most often by the host's out-of-memory killer",
         "dmesg -T | grep -i kill",
         "shell",

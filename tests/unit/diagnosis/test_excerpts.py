@@ -709,3 +709,64 @@ def test_sglang_known_by_a_later_line() -> None:
         '  File "/x/sglang/srt/server.py", line 579, in _wait_and_warmup',
     ]
     assert diagnose(log).cause == "warmup_failed"
+
+
+# -- families met in odd-numbered threads: wrappers, launchers, kernels, the last word ---------------------------------------
+
+FAMILIES = [
+    # Ray guesses what may have killed a worker (verl#4921): none of it was seen
+    (
+        "ray.exceptions.ActorDiedError: The actor died unexpectedly before finishing this task.\n"
+        "The actor is dead because its worker process has died. Worker exit type: SYSTEM_ERROR Some common causes include: (1) the "
+        "process was killed by the OOM killer, (2) ray stop --force was called, or (3) the worker crashed due to SIGSEGV",
+        "failed",
+        "ray_actor_died",
+    ),
+    # a worker of a serving engine that somebody ended (vllm#15295)
+    (
+        'INFO:     127.0.0.1:51066 - "POST /v1/chat/completions HTTP/1.1" 200 OK\n'
+        "ERROR 03-21 09:12:40 [multiproc_worker_utils.py:120] Worker VllmWorkerProcess pid 412 died, exit code: -15",
+        "failed",
+        "terminated_by_signal",
+    ),
+    ("    State:  Waiting\n      Reason:  CrashLoopBackOff\n    Last State:  Terminated\n      Reason:  OOMKilled", "failed", "killed"),
+    ("  Normal  Killing  2m  kubelet  Container vllm failed startup probe, will be restarted", "failed", "startup_timeout"),
+    ("[123456.7] Memory cgroup out of memory: Killed process 22411 (python3) total-vm:5123kB", "failed", "host_out_of_memory"),
+    ('{"error":{"message":"EngineCore encountered an issue. See stack trace (above) for the root cause."}}', "failed", "engine_core_died"),
+    (
+        "vllm serve: error: argument --speculative-config: Value {method: mtp} cannot be converted to <f>.",
+        "failed",
+        "invalid_argument_value",
+    ),
+    (
+        "RuntimeError: Data processing error: CAS service error : ReqwestMiddleware Error",
+        "failed",
+        "model_download_failed",
+    ),  # torchforge#109
+    ("RuntimeError: Mooncake Transfer Engine Return Error.", "failed", "kv_transfer_failed"),
+    (
+        "Some Ray subprocesses exited unexpectedly:\nraylet [exit code=1]\nRemaining processes will be killed.",
+        "failed",
+        "ray_worker_not_registered",
+    ),
+    ("sh: 1: Leader_Node_Address: not found\nError: Missing argument --ray_address", "failed", None),  # kthena#487: the last word
+    ("dependency failed to start: container vllm-service exited (1)", "failed", None),
+    # who starts the engine waits for it (ray#52499, sgl#4208): it has said nothing
+    ("Waiting for vLLM server to be ready...\ncurl: (7) Failed to connect to localhost port 8000", "waiting", "engine_starting"),
+    (
+        "[Router (Rust)] - INFO - Worker http://0.0.0.0:31000 health check is pending with error: error sending",
+        "waiting",
+        "engine_starting",
+    ),
+]
+
+
+@pytest.mark.parametrize(("log", "outcome", "cause"), FAMILIES, ids=[str(i) for i in range(len(FAMILIES))])
+def test_a_family_not_a_wording(log: str, outcome: str, cause: str | None) -> None:
+    assert (diagnose(log).outcome, diagnose(log).cause) == (outcome, cause)
+
+
+def test_a_last_word_that_something_follows_is_no_end() -> None:
+    assert diagnose(f"Error: no such theme\n{SHARDS}").outcome == "waiting"
+    assert diagnose('Error: no such theme\nINFO:     127.0.0.1:1 - "POST /v1/completions HTTP/1.1" 200 OK').outcome == "ready"
+    assert diagnose("Waiting for vLLM server to be ready...\ntorch.OutOfMemoryError: CUDA out of memory.").cause == "cuda_out_of_memory"
