@@ -387,7 +387,7 @@ class Server:
             self.warned = lines.TORCH_WARNING.match(body) is not None
         if ("ERROR" in text or "CRITICAL" in text) and lines.OF_CORE.search(text):
             self.erred = (index, line)
-        if not mild and lines.LAST_WORD.search(text):
+        if not mild and not self.in_request and lines.LAST_WORD.search(text):
             self.last_word = index
         if is_exception and not mild:
             self.message_until = index + _MESSAGE_LINES
