@@ -18,7 +18,7 @@ from pydantic import JsonValue
 from pytest_h20.core.errors import H20Error, unforeseen
 from pytest_h20.core.verdict import Limit, Origin, Status, Verdict, judge
 from pytest_h20.probes.facts import Facts, RailView, View
-from pytest_h20.probes.script import Missing
+from pytest_h20.probes.script import Follows, Missing
 
 S = TypeVar("S")
 T = TypeVar("T")
@@ -37,6 +37,11 @@ def builtin(detail: str) -> Origin:
 
 
 OURS = Origin(kind="builtin")
+
+
+BECAUSE = "because"
+"""Of a verdict's details: check and node of the verdict that tells its cause."""
+SEE_THERE = "mend what is named there"
 
 
 class Settled(Exception):
@@ -163,14 +168,26 @@ class Say:
 
     def unknown(self, reason: str, action: str = "", details: Details = None, **more: JsonValue) -> Verdict:
         """Could not be measured, and it had to be."""
-        if any(fnmatch.fnmatchcase(self.check, pattern) for pattern in self.optional):
+        if self._optional(self.check):
             return self.skip(f"{reason} (expect.unmeasured_ok allows that)", details={**(details or {}), **more})
         return self.plain(Status.UNKNOWN, reason, action=action, details={**(details or {}), **more})
 
+    def _optional(self, check: str) -> bool:
+        return any(fnmatch.fnmatchcase(check, pattern) for pattern in self.optional)
+
     def missing(self, fact: Missing, *, wanted: bool = True) -> Verdict:
-        """The fact is not there: ``UNKNOWN`` if it is wanted, else skipped with the reason."""
+        """The fact is not there: ``UNKNOWN`` if it is wanted, else skipped with the reason.
+
+        Where another check tells the cause, that one is named and nothing of it repeated. In its gate that is a skip: the gate is red
+        by it. Any other gate could not be measured, and says so.
+        """
         if not wanted:
             return self.skip(f"nothing is expected, and it could not be measured: {fact}")
+        if isinstance(fact, Follows) and fact.check != self.check and not self._optional(fact.check):
+            why = f"because of {fact.check} [{fact.node}], told there"
+            because: dict[str, JsonValue] = {BECAUSE: [fact.check, fact.node]}
+            same_gate = fact.check.split(".", 1)[0] == self.check.split(".", 1)[0]
+            return self.skip(why, details=because) if same_gate else self.plain(Status.UNKNOWN, why, action=SEE_THERE, details=because)
         return self.unknown(str(fact), fact.hint)
 
     def need(self, fact: T | Missing, *, wanted: bool = True) -> T:

@@ -221,6 +221,7 @@ def h20_judge(request: pytest.FixtureRequest) -> Judge:
     def take(*verdicts: Verdict) -> None:
         __tracebackhide__ = True
         from pytest_h20.core.verdict import Status, worst
+        from pytest_h20.run.store import told_mark
 
         if not verdicts:
             pytest.fail("could not measure: the check returned no verdict", pytrace=False)
@@ -230,6 +231,10 @@ def h20_judge(request: pytest.FixtureRequest) -> Judge:
 
             verdicts = excused(verdicts, rehearsal.waited() - before, rehearsal.time_scale)
         request.node.stash[VERDICTS_KEY].extend(verdicts)
+        if plugin is not None and plugin.session.run is not None:
+            for verdict in verdicts:
+                if verdict.status.blocks:
+                    plugin.session.shared.mark(told_mark(verdict))
         overall = worst(v.status for v in verdicts)
         if overall.blocks:
             pytest.fail("\n".join(v.text() for v in verdicts if v.status.blocks), pytrace=False)

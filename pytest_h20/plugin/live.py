@@ -387,7 +387,7 @@ class ActivePlugin:
     def pytest_sessionfinish(self, session: pytest.Session, exitstatus: int) -> None:
         """Take the cluster down, decide, write the documents, and never let "nothing measured" end in status 0."""
         from pytest_h20.run.bringup import look_away, take_down
-        from pytest_h20.run.facts import unreached
+        from pytest_h20.run.facts import untold
         from pytest_h20.run.finish import finish
         from pytest_h20.run.machines import last_look
 
@@ -400,8 +400,8 @@ class ActivePlugin:
             return
         self.signals.ending = True
         write = self.line_writer()
-        told = {(v.check, v.subject) for o in self.reporting.outcomes for v in o.verdicts}
-        verdicts = [*unreached(self.session, told), *last_look(self.session, self.reporting.spans)]
+        told = [v for o in self.reporting.outcomes for v in o.verdicts]
+        verdicts = [*untold(self.session, told), *last_look(self.session, self.reporting.spans)]
         verdicts += take_down(self.session, write)
         try:
             for verdict in verdicts:

@@ -21,7 +21,7 @@ from pytest_h20.nodes.base import Node
 from pytest_h20.probes import gpu, host, image, kernel_log, net, rdma, wire
 from pytest_h20.probes.clock import measure
 from pytest_h20.probes.facts import Facts, NodeFacts, RailPing, Reach, View
-from pytest_h20.probes.script import Missing, Probe, Section, build, split
+from pytest_h20.probes.script import Follows, Missing, Probe, Section, build, split
 
 T = TypeVar("T")
 Record = Callable[[str, str], str]
@@ -183,14 +183,20 @@ def _node_facts(node: Node, spec: NodeSpec, inventory: Inventory, profile: Profi
         inside = {p.name: no_image for p in image_probes(inventory)}
     else:
         name = profile.image
-        asked = Missing(str(daemon)) if isinstance(daemon, Missing) else _try("image", lambda: node.containers.image(name))
-        no_image = Missing(f"image {name} is not on node {spec.name}", f"docker pull {name}") if asked is None else asked
+        if isinstance(daemon, Missing):
+            no_image = Follows(daemon.reason, daemon.hint, "environment.docker", spec.name)
+        else:
+            asked = _try("image", lambda: node.containers.image(name))
+            lost = Missing(f"image {name} is not on node {spec.name}", f"docker pull {name}") if asked is None else asked
+            no_image = Follows(lost.reason, lost.hint, "environment.image", spec.name) if isinstance(lost, Missing) else lost
         if isinstance(no_image, Missing):
             inside = {p.name: no_image for p in image_probes(inventory)}
         else:
             inside, more = _ask_image(node, spec, inventory, profile, env, keep)
             evidence.update(more)
-    disks = f["disks"]
+    disks, gpus = f["disks"], f["gpus"]
+    if isinstance(gpus, Missing) and inventory.expect_of(spec).gpu_count is not None:
+        f["gpus"] = Follows(gpus.reason, gpus.hint, "environment.gpu_count", spec.name)
     values = {
         "name": spec.name,
         **{k: f[k] for k in NodeFacts.__dataclass_fields__ if k in f},

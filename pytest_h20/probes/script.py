@@ -102,6 +102,14 @@ class Missing:
 
 
 @dataclass(frozen=True)
+class Follows(Missing):
+    """A fact that is missing because of one cause for many: ``check`` tells the cause, of ``node``, and the others only name it."""
+
+    check: str = ""
+    node: str = ""
+
+
+@dataclass(frozen=True)
 class Section:
     """What one probe left. ``cut``: the connection ended before the section did."""
 

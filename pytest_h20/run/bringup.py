@@ -7,6 +7,8 @@ from collections.abc import Callable, Mapping, Sequence
 from urllib.parse import urlsplit
 
 from pytest_h20.checks.bringup import MEND_FIRST, NOTHING_LEFT, down_verdicts, ended_early, not_down, say_of
+from pytest_h20.checks.environment.containers import DOCKER
+from pytest_h20.checks.frame import SEE_THERE
 from pytest_h20.cluster import labels
 from pytest_h20.cluster.bringup import BringUp, reachable_url
 from pytest_h20.cluster.http import ask
@@ -15,6 +17,7 @@ from pytest_h20.cluster.ledger import containers_of, ledger_of
 from pytest_h20.cluster.postmortem import Losses, ended_roles, examine
 from pytest_h20.cluster.preflight import prepare, refuse_leftovers
 from pytest_h20.cluster.progress import StartProgress
+from pytest_h20.cluster.shared import Shared
 from pytest_h20.cluster.state import ClusterState, EngineVersions
 from pytest_h20.cluster.teardown import Down, down, tried_again
 from pytest_h20.core.errors import BringUpError, H20Error, TransportError
@@ -29,7 +32,7 @@ from pytest_h20.run.kept import Kept, kept
 from pytest_h20.run.live import tell_bring_up
 from pytest_h20.run.lookout import Lookout
 from pytest_h20.run.settings import Session
-from pytest_h20.run.store import CLUSTER, DEATH_TOLD, DIED, DOWN, DRILL_LOST, LAUNCHED, drilled
+from pytest_h20.run.store import CLUSTER, DEATH_TOLD, DIED, DOWN, DRILL_LOST, LAUNCHED, drilled, told_mark
 from pytest_h20.run.weights import weights_verdicts
 
 Write = Callable[[str], None]
@@ -59,14 +62,17 @@ def _bring_up(session: Session, label: str, write: Write, terminal: bool) -> Clu
     session.folder.event("state", engine=label, state="preflight")
     nodes = nodes_of(session, target)
     run_id = run_id_of(session, label)
-    refuse_leftovers(nodes, session.inventory.run_dir_on_node, session.run_id, session.source)
     facts = gathered(session, label)
+    early = early_verdicts(session, label, facts)
+    if silent := [v for v in early if v.check == DOCKER and v.status is Status.UNKNOWN]:
+        raise TransportError(refusal_text(silent, session.shared, NOT_FORCED))
+    refuse_leftovers(nodes, session.inventory.run_dir_on_node, session.run_id, session.source)
     if not session.settings.force:
-        red = [v for v in early_verdicts(session, label, facts) if v.status is Status.FAIL]
+        red = [v for v in early if v.status is Status.FAIL]
         red = red or [v for v in weights_verdicts(session, label) if v.status is Status.FAIL]
         red = red or [v for v in burn_verdicts(session, label) if v.status is Status.FAIL]
         if red:
-            raise BringUpError(refusal_text(red))
+            raise BringUpError(refusal_text(red, session.shared))
     ready = prepare(target, facts.images, launch_facts(session, facts))
     read_kernel(session, label, "start")
     bring = BringUp(target, nodes, run_id, session.folder, ready, label, session.clock, progress)
@@ -87,14 +93,25 @@ def _bring_up(session: Session, label: str, write: Write, terminal: bool) -> Clu
         session.folder.over("bringup", label)
 
 
-def refusal_text(red: Sequence[Verdict], most: int = 6) -> str:
-    """Why the engine is not brought up: the red checks with their reasons and next steps, the rest counted."""
-    head = f"not brought up: {headline(red)}" + (f" (and {len(red) - 1} more)" if len(red) > 1 else "")
-    lines = [line for v in red[:most] for line in v.text().splitlines()]
-    if len(red) > most:
-        lines.append(f"... and {len(red) - most} more; the report has them all")
-    lines.append(MEND_FIRST)
-    return "\n".join([head, *(f"  {line}" for line in lines)])
+NOT_FORCED = f"fix: {SEE_THERE}; no container can be started there, not with --h20-force either"
+
+
+def refusal_text(red: Sequence[Verdict], shared: Shared | None = None, last: str = MEND_FIRST, most: int = 6) -> str:
+    """Why the engine is not brought up: the red checks with their reasons and next steps, the rest counted. Those that a test of the
+    run has told already (``shared``) are only named."""
+    told = [v for v in red if shared is not None and shared.marked(told_mark(v))]
+    left = [v for v in red if v not in told]
+    there = [f"because of {named(v)}, told there" for v in told]
+    head = f"not brought up: {headline(red) if left else there[0]}" + (f" (and {len(red) - 1} more)" if len(red) > 1 else "")
+    lines = [line for v in left[:most] for line in v.text().splitlines()]
+    if len(left) > most:
+        lines.append(f"... and {len(left) - most} more; the report has them all")
+    return "\n".join([head, *(f"  {line}" for line in [*lines, *(there if left else ()), last])])
+
+
+def named(verdict: Verdict) -> str:
+    """Check and subject, as the head of its text has them."""
+    return f"{verdict.check} [{verdict.subject}]" if verdict.subject else verdict.check
 
 
 def nodes_of(session: Session, target: LaunchTarget) -> dict[str, Node]:

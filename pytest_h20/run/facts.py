@@ -76,15 +76,23 @@ def unreached_nodes(session: Session, label: str) -> str:
     return silence(gathered(session, label).probes.views)
 
 
-def unreached(session: Session, told: Collection[tuple[str, str]]) -> list[Verdict]:
-    """The failures of nodes that did not answer, where the test that tells them was not selected: everything about them was skipped, and
-    what is left must not be green. ``told``: (check, subject) of every verdict of the run."""
+def untold(session: Session, told: Collection[Verdict]) -> list[Verdict]:
+    """Causes that no test told, because the test that tells them was not selected: what follows from them was skipped, and what is left
+    must not be green. ``told``: every verdict of the run."""
     from pytest_h20.checks import NODE_CHECKS
-    from pytest_h20.checks.frame import REACHABLE
+    from pytest_h20.checks.frame import BECAUSE, REACHABLE
 
-    known = [facts for label in session.labels if (facts := published_facts(session, label)) is not None]
-    silent = {view.name: view for facts in known for view in facts.probes.views if view.silence}
-    return [v for name, view in silent.items() if (REACHABLE, name) not in told for v in NODE_CHECKS[REACHABLE](view)]
+    known = {label: facts for label in session.labels if (facts := published_facts(session, label)) is not None}
+    views = {view.name: view for facts in known.values() for view in facts.probes.views}
+    causes = [(REACHABLE, name) for name, view in views.items() if view.silence]
+    causes += [(str(cause[0]), str(cause[1])) for v in told if isinstance(cause := v.details.get(BECAUSE), list)]
+    missing = [cause for cause in dict.fromkeys(causes) if cause not in {(v.check, v.subject) for v in told}]
+    found = [v for check, name in missing if check in NODE_CHECKS and name in views for v in NODE_CHECKS[check](views[name])]
+    if any(check not in NODE_CHECKS for check, _ in missing):
+        from pytest_h20.run.weights import weights_verdicts
+
+        found += [v for label in known for v in weights_verdicts(session, label) if (v.check, v.subject) in missing]
+    return found
 
 
 def image_facts(facts: Facts) -> ImageFacts:

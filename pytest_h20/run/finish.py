@@ -62,7 +62,7 @@ def finish(session: Session, gates: Collection[str], unfinished: str, lacking: s
     decision = decide(verdicts, required, acceptance=not run.header.obstacles)
     if unfinished:
         before = ", ".join(g.name.value for g in decision.gates if g.required and not g.counts)
-        reasons = [f"not finished ({unfinished})" + (f"; it ended before {before}" if before else "")]
+        reasons = [unfinished + (f"; it ended before {before}" if before else "")]
         reasons += [f"{g.name.value}: {g.reason}" for g in decision.gates if g.status.blocks and g.counts]
         decision = decision.model_copy(update={"green": False, "accepted": False, "reason": "; ".join(reasons)})
     view = run.finish(decision)

@@ -5,6 +5,7 @@ Read and written through ``Session.shared`` (``cluster/shared.py``), as JSON.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 
 from pytest_h20.checks.compute.facts import Burned
@@ -73,3 +74,8 @@ DRILL_LOST: EngineTopic[str] = EngineTopic("drill-lost", str)
 def drilled(shared: Shared, label: str) -> bool:
     """Whether the drills of this engine have begun: what ends after that was ended by them, and they judge it."""
     return shared.published(DRILLED(label)) is not None
+
+
+def told_mark(verdict: Verdict) -> str:
+    """The word a test leaves when it has told something red in full."""
+    return re.sub(r"[^\w.-]+", "_", f"told-{verdict.check}-{verdict.subject}")[:200]

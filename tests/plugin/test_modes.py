@@ -200,7 +200,7 @@ def test_a_rehearsal_cannot_be_kept(tmp_path: Path) -> None:
         ("def test_it(inventory): pass\n", 0, "1 passed"),
         ("", 1, "no tests ran"),
         ("raise RuntimeError('in the module')\n", 2, "RuntimeError: in the module"),
-        (GATED + "def test_it(inventory): raise KeyboardInterrupt\n", 2, "NOT FINISHED: not finished (interrupted"),
+        (GATED + "def test_it(inventory): raise KeyboardInterrupt\n", 2, "NOT FINISHED: interrupted"),
     ],
     ids=[
         *("holds", "fails", "skipped", "no-verdict", "broke", "set-up-broke", "foreign-skipped", "foreign-passed", "nothing"),

@@ -11,7 +11,7 @@ from pydantic import JsonValue
 from pytest_h20.checks.frame import Say, builtin, cluster_check
 from pytest_h20.core.verdict import Limit, Verdict
 from pytest_h20.probes.facts import Facts, NodeFacts, View
-from pytest_h20.probes.script import Missing
+from pytest_h20.probes.script import Follows, Missing
 
 
 @dataclass(frozen=True)
@@ -108,13 +108,14 @@ COMPARED: tuple[Compared, ...] = (
 
 @dataclass(frozen=True)
 class FactRow:
-    """One fact on every node. ``equal`` is None when it is not known on every node."""
+    """One fact on every node. ``equal`` is None when it is not known on every node; ``follows``: when one told cause is why."""
 
     name: str
     values: Mapping[str, str]
     equal: bool | None
     matters: bool
     why: str
+    follows: Follows | None = None
 
 
 def node_table(facts: Facts) -> tuple[FactRow, ...]:
@@ -122,9 +123,10 @@ def node_table(facts: Facts) -> tuple[FactRow, ...]:
     found = []
     for c in COMPARED:
         raw = {v.name: c.value(v) for v in facts.views}
-        unknown = any(isinstance(x, Missing) for x in raw.values())
+        lost = [x for x in raw.values() if isinstance(x, Missing)]
+        told = next((x for x in lost if isinstance(x, Follows)), None) if all(isinstance(x, Follows) for x in lost) else None
         values = {n: f"unknown: {x}" if isinstance(x, Missing) else str(x) for n, x in raw.items()}
-        found.append(FactRow(c.name, values, None if unknown else len(set(values.values())) == 1, c.matters, c.why))
+        found.append(FactRow(c.name, values, None if lost else len(set(values.values())) == 1, c.matters, c.why, told))
     return tuple(found)
 
 
@@ -158,6 +160,7 @@ def nodes_agree(say: Say, facts: Facts) -> Iterable[Verdict]:
         elif row.equal is False:
             told.append(here.warn(shown, row.why, details=details))
         elif row.equal is None and row.matters and not all(v.startswith("unknown: ") for v in row.values.values()):
-            told.append(here.unknown(f"not known on every node: {shown}", details=details))
+            unknown = here.unknown(f"not known on every node: {shown}", details=details)
+            told.append(here.missing(row.follows) if row.follows else unknown)
     limit = Limit(kind="min", value=1, unit="equal facts", origin=builtin("something must have been compared"))
     return [*told, say.judge(equal or None, limit, reason="no fact is known on all nodes")]

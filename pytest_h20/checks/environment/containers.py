@@ -16,8 +16,10 @@ from pytest_h20.probes.gather import engine_ports
 from pytest_h20.probes.image import shm_size_kib
 from pytest_h20.probes.script import Missing
 
+DOCKER = "environment.docker"
 
-@node_check("environment.docker", "Container daemon", always=True, action="systemctl start docker; add the user to the docker group")
+
+@node_check(DOCKER, "Container daemon", always=True, action="systemctl start docker; add the user to the docker group")
 def docker(say: Say, view: View) -> Iterable[Verdict]:
     """The daemon answers, is not older than ``expect.docker_min``, and uses the expected storage driver."""
     d, e = say.need(view.node.daemon), view.expect

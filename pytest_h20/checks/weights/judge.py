@@ -12,10 +12,11 @@ from pytest_h20.checks.weights.facts import FastFacts, FullFacts, Short, WeightF
 from pytest_h20.checks.weights.published import config_problems, published, revision_of, tokenizer_problems
 from pytest_h20.config.inventory import Inventory
 from pytest_h20.core.verdict import Limit, Origin, Verdict
-from pytest_h20.probes.script import Missing
+from pytest_h20.probes.script import Follows, Missing
 
+READABLE = "weights.readable"
 IDS = {
-    "weights.readable": "The model's folder was examined on this node",
+    READABLE: "The model's folder was examined on this node",
     "weights.names": "All shards are there",
     "weights.sizes": "Every shard is as long as its header says",
     "weights.headers": "Shard headers are valid",
@@ -101,7 +102,7 @@ class WeightsJudge:
         """Every fast check of one node; of a folder without weights there is one thing to say."""
         f = self.facts.fast.get(node, Missing("the node was not asked"))
         if isinstance(f, Missing):
-            return [self.say("weights.readable", node).missing(f)]
+            return [self.say(READABLE, node).missing(f)]
         readable = self.readable(node, f)
         if not f.shards:
             return [readable]
@@ -120,10 +121,12 @@ class WeightsJudge:
         ]
 
     def check(self, check: str, node: str) -> Verdict:
-        """One fast check of one node, by id. A folder that could not be examined is "could not measure" for each of them."""
+        """One fast check of one node, by id. Of a folder that could not be examined or is empty, ``weights.readable`` tells."""
         if self.silent and node not in self.facts.fast:
             return self.say(check, node).skip(self.silent)
         f = self.facts.fast.get(node, Missing("the node was not asked"))
+        if check != READABLE and (isinstance(f, Missing) or not f.shards):
+            return self.say(check, node).missing(Follows(str(f) if isinstance(f, Missing) else "no weights", "", READABLE, node))
         if isinstance(f, Missing):
             return self.say(check, node).missing(f)
         verdict: Verdict = getattr(self, check.split(".", 1)[1])(node, f)
@@ -134,7 +137,7 @@ class WeightsJudge:
         details: dict[str, JsonValue] = {"where": self.facts.where.get(node, ""), "path": f.path, "seconds": f.seconds}
         limit = Limit(kind="min", value=1, unit="safetensors files", origin=builtin("a model needs weights"))
         action = "" if f.shards else self.refetch(f, (), node)
-        return self.say("weights.readable", node).judge(len(f.shards), limit, reason=f"{f.path} has none", action=action, details=details)
+        return self.say(READABLE, node).judge(len(f.shards), limit, reason=f"{f.path} has none", action=action, details=details)
 
     def names(self, node: str, f: FastFacts) -> Verdict:
         """Names 1 … N without a hole (F46: 158 of 163 shards start, and answer garbage)."""

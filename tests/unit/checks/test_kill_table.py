@@ -253,19 +253,6 @@ def serial_zero(c: Cluster) -> None:
         g.serial = "0"
 
 
-NO_GPU = {
-    "environment.gpu_count",
-    "environment.gpu_model",
-    "environment.gpu_memory",
-    "environment.gpu_ecc",
-    "environment.gpu_remap",
-    "environment.gpu_throttle",
-    "environment.gpu_idle",
-    "environment.gpu_mode",
-    "environment.cuda",
-    "environment.nodes_agree",
-}
-
 FAULTS = [
     Fault("another operating system", setter(os="Ubuntu 22.04"), {"environment.os": F, "environment.nodes_agree": W}),
     Fault("another kernel", setter(kernel="5.4.0"), {"environment.kernel": F, "environment.nodes_agree": W}),
@@ -425,31 +412,11 @@ FAULTS = [
     ),
     Fault("GPU not in the NVLink fabric", gpu(fabric=("In Progress", "")), {"environment.fabric_manager": F}),
     Fault("x8 link", gpu(pcie_width=8), {"environment.gpu_pcie": F}),
-    Fault("nvidia-smi gone", lost("gpus"), dict.fromkeys(NO_GPU, U) | {"environment.gpu_clocks": Status.SKIP}),
+    Fault("nvidia-smi gone", lost("gpus"), {"environment.gpu_count": U}),
     Fault(
         "docker down",
         containers(daemon_error="Cannot connect to the Docker daemon"),
-        dict.fromkeys(
-            (
-                "environment.docker",
-                "environment.image",
-                "environment.image_equal",
-                "environment.driver_fits_image",
-                "environment.known_bad",
-                "environment.gpus_in_container",
-                "environment.rdma_in_container",
-                "environment.memlock",
-                "environment.nofile",
-                "environment.stack",
-                "environment.shm",
-                "environment.ipc",
-                "environment.model_path",
-                "environment.engine_ip",
-                "environment.proxy",
-                "environment.nodes_agree",
-            ),
-            U,
-        ),
+        {"environment.docker": U},
     ),
     Fault("docker old", expecting(docker_min="24.0"), {"environment.docker": F}),
     Fault("storage driver", expecting(storage_driver="devicemapper"), {"environment.docker": F}),
@@ -465,26 +432,7 @@ FAULTS = [
     Fault(
         "image absent",
         containers(no_image=True),
-        dict.fromkeys(
-            (
-                "environment.image_equal",
-                "environment.driver_fits_image",
-                "environment.known_bad",
-                "environment.gpus_in_container",
-                "environment.rdma_in_container",
-                "environment.memlock",
-                "environment.nofile",
-                "environment.stack",
-                "environment.shm",
-                "environment.ipc",
-                "environment.model_path",
-                "environment.engine_ip",
-                "environment.proxy",
-                "environment.nodes_agree",
-            ),
-            U,
-        )
-        | {"environment.image": F},
+        {"environment.image": F},
         "docker pull",
     ),
     Fault("other image", containers(image_id="sha256:" + "b" * 64), {"environment.image_equal": F, "environment.nodes_agree": F}),

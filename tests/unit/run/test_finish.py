@@ -77,7 +77,7 @@ def test_a_run_that_ended_early_is_red_whatever_passed(session: Session) -> None
     record(session, "weights.y", status=Status.FAIL)
     decision = ended(session, "fabric", unfinished="interrupted")
     assert (decision.green, decision.accepted) == (False, False)
-    assert decision.reason == "not finished (interrupted); it ended before throughput; weights: why"
+    assert decision.reason == "interrupted; it ended before throughput; weights: why"
     assert "the run is not finished" in obstacles(session)
 
 
@@ -85,7 +85,7 @@ def test_an_interrupted_part_does_not_name_what_was_not_asked_for(session: Sessi
     select(session, "throughput", "rdma")
     record(session, "rdma.x")
     decision = ended(session, "rdma", unfinished="interrupted")
-    assert decision.reason == "not finished (interrupted); it ended before throughput"
+    assert decision.reason == "interrupted; it ended before throughput"
     assert "these gates were not selected: environment, fabric" in obstacles(session)
 
 
