@@ -144,17 +144,20 @@ def decode_bound(
     model: ModelSpec,
     fabric: Fabric | None = None,
     kv_groups: int = 1,
+    cut_over: int = 0,
 ) -> DecodeBound:
     """Lower bound of a decode step of `batch` requests with `context` tokens each. Raises UsageError for sizes below 1.
 
     ``kv_groups``: over how many groups of GPUs the requests are divided (DP attention, copies of the model): each holds the cache of
-    its own. Without a fabric (one node, or not known) the communication floor is left out and both bounds are equal.
+    its own. ``cut_over``: over how many GPUs the weights that are no expert's are cut: copies that share their experts hold the rest
+    each for itself; 0 = over all. Without a fabric (one node, or not known) the communication floor is left out and both bounds are equal.
     """
     if batch < 1 or gpus < 1 or context < 0:
         raise UsageError(f"roofline: batch {batch}, GPUs {gpus}, context {context}: sizes from 1 are needed")
     experts = model.experts * (1 - (1 - model.experts_per_token / model.experts) ** batch)
     moved = (
-        (model.sharded_bytes + model.moe_layers * experts * model.expert_bytes) / gpus
+        model.sharded_bytes / (cut_over or gpus)
+        + model.moe_layers * experts * model.expert_bytes / gpus
         + model.replicated_bytes
         + batch / kv_groups * context * model.kv_bytes_per_token
     )

@@ -24,6 +24,10 @@ TTFT_SPREAD = 0.25
 so that a change of it counts only when it is gross."""
 
 
+LEAST_IN_TIME = 0.1
+"""A figure may have been a tenth (or ten times) of what it was on a late machine, not less: a collapse stays one."""
+
+
 @dataclass(frozen=True)
 class Side:
     """One run, or one engine of it."""
@@ -40,13 +44,14 @@ class Side:
 
 @dataclass(frozen=True)
 class CellChange:
-    """One figure of one cell on both sides. ``change`` is None when a side has no figure."""
+    """One figure of one cell on both sides. ``change`` is None when a side has no figure. ``doubt``: see ``doubt_of``."""
 
     cell: str
     metric: str
     old: float | None
     new: float | None
     change: Change | None
+    doubt: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -95,21 +100,32 @@ class Comparison:
 
     @property
     def problems(self) -> tuple[str, ...]:
-        """Everything that makes the new side worse than the old one, worst first: what ``--fail-on-drop`` fails for."""
+        """Everything that keeps the new side from being as good as the old one, worst first: what ``--fail-on-drop`` fails for."""
+        return (*self.worse, *self.unmeasured)
+
+    @property
+    def worse(self) -> tuple[str, ...]:
+        """What was measured, and is worse."""
         found = [_row_words(c) for c in self.slower]
         found += [f"over all cells: {METRICS[o.metric][0]} {words(o.change, o.metric)}" for o in self.overall if o.change.high < 1]
-        found += [f"{name}: not measured any more" for name in self.only_old]
+        found += [
+            f"{name}: does not hold its limits" + (f": {cell.reason}" if cell.reason else "")
+            for name, cell in self.new.cells.items()
+            if cell.status is Status.FAIL
+        ]
+        return (*found, *(f"gate {gate}: {before} -> fail" for gate, before, after in self._lost if after == "fail"))
+
+    @property
+    def unmeasured(self) -> tuple[str, ...]:
+        """What could not be held against the old side, so that nobody knows whether it is worse."""
+        found = [f"{name}: not measured any more" for name in self.only_old]
         for name, cell in self.new.cells.items():
             lost = [METRICS[c.metric][0] for c in self.cells if c.cell == name and c.old is not None and c.new is None]
-            if cell.status.blocks:
-                word = "could not be measured" if cell.status is Status.UNKNOWN else "does not hold its limits"
-                found.append(f"{name}: {word}" + (f": {cell.reason}" if cell.reason else ""))
-            elif lost:
+            if cell.status is Status.UNKNOWN:
+                found.append(f"{name}: could not be measured" + (f": {cell.reason}" if cell.reason else ""))
+            elif lost and not cell.status.blocks:
                 found.append(f"{name}: has no {', no '.join(lost)} any more")
-        for gate, before, after in self.gates:
-            gone = after is None and self.old.mode == self.new.mode  # an attached run has no bring-up to lose
-            if before is not None and not before.blocks and (gone or (after is not None and after.blocks)):
-                found.append(f"gate {gate}: {before.value} -> {after.value if after else 'not run'}")
+        found += [f"gate {gate}: {before} -> {after}" for gate, before, after in self._lost if after != "fail"]
         for name, cell in self.old.cells.items():
             if cell.status is Status.UNKNOWN and name in self.new.cells:
                 found.append(
@@ -121,6 +137,14 @@ class Comparison:
         return tuple(found)
 
     @property
+    def _lost(self) -> Iterator[tuple[str, str, str]]:
+        """Gates that held and do not any more: name, before, after."""
+        for gate, before, after in self.gates:
+            gone = after is None and self.old.mode == self.new.mode  # an attached run has no bring-up to lose
+            if before is not None and not before.blocks and (gone or (after is not None and after.blocks)):
+                yield gate, before.value, after.value if after else "not run"
+
+    @property
     def headline(self) -> str:
         """One sentence. A mean over all cells hides a cell that collapsed, so cells that are worse are counted first."""
         cells = {c.cell for c in self.cells}
@@ -128,7 +152,8 @@ class Comparison:
         if worse:
             return f"WORSE in {len(worse)} of {len(cells)} cells, most in {_row_words(self.slower[0])}"
         if self.problems:
-            return f"WORSE: {self.problems[0]}" + (f", and {len(self.problems) - 1} more" if len(self.problems) > 1 else "")
+            first, more = self.problems[0], f", and {len(self.problems) - 1} more" if len(self.problems) > 1 else ""
+            return f"WORSE: {first}{more}" if self.worse else f"NOT EVERYTHING COULD BE COMPARED: {first}{more}"
         if better:
             return f"better in {len(better)} of {len(cells)} cells, worse in none"
         return f"no change beyond noise in {len(cells)} cells"
@@ -248,11 +273,21 @@ def _estimate(cell: CellRow, metric: str) -> Estimate | None:
 
 def _cell_change(old: CellRow, new: CellRow, metric: str, spread: float, dof: int, confidence: float) -> CellChange:
     before, after = _estimate(old, metric), _estimate(new, metric)
-    seen = None
+    seen, doubt = None, doubt_of(old, metric) + doubt_of(new, metric)
     if before and after:
         better = higher_is_better(metric)
-        seen = change(before, after, higher_is_better=better, run_spread=spread, dof=dof, confidence=confidence)
-    return CellChange(old.name, metric, old.figure(metric), new.figure(metric), seen)
+        seen = change(before, after, higher_is_better=better, run_spread=spread, dof=dof, confidence=confidence, doubt=doubt)
+    return CellChange(old.name, metric, old.figure(metric), new.figure(metric), seen, doubt)
+
+
+def doubt_of(cell: CellRow, metric: str) -> float:
+    """By how much (log) a figure may be off because its own machine was late: of a rehearsal. Late stand-ins and clients make figures
+    worse, and streams that come late are fewer at once, which makes them better: so it counts in both directions."""
+    value = cell.figure(metric)
+    if cell.late is None or value is None or value <= 0:
+        return 0.0
+    own = cell.late.without(metric, value, cell) / value
+    return max(abs(math.log(max(own, LEAST_IN_TIME))), -math.log(max(1 - cell.late.share, LEAST_IN_TIME)))
 
 
 def _overall(rows: Sequence[CellChange], spread: float, dof: int) -> Iterator[Overall]:
@@ -263,7 +298,8 @@ def _overall(rows: Sequence[CellChange], spread: float, dof: int) -> Iterator[Ov
             own = statistics.stdev(logs) / math.sqrt(len(logs)) if len(logs) > 1 else 0.0
             one = Estimate(1.0, 0.0, 30)
             other = Estimate(math.exp(statistics.fmean(logs)), own, 30)
-            seen = change(one, other, higher_is_better=True, run_spread=spread_of(metric, spread), dof=dof)
+            doubt = statistics.fmean(r.doubt for r in rows if r.metric == metric and r.change)
+            seen = change(one, other, higher_is_better=True, run_spread=spread_of(metric, spread), dof=dof, doubt=doubt)
             yield Overall(metric, len(logs), seen)
 
 
@@ -295,7 +331,8 @@ def text(result: Comparison) -> list[str]:
     lines += [f"{METRICS[o.metric][0]:<18} {words(o.change, o.metric)}, over {o.cells} cells" for o in result.overall]
     if not result.overall:
         lines.append("no cell was measured on both sides: figures cannot be compared")
-    lines += ["", "what is worse in the new one:", *(f"  {problem}" for problem in result.problems)] if result.problems else []
+    lines += ["", "what is worse in the new one:", *(f"  {problem}" for problem in result.worse)] if result.worse else []
+    lines += ["", "what could not be compared:", *(f"  {problem}" for problem in result.unmeasured)] if result.unmeasured else []
     lines += _figures(result)
     lines += [f"only in old: {', '.join(result.only_old)}"] if result.only_old else []
     lines += [f"only in new: {', '.join(result.only_new)}"] if result.only_new else []

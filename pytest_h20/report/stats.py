@@ -156,14 +156,16 @@ def change(
     run_spread: float = 0.0,
     dof: int = 30,
     confidence: float = CONFIDENCE,
+    doubt: float = 0.0,
 ) -> Change:
     """Compare two runs. ``run_spread``: standard deviation from run to run as a fraction, known from repeats (``dof`` + 1 of
-    them) or assumed; it counts once for each side. Raises ``ValueError`` for figures that are not above 0."""
+    them) or assumed; it counts once for each side. ``doubt``: by how much (log) a figure may be off by a cause that is no noise and
+    does not average out. Raises ``ValueError`` for figures that are not above 0."""
     if old.value <= 0 or new.value <= 0:
         raise ValueError("only figures above 0 can be compared")
     log = math.log(new.value / old.value) * (1 if higher_is_better else -1)
     error = math.sqrt(old.rel_error**2 + new.rel_error**2 + 2 * run_spread**2)
-    reach = t_quantile(0.5 + confidence / 2, dof) * error
+    reach = t_quantile(0.5 + confidence / 2, dof) * error + doubt
     return Change(math.exp(log), math.exp(log - reach), math.exp(log + reach))
 
 

@@ -25,12 +25,13 @@ from pytest_h20.core.errors import H20Error
 from pytest_h20.core.gpus import gpu_model
 from pytest_h20.core.verdict import GateName, Status, Verdict
 from pytest_h20.endpoint.client import Api
+from pytest_h20.engines.layout import Layout
 from pytest_h20.engines.speculation import Speculation, speculation_of
 from pytest_h20.load import Cell, CellProgress, CellResult, LoadPlan, SelfCheck, Slo, Target
 from pytest_h20.load.canary import Canary
 from pytest_h20.load.cells import requests_for
 from pytest_h20.load.metrics import Summary
-from pytest_h20.load.roofline import Fabric, decode_bound, spec_of
+from pytest_h20.load.roofline import GpuSpec, ModelSpec, decode_bound, spec_of
 from pytest_h20.load.run import CellInterrupted, run_cell
 from pytest_h20.load.sanity import tokens_per_step
 from pytest_h20.load.selfcheck import self_check
@@ -335,18 +336,7 @@ class Load:
         model = None if isinstance(config, Missing) else spec_of(config)
         if gpu is None or not gpu.hbm or model is None:
             return None
-        rails, layout = len(target.head.rails), target.layout
-        # Stages of a pipeline take turns: a token passes all of them, each with its part of the requests.
-        bound = decode_bound(
-            max(1, cell.concurrency // layout.pipeline),
-            cell.input_len + cell.output_len / 2,
-            layout.tensor * layout.replicas,
-            gpu=gpu,
-            model=model,
-            fabric=Fabric(rails=rails) if rails and layout.nodes_per_stage > 1 else None,
-            kv_groups=layout.attention * layout.replicas,
-        )
-        return bound.tpot_hw_s * 1e3
+        return step_floor_ms(cell, target.layout, gpu, model)
 
     def _selfcheck(self, cell: Cell) -> SelfCheck:
         """This client's own error at the cell's concurrency or the next level above it, measured once per level in this process."""
@@ -511,6 +501,25 @@ class Load:
         if self.limits is None:
             return [no_limits(record, self.endpoint.target.profile_name)]
         return judge_cell(record, self.limits, str(self.session.folder.path))
+
+
+def step_floor_ms(cell: Cell, layout: Layout, gpu: GpuSpec, model: ModelSpec) -> float:
+    """The hardware's lower bound of a decode step of a cell.
+
+    Stages of a pipeline take turns: a token passes all of them, each with its part of the requests. Copies that share nothing stand
+    side by side: none of them has the GPUs of another, nor its requests.
+    """
+    apart = 1 if layout.joined else layout.replicas
+    bound = decode_bound(
+        max(1, cell.concurrency // layout.pipeline // apart),
+        cell.input_len + cell.output_len / 2,
+        layout.tensor * layout.replicas // apart,
+        gpu=gpu,
+        model=model,
+        kv_groups=layout.attention * layout.replicas // apart,
+        cut_over=layout.tensor,
+    )
+    return bound.tpot_hw_s * 1e3
 
 
 def lateness(result: CellResult, stand_in: Sequence[tuple[float, float, float]], scale: float) -> Late:

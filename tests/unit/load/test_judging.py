@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 import pytest_h20.load.schema as schema_module
 from pytest_h20.core.errors import UsageError
 from pytest_h20.core.gpus import GPUS
+from pytest_h20.engines.layout import Layout
 from pytest_h20.load import Cell, CellResult
 from pytest_h20.load.metrics import Rates, RequestRecord, Summary, most_answering
 from pytest_h20.load.result import write_json
@@ -24,6 +25,7 @@ from pytest_h20.load.roofline import decode_bound as bound_of
 from pytest_h20.load.sanity import check, judged
 from pytest_h20.load.server_metrics import MetricsSample, ServerView, acceptance, parse_metrics, series, view
 from pytest_h20.rehearsal.sparse import R1_CONFIG
+from pytest_h20.run.throughput import step_floor_ms
 from tests.unit.load.results import GOOD
 
 R1 = cast(ModelSpec, spec_of(R1_CONFIG))
@@ -68,6 +70,17 @@ def test_roofline_edges() -> None:
     assert decode_bound(64, gpu=GPUS["10de:20b2"], model=R1).tpot_hw_s > 0, "an A100 has no FP8: BF16 counts"
     with pytest.raises(UsageError, match="roofline"):
         decode_bound(0, model=R1)
+
+
+def test_copies_have_the_gpus_and_requests_of_their_own() -> None:
+    cell, h20 = Cell(128, 128, 64), GPUS["10de:2329"]
+    alone = step_floor_ms(replace(cell, concurrency=32), Layout(8), h20, R1)
+    assert step_floor_ms(cell, Layout(8, replicas=2, nodes=2), h20, R1) == pytest.approx(alone), "the floor of one copy with half of them"
+    lenient = 1e3 * decode_bound(64, 192, 16, model=R1, kv_groups=2).tpot_hw_s
+    assert lenient < 0.8 * alone, "a client that counts wrongly by a fifth is below the floor of a copy, and above that of all GPUs"
+    joined = step_floor_ms(cell, Layout(8, replicas=2, nodes=2, joined=True), h20, R1)
+    assert lenient < joined < alone, "copies that share their experts hold everything else twice"
+    assert step_floor_ms(cell, Layout(16, nodes=2), h20, R1) == pytest.approx(1e3 * decode_bound(64, 192, 16, model=R1).tpot_hw_s)
 
 
 def test_a_model_is_what_its_config_says() -> None:

@@ -10,7 +10,7 @@ from pytest_h20.cli.compare import main
 from pytest_h20.core.errors import UsageError
 from pytest_h20.core.verdict import Status
 from pytest_h20.report.compare import Side, compare, of_figure, side, text, words
-from pytest_h20.report.model import CellRow
+from pytest_h20.report.model import CellRow, Late
 from pytest_h20.report.stats import Change
 from tests.unit.conftest import Sample
 from tests.unit.report import samples
@@ -131,6 +131,32 @@ def test_what_the_old_run_could_not_measure_makes_nothing_worse(sample: Sample) 
     result = compare(doubted, new)
     assert result.slower == ()
     assert result.problems == (f"{name}: nothing to hold it against, the old run could not measure it: too busy",)
+
+
+def late(one: Side, name: str, ms: float, **figures: object) -> Side:
+    """The side, its machine late with each answer by ``ms``."""
+    return changed(one, name, late=Late(last_ms=ms, most_ms=ms, answer_ms=10_000.0), windows=(), intervals={}, **figures)
+
+
+def test_what_a_late_machine_may_have_done_is_no_regression_and_more_than_that_is(sample: Sample) -> None:
+    old = three(sample)
+    name, cell = next(iter(old.cells.items()))
+    assert cell.mean_tpot_ms is not None
+    slower = changed(old, name, mean_tpot_ms=1.15 * cell.mean_tpot_ms, windows=(), intervals={})
+    assert compare(old, slower).headline.startswith("WORSE"), "both kept their time"
+    assert compare(late(old, name, 1_000.0), slower).problems == (), "a tenth of the old answers' time is its machine's"
+    collapsed = changed(old, name, mean_tpot_ms=1.6 * cell.mean_tpot_ms, windows=(), intervals={})
+    assert compare(late(old, name, 1_000.0), collapsed).headline.startswith(f"WORSE in 1 of 3 cells, most in {name}: Mean TPOT")
+    assert compare(late(old, name, 9_900.0), changed(old, name, mean_tpot_ms=1e4 * cell.mean_tpot_ms)).worse, "no lateness hides a collapse"
+
+
+def test_what_could_not_be_compared_is_not_called_worse_and_is_no_pass(sample: Sample) -> None:
+    old = three(sample)
+    result = compare(old, changed(old, next(iter(old.cells)), status=Status.UNKNOWN, reason="this machine is too busy to measure"))
+    assert result.worse == ()
+    assert result.headline.startswith("NOT EVERYTHING COULD BE COMPARED: ")
+    assert result.problems
+    assert compare(old, replace(old, gates={**old.gates, "rdma": Status.FAIL})).headline == "WORSE: gate rdma: pass -> fail"
 
 
 def test_missing_cells_worse_gates_and_damage_are_drops(sample: Sample) -> None:
