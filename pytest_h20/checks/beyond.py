@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from pytest_h20.checks.frame import Say
-from pytest_h20.checks.throughput import judge_figure
+from pytest_h20.checks.throughput import AGAIN, judge_figure
 from pytest_h20.core.verdict import Limit, Origin, Status, Verdict, judge
 from pytest_h20.load.metrics import RequestRecord, percentile
 from pytest_h20.report.model import CellRow, Late
@@ -149,7 +149,7 @@ def shapes(subject: str, first: Pass, second: Pass, late: Late | None = None) ->
         looked_at=second.shapes,
     )
     if verdict.status is Status.FAIL and late is not None and second.stall_ms - late.worst_ms <= most:
-        return verdict.model_copy(update={"status": Status.UNKNOWN, "reason": f"{late.words}; {said}"})
+        return verdict.model_copy(update={"status": Status.UNKNOWN, "reason": f"{late.words}; {said}", "action": AGAIN})
     if verdict.status is Status.PASS and first.stall_ms > most:
         return verdict.model_copy(update={"status": Status.WARN, "reason": f"only a shape that is new stalls: {said}"})
     return verdict

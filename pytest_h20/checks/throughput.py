@@ -54,6 +54,10 @@ def flow_limits(cell: CellRow) -> dict[str, Limit]:
     }
 
 
+AGAIN = "rehearse again when this machine has less to do, or slower: --nodes=rehearsal:SCENARIO@SPEED"
+"""What to do where the rehearsal's own machine kept a figure from its limit."""
+
+
 def judge_figure(
     cell: CellRow, metric: str, limit: Limit, limits: LimitFile | None = None, run: str = "RUN", *, evidence: tuple[str, ...] = ()
 ) -> Verdict:
@@ -68,8 +72,7 @@ def judge_figure(
     in_time = cell.with_figure(metric, cell.late.without(metric, measured, cell))
     if _held(in_time, metric, limit, limits, run, evidence).status is Status.FAIL:
         return verdict
-    action = "rehearse again when this machine has less to do, or slower: --nodes=rehearsal:SCENARIO@SPEED"
-    return verdict.model_copy(update={"status": Status.UNKNOWN, "reason": cell.late.words, "action": action})
+    return verdict.model_copy(update={"status": Status.UNKNOWN, "reason": cell.late.words, "action": AGAIN})
 
 
 def _held(cell: CellRow, metric: str, limit: Limit, limits: LimitFile | None, run: str, evidence: tuple[str, ...]) -> Verdict:

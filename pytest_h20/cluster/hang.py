@@ -77,7 +77,7 @@ def look(
         found = dict(zip(names, pool.map(lambda name: _one(unrecorded(nodes[name]), name, engine, scale), names), strict=True))
     ras, why = _ask_ras(nodes, engine)
     unseen = [f"{name} {text}" for name, told in found.items() for text in told.unseen]
-    unseen += [f"NCCL's RAS ({why})"] if why else []
+    unseen += [f"NCCL RAS ({why})"] if why else []
     kept = [journal.evidence(f"hang/{name}-{what}.txt", text) for name, told in found.items() for what, text in told.texts.items() if text]
     if ras is not None:
         kept.append(journal.evidence("hang/ras.txt", ras[1]))

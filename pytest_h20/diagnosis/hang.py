@@ -74,7 +74,7 @@ def _collectives(facts: HangFacts) -> list[str]:
         elif not behind and not facts.missing:
             parts.append(f"all {len(ahead)} ranks have entered {what}, and none leaves it")
         else:
-            parts.append(f"{numbers([r.rank for r in ahead])} {'waits' if len(ahead) == 1 else 'wait'} in {what}")
+            parts.append(f"{numbers([r.rank for r in ahead])} wait{'s' if len(ahead) == 1 else ''} in {what}")
             parts += [f"{numbers([r.rank])} never entered: its last is {_words(r.operation or operation)} {r.number}" for r in behind[:4]]
             if len(behind) > 4:
                 parts.append(f"{len(behind) - 4} more are behind")
@@ -96,7 +96,7 @@ def _stacks(facts: HangFacts) -> str:
     parts = []
     if waits:
         frame = next(f for f in waits[0].stack if any(word in f.lower() for word in WAITS))
-        parts.append(f"{numbers([r.rank for r in waits])} {'waits' if len(waits) == 1 else 'wait'} in {frame}()")
+        parts.append(f"{numbers([r.rank for r in waits])} wait{'s' if len(waits) == 1 else ''} in {frame}()")
     parts += [f"{numbers([r.rank])} is in {r.stack[0]}()" for r in others[:4]]
     return "; ".join(parts)
 
@@ -119,8 +119,12 @@ def _kernel(facts: HangFacts, suspects: Sequence[HungRank]) -> list[str]:
 
 
 def _gpu_words(gpus: Mapping[str, Sequence[float]]) -> str:
-    told = ", ".join(f"{node} {min(used):.0f} to {max(used):.0f} %" for node, used in gpus.items() if used)
+    told = ", ".join(f"{node} {_span(min(used), max(used))} %" for node, used in gpus.items() if used)
     return f"GPUs in use: {told}" if told else ""
+
+
+def _span(low: float, high: float) -> str:
+    return f"{low:.0f} to {high:.0f}" if f"{low:.0f}" != f"{high:.0f}" else f"{low:.0f}"
 
 
 def _words(operation: str) -> str:

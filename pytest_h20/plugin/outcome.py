@@ -98,14 +98,16 @@ def not_measured(test_id: str, gate: str, error: Exception) -> Verdict:
     """The verdict of a check that an error of ours kept from being made."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()] or [type(error).__name__]
     check = f"{gate}.{check_name(test_id)}"
-    return _verdict(check, Status.UNKNOWN, "Could not be measured", _parameters(test_id), lines[0], "mend that, and run it again")
+    return _verdict(check, Status.UNKNOWN, "The check could be made", _parameters(test_id), lines[0], "mend that, and run it again")
 
 
 def unreported(gate: str, test_ids: Sequence[str], total: int) -> Verdict:
     """The verdict of a gate of which a part is known, because the run ended before these of its ``total`` tests had reported: what
     holds in it until then is not the gate."""
     reason = f"{len(test_ids)} of the gate's {total} tests did not report: the run ended before them"
-    return _verdict(f"{gate}.{check_name(test_ids[0])}", Status.UNKNOWN, "Could not be measured", "", reason, "run it again, to its end")
+    return _verdict(
+        f"{gate}.{check_name(test_ids[0])}", Status.UNKNOWN, "Every test of the gate reported", "", reason, "run it again, to its end"
+    )
 
 
 def check_name(test_id: str) -> str:

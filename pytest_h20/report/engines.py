@@ -112,12 +112,15 @@ def sentence(result: Comparison) -> str:
         far = max(rows, key=lambda r: abs(r.change.percent) if r.change else 0.0)
         moved = far.change.percent if far.change else 0.0
         return (
-            f"{one} and {other} are equally fast: no difference beyond noise in {_cells(len(rows))} "
+            f"{one} and {other} are equally fast: no difference beyond noise in {len(rows)} cell{'s' * (len(rows) != 1)} "
             f"(largest: {other} {moved:+.1f} % in {far.cell}){missing}"
         )
     first = ahead[0]
     slower = one if first.engine == other else other
-    said = f"{first.engine} is faster than {slower} in {len(first.cells)} of {_cells(len(rows))} by more than noise, most in {first.most()}"
+    said = (
+        f"{first.engine} is faster than {slower} in {len(first.cells)} of {len(rows)} cell{'s' * (len(rows) != 1)} by more than noise, "
+        f"most in {first.most()}"
+    )
     for more in ahead[1:]:
         said += f"; {more.engine} in {len(more.cells)}, most in {more.most()}"
     if alike:
@@ -163,7 +166,3 @@ def _nodes(view: RunView, label: str) -> int:
 def _at(by_batch: Mapping[int, float], streams: int) -> float | None:
     """Of so many streams, or the next fewer that were measured: with more it costs no less."""
     return next((by_batch[n] for n in sorted(by_batch, reverse=True) if n <= streams), None)
-
-
-def _cells(count: int) -> str:
-    return f"{count} cell{'s' * (count != 1)}"

@@ -213,15 +213,20 @@ def _proved(found: Course, figure: SoakFigure, asked: Wanted) -> tuple[float, st
     if figure.falls:
         proved = min(proved, 100.0)  # a slope that goes on would lose more than there was
     low, high = sorted((trend.low * per_cent, trend.high * per_cent))
-    seen = f"{trend.slope * per_cent:+.2f} %/h ({low:+.2f} to {high:+.2f}) around {trend.level:.4g} {figure.unit}"
+    seen = f"{trend.slope * per_cent:+.2f} %/h ({low:+.2f} to {high:+.2f}) around {_digits(trend.level, 4)} {figure.unit}"
     if trend.stands_out:
         words.append(f"{'falls' if trend.slope < 0 else 'rises'}: {seen}")
     else:
         words.append(f"no slope: {seen}")
-    told = f"the smallest slope that {trend.hours:.2g} h would have shown is {_sees(trend):.2g} %/h"
+    told = f"the smallest slope that {trend.hours:.2g} h would have shown is {_digits(_sees(trend), 2)} %/h"
     if asked.slope is not None and _sees(trend) > asked.slope:
         told += f"; {asked.slope:g} %/h is too small to be seen in this time, it takes {trend.hours_for(asked.slope / per_cent):.2g} h"
     return proved, "; ".join([*words, told])
+
+
+def _digits(value: float, digits: int) -> str:
+    """As many digits, and never 4.4e+02."""
+    return f"{value:.{digits}g}" if abs(value) < 10**digits - 0.5 else f"{value:.0f}"
 
 
 def _sees(trend: Trend) -> float:

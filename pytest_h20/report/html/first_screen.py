@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 
-from pytest_h20.core.verdict import Status
+from pytest_h20.core.verdict import GATE_TITLES, GateName, GateResult, Status
 from pytest_h20.lang import labelled
 from pytest_h20.report.html.tags import Child, Html, join, tag
-from pytest_h20.report.html.words import ICONS, chip, duration, limit_words, measure, moment, unit_of
+from pytest_h20.report.html.words import ICONS, chip, duration, limit_words, measure, moment, subject, unit_of
 from pytest_h20.report.model import CheckRow, RunView, SetupError
 from pytest_h20.report.signature import in_words
 from pytest_h20.report.terminal import blocking
@@ -51,16 +51,34 @@ def _banner(view: RunView) -> Html:
     elif view.decision.green:
         why = _all_hold(view) if view.decision.accepted or _is_stand_in(view) else "; ".join(view.header.obstacles)
     else:
-        red = [g for g in view.decision.gates if g.status.blocks]
-        why = f"{len(red)} of {len(view.decision.gates)} gates do not hold." if red else view.decision.reason
+        why = _how_many(view.decision.gates) or view.decision.reason
     return tag(
         "div",
         tag("p", tag("span", ICONS[status], aria_hidden="true", class_="h20-mark"), " ", words, class_="h20-verdict"),
         tag("p", why),
+        tag("p", tag("b", "Do this: "), _after_a_kill(view)) if not view.complete else None,
         tag("p", _in_short(view), class_="h20-small"),
         class_=f"h20-banner h20-{status.value}",
         role="status",
     )
+
+
+def _after_a_kill(view: RunView) -> str:
+    """A run that could not write its end could not clean up either."""
+    if _is_stand_in(view):
+        return "run it again, to its end"
+    return f"if it does not go on any more: python -m pytest_h20 reap --nodes {view.header.inventory or 'INVENTORY'}, then run it again"
+
+
+def _how_many(gates: Sequence[GateResult]) -> str:
+    """How many gates do not hold, and how many of these could only not be measured: one cause can keep many from being so."""
+    red = [gate for gate in gates if gate.status.blocks]
+    if not red:
+        return ""
+    silent = sum(gate.status is Status.UNKNOWN for gate in red)
+    if 0 < silent < len(red):
+        return f"{len(red)} of {len(gates)} gates do not hold: {len(red) - silent} fail, {silent} could not be measured."
+    return f"{len(red)} of {len(gates)} gates do{'es' if len(red) == 1 else ''} not hold."
 
 
 def _all_hold(view: RunView) -> str:
@@ -106,7 +124,13 @@ def _is_stand_in(view: RunView) -> bool:
 
 
 def _setup_errors(view: RunView) -> list[Html]:
-    return [setup_error(error) for error in view.setup_errors[:SHOWN]]
+    return [setup_error(error) for error in _unexplained(view)]
+
+
+def _unexplained(view: RunView) -> list[SetupError]:
+    """Those that no check explains: an engine not brought up for a rail that is down comes after that rail, as one of the reasons."""
+    causes = [check for check in blocking(view) if check.reason]
+    return [e for e in view.setup_errors if not any(c.title != e.title and c.reason in e.cause for c in causes)][:SHOWN]
 
 
 def setup_error(error: SetupError) -> Html:
@@ -122,7 +146,7 @@ def setup_error(error: SetupError) -> Html:
 
 
 def _reasons(view: RunView) -> Html | None:
-    told = {(error.title, error.cause) for error in view.setup_errors[:SHOWN]}  # stands above already, in the same words
+    told = {(error.title, error.cause) for error in _unexplained(view)}  # stands above already, in the same words
     found = grouped([check for check in blocking(view) if (check.title, check.reason) not in told])
     if not found:
         return None
@@ -147,14 +171,23 @@ def reason(group: Sequence[CheckRow]) -> Html:
     """One kind of failure in plain words: what, measured against what, why that limit, what to do."""
     first = group[0]
     subjects = [c.subject for c in group if c.subject]
-    named = ", ".join(subjects[:3]) + (f", and {len(subjects) - 3} more" if len(subjects) > 3 else "")
+    named = ", ".join(map(subject, subjects[:3])) + (f", and {len(subjects) - 3} more" if len(subjects) > 3 else "")
     example = labelled(first.subject, "") if len(group) > 1 and first.subject else ""
     return join(
-        tag("p", chip(first.status), " ", tag("strong", first.title + (f" ({named})" if named else ""))),
+        tag(
+            "p",
+            *(chip(first.status), " ", tag("strong", first.title + (f" ({named})" if named else "")), " "),
+            tag("a", GATE_TITLES[first.gate], href="#" + anchor(first.gate), class_="h20-small"),
+        ),
         tag("p", example, measured(first)) if first.measured is not None or first.limit else None,
         tag("p", first.reason) if first.reason else None,
         tag("p", tag("b", "Do this: "), first.action) if first.action else None,
     )
+
+
+def anchor(gate: GateName) -> str:
+    """Where a gate stands on the page."""
+    return "-".join(("gate", gate.value))
 
 
 def measured(check: CheckRow) -> Html:

@@ -7,9 +7,9 @@ from collections.abc import Sequence
 
 from pytest_h20.core.verdict import GATE_TITLES, GateResult, Status
 from pytest_h20.report.engines import engine_of
-from pytest_h20.report.html.first_screen import measured
+from pytest_h20.report.html.first_screen import anchor, measured
 from pytest_h20.report.html.tags import Html, join, tag
-from pytest_h20.report.html.words import RECORDED, chip, count_words, term
+from pytest_h20.report.html.words import RECORDED, chip, count_words, subject, term
 from pytest_h20.report.model import CheckRow, RunView
 from pytest_h20.report.terminal import tally, worst_first
 
@@ -46,20 +46,17 @@ def _gate(gate: GateResult, checks: Sequence[CheckRow], counts: str) -> Html:
     )
     css = f"h20-gate h20-{gate.status.value}"
     if not checks:
-        return tag("div", *head, class_=f"{css} h20-bare")
+        return tag("div", *head, class_=f"{css} h20-bare", id=anchor(gate.name))
     told = [c for c in checks if c.status.blocks or c.status is Status.WARN]
+    if gate.status.blocks and not told:
+        # nothing in it is worth unfolding: why stands in its head
+        return tag("details", tag("summary", *head, tag("span", gate.reason)), _groups(checks), class_=css, id=anchor(gate.name))
     rest = [c for c in checks if c not in told]
     others = _groups(rest) if rest else None
-    if rest and (told or gate.status.blocks):
-        words = f"{len(rest)} more that do not keep the gate from holding" if told else f"the {len(rest)} checks of this gate"
-        others = tag("details", tag("summary", words), others)
+    if rest and told:
+        others = tag("details", tag("summary", f"{len(rest)} more that do not keep the gate from holding"), others)
     return tag(
-        "details",
-        tag("summary", *head),
-        _groups(told) if told else tag("p", gate.reason) if gate.status.blocks else None,
-        others,
-        class_=css,
-        open=gate.status.blocks,
+        "details", tag("summary", *head), _groups(told) if told else None, others, class_=css, id=anchor(gate.name), open=gate.status.blocks
     )
 
 
@@ -76,20 +73,30 @@ def _group(title: str, action: str, members: Sequence[CheckRow]) -> Html:
     return tag(
         "li",
         tag("div", tag("strong", title), " ", tag("code", members[0].check, class_="h20-muted")),
-        [_subject(c) for c in members],
+        [_subject(alike) for alike in _alike(members)],
         tag("div", tag("b", "Do this: "), action) if action else None,
         tag("div", ", ".join(sorted(names)), class_="h20-muted h20-small") if names else None,
     )
 
 
-def _subject(check: CheckRow) -> Html:
+def _alike(members: Sequence[CheckRow]) -> list[list[CheckRow]]:
+    """Those of which the same is said together: one slow GPU in nine cells is one line."""
+    found: defaultdict[str, list[CheckRow]] = defaultdict(list)
+    for check in members:
+        found[repr((check.status, check.recorded, check.measured, check.limit, check.reason))].append(check)
+    return list(found.values())
+
+
+def _subject(alike: Sequence[CheckRow]) -> Html:
+    check = alike[0]
+    subjects = [c.subject for c in alike if c.subject]
     told = measured(check) if check.measured is not None or check.limit else None
-    evidence = [join(" ", tag("code", path)) for path in check.evidence]
+    evidence = [join(" ", tag("code", path)) for path in dict.fromkeys(path for c in alike for path in c.evidence)]
     return tag(
         "div",
         chip(Status.SKIP, RECORDED) if check.recorded else chip(check.status),
         " ",
-        tag("b", check.subject, " ") if check.subject else None,
+        tag("b", ", ".join(map(subject, subjects)), " ") if subjects else None,
         told,
         f" – {check.reason}" if check.reason and told else check.reason,
         tag("span", " evidence:", evidence, class_="h20-muted h20-small") if evidence else None,

@@ -113,7 +113,7 @@ def _chart(load: CellLoad, kernel: Sequence[KernelLine], quantity: str, key: str
         HEIGHT,
         [name, f": {load.cell}"],
         described,
-        [_text(LEFT - 4, y + 3.5, number(value), "end") for value, y in ((high, TOP), (low, HEIGHT - BOTTOM))],
+        [_text(LEFT - 4, y + 3.5, number(value, 3), "end") for value, y in ((high, TOP), (low, HEIGHT - BOTTOM))],
         tag("line", x1=f"{LEFT:g}", x2=f"{WIDTH - RIGHT:g}", y1=f"{HEIGHT - BOTTOM:g}", y2=f"{HEIGHT - BOTTOM:g}", class_="h20-axis"),
         _text(LEFT, HEIGHT - 5, "0 s", "start"),
         _text(WIDTH - RIGHT, HEIGHT - 5, duration(load.seconds), "end"),

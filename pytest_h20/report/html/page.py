@@ -14,7 +14,7 @@ from pathlib import Path
 
 from pytest_h20 import lang
 from pytest_h20.core.verdict import GateName, Status
-from pytest_h20.lang import listed
+from pytest_h20.lang import labelled, listed
 from pytest_h20.report.compare import Comparison
 from pytest_h20.report.html import charts, rails, tables, timeline
 from pytest_h20.report.html.answers import answers
@@ -49,7 +49,7 @@ def summary_html(view: RunView) -> str:
 
 def title(view: RunView) -> str:
     """A title for ``pytest_html_report_title``: the answer, then on what."""
-    return f"{outcome(view)[1]}: {', '.join(view.header.engines)} on {view.header.name}"
+    return labelled(outcome(view)[1], ", ".join((view.header.name, *view.header.engines)))
 
 
 def run_page(view: RunView) -> str:

@@ -206,13 +206,16 @@ def pair_table(pairs: Sequence[RailPair]) -> Html:
         cells = (*ends, *(number(x) for x in (p.write_gbps, p.read_gbps, p.line_gbps, p.latency_us)))
         rows.append(tag("tr", *(tag("td", value, data_label=label) for label, value in zip(names, cells, strict=True))))
     memory = "GPU memory" if any(p.gpu is not None for p in pairs) else "host memory"
-    return tag(
+    written = [p.write_gbps for p in pairs if p.write_gbps is not None]
+    slowest = f"{len(pairs)} GPUs and NICs; the slowest writes {number(min(written))} Gbit/s" if written else f"{len(pairs)} GPUs and NICs"
+    table = tag(
         "table",
         tag("caption", f"Each through its rail before the engine starts, all rails of a node at once, {memory}"),
         tag("thead", head),
         tag("tbody", rows),
         class_="h20-stack",
     )
+    return tag("details", tag("summary", slowest), table)
 
 
 def _ends(p: RailPair) -> tuple[tuple[str, int | None, str], ...]:

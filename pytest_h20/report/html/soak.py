@@ -6,12 +6,15 @@ from collections.abc import Sequence
 
 from pytest_h20.core.verdict import GateName
 from pytest_h20.report.html.tags import Html, join, svg, tag
-from pytest_h20.report.html.words import chip, duration, number
+from pytest_h20.report.html.words import chip, duration, number, subject
 from pytest_h20.report.model import KernelLine, SoakRecord, SoakSeries
 
 WIDTH, HEIGHT = 360.0, 110.0
 LEFT, RIGHT, TOP, BOTTOM = 58.0, 8.0, 8.0, 20.0
 SHOWN = 20
+
+STOPPED = {"duration": "to its end", "interrupted": "interrupted", "server_gone": "the server was gone"}
+"""How a soak ended -> what is said of it."""
 
 
 def soaks(found: Sequence[SoakRecord], kernel: Sequence[KernelLine]) -> Html:
@@ -20,16 +23,16 @@ def soaks(found: Sequence[SoakRecord], kernel: Sequence[KernelLine]) -> Html:
 
 
 def _soak(soak: SoakRecord, kernel: Sequence[KernelLine], key: str) -> Html:
-    mixed = ", ".join(f"{given}/{out}" for given, out in soak.lengths)
+    mixed = " + ".join(f"{given}/{out}" for given, out in soak.lengths)
     head = (
         f"{soak.engine}: {soak.streams} streams, lengths {mixed}, {duration(3600 * soak.lasted)} of {duration(3600 * soak.asked)} "
-        f"({soak.stopped}); {soak.complete} of {soak.sent} requests were answered"
+        f"({STOPPED.get(soak.stopped, soak.stopped)}); {soak.complete} of {soak.sent} requests were answered"
     )
     lines = [((k.after_s or 0.0) * soak.leap / 3600, f"{k.node}: {k.meaning}") for k in kernel if k.after_s is not None]
     marks = [(e.hours, e.words) for e in soak.events] + lines
     leapt = f" A rehearsal: {soak.leap:.0f} hours are seen in one of traffic." if soak.leap > 1 else ""
     return join(
-        tag("p", head + "." + leapt),
+        tag("p", head, ".", leapt),
         tag("div", [_chart(series, soak, marks, f"{key}-{i}") for i, series in enumerate(soak.series)], class_="h20-charts"),
         tag("ul", [tag("li", f"{duration(3600 * at)}: {words}") for at, words in sorted(marks)[:SHOWN]]) if marks else None,
     )
@@ -48,7 +51,7 @@ def _chart(series: SoakSeries, soak: SoakRecord, marks: Sequence[tuple[float, st
     def y(value: float) -> float:
         return TOP + (high - value) / (high - low) * (HEIGHT - TOP - BOTTOM)
 
-    name = f"{series.of or series.name} ({series.unit})"
+    name = f"{subject(series.of or series.name)} ({series.unit})"
     red = series.status.blocks
     at = " ".join(f"{x(h):.0f},{y(v):.0f}" for h, v in series.points)
     shift = [(series.shift_at, "level shift")] if series.shift_at is not None else []

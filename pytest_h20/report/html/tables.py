@@ -90,19 +90,20 @@ def logs(found: Sequence[LogTail], *, opened: bool) -> Html:
 
 def not_measured(found: Sequence[NotMeasured]) -> Html:
     """What nobody should believe was checked."""
-    groups: defaultdict[tuple[str, str], list[str]] = defaultdict(list)
+    groups: defaultdict[str, defaultdict[str, list[str]]] = defaultdict(lambda: defaultdict(list))
     for item in found:
-        groups[(item.what, item.reason)].append(item.subject)
-    rows = [
-        tag(
-            "li",
-            tag("code", what),
-            join(" ", tag("code", ", ".join(s for s in subjects if s))) if any(subjects) else "",
-            f": {reason}" if reason else "",
-        )
-        for (what, reason), subjects in groups.items()
+        groups[item.reason][item.what].append(item.subject)
+    return join(*(_unmeasured(reason, members) for reason, members in groups.items()))
+
+
+def _unmeasured(reason: str, members: Mapping[str, Sequence[str]]) -> Html:
+    """One reason with all that it kept from being measured: a cluster that is not up is one reason, and not a hundred."""
+    checks = [
+        tag("li", tag("code", what), join(" ", tag("code", ", ".join(filter(None, subjects)))) if any(subjects) else None)
+        for what, subjects in members.items()
     ]
-    return tag("ul", rows)
+    count = tag("span", " ", f"({sum(map(len, members.values()))})", class_="h20-muted")
+    return tag("details", tag("summary", reason or "no reason was given", count), tag("ul", checks))
 
 
 def settings(words: Mapping[str, str], command_line: str) -> Html:

@@ -7,7 +7,7 @@ from datetime import datetime
 
 from pytest_h20.config.figures import CHECK_FIGURES
 from pytest_h20.core.verdict import Limit, Status, Verdict
-from pytest_h20.lang import listed
+from pytest_h20.lang import listed, local
 from pytest_h20.report.html.tags import Html, tag
 
 TERMS: dict[str, str] = {
@@ -63,6 +63,13 @@ def count_words(counts: Mapping[str, int]) -> str:
     return listed([*told, *(f"{counts[word]} {words[word]}" for word in rest)])
 
 
+def subject(text: str) -> str:
+    """What a verdict is about, in the reader's language: a name, often with words of ours after it (``node01 host``)."""
+    whole = local(text)
+    name, space, rest = text.partition(" ")
+    return whole if whole != text else name + space + local(rest)
+
+
 def term(word: str, shown: str = "") -> Html:
     """A word with its explanation as a tooltip."""
     return tag("abbr", shown or word, title=TERMS[word])
@@ -93,7 +100,7 @@ def measure(value: object, unit: str = "") -> str:
     if isinstance(value, bool):
         return "yes" if value else "no"
     if isinstance(value, list) and len(value) > 1 and value.count(value[0]) == len(value):
-        return f"{len(value)} × {measure(value[0], unit)}"
+        return f"{len(value)} × {local(measure(value[0], unit))}"
     return f"{number(value)} {unit}".rstrip()
 
 
@@ -131,7 +138,7 @@ def duration(seconds: float) -> str:
     if minutes < 60:
         return f"{minutes} min {rest} s" if rest else f"{minutes} min"
     hours, minutes = divmod(minutes, 60)
-    return f"{hours} h {minutes} min"
+    return f"{hours} h {minutes} min" if minutes else f"{hours} h"
 
 
 def moment(time: datetime | None) -> str:

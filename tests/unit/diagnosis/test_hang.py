@@ -25,7 +25,7 @@ def test_one_silent_rank_and_what_its_kernel_said() -> None:
 def test_all_silent() -> None:
     said = sentence(HangFacts("no token came", 60.0, _ranks(), gpus={"node01": [100.0] * 8, "node02": [0.0] * 8}))
     assert "all 16 ranks have entered all-reduce 1204, and none leaves it" in said
-    assert "GPUs in use: node01 100 to 100 %, node02 0 to 0 %" in said
+    assert "GPUs in use: node01 100 %, node02 0 %" in said
 
 
 def test_a_stopped_process_is_named() -> None:

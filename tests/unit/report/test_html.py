@@ -41,7 +41,9 @@ def test_pages_are_well_formed_and_ids_are_unique(sample: Sample, name: str) -> 
 def test_pages_need_no_network_and_no_script(sample: Sample, name: str) -> None:
     found = read(sample(name))
     assert "script" not in {tag for tag, _ in found.tags}
-    assert not [attrs for _, attrs in found.tags if {"src", "href"} & attrs.keys()]
+    links = {attrs["href"] for _, attrs in found.tags if "href" in attrs}
+    assert links <= {f"#{name}" for name in found.ids}, "a link leads to a gate below"
+    assert not [attrs for _, attrs in found.tags if "src" in attrs]
     assert "@import" not in run_page(sample(name))
     assert "url(" not in run_page(sample(name))
 
@@ -271,7 +273,7 @@ def test_the_summary_brings_its_style_and_viewport(sample: Sample) -> None:
     assert found.problems == []
     assert [name for name, _ in found.tags][:3] == ["meta", "style", "div"]
     assert found.tags[-1][0] == "script", "it reads the language of the page from our part, which must be there by then"
-    assert title(sample("clean")) == "Accepted: sglang on h20-2node"
+    assert title(sample("clean")) == "Accepted: h20-2node, sglang"
 
 
 def test_rows_have_as_many_cells_as_the_header(sample: Sample) -> None:
@@ -515,7 +517,7 @@ def test_a_gate_in_which_everything_was_skipped_says_why_once(sample: Sample) ->
     checks = (*(c for c in view.checks if c.gate is not GateName.RDMA), *skipped)
     decision = decide([c.bare() for c in checks], view.header.required)
     text = Page(str(gates(view.model_copy(update={"checks": checks, "decision": decision})))).text
-    assert "everything was skipped: the cluster is not up the 9 checks of this gate" in text
+    assert text.count("everything was skipped: the cluster is not up") == 1
 
 
 def test_a_set_up_that_broke_is_marked_as_red(sample: Sample) -> None:

@@ -24,7 +24,7 @@ def test_a_chart_says_how_it_went_and_what_happened() -> None:
     line = KernelLine(node="node02", gate=GateName.SOAK, severity="reset", meaning="Xid 31 <b>", text="x", after_s=1800.0)
     other = line.model_copy(update={"gate": GateName.RDMA, "meaning": "not now"})
     page = str(soaks([record(speed(shift_at=0.7), events=(SoakEvent(hours=0.5, words="63 streams silent for 20 s"),))], [line, other]))
-    assert "64 streams, lengths 128/128, 1024/256" in page
+    assert "64 streams, lengths 128/128 + 1024/256" in page
     assert "640 of 700 requests were answered" in page
     assert "falls: -2 %/h" in page
     assert 'class="h20-odd"' in page
