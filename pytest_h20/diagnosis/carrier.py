@@ -6,6 +6,7 @@ is a length that no line exceeds and several lines, unlike each other, reach exa
 
 from __future__ import annotations
 
+import json
 import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -31,7 +32,7 @@ _DIGITS = re.compile(r"\d+")
 
 def unfold(lines: Iterable[str]) -> Iterator[str]:
     """The lines as the engine wrote them: without a common tag, and in one piece."""
-    source = iter(lines)
+    source = map(_opened, lines)
     head = list(islice(source, LOOKED_AT))
     steps: list[Callable[[Iterable[str]], Iterable[str]]] = []
 
@@ -53,6 +54,20 @@ def unfold(lines: Iterable[str]) -> Iterator[str]:
     for step in steps:
         rest = step(rest)
     return chain(head, rest)
+
+
+def _opened(line: str) -> str:
+    """What a collector has put into an object, one a line (Docker's json-file, structured loggers): the text in it."""
+    if not line.startswith('{"'):
+        return line
+    try:
+        packed = json.loads(line)
+    except ValueError:
+        return line
+    text = packed.get("log", packed.get("MESSAGE"))
+    if text is None and (level := packed.get("levelname", packed.get("level"))) and isinstance(packed.get("message"), str):
+        text = f"{str(level).upper()}: {packed['message']}"
+    return text.rstrip("\r\n") if isinstance(text, str) else line
 
 
 def _tag(lines: Sequence[str], known: bool = False) -> re.Pattern[str] | None:

@@ -73,7 +73,8 @@ ECHO = re.compile(
     r"|Warning: The argument|prompt: '"
 )
 ROUTINE = re.compile(
-    r'HTTP/1\.[01]" \d{3}| - "(?:GET|POST) /|(?:Prefill|Decode) batch[,.] #|Avg prompt throughput|GET /health|#retracted_reqs: '
+    r'HTTP/1\.[01]" \d{3}| - "(?:GET|POST) /|(?:Prefill|Decode) batch[,.] #|Avg prompt throughput|GET /health'
+    r"|#retracted_reqs: |\bSpecDecoding metrics: "
     r"|\b(?:Received|Added|Finished|Aborted|Aborting) request \S|Sequence group \S+ is preempted"
 )
 """Lines of a serving engine, the bulk of a long log: none is evidence of anything but serving."""
@@ -140,7 +141,9 @@ START: tuple[tuple[EngineName, re.Pattern[str]], ...] = (
     ("vllm", re.compile(r"vLLM API server version|█ +version \S+|Launching vLLM \(v")),
     ("sglang", re.compile(r"server_args=(?:ServerArgs\(|\{)")),
 )
-IS_VLLM = re.compile(r"vLLM|\bvllm[/.\s]|VllmWorker|EngineCore|\b(?:INFO|WARNING" r"|ERROR) \d\d-\d\d \d\d:\d\d:\d\d \[?[\w./]+\.py:\d+\]")
+IS_VLLM = re.compile(
+    r"vLLM|\bvllm[/.\s]|VllmWorker|EngineCore|\b(?:DEBUG|INFO|WARNING|ERROR|CRITICAL) \d\d-\d\d \d\d:\d\d:\d\d \[?[\w./]+\.py:\d+\]"
+)
 OWN = re.compile(
     r"\b(?:INFO|WARNING|DEBUG) \d\d-\d\d \d\d:\d\d:\d\d \[?[\w./-]+\.py:\d+\]|\b[Ee]ngine args: "
     r"|^\[20\d\d-\d\d-\d\d \d\d:\d\d:\d\d[^\]]*\] [A-Z]"
@@ -206,7 +209,8 @@ SERVED = re.compile(
     r"\"POST /(?:v1/(?!load|unload)|generate|invocations|score|v?\d?/?rerank|pooling|classify|tokenize|encode)\S*"
     r"(?: HTTP/1\.[01]\"(?! 503)|$)"
     r"|\"GET /(?:v1/models|health|ping)\S* HTTP/1\.[01]\" 200"
-    r"|Avg (?:prompt|generation) throughput: |Decode batch[,.] #running-req: [1-9]|Prefill batch.{1,200}#running-req: [1-9]"
+    r"|Avg (?:prompt|generation) throughput: |\bSpecDecoding metrics: "
+    r"|Decode batch[,.] #running-req: [1-9]|Prefill batch.{1,200}(?:unning-req|#queue-req): [1-9]"
     r"|#retracted_reqs: "
     r"|\b(?:Received|Added|Finished|Aborted|Aborting) request \S|Sequence group \S+ is preempted"
 )
@@ -215,6 +219,10 @@ MODEL_ASKED = re.compile(
     r"\"POST /(?:v1/(?:chat|completions|embeddings|responses|messages|score|rerank|audio)|generate|(?:de)?tokenize|pooling|invocations)\b"
 )
 """Only an engine, or what stands before one, is asked this."""
+CLOSED = re.compile(r"INFO: +Shutting down$|Application shutdown complete|\[shutdown\] API server: ")
+"""The HTTP server says so: it had come up."""
+REPORT = re.compile(r"^(?:Collecting environment information|Is debug build: |CUDA used to build PyTorch: |Libc version: )")
+"""A report about a machine: the engine is imported for it, not started."""
 ANNOUNCED = re.compile(r"Starting vLLM (?:API )?server(?: \d+)? on http")
 ANSWERED = re.compile(r"\"(?:GET /v1/models|POST /v1/(?:chat/)?completions)\S* HTTP/1\.[01]\" 200")
 """After the announcement this proves what uvicorn's line says, where somebody filtered that out."""

@@ -136,6 +136,8 @@ class Server:
     first_exception: tuple[int, str] | None = None
     bare_exception: tuple[int, str] | None = None
     shutdown: bool = False
+    shut: tuple[int, str] | None = None
+    reported: bool = False
     served: tuple[int, str] | None = None
     served_last: int = -1
     requested: tuple[int, str] | None = None
@@ -211,6 +213,10 @@ class Server:
             self.spoke = True
         if lines.SHUTDOWN.search(body):
             self.shutdown = True
+        if lines.CLOSED.search(body):
+            self.shut = (index, line)
+        if lines.REPORT.search(body):
+            self.reported = True
         if not self.announced and lines.ANNOUNCED.search(body):
             self.announced = True
         if self.ordered is None and lines.ORDERED.search(text):
@@ -471,6 +477,8 @@ class Server:
         ends = [m for m in self.matches if m.fatal and self.holds(m)]
         if self._ordered_before(ends):
             return self._ended("terminated_by_signal", self.ordered[1] if self.ordered else "")
+        if self._told_to_stop(ends):
+            return self._stopped(self.last_line)
         if ends:
             cause = self.best_cause(self.matches)
             return self._failed(cause, ends[0])
@@ -528,10 +536,11 @@ class Server:
 
     def _stopped(self, line: str) -> Diagnosis:
         """It was told to stop after ``line`` had shown it up: its start was well; of an excerpt without the start nobody asks that."""
-        if self.ready_candidates or self.ordered is None:
+        told = self.ordered or self.shut
+        if self.ready_candidates or told is None:
             return self._plain("ready", None, line, "")
         signal = next((m for m in self.matches if m.signature.id == "terminated_by_signal"), None)
-        return self._plain("undetermined", signal.signature.id if signal else None, self.ordered[1], "it served, and was told to stop")
+        return self._plain("undetermined", signal.signature.id if signal else None, told[1], "it served, and was told to stop")
 
     def _excerpt(self) -> Diagnosis | None:
         """An excerpt without the server's start, and nothing moved after the error in it: people copied out the failure."""
@@ -550,6 +559,15 @@ class Server:
         if self.ordered is None or not self.marked or "[shutdown]" not in self.ordered[1]:
             return False
         return not ends or (self.ordered[0] < ends[0].index and not self.crashes and self.first_exception is None)
+
+    def _told_to_stop(self, ends: list[Match]) -> bool:
+        """An excerpt of an ordered stop and nothing else: only a server that has come up says so much about its end."""
+        if self.marked or self.shut is None or self.exception is not None or self.bare_exception is not None:
+            return False
+        if any(m.signature.id != "terminated_by_signal" for m in ends) or self.last_word > self.shut[0]:
+            return False
+        begun = any(m.signature.kind == "wait" for m in self.matches) or self.stage is not None
+        return not begun and self.spoke and self.engine is not None
 
     def _vanished(self) -> bool:
         """A process killed with SIGKILL says nothing; its helper's complaint about what it left behind ends the log."""
@@ -584,7 +602,7 @@ class Server:
             stuck = next((m for m in reversed(self.matches) if m.signature.id == "shm_broadcast_waiting"), None)
             if stuck is not None:
                 return self._plain("waiting", stuck.signature.id, stuck.line, stuck.signature.cause, stuck.signature)
-            if self.engine is not None and (self.stage is not None or self.spoke):
+            if self.engine is not None and (self.stage is not None or self.spoke) and not self.reported:
                 return self._plain("waiting", "engine_starting", self.last_line, "the engine is starting")
             if self.launching:
                 return self._plain("waiting", "engine_starting", self.launching, "its launcher waits for the engine")

@@ -105,7 +105,7 @@ CUDA = (
     cause(
         "cuda_graph_capture_failed",
         r"[Cc]apture.*graph failed(?!: \S*gloo)"
-        r"|operation not permitted when stream is capturing|cudaErrorStreamCapture",
+        r"|\bCannot call \S+ during CUDA graph capture|operation not permitted when stream is capturing|cudaErrorStreamCapture",
         "CUDA graphs could not be captured",
         "--disable-cuda-graph / --enforce-eager to bisect; smaller graph batch",
         "F57; sgl#3547; it wraps the error that broke the capture, where the log shows one",

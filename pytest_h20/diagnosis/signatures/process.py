@@ -15,6 +15,17 @@ PROCESS = (
         rank=16,
     ),
     cause(
+        "package_versions_mismatch",
+        r"AttributeError: '_OpNamespace' '\w+' object has no attribute|AttributeError: (?:'?\w*Tokeniz\w+'? )(?:object )?has no attribute"
+        r"|is installed with version \S+ which is|flashinfer\S* version .{0,80}does not match|VersionConflict\b|numpy\.dtype size changed"
+        r"|compiled using NumPy 1\.x cannot be run|Error: [\w.-]+ ?(?:[<>=!]=|[<>]) ?\d\S* is required for .{0,120}but found",
+        "two packages of this installation do not belong together: one calls what the other does not have",
+        "one image, nothing upgraded inside it; else the versions that the engine's own requirements name",
+        "vllm#13593; vllm-ascend#4229; Qwen3-VL#2058",
+        rank=16,
+        stage="arguments",
+    ),
+    cause(
         "no_main_guard",
         r"An attempt has been made to start a new process before",
         "the script that starts the engine starts it again in every child: its start stands outside `if __name__ == '__main__'`",

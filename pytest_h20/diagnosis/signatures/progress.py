@@ -65,7 +65,8 @@ SYMPTOMS = (
         r"|died with <Signals\.(?!SIG(?:TERM|INT))|Main process exited, code=(?:exited, status=[1-9]|dumped|killed)|\bExit Code: +[1-9]"
         r"|\b(?:ERROR|[Ee]rror)\b.{0,200}\b[Ff]ailed to (?:launch|start|deploy|load)(?: \w+){0,3} (?:model|engine|server|worker|replica)\b"
         r"|Back-off restarting failed container|\bCrashLoopBackOff\b"
-        r"|^(?:\S+ )?(?:vLLM|SGLang)(?: server)? failed to (?:start|launch)|dependency failed to start|\b[Ee]xited \((?!0|130|143)\d+\)"
+        r"|^(?:\S+ )?(?:vLLM|SGLang)(?: server)? failed to (?:start|launch)|dependency failed to start|[Cc]rashed container\b"
+        r"|\b[Ee]xited \((?!0|130|143)\d+\)"
         r"|\b(?:[Ee]xecutor|[Ee]ngine|[Ww]orker|[Ss]cheduler)(?: \w+){0,2} crashed\b",
         "a wrapper saw the server end",
         "corpus; systemd, Docker, Kubernetes, Slurm, mpirun, Python's subprocess",

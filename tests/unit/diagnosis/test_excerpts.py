@@ -3,6 +3,8 @@ threads after the corpus was made; the lines are re-told with other names. The t
 
 from __future__ import annotations
 
+import json
+
 import pytest
 
 from pytest_h20.diagnosis import FatalWatch, diagnose
@@ -770,3 +772,31 @@ def test_a_last_word_that_something_follows_is_no_end() -> None:
     assert diagnose(f"Error: no such theme\n{SHARDS}").outcome == "waiting"
     assert diagnose('Error: no such theme\nINFO:     127.0.0.1:1 - "POST /v1/completions HTTP/1.1" 200 OK').outcome == "ready"
     assert diagnose("Waiting for vLLM server to be ready...\ntorch.OutOfMemoryError: CUDA out of memory.").cause == "cuda_out_of_memory"
+
+
+CLOSING = [
+    "(APIServer pid=1) INFO 08-14 09:10:22 [launcher.py:149] [shutdown] API server: shutting down FastAPI HTTP server",
+    "(APIServer pid=1) INFO:     Shutting down",
+    "(APIServer pid=1) INFO:     Application shutdown complete.",
+    "/usr/lib/python3.12/multiprocessing/resource_tracker.py:279: UserWarning: resource_tracker: There appear to be 2 leaked",
+]
+
+
+def test_the_end_of_an_ordered_stop() -> None:
+    """Nothing went wrong, and whether it had come up is not in it: only a server that had says so much about its end."""
+    assert (diagnose(CLOSING).outcome, diagnose(CLOSING).explanation) == ("undetermined", "it served, and was told to stop")
+    assert diagnose([SHARDS, *CLOSING]).outcome != "undetermined"  # a start that somebody stopped
+    assert diagnose(["torch.OutOfMemoryError: CUDA out of memory.", *CLOSING]).cause == "cuda_out_of_memory"
+
+
+def test_a_report_about_a_machine_is_no_start() -> None:
+    head = "WARNING 11-08 09:02:31 _custom_ops.py:19] Failed to import from vllm._C with ModuleNotFoundError(\"No module named 'vllm._C'\")"
+    assert diagnose(["Collecting environment information...", head, "Is debug build: False"]).outcome == "undetermined"
+
+
+def test_lines_in_objects() -> None:
+    """Docker's json-file and collectors put a line into an object."""
+    log = [BANNER, "torch.OutOfMemoryError: CUDA out of memory."]
+    packed = [json.dumps({"log": f"{line}\n", "stream": "stderr", "time": "2026-01-01T00:00:00Z"}) for line in log]
+    assert diagnose(packed).cause == "cuda_out_of_memory"
+    assert diagnose([json.dumps({"levelname": "WARNING", "message": log[1]})]).outcome == "undetermined"  # warned about
