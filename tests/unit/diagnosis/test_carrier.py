@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from pytest_h20.diagnosis import diagnose
+from pytest_h20.diagnosis import FatalWatch, diagnose
 from pytest_h20.diagnosis.carrier import unfold
 from tests.corpus_score import folders
 
@@ -25,6 +25,7 @@ TAGS: dict[str, Callable[[int], str]] = {
     "journald": lambda i: f"Jan 02 03:{i // 60 % 60:02}:{i % 60:02} gpu07 vllm-serve[31{i % 2}4]: ",
     "Ray": lambda i: f"(ServeReplica:app:VLLM pid={4100 + i % 3}, ip=10.0.0.{1 + i % 12}) ",
     "Ray in colour": lambda i: f"\x1b[36m(RayWorkerWrapper pid={998 + i % 3}, ip=10.0.0.7)\x1b[0m ",
+    "glog": lambda i: f"I0102 03:{i // 60 % 60:02}:{i % 60:02}.{i:06} 4711 runner.py:55] ",
     "Airflow": lambda i: f"[2026-01-02, 03:{i // 60 % 60:02}:{i % 60:02} UTC] {{subprocess.py:93}} INFO - ",
 }
 WIDTHS = (80, 97, 118, 157, 200, 240)
@@ -97,7 +98,46 @@ def test_lines_that_break_come_back_in_one_piece() -> None:
         ["x" * 100, "y" * 100, "Killed"],  # two lines of one length may be chance
         [f"{c}: " + "=" * 90 for c in "abc"] + ["INFO 11-23 18:09:03 [a.py:1] next"],
         [],
+        [f"E0523 06:50:40.07{i} 223 client.cpp:444] Transfer failed for task{i}" for i in range(9)],  # Mooncake's own
     ],
 )
 def test_what_only_looks_like_it_stays(lines: list[str]) -> None:
     assert list(unfold(lines)) == lines
+
+
+def watched(lines: Iterable[str]) -> tuple[str | None, str]:
+    watch = FatalWatch()
+    said = [hit.id for line in lines if (hit := watch.feed(line))]
+    last = watch.settle()
+    said += [last.id] if last else []
+    assert len(said) <= 1  # it is said once
+    return (said[0] if said else None), watch.diagnosis().outcome
+
+
+@pytest.mark.parametrize("tag", TAGS.values(), ids=TAGS)
+def test_a_log_that_grows_is_read_alike(tag: Callable[[int], str]) -> None:
+    log = [
+        *START[:2] * 3,
+        *START[2:4],
+        "(EngineCore pid=9) ERROR 11-23 18:09:20 [core.py:1006] torch.OutOfMemoryError: CUDA out of memory.",
+    ]
+    for carried in (tagged(log, tag), broken(tagged(log, tag), 97), tagged(broken(log, 118), tag)):
+        assert watched(carried) == watched(log) == ("cuda_out_of_memory", "failed")
+
+
+def test_a_recorded_log_that_grows_is_read_alike() -> None:
+    chance = random.Random(29)
+    for path in chance.sample(logs(), 8):
+        lines = path.read_text(encoding="utf-8", errors="replace").split("\n")
+        tag = TAGS[chance.choice(list(TAGS))]
+        assert watched(tagged(lines, tag)) == watched(lines), path.name
+        assert watched(broken(tagged(lines, tag), 157))[1] == diagnose(lines).outcome, path.name
+
+
+def test_a_carried_error_is_known_in_the_line_that_proves_it() -> None:
+    watch = FatalWatch()
+    log = [*[f"prod-blue {START[1]}"] * 2, *[f"prod-blue INFO 11-23 18:09:1{i} [a.py:{i}] word {'x' * i}" for i in range(8)]]
+    assert not any(watch.feed(line) for line in log)
+    hit = watch.feed("prod-blue Killed")
+    assert hit is not None
+    assert hit.id == "killed"
