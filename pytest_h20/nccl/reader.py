@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from pytest_h20.nccl import failures
 from pytest_h20.nccl.model import (
@@ -51,7 +51,8 @@ _COLLNET = re.compile(
     r"COLLNET/(?P<net>[^/]+)/(?P<dev>\d+)(?P<gdr>/GDRDMA)?"
 )
 _RING = re.compile(r"^Channel (?P<ch>\d+)/\d+ ?:(?P<order>(?: +\d+)+)$")
-_STARTS_CHANNEL = re.compile(r"^(?:Channel|Ring) ?\d*(?:/\d+)? ?:? ?(?:\d+(?:\[[^\]]*)?\]?)?")
+# Up to 2.1 without a number: "3 -> 0 via NET/Socket/0".
+_NUMBERLESS = re.compile(r"^\d+(?:\[[^\]]*\])? -> \d+(?:\[[^\]]*\])? +via (?:NET/|P2P/|SHM|direct )")
 _COMM = re.compile(
     r"(?:^|[ \]])(?:ncclComm\w+ )?comm (?P<comm>0x[0-9a-f.]+) rank (?P<rank>\d+) "
     r"n[rR]anks (?P<nranks>\d+) (?P<rest>(?:cudaDev|nNodes) .*)$"
@@ -358,6 +359,8 @@ class Reader:
             return True
         if "comm 0x" in message:
             return self._comm(record)
+        if " via " in message and _NUMBERLESS.match(message):
+            return self._channel(replace(record, message=f"Ring 00 : {message}"), proc)
         if " coll channels" in message:
             return self._channel_count(record)
         if " set by environment to " in message:

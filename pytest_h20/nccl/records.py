@@ -43,6 +43,11 @@ _BARE = re.compile(
     rb"^(?:Channel \d+(?:/\d+)? : \d+(?:\[[^\]]*\])? -> |Ring \d+ : \d+(?:\[[^\]]*\])? -> |NET/(?:IB|Socket) : Using |"
     rb"Using network |Bootstrap ?: Using )"
 )
+# A channel line whose head was cut, or that somebody quoted; and what is left of one that lost its beginning as well.
+_BARE_CHANNEL = re.compile(
+    rb"\b(?:Channel|Ring) \d+(?:/\d+)? : \d+(?:\[[^\]]*\])? -> \d+(?:\[[^\]]*\])? (?:\[(?:send|receive)\] )?via (?:NET|P2P|SHM|direct)\b"
+)
+_BARE_REST = re.compile(rb"-> \d+(?:\[[^\]]*\])? \[(?:send|receive)\] via NET/")
 # What a WARN says where its head was not copied, or where PyTorch repeats it ("Last error:", then the text).
 _BARE_WARN = re.compile(
     rb"(?:^|(?<=[\s:\]|>\"'`]))"
@@ -299,10 +304,15 @@ class Splitter:
         """A pasted line without any head or marker; only unmistakable NCCL wordings count."""
         text = line.strip()
         warn = _BARE_WARN.search(text)
-        if warn:
-            text = text[warn.start() :]
+        quoted = None if warn or b" via " not in text else _BARE_CHANNEL.search(text)
+        unmistakable = warn or quoted
+        if unmistakable:
+            text = text[unmistakable.start() :]
         elif b"NCCL version" in text or not _BARE.match(text):
-            return []
+            rest = _BARE_REST.search(text)
+            if not rest:
+                return []
+            text = b"Channel " + text[rest.start() :]
         message, repeated, cut = clean(text)
         capped = len(text) >= CAP
         level = "WARN" if warn else "INFO"

@@ -40,6 +40,10 @@ FAULTS: dict[str, Callable[[Lines], Lines]] = {
     "one send goes over TCP": lambda ls: once(ls, "[send]", lambda x: VIA.sub("via NET/Socket/0", x)),
     "one receive goes over TCP": lambda ls: once(ls, "[receive]", lambda x: VIA.sub("via NET/Socket/1", x)),
     "one send goes over FastSocket": lambda ls: once(ls, "[send]", lambda x: VIA.sub("via NET/FastSocket/0", x)),
+    "the head of a line over TCP is broken": lambda ls: once(
+        ls, "[send]", lambda x: VIA.sub("via NET/Socket/0", x).replace("NCCL INFO", "NCC")
+    ),
+    "of a line over TCP the end is left": lambda ls: once(ls, "[send]", lambda x: VIA.sub("via NET/Socket/0", x[x.index("->") :])),
     "one line is cut in the name": lambda ls: once(ls, "[send]", lambda x: x[: x.index("NET/") + 6]),
     "one line is cut before its network": lambda ls: once(ls, "[receive]", lambda x: x[: x.index(" via")]),
     "one half of a link is gone": lambda ls: drop(ls, lambda x: "Channel 01" in x and " 1[" in x and "[send]" in x),

@@ -393,3 +393,16 @@ def test_a_completion_whose_head_was_not_copied(line: str) -> None:
     evidence = parse_log(line, "x")
     assert [e.label for e in evidence.errors] == ["completion status 12 (timeout)"]
     assert judge_job([evidence]).verdict == "undetermined"
+
+
+@pytest.mark.parametrize("head", ["INFO ", "CL INFO ", "- ", "> ", "`", "2024-01-01 00:00:00 ", "[rank0] ", "FO "])
+def test_a_channel_without_its_head_is_read(head: str) -> None:
+    evidence = parse_log(f"{head}Channel 00/0 : 0[0] -> 8[0] [send] via NET/IB/0/GDRDMA\n")
+    assert (labels(evidence)["transport"], labels(evidence)["gdr"]) == ("ib", True)
+    assert judge_job([evidence]).verdict == "undetermined"
+
+
+@pytest.mark.parametrize("ranks", ["3 -> 0", "3[12] -> 0[13]"])
+def test_channels_of_2_1_have_no_number(ranks: str) -> None:
+    evidence = parse_log(f"node1:10:20 [0] INFO {ranks} via NET/Socket/0\n")
+    assert (labels(evidence)["transport"], judge_job([evidence]).verdict) == ("socket", "sockets")
