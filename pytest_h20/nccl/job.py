@@ -17,6 +17,7 @@ from pytest_h20.nccl.model import (
     LogEvidence,
     NcclError,
     Process,
+    RankInit,
     VerdictName,
     Where,
 )
@@ -269,23 +270,36 @@ def _group_gaps(f: _Facts, group: Communicator, links: list[Channel]) -> list[st
         absent = set(range(group.nranks)) - group.completed_ranks
         if absent and not silent:
             gaps.append(f'"Init COMPLETE" of rank {min(absent)}')
-    return gaps + _filtered(f, group) + (_holes(group, links) or _broken_rings(f, group, links))
+    return gaps + _filtered(f, group) + (_holes(group, links) or _broken(f, group, links))
 
 
-def _broken_rings(f: _Facts, group: Communicator, links: Sequence[Channel]) -> list[str]:
-    """Links between nodes that the rings need, as rank 0 tells their order, and that no line shows."""
-    if group.mnnvl or not any("all rings" in p.connected for p in _processes(f, group)):
+def _broken(f: _Facts, group: Communicator, links: Sequence[Channel]) -> list[str]:
+    """A link between nodes that the rings (or the trees) need and no line shows, though others of them are there.
+
+    Rank 0 tells the order of the rings, each rank its neighbours in the trees. Which of the two NCCL connects depends on what it uses.
+    """
+    if group.mnnvl:
         return []
+    node = group.rank_to_node
     seen = {(c.channel, c.src, c.dst) for c in links if c.conn == 0}
-    wanted: dict[int, list[set[tuple[int, int, int]]]] = defaultdict(list)
+    rings: dict[int, list[set[tuple[int, int, int]]]] = defaultdict(list)
     for channel, order in dict.fromkeys(ring for e in f.evidences for ring in e.rings):
-        if len(order) == group.nranks and set(order) <= set(group.rank_to_node):
+        if len(order) == group.nranks and set(order) <= set(node):  # several communicators of one size may have rings of their own
             pairs = zip(order, (*order[1:], order[0]), strict=True)
-            wanted[channel].append({(channel, a, b) for a, b in pairs if group.rank_to_node[a] != group.rank_to_node[b]})
-    for channel, rings in sorted(wanted.items()):  # several communicators of one size may have rings of their own
-        if not any(ring <= seen for ring in rings):
-            _, a, b = min(min(rings, key=lambda ring: len(ring - seen)) - seen)
-            return [f"the link {a} -> {b} of channel {channel}, which its ring takes from node to node"]
+            rings[channel].append({(channel, a, b) for a, b in pairs if node[a] != node[b]})
+    trees: dict[int, list[set[tuple[int, int, int]]]] = {}
+    for rank, channel, other in ((r.rank, *near) for r in _ranks(f, group) for near in r.trees):
+        if node.get(rank, "") != node.get(other, ""):
+            trees.setdefault(channel, [set()])[0].update({(channel, rank, other), (channel, other, rank)})
+    own = [{link for ways in wanted.values() for way in ways for link in way} for wanted in (rings, trees)]
+    for wanted, mine, others in ((rings, own[0], own[1]), (trees, own[1], own[0])):
+        if not seen & (mine - others):
+            continue  # not one of them was connected
+        for channel, ways in sorted(wanted.items()):
+            missing = min((way - seen for way in ways), key=len)
+            if missing:
+                _, a, b = min(missing)
+                return [f"the link {a} -> {b} of channel {channel}, which its ring or tree takes from node to node"]
     return []
 
 
@@ -310,14 +324,14 @@ def _holes(group: Communicator, links: Sequence[Channel]) -> list[str]:
     return []
 
 
-def _processes(f: _Facts, group: Communicator) -> list[Process]:
-    ranks = {(e.source, r.host, r.pid) for e in f.evidences for r in e.ranks if (r.comm_id, r.nranks) == (group.comm_id, group.nranks)}
-    return [p for e in f.evidences for p in e.processes if (e.source, p.host, p.pid) in ranks]
+def _ranks(f: _Facts, group: Communicator) -> list[RankInit]:
+    return [r for e in f.evidences for r in e.ranks if (r.comm_id, r.nranks) == (group.comm_id, group.nranks)]
 
 
 def _filtered(f: _Facts, group: Communicator) -> list[str]:
     """What stands in every log besides channels: without it somebody picked lines, and did not pick others."""
-    mine = _processes(f, group)
+    ranks = {(r.where.source, r.host, r.pid) for r in _ranks(f, group)}
+    mine = [p for e in f.evidences for p in e.processes if (e.source, p.host, p.pid) in ranks]
     headless = [p for p in mine if not (p.networks or p.devices or p.bootstrap)]
     gaps = []
     if headless:

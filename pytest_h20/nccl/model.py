@@ -133,6 +133,8 @@ class RankInit:
     mnnvl: bool = False
     channels: tuple[int, ...] = ()
     """How many channels it says the communicator has: for rings and trees, and for NVLS where there is any."""
+    trees: tuple[tuple[int, int], ...] = ()
+    """Channel and rank beside it there in a tree."""
 
     def to_dict(self) -> dict[str, Any]:
         """JSON-safe form."""

@@ -66,6 +66,7 @@ _TIMINGS = re.compile(r"^Init timings - ncclComm\w+: rank (\d+) nranks (\d+) tot
 _OLD_RANKS = re.compile(r"^(?:comm 0x[0-9a-f]+ )?rank (\d+) nranks (\d+)$")
 _TREES = re.compile(r"^Trees((?: \[\d+\] [-\d/>|]+)+)")
 _TREE_RANK = re.compile(r"(?<=[ />|])\d+")
+_TREE = re.compile(r"\[(\d+)\] ([-\d]+)/([-\d]+)/([-\d]+)->(\d+)->(-?\d+)(?= |$)")  # from 2.8 on: its children, the rank, its parent
 # A connection of the IB transport: its queue pair (up to 2.2 "Dev"), its memory (SUBSYS ALLOC).
 _QUEUE_PAIR = re.compile(r"^NET/IB\w* ?: (?:Ib)?Dev \d+ Port \d+ qpn|^transport/net_ib\.(?:cc|cu):\d+ Ib Alloc Size ")
 # "NET/IB : Using"; verbs plugins have their own name there ("NET/gIB : Using [0]mlx5_0:1/RoCE").
@@ -175,6 +176,7 @@ class _Rank:
     completed: bool = False
     mnnvl: bool = False
     channels: tuple[int, ...] = ()
+    trees: tuple[tuple[int, int], ...] = ()
     tids: dict[int, None] = field(default_factory=dict)
 
 
@@ -191,7 +193,8 @@ class Reader:
         self.latest: dict[tuple[str, int, str, int, int], _Rank] = {}  # the same, whatever its commId
         self.current: dict[tuple[str, int, int], str] = {}  # thread -> communicator it is initialising
         self.pending: dict[tuple[str, int, int], list[_ChannelKey]] = {}  # channels printed before their comm line (<= 2.18.2)
-        self.counts: dict[tuple[str, int, int], tuple[int, ...]] = {}  # channel counts, likewise
+        self.counts: dict[tuple[str, int, int], tuple[int, ...]] = {}  # channel counts, likewise, and trees
+        self.trees: dict[tuple[str, int, int], tuple[tuple[int, int], ...]] = {}
         self.channels: dict[_ChannelKey, tuple[Where, int]] = {}
         self.channel_comm: dict[_ChannelKey, str] = {}
         self.errors: dict[tuple[str, str, str, int], NcclError] = {}
@@ -544,6 +547,7 @@ class Reader:
         if state and state[1] == "Init COMPLETE":
             entry.completed = True
             entry.channels = entry.channels or self.counts.pop(thread, ())
+            entry.trees = entry.trees or self.trees.pop(thread, ())
             for key in self.pending.pop(thread, ()):
                 self.channel_comm.setdefault(key, entry.comm)
             self.current.pop(thread, None)
@@ -588,6 +592,8 @@ class Reader:
         found = _TREES.match(record.message) if record.whole else None
         if found:
             self.highest_rank = max([self.highest_rank, *(int(rank) for rank in _TREE_RANK.findall(found[1]))])
+            near = [(int(ch), int(rank)) for ch, *ranks in _TREE.findall(found[1]) for rank in (*ranks[:3], ranks[4]) if rank != "-1"]
+            self.trees[(record.host, record.pid, record.tid)] = tuple(near) if not record.capped else ()
         return found is not None
 
     def _connection(self, record: Message, proc: _Proc) -> bool:
@@ -839,6 +845,7 @@ class Reader:
                 r.where,
                 r.mnnvl,
                 r.channels,
+                r.trees,
             )
             for (host, pid, comm, _id, rank, nranks), r in self.ranks.items()
         )

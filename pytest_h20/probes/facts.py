@@ -11,7 +11,7 @@ from pytest_h20.nodes.base import DaemonInfo, ImageInfo
 from pytest_h20.probes.clock import ClockOffset
 from pytest_h20.probes.gid import Gid
 from pytest_h20.probes.gpu import Driver, FabricManager, GpuOwner, Gpus, NvLinks
-from pytest_h20.probes.host import Disk, Limits, Names, Proxies, System, Tools, Tuning
+from pytest_h20.probes.host import Disk, Limits, Names, Proxies, SharedFile, System, Tools, Tuning
 from pytest_h20.probes.image import Devices, EngineAddress, ModelFolder, Versions
 from pytest_h20.probes.kernel_log import KernelLog
 from pytest_h20.probes.net import Connect, Firewall, Listener, Network, Ping
@@ -32,6 +32,7 @@ class NodeFacts:
     system: System | Missing
     tuning: Tuning | Missing
     limits: Limits | Missing
+    nccl_shm: tuple[SharedFile, ...] | Missing
     names: Names | Missing
     proxies: Proxies | Missing
     disks: Mapping[str, Disk] | Missing

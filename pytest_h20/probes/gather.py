@@ -37,6 +37,7 @@ def host_probes(inventory: Inventory) -> tuple[Probe[object], ...]:
         host.SYSTEM,
         host.TUNING,
         host.LIMITS,
+        host.NCCL_SHM,
         host.NAMES,
         host.PROXIES,
         host.DISKS.with_args(*dict.fromkeys(folders)),

@@ -163,6 +163,47 @@ echo "ipc=`readlink /proc/self/ns/ipc 2>/dev/null`"
 
 
 @dataclass(frozen=True)
+class SharedFile:
+    """A file of NCCL in /dev/shm. ``used``: a process has it in its memory; None where this login may not look."""
+
+    name: str
+    size: int
+    used: bool | None
+
+
+def parse_nccl_shm(text: str) -> tuple[SharedFile, ...]:
+    """``root=0|1``, ``file NAME SIZE INODE`` and ``used INODE NAME`` of /proc/PID/maps, tab-separated. Names that NCCL does not give
+    are left out."""
+    root = pairs(text).get("root")
+    if root not in ("0", "1"):
+        raise ProbeError("no root= line")
+    used = {(inode, name) for inode, name in rows(text, "used", 2)}
+    return tuple(
+        SharedFile(name, integer(size) or 0, True if (inode, name) in used else False if root == "1" else None)
+        for name, size, inode in rows(text, "file", 3)
+        if re.fullmatch(r"nccl-[A-Za-z0-9_-]{1,64}", name)
+    )
+
+
+NCCL_SHM = Probe(
+    "nccl_shm",
+    r"""
+[ -r /dev/shm ] || { echo "/dev/shm cannot be read" >&2; exit 1; }
+[ "`id -u`" = 0 ] && echo root=1 || echo root=0
+n=
+for f in /dev/shm/nccl-*; do
+  [ -f "$f" ] || continue
+  n=1; printf 'file	%s	%s	%s
+' "${f##*/}" `stat -c '%s %i' "$f"`
+done
+[ -z "$n" ] || cat /proc/[0-9]*/maps 2>/dev/null | grep /nccl- | sed -n 's#^[^ ]* [^ ]* [^ ]* [^ ]* \([0-9]*\) .*/\(nccl-[^ /]*\)$#used\t\1\t\2#p' | sort -u
+:
+""",
+    parse_nccl_shm,
+)
+
+
+@dataclass(frozen=True)
 class Names:
     """How this machine names itself. ``resolved``: addresses its own host name gives; ``all_addresses``: ``hostname -I``."""
 

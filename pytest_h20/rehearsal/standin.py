@@ -126,6 +126,7 @@ class Machine:
     stack: int = 65536
     shm_kib: int = 128 * 2**20
     shm_free_kib: int | None = None
+    nccl_left: tuple[str, ...] = ()
     uverbs: int = 9
     libibverbs: bool = True
     engine_address: str = ""
@@ -346,6 +347,7 @@ def sections(m: Machine) -> dict[str, Callable[[tuple[str, ...]], str]]:
         ),
         "tuning": lambda _: f"numa_balancing={m.numa_balancing}\nthp={m.thp}\ngovernor={m.governor}\nswappiness=10\n",
         "limits": lambda _: limits("64", 655350, 8192, 1056716800),
+        "nccl_shm": lambda _: "root=1\n" + _tab(*(("file", name, 35653120, 40 + i) for i, name in enumerate(m.nccl_left))),
         "names": lambda _: f"hostname={m.hostname}\nresolved={m.address}\nall={m.address} {' '.join(r.address for r in m.rails)}\n",
         "proxies": lambda _: proxies(m.proxies),
         "disks": disks,

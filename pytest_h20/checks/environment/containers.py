@@ -282,6 +282,25 @@ def shm(say: Say, view: View) -> Verdict:
     return told if full.status is Status.PASS else full
 
 
+@node_check("environment.nccl_left", "What NCCL left in /dev/shm of the node", "nccl_shm", always=True)
+def nccl_left(say: Say, view: View) -> Verdict:
+    """NCCL's files in the node's /dev/shm that no process uses are a warning: memory that a job which was killed keeps until they are
+    removed. Those of a server that runs are left alone."""
+    files = say.need(view.node.nccl_shm)
+    left = [f for f in files if not f.used]
+    if not left:
+        return say.judge(0, Limit(kind="max", value=0, unit="files", origin=builtin("a job that ends well removes its files")))
+    size = round(sum(f.size for f in left) / 2**20, 1)
+    names = ", ".join(f.name for f in left[:4]) + (f" and {len(left) - 4} more" if len(left) > 4 else "")
+    owner = "no process uses them" if all(f.used is False for f in left) else "whether a process uses them only root may see"
+    return say.warn(
+        len(left),
+        f"{size:g} MiB in /dev/shm ({names}): {owner}",
+        action=f"once no job runs on {view.node.name}: rm {' '.join(f'/dev/shm/{f.name}' for f in left[:16])}",
+        details={"files": {f.name: f.size for f in left[:64]}},
+    )
+
+
 @node_check("environment.ipc", "IPC namespace of the container", "image/limits", "limits", action="--ipc host")
 def ipc(say: Say, view: View) -> Verdict:
     """With ``ipc: host`` the container shares the node's IPC namespace (F35)."""

@@ -87,6 +87,7 @@ class Synthetic:
     hcas: tuple[str, ...] = ("mlx5_0", "mlx5_1")
     interface: str = "bond0"
     last: tuple[str, ...] = ()
+    trees: bool = False
 
     @property
     def nranks(self) -> int:
@@ -131,6 +132,12 @@ class Synthetic:
         rings = [f"Channel {number:02d}/{self.channels:02d} :{order}" for number in range(self.channels)]
         links = rings if rank == 0 and shape.minor >= 5 else []
         links = [*links, shape.counts(self.channels)] if shape.minor >= 7 else [*links]
+        # A tree per channel: 0 is the top, and reaches the other node at its first rank.
+        below = {0: f"1/{self.per_node}/-1", self.per_node: f"{self.per_node + 1}/-1/-1"}.get(rank, "-1/-1/-1")
+        above = {0: -1, 1: 0, self.per_node: 0, self.per_node + 1: self.per_node}.get(rank, rank - 1)
+        tree = shape.minor >= 8 and self.trees
+        if tree:
+            links.append("Trees" + "".join(f" [{number}] {below}->{rank}->{above}" for number in range(self.channels)))
         before, after = (rank - 1) % self.nranks, (rank + 1) % self.nranks
         for number in range(self.channels):
             dev = number % len(self.hcas)
@@ -140,6 +147,10 @@ class Synthetic:
                 links.append(f"{shape.channel(number, rank, after, self.per_node)} [send] via {self.via(rank, 'send', dev)}")
             else:
                 links.append(shape.local(number, rank, after, self.per_node))
+            if tree and gpu == 0:
+                other = self.per_node - rank
+                links.append(f"{shape.channel(number, other, rank, self.per_node)} [receive] via {self.via(rank, 'receive', dev)}")
+                links.append(f"{shape.channel(number, rank, other, self.per_node)} [send] via {self.via(rank, 'send', dev)}")
         if shape.minor >= 8:
             links.append("Connected all rings" + (", use ring PXN 0 GDR 1" if shape.minor >= 24 else ""))
         done = [shape.comm(rank, self.nranks, self.per_node, "COMPLETE")]

@@ -56,6 +56,9 @@ FAULTS: dict[str, Callable[[Lines], Lines]] = {
     "one channel is missing on both sides": lambda ls: drop(ls, lambda x: "Channel 01" in x and " via NET" in x),
     "the first channel is missing on both sides": lambda ls: drop(ls, lambda x: "Channel 00" in x and " via NET" in x),
     "a link is missing on both sides": lambda ls: drop(ls, lambda x: " via NET" in x and re.search(r": 1\[\w+\] -> 2\[", x)),
+    "a link of a tree is missing on both sides": lambda ls: drop(
+        ls, lambda x: "Channel 01" in x and re.search(r": [02]\[\w+\] -> [02]\[", x)
+    ),
     "cut before the connections": lambda ls: ls[: first_net(ls)],
     "cut after the first connection": lambda ls: ls[: first_net(ls) + 1],
     "begins in the connections": lambda ls: ls[first_net(ls) + 1 :],
@@ -73,7 +76,7 @@ WITH_IDS = {"one node's log is of another job"}  # before 2.16 a communicator ha
 
 @pytest.mark.parametrize(("version", "fault"), [(v, f) for v in VERSIONS for f in FAULTS if f not in WITH_IDS or v in VERSIONS[2:]])
 def test_a_job_with_one_thing_wrong_is_not_proven(version: str, fault: str) -> None:
-    whole = Synthetic(version, channels=3).all().decode().splitlines()
+    whole = Synthetic(version, channels=3, trees=True).all().decode().splitlines()
     assert judge_job([parse_log("\n".join(whole))]).verdict == "rdma_proven"
     changed = FAULTS[fault](whole)
     assert changed != whole
