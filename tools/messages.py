@@ -25,10 +25,10 @@ CATALOGUE = PACKAGE / "lang" / "zh"
 
 SPLIT = ("checks", "report")
 """Rooms whose folders are rooms of their own here: ``checks.fabric``."""
-ONLY_ERRORS = {"core", "rehearsal", "cli", "load", "__main__"}
+ONLY_ERRORS = {"core", "rehearsal", "load", "__main__"}
 """Rooms of which people see the texts of errors only; ``ALSO`` are the modules that say more."""
-ALSO = {"core/gpus.py", "core/verdict.py", "load/canary.py", "load/sanity.py", "load/share.py", "rehearsal/canaries.py"}
-NOT_SEEN = {"lang", "report/export.py", "report/junit.py", "report/github.py", "report/calibrate.py", "report/handoff.py"}
+ALSO = {"core/gpus.py", "core/setting.py", "core/verdict.py", "load/canary.py", "load/sanity.py", "load/share.py", "rehearsal/canaries.py"}
+NOT_SEEN = {"lang", "cli/faults.py", "report/export.py", "report/junit.py", "report/github.py", "report/calibrate.py", "report/handoff.py"}
 """Machines read it, it is a file to be edited, or it is this."""
 
 
@@ -39,7 +39,7 @@ def _words(text: str) -> frozenset[str]:
 MACHINERY = _words(
     "compile search match fullmatch findall finditer sub split rsplit getattr setattr hasattr get startswith endswith removeprefix "
     "removesuffix strip lstrip rstrip replace encode decode partition rpartition find count index Path open ValueError AssertionError "
-    "TypeError KeyError RuntimeError NotImplementedError add_argument ArgumentParser add_parser add_argument_group Field TypeVar "
+    "TypeError KeyError RuntimeError NotImplementedError Field TypeVar "
     "import_module execute literal_eval getLogger run_script addoption addini add_marker fnmatchcase"
 )
 """What is given to these is no text for people."""
@@ -47,6 +47,8 @@ MACHINE_WORDS = _words(
     "class_ encoding errors key id help metavar mode dest alias pattern name prog epilog description weak context unless code argv band"
 )
 """Nor is what has these names as an argument."""
+ARGUMENTS = _words("add_argument ArgumentParser Parser add_parser add_argument_group Option")
+"""What makes a command line: of what is given to these, ``help``, ``description`` and ``epilog`` are texts, and an option's second word."""
 TEXTS = _words("reason action unit title what caption label detail meaning fix cause hint")
 """What has these names is, even a single word."""
 TELLING = _words("skip fail warn unknown tag term chip _section _folded Missing svg _same _table join")
@@ -63,7 +65,7 @@ _CHINESE = re.compile("[\u3000-\u9fff\uff00-\uffef]")
 _PROSE = re.compile(r"[(\"'“]?[A-Za-z][A-Za-z'’-]+[).,;:?!\"'”]*")
 _SHELL = re.compile(
     r"\$\(|2>|<<|&&| \|\| |\\s|\\d|\(\?[:P=!i]|\.\*|\[\^|printf |exec |/dev/null|;\s*do\b|<[a-z]+[ >]"  # a shell's, a pattern, markup
-    r"|^SELECT |^INSERT |^CREATE |^mode IN|^AND r|margin-left|left: "
+    r"|^SELECT |^INSERT |^CREATE |^mode IN|^AND r|margin-left|^left: "
 )
 
 
@@ -98,7 +100,9 @@ def texts() -> list[Text]:
             continue
         room = room_of(path)
         walk = _Walk(path, room, only_errors=room in ONLY_ERRORS and local not in ALSO)
-        walk.visit(ast.parse(path.read_text(encoding="utf-8")))
+        tree = ast.parse(path.read_text(encoding="utf-8"))
+        walk.about = " ".join((ast.get_docstring(tree) or "").replace("``", "").split())
+        walk.visit(tree)
         for text in walk.found:
             found.setdefault(text.template, text)
     return list(found.values())
@@ -112,6 +116,7 @@ class _Walk:
         self.room = room
         self.only_errors = only_errors
         self.words = False
+        self.about = ""
         self.found: list[Text] = []
 
     def visit(self, node: ast.AST, *, telling: bool = False, error: bool = False) -> None:
@@ -163,6 +168,9 @@ class _Walk:
                 for argument in node.args[1:]:
                     self.visit(argument, telling=telling, error=error)
             return
+        if name in ARGUMENTS or name == "command_parser":
+            self._arguments(node, name)
+            return
         self.visit(node.func, error=error)
         error = error or (name.endswith(("Error", "Answer", "Failure", "refuse")) and name[0].isupper())
         skipped = PATTERNED.get(name, 0) if self.room in ("diagnosis", "nccl") else int(name == "tag")
@@ -171,6 +179,14 @@ class _Walk:
         for keyword in node.keywords:
             if keyword.arg not in MACHINE_WORDS:
                 self.visit(keyword.value, telling=keyword.arg in TEXTS, error=error)
+
+    def _arguments(self, node: ast.Call, name: str) -> None:
+        """What ``--help`` prints of a command or of one option."""
+        told = [keyword.value for keyword in node.keywords if keyword.arg in ("help", "description", "epilog")]
+        told += node.args[1:2] if name == "Option" else []
+        told += [ast.Constant(self.about, lineno=1)] if name == "command_parser" else []
+        for text in told:
+            self.visit(text, telling=True, error=True)
 
     def _take(self, node: ast.expr, telling: bool, error: bool) -> None:
         template = ""

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from pytest_h20.core.errors import H20Error, UsageError
-from pytest_h20.lang import told
+from pytest_h20.lang import say, told
 from pytest_h20.lang.arguments import Parser
 from pytest_h20.report.compare import Comparison, Side, compare, side, text
 from pytest_h20.report.model import RunView
@@ -23,12 +23,12 @@ def main(argv: Sequence[str]) -> int:
     try:
         result = _compare(args)
         for line in text(result):
-            print(line)
+            say(line)
         if args.html:
             from pytest_h20.report.html.page import comparison_page
 
             _write(Path(args.html), comparison_page(result))
-            print(f"page: {args.html}")
+            say(f"page: {args.html}")
     except H20Error as error:
         print(told(f"compare: {error}"), file=sys.stderr)
         return 2

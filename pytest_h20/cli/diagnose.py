@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from pytest_h20.cli.logs import in_runs, opened
 from pytest_h20.core.errors import UsageError
 from pytest_h20.diagnosis.judge import Diagnosis, diagnose, primary
-from pytest_h20.lang import told
+from pytest_h20.lang import local, say, told
 from pytest_h20.lang.arguments import Parser
 
 
@@ -41,15 +41,23 @@ def _json(name: str, diagnosis: Diagnosis) -> str:
 
 def _text(name: str, diagnosis: Diagnosis) -> str:
     about = " ".join(str(part) for part in (diagnosis.engine, diagnosis.version) if part)
-    lines = [f"{name}: {diagnosis.sentence()}" + (f"  ({about})" if about else "")]
+    lines = [f"{name}: {_sentence(diagnosis)}" + (f"  ({about})" if about else "")]
     line = diagnosis.decisive_line.strip()[:300]
     if line and "\ufffd" in line:
-        lines.append("    (its last line is no text: is this a log?)")
+        lines.append("    " + local("(its last line is no text: is this a log?)"))
     elif line:
         lines.append(f"    {line}")
     if diagnosis.also:
-        lines.append(f"    also seen: {', '.join(diagnosis.also)}")
+        lines.append("    " + local(f"also seen: {', '.join(diagnosis.also)}"))
     return "\n".join(lines)
+
+
+def _sentence(diagnosis: Diagnosis) -> str:
+    """``Diagnosis.sentence`` in the reader's language; what it is made of is translated part by part."""
+    if diagnosis.outcome != "failed" or diagnosis.cause is None:
+        return local(diagnosis.sentence())
+    why, fix = local(diagnosis.explanation), local(diagnosis.fix)
+    return f"{local('failed:')} {why} ({diagnosis.cause}) — {fix} [{diagnosis.source}]"
 
 
 def main(argv: Sequence[str]) -> int:
@@ -73,10 +81,13 @@ def main(argv: Sequence[str]) -> int:
             print(told(str(error)), file=sys.stderr)
             unread = True
             continue
-        print(_json(name, judged[name]) if args.json else _text(name, judged[name]))
+        if args.json:
+            print(_json(name, judged[name]))
+        else:
+            print(_text(name, judged[name]))
     worst = primary(judged)
     if worst is not None and len(judged) > 1 and not args.json:
-        print(f"primary cause of all: {worst[1].cause or 'unknown'} in {worst[0]}")
+        say(f"primary cause of all: {worst[1].cause or 'unknown'} in {worst[0]}")
     if unread:
         return 2
     untold = all(diagnosis.outcome == "undetermined" for diagnosis in judged.values())

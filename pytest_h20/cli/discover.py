@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 from pytest_h20.cli import command_parser
 from pytest_h20.cli.reach import add_ssh, split_host, ssh_words
 from pytest_h20.core.errors import H20Error, TransportError, UsageError
-from pytest_h20.lang import told
+from pytest_h20.lang import say, told
 
 if TYPE_CHECKING:
     from pytest_h20.nodes import Node
@@ -165,7 +165,7 @@ def write(proposal: Proposal) -> int:
     from pytest_h20.probes.discover import check, render
 
     for note in proposal.notes:
-        print(f"discover: {note}", file=sys.stderr)
+        say(f"discover: {note}", sys.stderr)
     print(render(proposal), end="")
     try:
         check(proposal)

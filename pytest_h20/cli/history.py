@@ -9,7 +9,7 @@ from pathlib import Path
 
 from pytest_h20.cli import positive
 from pytest_h20.core.errors import H20Error, UsageError
-from pytest_h20.lang import told
+from pytest_h20.lang import labelled, local, say, told
 from pytest_h20.lang.arguments import Parser
 from pytest_h20.report.history import DEFAULT_FILE, History, PastRun, Point, add_folder, lines_of
 
@@ -25,7 +25,7 @@ def main(argv: Sequence[str]) -> int:
         if runs.is_dir():
             _, problems = add_folder(history, runs)
             for problem in problems:
-                print(f"history: left out: {problem}", file=sys.stderr)
+                say(f"history: left out: {problem}", sys.stderr)
         elif not args.store:
             raise UsageError(f"{runs}: no such folder; give --runs, or --store for a store elsewhere")
         entries = history.runs(name=args.name, engine=args.engine, stand_ins=args.all, limit=args.limit)
@@ -37,7 +37,7 @@ def main(argv: Sequence[str]) -> int:
             from pytest_h20.report.html.page import page
 
             _write(Path(args.html), page("History", history_part(entries, trends)))
-            print(f"page: {args.html}")
+            say(f"page: {args.html}")
     except H20Error as error:
         print(told(f"history: {error}"), file=sys.stderr)
         return 2
@@ -75,19 +75,19 @@ def _trends(history: History, entries: Sequence[PastRun], cell: str | None, stan
 
 def _lines(entries: Sequence[PastRun], trends: dict[str, list[Point]]) -> list[str]:
     if not entries:
-        return ["no run is recorded yet (rehearsals are listed with --all)"]
+        return [local("no run is recorded yet (rehearsals are listed with --all)")]
     lines = []
     for entry in entries:
         state = "accepted" if entry.accepted else "green, no acceptance" if entry.green else "not accepted"
-        why = "" if entry.green else f": {entry.reason}"
-        lines.append(f"{entry.started[:16].replace('T', ' ')}  {entry.mode:<9} {','.join(entry.engines):<12} {state}{why}")
+        said = local(state) if entry.green else labelled(state, entry.reason)
+        lines.append(f"{entry.started[:16].replace('T', ' ')}  {entry.mode:<9} {','.join(entry.engines):<12} {said}")
         lines.append(f"{'':18}{entry.run}")
     moved = [(name, points) for name, points in trends.items() if len(points) > 1]
     if moved:
-        lines += ["", f"{'output throughput':<32} {'first':>9} {'last':>9}   change"]
+        lines += ["", f"{local('output throughput'):<32} {local('first'):>9} {local('last'):>9}   {local('change')}"]
     for name, points in moved:
         first, last = points[0].value, points[-1].value
-        lines.append(f"{name:<32} {first:>9.1f} {last:>9.1f}  {100 * (last / first - 1):+6.1f} %  over {len(points)} runs")
+        lines.append(f"{name:<32} {first:>9.1f} {last:>9.1f}  {100 * (last / first - 1):+6.1f} %  " + local(f"over {len(points)} runs"))
     return lines
 
 

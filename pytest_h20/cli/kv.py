@@ -38,7 +38,10 @@ def main(argv: Sequence[str]) -> int:
     except UsageError as error:
         print(told(f"pytest_h20 kv: {error}"), file=sys.stderr)
         return 2
-    print(json.dumps({"files": options.logs, **dataclasses.asdict(found)}) if options.json else "\n".join(explain(found, TITLES)))
+    if options.json:
+        print(json.dumps({"files": options.logs, **dataclasses.asdict(found)}))
+    else:
+        print("\n".join(explain(found, TITLES)))
     return 0 if found.verdict == "rdma_proven" else 1
 
 

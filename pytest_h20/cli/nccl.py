@@ -10,7 +10,7 @@ from typing import Any, BinaryIO
 from pytest_h20.cli import positive
 from pytest_h20.cli.logs import in_runs, once, opened
 from pytest_h20.core.errors import UsageError
-from pytest_h20.lang import told
+from pytest_h20.lang import labelled, local, told
 from pytest_h20.lang.arguments import Parser
 from pytest_h20.nccl.job import judge_job
 from pytest_h20.nccl.labels import labels
@@ -47,7 +47,10 @@ def main(argv: Sequence[str]) -> int:
         if options.job:
             evidences = [read(name) for name in options.logs]
             job = judge_job(evidences, expected)
-            print(json.dumps({"files": options.logs, **job.to_dict()}) if options.json else explain(job, evidences))
+            if options.json:
+                print(json.dumps({"files": options.logs, **job.to_dict()}))
+            else:
+                print(explain(job, evidences))
             return 0 if job.verdict == "rdma_proven" else 1
         for i, name in enumerate(options.logs):
             evidence = read(name)
@@ -111,15 +114,15 @@ def summary(name: str, evidence: LogEvidence, job: Job) -> dict[str, Any]:
 
 
 def explain(job: Job, evidences: Sequence[LogEvidence]) -> str:
-    """For a human at night: verdict, why, the lines that decide, what went wrong, what to add."""
-    out = [TITLES[job.verdict], f"  why: {job.reason}"]
+    """For a human at night: verdict, why, the lines that decide, what went wrong, what to add. Lines of a log stay as they are."""
+    out = [local(TITLES[job.verdict]), f"  {labelled('why', job.reason)}"]
     size = [f"{job.nranks} ranks" if job.nranks else "", f"{job.nnodes} nodes" if job.nnodes else ""]
     versions = sorted({v.split("+")[0] for v in job.nccl_versions.values()})
     size.append("NCCL " + " and ".join(versions) if versions else "")
     size.append(f"{sum(e.lines for e in evidences)} lines read")
-    out.append("  job: " + ", ".join(s for s in size if s))
+    out.append("  " + local("job: " + ", ".join(s for s in size if s)))
     if job.deciding:
-        out.append("  deciding lines:")
+        out.append("  " + local("deciding lines:"))
         out += [f"    {where}  {text}" for text, where in job.deciding]
     for node in job.nodes:
         parts = []
@@ -131,23 +134,25 @@ def explain(job: Job, evidences: Sequence[LogEvidence]) -> str:
         if address:
             parts.append("bootstrap " + ", ".join(f"{a.interface}:{a.address or '?'}" for a in address))
         if parts:
-            out.append(f"  {node}: " + "; ".join(parts))
+            out.append(f"  {labelled(node, '; '.join(parts))}")
     fatal = [e for e in job.errors if e.severity != "note"]
     if fatal:
-        out.append("  failures, likely first cause on top:")
+        out.append("  " + local("failures, likely first cause on top:"))
         for e in fatal[:8]:
             times = f" (x{e.count})" if e.count > 1 else ""
-            out.append(f"    {e.where}  {e.label or e.severity}{times} on {e.host or 'unknown host'}: {e.meaning}")
+            seen = f"{e.label or e.severity}{times} on {e.host or 'unknown host'}"
+            out.append(f"    {e.where}  {labelled(seen, e.meaning)}")
             if e.action:
-                out.append(f"      do: {e.action}")
+                out.append("      " + local(f"do: {e.action}"))
         if len(fatal) > 8:
-            out.append(f"    and {len(fatal) - 8} more")
+            out.append("    " + local(f"and {len(fatal) - 8} more"))
     if job.one_sided:
-        out.append(f"  seen on one side only: {len(job.one_sided)} links, first {job.one_sided[0].text()} ({job.one_sided[0].where})")
+        first = job.one_sided[0]
+        out.append("  " + local(f"seen on one side only: {len(job.one_sided)} links, first {first.text()} ({first.where})"))
     if job.missing:
-        out.append("  missing for proof:")
-        out += [f"    - {item}" for item in job.missing[:8]]
+        out.append("  " + local("missing for proof:"))
+        out += [f"    - {local(item)}" for item in job.missing[:8]]
     if job.advice:
-        out.append("  what to do:")
-        out += [f"    - {item}" for item in job.advice[:6]]
+        out.append("  " + local("what to do:"))
+        out += [f"    - {local(item)}" for item in job.advice[:6]]
     return "\n".join(out)

@@ -22,6 +22,7 @@ from urllib.parse import unquote, urlsplit
 from pytest_h20 import __version__
 from pytest_h20.config.environments import environments
 from pytest_h20.core.errors import UsageError
+from pytest_h20.lang import say
 from pytest_h20.lang.arguments import Parser
 from pytest_h20.load.remote import bundle
 
@@ -57,7 +58,7 @@ def main(argv: Sequence[str]) -> int:
     pack(args.dir, args.extra)
     size = sum(f.stat().st_size for f in args.dir.rglob("*") if f.is_file())
     count = len(list(args.dir.glob("wheels/*.whl")))
-    print(f"{args.dir}: {count} wheels, {size / 1e6:.0f} MB; on the bastion: sh {args.dir.name}/install.sh")
+    say(f"{args.dir}: {count} wheels, {size / 1e6:.0f} MB; on the bastion: sh {args.dir.name}/install.sh")
     return 0
 
 

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from pytest_h20.cli import command_parser
 from pytest_h20.core.errors import TransportError
-from pytest_h20.lang import told
+from pytest_h20.lang import say, told
 
 
 def main(argv: Sequence[str]) -> int:
@@ -46,8 +46,8 @@ def main(argv: Sequence[str]) -> int:
             except TransportError as error:  # the others are cleaned all the same
                 print(told(f"pytest_h20 reap: {name} could not be looked at: {error}"), file=sys.stderr)
         if not found and asked:
-            print(f"nothing is left on {', '.join(asked)}" + (f" of run {args.run}" if args.run else ""))
-        failed = reap(asked, base, print, args.run, args.all, args.dry_run) if found else 0
+            say(f"nothing is left on {', '.join(asked)}" + (f" of run {args.run}" if args.run else ""))
+        failed = reap(asked, base, say, args.run, args.all, args.dry_run) if found else 0
         return 1 if failed or len(asked) < len(nodes) else 0
     finally:
         for node in nodes.values():

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from pytest_h20.core.errors import UsageError
+from pytest_h20.lang import say
 from pytest_h20.lang.arguments import Parser
 from pytest_h20.report.run import load_run
 from pytest_h20.report.signature import ACCEPTED_KEYS, fingerprint, private_key, result_of, sign
@@ -25,8 +26,8 @@ def main(argv: Sequence[str]) -> int:
     args = parser.parse_args(list(argv))
     key = private_key(args.key, lambda: _passphrase(args.key))
     file = sign(args.run, key)
-    print(f"{result_of(load_run(args.run))}: signed with {fingerprint(key.public_key())}: {file}")
-    print(f"to check it: python -m pytest_h20 verify {args.run} --signers {args.key}.pub")
+    say(f"{result_of(load_run(args.run))}: signed with {fingerprint(key.public_key())}: {file}")
+    say(f"to check it: python -m pytest_h20 verify {args.run} --signers {args.key}.pub")
     return 0
 
 

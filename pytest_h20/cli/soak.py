@@ -11,6 +11,7 @@ from pytest_h20.checks.soak.trend import FEWEST
 from pytest_h20.cli import command_parser
 from pytest_h20.core.errors import UsageError
 from pytest_h20.core.verdict import Status
+from pytest_h20.lang import say
 
 
 def main(argv: Sequence[str]) -> int:
@@ -36,11 +37,11 @@ def _judge(file: Path, slope: float | None) -> bool:
         raise UsageError(f"{file}: cannot be read as the bins of a soak: {type(error).__name__}: {error}") from None
     seen = bins[-1].hours if bins else 0.0
     requests, failed = sum(b.complete for b in bins), sum(b.failed for b in bins)
-    print(f"{file}: {len(bins)} bins, {60 * seen:.1f} of {60 * asked:g} min; {requests} requests answered, {failed} failed")
+    say(f"{file}: {len(bins)} bins, {60 * seen:.1f} of {60 * asked:g} min; {requests} requests answered, {failed} failed")
     if len(bins) < FEWEST:
-        print(f"  could not measure: a slope takes {FEWEST} bins")
+        say(f"  could not measure: a slope takes {FEWEST} bins")
         return True
     verdicts = [drift(series, Wanted(asked, slope), file.parent.name) for series in series_of(bins, asked)]
     for v in verdicts:
-        print(f"  {v.status.value:7} {v.subject}: {v.reason or v.details.get('said')}")
+        say(f"  {v.status.value:7} {v.subject}: {v.reason or v.details.get('said')}")
     return any(v.status in (Status.FAIL, Status.UNKNOWN) for v in verdicts)

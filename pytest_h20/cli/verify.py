@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
+from pytest_h20.lang import say
 from pytest_h20.lang.arguments import Parser
 from pytest_h20.report.run import load_run
 from pytest_h20.report.signature import ATTESTATION, EnvelopeSignature, Signer, attested, fingerprint, signers
@@ -31,25 +32,25 @@ def main(argv: Sequence[str]) -> int:
     run = load_run(args.run).path
     found = attested(run)
     if found is None:
-        print(f"not signed: {run} has no {ATTESTATION}; sign it with: python -m pytest_h20 sign {run} --key KEY")
+        say(f"not signed: {run} has no {ATTESTATION}; sign it with: python -m pytest_h20 sign {run} --key KEY")
         return 1
-    print(f"{found.result}: what the statement says of this run")
+    say(f"{found.result}: what the statement says of this run")
     for problem in found.problems:
-        print(f"  {problem}")
+        say(f"  {problem}")
     if not found.problems:
-        print("  every file is as it was signed")
+        say("  every file is as it was signed")
     for signature in found.signatures:
-        print(f"  {_told(signature, known)}")
+        say(f"  {_told(signature, known)}")
     who = found.known_to(known)
     if found.intact and who:
-        print(f"authentic: signed by {', '.join(s.name for s in who)}")
+        say(f"authentic: signed by {', '.join(s.name for s in who)}")
         return 0
     if found.intact and not known:
-        print("not said by whom: anybody can make a key; give --signers FILE with the public keys of those you trust")
+        say("not said by whom: anybody can make a key; give --signers FILE with the public keys of those you trust")
     elif found.intact:
-        print("not authentic: none of the signatures is by somebody of --signers")
+        say("not authentic: none of the signatures is by somebody of --signers")
     else:
-        print("NOT authentic: do not rely on this record")
+        say("NOT authentic: do not rely on this record")
     return 1
 
 

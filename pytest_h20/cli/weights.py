@@ -12,7 +12,7 @@ from pathlib import Path
 from pytest_h20.cli import command_parser
 from pytest_h20.core.errors import H20Error, UsageError
 from pytest_h20.core.verdict import Status, Verdict, worst
-from pytest_h20.lang import told
+from pytest_h20.lang import say, told
 
 
 class _Lines(io.TextIOBase):
@@ -89,14 +89,14 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(told(f"pytest_h20 weights: {error}"), file=sys.stderr)
         return 2
     except KeyboardInterrupt:
-        print("\ninterrupted; run again: what was hashed is kept", file=sys.stderr)
+        say("\ninterrupted; run again: what was hashed is kept", sys.stderr)
         return 130
     for verdict in verdicts:
         if options.json:
             print(verdict.model_dump_json())
         elif verdict.status is Status.PASS:
             of = "" if verdict.looked_at is None else f" of {verdict.looked_at}"
-            print(f"{verdict.check}: ok ({verdict.measured}{of} {verdict.unit})".replace(" )", ")"))
+            say(f"{verdict.check}: ok ({verdict.measured}{of} {verdict.unit})".replace(" )", ")"))
         else:
-            print(f"{verdict.status.value.upper()} {verdict.text()}")
+            say(f"{verdict.status.value.upper()} {verdict.text()}")
     return 1 if worst(v.status for v in verdicts).blocks else 0

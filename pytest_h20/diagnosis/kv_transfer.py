@@ -22,6 +22,8 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
+from pytest_h20.lang import local
+
 KvVerdict = Literal["rdma_proven", "tcp", "mixed", "intra_node_only", "undetermined"]
 Wire = Literal["rdma", "tcp", "nvlink", "other"]
 
@@ -230,11 +232,11 @@ def _first(lines: Iterable[KvLine]) -> tuple[KvLine, ...]:
 
 
 def explain(found: KvTransfer, titles: dict[KvVerdict, str]) -> Sequence[str]:
-    """What a person reads, a line each."""
-    told = [titles[found.verdict], f"  {found.reason}"]
-    told += [f"  devices: {', '.join(found.devices)}"] if found.devices else []
+    """What a person reads, a line each. Lines of a log stay as they are."""
+    told = [local(titles[found.verdict]), f"  {local(found.reason)}"]
+    told += ["  " + local(f"devices: {', '.join(found.devices)}")] if found.devices else []
     told += [f"  GID index: {', '.join(map(str, found.gid_indexes))}"] if found.gid_indexes else []
-    told += [f"  decided by {line}" for line in found.deciding]
-    told += [f"  failed: {line}" for line in found.failures]
-    told += [f"  next: {found.advice}"] if found.advice else []
+    told += [f"  {local('decided by:')} {line}" for line in found.deciding]
+    told += [f"  {local('a failure:')} {line}" for line in found.failures]
+    told += ["  " + local(f"next: {found.advice}")] if found.advice else []
     return told

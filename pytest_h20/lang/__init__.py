@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
+from typing import TextIO
 
 LANGUAGES = {"en": "en", "zh": "zh-CN"}
 """``--h20-lang`` -> the tag of the language in HTML."""
@@ -63,6 +64,11 @@ def told(text: str) -> str:
     """What a command says when it cannot do its work, in the language of the locale."""
     use()
     return local(text)
+
+
+def say(text: str, file: TextIO | None = None) -> None:
+    """Print what a command found out, in the language that is spoken: each line is a text of its own."""
+    print("\n".join(map(local, text.split("\n"))), file=file, flush=True)
 
 
 def labelled(label: str, text: str) -> str:

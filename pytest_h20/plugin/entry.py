@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import shutil
+import sys
 from collections.abc import Generator, Mapping
 from pathlib import Path
 from typing import Any, Literal
@@ -26,11 +28,11 @@ MARKERS = (
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     """The canonical ``--h20-*`` options, each with an ini of the same name."""
-    group = parser.getgroup("h20", "H20 cluster acceptance")
+    group = parser.getgroup("h20", _help("H20 cluster acceptance"))
     for option in OPTIONS:
         group.addoption(f"--{option.name}", **_keywords(option))
         kind: Literal["args", "string"] = "args" if option.kind == "list" else "string"
-        parser.addini(option.dest, option.help, type=kind, default=None)
+        parser.addini(option.dest, _help(option.help), type=kind, default=None)
 
 
 @pytest.hookimpl(wrapper=True)
@@ -41,7 +43,7 @@ def pytest_load_initial_conftests(parser: pytest.Parser) -> Generator[None, None
     for option in OPTIONS:
         if option.alias and not _taken(parser, option.alias):
             with contextlib.suppress(ValueError, argparse.ArgumentError):
-                group.addoption(option.alias, **{**_keywords(option), "help": f"Short for --{option.name}"})
+                group.addoption(option.alias, **{**_keywords(option), "help": _help(f"Short for --{option.name}")})
 
 
 def _taken(parser: pytest.Parser, name: str) -> bool:
@@ -53,11 +55,26 @@ def _taken(parser: pytest.Parser, name: str) -> bool:
 
 def _keywords(option: Option) -> dict[str, Any]:
     action = {"flag": "store_true", "list": "append", "text": "store"}[option.kind]
-    keywords: dict[str, Any] = {"dest": option.dest, "action": action, "help": option.help}
+    keywords: dict[str, Any] = {"dest": option.dest, "action": action, "help": _help(option.help)}
     if option.kind != "flag":
         keywords["default"] = None
         keywords |= {k: v for k, v in (("metavar", option.metavar), ("choices", option.choices)) if v}
     return keywords
+
+
+def _help(text: str) -> str:
+    """What ``--help`` says, in the reader's language; for any other command line the text as it is, and no work."""
+    if not {"-h", "--help"} & set(sys.argv):
+        return text
+    from pytest_h20 import lang
+
+    given = [word.partition("=")[2] for word in sys.argv if word.startswith("--h20-lang=")]
+    with lang.speaking(given[-1] if given else ""):
+        if lang.spoken() == "en":
+            return text
+        from pytest_h20.lang.arguments import wrapped
+
+        return "\n".join(wrapped(lang.local(text), shutil.get_terminal_size().columns - 26))
 
 
 def pytest_addhooks(pluginmanager: pytest.PytestPluginManager) -> None:

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 
 from pytest_h20.core.errors import UsageError
 from pytest_h20.core.verdict import Status
+from pytest_h20.lang import local
 from pytest_h20.report.calibrate import merge_repeats
 from pytest_h20.report.model import METRICS, CellRow, Fingerprint, RunView, higher_is_better
 from pytest_h20.report.stats import CONFIDENCE, Change, Estimate, change, estimate
@@ -328,7 +329,7 @@ def spread_words(result: Comparison) -> str:
 def text(result: Comparison) -> list[str]:
     """Plain lines for a terminal."""
     lines = [f"old: {result.old.label} [{_state(result.old)}]", f"new: {result.new.label} [{_state(result.new)}]", "", result.headline, ""]
-    lines += [f"{METRICS[o.metric][0]:<18} {words(o.change, o.metric)}, over {o.cells} cells" for o in result.overall]
+    lines += [f"{local(METRICS[o.metric][0]):<18} {local(words(o.change, o.metric))}, over {o.cells} cells" for o in result.overall]
     if not result.overall:
         lines.append("no cell was measured on both sides: figures cannot be compared")
     lines += ["", "what is worse in the new one:", *(f"  {problem}" for problem in result.worse)] if result.worse else []
@@ -339,7 +340,7 @@ def text(result: Comparison) -> list[str]:
     changed = [(g, a, b) for g, a, b in result.gates if a != b]
     if changed:
         lines += ["", "gates that differ:"]
-        lines += [f"  {g}: {a.value if a else 'not run'} -> {b.value if b else 'not run'}" for g, a, b in changed]
+        lines += [f"  {g}: {local(a.value if a else 'not run')} -> {local(b.value if b else 'not run')}" for g, a, b in changed]
     lines += ["", "what differs between the two, and may explain it:"]
     lines += [f"  {d.fact}: {d.old or d.absent} -> {d.new or d.absent}" for d in result.differences] or ["  nothing that was recorded"]
     return [*lines, "", f"intervals are 95 % (of single cells: 95 % for all of them together); {spread_words(result)}"]
@@ -356,10 +357,10 @@ def _figures(result: Comparison) -> Iterable[str]:
     rows = [row for row in result.cells if row.change and row.metric == "output_throughput"]
     if rows:
         yield ""
-        yield f"{'cell':<22} {'old tok/s':>10} {'new tok/s':>10}  change"
+        yield f"{local('cell'):<22} {local('old tok/s'):>10} {local('new tok/s'):>10}  {local('change')}"
     for row in rows:
         if row.change:
-            yield f"{row.cell:<22} {row.old or 0:>10.1f} {row.new or 0:>10.1f}  {words(row.change, row.metric)}"
+            yield f"{row.cell:<22} {row.old or 0:>10.1f} {row.new or 0:>10.1f}  {local(words(row.change, row.metric))}"
 
 
 def _state(one: Side) -> str:
