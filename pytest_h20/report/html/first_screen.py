@@ -16,6 +16,9 @@ from pytest_h20.report.terminal import blocking
 SHOWN = 5
 """Reasons on the first screen; the gates below have all of them."""
 
+FEW_NODES = 4
+"""So many are named on the first screen; more are folded, or they would be all of it."""
+
 
 def first_screen(view: RunView) -> Html:
     """Banner, reasons, and what was looked at."""
@@ -92,7 +95,8 @@ def _all_hold(view: RunView) -> str:
 def _in_short(view: RunView) -> str:
     """On what, since when, and whether signed, in one line, so that it is on the first screen of a phone too."""
     h = view.header
-    nodes = ", ".join(n.name for n in h.nodes)
+    names = [n.name for n in h.nodes]
+    nodes = ", ".join(names) if len(names) <= FEW_NODES else f"{names[0]} … {names[-1]} ({len(names)})"
     driver = f"driver {h.driver}" if h.driver else ""
     since = moment(h.started) if h.started else ""
     engines = ", ".join(f"{_engine(view, e)} ({h.images[e]})" if e in h.images else _engine(view, e) for e in h.engines)
@@ -211,10 +215,8 @@ def _facts(view: RunView) -> Iterator[tuple[str, Child]]:
     for engine, image in h.images.items():
         yield f"Image ({engine})" if len(h.images) > 1 else "Image", tag("code", image)
     if h.nodes:
-        yield (
-            "Nodes",
-            [tag("div", n.name, f" {n.address}" if n.address else "", f" · {n.gpus}" if n.gpus else "") for n in h.nodes],
-        )
+        each = [tag("div", n.name, f" {n.address}" if n.address else "", f" · {n.gpus}" if n.gpus else "") for n in h.nodes]
+        yield "Nodes", each if len(each) <= FEW_NODES else tag("details", tag("summary", f"{len(each)} nodes"), each)
     if h.driver:
         yield "Driver", h.driver
     if h.model:

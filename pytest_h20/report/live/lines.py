@@ -83,7 +83,7 @@ def _gate(gate: GateStand, width: int) -> LiveLine:
 
 
 def _bring_up(b: StartStand) -> Iterable[LiveLine]:
-    of = f" of at most {duration(b.limit_s)}" if b.limit_s is not None else ""
+    of = f" (at most {duration(b.limit_s)})" if b.limit_s is not None else ""
     time = f", {duration(b.elapsed_s)}{of}" if b.elapsed_s is not None else f" {b.note}" if b.note else ""
     yield LiveLine(
         local(f"bring-up of {b.engine}: {b.state}{time}"), "bad" if b.state == "broken" else "good" if b.state == "ready" else "plain"

@@ -7,6 +7,7 @@ from functools import cache
 from pathlib import Path
 
 from pytest_h20 import lang
+from pytest_h20.core.verdict import Status
 from pytest_h20.lang import labelled
 from pytest_h20.report.html.tags import Html, join, tag
 from pytest_h20.report.html.words import chip, duration, number
@@ -77,13 +78,22 @@ def _section(heading: str, *children: object) -> Html:
     return tag("section", tag("h2", heading), *children)  # type: ignore[arg-type]
 
 
+def _known(status: Status, words: str) -> bool:
+    """Red is known at once, green only when the gate is through: no tick for one that still runs."""
+    return status.blocks or not words.startswith("runs")
+
+
 def _gates(gates: Sequence[GateStand]) -> Html:
     rows = [
         tag(
             "tr",
             tag("th", g.title, " ", tag("code", g.name), scope="row"),
             tag("td", f"{g.done} / {g.total}" if g.total else "", class_="h20-nowrap"),
-            tag("td", chip(g.status, g.words) if g.status is not None else g.words, f" {g.reason}" if g.reason else ""),
+            tag(
+                "td",
+                chip(g.status, g.words) if g.status is not None and _known(g.status, g.words) else g.words,
+                f" {g.reason}" if g.reason else "",
+            ),
         )
         for g in gates
     ]
@@ -95,11 +105,11 @@ def _bar(done: int | None, total: int | None, unit: str) -> Html | None:
     if done is None or not total:
         return None
     words = f"{done} / {total} {unit}".rstrip()
-    return join(tag("progress", value=min(done, total), max=total, aria_label=words), f" {words}")
+    return join(tag("progress", value=min(done, total), max=total, aria_label=words), " ", tag("span", words, class_="h20-nowrap"))
 
 
 def _bring_up(b: StartStand) -> Html:
-    of = f" of at most {duration(b.limit_s)}" if b.limit_s is not None else ""
+    of = f" (at most {duration(b.limit_s)})" if b.limit_s is not None else ""
     time = f", {duration(b.elapsed_s)}{of}" if b.elapsed_s is not None else f" {b.note}" if b.note else ""
     roles = [
         tag(

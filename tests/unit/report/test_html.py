@@ -16,10 +16,11 @@ from pytest_h20.report.html.gates import gates
 from pytest_h20.report.html.page import comparison_page, page, run_page, summary_html, title
 from pytest_h20.report.html.rails import links, rail_map
 from pytest_h20.report.html.rows import COLUMN_AT, header_cells, row_cells, setup_failure_extras
+from pytest_h20.report.html.tables import not_measured
 from pytest_h20.report.html.tags import Html, join, render, script, stylesheet, tag
 from pytest_h20.report.html.timeline import stretches
 from pytest_h20.report.html.words import count_words, duration, limit_words, measure, number, unit_of
-from pytest_h20.report.model import Canaries, CellRow, CheckRow, LogTail, NodeColumn, RailTraffic, SetupError
+from pytest_h20.report.model import Canaries, CellRow, CheckRow, LogTail, Mode, NodeColumn, NotMeasured, RailTraffic, SetupError
 from pytest_h20.report.terminal import blocking
 from pytest_h20.report.untrusted import sha256
 from tests.unit.conftest import Sample
@@ -71,6 +72,38 @@ def test_what_a_broken_set_up_says_is_not_said_again_as_a_reason(sample: Sample)
     text = read(view.model_copy(update={"setup_errors": (error,), "checks": (first,)})).text
     assert "Why not" not in text
     assert text.index(first.title) < text.index("Worst first")
+
+
+def test_a_start_that_a_red_check_refused_is_told_after_that_check(sample: Sample) -> None:
+    """The rail that is down comes first, and the engine that was not brought up for it is no cause beside it."""
+    view = sample("faulty")
+    first = next(c for c in blocking(view) if c.reason)
+    error = SetupError(test_id="t", title="The engine could be started", cause=f"not brought up: {first.subject}: {first.reason}")
+    assert error.title not in read(view.model_copy(update={"setup_errors": (error,)})).text
+    other = error.model_copy(update={"cause": "a rank died"})
+    assert error.title in read(view.model_copy(update={"setup_errors": (other,)})).text
+
+
+def test_one_reason_stands_once_above_all_that_it_kept_from_being_measured() -> None:
+    down = [NotMeasured(what="rdma.rail", subject=f"node0{n}", reason="the cluster is not up") for n in (1, 2)]
+    text = Page(str(not_measured([*down, NotMeasured(what="rdma.gid", reason="the cluster is not up")]))).text
+    assert text.count("the cluster is not up (3)") == text.count("the cluster is not up") == 1
+    assert "rdma.rail node01, node02" in text
+
+
+def test_of_what_the_same_is_said_there_is_one_line(sample: Sample) -> None:
+    view = sample("clean")
+    slow = CheckRow(check="throughput.x", status=Status.FAIL, title="x", subject="c1", reason="GPU 3 is slow", measured=1)
+    rows = (slow, slow.model_copy(update={"subject": "c8"}), slow.model_copy(update={"subject": "c9", "measured": 2}))
+    text = Page(str(gates(view.model_copy(update={"checks": (*view.checks, *rows)})))).text
+    assert "c1, c8 measured 1 – GPU 3 is slow" in text
+    assert text.count("GPU 3 is slow") == 2
+
+
+def test_a_killed_run_says_what_to_do_next(sample: Sample) -> None:
+    view = sample("killed")
+    real = view.header.model_copy(update={"mode": Mode.FULL, "stood_in": (), "time_scale": 1.0, "inventory": "mine.yaml"})
+    assert "python -m pytest_h20 reap --nodes mine.yaml" in read(view.model_copy(update={"header": real})).text
 
 
 def test_the_first_screen_says_on_what_and_since_when(sample: Sample) -> None:

@@ -86,7 +86,7 @@ def test_a_start_says_how_far_each_node_is_and_what_is_left(tmp_path: Path) -> N
     assert b.roles[0].left_s == pytest.approx(65.0)
     assert "node01 rank0   loading [######....] 98/163 shards, about 1 min 5 s left" in text(p)
     assert "node02 rank1   no output yet" in text(p)
-    assert "2 min 32 s of at most 30 min" in text(p)
+    assert "2 min 32 s (at most 30 min)" in text(p)
     run.add(StateChange(engine="sglang", state="ready", note="after 160 s"))
     assert "bring-up of sglang: ready after 160 s" in text(seen(run, bringups=(bringup,))), "what is over is not drawn as if it went on"
 
