@@ -43,9 +43,12 @@ def parser() -> argparse.ArgumentParser:
     up.add_argument("--timeout", type=float, default=90.0, help="seconds until the nodes must be ready")
     packing = sub.add_parser("pack", help="prepare a GPU lab for a machine without a network")
     packing.add_argument("--gpus", type=Path, required=True, metavar="DIR", help="where the parts go")
+    packing.add_argument(
+        "--engine", dest="engines", action="append", default=[], metavar="ENGINE", help="vllm or sglang, repeatable (default: vllm)"
+    )
     packing.add_argument("--part-size", type=size, default=size("60M"), help="bytes at most of each part: 60M, 1G (default: 60M)")
     packing.add_argument("--python", default="3.12", help="version of that machine's Python, the one with torch (default: %(default)s)")
-    packing.add_argument("--have", type=Path, help="`pip freeze` of that machine: what it names is not packed")
+    packing.add_argument("--have", type=Path, help="its `pip freeze`: what it names is not packed, unless a version is pinned")
     packing.add_argument("--chip", type=int, default=90, help="compute capability of its GPUs, without the dot (default: %(default)s)")
     unpacking = sub.add_parser("unpack", help="fill the lab's folder from the parts that `pack` made")
     unpacking.add_argument("folder", type=Path)
@@ -81,7 +84,7 @@ def dispatch(args: argparse.Namespace) -> int:
         from tests.lab import provision
 
         if args.gpus:
-            return provision.setup_gpus(args.only)
+            return provision.setup_gpus(args.engines, args.only)
         return provision.setup(args.engines, args.only)
     if args.verb == "up":
         gpus = len(machine.gpu_indices(machine.device_names())) if args.gpus < 0 else args.gpus
@@ -91,7 +94,7 @@ def dispatch(args: argparse.Namespace) -> int:
         plan = ClusterPlan(args.name, args.size, rails, args.net, not args.no_docker, args.tmpfs, gpus, args.login)
         if gpus:
             build.borrow()
-            build.make_image()
+            build.make_images()
         cluster.up(plan, args.timeout)
         return 0
     if args.verb == "pack":
@@ -99,7 +102,7 @@ def dispatch(args: argparse.Namespace) -> int:
             have = pack.names(args.have.read_text()) if args.have else frozenset()
         except (OSError, UnicodeDecodeError) as error:
             raise LabError(f"--have={args.have}: {error}; give what `pip freeze` prints on that machine") from None
-        pack.pack(args.gpus, args.part_size, pack.Target(args.python, args.chip, have))
+        pack.pack(args.gpus, args.part_size, pack.Target(args.python, args.chip, have), pack.engines_of(args.engines))
         return 0
     if args.verb == "unpack":
         pack.unpack(args.folder)

@@ -15,7 +15,7 @@ from pathlib import Path
 
 from tests.lab.gpu import machine, pack
 from tests.lab.node import PATH, READY
-from tests.lab.places import LabError, debian_dir, lab_dir, models_dir, trees_dir
+from tests.lab.places import LabError, debian_dir, lab_dir, models_dir
 from tests.lab.plan import USER, ClusterPlan, NodePlan, network_commands
 
 REPOSITORY = Path(__file__).resolve().parents[2]
@@ -76,7 +76,7 @@ def require_gpus(plan: ClusterPlan) -> None:
     if len(there) < plan.gpus or not shutil.which("nvidia-smi"):
         tools = "" if shutil.which("nvidia-smi") else "no nvidia-smi in PATH and "
         raise LabError(f"--gpus: {tools}{len(there)} GPU devices in /dev; {plan.size} nodes need at least {plan.size}")
-    if not (trees_dir() / pack.ENGINE / "bin").is_dir():
+    if not pack.engines_there():
         raise LabError(
             "the GPU lab's engine is not there; run `python -m tests.lab setup --gpus`, or `unpack DIR` what `pack` made elsewhere"
         )

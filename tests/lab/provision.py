@@ -63,22 +63,28 @@ def setup(more_engines: Sequence[str], only: str | None, tell: Callable[[str], N
     return 0
 
 
-def setup_gpus(only: str | None, tell: Callable[[str], None] = print) -> int:
-    """What a GPU lab needs, for the Python that runs this: Debian tree, vLLM, the Llama (the DeepSeek is made by a command of its own,
-    docs/lab.md). ``only``: one step (``packages``, ``engines``, ``model``), or None for all; ``model`` needs no network."""
+def setup_gpus(more_engines: Sequence[str], only: str | None, tell: Callable[[str], None] = print) -> int:
+    """What a GPU lab needs, for the Python that runs this: Debian tree, vLLM and ``more_engines``, the Llama (the DeepSeek is made by a
+    command of its own, docs/lab.md). ``only``: one step (``packages``, ``engines``, ``model``), or None for all; ``model`` needs no
+    network."""
     from tests.lab.gpu import pack
+
+    engines = pack.engines_of((*DEFAULT_ENGINES, *more_engines))
 
     def stage() -> None:
         from importlib.metadata import distributions
 
         there = frozenset(pack.normal(one.metadata["Name"]) for one in distributions())
-        pack.stage(lab_dir(), pack.Target(f"{sys.version_info.major}.{sys.version_info.minor}", 90, there), tell)
+        target = pack.Target(f"{sys.version_info.major}.{sys.version_info.minor}", 90, there)
+        pack.stage(lab_dir(), target, engines, tell)
 
     def model() -> None:
-        site = trees_dir() / pack.ENGINE / "site"
-        if not site.is_dir():
-            raise LabError(f"{site}: not there, and the model is made with it; run `setup --gpus --only engines`, or `unpack`")
-        make_model(tell, sys.executable, (str(site),))
+        there = pack.engines_there()
+        if not there:
+            raise LabError(
+                f"{trees_dir()}: no engine for GPUs is there, and the model is made with it; run `setup --gpus --only engines`, or `unpack`"
+            )
+        make_model(tell, sys.executable, (str(there[0].folder / "site"),))
 
     steps = {"packages": lambda: install_packages(tell), "engines": stage, "model": model}
     if only not in (None, *steps):

@@ -11,18 +11,17 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from tests.lab import image
-from tests.lab.gpu.pack import ENGINE, VLLM
+from tests.lab.gpu.pack import Engine, engines_there
 from tests.lab.oci_runtime import MACHINE_VARIABLE, TREE_VARIABLE
 from tests.lab.places import CONTAINER_TREE, debian_dir, images_dir, lab_dir
 
-IMAGE = f"h20-lab/vllm:{VLLM}-gpu"
 COMPILERS = ("CC", "CXX", "CUDAHOSTCXX", "TORCH_CUDA_ARCH_LIST")
 BORROWED = ("ip", "ssh", "ssh-keygen")
 FOLDERS = {"usr": 0o755, "opt": 0o755, "etc": 0o755, "run": 0o755, "var": 0o755, "etc/alternatives": 0o755, "etc/ssl": 0o755}
 
 
-def image_environment(machine: Mapping[str, str], python: str) -> dict[str, str]:
-    """The image's environment: the engine's folder first, then this Python, CUDA and the driver where the machine has them."""
+def image_environment(engine: Engine, machine: Mapping[str, str], python: str) -> dict[str, str]:
+    """An image's environment: the engine's folder first, then this Python, CUDA and the driver where the machine has them."""
     folders = (f"{CONTAINER_TREE}/bin", os.path.dirname(python), "/usr/local/cuda/bin", "/usr/local/nvidia/bin")
     return {
         "PATH": ":".join((*folders, "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin")),
@@ -35,7 +34,7 @@ def image_environment(machine: Mapping[str, str], python: str) -> dict[str, str]
         "VLLM_NO_USAGE_STATS": "1",
         "PYTHONDONTWRITEBYTECODE": "1",
         MACHINE_VARIABLE: "1",
-        TREE_VARIABLE: ENGINE,
+        TREE_VARIABLE: engine.tree,
         **{name: machine[name] for name in COMPILERS if machine.get(name)},
         # NVLink multicast stays as the machine's owner has it.
         **{name: value for name, value in machine.items() if name.startswith(("NCCL_NVLS", "TORCH_SYMM_MEM", "NVSHMEM_DISABLE"))},
@@ -62,12 +61,15 @@ def layer() -> bytes:
     return buffer.getvalue()
 
 
-def make_image() -> Path:
-    """Write the image's archive for the nodes to load."""
+def make_images() -> list[Path]:
+    """Write the archives of the engines' images for the nodes to load."""
     images_dir().mkdir(parents=True, exist_ok=True)
-    path = images_dir() / f"{ENGINE}.tar"
-    path.write_bytes(image.archive(IMAGE, layer(), image_environment(os.environ, sys.executable)))
-    return path
+    paths = []
+    for engine in engines_there():
+        path = images_dir() / f"{engine.tree}.tar"
+        path.write_bytes(image.archive(engine.image, layer(), image_environment(engine, os.environ, sys.executable)))
+        paths.append(path)
+    return paths
 
 
 def borrow(programs: Sequence[str] = BORROWED) -> list[str]:

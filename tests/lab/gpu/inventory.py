@@ -94,8 +94,8 @@ def render(plan: ClusterPlan, model: str) -> str:
         data["description"] += f", given to containers by {who}"
     data["expect"].update(expected(row, version[1] if version else "", plan.gpus // plan.size))
     data["model"].update(model_fields(models_dir() / model))
-    profiles = data["engines"]["vllm"]["profiles"]
-    profiles.update({name: over_all(profile, plan.gpus) for name, profile in profiles.items()})
+    for engine in data["engines"].values():
+        engine["profiles"] = {name: over_all(profile, plan.gpus) for name, profile in engine["profiles"].items()}
     data.update(ssh=ssh_entry(plan), nodes=[node_entry(node) for node in plan.nodes])
     text: str = yaml.safe_dump(data, sort_keys=False, allow_unicode=True, width=140)
     return text

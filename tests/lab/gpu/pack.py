@@ -1,6 +1,6 @@
 """What a GPU lab is made of, staged in a folder; and that folder as parts small enough to be carried to a machine without a network.
 
-`stage` makes ``debian/`` (the nodes' root, from this machine's Debian packages), ``engines/vllm-gpu/`` (vLLM's wheel and what the
+`stage` makes ``debian/`` (the nodes' root, from this machine's Debian packages), ``engines/vllm-gpu/`` (an engine's wheel and what the
 GPU machine's Python lacks), ``suite/`` (what the suite itself needs there) and the models. `pack` writes them as ``lab.tar.xz.NNN``
 with ``parts.json``; `unpack` puts the parts together, checks them and fills the lab's folder.
 """
@@ -21,14 +21,11 @@ from dataclasses import dataclass
 from email.parser import Parser
 from pathlib import Path
 
-from tests.lab import image
+from tests.lab import image, trees
 from tests.lab.gpu import fatbin
-from tests.lab.places import LabError, lab_dir, models_dir
+from tests.lab.places import LabError, lab_dir, models_dir, trees_dir
 
 HERE = Path(__file__).resolve().parent
-ENGINE = "vllm-gpu"
-VLLM = "0.24.0"
-"""The last release for torch 2.11 and CUDA 13, the newest of which no part compiles at start."""
 # fmt: off
 DEBIAN = (
     "base-files", "bash", "ca-certificates", "coreutils", "dash", "docker.io", "containerd", "ethtool", "findutils", "grep", "gzip",
@@ -36,14 +33,13 @@ DEBIAN = (
     "openssh-server", "openssh-sftp-server", "passwd", "pciutils", "procps", "python3.11", "runc", "sed", "tar", "util-linux",
 )
 NOT_DEBIAN = frozenset({"perl", "perl-modules-5.36", "libperl5.36", "python3", "gcc-12-base"})
-LEFT_OUT = (  # of vLLM: FlashAttention 2 (Hopper has 3), the server in Rust
-    "vllm/vllm_flash_attn/_vllm_fa2_C.abi3.so", "vllm/vllm-rs",
-)
-# In vLLM's list of requirements, needed by what this lab never runs: vision, sound, other kernels, grammars.
+# In the engines' lists of requirements, needed by what this lab never runs: vision, sound, other kernels, grammars.
 NOT_NEEDED = frozenset({
-    "torch", "torchaudio", "torchvision", "flashinfer-python", "flashinfer-cubin", "tilelang", "nvidia-cudnn-frontend", "fastsafetensors",
+    "torch", "torchaudio", "torchvision", "flashinfer-cubin", "tilelang", "nvidia-cudnn-frontend", "fastsafetensors",
     "nvidia-cutlass-dsl", "quack-kernels", "tokenspeed-mla", "humming-kernels", "opencv-python-headless", "numba", "triton",
-    "hf-xet", "grpcio", "setuptools", "fastapi-cli", "fastapi-cloud-cli", "email-validator", "jinja2", "numpy", "pycountry",
+    "hf-xet", "grpcio", "setuptools", "fastapi-cli", "fastapi-cloud-cli", "email-validator", "jinja2", "numpy",
+    "cuda-python", "cuda-tile", "flash-attn-4", "helion", "jedi", "kernels", "nvidia-mathdx", "sgl-deep-gemm", "smg-grpc-servicer",
+    "torch-memory-saver", "torchcodec",
 })
 # fmt: on
 SUITE = (
@@ -57,14 +53,6 @@ SUITE = (
     "pytest",
 )
 FOLDERS = ("boot", "dev", "etc", "mnt", "opt", "proc", "root", "run", "srv", "ssd1", "sys", "tmp", "usr/local/bin", "var/cache/ldconfig")
-LAUNCHER = """#!/usr/bin/env python3
-import sys
-
-from vllm.entrypoints.cli.main import main
-
-if __name__ == "__main__":  # vLLM starts its workers by importing this file again
-    sys.exit(main())
-"""
 OWN_FILES = {
     "etc/passwd": "root:x:0:0:root:/root:/bin/bash\nsshd:x:100:65534::/run/sshd:/usr/sbin/nologin\n"
     "nobody:x:65534:65534:nobody:/nonexistent:/usr/sbin/nologin\n",
@@ -73,6 +61,88 @@ OWN_FILES = {
     "etc/nsswitch.conf": "passwd: files\ngroup: files\nshadow: files\nhosts: files dns\n",
     "etc/ld.so.conf": "include /etc/ld.so.conf.d/*.conf\n",
 }
+
+
+VLLM_PROGRAM = """#!/usr/bin/env python3
+import sys
+
+from vllm.entrypoints.cli.main import main
+
+if __name__ == "__main__":  # vLLM starts its workers by importing this file again
+    sys.exit(main())
+"""
+
+
+@dataclass(frozen=True)
+class Engine:
+    """An engine on GPUs: what is packed of it beside the machine's torch."""
+
+    name: str
+    version: str
+    wanted: tuple[str, ...]
+    not_needed: frozenset[str]
+    """Of its requirements beside NOT_NEEDED."""
+    left_out: tuple[str, ...]
+    """Patterns of files of its wheels."""
+    programs: Mapping[str, str]
+
+    @property
+    def tree(self) -> str:
+        """Name of its folder in ``engines/``."""
+        return f"{self.name}-gpu"
+
+    @property
+    def folder(self) -> Path:
+        """Where it lies on the GPU machine."""
+        return trees_dir() / self.tree
+
+    @property
+    def image(self) -> str:
+        """Its image's tag."""
+        return f"h20-lab/{self.name}:{self.version}-gpu"
+
+
+# vLLM 0.24: the last release for torch 2.11 and CUDA 13, the newest of which no part compiles at start. Left out: FlashAttention 2
+# (Hopper has 3), the server in Rust.
+VLLM = Engine(
+    name="vllm",
+    version="0.24.0",
+    wanted=("vllm==0.24.0",),
+    not_needed=frozenset({"flashinfer-python", "pycountry"}),
+    left_out=("vllm/vllm_flash_attn/_vllm_fa2_C.abi3.so", "vllm/vllm-rs"),
+    programs={"vllm": VLLM_PROGRAM},
+)
+# The release of the lab's CPU build, for torch 2.11 as well. Left out: FlashAttention (1.1 GB) and sparse attention, so that it is
+# started with --attention-backend triton; what other chips than Hopper load.
+SGLANG = Engine(
+    name="sglang",
+    version=trees.SGLANG.version,
+    wanted=(
+        *(one for one in trees.SGLANG.requirements if not one.startswith("torch==")),
+        f"sglang=={trees.SGLANG.version}",
+        "sglang-kernel==0.4.5",
+        "flashinfer-python==0.6.14",
+        "apache-tvm-ffi==0.1.11",
+    ),
+    not_needed=frozenset(),
+    left_out=("sgl_kernel/flash_ops*", "sgl_kernel/flashmla_ops*", "sgl_kernel/infllm_ops*", "sgl_kernel/sm100/*"),
+    programs={},
+)
+ENGINES = {engine.name: engine for engine in (VLLM, SGLANG)}
+
+
+def engines_of(names: Iterable[str]) -> list[Engine]:
+    """The engines of these names, vLLM where none is given."""
+    wanted = [*dict.fromkeys(names)] or [VLLM.name]
+    unknown = [name for name in wanted if name not in ENGINES]
+    if unknown:
+        raise LabError(f"{unknown[0]}: no engine of a GPU lab; there are {', '.join(sorted(ENGINES))}")
+    return [ENGINES[name] for name in wanted]
+
+
+def engines_there() -> list[Engine]:
+    """The engines that lie in this machine's lab."""
+    return [engine for engine in ENGINES.values() if (engine.folder / "site").is_dir()]
 
 
 @dataclass(frozen=True)
@@ -97,7 +167,7 @@ def names(text: str) -> frozenset[str]:
 
 
 def pins(name: str) -> dict[str, str]:
-    """The versions that ran together, by normalised name: ``engine.txt`` or ``suite.txt`` beside this file."""
+    """The versions that ran together, by normalised name: ``vllm.txt``, ``sglang.txt`` or ``suite.txt`` beside this file."""
     lines = (HERE / f"{name}.txt").read_text(encoding="utf-8").splitlines()
     return {normal(package): version for package, _, version in (line.partition("==") for line in lines if not line.startswith("#"))}
 
@@ -114,10 +184,14 @@ def needs(metadata: str, python: str) -> list[str]:
 
 
 def download(
-    wanted: Sequence[str], folder: Path, target: Target, tell: Callable[[str], None], pinned: Mapping[str, str] | None = None
+    wanted: Sequence[str],
+    folder: Path,
+    target: Target,
+    tell: Callable[[str], None],
+    pinned: Mapping[str, str],
+    not_needed: frozenset[str] = frozenset(),
 ) -> list[Path]:
     """The wheels of these requirements and of all that they need and the target lacks; what is ``pinned`` in that version."""
-    pinned = pinned or {}
     shutil.rmtree(folder, ignore_errors=True)  # of two versions of a package both would be spread
     folder.mkdir(parents=True)
     platforms = [f"manylinux_2_{minor}_x86_64" for minor in (35, 34, 31, 28, 27, 26, 24, 17, 12, 5)] + [
@@ -143,7 +217,7 @@ def download(
         fresh = {}
         for requirement in pending:
             name = normal(re.split(r"[^\w.-]", requirement, maxsplit=1)[0])
-            if name not in seen | target.there | NOT_NEEDED:
+            if name not in seen | (target.there - pinned.keys()) | NOT_NEEDED | not_needed:
                 fresh[name] = f"{name}=={pinned[name]}" if name in pinned else requirement
         seen |= set(fresh)
         if not fresh:
@@ -194,17 +268,19 @@ def stage_debian(folder: Path) -> None:
         (folder / name).write_text(text)
 
 
-def stage_engine(folder: Path, wheels: Path, target: Target, tell: Callable[[str], None]) -> None:
-    """vLLM and what the target lacks, in one folder for PYTHONPATH, GPU code of other chips blanked."""
+def stage_engine(engine: Engine, folder: Path, wheels: Path, target: Target, tell: Callable[[str], None]) -> None:
+    """An engine and what the target lacks, in one folder for PYTHONPATH, GPU code of other chips blanked."""
     site = folder / "site"
-    spread(download([f"vllm=={VLLM}"], wheels, target, tell, pins("engine")), site)
-    for name in LEFT_OUT:
-        (site / name).unlink(missing_ok=True)
+    spread(download(engine.wanted, wheels, target, tell, pins(engine.name), engine.not_needed), site)
+    for pattern in engine.left_out:
+        for path in site.glob(pattern):
+            path.unlink()
     gone = sum(fatbin.blank(path, target.chip) for path in site.rglob("*.so"))
-    tell(f"GPU code of other chips: {gone / 1e6:.0f} MB blanked")
+    tell(f"{engine.name}: GPU code of other chips: {gone / 1e6:.0f} MB blanked")
     (folder / "bin").mkdir(exist_ok=True)
-    (folder / "bin/vllm").write_text(LAUNCHER)
-    (folder / "bin/vllm").chmod(0o755)
+    for name, text in engine.programs.items():
+        (folder / "bin" / name).write_text(text)
+        (folder / "bin" / name).chmod(0o755)
 
 
 def spread(wheels: Iterable[Path], site: Path) -> None:
@@ -215,13 +291,14 @@ def spread(wheels: Iterable[Path], site: Path) -> None:
             archive.extractall(site)
 
 
-def stage(folder: Path, target: Target, tell: Callable[[str], None] = print) -> None:
+def stage(folder: Path, target: Target, engines: Sequence[Engine], tell: Callable[[str], None] = print) -> None:
     """Everything that a GPU lab has beside the machine's own Python, torch and driver; what is there is made anew."""
-    for name in ("debian", f"engines/{ENGINE}", "suite"):
+    for name in ("debian", *(f"engines/{engine.tree}" for engine in engines), "suite"):
         shutil.rmtree(folder / name, ignore_errors=True)
     stage_debian(folder / "debian")
     wheels = lab_dir() / "wheels"
-    stage_engine(folder / "engines" / ENGINE, wheels, target, tell)
+    for engine in engines:
+        stage_engine(engine, folder / "engines" / engine.tree, wheels, target, tell)
     spread(download(SUITE, wheels, target, tell, pins("suite")), folder / "suite")
     shutil.rmtree(wheels)
     if folder.resolve() != lab_dir().resolve() and models_dir().is_dir():
@@ -233,7 +310,7 @@ def has_model(folder: Path) -> bool:
     return any(folder.glob("*/config.json"))
 
 
-def pack(folder: Path, part_size: int, target: Target, tell: Callable[[str], None] = print) -> list[Path]:
+def pack(folder: Path, part_size: int, target: Target, engines: Sequence[Engine], tell: Callable[[str], None] = print) -> list[Path]:
     """Stage and write the parts. ``part_size``: bytes at most of each. Returns the parts. Raises ``LabError``."""
     lacking = [name for name in ("tar", "xz", "dpkg-query") if not shutil.which(name)]
     if lacking:
@@ -242,14 +319,14 @@ def pack(folder: Path, part_size: int, target: Target, tell: Callable[[str], Non
         folder.mkdir(parents=True, exist_ok=True)
         for old in (folder / "parts.json", *folder.glob("lab.tar.xz.*")):  # the list first: parts without it are not taken for a lab
             old.unlink(missing_ok=True)
-        return _pack(folder, part_size, target, tell)
+        return _pack(folder, part_size, target, engines, tell)
     except OSError as error:
         raise LabError(f"{error.filename or folder}: {error.strerror or error}; parts and staging need some 4 GB in {folder}") from None
 
 
-def _pack(folder: Path, part_size: int, target: Target, tell: Callable[[str], None]) -> list[Path]:
+def _pack(folder: Path, part_size: int, target: Target, engines: Sequence[Engine], tell: Callable[[str], None]) -> list[Path]:
     staging = folder / "staging"
-    stage(staging, target, tell)
+    stage(staging, target, engines, tell)
     tar = subprocess.Popen(["tar", "-C", str(staging), "--sort=name", "-cf", "-", "."], stdout=subprocess.PIPE)
     xz = subprocess.Popen(["xz", "-T0", "-2", "-c"], stdin=tar.stdout, stdout=subprocess.PIPE)
     assert xz.stdout is not None

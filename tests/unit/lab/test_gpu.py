@@ -19,10 +19,10 @@ from pytest_h20.config.inventory import load_inventory
 from pytest_h20.engines.speculation import speculation_of
 from tests.lab.__main__ import main, parser, size
 from tests.lab.gpu import fatbin, machine, pack
-from tests.lab.gpu.build import IMAGE, image_environment, layer
+from tests.lab.gpu.build import image_environment, layer
 from tests.lab.gpu.fatbin import CODE, PTX, Entry
 from tests.lab.gpu.inventory import GPU_LAB_YAML, expected, lenders, node_entry, over_all
-from tests.lab.oci_runtime import lend_gpus, lend_machine
+from tests.lab.oci_runtime import TREE_VARIABLE, lend_gpus, lend_machine
 from tests.lab.places import LabError
 from tests.lab.plan import ClusterPlan
 
@@ -127,9 +127,10 @@ def test_the_machine_is_lent_to_images_that_say_so_below_their_own_mounts() -> N
 
 
 def test_the_image_is_mount_points_and_an_environment() -> None:
-    made = image_environment({"NCCL_NVLS_ENABLE": "0", "CC": "gcc-13", "SECRET": "x"}, "/opt/torch/bin/python3")
+    made = image_environment(pack.SGLANG, {"NCCL_NVLS_ENABLE": "0", "CC": "gcc-13", "SECRET": "x"}, "/opt/torch/bin/python3")
     assert made["PATH"].startswith("/opt/engine/bin:/opt/torch/bin:")
     assert (made["NCCL_NVLS_ENABLE"], made["CC"], "SECRET" in made) == ("0", "gcc-13", False)
+    assert made[TREE_VARIABLE] == "sglang-gpu"
     with tarfile.open(fileobj=io.BytesIO(layer())) as tar:
         names = tar.getnames()
         assert tar.getmember("lib64").linkname == "usr/lib64"
@@ -283,8 +284,8 @@ def _house(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
                 raise LabError(f"pip download {one}: no matching distribution")
             shutil.copy(found[-1], download[download.index("-d") + 1])
 
-    wheel(house, "vllm", pack.VLLM, {"vllm/__init__.py": "", "vllm/vllm-rs": "x" * 300}, "ijson>=3", "torch==2.11.0", "cloudpickle")
-    wheel(house, "ijson", pack.pins("engine")["ijson"], {"ijson.py": "pinned = True\n"})
+    wheel(house, "vllm", pack.VLLM.version, {"vllm/__init__.py": "", "vllm/vllm-rs": "x" * 300}, "ijson>=3", "torch==2.11.0", "cloudpickle")
+    wheel(house, "ijson", pack.pins("vllm")["ijson"], {"ijson.py": "pinned = True\n"})
     wheel(house, "ijson", "99.0", {"ijson.py": "pinned = False\n"})
     wheel(house, "docker", pack.pins("suite")["docker"], {"docker.py": ""})
     monkeypatch.setattr(pack, "pip", pip)
@@ -326,8 +327,8 @@ def test_a_lab_is_packed_carried_and_unpacked_by_one_command_each(
 
 
 def test_without_a_model_it_is_said_how_that_machine_makes_one(house: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    (house / f"vllm-{pack.VLLM}-py3-none-any.whl").unlink()
-    wheel(house, "vllm", pack.VLLM, {"vllm/__init__.py": ""})
+    (house / f"vllm-{pack.VLLM.version}-py3-none-any.whl").unlink()
+    wheel(house, "vllm", pack.VLLM.version, {"vllm/__init__.py": ""})
     assert main(["pack", "--gpus", str(tmp_path / "parts")]) == 0
     assert "that machine makes one (`setup --gpus --only model`)" in capsys.readouterr().out
     assert main(["unpack", str(tmp_path / "parts")]) == 0
@@ -335,12 +336,12 @@ def test_without_a_model_it_is_said_how_that_machine_makes_one(house: Path, tmp_
 
 
 def test_a_wheel_that_is_not_to_be_had_ends_packing_with_its_name(house: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    (house / f"ijson-{pack.pins('engine')['ijson']}-py3-none-any.whl").unlink()
+    (house / f"ijson-{pack.pins('vllm')['ijson']}-py3-none-any.whl").unlink()
     parts = tmp_path / "parts"
     parts.mkdir()
     (parts / "parts.json").write_text('{"lab.tar.xz.000": "of an earlier pack"}')
     assert main(["pack", "--gpus", str(parts)]) == 2
-    assert f"pip download ijson=={pack.pins('engine')['ijson']}" in capsys.readouterr().err
+    assert f"pip download ijson=={pack.pins('vllm')['ijson']}" in capsys.readouterr().err
     assert main(["unpack", str(parts)]) == 2, "what is left of it is no lab"
     assert "parts.json" in capsys.readouterr().err
 
@@ -364,11 +365,13 @@ def test_what_cannot_be_written_or_read_is_one_line(
 
 
 def test_every_wheel_of_the_lab_has_its_version() -> None:
-    engine, suite = pack.pins("engine"), pack.pins("suite")
-    assert engine["vllm"] == pack.VLLM
-    assert len(engine) > 60
+    suite = pack.pins("suite")
+    for engine in pack.ENGINES.values():
+        pins = pack.pins(engine.name)
+        assert pins[engine.name] == engine.version
+        assert len(pins) > 60
+        assert not (pack.NOT_NEEDED | engine.not_needed) & pins.keys()
     assert {pack.normal(re.split(r"[^\w.-]", one)[0]) for one in pack.SUITE} - suite.keys() == {"prometheus-client", "pytest"}
-    assert not pack.NOT_NEEDED & engine.keys()
 
 
 # ---- inventory ----------------------------------------------------------------------------------------------------
@@ -378,7 +381,8 @@ def test_the_shipped_inventory_is_that_of_the_default_cluster() -> None:
     plan = ClusterPlan(gpus=2, rails=1)
     shown = [(node.address, [rail.address for rail in node.rails]) for node in inventory.nodes]
     assert shown == [(entry["address"], [rail["address"] for rail in entry["rails"]]) for entry in map(node_entry, plan.nodes)]
-    assert {profile.image for engine in inventory.engines.values() for profile in engine.profiles.values()} == {IMAGE}
+    images = {name: {profile.image for profile in engine.profiles.values()} for name, engine in inventory.engines.items()}
+    assert images == {engine.name: {engine.image} for engine in pack.ENGINES.values()}
 
 
 def test_every_gpu_is_used() -> None:
