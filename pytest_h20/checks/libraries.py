@@ -84,7 +84,7 @@ def verdicts(target: LaunchTarget, told: Mapping[str, Loaded | Missing], facts: 
         return [voice.skip(why or "attached by its address alone: no container can be asked") for voice in say.values()]
     lost = [str(found) for found in told.values() if isinstance(found, Missing)]
     known = {node: found for node, found in told.items() if isinstance(found, Loaded)}
-    ranks = [LoadedRank(node, process) for node, found in known.items() for process in found.processes]
+    ranks = [LoadedRank(node, process) for node, found in known.items() for process in found.ranks]
     if not lost and len(ranks) < target.layout.ranks:
         unread = sum(found.unread for found in known.values())
         lost = [f"{len(ranks)} of {target.layout.ranks} ranks could be looked at"]

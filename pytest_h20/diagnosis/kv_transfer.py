@@ -12,6 +12,8 @@ Line shapes, and where they were read:
   cuda/GPU4 to cuda``, rows ``1..inf | zero-copy | rc_mlx5/mlx5_11:1``; with ``UCX_LOG_LEVEL=info`` a line ``inter-node cfg#1
   rma(rc_mlx5/mlx5_0:1) am(…) ka(tcp/eth0)``. The data path is remote memory (``rma``); active messages (``am``) are the control path and
   ``ka`` keeps connections alive (nixl#366, openucx#7950).
+  UCX 1.23 (NIXL 1.5, SGLang 0.5.16 on two H200, recorded) writes the table's title in two rows, ``… inter-node cfg#2`` and ``remote memory
+  write by ucp_put* from host memory to cuda/dev[1]``, and ``rma_am(tcp/xgbe1)`` where remote memory is emulated by active messages.
 * NIXL: ``Backend UCX was instantiated`` says which backend, not what it uses (LMCache#1343).
 """
 
@@ -40,12 +42,14 @@ _HCAS = re.compile(r"Topology discovery complete\. Found (\d+) HCAs")
 _NIXL = re.compile(r"Backend (\w+) was instantiated|Initialized NIXL agent|NIXL is available")
 _UCX = re.compile(r"\bUCX\s+(?:INFO|DIAG|WARN|DEBUG|TRACE)\b|UCX_\* env variables")
 _RMA_LINE = re.compile(r"\b(inter|intra)-node cfg#\d+\b[^|]*?\brma(?:_bw)?\(([^)]*)\)")
-_TABLE = re.compile(r"\|[^|]*\b(inter|intra|self)(?:-node)? cfg#\d+\s*\|\s*([^|]+?)\s*\|")
+_EMULATED = re.compile(r"\b(inter)-node cfg#\d+\b[^|]*?\brma_am\((tcp/[^)]*)\)")
+_TABLE = re.compile(r"\|[^|]*\b(inter|intra|self)(?:-node)? cfg#\d+\s*\|(?:\s*([^|]+?)\s*\|)?")
+_TITLE = re.compile(r"\|\s*((?:remote memory|active message|tagged|stream|atomic)\b[^|]*?)\s*\|\s*$")
 _ROW = re.compile(r"\|\s*(\d\w*(?:\.\.(?:\w+))?)\s*\|\s*([^|]+?)\s*\|\s*([^|]+?)\s*\|")
 _LANE = re.compile(
     r"\b((?:rc|dc|ud)(?:_(?:mlx5|verbs|x))?|gga_mlx5|srd|tcp|cuda_ipc|rocm_ipc|sysv|posix|cma|xpmem|knem|self)/([\w.:-]{1,64})"
 )
-_PREFIX = re.compile(r"^\S*\[([^\]\s]{1,80}:\d+:\d+)\]|\[([^\]\s]{1,80}:\d+:\d+)\]")
+_PREFIX = re.compile(r"\[([^\]\s]{1,80}:\d+ {0,8}:\d+)\]")
 _FAILED = re.compile(
     r"Worker: Process failed for slice.{0,400}?: ([\w ]{4,60})$|Too many errors found in local RNIC|Context is not active: \S+"
     r"|Failed to register memory|Mooncake memory registration failed|NIXL_ERR_\w+|KVTransferError|Session::\w+ failed"
@@ -98,8 +102,8 @@ class _Seen:
     intra: list[KvLine] = field(default_factory=list)
     control: list[KvLine] = field(default_factory=list)
     hcas: int | None = None
-    tables: dict[str, tuple[bool, bool]] = field(default_factory=dict)
-    """Writer (host:pid:thread) -> its open table: (between nodes, data path)."""
+    tables: dict[str, tuple[str, bool]] = field(default_factory=dict)
+    """Writer (host:pid:thread) -> its open table: (inter, intra or self; data path)."""
 
 
 def read_kv(logs: Iterable[tuple[str, str]]) -> KvTransfer:
@@ -145,24 +149,30 @@ def _take(seen: _Seen, at: KvLine) -> None:
 
 
 def _ucx(seen: _Seen, at: KvLine) -> None:
-    if (lanes := _RMA_LINE.search(at.text)) is not None:
+    if (lanes := _RMA_LINE.search(at.text) or _EMULATED.search(at.text)) is not None:
         seen.backends["UCX"] = None
         _lanes(seen, at, lanes[2], between=lanes[1] == "inter")
         return
     writer = _PREFIX.search(at.text)
-    who = next(filter(None, writer.groups()), "") if writer is not None else ""
+    who = writer[1] if writer is not None else ""
     if (table := _TABLE.search(at.text)) is not None:
         seen.backends["UCX"] = None
-        data = table[2].startswith("remote memory")
-        seen.tables[who] = (table[1] == "inter", data)
-        if not data and table[1] == "inter":
+        seen.tables[who] = (table[1], False)
+        title = table[2] or ""
+    else:
+        below = _TITLE.search(at.text) if who in seen.tables else None
+        title = below[1] if below is not None else ""
+    if title:
+        where, data = seen.tables[who][0], title.startswith("remote memory")
+        seen.tables[who] = (where, data)
+        if not data and where == "inter":
             seen.control.append(at)
         return
     row = _ROW.search(at.text)
     if row is not None and who in seen.tables and _LANE.search(row[3]):
-        between, data = seen.tables[who]
-        if data and row[1].endswith("inf"):  # the KV cache moves in the largest range
-            _lanes(seen, at, row[3], between=between)
+        where, data = seen.tables[who]
+        if data and where != "self" and row[1].endswith("inf"):  # the KV cache moves in the largest range
+            _lanes(seen, at, row[3], between=where == "inter")
 
 
 def _lanes(seen: _Seen, at: KvLine, text: str, between: bool) -> None:

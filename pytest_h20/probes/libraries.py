@@ -28,7 +28,7 @@ class Library:
 
 @dataclass(frozen=True)
 class LoadedProcess:
-    """A process of the engine that holds a GPU: a rank. ``paths``: what it has mapped. ``env``: its NCCL_* variables."""
+    """A process of the engine that holds a GPU. ``paths``: what it has mapped. ``env``: its NCCL_* variables."""
 
     pid: int
     name: str
@@ -45,13 +45,32 @@ class Loaded:
     conf: Mapping[str, Mapping[str, str]]
     unread: int = 0
 
+    @property
+    def ranks(self) -> tuple[LoadedProcess, ...]:
+        """SGLang's schedulers, where they say so: its server and its detokenizer hold the GPU open and take no part. Else all."""
+        return tuple(p for p in self.processes if p.name.startswith("sglang::sched")) or self.processes
 
-# Runs in the engine's container, with the image's Python: a process is a rank when a GPU's device file is mapped into it.
+
+# Runs in the engine's container, with the image's Python: processes that have a GPU's device file mapped. A title (setproctitle) is written
+# over the start of /proc/PID/environ; what it hid is the parent's.
 SCRIPT = r"""# h20-ask: libraries
 import glob, hashlib, json, os, re
 wanted = re.compile(
     r"/(libnccl|libmlx5|libibverbs|libcudart|libcuda\.so)[^/]*$|/(vllm|sglang|sgl_kernel|flashinfer|deep_gemm|deep_ep)/.*\.so$"
 )
+def environ(pid):
+    with open("/proc/%s/environ" % pid, "rb") as file:
+        data = file.read()
+    own = dict(word.split("=", 1) for word in data.decode("utf-8", "replace").split("\0") if word.startswith("NCCL_") and "=" in word)
+    if data[:1] != b"\0":
+        return own
+    try:
+        with open("/proc/%s/stat" % pid) as file:
+            return {**environ(file.read().rpartition(")")[2].split()[1]), **own}
+    except OSError:
+        return own
+
+
 found, files, unread = [], {}, 0
 for place in glob.glob("/proc/[0-9]*"):
     try:
@@ -65,9 +84,7 @@ for place in glob.glob("/proc/[0-9]*"):
     try:
         with open(place + "/comm") as file:
             name = file.read().strip()
-        with open(place + "/environ", "rb") as file:
-            words = file.read().decode("utf-8", "replace").split("\0")
-        env = dict(word.split("=", 1) for word in words if word.startswith("NCCL_") and "=" in word)
+        env = environ(place[6:])
     except OSError:
         name, env = "", {}
     mine = sorted(path for path in paths if wanted.search(path))
@@ -128,7 +145,10 @@ def parse_loaded(text: str) -> Loaded:
 
 
 def family(path: str) -> str:
-    """Which library a file is: ``libnccl`` for ``/usr/lib/libnccl.so.2.28.9``, ``vllm/_C.abi3.so`` for an extension; "" none of ours."""
+    """Which library a file is: ``libnccl`` for ``/usr/lib/libnccl.so.2.28.9``, ``vllm/_C.abi3.so`` for an extension; "" none of ours, and
+    what every node compiled for itself (``~/.cache/flashinfer``), of which no two are the same."""
+    if "/.cache/" in path or "/cached_ops/" in path:
+        return ""
     name = path.removesuffix(" (deleted)").rpartition("/")[2]
     if re.match(r"libnccl[-_]", name):
         return "nccl plugin"

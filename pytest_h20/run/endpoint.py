@@ -63,8 +63,8 @@ class Endpoint:
 
     @property
     def version(self) -> str:
-        """The engine's version as the image (or the attached server) tells it."""
-        return self.cluster.versions.engine
+        """The engine's version as the image tells it, or the inventory where no image does (attached)."""
+        return self.cluster.versions.engine or self.target.profile.version or ""
 
     @property
     def ctx(self) -> EndpointContext:

@@ -567,6 +567,7 @@ def attach_inventory(url: str, engines: Sequence[str], served: Served | None) ->
     served = served or Served(model="not-asked")
     engine = engines[0].partition(":")[0]
     port = parts.port or (443 if parts.scheme == "https" else 80)
+    mount = str(Path(served.model).parent) if served.model.startswith("/") else "/unknown"
     profile: dict[str, object] = {"image": "unknown", "http_port": port, "tensor_parallel": 1}
     if served.max_model_len is not None:
         profile["max_model_len"] = served.max_model_len
@@ -577,8 +578,8 @@ def attach_inventory(url: str, engines: Sequence[str], served: Served | None) ->
             "name": "attached",
             "nodes": [{"name": "endpoint", "address": parts.hostname, "transport": "local", "control_interface": "unknown"}],
             "model": {
-                "host_path": "/unknown",
-                "mount": "/unknown",
+                "host_path": mount,
+                "mount": mount,
                 "path": served.model,
                 "served_name": served.model,
                 "kind": "other",

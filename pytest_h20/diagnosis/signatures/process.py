@@ -78,12 +78,13 @@ PROCESS = (
     ),
     cause(
         "scheduler_killed_oom",
-        r"Exit code: -9\b|scheduler\w* \(pid=\d+\) crashed with exit code -9|[Ss]cheduler[^.]*(?:died"
+        r"Exit code: -9\b|scheduler\w* \(pid=\d+\) crashed with exit code -9|DataParallelController \d+ terminated with -9"
+        r"|[Ss]cheduler[^.]*(?:died"
         r"|exited)[^.]*(?:-9|SIGKILL)|worker .* was killed by signal 9"
         r"|exit(?:ed)?(?: with)?(?: code)?[: ]+-9\b",
         "a process was killed with SIGKILL, most often by the host's out-of-memory killer",
         "dmesg -T | grep -i kill; more host memory or a higher container limit",
-        "sgl#15235, gpustack#3848; recorded (0.5.16)",
+        "sgl#15235, gpustack#3848; recorded (0.5.16, also on two GPUs)",
         rank=48,
     ),
     cause(
@@ -98,6 +99,7 @@ PROCESS = (
     cause(
         "child_process_crashed",
         r"Subprocess \S+ \(pid=\d+\) crashed with exit code|Rank \d+ scheduler is dead"
+        r"|DataParallelController \d+ terminated with (?!-?(?:0|2|15)\b)"
         r"|[Ss]cheduler(?: process)? (?:died|is dead|exited)",
         "a child process of SGLang ended",
         "its exit code and the first exception above",

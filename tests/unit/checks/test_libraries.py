@@ -9,6 +9,7 @@ import sys
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -129,6 +130,34 @@ def test_two_real_ranks_are_alike() -> None:
     said = judged({"node01": found, "node02": found}, {"NCCL_IB_TIMEOUT": "22"}, nccl="2.28.9", ranks=4)
     assert {v.status for v in said.values()} == {Status.PASS}, said
     assert said["libraries"].looked_at == 4 * 5
+
+
+def test_sglangs_helpers_and_what_a_node_compiled_are_no_differences() -> None:
+    """SGLang 0.5.16, TP=2 over two nodes of one H200, 2026-11-28: server and detokenizer hold the GPU open, FlashInfer's norm was compiled
+    on each node, and the scheduler's title hides the start of its environment."""
+    here = Path(__file__).parent
+    found: Told = {n: parse_loaded((here / f"libraries-sglang-{n}.json").read_text(encoding="utf-8")) for n in ("node01", "node02")}
+    said = judged(found, {"NCCL_NVLS_ENABLE": "0"}, nccl="2.28.9", ranks=2)
+    assert {name: v.status for name, v in said.items()} == dict.fromkeys(("libraries", "nccl_loaded", "nccl_settings"), Status.PASS)
+    assert said["nccl_settings"].looked_at == 2
+    node = found["node02"]
+    assert isinstance(node, Loaded)
+    kernels = next(path for path in node.files if "sgl_kernel" in path)
+    other = replace(node, files={**node.files, kernels: replace(node.files[kernels], sha256="0" * 64)})
+    assert judged({**found, "node02": other}, nccl="2.28.9", ranks=2)["libraries"].status is Status.FAIL
+
+
+def test_an_environment_under_a_title_is_the_parents(tmp_path: Path) -> None:
+    """What setproctitle leaves of /proc/PID/environ, here by a parent that writes zeros over the start of its own child's."""
+    environ = SCRIPT[SCRIPT.index("def environ") : SCRIPT.index("\n\nfound, files")].replace("/proc/", f"{tmp_path}/")
+    for pid, parent, data in ((7, 1, b"NCCL_DEBUG=INFO\0NCCL_X=1\0"), (8, 7, bytes(20) + b"NCCL_X=2\0"), (9, 3, bytes(4) + b"NCCL_X=3\0")):
+        (tmp_path / str(pid)).mkdir()
+        (tmp_path / f"{pid}/environ").write_bytes(data)
+        (tmp_path / f"{pid}/stat").write_text(f"{pid} (a) b) S {parent} 1")
+    names: dict[str, Any] = {}
+    exec(environ, names)
+    assert names["environ"]("8") == {"NCCL_DEBUG": "INFO", "NCCL_X": "2"}
+    assert names["environ"]("9") == {"NCCL_X": "3"}, "a parent that cannot be read"
 
 
 def test_the_script_reads_a_real_process(tmp_path: Path) -> None:

@@ -92,6 +92,24 @@ def test_a_server_that_died_after_ready_has_failed() -> None:
     assert diagnose(killed).cause == "scheduler_killed_oom"
 
 
+def test_a_killed_scheduler_of_another_node_is_the_cause_not_the_peer_that_lost_it() -> None:
+    """SIGKILL of rank 1's scheduler, SGLang 0.5.16 with TP=2 over two nodes of one H200, 2026-11-28. Asked to stop, it says "with 0"."""
+    dummy = "[2026-11-28 13:17:07] Dummy health check server started in background thread at 0.0.0.0:8000"
+    ended = "[2026-11-28 13:18:51] Scheduler or DataParallelController 114 terminated with {}"
+    broken = "[2026-11-28 13:18:51] ERROR:    Application startup failed. Exiting."
+    lost = "RuntimeError: [/pytorch/third_party/gloo/gloo/transport/tcp/pair.cc:538] Read error [10.98.0.2]:24271: Connection reset by peer"
+    rank0 = diagnose(
+        log(SGLANG, BOUND, FIRED, "[2026-11-28 13:18:50 TP0] Scheduler hit an exception: Traceback (most recent call last):", lost)
+    )
+    rank1 = diagnose(log(SGLANG, dummy, ended.format(-9), broken))
+    found = primary({"node01": rank0, "node02": rank1})
+    assert found is not None
+    assert (found[0], found[1].cause) == ("node02", "scheduler_killed_oom")
+    assert diagnose(log(SGLANG, dummy, ended.format(1), broken)).cause == "child_process_crashed"
+    for code in (0, -15):
+        assert diagnose(log(SGLANG, dummy, ended.format(code))).cause not in ("scheduler_killed_oom", "child_process_crashed")
+
+
 def test_a_silent_kill_is_seen_by_what_it_leaves() -> None:
     tracker = (
         "/usr/lib/python3.12/multiprocessing/resource_tracker.py:254: UserWarning: "

@@ -115,6 +115,35 @@ def test_devices_and_gids_are_told_with_the_lines_that_say_so() -> None:
     assert str(found.deciding[0]).startswith("prefill.log:4 I20260203")
 
 
+RECORDED = Path(__file__).resolve().parents[2] / "corpus" / "recorded"
+
+
+def recorded(which: str) -> str:
+    """Of a prefill server on GPUs, 2026-11-28: SGLang 0.5.16, NIXL 1.5.1, UCX 1.23.0, UCX_PROTO_INFO=y and UCX_LOG_LEVEL=info."""
+    return (RECORDED / f"sglang-0.5.16-nixl-2xh200-{which}.txt").read_text(encoding="utf-8")
+
+
+def test_titles_in_two_rows_are_read() -> None:
+    between = read_kv([("prefill.log", recorded("tcp"))])
+    assert (between.verdict, len(between.deciding)) == ("tcp", 3), "the lanes, host to host, host to GPU"
+    assert "52% on tcp/xgbe1" in between.deciding[1].text
+    rows_only = "\n".join(line for line in recorded("tcp").splitlines() if "ucp_worker" not in line)
+    assert read_kv([("prefill.log", rows_only)]).verdict == "tcp"
+    rdma = rows_only.replace("tcp/xgbe1", "rc_mlx5/mlx5_1:1").replace("tcp/xgbe0", "rc_mlx5/mlx5_0:1")
+    assert read_kv([("prefill.log", rdma)]).verdict == "rdma_proven"
+    assert read_kv([("prefill.log", recorded("one-node"))]).verdict == "intra_node_only"
+
+
+def test_what_a_server_writes_before_it_has_a_peer_proves_nothing() -> None:
+    """Lanes to itself, and remote memory that is emulated by active messages over what would be RDMA."""
+    alone = "\n".join(line for line in recorded("tcp").splitlines() if "cfg#2" not in line and "1795872023" not in line)
+    assert "self cfg#0" in alone
+    assert read_kv([("decode.log", alone)]).verdict == "undetermined"
+    lanes = next(line for line in recorded("tcp").splitlines() if "rma_am" in line)
+    assert read_kv([("decode.log", lanes)]).verdict == "tcp"
+    assert read_kv([("decode.log", lanes.replace("tcp/", "rc_mlx5/"))]).verdict == "undetermined"
+
+
 def test_a_row_belongs_to_the_table_of_its_own_thread() -> None:
     """Two threads write at a time: the row of one is not under the header of the other."""
     mixed = """\

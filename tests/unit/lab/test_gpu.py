@@ -9,6 +9,7 @@ import struct
 import tarfile
 import zipfile
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -324,6 +325,23 @@ def test_a_lab_is_packed_carried_and_unpacked_by_one_command_each(
     assert not old.exists(), "an earlier lab is replaced, not mixed with"
     assert not (there / "unpacking").exists()
     assert capsys.readouterr().out.endswith("next: python -m tests.lab up --gpus\n")
+
+
+def test_an_engine_is_packed_by_its_name(
+    house: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    kernels = {"sgl_kernel/__init__.py": "", "sgl_kernel/flash_ops.abi3.so": "x", "sgl_kernel/sm90/common_ops.abi3.so": "y"}
+    wheel(house, "sglang", pack.SGLANG.version, kernels)
+    monkeypatch.setitem(pack.ENGINES, "sglang", replace(pack.SGLANG, wanted=("sglang",)))
+    have = tmp_path / "have.txt"
+    have.write_text("")
+    assert main(["pack", "--gpus", str(tmp_path / "parts"), "--engine", "sglang", "--have", str(have)]) == 0
+    assert main(["unpack", str(tmp_path / "parts")]) == 0
+    assert [engine.name for engine in pack.engines_there()] == ["sglang"]
+    site = pack.SGLANG.folder / "site/sgl_kernel"
+    assert [(site / name).exists() for name in ("sm90/common_ops.abi3.so", "flash_ops.abi3.so")] == [True, False]
+    assert main(["pack", "--gpus", str(tmp_path / "parts"), "--engine", "tgi"]) == 2
+    assert "tgi: no engine of a GPU lab; there are sglang, vllm" in capsys.readouterr().err
 
 
 def test_without_a_model_it_is_said_how_that_machine_makes_one(house: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
