@@ -84,7 +84,7 @@ PROCESS = (
         r"|exit(?:ed)?(?: with)?(?: code)?[: ]+-9\b",
         "a process was killed with SIGKILL, most often by the host's out-of-memory killer",
         "dmesg -T | grep -i kill; more host memory or a higher container limit",
-        "sgl#15235, gpustack#3848; recorded (0.5.16, also on two GPUs)",
+        "sgl#15235, gpustack#3848; recorded (0.5.16)",
         rank=48,
     ),
     cause(
