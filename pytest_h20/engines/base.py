@@ -328,6 +328,7 @@ class LaunchFacts:
         model_type: of the model's config.json.
         experts: whether the model has experts; None: its config.json was not read.
         expert_width: the model's ``moe_intermediate_size`` (DeepSeek-R1: 2048), block_n: its FP8 block (128).
+        attention_heads: the model's ``num_attention_heads`` (DeepSeek-R1: 128).
     """
 
     drivers: Mapping[str, str] = field(default_factory=dict)
@@ -340,6 +341,7 @@ class LaunchFacts:
     experts: bool | None = None
     expert_width: int | None = None
     block_n: int | None = None
+    attention_heads: int | None = None
 
 
 StageName = Literal[

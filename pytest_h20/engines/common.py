@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 
 from pytest_h20.core.errors import UsageError
 from pytest_h20.engines import flags as flag_data
@@ -133,6 +134,18 @@ def driver_limit(engine: EngineName, version: Version, facts: LaunchFacts, node:
     return {12: (525, cuda), 13: (580, cuda)}.get(major)
 
 
+def fitting_tensor(layout: Layout, facts: LaunchFacts) -> int:
+    """The largest tensor parallel size of this layout for which there are GPUs and that divides the model's heads; 0: none is known."""
+    room = min(facts.gpus.values(), default=0) * layout.nodes // (layout.pipeline * layout.replicas)
+    return next((size for size in range(room, 0, -1) if _comes_out_even(replace(layout, tensor=size), facts)), 0)
+
+
+def _comes_out_even(layout: Layout, facts: LaunchFacts) -> bool:
+    if layout.ranks % layout.nodes or layout.tensor % layout.attention or (facts.attention_heads or 0) % layout.heads_over:
+        return False
+    return not (facts.expert_width and facts.block_n) or facts.expert_width // layout.expert_parts % facts.block_n == 0
+
+
 def common_refusals(
     engine: EngineName,
     version: Version,
@@ -151,7 +164,7 @@ def common_refusals(
     found += _image_refusals(engine, nodes, facts)
     found += _fit_refusals(engine, version, profile, nodes, facts)
     layout = parallel(profile, nodes)
-    per_node = layout.per_node
+    per_node, fits = layout.per_node, fitting_tensor(layout, facts)
     for node in nodes:
         have = facts.gpus.get(node.name)
         if have is not None and have < per_node and not version.is_cpu_build:
@@ -159,11 +172,23 @@ def common_refusals(
                 Refusal(
                     "not_enough_gpus",
                     f"needs {per_node} GPUs per node ({layout}), has {have}",
-                    "lower tensor_parallel, or free the GPUs",
+                    f"tensor_parallel: {fits} fits, or free the GPUs"
+                    if fits
+                    else "lower the sizes of the parallel groups, or free the GPUs",
                     "F20; recorded",
                     node=node.name,
                 )
             )
+    if facts.attention_heads and facts.attention_heads % layout.heads_over and not version.is_cpu_build:
+        found.append(
+            Refusal(
+                "heads_not_divisible",
+                f"{layout} cuts the model's {facts.attention_heads} attention heads into {layout.heads_over} parts",
+                f"tensor_parallel: {fits} fits" if fits else "choose a tensor parallel size that divides the heads",
+                "E-image",
+                flag="tensor-parallel-size",
+            )
+        )
     if facts.expert_width and facts.block_n and (facts.expert_width // layout.expert_parts) % facts.block_n:
         most = facts.expert_width // facts.block_n
         found.append(

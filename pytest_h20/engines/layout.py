@@ -105,6 +105,11 @@ class Layout:
         """Into how many parts each expert is cut."""
         return max(1, self.tensor * (self.replicas if self.joined else 1) // self.experts)
 
+    @property
+    def heads_over(self) -> int:
+        """Over how many GPUs the attention heads are cut."""
+        return max(1, self.tensor // self.attention)
+
     def nodes_of_stage(self, stage: int) -> tuple[int, ...]:
         """Nodes (by rank) that hold a part of this stage of the first replica."""
         first, last = stage * self.tensor, (stage + 1) * self.tensor - 1

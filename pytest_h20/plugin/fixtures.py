@@ -157,12 +157,15 @@ def h20_cluster(request: pytest.FixtureRequest, h20_engine: str) -> ClusterState
         state = bring_up(plugin.session, h20_engine, plugin.line_writer(), _is_terminal(request))
     except FailedElsewhere as error:
         pytest.skip(f"the cluster is not up (told once by the first test that needed it): {str(error).splitlines()[0]}")
-    except H20Error as error:
+    except (H20Error, pytest.fail.Exception) as broken:
         from pytest_h20.checks.bringup import failed
+        from pytest_h20.core.errors import BringUpError
         from pytest_h20.plugin.record import told_plainly
         from pytest_h20.run.bringup import started
 
-        raise told_plainly(error, failed(h20_engine, error, started(plugin.session, h20_engine))) from None
+        # of pytest-timeout, by a limit that the test has of its own
+        cause = broken if isinstance(broken, H20Error) else BringUpError(f"cut off while it was brought up: {broken.msg}")
+        raise told_plainly(cause, failed(h20_engine, cause, started(plugin.session, h20_engine))) from None
     look_out(plugin.session, h20_engine, plugin.line_writer())
     plugin.checks_of_hooks(h20_engine, state)
     return state

@@ -271,6 +271,9 @@ class ActivePlugin:
         if absent:
             self.config.hook.pytest_deselected(items=absent)
             items[:] = [item for item in items if item not in absent]
+        if self.config.pluginmanager.hasplugin("timeout"):
+            for item in items:
+                keep_bring_up(item)
         for item in items if self.session.left_out else ():
             reason = self.session.left_out.get(GateName(gate)) if (gate := gate_of(item)) else None
             if reason:
@@ -504,6 +507,14 @@ def _told_plainly(item: pytest.Item) -> Generator[None, object, object]:
         if gate is None:
             raise
         raise told_plainly(error, not_measured(item.nodeid, gate, error)) from None
+
+
+def keep_bring_up(item: pytest.Item) -> None:
+    """pytest-timeout's limit of every test would cut the bring-up, which has its own; and its method ``thread`` ends the process, so that
+    nobody takes the cluster down. What a test says of itself holds."""
+    if item.get_closest_marker("timeout") is None:
+        ours = any(name.startswith("h20_") for name in getattr(item, "fixturenames", ()))
+        item.add_marker(pytest.mark.timeout(method="signal", **({"func_only": True} if ours else {})))
 
 
 def _relative(path: Path, start: Path) -> str:

@@ -77,6 +77,15 @@ def has_experts(config: Mapping[str, Any] | Missing) -> bool | None:
     return True if shape.expert_layers else None if any("expert" in str(word) or "moe" in str(word) for word in words) else False
 
 
+def heads_of(config: Mapping[str, Any] | Missing) -> int | None:
+    """The attention heads that a config.json tells; None where it does not."""
+    if isinstance(config, Missing):
+        return None
+    inner = config.get("text_config")
+    heads = (inner if isinstance(inner, Mapping) else config).get("num_attention_heads")
+    return heads if isinstance(heads, int) and _count(heads) else None
+
+
 def _handed_on(told: Mapping[str, Any]) -> int:
     """``deepseek_v4`` of vLLM and SGLang 0.5.23: the hidden states of ``hc_mult`` streams, mixed, and no residual beside them."""
     streams = told.get("hc_mult")

@@ -14,11 +14,13 @@ from pytest_h20.probes.facts import Facts, NodeFacts
 from pytest_h20.probes.gather import gather
 from pytest_h20.probes.identity import identity_texts
 from pytest_h20.probes.image import Versions
-from pytest_h20.probes.model_shape import has_experts
+from pytest_h20.probes.model_shape import has_experts, heads_of
 from pytest_h20.probes.script import Missing
 from pytest_h20.report.model import NodeColumn
 from pytest_h20.run.settings import Session
 
+R1_EXPERT_WIDTH, R1_BLOCK_N, R1_HEADS = 2048, 128, 128
+"""DeepSeek-R1's moe_intermediate_size, the columns of one of its FP8 blocks, and its num_attention_heads."""
 _HOPPER = re.compile(r"\bG?H(20|100|200|800)\b")
 
 
@@ -132,11 +134,13 @@ def launch_facts(session: Session, facts: GatheredFacts) -> LaunchFacts:
     model_type = None
     capability: tuple[int, int] | None = None
     experts: bool | None = None
+    heads: int | None = None
     for name, node in facts.probes.nodes.items():
         config = Missing("") if isinstance(node.model_folder, Missing) else node.model_folder.config
         if model_type is None and not isinstance(config, Missing):
             model_type = str(config.get("model_type") or "") or None
         experts = has_experts(config) if experts is None else experts
+        heads = heads_of(config) if heads is None else heads
         if isinstance(node.gpus, Missing) or not node.gpus.gpus:
             continue
         gpus[name] = given(facts.probes.profile, len(node.gpus.gpus))
@@ -154,8 +158,9 @@ def launch_facts(session: Session, facts: GatheredFacts) -> LaunchFacts:
         gpu_names=gpu_names,
         model_type=model_type,
         experts=experts,
-        expert_width=2048 if r1 else None,
-        block_n=128 if r1 else None,
+        expert_width=R1_EXPERT_WIDTH if r1 else None,
+        block_n=R1_BLOCK_N if r1 else None,
+        attention_heads=heads or (R1_HEADS if r1 else None),
     )
 
 

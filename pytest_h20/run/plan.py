@@ -16,6 +16,7 @@ from pytest_h20.core.setting import Setting
 from pytest_h20.engines import dialect_for
 from pytest_h20.engines.base import LaunchFacts
 from pytest_h20.lang import local
+from pytest_h20.run.facts import R1_BLOCK_N, R1_EXPERT_WIDTH, R1_HEADS, given
 from pytest_h20.run.forecast import judged, reached
 from pytest_h20.run.settings import Settings, build, label_of, redactor_of
 
@@ -37,11 +38,16 @@ def version_of(target: LaunchTarget) -> tuple[str, str]:
 def claimed(target: LaunchTarget) -> LaunchFacts:
     """What the inventory itself says of machines and model: nothing was asked. A run asks, and refuses by what it finds."""
     expected = {node.name: target.inventory.expect_of(node) for node in target.nodes}
+    r1 = target.inventory.model.kind == "deepseek-r1"
     return LaunchFacts(
         drivers={name: e.driver for name, e in expected.items() if e.driver},
         gpu_names={name: e.gpu_model for name, e in expected.items() if e.gpu_model},
-        model_type="deepseek_v3" if target.inventory.model.kind == "deepseek-r1" else None,
-        experts=True if target.inventory.model.kind == "deepseek-r1" else None,
+        gpus={name: given(target.profile, e.gpu_count) for name, e in expected.items() if e.gpu_count is not None},
+        model_type="deepseek_v3" if r1 else None,
+        experts=True if r1 else None,
+        expert_width=R1_EXPERT_WIDTH if r1 else None,
+        block_n=R1_BLOCK_N if r1 else None,
+        attention_heads=R1_HEADS if r1 else None,
     )
 
 

@@ -219,7 +219,12 @@ def _asked(view: View, name: str) -> int | None:
     return value[0] if isinstance(value, tuple) else value
 
 
-@node_check("environment.nofile", "Open files in the container", "image/limits", action="--ulimit nofile=120000")
+@node_check(
+    "environment.nofile",
+    "Open files in the container",
+    "image/limits",
+    action="raise LimitNOFILE of dockerd (systemctl edit docker), or give container.ulimits.nofile in the profile",
+)
 def nofile(say: Say, view: View) -> Verdict:
     """The container may open as many files as expected, or as the profile asks for."""
     x = view.node.image_limits

@@ -78,6 +78,28 @@ def test_gpus_of_a_pipeline_are_counted_over_its_stages() -> None:
     assert (told.node, told.reason) == ("node1", "needs 8 GPUs per node (TP8 x PP2 on 2 nodes), has 4")
 
 
+@pytest.mark.parametrize(
+    ("engine", "version", "tensor", "flags", "heads", "ids", "fits"),
+    [
+        ("sglang", "0.5.16", 32, {}, 128, {"not_enough_gpus"}, "tensor_parallel: 16 fits"),
+        ("vllm", "0.32.0", 32, {}, 128, {"not_enough_gpus"}, "tensor_parallel: 16 fits"),
+        ("vllm", "0.32.0", 16, {"pipeline-parallel-size": 2}, 128, {"not_enough_gpus"}, "tensor_parallel: 8 fits"),
+        ("vllm", "0.32.0", 16, {}, 40, {"heads_not_divisible"}, "tensor_parallel: 10 fits"),
+        ("sglang", "0.5.16", 12, {}, 128, {"heads_not_divisible"}, "tensor_parallel: 16 fits"),
+        ("sglang", "0.5.16", 16, {"enable-dp-attention": True, "dp-size": 2}, 40, set(), ""),
+        ("vllm", "0.32.0", 16, {}, 128, set(), ""),
+    ],
+)
+def test_a_shape_that_does_not_fit_is_refused_with_one_that_does(
+    engine: Any, version: str, tensor: int, flags: dict[str, Any], heads: int, ids: set[str], fits: str
+) -> None:
+    profile = LaunchProfile(engine, "p", "image", "/m", flags=flags, tensor_parallel=tensor, mode="native" if engine == "vllm" else None)
+    facts = LaunchFacts(gpus={"node0": 8, "node1": 8}, attention_heads=heads)
+    told = [r for r in dialect_for(engine, version).refuse(profile, nodes(2), facts) if r.id in ("not_enough_gpus", "heads_not_divisible")]
+    assert {r.id for r in told} == ids
+    assert all(str(r).count(fits) == 1 for r in told)
+
+
 def test_ranks_that_no_node_count_divides() -> None:
     profile = LaunchProfile("vllm", "pp", "image", "/m", flags={"pp": 3}, tensor_parallel=1)
     with pytest.raises(UsageError, match=r"3 ranks \(TP1 x PP3 on 2 nodes\) cannot be divided over 2 nodes"):
