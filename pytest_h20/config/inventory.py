@@ -507,6 +507,8 @@ def read_file(path: Path) -> object:
         text = path.read_text(encoding="utf-8")
     except FileNotFoundError:
         raise UsageError(f"{path}: no such inventory file; `python -m pytest_h20 example` prints one") from None
+    except IsADirectoryError:
+        raise UsageError(f"{path}: is a folder; give the inventory, a YAML file") from None
     except (OSError, UnicodeDecodeError) as error:
         raise UsageError(f"{path}: cannot be read as UTF-8 text: {error}") from None
     return read_yaml(text, str(path))
@@ -677,6 +679,8 @@ def explain(error: ValidationError, source: str) -> list[str]:
     for item in error.errors():
         if item["type"] == "missing" and item["loc"] in meant:
             continue  # it is there, under a name that is told below
+        if item["type"] == "too_short" and any(other["loc"][: len(item["loc"])] == item["loc"] != other["loc"] for other in error.errors()):
+            continue  # it is short of those that are told to be wrong
         where = "".join(f"[{p}]" if isinstance(p, int) else f".{p}" for p in item["loc"]).lstrip(".")
         message = item["msg"].removeprefix("Value error, ")
         if item["type"] == "value_error":

@@ -20,6 +20,7 @@ from pytest_h20.core.setting import BY_DEST, OPTIONS, Option, Setting, resolve
 
 ACCEPTANCE = Path(__file__).parents[1] / "acceptance"
 ACTIVE_KEY: pytest.StashKey[object] = pytest.StashKey()
+ALONE_KEY = pytest.StashKey[bool]()
 MARKERS = (
     "h20_gate(name): the gate this test belongs to ("
     "environment, fabric, weights, compute, bringup, rdma, endpoint, reasoning, answers, throughput)",
@@ -95,11 +96,22 @@ def pytest_configure(config: pytest.Config) -> None:
     empty = [o.alias or f"--{o.name}" for o in OPTIONS if settings[o.dest].origin == "option" and settings[o.dest].value == ""]
     if empty:  # a variable of a script that is not set must not turn an acceptance into a run of something else
         raise _usage_error(f"{empty[0]}: is given without a value", settings)
+    config.stash[ALONE_KEY] = settings["h20_engine"].origin == "option"
     asked = any(settings[name] for name in ("h20_nodes", "h20_attach", "h20_replay"))
     if asked and not config.option.help and not config.option.version:
         from pytest_h20.plugin.live import activate
 
         config.stash[ACTIVE_KEY] = activate(config, settings)
+
+
+def pytest_report_header(config: pytest.Config) -> list[str]:
+    """An engine without a cluster starts nothing: said, for whoever gave one on the command line."""
+    if ACTIVE_KEY in config.stash or not config.stash.get(ALONE_KEY, False):
+        return []
+    from pytest_h20.lang import local
+
+    text = "h20: --engine alone tests nothing: give --nodes=INVENTORY.yaml, --nodes=rehearsal or --h20-attach=URL as well"
+    return [local(text)]
 
 
 @pytest.hookimpl(tryfirst=True)

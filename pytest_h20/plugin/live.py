@@ -9,7 +9,7 @@ import signal
 import sys
 import traceback
 from collections import Counter
-from collections.abc import Callable, Generator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
 from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -273,7 +273,8 @@ class ActivePlugin:
             items[:] = [item for item in items if item not in absent]
         if self.config.pluginmanager.hasplugin("timeout"):
             for item in items:
-                keep_bring_up(item)
+                if kept := timeout_for(item.get_closest_marker("timeout"), getattr(item, "fixturenames", ())):
+                    item.add_marker(pytest.mark.timeout(**kept))
         for item in items if self.session.left_out else ():
             reason = self.session.left_out.get(GateName(gate)) if (gate := gate_of(item)) else None
             if reason:
@@ -509,12 +510,12 @@ def _told_plainly(item: pytest.Item) -> Generator[None, object, object]:
         raise told_plainly(error, not_measured(item.nodeid, gate, error)) from None
 
 
-def keep_bring_up(item: pytest.Item) -> None:
+def timeout_for(own: pytest.Mark | None, fixtures: Iterable[str]) -> dict[str, Any]:
     """pytest-timeout's limit of every test would cut the bring-up, which has its own; and its method ``thread`` ends the process, so that
-    nobody takes the cluster down. What a test says of itself holds."""
-    if item.get_closest_marker("timeout") is None:
-        ours = any(name.startswith("h20_") for name in getattr(item, "fixturenames", ()))
-        item.add_marker(pytest.mark.timeout(method="signal", **({"func_only": True} if ours else {})))
+    nobody takes the cluster down. ``own``: what a test says of itself, which holds."""
+    if own is not None:
+        return {}
+    return {"method": "signal", **({"func_only": True} if any(name.startswith("h20_") for name in fixtures) else {})}
 
 
 def _relative(path: Path, start: Path) -> str:
