@@ -133,8 +133,8 @@ def _setup_errors(view: RunView) -> list[Html]:
 
 def _unexplained(view: RunView) -> list[SetupError]:
     """Those that no check explains: an engine not brought up for a rail that is down comes after that rail, as one of the reasons."""
-    causes = [check for check in blocking(view) if check.reason]
-    return [e for e in view.setup_errors if not any(c.title != e.title and c.reason in e.cause for c in causes)][:SHOWN]
+    causes = blocking(view)
+    return [e for e in view.setup_errors if not any(c.title != e.title and c.check in e.cause for c in causes)][:SHOWN]
 
 
 def setup_error(error: SetupError) -> Html:

@@ -78,7 +78,7 @@ def test_a_start_that_a_red_check_refused_is_told_after_that_check(sample: Sampl
     """The rail that is down comes first, and the engine that was not brought up for it is no cause beside it."""
     view = sample("faulty")
     first = next(c for c in blocking(view) if c.reason)
-    error = SetupError(test_id="t", title="The engine could be started", cause=f"not brought up: {first.subject}: {first.reason}")
+    error = SetupError(test_id="t", title="The engine could be started", cause=f"not brought up: because of {first.check}, told there")
     assert error.title not in read(view.model_copy(update={"setup_errors": (error,)})).text
     other = error.model_copy(update={"cause": "a rank died"})
     assert error.title in read(view.model_copy(update={"setup_errors": (other,)})).text
