@@ -10,7 +10,7 @@ from typing import Any, BinaryIO
 from pytest_h20.cli import positive
 from pytest_h20.cli.logs import in_runs, once, opened
 from pytest_h20.core.errors import UsageError
-from pytest_h20.lang import labelled, local, told
+from pytest_h20.lang import labelled, listed, local, told
 from pytest_h20.lang.arguments import Parser
 from pytest_h20.nccl.job import judge_job
 from pytest_h20.nccl.labels import labels
@@ -127,20 +127,20 @@ def explain(job: Job, evidences: Sequence[LogEvidence]) -> str:
     for node in job.nodes:
         parts = []
         if node in job.hcas_used:
-            parts.append("HCAs " + ", ".join(job.hcas_used[node]))
+            parts.append(f"HCAs {', '.join(job.hcas_used[node])}")
         if job.networks.get(node):
-            parts.append("network " + ", ".join(job.networks[node]))
+            parts.append(f"network {', '.join(job.networks[node])}")
         address = job.oob.get(node) or job.bootstrap.get(node)
         if address:
             parts.append("bootstrap " + ", ".join(f"{a.interface}:{a.address or '?'}" for a in address))
         if parts:
-            out.append(f"  {labelled(node, '; '.join(parts))}")
+            out.append(f"  {labelled(node, listed(parts))}")
     fatal = [e for e in job.errors if e.severity != "note"]
     if fatal:
         out.append("  " + local("failures, likely first cause on top:"))
         for e in fatal[:8]:
             times = f" (x{e.count})" if e.count > 1 else ""
-            seen = f"{e.label or e.severity}{times} on {e.host or 'unknown host'}"
+            seen = f"{local(e.label or e.severity)}{times} ({e.host or local('unknown host')})"
             out.append(f"    {e.where}  {labelled(seen, e.meaning)}")
             if e.action:
                 out.append("      " + local(f"do: {e.action}"))

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import re
 import shutil
 import sys
 from collections.abc import Generator, Mapping
@@ -69,7 +70,7 @@ def _help(text: str) -> str:
         return text
     from pytest_h20 import lang
 
-    given = [word.partition("=")[2] for word in sys.argv if word.startswith("--h20-lang=")]
+    given = re.findall(r"(?m)^--h20-lang[=\n](\w+)$", "\n".join(sys.argv))
     with lang.speaking(given[-1] if given else ""):
         if lang.spoken() == "en":
             return text

@@ -16,6 +16,7 @@ from pytest_h20.core.errors import UsageError
 from pytest_h20.engines.base import EngineName, Version
 from pytest_h20.engines.flags import unknown
 from pytest_h20.engines.vllm import NATIVE_SINCE
+from pytest_h20.lang import labelled, local
 from pytest_h20.probes.gid import best
 from pytest_h20.probes.gpu import Gpus, NvLinks
 from pytest_h20.probes.host import System
@@ -272,7 +273,7 @@ def propose(
     }
     stood_in = _stood_in(hosts)
     if stood_in and real:
-        notes.append(f"no {' and no '.join(stood_in)} on every host: an acceptance needs both, and will be red until they are there")
+        notes.append(f"not on every host: {' and '.join(stood_in)}: an acceptance needs both, and will be red until they are there")
     elif stood_in:
         data["stood_in"] = stood_in
     if ssh:
@@ -534,8 +535,8 @@ def render(proposal: Proposal) -> str:
 
     Dumper.add_representer(dict, mapping)
     text = yaml.dump(proposal.data, Dumper=Dumper, sort_keys=False, width=140, allow_unicode=True)
-    head = "# Found on the hosts; look it over, above all model and engines.\n"
-    return head + "".join(f"# NOTE: {n}\n" for n in proposal.notes) + text
+    head = [local("Found on the hosts; look it over, above all model and engines."), *(labelled("NOTE", note) for note in proposal.notes)]
+    return "".join(f"# {line}\n" for line in head) + text
 
 
 def check(proposal: Proposal) -> Inventory:

@@ -17,6 +17,7 @@ from pytest_h20.lang import local
 from pytest_h20.report.calibrate import merge_repeats
 from pytest_h20.report.model import METRICS, CellRow, Fingerprint, RunView, higher_is_better
 from pytest_h20.report.stats import CONFIDENCE, Change, Estimate, change, estimate
+from pytest_h20.report.terminal import WORDS
 
 ASSUMED_SPREAD = 0.02
 """Run-to-run spread taken when no repeats are known: 2 %. Every text that rests on it says so."""
@@ -114,7 +115,7 @@ class Comparison:
             for name, cell in self.new.cells.items()
             if cell.status is Status.FAIL
         ]
-        return (*found, *(f"gate {gate}: {before} -> fail" for gate, before, after in self._lost if after == "fail"))
+        return (*found, *(f"gate {gate}: {WORDS[before]} -> {WORDS[after]}" for gate, before, after in self._lost if after is Status.FAIL))
 
     @property
     def unmeasured(self) -> tuple[str, ...]:
@@ -126,7 +127,7 @@ class Comparison:
                 found.append(f"{name}: could not be measured" + (f": {cell.reason}" if cell.reason else ""))
             elif lost and not cell.status.blocks:
                 found.append(f"{name}: has no {', no '.join(lost)} any more")
-        found += [f"gate {gate}: {before} -> {after}" for gate, before, after in self._lost if after != "fail"]
+        found += [f"gate {gate}: {WORDS[a]} -> {_stood(b)}" for gate, a, b in self._lost if b is not Status.FAIL]
         for name, cell in self.old.cells.items():
             if cell.status is Status.UNKNOWN and name in self.new.cells:
                 found.append(
@@ -138,12 +139,12 @@ class Comparison:
         return tuple(found)
 
     @property
-    def _lost(self) -> Iterator[tuple[str, str, str]]:
+    def _lost(self) -> Iterator[tuple[str, Status, Status | None]]:
         """Gates that held and do not any more: name, before, after."""
         for gate, before, after in self.gates:
             gone = after is None and self.old.mode == self.new.mode  # an attached run has no bring-up to lose
             if before is not None and not before.blocks and (gone or (after is not None and after.blocks)):
-                yield gate, before.value, after.value if after else "not run"
+                yield gate, before, after
 
     @property
     def headline(self) -> str:
@@ -340,7 +341,7 @@ def text(result: Comparison) -> list[str]:
     changed = [(g, a, b) for g, a, b in result.gates if a != b]
     if changed:
         lines += ["", "gates that differ:"]
-        lines += [f"  {g}: {local(a.value if a else 'not run')} -> {local(b.value if b else 'not run')}" for g, a, b in changed]
+        lines += [f"  {g}: {local(_stood(a))} -> {local(_stood(b))}" for g, a, b in changed]
     lines += ["", "what differs between the two, and may explain it:"]
     lines += [f"  {d.fact}: {d.old or d.absent} -> {d.new or d.absent}" for d in result.differences] or ["  nothing that was recorded"]
     return [*lines, "", f"intervals are 95 % (of single cells: 95 % for all of them together); {spread_words(result)}"]
@@ -361,6 +362,10 @@ def _figures(result: Comparison) -> Iterable[str]:
     for row in rows:
         if row.change:
             yield f"{row.cell:<22} {row.old or 0:>10.1f} {row.new or 0:>10.1f}  {local(words(row.change, row.metric))}"
+
+
+def _stood(gate: Status | None) -> str:
+    return WORDS[gate] if gate else "not run"
 
 
 def _state(one: Side) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import importlib.util
 import sys
 from pathlib import Path
@@ -60,6 +61,17 @@ def test_a_text_is_found_wherever_it_stands(tool: ModuleType, tmp_path: Path, mo
     assert found["{0} cable{1} is new{2}"].free == {1}
     lacking = tool.missing(found.values(), {"checks.fabric": {"alone": "单独"}})
     assert {t.template for t in lacking} == {"{0} cable{1} is new{2}", ", the last in {0}"}
+
+
+def test_no_command_prints_its_words_past_the_catalogue(tool: ModuleType) -> None:
+    """``say`` and ``told`` look a text up; ``print`` of a text does not, though the text has its Chinese."""
+    past = []
+    for path in sorted((tool.PACKAGE / "cli").glob("*.py")):
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.Call) and getattr(node.func, "id", "") == "print" and node.args and tool._stringish(node.args[0]):
+                words = "".join(part for part in tool._parts(node.args[0]) if isinstance(part, str)).strip()
+                past += [f"{path.name}:{node.lineno}: {words}"] if tool._for_people(words, telling=True) else []
+    assert past == []
 
 
 @pytest.mark.parametrize(

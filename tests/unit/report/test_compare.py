@@ -156,7 +156,7 @@ def test_what_could_not_be_compared_is_not_called_worse_and_is_no_pass(sample: S
     assert result.worse == ()
     assert result.headline.startswith("NOT EVERYTHING COULD BE COMPARED: ")
     assert result.problems
-    assert compare(old, replace(old, gates={**old.gates, "rdma": Status.FAIL})).headline == "WORSE: gate rdma: pass -> fail"
+    assert compare(old, replace(old, gates={**old.gates, "rdma": Status.FAIL})).headline == "WORSE: gate rdma: passed -> FAILED"
 
 
 def test_missing_cells_worse_gates_and_damage_are_drops(sample: Sample) -> None:
@@ -165,7 +165,7 @@ def test_missing_cells_worse_gates_and_damage_are_drops(sample: Sample) -> None:
     assert compare(old, fewer).problems == (f"{next(iter(old.cells))}: not measured any more",)
     assert compare(fewer, old).problems == ()
     red = replace(old, gates={**old.gates, "rdma": Status.FAIL})
-    assert compare(old, red).problems == ("gate rdma: pass -> fail",)
+    assert compare(old, red).problems == ("gate rdma: passed -> FAILED",)
     assert compare(red, old).problems == ()
     assert compare(old, replace(old, damage=("events.jsonl: changed since the run",))).problems == (
         "new: events.jsonl: changed since the run",
