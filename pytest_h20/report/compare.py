@@ -15,9 +15,8 @@ from pytest_h20.core.errors import UsageError
 from pytest_h20.core.verdict import Status
 from pytest_h20.lang import local
 from pytest_h20.report.calibrate import merge_repeats
-from pytest_h20.report.model import METRICS, CellRow, Fingerprint, RunView, higher_is_better
+from pytest_h20.report.model import METRICS, WORDS, CellRow, Fingerprint, RunView, higher_is_better
 from pytest_h20.report.stats import CONFIDENCE, Change, Estimate, change, estimate
-from pytest_h20.report.terminal import WORDS
 
 ASSUMED_SPREAD = 0.02
 """Run-to-run spread taken when no repeats are known: 2 %. Every text that rests on it says so."""

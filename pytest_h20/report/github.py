@@ -9,8 +9,8 @@ from pathlib import Path
 from pytest_h20.core.door import shown
 from pytest_h20.core.verdict import Status
 from pytest_h20.report.engines import comparisons, network, sentence
-from pytest_h20.report.model import METRICS, RunView
-from pytest_h20.report.terminal import WORDS, gate_title, tally, verdict_words, worst_first
+from pytest_h20.report.model import METRICS, WORDS, RunView
+from pytest_h20.report.terminal import gate_title, tally, verdict_words, worst_first
 
 _ICONS = {Status.PASS: "✅", Status.SKIP: "⏭️", Status.WARN: "⚠️", Status.UNKNOWN: "❓", Status.FAIL: "❌"}
 MAX_ANNOTATIONS = 10

@@ -26,6 +26,14 @@ METRICS: dict[str, tuple[str, str]] = {
     "mean_ttft_ms": ("Mean TTFT", "ms"),
 }
 """The figures that are charted and compared: title and unit. Throughput is better when higher, the others when lower."""
+WORDS: dict[Status, str] = {
+    Status.PASS: "passed",
+    Status.SKIP: "skipped",
+    Status.WARN: "passed, with warnings",
+    Status.UNKNOWN: "could not measure",
+    Status.FAIL: "FAILED",
+}
+"""A gate's outcome, as the terminal says it."""
 
 
 def higher_is_better(metric: str) -> bool:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pytest_h20.core.verdict import GATE_TITLES, GateResult, Status
 from pytest_h20.lang import labelled, listed, local
 from pytest_h20.report.engines import comparisons, gates_by_engine, network, sentence
-from pytest_h20.report.model import CheckRow, RunView
+from pytest_h20.report.model import WORDS, CheckRow, RunView
 
 MARKUP: dict[Status, dict[str, bool]] = {
     Status.PASS: {"green": True},
@@ -16,13 +16,6 @@ MARKUP: dict[Status, dict[str, bool]] = {
     Status.WARN: {"yellow": True},
     Status.UNKNOWN: {"red": True},
     Status.FAIL: {"red": True, "bold": True},
-}
-WORDS: dict[Status, str] = {
-    Status.PASS: "passed",
-    Status.SKIP: "skipped",
-    Status.WARN: "passed, with warnings",
-    Status.UNKNOWN: "could not measure",
-    Status.FAIL: "FAILED",
 }
 
 

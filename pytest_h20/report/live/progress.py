@@ -10,8 +10,8 @@ from enum import Enum
 from pytest_h20.config.figures import metric_figure
 from pytest_h20.core.verdict import GATE_TITLES, GateName, Limit, Status
 from pytest_h20.report.live.now import BringUpNow, CellNow, MachinesNow, RoleNow
-from pytest_h20.report.model import METRICS, RunView
-from pytest_h20.report.terminal import WORDS, because_of, verdict_words
+from pytest_h20.report.model import METRICS, WORDS, RunView
+from pytest_h20.report.terminal import because_of, verdict_words
 
 SILENT_AFTER_S = 180.0
 """A run whose process cannot be asked after (it is on another machine) counts as silent from here on."""

@@ -156,7 +156,7 @@ def test_real_hardware_that_is_broken_is_no_lab() -> None:
     inventory = check(proposal)
     assert (inventory.kind, inventory.stood_in) == ("hardware", ())
     assert inventory.expect.unmeasured_ok == ()
-    assert any("no GPU" in note for note in proposal.notes)
+    assert any("not on every host: GPU" in note for note in proposal.notes)
 
 
 def test_every_port_and_engine_left_out_says_why() -> None:
