@@ -34,7 +34,7 @@ def main(argv: Sequence[str]) -> int:
 
     inventory = load_inventory(Path(args.nodes))
     if args.hosts_from_slurm:
-        inventory = slurm.with_hosts(inventory, slurm.hosts())
+        inventory = slurm.with_hosts(inventory, slurm.hosts(whole=False))
     base = inventory.run_dir_on_node
     nodes = connect_all(inventory)
     try:

@@ -78,7 +78,7 @@ def prepare(target: LaunchTarget, images: ImageFacts, launch: LaunchFacts) -> Pr
     return Preflight(dialect, plan, held, refusals)
 
 
-def refuse_leftovers(nodes: Mapping[str, Node], base: str, run: str, inventory_path: str) -> None:
+def refuse_leftovers(nodes: Mapping[str, Node], base: str, run: str, place: str) -> None:
     """Raise ``BringUpError`` when containers of another run of this user are still there: they hold GPUs and ports; or when it broke
     something in a drill and did not live to take it back.
 
@@ -89,8 +89,8 @@ def refuse_leftovers(nodes: Mapping[str, Node], base: str, run: str, inventory_p
         raise BringUpError(
             "what an earlier run left is still there:\n"
             + "\n".join(f"  {item}" for item in found)
-            + f"\n  what has ended goes with: python -m pytest_h20 reap --nodes {inventory_path}"
-            + f"\n  what was kept goes with:  python -m pytest_h20 reap --nodes {inventory_path} --run {found[0].entry.run}"
+            + f"\n  what has ended goes with: python -m pytest_h20 reap --nodes {place}"
+            + f"\n  what was kept goes with:  python -m pytest_h20 reap --nodes {place} --run {found[0].entry.run}"
         )
 
 

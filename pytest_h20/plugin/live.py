@@ -179,7 +179,7 @@ class ActivePlugin:
         config.pluginmanager.register(self.reporting, "h20-reporting")
         self._take_suite()
         ends = (signal.SIGTERM, signal.SIGHUP, signal.SIGINT) if self.controller else (signal.SIGTERM, signal.SIGHUP)
-        clean_up = f"python -m pytest_h20 reap --nodes {session.source}" + (f" --run {session.run_id}" if session.run_id else "")
+        clean_up = f"python -m pytest_h20 reap --nodes {session.place}" + (f" --run {session.run_id}" if session.run_id else "")
         self.signals = Signals(clean_up, ends)
 
     def _take_suite(self) -> None:

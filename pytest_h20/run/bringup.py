@@ -66,7 +66,7 @@ def _bring_up(session: Session, label: str, write: Write, terminal: bool) -> Clu
     early = early_verdicts(session, label, facts)
     if silent := [v for v in early if v.check == DOCKER and v.status is Status.UNKNOWN]:
         raise TransportError(refusal_text(silent, session.shared, NOT_FORCED))
-    refuse_leftovers(nodes, session.inventory.run_dir_on_node, session.run_id, session.source)
+    refuse_leftovers(nodes, session.inventory.run_dir_on_node, session.run_id, session.place)
     if not session.settings.force:
         red = [v for v in early if v.status is Status.FAIL]
         red = red or [v for v in weights_verdicts(session, label) if v.status is Status.FAIL]
@@ -355,14 +355,14 @@ def take_down(session: Session, write: Write) -> list[Verdict]:
             write(keep_text(session, label, launched))
             continue
         try:
-            found = down_verdicts(_down_now(session, label, write), label, session.source, ended_before(session, label))
+            found = down_verdicts(_down_now(session, label, write), label, session.place, ended_before(session, label))
             lost = session.shared.value(DRILL_LOST(label)) is not None  # of what is not there nothing ends on SIGTERM
             verdicts += found[1:] if lost else found
         except (H20Error, OSError) as error:
-            verdicts.append(not_down(label, session.source, f"the tear-down broke off: {error}"))
+            verdicts.append(not_down(label, session.place, f"the tear-down broke off: {error}"))
     left = [] if settled else ["a process of this run is still starting a container"]
     left += [*broken, *_end_ledgers(session, keep)]
-    return with_left(verdicts, left, session.source)
+    return with_left(verdicts, left, session.place)
 
 
 def with_left(verdicts: Sequence[Verdict], left: Sequence[str], source: str) -> list[Verdict]:
@@ -451,7 +451,8 @@ def keep_text(session: Session, label: str, run_id: str) -> str:
         came = "ended while it was tested" if state is not None else "did not come up"
         lines = [f"h20: kept: {label} {came}; its containers and logs are left as they are (run {run_id})"]
     if up and isinstance(state, ClusterState):
-        lines.append(f"h20:   test it again:  pytest --engine={label} --nodes={session.source} --h20-attach={state.url}")
+        slurm = " --h20-hosts-from-slurm" if session.settings.hosts_from_slurm else ""
+        lines.append(f"h20:   test it again:  pytest --engine={label} --nodes={session.source}{slurm} --h20-attach={state.url}")
     lines += [f"h20:   on {node.name}: docker ps --filter label={labels.RUN}={run_id}" for node in target.nodes]
-    lines.append(f"h20:   remove it:      python -m pytest_h20 reap --nodes {session.source} --run {session.run_id}")
+    lines.append(f"h20:   remove it:      python -m pytest_h20 reap --nodes {session.place} --run {session.run_id}")
     return "\n".join(lines) + "\n"

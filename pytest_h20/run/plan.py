@@ -20,7 +20,8 @@ from pytest_h20.run.facts import R1_BLOCK_N, R1_EXPERT_WIDTH, R1_HEADS, given
 from pytest_h20.run.forecast import judged, reached
 from pytest_h20.run.settings import Settings, build, label_of, redactor_of
 
-_TAG_VERSION = re.compile(r"[:@]v?(\d+\.\d+(?:\.\d+)?(?:[.-]?(?:post|rc)\d+)?)")
+_TAG_VERSION = re.compile(r"[:@]v?(\d+\.\d+(?:\.\d+)?(?:[.-]?(?:post|rc)\d+)?)(?:[-_](cpu|cu\d+)\b)?")
+"""``:v0.5.23-cu126``: the build says which driver is enough, and a CPU's needs none."""
 
 
 def version_of(target: LaunchTarget) -> tuple[str, str]:
@@ -28,7 +29,7 @@ def version_of(target: LaunchTarget) -> tuple[str, str]:
     if target.profile.version:
         return target.profile.version, "profile's version"
     if match := _TAG_VERSION.search(target.profile.image):
-        return match[1], "image tag"
+        return f"{match[1]}+{match[2]}" if match[2] else match[1], "image tag"
     raise UsageError(
         f"--h20-plan: the tag of image {target.profile.image} does not tell its {target.engine} version, and a plan asks no image; "
         f"give engines.{target.engine}.profiles.{target.profile_name}.version in the inventory"

@@ -131,6 +131,11 @@ class Session:
             raise UsageError("this run has no run folder: nothing is executed")
         return self.run
 
+    @property
+    def place(self) -> str:
+        """What ``pytest_h20 reap --nodes`` is given to find this run's machines."""
+        return self.source + (" --hosts-from-slurm" if self.settings.hosts_from_slurm else "")
+
     @cached_property
     def shared(self) -> Shared:
         """Results and locks shared by the processes of this run. One object, for it reads what was told only once."""

@@ -2,8 +2,8 @@
 
 Slurm says which machines a job has, not what is in them: rails, interfaces, model, engines and expectations are the inventory's. A host
 that the inventory names (by name or address) is taken as it stands there; any other one is of the kind of the inventory's first node,
-with addresses of its own, which are read from it. Slurm is asked two things: how its list of hosts is to be read, and whether the job
-still has them. What it answers was recorded with 22.05 (``tests/unit/run/test_slurm.py``).
+with addresses of its own, which are read from it. Slurm is asked three things: how its list of hosts is to be read, whether the job
+still has them, and whether it has all of their GPUs. What it answers was recorded with 22.05 (``tests/unit/run/test_slurm.py``).
 """
 
 from __future__ import annotations
@@ -86,11 +86,12 @@ def _numbers(part: str, text: str) -> list[str]:
     return found
 
 
-def hosts(environment: Mapping[str, str] = os.environ) -> list[str]:
+def hosts(environment: Mapping[str, str] = os.environ, whole: bool = True) -> list[str]:
     """The hosts of the job that this process is in, in Slurm's order: of a heterogeneous one, those of all its parts.
 
     Raises:
-        UsageError: outside of a job, and in one that is over: its machines may be somebody else's by now.
+        UsageError: outside of a job, and in one that is over: its machines may be somebody else's by now. ``whole``: also in one that has
+            a part of a machine's GPUs.
     """
     parts = environment.get(GROUPS, "")
     lists = [environment.get(GROUP.format(i), "") for i in range(int(parts))] if re.fullmatch(r"[0-9]{1,3}", parts) else []
@@ -101,6 +102,8 @@ def hosts(environment: Mapping[str, str] = os.environ) -> list[str]:
             "and then pytest, or pytest in the script of `sbatch`; or name the machines in the inventory and leave the option out"
         )
     _still_there(environment)
+    if whole:
+        _all_gpus(environment, texts)
     return list(dict.fromkeys(host for text in texts for host in _read(text, environment)))
 
 
@@ -120,6 +123,37 @@ def _still_there(environment: Mapping[str, str]) -> None:
         f"{OPTION}: the variables of Slurm job {job} are set, and {why}. Its machines may be somebody else's: nothing was started. Next: "
         "in a job that runs, as its owner"
     )
+
+
+def _all_gpus(environment: Mapping[str, str], texts: Sequence[str]) -> None:
+    """Containers are started by the machine's own dockerd: no cgroup of the job holds them, and ``--gpus all`` is other jobs' GPUs too.
+
+    Where the cluster does not count GPUs (no ``Gres``), or Slurm cannot be asked, nothing is said.
+    """
+    job = environment.get("SLURM_JOB_ID", "")
+    had = _asked(environment, "scontrol", "--oneliner", "--detail", "show", "job", job) if job else None
+    there = _asked(environment, "scontrol", "--oneliner", "show", "node", ",".join(texts)) if had is not None else None
+    if had is None or there is None or had.returncode or there.returncode:
+        return
+    own = {
+        node: gpus(gres)
+        for nodes, gres in re.findall(r"\bNodes=(\S+) CPU_IDs=\S* Mem=\S* GRES=(\S*)", had.stdout)
+        for node in expand(nodes)
+    }
+    every = {node: gpus(gres) for node, gres in re.findall(r"\bNodeName=(\S+)(?=.*?\sGres=(\S+))", there.stdout)}
+    parts = [f"{own[node]} of the {every[node]} of {node}" for node in own if own[node] < every.get(node, 0)]
+    if parts:
+        raise UsageError(
+            f"{OPTION}: job {job} has a part of the GPUs only: {', '.join(parts)}. The suite judges whole machines, and its "
+            "containers would take the GPUs of other jobs, for Docker starts them outside of this one. "
+            "Next: `--exclusive`, or as many GPUs as a machine has"
+        )
+
+
+def gpus(gres: str) -> int:
+    """``gpu:h20:8(S:0-1),shard:16`` -> 8. Also ``gpu:2(IDX:0-1)``, and ``gpu`` for one; nothing, or ``(null)``: none."""
+    words = re.sub(r"\([^()]*\)", "", gres).split(",")
+    return sum(int(match[1] or 1) for word in words if (match := re.fullmatch(r"gpu(?::[^:]*?)??(?::(\d+))?", word)))
 
 
 def _read(text: str, environment: Mapping[str, str]) -> list[str]:

@@ -103,6 +103,23 @@ def test_the_plan_refuses_by_what_the_inventory_says(tmp_path: Path) -> None:
     assert "# REFUSED before launch: profile tp16 is made for H20, H20-3e, H100, H800, H200; the nodes have A100" in text
 
 
+@pytest.mark.parametrize(
+    ("image", "refused"),
+    [
+        ("vllm/vllm-openai:v0.33.0", True),
+        ("vllm/vllm-openai:v0.33.0-cu129", False),
+        ("mine:0.33.0-cu130", True),
+        ("mine:0.33.0-cpu", False),
+    ],
+)
+def test_a_tag_that_tells_the_build_tells_the_driver_it_needs(tmp_path: Path, image: str, refused: bool) -> None:
+    path = tmp_path / "mine.yaml"
+    path.write_text(TODAY.read_text(encoding="utf-8").replace('driver_min: "580"', "driver: 535.216.03"), encoding="utf-8")
+    here = target("vllm", "native", path)
+    here = replace(here, profile=here.profile.model_copy(update={"image": image, "version": None}))
+    assert ("cannot run the image's CUDA 13.0" in render(here, "vllm")[0]) is refused
+
+
 @pytest.mark.parametrize(("version", "taken"), [("0.5.9", False), ("0.5.10", True), ("0.5.10.post1", True), ("0.6.0", False)])
 def test_bounds_are_half_open(version: str, taken: bool) -> None:
     assert Fits((">=0.5.10", "<0.6")).takes(Version.parse(version)) is taken

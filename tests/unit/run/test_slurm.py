@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
@@ -171,6 +172,51 @@ def test_where_slurm_cannot_be_asked_the_variables_are_believed(tmp_path: Path) 
     assert hosts({**SALLOC, "PATH": "/nowhere"}) == ["gpu01", "gpu02"]
 
 
+DETAIL = (  # `scontrol --oneliner --detail show job` of 22.05.8, cut; of two nodes, of a heterogeneous job, of none
+    "JobId=13 BatchHost=gpu01 NumNodes=2 JOB_GRES=gpu:{sum} "
+    "  Nodes=gpu[01-02] CPU_IDs=0 Mem=0 GRES=gpu:{each}(IDX:0-{last}) MinCPUsNode=1 OverSubscribe=OK TresPerNode=gres:gpu:{each} \n"
+)
+APART = (
+    "JobId=13 NodeList=gpu01 JOB_GRES=gpu:1   Nodes=gpu01 CPU_IDs=0 Mem=0 GRES=gpu:1(IDX:0) MinCPUsNode=1 \n"
+    "JobId=14 NodeList=gpu02 JOB_GRES=gpu:8   Nodes=gpu02 CPU_IDs=0 Mem=0 GRES=gpu:h20:8(IDX:0-7) MinCPUsNode=1 \n"
+)
+NONE = "JobId=13 JOB_GRES=(null)   Nodes=gpu[01-02] CPU_IDs=0 Mem=0 GRES= MinCPUsNode=1 \n"
+NODES = "NodeName=gpu01 CPUTot=2 Gres={0} NodeAddr=gpu01 CfgTRES=cpu=2\nNodeName=gpu02 CPUTot=2 Gres={0} NodeAddr=gpu02 CfgTRES=cpu=2\n"
+
+
+def scontrol(folder: Path, job: str, nodes: str) -> str:
+    """A PATH whose Slurm answers so."""
+    for name, text in (("job", job), ("node", nodes)):
+        (folder / name).write_text(text)
+    tool = folder / "scontrol"
+    tool.write_text(f"#!/bin/sh\nfor word; do case $word in job|node) exec /bin/cat {folder}/$word;; esac; done\nexit 1\n")
+    tool.chmod(0o755)
+    return squeue(folder, "RUNNING\n")
+
+
+@pytest.mark.parametrize(
+    ("job", "gres", "told"),
+    [
+        (DETAIL.format(sum=4, each=2, last=1), "gpu:8", "2 of the 8 of gpu01, 2 of the 8 of gpu02"),
+        (APART, "gpu:h20:8(S:0-1),shard:16", "1 of the 8 of gpu01. The"),
+        (NONE, "gpu:8", "0 of the 8 of gpu01"),
+        (DETAIL.format(sum=16, each=8, last=7), "gpu:8", ""),
+        (NONE, "(null)", ""),
+        ("slurm of another kind\n", "gpu:8", ""),
+    ],
+)
+def test_a_part_of_a_machines_gpus_is_no_machine(tmp_path: Path, job: str, gres: str, told: str) -> None:
+    environment = {**SALLOC, "PATH": scontrol(tmp_path, job, NODES.format(gres))}
+    assert hosts(environment, whole=False) == ["gpu01", "gpu02"], "what was left is taken away also there"
+    if not told:
+        assert hosts(environment) == ["gpu01", "gpu02"]
+        return
+    with pytest.raises(
+        UsageError, match=rf"job 13 has a part of the GPUs only: {re.escape(told)}.*take the GPUs of other jobs.*--exclusive"
+    ):
+        hosts(environment)
+
+
 def test_a_list_that_scontrol_does_not_take_is_read_here(tmp_path: Path) -> None:
     """22.05 leaves with 0 and writes to standard error: "Invalid hostlist: gpu[01-03,07].h20.example"."""
     scontrol = tmp_path / "scontrol"
@@ -229,6 +275,7 @@ def test_the_option(shipped: Inventory, monkeypatch: pytest.MonkeyPatch) -> None
     inventory = str(environments() / "h20-2node.yaml")
     session = build(Settings(nodes=inventory, engine=("sglang",), hosts_from_slurm=True))
     assert [n.name for n in session.inventory.nodes] == [n.name for n in reversed(shipped.nodes)]
+    assert session.place == f"{inventory} --hosts-from-slurm", "`reap` as a red run prints it would look at the inventory's machines"
     for nodes in ("", "rehearsal:quick"):
         with pytest.raises(UsageError, match="give --nodes=INVENTORY with the model"):
             build(Settings(nodes=nodes, attach="http://x:1", engine=("sglang",), hosts_from_slurm=True))
