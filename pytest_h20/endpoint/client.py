@@ -15,7 +15,7 @@ from typing import Any, TypeVar
 from pytest_h20.core.errors import H20Error, ServerEnded
 from pytest_h20.endpoint.capabilities import Outcome, skip_reason
 from pytest_h20.endpoint.context import EndpointContext
-from pytest_h20.endpoint.reply import Reply, SeenShape, UnexpectedAnswer, read_reply
+from pytest_h20.endpoint.reply import Reply, SeenShape, TextsOnly, UnexpectedAnswer, read_reply
 from pytest_h20.endpoint.split import SplitVersions, versions_behind
 from pytest_h20.endpoint.wire import LOOK_S, Exchange, Pace, Wire
 from pytest_h20.load.server_metrics import MetricsSample, parse_metrics
@@ -91,9 +91,7 @@ class Api:
 
     @cached_property
     def behind(self) -> SplitVersions | None:
-        """The servers of a prefill/decode split, where this address is a router in front of them (SGLang)."""
-        if self.ctx.engine != "sglang":
-            return None
+        """The servers behind, where this address is a router of SGLang's in front of them."""
         try:
             return versions_behind(self.document("/get_server_info", deadline_s=self.ctx.seconds(0.2)))
         except H20Error:
@@ -118,7 +116,10 @@ class Api:
 
     def complete(self, prompt: str | Sequence[int], *, how: Mapping[str, Any] | None = None, **fields: Any) -> Reply:
         """A plain completion of text or token ids, greedy unless told otherwise."""
-        return self.reply(COMPLETIONS, self._body({"prompt": prompt}, fields), **(how or {}))
+        reply = self.reply(COMPLETIONS, self._body({"prompt": prompt}, fields), **(how or {}))
+        if reply.status == 422 and not isinstance(prompt, str) and b"StringOrArray" in reply.exchange.body:  # sglang_router 0.3.2, recorded
+            raise TextsOnly("SGLang's gateway in front takes no prompt of token ids at /v1/completions: ask a server behind it")
+        return reply
 
     def _body(self, own: Mapping[str, Any], fields: Mapping[str, Any]) -> dict[str, Any]:
         body = {"model": self.ctx.model_id, **own, "temperature": 0, **fields}
@@ -162,7 +163,10 @@ class Api:
     def dead(self) -> str | None:
         """Why the engine is not alive, or None: one token must come within the deadline (``/health`` proves too little)."""
         try:
-            reply = self.complete(list(SMALL_IDS[:4]), max_tokens=1)
+            try:
+                reply = self.complete(list(SMALL_IDS[:4]), max_tokens=1)
+            except TextsOnly:
+                reply = self.complete("1", max_tokens=1)
             reply.ok()
         except H20Error as error:
             return str(error)

@@ -25,6 +25,10 @@ class UnexpectedAnswer(H20Error):
     """The server answered something a correct request must not get. The text holds status and message."""
 
 
+class TextsOnly(UnexpectedAnswer):
+    """Something before the server takes no prompt of token ids: the request was right, and never reached it."""
+
+
 @dataclass(frozen=True)
 class SeenShape:
     """Which of the possible shapes a server showed, collected over all its answers.

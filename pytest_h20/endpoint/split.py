@@ -1,7 +1,8 @@
 """What a server tells of its version, also where it is the router of a prefill/decode split. Pure.
 
 SGLang's routers answer ``/get_server_info`` with the answers of their servers: ``{"internal_states": …, "prefill": [{"version": …}],
-"decode": [{"version": …}]}`` (sglang_router 0.3.2, ``mini_lb.py``; asked as it ran). They have no ``/metrics`` of an engine.
+"decode": [{"version": …}]}`` (sglang_router 0.3.2, ``mini_lb.py``; asked as it ran), the gateway (the same package without ``--mini-lb``)
+with ``{"router_manager": true, "routers_count": 1, "workers_count": 2}``. They have no ``/metrics`` of an engine.
 """
 
 from __future__ import annotations
@@ -29,7 +30,11 @@ class SplitVersions:
 
 def versions_behind(info: object, key: str = "version") -> SplitVersions | None:
     """The versions of the servers behind a router; None for the info of a server itself."""
-    if not isinstance(info, Mapping) or not any(isinstance(info.get(part), list) for part in ("prefill", "decode")):
+    if not isinstance(info, Mapping):
+        return None
+    if info.get("router_manager") is True:
+        return SplitVersions(())
+    if not any(isinstance(info.get(part), list) for part in ("prefill", "decode")):
         return None
     found = []
     for part in ("prefill", "decode"):

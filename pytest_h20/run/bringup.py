@@ -119,6 +119,10 @@ def nodes_of(session: Session, target: LaunchTarget) -> dict[str, Node]:
     return {n.name: session.nodes[n.name] for n in target.nodes}
 
 
+UNNAMED = "unknown"
+"""sglang_router 0.3.2 lists this where its servers tell no model by ``/get_model_info`` (vLLM's), and hands any name on to them."""
+
+
 def attach(session: Session, label: str) -> ClusterState:
     """A cluster somebody else started. It is looked at, never changed."""
     target = session.target(label)
@@ -131,6 +135,14 @@ def attach(session: Session, label: str) -> ClusterState:
         raise BringUpError(f"--h20-attach: {error}; is the engine up, and is this its address?") from None
     except (KeyError, IndexError, TypeError):
         raise BringUpError(f"{url}/v1/models does not list a model; is this an OpenAI-compatible server?") from None
+    if model == UNNAMED and session.settings.nodes:
+        model = target.served_model
+    version = running_version(url, headers) or target.profile.version or ""
+    if not version:  # without one there is no dialect to hold the answers against: told here, once, and not by every check
+        raise BringUpError(
+            f"{url} tells no engine version (SGLang's gateway passes none on), and what an answer must look like depends on it. Next: "
+            f"--nodes=INVENTORY with engines.{target.engine}.profiles.NAME.version, or attach to a server behind it"
+        )
     ours = Kept()
     if session.settings.nodes:
         port = urlsplit(url).port or target.profile.http_port
@@ -143,7 +155,7 @@ def attach(session: Session, label: str) -> ClusterState:
         head=target.head.name,
         url=url,
         model=model,
-        versions=EngineVersions(engine=running_version(url, headers)),
+        versions=EngineVersions(engine=version),
         roles=ours.roles,
         node_dirs=dict(ours.node_dirs),
         attached=True,

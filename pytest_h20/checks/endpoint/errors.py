@@ -124,11 +124,12 @@ CASES: tuple[Case, ...] = (
 def shape_problems(error: ApiError, styles: AbstractSet[str], framework: bool) -> list[str]:
     """What is wrong with an error body. FastAPI's own ``detail`` is right for its own errors only. Pure.
 
-    ``styles``: those of this version; behind a router also its own, since SGLang's gateway words refusals anew (``{"error": {…}}``, in a
-    stream ``data: {'error': …}``, which is no JSON: pd_router.rs).
+    ``styles``: those of this version; behind a router also its own, since SGLang's gateway words refusals anew: ``{"error": {…}}``, a plain
+    text for a body that it cannot read, nothing for a path or method that it does not have, ``data: {'error': …}`` in a stream.
     """
-    wanted = {"detail"} if framework else {*styles} | ({"detail"} if error.status == 422 else set())
-    problems = [] if error.message.strip() else ["the error has no message"]
+    own = {"text"} if "text" in styles else set()
+    wanted = {"detail"} | own if framework else {*styles} | ({"detail"} if error.status == 422 else set())
+    problems = [] if error.message.strip() or (own and error.status in (404, 405)) else ["the error has no message"]
     if error.style not in wanted:
         problems.append(f"the error has the shape {error.style!r}, not {' or '.join(sorted(wanted))}")
     return problems
@@ -189,7 +190,7 @@ def _register(case: Case) -> None:
         if exchange.status >= 400:
             nested_get = case.name == "unknown_model" and exchange.request.method == "GET"
             style = "nested" if nested_get and error.style == "nested" else api.ctx.shape.error_style
-            styles = {style} if api.behind is None else {style, "nested", "text"} if streamed else {style, "nested"}
+            styles = {style} if api.behind is None else {style, "nested", "text"}
             problems += shape_problems(error, styles, case.framework or (nested_get and error.style == "detail"))
         problems += alive_after(api)
         return say.problems(problems, of=1, status=exchange.status, message=error.message[:300], shape=error.style)

@@ -12,7 +12,7 @@ from pytest_h20.core.errors import H20Error, NoAnswer, TransportError, unforesee
 from pytest_h20.core.verdict import Origin, Verdict
 from pytest_h20.endpoint.client import Api
 from pytest_h20.endpoint.context import EndpointContext
-from pytest_h20.endpoint.reply import UnexpectedAnswer
+from pytest_h20.endpoint.reply import TextsOnly, UnexpectedAnswer
 from pytest_h20.endpoint.wire import Exchange
 from pytest_h20.load.http1 import ProtocolError
 
@@ -100,6 +100,8 @@ def with_evidence(api: Api, say: Say, body: Body) -> list[Verdict]:
         except TransportError as error:
             action = "see the engine's log: a request was not answered"
             verdicts = [say.unknown(str(error), action=action, unanswered=isinstance(error, NoAnswer))]
+        except TextsOnly as error:
+            verdicts = [say.skip(str(error))]
         except (ProtocolError, UnexpectedAnswer) as error:
             verdicts = [say.fail(str(error))]
         except H20Error:

@@ -55,7 +55,7 @@ def check_sse_framing(api: Api, say: Say) -> Verdict:
     bodies: dict[str, tuple[str, dict[str, object]]] = {
         "chat": (CHAT, {"messages": [{"role": "user", "content": known_question()}], "max_tokens": 24}),
         "chinese": (CHAT, {"messages": [{"role": "user", "content": chinese}], "max_tokens": 24}),
-        "completion": (COMPLETIONS, {"prompt": list(SMALL_IDS[:8]), "max_tokens": 24, "ignore_eos": True}),
+        "completion": (COMPLETIONS, {"prompt": known_question(), "max_tokens": 24, "ignore_eos": True}),
     }
     problems, reads = [], {}
     for name, (path, body) in bodies.items():

@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+from typing import Any
+
 import pytest
 
+from pytest_h20.cluster.http import HttpAnswer
+from pytest_h20.core.errors import BringUpError
 from pytest_h20.core.verdict import Status
 from pytest_h20.endpoint.split import told_version, versions_behind
 from pytest_h20.load.reference import Generation, ReferenceReply, ReferenceRequest
 from pytest_h20.rehearsal.server import EngineServer
+from pytest_h20.run import bringup
 from pytest_h20.run.bringup import running_version
+from pytest_h20.run.kept import Kept
 from tests.unit.checks.endpoint.running import ALL, run
 from tests.unit.endpoint.engine import Engine
 
@@ -110,3 +117,78 @@ def answer_the_stream(monkeypatch: pytest.MonkeyPatch, status: int, body: bytes)
         return ReferenceReply(body, status, "text/event-stream") if refused else told
 
     monkeypatch.setattr(EngineServer, "_handled", other)
+
+
+GATEWAY = {"router_manager": True, "routers_count": 1, "workers_count": 2}
+"""``/get_server_info`` of sglang_router 0.3.2 without ``--mini-lb``, before two engines; no ``/version``, no ``/server_info``."""
+NO_IDS = "Failed to deserialize the JSON body into the target type: prompt: data did not match any variant of untagged enum StringOrArray"
+
+
+def gateway(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Answers as that gateway gave them: of itself, to prompts of token ids, to paths and methods that it does not have."""
+    handled = EngineServer._handled
+
+    def other(self: EngineServer, request: ReferenceRequest) -> ReferenceReply | Generation | None:
+        if request.path in ("/version", "/server_info", "/metrics"):
+            return ReferenceReply(status=404)
+        if request.path == "/get_server_info":
+            return ReferenceReply(GATEWAY)
+        if request.path == "/v1/completions" and b'"prompt": [' in request.body:
+            return ReferenceReply(f"{NO_IDS} at line 1 column 96", 422, "text/plain; charset=utf-8")
+        told = handled(self, request)
+        status = getattr(told, "status", 200)
+        return ReferenceReply(status=status) if status in (404, 405) and request.path != "/v1/chat/completions" else told
+
+    monkeypatch.setattr(EngineServer, "_handled", other)
+
+
+@pytest.mark.parametrize("engine", ["vllm", "sglang"])
+@pytest.mark.parametrize(
+    ("check", "status", "why"),
+    [
+        ("endpoint.max_tokens", Status.SKIP, "takes no prompt of token ids"),
+        ("endpoint.parallel", Status.SKIP, "takes no prompt of token ids"),
+        ("endpoint.error_malformed_json", Status.PASS, ""),
+        ("endpoint.error_unknown_path", Status.PASS, ""),
+        ("endpoint.sse_framing", Status.PASS, ""),
+        ("reasoning.completions_unsplit", Status.PASS, ""),
+    ],
+)
+def test_what_the_gateway_does_not_pass_on_is_told_as_that(
+    engine: str, check: str, status: Status, why: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each of 46 checks told it as a fault of the engine, one as answers that are mixed up."""
+    gateway(monkeypatch)
+    (verdict,) = run(ALL[check], engine=engine)
+    assert (verdict.status, why in verdict.reason) == (status, True), verdict.reason
+
+
+def test_ids_that_an_engine_refuses_are_no_gateways_doing(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(EngineServer, "_handled", lambda *_: ReferenceReply({"detail": [{"msg": "no ids"}]}, 422))
+    (verdict,) = run(ALL["endpoint.max_tokens"])
+    assert verdict.status is Status.FAIL
+
+
+def test_behind_a_router_that_tells_nothing_the_inventory_does(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without a version every check was an error of its own, and the one in the inventory, to which it pointed, was not read."""
+
+    def attached(version: str | None, inventory: str = "mine.yaml") -> tuple[str, str]:
+        profile = SimpleNamespace(version=version, http_port=8000)
+        head = SimpleNamespace(name="node01")
+        target = SimpleNamespace(profile=profile, profile_name="tp16", engine="sglang", head=head, nodes=(head,), served_model="/m/R1")
+        settings = SimpleNamespace(nodes=inventory, attach="http://router:3000")
+        known = SimpleNamespace(attach=None, run_dir_on_node="/tmp")
+        folder = SimpleNamespace(event=lambda *_, **__: None)
+        session: Any = SimpleNamespace(inventory=known, settings=settings, folder=folder, target=lambda _: target)
+        state = bringup.attach(session, "sglang")
+        return state.model, state.versions.engine
+
+    card = HttpAnswer(200, b'{"object":"list","data":[{"id":"unknown","object":"model","owned_by":"local"}]}')
+    monkeypatch.setattr(bringup, "ask", lambda *_, **__: card)
+    monkeypatch.setattr(bringup, "kept", lambda *_: Kept())
+    monkeypatch.setattr(bringup, "nodes_of", lambda *_: {})
+    monkeypatch.setattr(bringup, "run_id_of", lambda *_: "r")
+    assert attached("0.5.23") == ("/m/R1", "0.5.23")
+    assert attached("0.5.23", inventory="") == ("unknown", "0.5.23")
+    with pytest.raises(BringUpError, match=r"http://router:3000 tells no engine version.*engines\.sglang\.profiles\.NAME\.version"):
+        attached(None)
