@@ -20,7 +20,7 @@ from pytest_h20.checks.endpoint.serving import known_question
 from pytest_h20.checks.frame import Say, Settled
 from pytest_h20.core.verdict import Origin, Verdict
 from pytest_h20.endpoint.client import COMPLETIONS, SMALL_IDS, Api
-from pytest_h20.endpoint.reply import REASONING_FIELDS, Choice, Reply, UnexpectedAnswer, prompt_tokens
+from pytest_h20.endpoint.reply import REASONING_FIELDS, Choice, Reply, TextsOnly, UnexpectedAnswer, prompt_tokens
 
 CHECKS = CheckList("reasoning")
 
@@ -222,6 +222,8 @@ def forcing(api: Api) -> Forcing:
         return Forcing(why=f"{api.ctx.who} does not tell the id of {END} (no tokenize route, or it is no single token)")
     try:
         said = api.complete(list(SMALL_IDS[:4]), max_tokens=2, logit_bias={str(end): FORCE}).choice.said
+    except TextsOnly:
+        raise
     except UnexpectedAnswer as error:
         return Forcing(why=f"logit_bias is not served: {error}")
     if said != END * 2:
