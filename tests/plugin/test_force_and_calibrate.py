@@ -42,12 +42,12 @@ def test_limits_that_were_calibrated_judge_the_next_run(tmp_path: Path) -> None:
     limits = tmp_path / "limits.yaml"
     for name in ("made", "same", "slow"):
         (tmp_path / name).mkdir()
-    made = run(tmp_path / "made", gates=("throughput",), options=[f"--h20-calibrate={limits}", "--h20-repeats=3"])
+    made = run(tmp_path / "made", gates=("matrix",), options=[f"--h20-calibrate={limits}", "--h20-repeats=3"])
     assert made.verdict["accepted"] is False
     assert "in128-out128-c200" in made.output
     assert limits.read_text(encoding="utf-8").count("concurrency: ") >= 3
-    same = run(tmp_path / "same", gates=("throughput",), options=[f"--h20-limits={limits}"])
+    same = run(tmp_path / "same", gates=("matrix",), options=[f"--h20-limits={limits}"])
     assert "fail" not in cells(same).values(), same.said()
-    slow = run(tmp_path / "slow", faults=["slow-from-128"], gates=("throughput",), options=[f"--h20-limits={limits}"])
+    slow = run(tmp_path / "slow", faults=["slow-from-128"], gates=("matrix",), options=[f"--h20-limits={limits}"])
     assert cells(slow)["sglang in128-out128-c200"] == "fail", slow.said()
     assert "fail" not in {status for cell, status in cells(slow).items() if "c200" not in cell}, slow.said()
