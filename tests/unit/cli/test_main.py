@@ -21,7 +21,7 @@ from pytest_h20.load.cli import parser as load_parser
     [
         (("nothing",), "pytest_h20: no command 'nothing'; there are nccl, kv,"),
         (("reapp",), "pytest_h20: no command 'reapp' (did you mean reap?); there are"),
-        (("discover", "local", "--like", "."), "pytest_h20 discover: .: cannot be read"),
+        (("discover", "local", "--like", "."), "pytest_h20 discover: .: is a folder; give the inventory, a YAML file"),
         (("discover", "local", "--like", "binary"), "pytest_h20 discover: binary: cannot be read as UTF-8 text"),
         (("soak", "n" * 300), "File name too long"),
         (("weights", "n" * 300), "File name too long"),
