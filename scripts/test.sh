@@ -73,9 +73,9 @@ step "Plugin tests"
 timeout 30m pytest -q -n 2 --dist loadfile -m "not alone" --ignore tests/plugin/test_kill_table.py tests/plugin
 
 step "The kill table: every fault turns exactly its checks red, and every dialect without a fault is green"
-# Rows that measure no load mostly wait.
+# Its rows mostly wait, those that measure load too: three at a time take two thirds of two cores.
 timeout 30m pytest -q -n 3 --dist worksteal -m "not alone" -k "not (throughput or no_fault or soak)" tests/plugin/test_kill_table.py
-timeout 30m pytest -q -n 2 --dist worksteal -m "not alone" -k "throughput or no_fault or soak" tests/plugin/test_kill_table.py
+timeout 30m pytest -q -n 3 --dist worksteal -m "not alone" -k "throughput or no_fault or soak" tests/plugin/test_kill_table.py
 step "What must run alone"
 timeout 15m pytest -q -m alone tests/plugin
 

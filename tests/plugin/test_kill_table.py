@@ -15,6 +15,7 @@ from pytest_h20.rehearsal.faults import CATALOGUE, Fault
 from tests.plugin.kill_table import ALL_GATES, run
 
 NEVER_RED = {
+    "environment.nccl_left": "a warning only: memory that a killed job keeps, and that can be freed while an engine runs",
     "fabric.route": "a warning only: RoCE follows the GID's device, whatever the routing table says",
     "fabric.peermem_and_nccl": "a warning only: rdma.channels_gdr judges what NCCL really does",
     "fabric.tpot_cost": "recorded only: what the fabric costs per token, beside the measured TPOT",
