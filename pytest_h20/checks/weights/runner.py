@@ -38,7 +38,14 @@ def fast_probe(path: str, shards: int) -> Probe[FastFacts]:
         + '[ -d "$1" ] || { echo "$1 is not a folder here" >&2; exit 2; }\n'
         + f'$p - fast "$1" "$2" <<\'H20_AGENT\'\n{agent_source()}\nH20_AGENT\n'
     )
-    return Probe("weights_fast", snippet, parse_fast, (path, str(shards)), seconds=120, hint="install Python (any version)")
+    return Probe(
+        "weights_fast",
+        snippet,
+        parse_fast,
+        (path, str(shards)),
+        seconds=120,
+        hint=f"see that {path} can be read there, and that there is Python (any version)",
+    )
 
 
 def _files(text: str) -> list[tuple[str, int, int, int]]:
