@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Everything that must hold, on a fresh Debian 12 machine as root: installs what it needs into .venv and with apt-get, then lints,
 # type-checks, and runs the unit, plugin, integration and end-to-end tests (real sshd, real dockerd, real vLLM on CPU).
-#   scripts/test.sh            all of it (about 20 minutes on 2 cores)
+#   scripts/test.sh            all of it (about 26 minutes on 2 cores)
 #   scripts/test.sh fast       without the lab: no root, no engine
 set -euo pipefail
 cd "$(dirname "$0")/.."
