@@ -63,8 +63,8 @@ class Endpoint:
 
     @property
     def version(self) -> str:
-        """The engine's version as the image tells it, or the inventory where no image does (attached)."""
-        return self.cluster.versions.engine or self.target.profile.version or ""
+        """The engine's version as the image (or the attached server, or the inventory for it) tells it."""
+        return self.cluster.versions.engine
 
     @property
     def ctx(self) -> EndpointContext:

@@ -199,3 +199,6 @@ def test_behind_a_router_that_tells_nothing_the_inventory_does(monkeypatch: pyte
     assert attached("0.5.23", inventory="") == ("unknown", "0.5.23")
     with pytest.raises(BringUpError, match=r"http://router:3000 tells no engine version.*engines\.sglang\.profiles\.NAME\.version"):
         attached(None)
+    monkeypatch.setattr(bringup, "running_version", lambda *_: "0.5.16")
+    assert attached("0.5.10") == ("/m/R1", "0.5.16"), "what the server tells of itself holds"
+    assert attached(None) == ("/m/R1", "0.5.16")

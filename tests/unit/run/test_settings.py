@@ -16,7 +16,6 @@ from pytest_h20.core.errors import UsageError
 from pytest_h20.core.setting import BY_DEST, OPTIONS, Setting, resolve
 from pytest_h20.core.verdict import ALWAYS, GateName
 from pytest_h20.run.attached_server import Served
-from pytest_h20.run.endpoint import Endpoint
 from pytest_h20.run.forecast import judged
 from pytest_h20.run.settings import (
     NO_INVENTORY,
@@ -187,12 +186,3 @@ def test_a_server_whose_model_is_a_path_can_be_attached_to() -> None:
     model = attach_inventory("http://127.0.0.1:31900", ["sglang"], Served(model="/mnt/models/DeepSeek-R1")).model
     assert (model.path, model.mount, model.served_name) == ("/mnt/models/DeepSeek-R1", "/mnt/models", "/mnt/models/DeepSeek-R1")
     assert attach_inventory("http://127.0.0.1:8000", ["sglang"], Served(model="R1")).model.path == "R1"
-
-
-@pytest.mark.parametrize(("image", "named", "wanted"), [("0.5.16", "0.5.10", "0.5.16"), ("", "0.5.16", "0.5.16"), ("", None, "")])
-def test_the_version_is_the_images_or_the_one_that_the_inventory_names(image: str, named: str | None, wanted: str) -> None:
-    """A router that tells no version (sglang_router's gateway) is asked in the dialect that the inventory names."""
-    cluster = SimpleNamespace(versions=SimpleNamespace(engine=image))
-    target = SimpleNamespace(profile=SimpleNamespace(version=named))
-    endpoint = Endpoint(cast("Any", None), "sglang", cast("Any", target), cast("Any", cluster), "http://127.0.0.1:9", {})
-    assert endpoint.version == wanted
