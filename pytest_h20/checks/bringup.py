@@ -29,7 +29,7 @@ TITLES = {
 }
 NOTHING_LEFT = "bringup.nothing_left"
 NOT_STARTED = "The engine could be started"
-MEND_FIRST = "mend what is named here; --h20-force brings the engine up all the same"
+MEND_FIRST = "mend that first; --h20-force brings the engine up all the same"
 """The last line of a refusal."""
 
 
