@@ -29,10 +29,22 @@ def encode(value: object, clean: Callable[[Any], Any] = lambda data: data) -> st
     return json.dumps(clean(_plain(value)), ensure_ascii=False, allow_nan=False)
 
 
-def decode(text: str) -> Any:
-    """The value of a text of ``encode``. Raises ``H20Error`` for anything else."""
+Lacking = Callable[[type, str], Any]
+"""The value of a field that a record lacks: class, field. Raises ``ValueError`` where nothing may stand for it."""
+
+
+def _complete(cls: type, field: str) -> Any:
+    raise ValueError(f"{cls.__name__}.{field} is not there")
+
+
+def decode(text: str, lacking: Lacking | None = None) -> Any:
+    """The value of a text of ``encode``. Raises ``H20Error`` for anything else.
+
+    ``lacking``: for what another version of this package kept. It gives the fields that version did not have; those that this one
+    has no more are left out. Without it the fields are the same, or it is an error: processes of a run are of one version.
+    """
     try:
-        return _made(json.loads(text))
+        return _made(json.loads(text), lacking)
     except (ValueError, KeyError, TypeError, IndexError, AttributeError, ImportError, RecursionError) as error:
         raise H20Error(f"what a process of this run published cannot be read: {type(error).__name__}: {error}") from None
 
@@ -71,16 +83,16 @@ def _name(cls: type) -> str:
     return f"{cls.__module__}:{cls.__qualname__}"
 
 
-def _made(value: Any) -> Any:
+def _made(value: Any, lacking: Lacking | None) -> Any:
     if isinstance(value, list):
-        return [_made(v) for v in value]
+        return [_made(v, lacking) for v in value]
     if not isinstance(value, dict):
         return value
     if set(value) != {_KEY}:
-        return {k: _made(v) for k, v in value.items()}
+        return {k: _made(v, lacking) for k, v in value.items()}
     kind, *rest = value[_KEY]
     if kind in ("data", "model", "enum", "named"):
-        return _instance(kind, *rest)
+        return _instance(lacking, kind, *rest)
     content = rest[0]
     if kind == "float":
         return float(content)
@@ -91,13 +103,13 @@ def _made(value: Any) -> Any:
 
         return Path(content)
     if kind == "dict":
-        return {_made(k): _made(v) for k, v in content}
+        return {_made(k, lacking): _made(v, lacking) for k, v in content}
     if kind in ("tuple", "set", "frozenset"):
-        return {"tuple": tuple, "set": set, "frozenset": frozenset}[kind](_made(v) for v in content)
+        return {"tuple": tuple, "set": set, "frozenset": frozenset}[kind](_made(v, lacking) for v in content)
     raise ValueError(f"kind {kind!r}")
 
 
-def _instance(kind: str, name: str, content: Any, given: Any = ()) -> Any:
+def _instance(lacking: Lacking | None, kind: str, name: str, content: Any, given: Any = ()) -> Any:
     module, _, path = name.partition(":")
     if not module.startswith(_PACKAGE):
         raise ValueError(f"class {name!r} is none of this package")
@@ -109,13 +121,14 @@ def _instance(kind: str, name: str, content: Any, given: Any = ()) -> Any:
     if kind == "enum" and issubclass(cls, Enum):
         return cls[content]
     if kind == "named" and issubclass(cls, tuple):
-        return cls(*(_made(v) for v in content))
+        return cls(*(_made(v, lacking) for v in content))
     if kind == "model" and issubclass(cls, BaseModel):
-        return cls.model_construct(set(given), **{k: _made(v) for k, v in content.items()})
+        return cls.model_construct(set(given), **{k: _made(v, lacking) for k, v in content.items()})
     if kind == "data" and is_dataclass(cls):
-        made = {k: _made(v) for k, v in content.items()}
+        made = {k: _made(v, lacking) for k, v in content.items()}
         known = {f.name: f.init for f in fields(cls)}
-        if set(made) != set(known):
+        if lacking is None and set(made) - set(known):
             raise ValueError(f"{name!r} has other fields")
-        return cls(**{k: v for k, v in made.items() if known[k]})
+        fill = lacking or _complete
+        return cls(**{field: made[field] if field in made else fill(cls, field) for field, init in known.items() if init})
     raise ValueError(f"{name!r} is no {kind}")

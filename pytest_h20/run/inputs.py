@@ -11,7 +11,7 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import MISSING, dataclass, fields
 from pathlib import Path
 from typing import Any
 
@@ -109,9 +109,9 @@ def _of_engine(folder: Path, label: str, target: LaunchTarget) -> tuple[list[Ver
 
     facts: GatheredFacts | None = read("facts", GatheredFacts, "the probes")
     if facts is not None:
-        verdicts += all_verdicts(facts.probes)
+        verdicts += [v for v in all_verdicts(facts.probes) if NOT_RECORDED not in v.reason]
     kept: KeptLogs | None = read("nccl", KeptLogs, "the NCCL logs")
-    if kept is not None:
+    if kept is not None and not problems:  # they are held against the facts: against none, what was right would be wrong
         logs = [NodeLog(node, path, source, parse_log(_content(folder, source), source=source)) for node, path, source in kept.logs]
         job = job_of(target, logs, kept.owners, kept.trusted)
         images = {name: v.nccl or "" for name, v in facts.images.versions.items()} if facts is not None else {}
@@ -150,11 +150,27 @@ def _targets(folder: Path) -> dict[str, LaunchTarget]:
         raise H20Error(f"{file.name} cannot be read: {type(error).__name__}: {error}") from None
 
 
+NOT_RECORDED = "not recorded by the version that made this run"
+"""Why a fact of an older record is missing. No verdict is made from it: what that version said of it, if anything, stands."""
+
+
+def _lacking(cls: type, name: str) -> Any:
+    """What stands for a field that an older record does not have: that it was not recorded, or what the field is when nobody tells."""
+    field = next(f for f in fields(cls) if f.name == name)
+    if "Missing" in str(field.type):
+        return Missing(NOT_RECORDED)
+    if field.default is not MISSING:
+        return field.default
+    if field.default_factory is not MISSING:
+        return field.default_factory()
+    raise ValueError(f"{cls.__name__}.{name}: {NOT_RECORDED}")
+
+
 def _read(folder: Path, what: str, label: str, kind: type[Any]) -> Any:
     """None: the run did not get that far."""
     file = folder / INPUTS_DIR / f"{what}-{key(label)}.json"
     try:
-        value = decode(untrusted.text(file))
+        value = decode(untrusted.text(file), _lacking)
     except FileNotFoundError:
         return None
     except (OSError, ValueError) as error:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -151,14 +152,49 @@ def test_a_run_without_inputs_is_only_read_again(healthy: Recorded, tmp_path: Pa
     ],
 )
 def test_inputs_that_cannot_be_read_are_told_and_end_nothing(tmp_path: Path, healthy: Recorded, file: str, text: str, said: str) -> None:
-    import shutil
-
     path = Path(shutil.copytree(healthy.path, tmp_path / "run"))
     (path / f"inputs/{file}.json").write_text(text)
     view = load_run(path)
     assert said in " ".join(judged_again(view).problems)
     assert f"inputs/{file}.json: changed since the run" in view.damage
     assert len(rejudge_run(view)) == len(healthy.said) + 1
+
+
+def older(path: Path, to: Path, *, lost: Sequence[str] = (), more: str = "", moved: str = "") -> list[Verdict]:
+    """A run as an earlier version left it, judged again. ``lost``: facts of a node that it did not know; ``more``: one that nobody knows
+    any more; ``moved``: a class that lay elsewhere."""
+    path = Path(shutil.copytree(path, to / "run"))
+    file = path / "inputs/facts-sglang.json"
+    data = json.loads(file.read_text().replace(moved, "pytest_h20.elsewhere:Gone") if moved else file.read_text())
+
+    def age(value: Any) -> None:
+        if isinstance(value, dict) and value.get("$", [""])[0] == "data" and value["$"][1].endswith(":NodeFacts"):
+            for name in lost:
+                del value["$"][2][name]
+            value["$"][2].update({more: 1} if more else {})
+        for inner in value.values() if isinstance(value, dict) else value if isinstance(value, list) else ():
+            age(inner)
+
+    age(data)
+    file.write_text(json.dumps(data))
+    return [v for _, v in rejudge_run(load_run(path)) if v.check != "environment.recorded_evidence"]
+
+
+@pytest.mark.parametrize("how", [{"lost": ("nccl_shm", "tuning")}, {"more": "gone"}, {"moved": "pytest_h20.probes.facts:NodeFacts"}])
+def test_what_an_older_version_did_not_record_turns_nothing_red(healthy: Recorded, tmp_path: Path, how: dict[str, Any]) -> None:
+    """rdma.one_version was red for want of the image's NCCL: one unknown field, and nothing of the facts was read."""
+    again = older(healthy.path, tmp_path, **how)
+    assert sorted((v.check, v.subject, v.status) for v in again) == sorted((v.check, v.subject, v.status) for v in healthy.said)
+    judged = {v.check for v in again if v.details[HOW] == EVIDENCE}
+    assert ("rdma.one_version" in judged) == ("environment.driver" in judged) == ("moved" not in how)
+    assert not {"environment.nccl_left", "environment.numa_balancing"} & judged or "lost" not in how
+
+
+def test_what_an_older_version_did_record_is_judged(tmp_path: Path) -> None:
+    """Green by its record, red by its evidence, whatever else is not in it."""
+    mended = Recorded(tmp_path, mend=True, gdr=False)
+    red = {(v.check, v.subject) for v in older(mended.path, tmp_path, lost=("nccl_shm",)) if v.status.blocks}
+    assert ("rdma.channels_gdr", "node01") in red
 
 
 def test_what_is_kept_is_redacted(tmp_path: Path) -> None:
