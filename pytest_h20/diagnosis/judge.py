@@ -11,6 +11,8 @@ The rules, each learnt from recorded or labelled logs:
   unless it tore the engine away from a request: then the signal ended it.
 * Words decide less than whose they are: a traceback below uvicorn is of a request, and its server serves; an error that the engine's own
   files report, a native stack, a traceback cut anywhere is the end, unless the start went on behind it.
+* An exception that no row knows is judged by what it is about and by where the engine raised it (:mod:`.families`). A traceback that is
+  cut off and shows no engine is any program's.
 * Who carried a log, and where its lines were broken, is taken off first (:mod:`.carrier`).
 * What is quoted is no evidence: argument dumps, usage texts, requests, source lines of tracebacks.
 """

@@ -119,8 +119,9 @@ REQUEST = re.compile(
 """What follows, or this traceback, is of one request: the server that prints it goes on, unless its engine died."""
 OF_APPLICATION = re.compile(
     r'/uvicorn/protocols/\w+/|/starlette/_exception_handler\.py"|/fastapi/routing\.py", line \d+, in (?:app|run_endpoint_function)\b'
+    r'|/starlette/routing\.py", line \d+, in lifespan\b|/(?:collect_env|bench\w*)\.py", line \d+'
 )
-"""So is this one, but any FastAPI application's: it shows no engine's server."""
+"""So is this one, but any FastAPI application's, or of a program beside the server: it shows no engine's server."""
 ENGINE_LOOP = re.compile(
     r'", line \d+,? in (?:run_engine_loop|engine_step|_raise_exception_on_finish|_log_task_completion|run_busy_loop|output_handler'
     r"|run_engine_core|run_scheduler_process|_bootstrap)\b"
@@ -152,7 +153,7 @@ OWN = re.compile(
 UNHEALTHY = re.compile(r'"GET /health HTTP/1\.[01]" 50[03]')
 """vLLM answers this only once its engine has died; SGLang says it while it starts."""
 IS_SGLANG = re.compile(
-    r"\bsglang\b|SGLang|(?:Prefill batch|Decode batch)[,.] #" r"|\[20\d\d-\d\d-\d\d \d\d:\d\d:\d\d[^\]]* (?:DP|TP|PP|EP)\d+"
+    r"\bsglang\b(?!\.bench|')|SGLang|(?:Prefill batch|Decode batch)[,.] #" r"|\[20\d\d-\d\d-\d\d \d\d:\d\d:\d\d[^\]]* (?:DP|TP|PP|EP)\d+"
 )
 ENGINE_STRONG: tuple[tuple[EngineName, re.Pattern[str]], ...] = (
     (
@@ -197,8 +198,8 @@ ENGINE_UP = re.compile(
     r"|init engine \(profile|Graph capturing finished|[Ss]upported_?[ ]?tasks"
 )
 """What vLLM prints between the end of its loading and uvicorn's line: before it, that line is another application's."""
-APP = re.compile(r"Application (?:startup|shutdown) |Uvicorn running on |Started server process|Waiting for application")
-"""uvicorn's lines: every FastAPI application prints them."""
+ANYBODY = re.compile(r"Application (?:startup|shutdown) |Uvicorn running on |Started server process|Waiting for application|NCCL INFO ")
+"""uvicorn's lines: every FastAPI application prints them. NCCL's: so does every training job, and long after its start."""
 API_PID = re.compile(r"\(A(?:PI|pi)Server\w* pid=(\d+)\)")
 STARTED = re.compile(r"Started server process \[(\d+)\]")
 SERVICE = re.compile(r"^([\w.-]+)[ ]+\|[ ]")
@@ -221,7 +222,9 @@ MODEL_ASKED = re.compile(
 """Only an engine, or what stands before one, is asked this."""
 CLOSED = re.compile(r"INFO: +Shutting down$|Application shutdown complete|\[shutdown\] API server: ")
 """The HTTP server says so: it had come up."""
-REPORT = re.compile(r"^(?:Collecting environment information|Is debug build: |CUDA used to build PyTorch: |Libc version: )")
+REPORT = re.compile(
+    r"^(?:Collecting environment information|Is debug build: |CUDA used to build PyTorch: |Libc version: )|/collect_env\.py\W{1,3}line"
+)
 """A report about a machine: the engine is imported for it, not started."""
 ANNOUNCED = re.compile(r"Starting vLLM (?:API )?server(?: \d+)? on http")
 ANSWERED = re.compile(r"\"(?:GET /v1/models|POST /v1/(?:chat/)?completions)\S* HTTP/1\.[01]\" 200")

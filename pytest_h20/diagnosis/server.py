@@ -8,6 +8,7 @@ from dataclasses import dataclass, field, replace
 
 from pytest_h20.core.errors import UsageError
 from pytest_h20.diagnosis import lines
+from pytest_h20.diagnosis.families import FRAMES, LONGEST, Raised, named, named_by_frame
 from pytest_h20.diagnosis.result import Diagnosis, Outcome
 from pytest_h20.diagnosis.signatures import BY_ID, FABRIC, SIGNATURES, Signature
 from pytest_h20.engines.base import EngineName, Stage, Version
@@ -39,6 +40,9 @@ _SAID_ALOUD = 33
 
 _MESSAGE_LINES = 6
 """The message of an exception may go on for some lines; what they say was said as an error."""
+
+_RAISED = 64
+"""Exceptions of a log that are looked at: after so many all ranks have said theirs."""
 
 _WRAPPED = 40
 """A line shorter than this was not broken by a terminal's edge."""
@@ -85,6 +89,9 @@ DEATHS = frozenset(
 
 _CONSEQUENCES = frozenset({"aborted", "engine_core_died", "worker_died", "child_process_crashed"})
 """Says that a process is gone, not why: the exception it went with is the better line, even if nobody knows it."""
+
+_LAST_RESORT = _CONSEQUENCES | {"worker_lost_in_setup"}
+"""An exception of the engine that names a cause by itself is the better one."""
 
 _SELF_KILLS = frozenset({"killed", "scheduler_killed_oom"})
 """Both engines end their own processes with SIGKILL once one has failed."""
@@ -165,6 +172,9 @@ class Server:
     crash_at: int | None = None
     message_until: int = -1
     crashes: list[tuple[int, str]] = field(default_factory=list)
+    native: bool = False
+    frames: list[str] = field(default_factory=list)
+    raised: list[Raised] = field(default_factory=list)
     last_line: str = ""
 
     def add(self, line: str) -> list[Match]:
@@ -368,6 +378,14 @@ class Server:
     def _exception(self, index: int, line: str, text: str, body: str, is_exception: bool, mild: bool) -> None:
         """Follow tracebacks: where one begins, which line is its exception, whether the log ends inside it."""
         in_stack = lines.IN_STACK.search(body) is not None
+        self.native |= in_stack
+        framed = lines.IN_FRAME.match(body) is not None
+        if framed:
+            self.frames = [*self.frames[1 - FRAMES :], body.strip()]
+        elif is_exception and not mild and not self.in_request and len(self.raised) < _RAISED:
+            self.raised.append(Raised(index, line, body.strip()[:LONGEST], tuple(self.frames)))
+        elif self.raised and index <= self.message_until and not mild and not self.in_request and not lines.TRACEBACK.search(body):
+            self.raised[-1].goes_on(body)
         if '", line' in body and lines.ENGINE_LOOP.search(body):
             self.crashed_at = index
             self.inside_traceback, self.in_request, self.requested = True, False, None
@@ -375,11 +393,12 @@ class Server:
             self.in_request, self.inside_traceback = True, False
             if of_engine and not self._foreign(text):
                 self.requested = self.requested or (index, line)
-        elif self.in_request and (is_exception or lines.FRAME.match(body) or lines.TRACEBACK.search(body) or lines.IN_FRAME.match(body)):
+        elif self.in_request and (is_exception or framed or lines.FRAME.match(body) or lines.TRACEBACK.search(body)):
             return
         elif lines.TRACEBACK.search(body):
             self.traceback_at, self.inside_traceback, self.in_request = index, True, False
-        elif lines.IN_FRAME.match(body) or (in_stack and not self.warned):
+            self.frames.clear()
+        elif framed or (in_stack and not self.warned):
             self.inside_traceback = True  # of a traceback whose head is cut off
         elif (
             not lines.FRAME.match(body)
@@ -487,6 +506,8 @@ class Server:
         wrong = max(seen[0] for seen in (self.exception, self.erred, (-1, "")) if seen)
         if self.inside_traceback or wrong > self.stage_index:
             cause = self.best_cause(self.matches)
+            if cause is None and not self._seen():
+                return self._plain("undetermined", None, self.last_line, "a program broke off, and nothing shows that it is an engine")
             return self._failed(cause, None)
         if not self.marked and (excerpt := self._excerpt()):
             return excerpt
@@ -553,6 +574,10 @@ class Server:
             return None
         return self._failed(cause, Match(self.count, self.last_line, BY_ID["engine_core_failed"], False, True, True))
 
+    def _seen(self) -> bool:
+        """Is it an engine's, what broke off here? Whoever shows nothing but an exception, or a native stack, is believed."""
+        return self.engine is not None or self.native or bool(self.raised)
+
     def _ordered_before(self, ends: list[Match]) -> bool:
         """The start was told to stop before anything had gone wrong. (A script that uses the engine without a server stops
         it the same way when it has finished: it has no banner.)"""
@@ -583,6 +608,8 @@ class Server:
 
     def _failed(self, cause: Match | None, end: Match | None, since: int = -1) -> Diagnosis:
         """Judge a failure; lines up to ``since`` (the ready line) had no part in it."""
+        if self.engine is not None and (cause is None or cause.signature.id in _LAST_RESORT) and (family := self._family(since)):
+            cause = family
         crash = next((c for c in self.crashes if c[0] > since), None)
         if cause is not None:
             signature = cause.signature
@@ -596,8 +623,21 @@ class Server:
         line = (crash and crash[1]) or first or (end.line if end else self.last_line)
         return self._plain("failed", None, line, "no known signature in this log")
 
+    def _family(self, since: int) -> Match | None:
+        """The cause that the engine's own exceptions show by what they are about, or the last frame of a traceback that was cut."""
+        for raised in self.raised:
+            if raised.index > since and not any(m.index == raised.index and m.signature.kind == "symptom" for m in self.matches):
+                id = named(raised)
+                if id is not None:
+                    return Match(raised.index, raised.line, BY_ID[id], True, True, True)
+        if self.inside_traceback and self.frames and not self.raised and (id := named_by_frame(self.frames[-1])):
+            return Match(self.count, self.last_line, BY_ID[id], False, True, True)
+        return None
+
     def _waiting(self) -> Diagnosis:
-        waits = [m for m in self.matches if m.signature.kind == "wait" and (self.engine or not lines.APP.search(m.line))]
+        waits = [m for m in self.matches if m.signature.kind == "wait" and (self.engine or not lines.ANYBODY.search(m.line))]
+        if self.reported and not self.marked:
+            waits = [m for m in waits if m.signature.id != "engine_starting"]
         if not waits:
             stuck = next((m for m in reversed(self.matches) if m.signature.id == "shm_broadcast_waiting"), None)
             if stuck is not None:

@@ -11,7 +11,7 @@ MEMORY = (
         r"|KV cache is needed, which is larger than the available KV cache memory"
         r"|larger than the maximum number of tokens that can be stored in KV cache"
         r"|max seq len \(\d+\) is larger than the maximum number of tokens|not enough GPU memory available to serve even a single token"
-        r"|no room for the full KV pool|pool \(\d+ tokens\) cannot hold even one request",
+        r"|(?:Prefill|Decode) out of memory\. Try to lower|no room for the full KV pool|pool \(\d+ tokens\) cannot hold even one request",
         "what is left after weights and activations does not hold the KV cache of one full context",
         "raise --gpu-memory-utilization, or lower --max-model-len",
         "F53; vllm#13074; recorded (0.24)",

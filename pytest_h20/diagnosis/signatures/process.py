@@ -108,6 +108,15 @@ PROCESS = (
         engine="sglang",
     ),
     cause(
+        "program_error",
+        r"^(?:NameError|UnboundLocalError|RecursionError|ZeroDivisionError): ",
+        "an error inside the engine's or the model's code, whose words name no other cause",
+        "its message and the frames above it: search them among the engine's issues, try another version of the image",
+        "Python",
+        rank=38,
+        fatal=False,
+    ),
+    cause(
         "more_gpus_than_ranks",
         r"^AssertionError$",
         "a node shows the engine more GPUs than it has ranks there: vLLM tells by that number on which node a rank is",

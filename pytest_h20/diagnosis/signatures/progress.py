@@ -41,7 +41,13 @@ SYMPTOMS = (
         "recorded (0.5.16)",
         "sglang",
     ),
-    symptom("application_startup_failed", r"Application startup failed\. Exiting", "the HTTP application did not start", "uvicorn"),
+    symptom(
+        "application_startup_failed",
+        r"Application startup failed\. Exiting",
+        "the HTTP application did not start",
+        "uvicorn",
+        unless=r"DuplicateTimeseries: ",  # SGLang's node 1 starts a second application for its health when it is told to stop
+    ),
     symptom(
         "process_tree_killed",
         r"kill_process_tree called: .*include_parent=True",

@@ -97,10 +97,12 @@ def of_nccl(id: str, pattern: str, example: str, source: str, *, rank: int = 20,
     return replace(row, nccl=True)
 
 
-def symptom(id: str, pattern: str, meaning: str, source: str, engine: EngineName | None = None) -> Signature:
+def symptom(id: str, pattern: str, meaning: str, source: str, engine: EngineName | None = None, unless: str = "") -> Signature:
     """A proof of failure that names no cause."""
     fix = "read the first exception above it, on every node"
-    return Signature(id, re.compile(pattern), meaning, fix, source, "symptom", 90, True, "", engine)
+    return Signature(
+        id, re.compile(pattern), meaning, fix, source, "symptom", 90, True, "", engine, unless=re.compile(unless) if unless else None
+    )
 
 
 def wait(id: str, pattern: str, meaning: str, fix: str, source: str) -> Signature:

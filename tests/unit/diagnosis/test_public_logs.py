@@ -190,7 +190,7 @@ FAILED: list[tuple[str, list[str], str | None, str]] = [
             f"{CORE}KeyError: 'chatcmpl-17'",
             DEAD,
         ],
-        "engine_core_died",
+        "program_error",
         "KeyError: 'chatcmpl-17'",
     ),
     (
