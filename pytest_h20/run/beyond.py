@@ -4,6 +4,7 @@ search for the largest concurrency that keeps a service level. No pytest in here
 from __future__ import annotations
 
 import functools
+import itertools
 import json
 import math
 import random
@@ -323,6 +324,29 @@ def short_words(context: int) -> tuple[int, int]:
     return most // 4, most
 
 
+def long_words(context: int, share: float, measured: Sequence[tuple[int, int]]) -> tuple[int, int]:
+    """Tokens and words of a prompt that takes ``share`` of the context and leaves room for its answer. ``measured``: words and tokens of
+    the two short ones."""
+    (few, least), (more, most) = measured
+    tokens = min(int(share * context), context - _CODES_TOKENS - 64)
+    return tokens, max(few, int(few + (tokens - least) * (more - few) / (most - least)))
+
+
+def sought_text(words: int, codes: Sequence[str], dice: random.Random) -> str:
+    """A question after ``codes`` that are spread over so many words.
+
+    All words come equally often: with words drawn at random one prompt had 2 % more tokens a word than the short ones that were counted,
+    4,113 with its answer where the context had 4,096, and the engine's refusal of it was told as the engine's fault.
+    """
+    said: list[str] = []
+    while len(said) < words:
+        said += dice.sample(WORDS, len(WORDS))
+    ends = [words * at // len(codes) for at in range(len(codes) + 1)]
+    parts = [" ".join(said[low:high]) for low, high in itertools.pairwise(ends)]
+    text = " ".join(f"{part}. The code of part {at} is {code}." for at, (part, code) in enumerate(zip(parts, codes, strict=True), 1))
+    return _SEEK.format(text=text)
+
+
 def _long_work(load: Load) -> list[Verdict]:
     context = context_of(load)
     titles = {
@@ -340,12 +364,11 @@ def _long_work(load: Load) -> list[Verdict]:
     if counts[0] is None or counts[1] is None or counts[1] <= counts[0]:
         why = f"short prompts of text: {short[0].words}; {short[1].words}"
         return [_unknown(check, title, load.label, why) for check, title in titles.items()]
-    per_word = (counts[1] - counts[0]) / (more - few)
+    measured = ((few, counts[0]), (more, counts[1]))
     must = load.endpoint.target.inventory.model.kind == "deepseek-r1"
     found = []
     for check, share, several in ((beyond.LONG_PROMPT, LONG_SHARE, 1), (beyond.LONG_TOGETHER, TOGETHER_SHARE, TOGETHER)):
-        tokens = min(int(share * context), context - _CODES_TOKENS - 64)
-        words = max(few, int(few + (tokens - counts[0]) / per_word))
+        tokens, words = long_words(context, share, measured)
         seen = _sought(load, [words] * several, dice)
         load.write(f"h20: {several} x {tokens} tokens: {'; '.join(one.words for one in seen)}\n")
         found.append(beyond.long_prompts(check, titles[check], f"{load.label} {several} x {tokens}", tokens, seen, short[1], must=must))
@@ -363,9 +386,7 @@ def _sought(load: Load, lengths: Sequence[int], dice: random.Random) -> list[Sou
     canaries, codes = [], []
     for number, words in enumerate(lengths):
         mine = [str(n) for n in dice.sample(range(10_000, 100_000), beyond.CODES)]
-        part = [" ".join(dice.choices(WORDS, k=max(1, words // beyond.CODES))) for _ in mine]
-        text = " ".join(f"{said}. The code of part {at} is {code}." for at, (said, code) in enumerate(zip(part, mine, strict=True), 1))
-        canaries.append(Canary(str(number), "question", form.prompt(_SEEK.format(text=text)), form.end, form.opens))
+        canaries.append(Canary(str(number), "question", form.prompt(sought_text(words, mine, dice)), form.end, form.opens))
         codes.append(mine)
     result = run_cell(
         load.target,

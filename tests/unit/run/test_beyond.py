@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import random
 
 import pytest
 
@@ -52,6 +53,24 @@ def test_the_short_prompts_of_the_long_work_fit_the_context(context: int, words:
     """A tiny vocabulary has three tokens a word: 2,400 words were 7,000 tokens, and an engine of 4,096 was never measured."""
     assert beyond.short_words(context) == words
     assert 3 * words[1] + 256 < context
+
+
+@pytest.mark.parametrize("context", [1_024, 4_096, 8_192, 32_768])
+def test_a_long_prompt_leaves_room_for_its_answer(context: int) -> None:
+    """Of a vocabulary with one to three tokens a word. An engine's refusal of more than it claims was called its fault."""
+
+    def tokens(text: str) -> int:
+        return 40 + sum(1 + len(word) % 3 for word in text.split())
+
+    codes = [str(12345 + at) for at in range(20)]
+    few, more = beyond.short_words(context)
+    for seed in range(25):
+        dice = random.Random(seed)
+        measured = [(words, tokens(beyond.sought_text(words, codes, dice))) for words in (few, more)]
+        wanted, words = beyond.long_words(context, beyond.LONG_SHARE, measured)
+        text = beyond.sought_text(words, codes, dice)
+        assert 0.9 * wanted < tokens(text) <= context - 256
+        assert [code for code in text.split() if code.strip(".") in codes] == [f"{code}." for code in codes]
 
 
 METRICS = {
