@@ -148,8 +148,8 @@ TEXTS = {
     "name: profile": "名字：profile",
     "One way to launch an engine.": "启动一个引擎的一种方式。",
     "image with tag or digest; it must be on the nodes already": "带 tag 或 digest 的镜像；必须已在节点上",
-    "engine version the image is believed to hold, for --h20-plan; a run asks the image itself": "认为镜像所含的引擎版本，供 --h20-plan 使用；"
-    "运行时会直接问镜像",
+    "engine version the image is believed to hold: --h20-plan goes by it, and a run attached to what tells none; any other run asks the "
+    "image or the running server": "认为镜像所含的引擎版本：--h20-plan 以它为准，附加到不告知版本的服务时也以它为准；其他运行会直接问镜像或正在运行的服务",
     "vLLM only: Ray or --nnodes; default by version": "仅 vLLM：Ray 或 --nnodes；默认由版本决定",
     "the engine's options without '--'; true: a switch that is on; false: off, in the words of the version": "引擎的选项，不带 '--'；true：打开的"
     "开关；false：关闭，按该版本的写法",
@@ -174,6 +174,8 @@ TEXTS = {
     "how many nodes; default: any number": "几个节点；默认：不限",
     "node: glob of the logs of its prefill or decode servers (Mooncake, NIXL, UCX), where the endpoint is the router of a prefill/decode "
     "split": "节点：其 prefill 或 decode 服务日志的通配路径（Mooncake、NIXL、UCX），用于端点是 prefill/decode 分离之路由器的情况",
+    "URLs of the engines behind a router: they are asked for version and context, which a gateway does not pass on, with the same API "
+    "key": "路由器后面各引擎的 URL：网关不转告版本与上下文长度，就用同一个 API key 直接问它们",
     "what differs from the common `load`": "与公共的 `load` 不同之处",
     "Options of every engine container; the write-up's are the defaults.": "每个引擎容器的选项；默认值与原文相同。",
     "docker's --gpus; null: none": "docker 的 --gpus；null：不用",

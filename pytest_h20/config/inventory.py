@@ -262,7 +262,9 @@ class Profile(Frozen):
 
     image: str = Field(description="image with tag or digest; it must be on the nodes already")
     version: str | None = Field(
-        None, description="engine version the image is believed to hold, for --h20-plan; a run asks the image itself"
+        None,
+        description="engine version the image is believed to hold: --h20-plan goes by it, and a run attached to what tells none; any other "
+        "run asks the image or the running server",
     )
     mode: Literal["ray", "native"] | None = Field(None, description="vLLM only: Ray or --nnodes; default by version")
     flags: dict[str, JsonValue] = Field(
@@ -330,6 +332,11 @@ class Attach(Frozen):
         default_factory=dict,
         description="node: glob of its NCCL logs (`*`, `?`, `[...]`; braces and `~` are taken as they are); those of processes that ended "
         "are left out",
+    )
+    servers: tuple[Annotated[str, Field(pattern=r"^https?://[^/\s]")], ...] = Field(
+        (),
+        description="URLs of the engines behind a router: they are asked for version and context, which a gateway does not pass on, with "
+        "the same API key",
     )
     kv_logs: dict[str, str] = Field(
         default_factory=dict,

@@ -8,7 +8,7 @@ import os
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any, TypeVar
 
@@ -96,6 +96,10 @@ class Api:
             return versions_behind(self.document("/get_server_info", deadline_s=self.ctx.seconds(0.2)))
         except H20Error:
             return None
+
+    def at(self, url: str) -> Api:
+        """The same questions to a server behind this address; what is exchanged is this one's evidence."""
+        return Api(replace(self.ctx, base_url=url, servers=()), _log=self._log)
 
     def reply(self, path: str, body: Mapping[str, Any], **how: Any) -> Reply:
         """POST and normalise."""

@@ -42,6 +42,8 @@ class EndpointContext:
         parallel: graded questions asked at a time.
         evidence: takes a name and bytes, gives back the path to put into the verdict ("" = not kept).
         limits: check id → limit that replaces the built-in one.
+        servers: URLs of the engines behind, where ``base_url`` is a router's: asked for what it does not pass on.
+        unmeasured_ok: ``expect.unmeasured_ok``: checks (patterns) that may stay unmeasured.
         ended_file: a file that appears once the engine is known to have ended: nothing is waited for any more; "" = none.
     """
 
@@ -63,6 +65,8 @@ class EndpointContext:
     parallel: int = 32
     evidence: Callable[[str, bytes], str] = no_evidence
     limits: Mapping[str, Limit] = field(default_factory=dict)
+    servers: tuple[str, ...] = ()
+    unmeasured_ok: tuple[str, ...] = ()
     ended_file: str = ""
 
     def __post_init__(self) -> None:

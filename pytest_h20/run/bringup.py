@@ -137,11 +137,13 @@ def attach(session: Session, label: str) -> ClusterState:
         raise BringUpError(f"{url}/v1/models does not list a model; is this an OpenAI-compatible server?") from None
     if model == UNNAMED and session.settings.nodes:
         model = target.served_model
-    version = running_version(url, headers) or target.profile.version or ""
+    told = next((found for asked in (url, *servers_behind(session)) if (found := running_version(asked, headers))), "")
+    version = told or target.profile.version or ""
     if not version:  # without one there is no dialect to hold the answers against: told here, once, and not by every check
         raise BringUpError(
             f"{url} tells no engine version (SGLang's gateway passes none on), and what an answer must look like depends on it. Next: "
-            f"--nodes=INVENTORY with engines.{target.engine}.profiles.NAME.version, or attach to a server behind it"
+            f"--nodes=INVENTORY with attach: {{url, servers: the URLs of the engines behind it}} or engines.{target.engine}.profiles.NAME."
+            "version, or attach to a server behind it"
         )
     ours = Kept()
     if session.settings.nodes:
@@ -168,6 +170,12 @@ def attach_url(session: Session) -> str:
     """Where the attached endpoint is; of what was published about it a password is gone."""
     configured = session.inventory.attach.url if session.inventory.attach else ""
     return str(session.settings.attach or configured).rstrip("/")
+
+
+def servers_behind(session: Session) -> tuple[str, ...]:
+    """The engines behind the attached router, as the inventory names them; not those of another router than this one."""
+    attach = session.inventory.attach
+    return attach.servers if attach is not None and attach.url.rstrip("/") == attach_url(session) else ()
 
 
 def attach_headers(session: Session) -> dict[str, str]:

@@ -30,7 +30,7 @@ from pytest_h20.probes.gather import ask as ask_probes
 from pytest_h20.probes.log_owners import LOG_OWNERS, Claim, LogOwners, log_owners
 from pytest_h20.probes.model_shape import ModelShape, shape_of
 from pytest_h20.probes.script import Missing, build, split
-from pytest_h20.run.bringup import attach_headers, attach_url
+from pytest_h20.run.bringup import attach_headers, attach_url, servers_behind
 from pytest_h20.run.facts import published_facts
 from pytest_h20.run.inputs import KeptLogs, keep
 from pytest_h20.run.settings import Session
@@ -86,6 +86,8 @@ class Endpoint:
             answer_tokens=self.session.inventory.endpoint.answer_tokens,
             time_scale=1.0 if self.session.clock.scale == 1.0 else COMPRESSED_PATIENCE,
             evidence=lambda name, data: self.session.folder.evidence(f"endpoint/{key(self.label)}/{name}", data),
+            servers=servers_behind(self.session) if self.cluster.attached else (),
+            unmeasured_ok=self.session.inventory.expect.unmeasured_ok,
             ended_file=self.ended_file,
         )
 

@@ -23,7 +23,7 @@ MAX_EVIDENCE = 400_000
 
 def voice(check: str, title: str, action: str, ctx: EndpointContext, origin: Origin = OPENAI) -> Say:
     """What makes the verdicts of one check of the API: it looks at answers, and the context's limits replace the built-in ones."""
-    return Say(check, title, action=action, limits=ctx.limits, origin=origin, what="answer")
+    return Say(check, title, action=action, limits=ctx.limits, optional=ctx.unmeasured_ok, origin=origin, what="answer")
 
 
 Body = Callable[[Api, Say], "Verdict | Sequence[Verdict]"]

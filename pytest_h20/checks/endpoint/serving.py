@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
+from urllib.parse import urlsplit
 
 from pytest_h20.checks.endpoint.frame import CheckList, differs
 from pytest_h20.checks.endpoint.questions import shipped
@@ -18,6 +19,7 @@ from pytest_h20.endpoint.reply import REASONING_FIELDS, SeenShape, UnexpectedAns
 from pytest_h20.endpoint.split import told_version
 from pytest_h20.endpoint.wire import Wire
 from pytest_h20.engines.base import Version
+from pytest_h20.load.http1 import ProtocolError
 
 CHECKS = CheckList("endpoint")
 
@@ -51,18 +53,41 @@ def check_models(api: Api, say: Say) -> Verdict:
     return say.problems(problems, of=len(rows), models=[str(i) for i in ids])
 
 
+NAME_THEM = "name the servers behind it in the inventory, attach: {url: ..., servers: [http://HOST:PORT, ...]}, or attach to one of them"
+
+
+def _each(api: Api, say: Say, url: str, check: Callable[[Api, Say], Verdict]) -> Verdict:
+    """What ``check`` finds at one server behind a router. One that cannot be asked has shown nothing."""
+    parts = urlsplit(url)
+    about = say.about(f"{parts.hostname}:{parts.port or (443 if parts.scheme == 'https' else 80)}")
+    server = api.at(url)
+    try:
+        server.document("/v1/models", deadline_s=api.ctx.seconds(0.2))
+        return check(server, about)
+    except (TransportError, ProtocolError, UnexpectedAnswer) as error:
+        return about.unknown(str(error), action="correct attach.servers: the URL of an engine, as this machine reaches it")
+
+
 @CHECKS.add(
     "endpoint.max_model_len",
     "The context length is the profile's",
     action="set --max-model-len (vLLM) or --context-length (SGLang) to what the profile promises, or correct the profile",
 )
-def check_max_model_len(api: Api, say: Say) -> Verdict:
-    """``max_model_len`` of /v1/models equals the profile's."""
+def check_max_model_len(api: Api, say: Say) -> Sequence[Verdict]:
+    """``max_model_len`` of /v1/models equals the profile's; behind a router, of each server that the inventory names."""
+    if api.ctx.servers:
+        return [_each(api, say, url, _max_model_len) for url in api.ctx.servers]
+    return [_max_model_len(api, say)]
+
+
+def _max_model_len(api: Api, say: Say) -> Verdict:
     served = next((row.get("max_model_len") for row in _served(api) if row.get("id") == api.ctx.model_id), None)
     if served is None and not api.ctx.shape.models_has_max_model_len:
         return say.skip(f"{api.ctx.who} does not tell max_model_len (SGLang from 0.4.6 on)")
     if served is None and api.behind is not None:
-        return say.skip("the gateway in front passes no max_model_len on")
+        if api.ctx.max_model_len is None:
+            return say.skip("the gateway in front passes no max_model_len on, and the profile promises none")
+        return say.unknown("the gateway in front passes no max_model_len on: the profile's was held against nothing", NAME_THEM)
     if api.ctx.max_model_len is None:
         if not isinstance(served, int) or served < 1:
             return say.fail(f"max_model_len is {served!r}, and the profile names none")
@@ -141,11 +166,19 @@ def with_served_version(ctx: EndpointContext) -> EndpointContext:
     "The server that answers is the version in the image",
     action="another server has this port, or the image's package was replaced: compare `docker inspect` with `pip show` inside",
 )
-def check_version(api: Api, say: Say) -> Verdict:
-    """vLLM ``/version``, SGLang ``/server_info``; the build tag (``+cpu``) is left out."""
+def check_version(api: Api, say: Say) -> Sequence[Verdict]:
+    """vLLM ``/version``, SGLang ``/server_info``; the build tag (``+cpu``) is left out. Behind a router each server that the inventory
+    names is asked."""
+    if api.ctx.servers:
+        return [_each(api, say, url, _version) for url in api.ctx.servers]
+    return [_version(api, say)]
+
+
+def _version(api: Api, say: Say) -> Verdict:
     told = served_version(api)
     if told is None and api.behind is not None:
-        return say.skip(f"the gateway in front passes no version on: the inventory's, {api.ctx.version}, was taken")
+        why = f"the gateway in front passes no version on: the inventory's, {api.ctx.version}, was taken and held against nothing"
+        return say.unknown(why, NAME_THEM)
     if told is None:
         return say.unknown(f"{api.ctx.shape.version_route} tells no version", action="see whether a proxy hides it")
     try:

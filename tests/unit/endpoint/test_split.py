@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Callable, Iterator
 from types import SimpleNamespace
 from typing import Any
 
@@ -10,13 +12,14 @@ import pytest
 from pytest_h20.cluster.http import HttpAnswer
 from pytest_h20.core.errors import BringUpError
 from pytest_h20.core.verdict import Status
+from pytest_h20.endpoint.client import Api
 from pytest_h20.endpoint.split import told_version, versions_behind
 from pytest_h20.load.reference import Generation, ReferenceReply, ReferenceRequest
 from pytest_h20.rehearsal.server import EngineServer
 from pytest_h20.run import bringup
 from pytest_h20.run.bringup import running_version
 from pytest_h20.run.kept import Kept
-from tests.unit.checks.endpoint.running import ALL, run
+from tests.unit.checks.endpoint.running import ALL, context, run
 from tests.unit.endpoint.engine import Engine
 
 ROUTER = {"internal_states": [{"last_gen_throughput": 0.0}], "prefill": [{"version": "0.5.23"}], "decode": [{"version": "0.5.23"}]}
@@ -124,11 +127,13 @@ GATEWAY = {"router_manager": True, "routers_count": 1, "workers_count": 2}
 NO_IDS = "Failed to deserialize the JSON body into the target type: prompt: data did not match any variant of untagged enum StringOrArray"
 
 
-def gateway(monkeypatch: pytest.MonkeyPatch) -> None:
+def gateway(monkeypatch: pytest.MonkeyPatch, only: Callable[[EngineServer], bool] = lambda _: True) -> None:
     """Answers as that gateway gave them: of itself, to prompts of token ids, to paths and methods that it does not have."""
     handled = EngineServer._handled
 
     def other(self: EngineServer, request: ReferenceRequest) -> ReferenceReply | Generation | None:
+        if not only(self):
+            return handled(self, request)
         if request.path in ("/version", "/server_info", "/metrics"):
             return ReferenceReply(status=404)
         if request.path == "/get_server_info":
@@ -153,11 +158,11 @@ def gateway(monkeypatch: pytest.MonkeyPatch) -> None:
         ("endpoint.error_malformed_json", Status.PASS, ""),
         ("endpoint.error_unknown_path", Status.PASS, ""),
         ("endpoint.sse_framing", Status.PASS, ""),
-        ("endpoint.version", Status.SKIP, "passes no version on: the inventory's"),
+        ("endpoint.version", Status.UNKNOWN, "passes no version on: the inventory's"),
         ("endpoint.models", Status.PASS, ""),
         ("endpoint.dialect", Status.PASS, ""),
         ("reasoning.empty", Status.SKIP, "takes no prompt of token ids"),
-        ("endpoint.max_model_len", Status.SKIP, "passes no max_model_len on"),
+        ("endpoint.max_model_len", Status.UNKNOWN, "passes no max_model_len on"),
         ("reasoning.completions_unsplit", Status.PASS, ""),
     ],
 )
@@ -170,6 +175,42 @@ def test_what_the_gateway_does_not_pass_on_is_told_as_that(
     assert (verdict.status, why in verdict.reason) == (status, True), verdict.reason
 
 
+def behind(check: str, *servers: Engine | str, **more: object) -> list[tuple[Status, str]]:
+    """A check through that gateway, whose servers are named."""
+    with Engine("sglang", "0.5.16", max_len=4096, faults=frozenset({"gateway"})) as front:
+        ctx = context(front, servers=tuple(s if isinstance(s, str) else s.url for s in servers), **more)
+        return [(v.status, v.subject + ": " + v.reason) for v in ALL[check].run(Api(ctx))]
+
+
+@pytest.fixture
+def engines(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., Engine]]:
+    """A gateway in front, and engines that answer as engines do."""
+    gateway(monkeypatch, only=lambda self: self.replies.has("gateway"))
+    with contextlib.ExitStack() as stack:
+        yield lambda *version, **how: stack.enter_context(
+            Engine("sglang", *version or ("0.5.16",), max_len=how.pop("max_len", 4096), **how)
+        )
+
+
+@pytest.mark.parametrize("check", ["endpoint.version", "endpoint.max_model_len"])
+def test_what_the_gateway_does_not_tell_its_servers_do(check: str, engines: Callable[..., Engine]) -> None:
+    assert [status for status, _ in behind(check, engines(), engines())] == [Status.PASS] * 2
+    assert [status for status, _ in behind(check)] == [Status.UNKNOWN], "nobody was asked"
+    other = engines("0.5.15") if check == "endpoint.version" else engines(max_len=2048)
+    assert [status for status, _ in behind(check, engines(), other)] == [Status.PASS, Status.FAIL]
+    ((status, why),) = behind(check, "http://127.0.0.1:9")
+    assert status is Status.UNKNOWN
+    assert why.startswith("127.0.0.1:9: ")
+    ((status, why),) = behind(check, unmeasured_ok=("endpoint.*",))
+    assert status is Status.SKIP
+    assert "expect.unmeasured_ok" in why
+
+
+def test_a_context_that_nobody_promises_is_not_asked_of_a_gateway(engines: Callable[..., Engine]) -> None:
+    assert [status for status, _ in behind("endpoint.max_model_len", max_model_len=None)] == [Status.SKIP]
+    assert [status for status, _ in behind("endpoint.max_model_len", engines(), max_model_len=None)] == [Status.PASS]
+
+
 def test_ids_that_an_engine_refuses_are_no_gateways_doing(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(EngineServer, "_handled", lambda *_: ReferenceReply({"detail": [{"msg": "no ids"}]}, 422))
     (verdict,) = run(ALL["endpoint.max_tokens"])
@@ -179,12 +220,15 @@ def test_ids_that_an_engine_refuses_are_no_gateways_doing(monkeypatch: pytest.Mo
 def test_behind_a_router_that_tells_nothing_the_inventory_does(monkeypatch: pytest.MonkeyPatch) -> None:
     """Without a version every check was an error of its own, and the one in the inventory, to which it pointed, was not read."""
 
-    def attached(version: str | None, inventory: str = "mine.yaml") -> tuple[str, str]:
+    def attached(
+        version: str | None, inventory: str = "mine.yaml", servers: tuple[str, ...] = (), url: str = "http://router:3000/"
+    ) -> tuple[str, str]:
         profile = SimpleNamespace(version=version, http_port=8000)
         head = SimpleNamespace(name="node01")
         target = SimpleNamespace(profile=profile, profile_name="tp16", engine="sglang", head=head, nodes=(head,), served_model="/m/R1")
         settings = SimpleNamespace(nodes=inventory, attach="http://router:3000")
-        known = SimpleNamespace(attach=None, run_dir_on_node="/tmp")
+        attach = SimpleNamespace(url=url, servers=servers, api_key_env=None) if servers else None
+        known = SimpleNamespace(attach=attach, run_dir_on_node="/tmp")
         folder = SimpleNamespace(event=lambda *_, **__: None)
         session: Any = SimpleNamespace(inventory=known, settings=settings, folder=folder, target=lambda _: target)
         state = bringup.attach(session, "sglang")
@@ -199,6 +243,10 @@ def test_behind_a_router_that_tells_nothing_the_inventory_does(monkeypatch: pyte
     assert attached("0.5.23", inventory="") == ("unknown", "0.5.23")
     with pytest.raises(BringUpError, match=r"http://router:3000 tells no engine version.*engines\.sglang\.profiles\.NAME\.version"):
         attached(None)
+    monkeypatch.setattr(bringup, "running_version", lambda url, _: "0.5.16" if "server" in url else "")
+    assert attached(None, servers=("http://down:1", "http://server:1")) == ("/m/R1", "0.5.16"), "the servers behind it tell"
+    with pytest.raises(BringUpError, match="tells no engine version"):
+        attached(None, servers=("http://server:1",), url="http://another:3000")
     monkeypatch.setattr(bringup, "running_version", lambda *_: "0.5.16")
     assert attached("0.5.10") == ("/m/R1", "0.5.16"), "what the server tells of itself holds"
     assert attached(None) == ("/m/R1", "0.5.16")
