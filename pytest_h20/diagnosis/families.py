@@ -7,6 +7,7 @@ engine, outside any request. So the words may be few: a subject (a quantisation,
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 FRAMES = 6
@@ -83,7 +84,11 @@ _FAMILIES = (
         r"(?i)^(?!.*\b(?:must|should|unsupported|invalid)\b).*\b(?:nixl|mooncake|lmcache|transfer ?engine|kv_?transfer)",
     ),
     _family("kv_transfer_failed", rf"{_CONNECTION}", r"(?i)kv_transfer|mooncake|nixl|lmcache|/disaggregation/"),
-    _family("master_unreachable", rf"{_CONNECTION}", r"torch/distributed|parallel_state|init_process_group|rendezvous"),
+    _family(
+        "master_unreachable",
+        r"ConnectionRefused|[Tt]ime(?:d )?out|[Uu]nreachable|[Nn]o route to",
+        r"torch/distributed|parallel_state|init_process_group|rendezvous",
+    ),
     # what is not there
     _family(
         "missing_python_module",
@@ -206,6 +211,19 @@ def named(raised: Raised) -> str | None:
     for family in _FAMILIES:
         if family.text.search(raised.text) and (family.frames is None or any(family.frames.search(f) for f in raised.frames)):
             return family.id
+    return None
+
+
+def first_named(all_raised: Iterable[Raised]) -> tuple[Raised, str] | None:
+    """The first exception that shows a cause. Behind one that shows none, a mistake may be one made on the way out."""
+    first = True
+    for raised in all_raised:
+        if any(frame.endswith(" in __del__") for frame in raised.frames):
+            continue
+        id = named(raised)
+        if id is not None and (first or id != "program_error"):
+            return raised, id
+        first = False
     return None
 
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 
 from pytest_h20.core.errors import UsageError
 from pytest_h20.diagnosis import lines
-from pytest_h20.diagnosis.families import FRAMES, LONGEST, Raised, named, named_by_frame
+from pytest_h20.diagnosis.families import FRAMES, LONGEST, Raised, first_named, named_by_frame
 from pytest_h20.diagnosis.result import Diagnosis, Outcome
 from pytest_h20.diagnosis.signatures import BY_ID, FABRIC, SIGNATURES, Signature
 from pytest_h20.engines.base import EngineName, Stage, Version
@@ -625,11 +625,9 @@ class Server:
 
     def _family(self, since: int) -> Match | None:
         """The cause that the engine's own exceptions show by what they are about, or the last frame of a traceback that was cut."""
-        for raised in self.raised:
-            if raised.index > since and not any(m.index == raised.index and m.signature.kind == "symptom" for m in self.matches):
-                id = named(raised)
-                if id is not None:
-                    return Match(raised.index, raised.line, BY_ID[id], True, True, True)
+        symptoms = {m.index for m in self.matches if m.signature.kind == "symptom"}
+        if found := first_named(r for r in self.raised if r.index > since and r.index not in symptoms):
+            return Match(found[0].index, found[0].line, BY_ID[found[1]], True, True, True)
         if self.inside_traceback and self.frames and not self.raised and (id := named_by_frame(self.frames[-1])):
             return Match(self.count, self.last_line, BY_ID[id], False, True, True)
         return None

@@ -73,6 +73,13 @@ def test_a_traceback_that_is_cut_in_a_check() -> None:
     assert diagnose(["Traceback (most recent call last):", caller, "    _check_if_gpu_supports_dtype(dtype)"]).cause is None
 
 
+@pytest.mark.parametrize("where", ["__del__", "shutdown"])
+def test_a_mistake_on_the_way_out_names_no_cause(where: str) -> None:
+    out = ["Traceback (most recent call last):", frame("vllm/engine.py", where), "AttributeError: 'Engine' object has no attribute 'x'"]
+    assert diagnose([HIT, RUN, "ValueError: unheard of", "", *out, END]).cause is None
+    assert diagnose([HIT, RUN, "ValueError: fp77 quantization is not supported", "", *out, END]).cause == "unsupported_quantization"
+
+
 def test_an_exception_of_a_request_names_no_cause() -> None:
     """The server serves; what a client asked for is not why it was killed later."""
     up = "[2025-09-02 09:00:00] The server is fired up and ready to roll!"
