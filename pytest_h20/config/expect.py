@@ -49,7 +49,9 @@ class Expect(BaseModel):
     driver_min: str | None = Field(None, description="NVIDIA driver version at least, e.g. '535.104'")
     cuda: str | None = Field(None, description="CUDA version that the driver offers begins with this, e.g. '12.2'")
     gpu_count: Count | None = Field(None, description="number of GPUs")
-    gpu_model: str | None = Field(None, description="GPU product name contains this, e.g. 'H20'")
+    gpu_model: str | None = Field(
+        None, description="GPU product, e.g. 'H20': neither H20-3e nor H200; 'H100' is 'NVIDIA H100 80GB HBM3', too"
+    )
     gpu_pci_ids: tuple[str, ...] | None = Field(None, description="accepted PCI device ids, four hex digits, e.g. ['2329']")
     gpu_memory_min_mib: Count | None = Field(None, description="memory per GPU, at least, MiB")
     gpu_idle_max_mib: Count = Field(1024, description="memory in use per GPU before the engine starts, at most, MiB")

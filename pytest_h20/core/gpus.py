@@ -6,6 +6,7 @@ PCIe, where data sheets print both together. A GPU that is not here is measured,
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 
 
@@ -58,6 +59,13 @@ GPUS: dict[str, GpuModel] = {
     "10de:20b0": GpuModel("A100 SXM 40 GB", "A100-SXM4-40GB", 1555, 312, 0, 300, 12, PCIE_4, _a100("1,555")),
     "10de:20b2": GpuModel("A100 SXM 80 GB", "A100-SXM4-80GB", 2039, 312, 0, 300, 12, PCIE_4, _a100("2,039")),
 }
+
+
+def is_a(product: str, written: str) -> bool:
+    """Whether a GPU that reports ``product`` is what a person calls ``written``: ``NVIDIA H100 80GB HBM3`` is an H100 and
+    ``A100-SXM4-80GB`` an A100, but an H200 or H20-3e is no H20, and an L40S no L40."""
+    name = re.escape(written.lower().removeprefix("nvidia").strip())
+    return re.search(rf"(?<!\w){name}(?!\w|-\d)", product.lower()) is not None
 
 
 def gpu_model(pci_id: str, product: str = "") -> GpuModel | None:

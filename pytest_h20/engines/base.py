@@ -157,11 +157,6 @@ class Fits:
         return all(version.at_least(v) == (sign == ">=") for sign, v in map(self.bound, self.versions))
 
 
-def product(name: str) -> str:
-    """A GPU's name without its vendor, for comparison: ``NVIDIA H20`` -> ``h20``."""
-    return re.sub(r"nvidia|\s", "", name.lower())
-
-
 @dataclass(frozen=True)
 class LaunchProfile:
     """One engine profile of the inventory.

@@ -8,8 +8,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 
 from pytest_h20.core.errors import UsageError
+from pytest_h20.core.gpus import is_a
 from pytest_h20.engines import flags as flag_data
-from pytest_h20.engines.base import EngineName, LaunchFacts, LaunchProfile, NodePlan, Refusal, Version, product
+from pytest_h20.engines.base import EngineName, LaunchFacts, LaunchProfile, NodePlan, Refusal, Version
 from pytest_h20.engines.layout import Layout, layout_of
 
 NCCL_SUBSYSTEMS = "INIT,BOOTSTRAP,ENV,NET,GRAPH"
@@ -241,7 +242,7 @@ def _fit_refusals(
         if not fits.models or facts.model_type in (None, "", *fits.models)
         else f"models of type {', '.join(fits.models)}; this one is {facts.model_type}",
         "gpus": ""
-        if not fits.gpus or {product(gpu) for gpu in gpus} <= {product(gpu) for gpu in fits.gpus}
+        if not fits.gpus or all(any(is_a(gpu, one) for one in fits.gpus) for gpu in gpus)
         else f"{', '.join(fits.gpus)}; the nodes have {', '.join(sorted(gpus))}",
         "nodes": "" if fits.nodes in (None, len(nodes)) else f"{fits.nodes} nodes; these are {len(nodes)}",
     }

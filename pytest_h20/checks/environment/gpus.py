@@ -8,6 +8,7 @@ from pydantic import JsonValue
 
 from pytest_h20.checks.frame import Say, at_least, builtin, inventory, node_check, version_key
 from pytest_h20.core.gpus import gpu_model as of_vendor
+from pytest_h20.core.gpus import is_a
 from pytest_h20.core.verdict import Limit, Origin, Status, Verdict
 from pytest_h20.probes.facts import View
 from pytest_h20.probes.gpu import Gpu, Gpus
@@ -113,9 +114,9 @@ def gpu_count(say: Say, view: View) -> Verdict:
     return say.judge(len(g.gpus), Limit(kind="equal", value=wanted, unit="GPUs", origin=inventory("gpu_count")))
 
 
-@node_check("environment.gpu_model", "GPU model", "gpus", action="use the machines the inventory names")
+@node_check("environment.gpu_model", "GPU model", "gpus", action="use the machines the inventory names, or name these")
 def gpu_model(say: Say, view: View) -> Verdict:
-    """Every GPU's product name contains ``expect.gpu_model`` and its PCI device id is among the accepted ones."""
+    """Every GPU's product is an ``expect.gpu_model`` and its PCI device id is among the accepted ones."""
     g, e = view.node.gpus, view.expect
     g = say.need(g, wanted=e.gpu_model is not None or e.gpu_pci_ids is not None)
     details: dict[str, JsonValue] = {
@@ -128,7 +129,7 @@ def gpu_model(say: Say, view: View) -> Verdict:
         return say.unexpected("gpu_model", ", ".join(sorted({x.name for x in g.gpus})), details)
     if not g.gpus:
         return say.unknown("nvidia-smi lists no GPU")
-    wrong = _offenders(g.gpus, lambda x: e.gpu_model is not None and e.gpu_model not in x.name)
+    wrong = _offenders(g.gpus, lambda x: e.gpu_model is not None and not is_a(x.name, e.gpu_model))
     if e.gpu_pci_ids is not None:
         if any(not x.pci_device_id for x in g.gpus):
             return say.unknown("nvidia-smi does not tell the PCI device id", details=details)

@@ -381,6 +381,7 @@ FAULTS = [
         {"environment.gpu_count": F, "environment.nodes_agree": F, "environment.gpus_in_container": F, "fabric.presence_alike": F},
     ),
     Fault("other GPU", gpu(name="NVIDIA H100 80GB HBM3"), {"environment.gpu_model": F, "environment.nodes_agree": F}),
+    Fault("a GPU whose name begins alike", gpu(name="NVIDIA H200"), {"environment.gpu_model": F, "environment.nodes_agree": F}),
     Fault("other PCI id", expecting(gpu(pci_id="2330"), gpu_pci_ids=("2329",)), {"environment.gpu_model": F}),
     Fault("less memory", gpu(memory_mib=81559), {"environment.gpu_memory": F, "environment.nodes_agree": F}),
     Fault("ECC off", gpu(ecc="Disabled"), {"environment.gpu_ecc": F, "environment.nodes_agree": F}),

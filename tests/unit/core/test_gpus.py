@@ -6,7 +6,7 @@ import pytest
 
 from pytest_h20.config.environments import environments
 from pytest_h20.config.limits import load_limits
-from pytest_h20.core.gpus import GPUS, gpu_model
+from pytest_h20.core.gpus import GPUS, gpu_model, is_a
 
 
 @pytest.mark.parametrize(
@@ -43,3 +43,23 @@ def test_nvlinks_and_their_bandwidth_agree() -> None:
 def test_every_gpu_of_the_shipped_limits_is_in_the_table() -> None:
     limits = load_limits(environments() / "thresholds" / "h20-skus.yaml")
     assert set(limits.skus) <= set(GPUS)
+
+
+@pytest.mark.parametrize(
+    ("product", "written", "so"),
+    [
+        ("NVIDIA H20", "H20", True),
+        ("NVIDIA H20", "nvidia h20", True),
+        ("NVIDIA H20-3e", "H20", False),
+        ("NVIDIA H20-3e", "H20-3e", True),
+        ("NVIDIA H200", "H20", False),
+        ("NVIDIA GH200 480GB", "H200", False),
+        ("NVIDIA H100 80GB HBM3", "H100", True),
+        ("NVIDIA A100-SXM4-80GB", "A100", True),
+        ("NVIDIA A100-SXM4-80GB", "A100-SXM4-40GB", False),
+        ("NVIDIA L40S", "L40", False),
+        ("", "H20", False),
+    ],
+)
+def test_what_people_call_a_gpu(product: str, written: str, so: bool) -> None:
+    assert is_a(product, written) is so

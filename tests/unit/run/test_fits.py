@@ -87,10 +87,26 @@ def test_one_node_is_not_two() -> None:
     assert "made for 2 nodes; these are 1" in told
 
 
-@pytest.mark.parametrize(("name", "fits"), [("H20", True), ("NVIDIA H20", True), ("NVIDIA H200", False), ("NVIDIA H20-3e", False)])
-def test_an_h20_is_no_h200(name: str, fits: bool) -> None:
-    here = target("sglang", "mtp", gpus=("H20",))
-    assert bool(refusals(here, LaunchFacts(gpu_names={"node01": name}))) is not fits
+MADE_FOR = {name: f"NVIDIA {name}" for name in ("H20", "H20-3e", "H200", "H800")} | {"H100": "NVIDIA H100 80GB HBM3"}
+"""As nvidia-smi names them."""
+
+
+@pytest.mark.parametrize("gpu", [*MADE_FOR.values(), *MADE_FOR, "NVIDIA A100-SXM4-80GB", "NVIDIA GH200 480GB", "NVIDIA B999"])
+@pytest.mark.parametrize(
+    "path", [TODAY, *(environments() / f"{name}.yaml" for name in ("h20-2node", "gpu-lab", "lab"))], ids=lambda p: p.stem
+)
+def test_every_shipped_profile_on_every_gpu(path: Path, gpu: str) -> None:
+    """Those that name no GPU run on any: an unknown one is measured and told. The H100 was refused by its own name."""
+    inventory = read(path)
+    inventory = inventory.model_copy(update={"expect": inventory.expect.model_copy(update={"gpu_model": gpu})})
+    for engine, section in inventory.engines.items():
+        for name, profile in section.profiles.items():
+            text, refused = render(LaunchTarget(inventory, engine, name, profile), engine)
+            fits = gpu in (*MADE_FOR, *MADE_FOR.values()) or not profile.fits.gpus
+            assert refused is not fits, text
+            assert f"REFUSED before launch: profile {name} is made for H20, " in text or fits
+            assert f"; the nodes have {gpu} — take another profile" in text or fits
+            assert set(profile.fits.gpus) <= set(MADE_FOR)
 
 
 def test_the_plan_refuses_by_what_the_inventory_says(tmp_path: Path) -> None:
