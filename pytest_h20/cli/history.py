@@ -75,7 +75,7 @@ def _trends(history: History, entries: Sequence[PastRun], cell: str | None, stan
 
 def _lines(entries: Sequence[PastRun], trends: dict[str, list[Point]]) -> list[str]:
     if not entries:
-        return [local("no run is recorded yet (rehearsals are listed with --all)")]
+        return [local("no run on hardware is recorded yet (rehearsals and lab runs are listed with --all)")]
     lines = []
     for entry in entries:
         state = "accepted" if entry.accepted else "green, no acceptance" if entry.green else "not accepted"

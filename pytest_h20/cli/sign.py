@@ -26,7 +26,8 @@ def main(argv: Sequence[str]) -> int:
     args = parser.parse_args(list(argv))
     key = private_key(args.key, lambda: _passphrase(args.key))
     file = sign(args.run, key)
-    say(f"{result_of(load_run(args.run))}: signed with {fingerprint(key.public_key())}: {file}")
+    say(f"signed with {fingerprint(key.public_key())}: {file}")
+    say(f"the result that was signed: {result_of(load_run(args.run))}")
     say(f"to check it: python -m pytest_h20 verify {args.run} --signers {args.key}.pub")
     return 0
 

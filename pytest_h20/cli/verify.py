@@ -34,7 +34,7 @@ def main(argv: Sequence[str]) -> int:
     if found is None:
         say(f"not signed: {run} has no {ATTESTATION}; sign it with: python -m pytest_h20 sign {run} --key KEY")
         return 1
-    say(f"{found.result}: what the statement says of this run")
+    say(f"the result that was signed: {found.result}")
     for problem in found.problems:
         say(f"  {problem}")
     if not found.problems:

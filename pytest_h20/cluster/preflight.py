@@ -86,12 +86,20 @@ def refuse_leftovers(nodes: Mapping[str, Node], base: str, run: str, place: str)
     """
     found: list[Leftover] = [item for item in leftovers(nodes, base, not_run=run) if item.containers or item.entry.drills]
     if found:
-        raise BringUpError(
-            "what an earlier run left is still there:\n"
-            + "\n".join(f"  {item}" for item in found)
-            + f"\n  what has ended goes with: python -m pytest_h20 reap --nodes {place}"
-            + f"\n  what was kept goes with:  python -m pytest_h20 reap --nodes {place} --run {found[0].entry.run}"
-        )
+        living = next((item.entry for item in found if item.entry.lives), None)
+        kept = next((item.entry for item in found if item.entry.kept), None)
+        told = "\n".join(f"  {item}" for item in found)
+        reap = f"python -m pytest_h20 reap --nodes {place}"
+        if living is not None:
+            raise BringUpError(
+                f"another run is using these nodes:\n{told}\n"
+                f"fix: wait until run {living.run} has ended, or end it where it was started (Ctrl-C there)"
+            )
+        if kept is not None:
+            raise BringUpError(
+                f"an earlier run was kept on these nodes:\n{told}\nfix: when nobody needs it any more: {reap} --run {kept.run}"
+            )
+        raise BringUpError(f"what an earlier run left is still there:\n{told}\nfix: {reap}")
 
 
 def _contents(versions: ImageVersions) -> str:

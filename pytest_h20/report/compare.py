@@ -156,7 +156,7 @@ class Comparison:
             first, more = self.problems[0], f", and {len(self.problems) - 1} more" if len(self.problems) > 1 else ""
             return f"WORSE: {first}{more}" if self.worse else f"NOT EVERYTHING COULD BE COMPARED: {first}{more}"
         if better:
-            return f"better in {len(better)} of {len(cells)} cells, worse in none"
+            return f"better in {len(better)} of {len(cells)} cells, worse in none, most in {_row_words(self.faster[0])}"
         return f"no change beyond noise in {len(cells)} cells"
 
     @property

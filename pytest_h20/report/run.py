@@ -78,6 +78,8 @@ EVIDENCE_DIR = "evidence"
 INDEX_FILE = "evidence/index.json"
 INPUTS_DIR = "inputs"
 HEADER_FILE = "inputs/header.json"
+ROOM_MIB = 64
+"""Less room than this, and a run is refused before it starts: a disk that is full after the engine was loaded costs the whole run."""
 
 
 def _now() -> datetime:
@@ -140,6 +142,12 @@ class RunFolder:
             (path / INPUTS_DIR).mkdir(mode=0o700)
         except OSError as error:
             raise UsageError(f"{base}: no run folder can be made there: {error}; give another --h20-run-dir") from None
+        room = shutil.disk_usage(path).free // 2**20
+        if room < ROOM_MIB:
+            shutil.rmtree(path)
+            raise UsageError(
+                f"{base}: {room} MiB are free there, and a run's record needs {ROOM_MIB}; make room, or give another --h20-run-dir"
+            )
         header = Header(run=path.name, name=name, engines=engines, mode=mode, started=started, plugin_version=__version__).model_copy(
             update=fields
         )

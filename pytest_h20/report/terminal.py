@@ -51,7 +51,8 @@ def verdict_words(view: RunView) -> str:
     if not view.complete or view.header.unfinished:
         return "NOT FINISHED"
     if not view.header.asked:
-        return "NO ACCEPTANCE WAS ASKED FOR" if view.decision.green else "NO ACCEPTANCE WAS ASKED FOR, AND NOT EVERYTHING HOLDS"
+        red = not view.decision.green and (view.decision.gates or view.setup_errors)  # where nothing was measured, nothing is red
+        return "NO ACCEPTANCE WAS ASKED FOR, AND NOT EVERYTHING HOLDS" if red else "NO ACCEPTANCE WAS ASKED FOR"
     if view.decision.accepted:
         return "ACCEPTED UNDER CONDITIONS" if view.header.conditions else "ACCEPTED"
     if view.decision.green:

@@ -51,10 +51,10 @@ def tiny() -> Iterator[Tiny]:
 
 @pytest.fixture
 def small(tmp_path: Path) -> Iterator[Path]:
-    """A folder for runs on a disk of 8 MiB."""
+    """A folder for runs on a disk of 72 MiB."""
     runs = tmp_path / "runs"
     runs.mkdir()
-    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=8m,mode=755", "h20-small", runs], capture_output=True, check=False)
+    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=72m,mode=755", "h20-small", runs], capture_output=True, check=False)
     if mounted.returncode:
         pytest.skip(f"a small disk cannot be mounted here: {mounted.stderr.decode()}")
     try:
@@ -77,7 +77,8 @@ def test_one_clear_error_and_nothing_is_left(tiny: Tiny, small: Path, tmp_path: 
     assert "INTERNALERROR" not in ran.output, ran.output
     assert "Traceback" not in ran.output, ran.output
     assert ran.rc == (pytest.ExitCode.USAGE_ERROR if full == "at the start" else pytest.ExitCode.TESTS_FAILED), ran.output
-    told = re.findall(rf"^.*{re.escape(str(small))}.*No space left on device.*$", ran.output, re.M)
+    why = "0 MiB are free" if full == "at the start" else "No space left on device"
+    told = re.findall(rf"^.*{re.escape(str(small))}.*{why}.*$", ran.output, re.M)
     assert told, ran.output
     for line in ran.output.splitlines():
         assert line.count("make room") <= 1, "the next step once, not once per caller"

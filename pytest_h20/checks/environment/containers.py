@@ -341,7 +341,8 @@ def _bound(view: View) -> tuple[int, ...]:
     "The engine's ports are free",
     "listeners",
     always=True,
-    action="stop the owner, or give the profile other ports; nothing was ended for you",
+    action="what a killed run left goes with: python -m pytest_h20 reap --nodes INVENTORY; else stop the owner, or give the profile "
+    "other ports; nothing was ended for you",
 )
 def ports(say: Say, view: View) -> Iterable[Verdict]:
     """No process listens on a port that this version of the engine will bind (F10, F11). The owner is named."""

@@ -16,8 +16,9 @@ import pytest
 
 from pytest_h20.cluster import labels
 from pytest_h20.cluster.ledger import DEAD_AFTER_S, Ledger, LedgerNode, Owner, entries
+from pytest_h20.cluster.preflight import refuse_leftovers
 from pytest_h20.cluster.teardown import HEAD_BYTES, TAIL_BYTES, collect, down, reap
-from pytest_h20.core.errors import H20Error, TransportError
+from pytest_h20.core.errors import BringUpError, H20Error, TransportError
 from pytest_h20.nodes import ContainerInfo, ContainerSpec, Node
 from pytest_h20.nodes.local import LocalNode
 
@@ -85,6 +86,13 @@ class Place:
         node = self.node()
         return LedgerNode(node, Ledger(node, self.base, run, owner, process=owner), nullcontext)
 
+    def refused(self, run: str) -> tuple[str, str]:
+        """How the next run is refused: the first line, and what to do."""
+        with pytest.raises(BringUpError) as error:
+            refuse_leftovers({"n1": self.node()}, self.base, run, "my.yaml")
+        first, *_, last = str(error.value).splitlines()
+        return first, last
+
     def reap(self, **options: Any) -> int:
         return reap({"n1": self.node()}, self.base, self.said.append, **options)
 
@@ -119,6 +127,7 @@ def test_a_dead_run_leaves_nothing_and_bystanders_live(place: Place, dead: Owner
     precious.mkdir()
     place.daemon.start(replace(SPEC, name="hostile", labels=labels.of_run("etc", "server", "n1", "x", str(precious))))
     try:
+        assert place.refused("next") == ("what an earlier run left is still there:", "fix: python -m pytest_h20 reap --nodes my.yaml")
         assert place.reap(dry=True) == 0
         assert len(place.daemon.all) == 4
         assert place.reap() == 0
@@ -145,6 +154,14 @@ def test_a_run_that_lives_is_never_touched_and_a_kept_one_only_when_it_is_named(
     assert len(place.daemon.all) == 2
     assert any("it lives" in line for line in place.said)
     assert any("--run r2" in line for line in place.said)
+    assert place.refused("next") == (
+        "another run is using these nodes:",
+        "fix: wait until run r1 has ended, or end it where it was started (Ctrl-C there)",
+    )
+    assert place.refused("r1") == (
+        "an earlier run was kept on these nodes:",
+        "fix: when nobody needs it any more: python -m pytest_h20 reap --nodes my.yaml --run r2",
+    )
     assert place.reap(run="r2") == 0
     assert [c.name for c in place.daemon.all.values()] == ["h20-r1-server"]
     alive.ledger.close()

@@ -106,6 +106,16 @@ def test_a_clear_drop_in_one_cell_of_three_is_the_headline(sample: Sample) -> No
     assert result.headline in text(result)
 
 
+def test_what_is_better_is_named_with_its_cell_and_figure(sample: Sample) -> None:
+    """The table shows the throughput only: a cell that is better in another figure stands nowhere else."""
+    old = three(sample)
+    name, cell = list(old.cells.items())[1]
+    assert cell.mean_tpot_ms is not None
+    found = compare(old, changed(old, name, mean_tpot_ms=0.5 * cell.mean_tpot_ms)).headline
+    assert found.startswith(f"better in 1 of 3 cells, worse in none, most in {name}: Mean TPOT")
+    assert "50.0 % lower, better" in found
+
+
 @pytest.mark.parametrize(
     ("fields", "said"),
     [

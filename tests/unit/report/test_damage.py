@@ -5,8 +5,10 @@ from __future__ import annotations
 import builtins
 import errno
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -18,7 +20,7 @@ from pytest_h20.plugin.outcome import outcome_of
 from pytest_h20.plugin.record import Reporting
 from pytest_h20.report import run as run_of_this_version
 from pytest_h20.report.model import Mode, Warning_
-from pytest_h20.report.run import RunFolder, load_run
+from pytest_h20.report.run import ROOM_MIB, RunFolder, load_run
 from pytest_h20.run.rejudge import rejudge_run, replay_cells
 from tests.unit.report import samples
 
@@ -160,6 +162,15 @@ def test_another_order_of_the_checks_is_no_change(tmp_path: Path, monkeypatch: p
     assert again.checks == view.checks[::-1]
     assert again.damage == ()
     assert again.decision.accepted
+
+
+def test_a_disk_without_room_for_a_record_is_refused_before_anything_starts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: SimpleNamespace(free=(ROOM_MIB << 20) - 1))
+    with pytest.raises(UsageError, match=r"63 MiB are free there, and a run's record needs 64; make room, or give another --h20-run-dir"):
+        RunFolder.create(tmp_path, "sglang", "x", Mode.FULL)
+    assert list(tmp_path.iterdir()) == []
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: SimpleNamespace(free=ROOM_MIB << 20))
+    assert RunFolder.create(tmp_path, "sglang", "x", Mode.FULL).path.is_dir()
 
 
 @pytest.mark.parametrize("what", ["add", "evidence", "describe"])

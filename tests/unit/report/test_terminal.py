@@ -3,8 +3,8 @@ from __future__ import annotations
 import pytest
 
 from pytest_h20.core.verdict import GateName, Status, Verdict, decide
-from pytest_h20.report.model import CheckRow, SetupError
-from pytest_h20.report.terminal import terminal_lines, worst_first
+from pytest_h20.report.model import NOT_ASKED, CheckRow, SetupError
+from pytest_h20.report.terminal import terminal_lines, verdict_words, worst_first
 from tests.unit.conftest import Sample
 
 GATES = tuple(name.value for name in GateName)
@@ -59,6 +59,16 @@ def test_what_was_only_recorded_is_counted_apart(sample: Sample) -> None:
 def test_set_up_errors_and_damage_are_lines_of_their_own(sample: Sample) -> None:
     assert any("set-up error: The engine did not start on node02" in line.text for line in terminal_lines(sample("aborted")))
     assert any("left out" in line.text for line in terminal_lines(sample("killed")))
+
+
+def test_where_no_gate_was_asked_for_only_what_broke_is_red(sample: Sample) -> None:
+    view = sample("clean")
+    decision = decide([], ())
+    assert not decision.green
+    mine = view.model_copy(update={"header": view.header.model_copy(update={"cannot_accept": (NOT_ASKED,)}), "decision": decision})
+    assert verdict_words(mine) == "NO ACCEPTANCE WAS ASKED FOR"
+    broke = SetupError(test_id="t", title="mine", words="test failed", cause="1 == 2")
+    assert verdict_words(mine.model_copy(update={"setup_errors": (broke,)})) == "NO ACCEPTANCE WAS ASKED FOR, AND NOT EVERYTHING HOLDS"
 
 
 def test_the_next_step_stands_below_the_answer_and_nothing_is_said_twice(sample: Sample) -> None:
