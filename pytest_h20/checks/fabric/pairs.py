@@ -58,28 +58,46 @@ def measure(names: Sequence[str], one_pair: Callable[[str, str], float | Missing
     return found
 
 
-def blamed(pairs: Sequence[Pair], floor: float | None) -> str:
-    """One sentence: the node or the pair that is slow, or why none can be named. ``floor``: what the limit wants of a pair, GB/s."""
+@dataclass(frozen=True)
+class Blame:
+    """The node or the pair that is slow, or why none can be named; and what to do next, "" where that is no other than for two nodes."""
+
+    reason: str
+    action: str = ""
+
+
+def blamed(pairs: Sequence[Pair], floor: float | None) -> Blame:
+    """Who makes all slow. ``floor``: what the limit wants of a pair, GB/s."""
     known = sorted(pair.busbw for pair in pairs if not isinstance(pair.busbw, Missing))
     if not known:
-        return "which node it is cannot be said: no pair could be measured" + (f" ({pairs[0]})" if pairs else "")
+        return Blame("which node it is cannot be said: no pair could be measured" + (f" ({pairs[0]})" if pairs else ""))
     middle = known[len(known) // 2]
     least = APART * middle if floor is None else floor if middle < floor else max(floor, APART * middle)
     slow = [pair for pair in pairs if isinstance(pair.busbw, Missing) or pair.busbw < least]
     if not slow:
         told = f"each of {len(pairs)} pairs reaches {least:.1f} GB/s"
-        return f"no node alone: {told}, so it is the switches when all send at once (oversubscribed, or ECMP)"
+        return Blame(
+            f"no node alone: {told}, so it is the switches when all send at once (oversubscribed, or ECMP)",
+            "compare the counters of the switches' uplinks while all nodes send; the nodes are fast two by two",
+        )
     names = list(dict.fromkeys(name for pair in pairs for name in (pair.one, pair.other)))
     met = {name: sum(name in (p.one, p.other) for p in pairs) for name in names}
     lost = {name: sum(name in (p.one, p.other) for p in slow) for name in names}
     bad = [name for name in names if lost[name] == met[name]]
     if len(bad) == len(names):
-        return f"no node alone: all {len(slow)} pairs are slow ({slow[0]}), so it is what they share: switches, settings, image"
+        return Blame(f"no node alone: all {len(slow)} pairs are slow ({slow[0]}), so it is what they share: switches, settings, image")
     rest = [pair for pair in slow if pair.one not in bad and pair.other not in bad]
     words = [f"{name} is slow with each of the {met[name]} nodes it was measured with, which are fast with others" for name in bad]
+    steps = []
+    if bad:
+        fast = next(name for name in names if name not in bad)
+        steps.append(
+            f"on {', '.join(bad)}: prove GDRDMA in the NCCL log, then ib_write_bw of each rail with {fast}; leave the other nodes alone"
+        )
     if rest:
         words.append(f"{_listed(rest)} slow, and each of these nodes is fast with others: the path between the two")
-    return f"of {len(pairs)} pairs: {'; '.join(words)}"
+        steps.append(f"ib_write_bw of each rail from {rest[0].one} to {rest[0].other}, then the switch ports between them")
+    return Blame(f"of {len(pairs)} pairs: {'; '.join(words)}", "; ".join(steps))
 
 
 def _listed(pairs: Iterable[Pair]) -> str:

@@ -734,7 +734,8 @@ def judge_all_reduce(
     if isinstance(measured, Missing):
         absent = any(words in measured.reason for words in ("No module named", "not found", "no image to run it in"))
         if len(facts.views) > 2 and not absent:
-            measured = replace(measured, reason=f"{measured.reason}; {blamed(pairs(), None)}")
+            blame = blamed(pairs(), None)
+            measured, say = replace(measured, reason=f"{measured.reason}; {blame.reason}"), replace(say, action=blame.action or say.action)
         return [say.missing(measured, wanted=e.all_reduce is True or not absent)]
     point = measured.largest
     if point is None:
@@ -762,8 +763,9 @@ def judge_all_reduce(
         told = say.judge(round(point.busbw, 3), limit, reason=likely, details=details)
     if told.status is Status.FAIL and len(facts.views) > 2:
         met = pairs()
-        reason = f"{blamed(met, float(str(told.limit.value)) if told.limit is not None else None)}; {likely}"
-        told = told.model_copy(update={"reason": reason, "details": {**told.details, "pairs": [str(pair) for pair in met]}})
+        blame = blamed(met, float(str(told.limit.value)) if told.limit is not None else None)
+        details = {**told.details, "pairs": [str(pair) for pair in met]}
+        told = told.model_copy(update={"reason": f"{blame.reason}; {likely}", "action": blame.action or told.action, "details": details})
     wrong = [p.wrong for p in measured.points if p.wrong is not None]
     correct = Say(
         "fabric.all_reduce_correct",

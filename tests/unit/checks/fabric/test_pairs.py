@@ -38,7 +38,7 @@ def test_rounds_are_disjoint_and_no_pair_comes_twice(count: int) -> None:
 
 
 def told(count: int, busbw: Callable[[str, str], float | Missing], floor: float | None = 150.0) -> str:
-    return blamed(measure(names(count), busbw), floor)
+    return blamed(measure(names(count), busbw), floor).reason
 
 
 @pytest.mark.parametrize("count", [3, 4, 5, 8, 11, 16])
@@ -73,8 +73,28 @@ def test_look_alikes_and_the_vacuous_case(busbw: float | Missing, said: str) -> 
     assert told(4, lambda *_: busbw).startswith(said)
 
 
+@pytest.mark.parametrize(
+    ("slow", "first", "not_said"),
+    [
+        ([{"node03"}], "on node03: prove GDRDMA in the NCCL log, then ib_write_bw of each rail with node01;", "node02"),
+        ([{"node01"}, {"node03"}], "on node01, node03: prove GDRDMA in the NCCL log, then ib_write_bw of each rail with node04", "node02"),
+        ([{"node02", "node03"}], "ib_write_bw of each rail from node02 to node03, then the switch ports between them", "node01"),
+        ([], "compare the counters of the switches' uplinks", "node0"),
+    ],
+)
+def test_what_to_do_next_is_about_the_one_that_is_named(slow: list[set[str]], first: str, not_said: str) -> None:
+    action = blamed(measure(names(4), lambda *pair: 60.0 if any(who <= set(pair) for who in slow) else 190.0), 150.0).action
+    assert action.startswith(first)
+    assert not_said not in action
+
+
+@pytest.mark.parametrize("busbw", [60.0, Missing("no image")])
+def test_where_nobody_is_named_the_next_step_is_that_of_two_nodes(busbw: float | Missing) -> None:
+    assert blamed(measure(names(4), lambda *_: busbw), 150.0).action == ""
+
+
 def test_no_pairs_name_nobody() -> None:
-    assert blamed([], 150.0) == "which node it is cannot be said: no pair could be measured"
+    assert blamed([], 150.0).reason == "which node it is cannot be said: no pair could be measured"
     assert str(Pair("a", "b", 1.25)) == "a - b: 1.2 GB/s"
 
 
@@ -117,6 +137,7 @@ def test_the_stand_in_s_slow_node_is_named(cluster: tuple[Rehearsal, Facts]) -> 
     (verdict, *_) = judge_all_reduce(facts, measured, lambda: pairs_of(nodes, facts, record))
     assert verdict.status is Status.FAIL
     assert "of 3 pairs: node02 is slow with each of the 2 nodes" in verdict.reason
+    assert verdict.action.startswith("on node02: prove GDRDMA")
     assert len(kept) == len(set(kept)) == 6, "the output of both nodes of each pair"
 
 
