@@ -28,6 +28,9 @@ from pytest_h20.nccl.reader import ambiguous, family_of
 RDMA_PROVIDERS = frozenset({"efa", "verbs", "verbs;ofi_rxm", "efa-direct", "cxi"})
 TCP_PROVIDERS = frozenset({"tcp", "sockets", "tcp;ofi_rxm", "udp", "net"})
 
+RING_SHOWN = 20
+"""Ranks of a ring that NCCL prints; of a longer ring it leaves out the rest."""
+
 ASK = (
     "run every rank of every node with NCCL_DEBUG=INFO NCCL_DEBUG_SUBSYS=INIT,ENV,NET,GRAPH NCCL_DEBUG_FILE=/somewhere/nccl.%h.%p",
     "send one request (one collective) first: from NCCL 2.22 on channels are made at the first use",
@@ -284,9 +287,10 @@ def _broken(f: _Facts, group: Communicator, links: Sequence[Channel]) -> list[st
     seen = {(c.channel, c.src, c.dst) for c in links if c.conn == 0}
     rings: dict[int, list[set[tuple[int, int, int]]]] = defaultdict(list)
     for channel, order in dict.fromkeys(ring for e in f.evidences for ring in e.rings):
-        if len(order) == group.nranks and set(order) <= set(node):  # several communicators of one size may have rings of their own
-            pairs = zip(order, (*order[1:], order[0]), strict=True)
-            rings[channel].append({(channel, a, b) for a, b in pairs if node[a] != node[b]})
+        told = min(group.nranks or 0, RING_SHOWN)
+        if len(order) == told and set(order) <= set(node):  # several communicators of one size may have rings of their own
+            after = (*order[1:], *(order[:1] if told == group.nranks else ()))
+            rings[channel].append({(channel, a, b) for a, b in zip(order, after, strict=False) if node[a] != node[b]})
     trees: dict[int, list[set[tuple[int, int, int]]]] = {}
     for rank, channel, other in ((r.rank, *near) for r in _ranks(f, group) for near in r.trees):
         if node.get(rank, "") != node.get(other, ""):
@@ -300,6 +304,22 @@ def _broken(f: _Facts, group: Communicator, links: Sequence[Channel]) -> list[st
             if missing:
                 _, a, b = min(missing)
                 return [f"the link {a} -> {b} of channel {channel}, which its ring or tree takes from node to node"]
+    whole = len({r.rank for r in _ranks(f, group) if r.trees}) == group.nranks and (group.nranks or 0) <= RING_SHOWN
+    if group.nnodes == 2 and rings and whole:
+        return _broken_nvls(seen, own[0] | own[1])
+    return []
+
+
+def _broken_nvls(seen: set[tuple[int, int, int]], told: set[tuple[int, int, int]]) -> list[str]:
+    """A link of the NVLS tree that is gone on both sides: with two nodes each GPU has its pair on all of the NVLS channels.
+
+    No line tells these links: they are those that neither rings nor trees ask for (``told``).
+    """
+    more = seen - told
+    for channel in range(max((channel for channel, _, _ in more), default=-1) + 1):
+        for a, b in sorted({(a, b) for _, a, b in more}):
+            if (channel, a, b) not in seen:
+                return [f"the link {a} -> {b} of channel {channel}, which NVLS takes from node to node as it does on other channels"]
     return []
 
 

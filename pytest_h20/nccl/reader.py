@@ -74,6 +74,8 @@ _USING_IB = re.compile(
     r"^NET/(?:IB\w* ?: Using (?!interface)|\w+ ?: Using (?=\[0\](?:=\{\[0\] ?)?[\w.+@-]+:\d+[^ ]*/(?:IB|RoCE)))(?P<list>.*)$"
 )
 _USING_SOCKET = re.compile(r"^NET/(?:Socket|FastSocket) ?: Using (?=\[)(?P<list>.*)$")
+# What Google's plugin says of its TCP connections, on both sides: "Connected after 12 retries.", "Accepted data socket 3", ...
+_FAST_SOCKETS = re.compile(r"^NET/FastSocket ?: (?:Connected (?:after|data socket) \d|Accepted data socket \d|Async connect done)")
 _SOCKET_ITEM = re.compile(r"\[\d+\]([^\s:]{1,64}):\S{0,100}?<\d+>")
 _OOB = re.compile(r"; ?OOB (?P<if>[^\s:<>]+)(?:$|:(?P<rest>.*)$)")
 _ITEM = re.compile(r"\[(\d+)\](?:=\{([^}]*)\}|([^\s;\[\]{},]+))(?=[\s;,]|$)")
@@ -606,12 +608,14 @@ class Reader:
         if not found or (not record.whole and found["net"] not in ("Socket", "IB", "AWS Libfabric")):
             self._damage(record)
             return False
-        name = found["net"]
+        self._uses(found["net"], record, proc)
+        return True
+
+    def _uses(self, name: str, record: Message, proc: _Proc) -> None:
         proc.networks.setdefault(name)
         proc.network_where = proc.network_where or self._where(record)
         self.first_network = self.first_network or name
         _keep_where(self.network_lines, (record.host, name), self._where(record))
-        return True
 
     def _net_line(self, record: Message, proc: _Proc) -> bool:
         message = record.message
@@ -624,6 +628,9 @@ class Reader:
             if sockets:
                 proc.sockets = proc.sockets or tuple(_SOCKET_ITEM.findall(sockets["list"]))
                 return True
+        if _FAST_SOCKETS.match(message):
+            self._uses("FastSocket", record, proc)
+            return True
         if "GPU Direct RDMA" in message:
             return self._gdr(record, proc)
         self._connection(record, proc)

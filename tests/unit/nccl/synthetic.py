@@ -128,7 +128,7 @@ class Synthetic:
             if shape.minor >= 20
             else []
         )
-        order = "".join(f"{r:5d}" for r in range(self.nranks))
+        order = "".join(f"{r:5d}" for r in range(min(self.nranks, 20)))  # NCCL prints no more of a ring
         rings = [f"Channel {number:02d}/{self.channels:02d} :{order}" for number in range(self.channels)]
         links = rings if rank == 0 and shape.minor >= 5 else []
         links = [*links, shape.counts(self.channels)] if shape.minor >= 7 else [*links]

@@ -66,6 +66,7 @@ FAULTS: dict[str, Callable[[Lines], Lines]] = {
     "a job over TCP goes before": lambda ls: [*SOCKETS, *ls],
     "a job over TCP without channels follows": lambda ls: [*ls, *drop(SOCKETS, lambda x: " via " in x)],
     "one node's log is of another job": other_day,
+    "a rank connected over FastSocket": lambda ls: [*ls, "h20-b:1001:1501 [1] NCCL INFO NET/FastSocket : Connected data socket 3"],
     "a rank chose TCP": lambda ls: [*ls, "h20-b:1001:1501 [1] NCCL INFO Using network Socket"],
     "only lines with GDRDMA were copied": lambda ls: drop(ls, lambda x: not re.search("GDRDMA|COMPLETE|nNodes", x)),
     "only channels were copied": lambda ls: drop(ls, lambda x: not re.search(" via |COMPLETE|nNodes", x)),
@@ -87,3 +88,34 @@ def test_gpudirect_one_way_is_not_gpudirect() -> None:
     lines = Synthetic("2.21.5").all().decode().splitlines()
     job = judge_job([parse_log("\n".join(x.replace("/GDRDMA", "") if "[send]" in x else x for x in lines))])
     assert (job.verdict, job.gdr) == ("rdma_proven", "mixed")
+
+
+def test_of_a_long_ring_what_is_printed_must_be_there() -> None:
+    whole = Synthetic("2.21.5", per_node=12, channels=3, trees=True).all().decode().splitlines()
+    assert judge_job([parse_log("\n".join(whole))]).verdict == "rdma_proven"
+    job = judge_job([parse_log("\n".join(drop(whole, lambda x: re.search(r"Channel 01/0 : 11\[\w+\] -> 12\[", x))))])
+    assert (job.verdict, job.missing) == (
+        "undetermined",
+        ("the link 11 -> 12 of channel 1, which its ring or tree takes from node to node",),
+    )
+
+
+def nvls(channels: int) -> Lines:
+    """A job whose ranks are linked to their like on the other node as well: ranks 0 and 2 are so by the trees."""
+    lines = Synthetic("2.21.5", channels=3, trees=True).all().decode().splitlines()
+    for host, here, there in (("h20-a", 1, 3), ("h20-b", 3, 1)):
+        head = f"{host}:1001:1501 [1] NCCL INFO"
+        for n in range(channels):
+            lines.append(f"{head} Channel {n:02d}/0 : {there}[1] -> {here}[1] [receive] via NET/IB/0/GDRDMA")
+            lines.append(f"{head} Channel {n:02d}/0 : {here}[1] -> {there}[1] [send] via NET/IB/0/GDRDMA")
+        lines.append(f"{head} Connected NVLS tree")
+    return lines
+
+
+@pytest.mark.parametrize("channels", [2, 3])
+def test_nvls_links_each_pair_on_all_of_its_channels(channels: int) -> None:
+    whole = nvls(channels)
+    assert judge_job([parse_log("\n".join(whole))]).verdict == "rdma_proven"
+    job = judge_job([parse_log("\n".join(drop(whole, lambda x: re.search(r"Channel 00/0 : 1\[\w+\] -> 3\[", x))))])
+    assert job.verdict == "undetermined"
+    assert job.missing[0].startswith("the link 1 -> 3 of channel 0, which NVLS takes")

@@ -261,6 +261,22 @@ def test_verbs_plugins_list_devices_under_their_own_name() -> None:
     assert (sockets["hcas"], sockets["roce"]) == ([], None)
 
 
+@pytest.mark.parametrize(
+    ("said", "transport"),
+    [
+        ("Connected after 12 retries.", "socket"),
+        ("Connected data socket 3", "socket"),
+        ("Accepted data socket 0", "socket"),
+        ("Async connect done", "socket"),
+        ("Flow placement enabled.", "undetermined"),
+        ("Tx CPU start: -2", "undetermined"),
+    ],
+)
+def test_what_fastsocket_connected_is_tcp_and_what_it_found_is_nothing_yet(said: str, transport: str) -> None:  # NVIDIA/nccl#651
+    two = one(f"NET/FastSocket : {said}", "comm 0x5500 rank 0 nRanks 2 nNodes 2 localRanks 1 localRank 0 MNNVL 0")
+    assert labels(parse_log(two))["transport"] == transport
+
+
 def test_network_and_devices_in_the_words_of_2_3() -> None:  # horovod#639
     log = one("NET/IB: [0] mlx5_0:1/IB ", "NET/IB: [1] mlx5_1:1/IB ", "Using internal Network IB", "rank 0 nranks 3")
     got = labels(parse_log(log + one("NET/IB: [0] mlx5_0:1/IB ").replace(b":10:", b":11:")))
