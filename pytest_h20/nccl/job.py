@@ -273,7 +273,8 @@ def _group_gaps(f: _Facts, group: Communicator, links: list[Channel]) -> list[st
         absent = set(range(group.nranks)) - group.completed_ranks
         if absent and not silent:
             gaps.append(f'"Init COMPLETE" of rank {min(absent)}')
-    return gaps + _filtered(f, group) + (_holes(group, links) or _broken(f, group, links))
+    gaps += _filtered(f, group)
+    return gaps if group.mnnvl else gaps + (_holes(group, links) or _broken(f, group, links))
 
 
 def _broken(f: _Facts, group: Communicator, links: Sequence[Channel]) -> list[str]:
@@ -281,8 +282,6 @@ def _broken(f: _Facts, group: Communicator, links: Sequence[Channel]) -> list[st
 
     Rank 0 tells the order of the rings, each rank its neighbours in the trees. Which of the two NCCL connects depends on what it uses.
     """
-    if group.mnnvl:
-        return []
     node = group.rank_to_node
     seen = {(c.channel, c.src, c.dst) for c in links if c.conn == 0}
     rings: dict[int, list[set[tuple[int, int, int]]]] = defaultdict(list)
@@ -328,8 +327,6 @@ def _holes(group: Communicator, links: Sequence[Channel]) -> list[str]:
 
     Lines that are gone on both sides show in nothing else: each half of a link is missed by the other half only.
     """
-    if group.mnnvl:
-        return []
     seen: dict[tuple[str, str], set[int]] = defaultdict(set)
     for c in links:
         if c.conn == 0:

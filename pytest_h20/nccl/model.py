@@ -59,10 +59,6 @@ class Device:
         """``mlx5_0:1`` forms, one per physical port."""
         return self.members or (f"{self.name}:{self.port}" if self.port is not None else self.name,)
 
-    def to_dict(self) -> dict[str, Any]:
-        """JSON-safe form."""
-        return {**to_json(self), "ports": list(self.ports)}
-
 
 @dataclass(frozen=True)
 class Channel:
@@ -106,10 +102,6 @@ class Channel:
         device = "" if self.dev is None else f"/{self.dev}"
         return f"{self.src} -> {self.dst}{way} via {self.network}{device}{'/GDRDMA' if self.gdr else ''}"
 
-    def to_dict(self) -> dict[str, Any]:
-        """JSON-safe form."""
-        return to_json(self)  # type: ignore[no-any-return]
-
 
 @dataclass(frozen=True)
 class RankInit:
@@ -135,10 +127,6 @@ class RankInit:
     """How many channels it says the communicator has: for rings and trees, and for NVLS where there is any."""
     trees: tuple[tuple[int, int], ...] = ()
     """Channel and rank beside it there in a tree."""
-
-    def to_dict(self) -> dict[str, Any]:
-        """JSON-safe form."""
-        return to_json(self)  # type: ignore[no-any-return]
 
 
 @dataclass(frozen=True)
@@ -230,10 +218,6 @@ class Process:
     connected: frozenset[str] = frozenset()
     collective: Where | None = None
     mpi_rank: int | None = None
-
-    def to_dict(self) -> dict[str, Any]:
-        """JSON-safe form."""
-        return to_json(self)  # type: ignore[no-any-return]
 
 
 @dataclass(frozen=True)
