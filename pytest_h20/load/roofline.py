@@ -9,9 +9,6 @@ independently, no kernel inefficiency, prefill ignored). For B requests of conte
     t_mem  = bytes / HBM bandwidth
     t_comp = B 2 active / (G FP8) + B L 2 heads (2 kv_lora + rope) ctx / (G BF16)
     TPOT_hw = max(t_mem, t_comp)
-    communication floor          (2 L + 1) all-reduces of B hidden 2 bytes: each the larger of the latency and the
-                                 ring time 2 (G-1)/G size / (rails x rail rate)
-    TPOT_lb = TPOT_hw + t_comm
 
 A measured TPOT below TPOT_hw means that the client counts wrongly (cached or short outputs, several tokens per chunk,
 speculative decoding that was not told). With drafts one step gives several tokens: `sanity.tpot_floor` divides by the acceptance length.
@@ -51,7 +48,6 @@ class ModelSpec:
     moe_layers: int
     experts: int
     experts_per_token: int
-    hidden: int
     active_parameters: float
     expert_bytes: float
     sharded_bytes: float
@@ -101,7 +97,6 @@ def _deepseek_v3(config: Mapping[str, Any], quantised: Mapping[str, Any]) -> Mod
         moe_layers=moe_layers,
         experts=experts,
         experts_per_token=chosen,
-        hidden=hidden,
         active_parameters=float(attention + dense + shared + moe_layers * chosen * expert + down + router + head),
         expert_bytes=expert * scale,
         sharded_bytes=(attention + dense + shared) * scale + head * 2,  # the output head is BF16
@@ -113,26 +108,13 @@ def _deepseek_v3(config: Mapping[str, Any], quantised: Mapping[str, Any]) -> Mod
 
 
 @dataclass(frozen=True)
-class Fabric:
-    """Between the nodes: `rails` NICs per node of `rail_gbit` Gbit/s; `allreduce_latency_s` for small messages."""
-
-    rails: int = 8
-    rail_gbit: float = 200.0
-    allreduce_latency_s: float = 20e-6
-    """Estimate for 16 ranks over 8-rail GDR (research note, 4.3); measure it with all_reduce_perf where it matters."""
-
-
-@dataclass(frozen=True)
 class DecodeBound:
-    """Bounds of one decode step. Seconds, bytes, tokens/s."""
+    """Bounds of one decode step. Seconds, bytes."""
 
     experts: float
     bytes_per_gpu: float
     tpot_hw_s: float
-    tpot_lb_s: float
     compute_bound: bool
-    tokens_per_s_hw: float
-    tokens_per_s_lb: float
 
 
 def decode_bound(
@@ -142,7 +124,6 @@ def decode_bound(
     *,
     gpu: GpuSpec,
     model: ModelSpec,
-    fabric: Fabric | None = None,
     kv_groups: int = 1,
     cut_over: int = 0,
 ) -> DecodeBound:
@@ -150,7 +131,7 @@ def decode_bound(
 
     ``kv_groups``: over how many groups of GPUs the requests are divided (DP attention, copies of the model): each holds the cache of
     its own. ``cut_over``: over how many GPUs the weights that are no expert's are cut: copies that share their experts hold the rest
-    each for itself; 0 = over all. Without a fabric (one node, or not known) the communication floor is left out and both bounds are equal.
+    each for itself; 0 = over all. Communication is left out: ``fabric.tpot_cost`` measures it.
     """
     if batch < 1 or gpus < 1 or context < 0:
         raise UsageError(f"roofline: batch {batch}, GPUs {gpus}, context {context}: sizes from 1 are needed")
@@ -165,12 +146,4 @@ def decode_bound(
     attention = batch * model.layers * 2 * model.attention_heads * model.attention_width * context
     compute = batch * 2 * model.active_parameters / (gpus * gpu.weights_tflops * 1e12) + attention / (gpus * gpu.bf16 * 1e12)
     hardware = max(memory, compute)
-    bound = hardware + (0.0 if fabric is None else communication_floor(batch, gpus, model, fabric))
-    return DecodeBound(experts, moved, hardware, bound, compute > memory, batch / hardware, batch / bound)
-
-
-def communication_floor(batch: int, gpus: int, model: ModelSpec, fabric: Fabric) -> float:
-    """Seconds per decode step in all-reduces: two per layer and one for the head, BF16 activations."""
-    size = batch * model.hidden * 2
-    ring = 2 * (gpus - 1) / gpus * size / (fabric.rails * fabric.rail_gbit * 1e9 / 8)
-    return (2 * model.layers + 1) * max(ring, fabric.allreduce_latency_s)
+    return DecodeBound(experts, moved, hardware, compute > memory)
