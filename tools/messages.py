@@ -19,6 +19,8 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from pytest_h20.lang.comments import comments
+
 ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "pytest_h20"
 CATALOGUE = PACKAGE / "lang" / "zh"
@@ -30,6 +32,9 @@ ONLY_ERRORS = {"core", "rehearsal", "load", "__main__"}
 ALSO = {"core/gpus.py", "core/setting.py", "core/verdict.py", "load/canary.py", "load/sanity.py", "load/share.py", "rehearsal/canaries.py"}
 NOT_SEEN = {"lang", "cli/faults.py", "report/export.py", "report/junit.py", "report/github.py", "report/calibrate.py", "report/handoff.py"}
 """Machines read it, it is a file to be edited, or it is this."""
+
+PRINTED = ("h20-2node.yaml", "h20-2node-today.yaml")
+"""Inventories that ``example`` prints for operators, with their comments; the others are those of the lab."""
 
 
 def _words(text: str) -> frozenset[str]:
@@ -105,6 +110,10 @@ def texts() -> list[Text]:
         walk.visit(tree)
         for text in walk.found:
             found.setdefault(text.template, text)
+    for name in PRINTED:
+        path = ROOT / "environments" / name
+        for said in comments(path.read_text(encoding="utf-8")) if path.is_file() else ():
+            found.setdefault(said, Text("environments", f"environments/{name}", said))
     return list(found.values())
 
 

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 from pytest_h20.cli import command_parser
 from pytest_h20.config.environments import environments
+from pytest_h20.lang.comments import translated
 
 SHIPPED = "h20-2node.yaml"
 
@@ -15,5 +16,5 @@ def main(argv: Sequence[str]) -> int:
     names = sorted(path.name for path in environments().glob("*.yaml"))
     parser = command_parser("example", __doc__)
     parser.add_argument("name", nargs="?", choices=names, default=SHIPPED, help=f"which one (default: {SHIPPED})")
-    print((environments() / parser.parse_args(argv).name).read_text(encoding="utf-8"), end="")
+    print(translated((environments() / parser.parse_args(argv).name).read_text(encoding="utf-8")), end="")
     return 0

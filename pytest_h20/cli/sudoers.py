@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from pytest_h20.cli import command_parser
+from pytest_h20.lang.comments import translated
 
 
 def main(argv: Sequence[str]) -> int:
@@ -16,5 +17,5 @@ def main(argv: Sequence[str]) -> int:
     parser = command_parser("sudoers", __doc__)
     parser.add_argument("inventory", metavar="INVENTORY", help="its nodes, their logins, net devices and container sockets")
     inventory = load_inventory(Path(parser.parse_args(argv).inventory))
-    print(fragment(inventory, inventory.nodes), end="")
+    print(translated(fragment(inventory, inventory.nodes)), end="")
     return 0

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import re
 import shlex
+import textwrap
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
@@ -57,12 +58,16 @@ def rights(interfaces: Iterable[str], hcas: Iterable[str], socket: str) -> tuple
     )
 
 
+HEAD = (
+    "What pytest-h20 runs with `sudo -n`, word for word, and nothing else. To be checked with `visudo -cf FILE`, and put into "
+    "/etc/sudoers.d (mode 0440) on every node. What a line that is left out is for could not be measured, and the report says so."
+)
+"""The first comment of the file."""
+
+
 def sudoers(users: Iterable[str], wanted: Sequence[Right]) -> str:
     """The file for /etc/sudoers.d: these users, these commands, no password and no terminal."""
-    lines = [
-        "# What pytest-h20 runs with `sudo -n`, word for word, and nothing else. To be checked with `visudo -cf FILE`, and put into",
-        "# /etc/sudoers.d (mode 0440) on every node. What a line that is left out is for could not be measured, and the report says so.",
-    ]
+    lines = [f"# {line}" for line in textwrap.wrap(HEAD, 118)]
     for user in sorted(dict.fromkeys(users)):
         name = re.sub(r"([,:=\\!@ ])", r"\\\1", user)
         lines.append(f"Defaults:{name} !requiretty")
