@@ -101,6 +101,11 @@ class Template:
         return tuple(found)
 
     @cached_property
+    def label(self) -> bool:
+        """Whether it is a word before a colon: what comes after that is whatever it is, a command, a list of files."""
+        return re.fullmatch(r"[#A-Za-z ]+: \{0\}", self.english) is not None
+
+    @cached_property
     def longest(self) -> str:
         """The longest of its words in a row, which is looked for first."""
         return max((part for part in self.parts if isinstance(part, str)), key=len, default="")
@@ -259,7 +264,7 @@ class Catalogue:
         found = []
         for template in candidates:
             places = template.places(text)
-            if places is not None and (template.weight >= ENOUGH or all(self._one(value, template.bare) for _, value in places)):
+            if places is not None and (template.weight >= ENOUGH or template.label or all(self._one(value, template.bare) for _, value in places)):
                 found.append((template, places))
                 if len(found) == MOST:
                     break

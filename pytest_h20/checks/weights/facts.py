@@ -18,8 +18,8 @@ class Short(Frozen):
     first: tuple[str, ...]
 
     def __str__(self) -> str:
-        more = f" and {self.count - len(self.first)} more" if self.count > len(self.first) else ""
-        return ", ".join(self.first[:4]) + (f" … {self.count} in all" if self.count > 4 and not more else more)
+        shown = self.first[:4]
+        return ", ".join(shown) + (f", and {self.count - len(shown)} more" if self.count > len(shown) else "")
 
 
 class Shard(Frozen):

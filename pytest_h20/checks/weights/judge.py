@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Iterable, Mapping
 
 from pydantic import JsonValue
@@ -31,8 +32,15 @@ IDS = {
     "weights.sha256": "Every file's SHA-256 is right",
 }
 
+BROKEN = {"size": "weights.sizes", "header": "weights.headers"}
+"""What is wrong with a shard -> the check that tells it."""
+
 HOLLOW = 0.25
 """Part of the blocks looked at that may hold nothing but zeros."""
+
+MOST = 8
+"""So many names are typed one by one."""
+_NUMBERED = re.compile(r"(.*?)(\d+)(-of-\d+\.safetensors)")
 
 REPOSITORY = "deepseek-ai/DeepSeek-R1"
 
@@ -43,22 +51,50 @@ def refetch(facts: FastFacts, names: Iterable[str], peer: str = "", kind: str = 
     ``kind``: what the user says the model is. A command is given only for what the folder is known to be: files of another model, or
     into a folder that holds none, would do harm.
     """
-    chosen = " ".join(list(names)[:8])
+    files = _typed(list(names))
+    chosen = " ".join(files)
     if not facts.shards:
         return f"{facts.path} holds no model: give the folder that has config.json and *.safetensors"
     if peer and not facts.source.kind:
-        return f"rsync -av --checksum {peer}:{facts.path}/{{{chosen.replace(' ', ',')}}} {facts.path}/"
+        there = f"{{{','.join(files)}}}" if len(files) > 1 else chosen
+        return f"rsync -av --checksum {peer}:{facts.path}/{there} {facts.path}/"
     cached = re.search(r"/models--([^/]+?)--([^/]+)/snapshots/", facts.path + "/")
     repository = f"{cached[1]}/{cached[2]}" if cached else ""
     if not cached and kind == "deepseek-r1" and facts.model_type in ("", "deepseek_v3"):
         repository = REPOSITORY
     if not repository:
-        return f"fetch {chosen} again from where {facts.path} came from"
+        return f"fetch {chosen or 'all files'} again from where {facts.path} came from"
+    wanted = " ".join([repository, *files])
     if facts.source.kind == "modelscope":
-        return f"modelscope download --model {repository} {chosen} --local_dir {facts.path}"
+        return f"modelscope download --model {wanted} --local_dir {facts.path}"
     revision = f" --revision {facts.source.revision}" if facts.source.revision else ""
     folder = f" --local-dir {facts.path}" if facts.source.kind != "huggingface-cache" else ""
-    return f"hf download {repository} {chosen}{revision}{folder} --force-download"
+    return f"hf download {wanted}{revision}{folder} --force-download"
+
+
+def _typed(names: list[str]) -> list[str]:
+    """Names as a shell takes them: numbers in a row as one word; none, which is all of the folder, where they are too many to type."""
+    if row := _row(names):
+        return [f"{row[0]}{{{row[1]}..{row[2]}}}{row[3]}"]
+    return names if len(names) <= MOST else []
+
+
+def _row(names: list[str]) -> tuple[str, str, str, str] | None:
+    """What is before the numbers of shards that follow each other without a hole, the first, the last, and what is behind."""
+    parts = [m for name in names if (m := _NUMBERED.fullmatch(name))]
+    numbers = [int(m[2]) for m in parts]
+    whole = len(parts) == len(names) > 2 and numbers == list(range(numbers[0], numbers[0] + len(names)))
+    return (parts[0][1], parts[0][2], parts[-1][2], parts[0][3]) if whole else None
+
+
+def missing_of(facts: FastFacts) -> list[str]:
+    """Every shard that is not there."""
+    first = _NUMBERED.fullmatch(facts.missing.first[0]) if facts.missing.first else None
+    if not first:
+        return [*facts.missing.first]
+    there = {shard.name for shard in facts.shards}
+    wanted = [f"{first[1]}{number:0{len(first[2])}}{first[3]}" for number in range(1, facts.total + 1)]
+    return [name for name in wanted if name not in there]
 
 
 def in_order(facts: FastFacts) -> bool:
@@ -97,6 +133,20 @@ class WeightsJudge:
 
     def _address(self, node: str) -> str:
         return next(n.address for n in self.inventory.nodes if n.name == node)
+
+    def _told(self, node: str, files: Iterable[str]) -> tuple[list[str], Follows | None]:
+        """Of what is wrong with files of a node: those that no other check tells of, and where the others are told. A shard that is not
+        there, is cut short or has no header is one finding, however many checks it touches."""
+        f = self.facts.fast.get(node)
+        if not isinstance(f, FastFacts) or not f.shards:
+            return [*files], None
+        there = {s.name: s.kind for s in f.shards}
+        left, told = list[str](), list[str]()
+        for name in files:
+            gone = name not in there and name.endswith(".safetensors") and f.missing.count and not f.extra.count
+            check = "weights.names" if gone else BROKEN.get(there.get(name, ""), "")
+            (told if check else left).append(check or name)
+        return left, Follows("its shards are not whole", "", told[0], node) if told else None
 
     def node(self, node: str) -> list[Verdict]:
         """Every fast check of one node; of a folder without weights there is one thing to say."""
@@ -153,8 +203,10 @@ class WeightsJudge:
             limit = Limit(kind="max", value=0, unit="foreign shards", origin=origin)
             return say.judge(f.extra.count, limit, reason=f"shards of another set: {f.extra}", action="remove what does not belong there")
         limit = Limit(kind="min", value=f.total, unit="shards", origin=origin)
-        action = self.refetch(f, f.missing.first, node)
-        return say.judge(have, limit, reason=f"missing: {f.missing}", action=action, details={"missing": list(f.missing.first)})
+        missing = missing_of(f)
+        told = f"{missing[0]} … {missing[-1]}" if _row(missing) else f.missing
+        action = self.refetch(f, missing, node)
+        return say.judge(have, limit, reason=f"missing: {told}", action=action, details={"missing": [*missing]})
 
     def sizes(self, node: str, f: FastFacts) -> Verdict:
         """``8 + header + data == size`` for every shard; the first tensor beyond the end is named (F47, F48)."""
@@ -198,7 +250,10 @@ class WeightsJudge:
             "tensors not in the index": f.header_only,
         }
         wrong = sum(p.count for p in parts.values())
-        told = "; ".join(f"{p.count} {what}: {p}" for what, p in parts.items() if p.count)
+        left, follows = self._told(node, f.index_missing_files.first)
+        if follows and not left and wrong == f.index_missing_files.count:
+            return say.missing(follows)
+        told = "; ".join(f"{what} ({p.count}): {p}" for what, p in parts.items() if p.count)
         details: dict[str, JsonValue] = {what: [*p.first] for what, p in parts.items() if p.count}
         limit = Limit(kind="max", value=0, unit="disagreements", origin=builtin("both describe the same tensors"))
         action = self.refetch(f, f.index_missing_files.first or ["model.safetensors.index.json"], node)
@@ -240,6 +295,10 @@ class WeightsJudge:
         details = {**sizes, "revision": f.source.revision}
         if wanted is None:
             return say.skip("neither inventory, config.json nor index say what it must be", f.data_bytes, details)
+        without = [*f.missing.first, *(shard.name for shard in f.shards if shard.kind == "header")]
+        _, follows = self._told(node, without if f.data_bytes != wanted else ())
+        if follows:
+            return say.missing(follows)
         limit = Limit(kind="equal", value=wanted, unit="bytes", origin=origin)
         if f.data_bytes == wanted and f.index_total is not None and f.index_total != wanted and f.expected_bytes == wanted:
             reason = f"the index says {f.index_total}, headers and config {wanted}"
@@ -331,17 +390,40 @@ class WeightsJudge:
                 return [say.missing(f)]
             known[name] = f
         first, *others = known
-        told: list[JsonValue] = []
+        differ = list[str]()
+        follows: Follows | None = None
         for other in others:
             a, b = known[first], known[other]
             mine, theirs = {s[0]: s[1:] for s in a.signature}, {s[0]: s[1:] for s in b.signature}
-            told += [f"{n}: {first} and {other} differ" for n in sorted({*mine, *theirs}) if mine.get(n) != theirs.get(n)]
-            told += [f"{n}: {first} and {other} differ" for n in sorted({*a.small, *b.small}) if a.small.get(n) != b.small.get(n)]
+            unlike = [n for n in sorted({*mine, *theirs}) if mine.get(n) != theirs.get(n)]
+            unlike += [n for n in sorted({*a.small, *b.small}) if a.small.get(n) != b.small.get(n)]
+            for node in (first, other):
+                unlike, cause = self._told(node, unlike)
+                follows = follows or cause
+            differ += [f"{n}: {first} and {other} differ" for n in unlike]
+        if follows and not differ:
+            return [say.missing(follows)]
         limit = Limit(kind="max", value=0, unit="different files", origin=builtin("ranks of one model must read one model"))
         right = next((name for name, f in known.items() if in_order(f)), first)
         folder = self._folder(known[right])
         action = f"rsync -av --checksum {self._address(right)}:{folder}/ {folder}/ on the others, once it is known to be right"
-        return [say.judge(len(told), limit, reason="; ".join(map(str, told[:4])), action=action, details={"files": told[:40]})]
+        files: list[JsonValue] = [*differ[:40]]
+        return [say.judge(len(differ), limit, reason="; ".join(differ[:4]), action=action, details={"files": files})]
+
+    def _doubtful(
+        self, node: str, facts: FullFacts, found: Mapping[str, FullFacts | Missing], given: Given
+    ) -> tuple[dict[str, str], list[str], Follows | None]:
+        """Files of a node that are wrong, and why; those of which nothing is known; and where what is left out of both is told."""
+        wrong = wrong_files(node, found, given)
+        known = {name: known_of(name, found, given) for name in {*facts.hashes, *wrong}}
+        alone = [name for name in facts.hashes if known[name] == ("", "")]
+        left, follows = self._told(node, wrong)
+        for other in found:  # a copy is no reason to doubt another one, when it is not whole itself
+            differing, cause = self._told(other, [name for name in left if not known[name][0]])
+            alone, lacking = self._told(other, alone)
+            left = [name for name in left if known[name][0] or name in differing]
+            follows = follows or cause or lacking
+        return {name: wrong[name] for name in left}, alone, follows
 
     def full(self, found: Mapping[str, FullFacts | Missing], given: Given, bad_tensors: Mapping[tuple[str, str], str]) -> list[Verdict]:
         """``weights.sha256`` of every node, against what is known offline, else node against node.
@@ -356,10 +438,8 @@ class WeightsJudge:
             if isinstance(facts, Missing):
                 verdicts.append(say.missing(facts))
                 continue
-            wrong = wrong_files(node, found, given)
-            sources: dict[str, int] = {}
-            for name in facts.hashes:
-                sources[known_of(name, found, given)[1]] = sources.get(known_of(name, found, given)[1], 0) + 1
+            wrong, alone, follows = self._doubtful(node, facts, found, given)
+            sources = Counter(known_of(name, found, given)[1] for name in facts.hashes)
             details: dict[str, JsonValue] = {
                 "files": len(facts.hashes),
                 "from_cache": facts.cached,
@@ -373,9 +453,11 @@ class WeightsJudge:
                 name, words = next(iter(facts.errors.items()))
                 verdicts.append(say.unknown(f"{len(facts.errors)} files could not be read: {name}: {words}", details=details))
                 continue
-            unknown = sources.get("", 0)
-            if unknown and not wrong:
-                reason = f"{unknown} files are known nowhere: nothing to hold them against"
+            if follows and not wrong and not alone:
+                verdicts.append(say.missing(follows))
+                continue
+            if alone and not wrong:
+                reason = f"{len(alone)} files are known nowhere: nothing to hold them against"
                 verdicts.append(say.unknown(reason, "give model.sha256 (a file of 'sha256  name' lines), or a second node", details))
                 continue
             told = "; ".join(

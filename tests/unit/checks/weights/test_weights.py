@@ -107,6 +107,10 @@ def truncate(folder: Path) -> None:
     os.truncate(shard(folder, 3), shard(folder, 3).stat().st_size - 1000)
 
 
+def spoil_header(folder: Path) -> None:
+    shard(folder, 2).open("r+b").write(b"\xff" * 64)
+
+
 def swap_shape(header: dict[str, dict[str, object]]) -> None:
     tensor = next(t for k, t in header.items() if k != "__metadata__" and len(t["shape"]) == 2)  # type: ignore[arg-type]
     tensor["shape"] = list(reversed(tensor["shape"]))  # type: ignore[call-overload]
@@ -136,19 +140,19 @@ def remove_shards(folder: Path) -> None:
 
 F, U = Status.FAIL, Status.UNKNOWN
 DAMAGE: dict[str, tuple[Callable[[Path], object], dict[str, Status], str]] = {
-    "shard missing": (lambda p: shard(p, 4).unlink(), {"weights.names": F, "weights.index": F, "weights.total": F}, "model-00004"),
+    "shard missing": (lambda p: shard(p, 4).unlink(), {"weights.names": F}, "model-00004"),
     "shard truncated": (truncate, {"weights.sizes": F}, "first bad tensor model.layers"),
     "shard too long": (lambda p: shard(p, 2).open("ab").write(b"xx"), {"weights.sizes": F}, "2 bytes too long"),
-    "shard empty": (lambda p: shard(p, 2).write_bytes(b""), {"weights.headers": F, "weights.total": F}, "0 bytes"),
-    "header garbage": (lambda p: shard(p, 2).open("r+b").write(b"\xff" * 64), {"weights.headers": F, "weights.total": F}, "claims"),
+    "shard empty": (lambda p: shard(p, 2).write_bytes(b""), {"weights.headers": F}, "0 bytes"),
+    "header garbage": (spoil_header, {"weights.headers": F}, "claims"),
     "header not JSON": (
         lambda p: shard(p, 2).write_bytes(struct.pack("<Q", 4) + b"{{{{"),
-        {"weights.headers": F, "weights.total": F},
+        {"weights.headers": F},
         "not JSON",
     ),
     "Git-LFS pointer": (
         lambda p: shard(p, 2).write_text("version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 5\n"),
-        {"weights.headers": F, "weights.total": F},
+        {"weights.headers": F},
         "lfs pull",
     ),
     "gap between tensors": (
@@ -204,6 +208,36 @@ def test_damage_turns_the_right_checks(name: str, model: Path, original: Path) -
     assert words in told
 
 
+@pytest.mark.parametrize(
+    ("damage", "told"), [(lambda p: shard(p, 4).unlink(), "weights.names"), (truncate, "weights.sizes"), (spoil_header, "weights.headers")]
+)
+def test_a_broken_shard_is_told_once(damage: Callable[[Path], object], told: str, model: Path, original: Path) -> None:
+    """By the check that says what is wrong with it; the sum, the comparison and the hashes name that one. What else differs is told."""
+    damage(model)
+    facts = {"node01": look(original), "node02": look(model)}
+    judge = WeightsJudge(WeightFacts(facts), inventory_of(model))
+    hashes = {"node01": full(original), "node02": full(model)}
+    found = [*judge.node("node01"), *judge.node("node02"), *judge.equal(), *judge.full(hashes, {}, {})]
+    assert {(v.check, v.subject) for v in found if v.status.blocks} == {(told, "node02")}
+    assert {v.check for v in found if v.reason == f"because of {told} [node02], told there"} >= {"weights.equal", "weights.sha256"}
+    edit_json(model / "tokenizer_config.json", model_max_length=131072)
+    facts["node02"] = look(model)
+    [unequal] = judge.equal()
+    assert (unequal.measured, unequal.reason) == (1, "tokenizer_config.json: node01 and node02 differ")
+    shutil.copy(shard(original, 2), shard(model, 2))
+    hashes["node02"].hashes[shard(model, 1).name] = "0" * 64
+    assert all(v.status.blocks for v in judge.full(hashes, {}, {})), "two copies that differ, of which nobody knows the right one"
+
+
+def test_shards_in_a_row_are_one_word_for_the_reader_and_for_the_shell(model: Path, original: Path) -> None:
+    for number in (3, 4, 5):
+        shard(model, number).unlink()
+    names = verdicts(model, original)["weights.names"]
+    first, last = shard(model, 3).name, shard(model, 5).name
+    assert names.reason == f"missing: {first} … {last}"
+    assert names.action == f"rsync -av --checksum 10.63.65.208:{model}/{first.replace('00003', '{00003..00005}', 1)} {model}/"
+
+
 def test_a_difference_between_nodes_is_named(model: Path, original: Path) -> None:
     edit_json(model / "tokenizer_config.json", model_max_length=131072)
     found = verdicts(model, original)
@@ -255,7 +289,8 @@ def test_the_command_is_for_the_host_and_not_for_the_container(model: Path, orig
     in_container = {name: found.model_copy(update={"path": "/mnt/models/R1"}) for name, found in facts.items()}
     judge = WeightsJudge(WeightFacts(in_container), inventory_of(model))
     said = judge.check("weights.names", "node01").action
-    assert said == f"rsync -av --checksum 10.63.65.208:{model}/{{{shard(model, 4).name}}} {model}/"
+    assert said == f"rsync -av --checksum 10.63.65.208:{model}/{shard(model, 4).name} {model}/"
+    in_container["node01"] = in_container["node01"].model_copy(update={"small": {}})
     [unequal] = judge.equal()
     assert unequal.action == f"rsync -av --checksum 10.63.65.208:{model}/ {model}/ on the others, once it is known to be right"
 
