@@ -67,7 +67,8 @@ def entries() -> dict[str, Entry]:
 
     for listed in (*NODE_CHECKS.values(), *RAIL_CHECKS.values(), *CLUSTER_CHECKS.values()):
         of(listed.id).judges += [listed.title + ".", listed.description]
-        of(listed.id).steps += list(dict.fromkeys(filter(None, (listed.action, *_actions(listed.function)))))
+        steps = (_PLACE.sub("…", step) for step in (listed.action, *_actions(listed.function)))
+        of(listed.id).steps += list(dict.fromkeys(filter(None, steps)))
     for asked in (*ENDPOINT, *REASONING, *ANSWERS):
         of(asked.id).judges += [asked.title + "."]
         of(asked.id).steps += list(dict.fromkeys(filter(None, (asked.action, *_actions(inspect.unwrap(asked.run))))))
@@ -87,6 +88,10 @@ def entries() -> dict[str, Entry]:
                 Row("checks-load.md", {"red when": "the kernel of a node wrote a line that means a fault while this gate ran"})
             )
     return dict(sorted(found.items()))
+
+
+_PLACE = re.compile(r"\{\w+\}")
+"""A value of the rail in the action of a check."""
 
 
 def _actions(function: Callable[..., object]) -> Iterator[str]:

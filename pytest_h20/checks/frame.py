@@ -270,13 +270,14 @@ class NodeCheck(Check[View]):
 
 
 class RailCheck(Check[RailView]):
-    """A check of one rail of one node."""
+    """A check of one rail of one node. Its action may name ``{hca}`` and ``{interface}``."""
 
     def __call__(self, rail: RailView) -> list[Verdict]:
         """The verdicts about this rail."""
         view = rail.view
         evidence = view.evidence(*self.probes) + tuple(p for n in self.probes if (p := view.all.evidence.get(f"{view.name}/{n}")))
-        say = Say(self.id, self.title, rail.subject, evidence, self.action, view.expect.unmeasured_ok)
+        action = self.action.format(hca=rail.rail.hca, interface=rail.rail.interface)
+        say = Say(self.id, self.title, rail.subject, evidence, action, view.expect.unmeasured_ok)
         if why := silence(rail.ends):
             return [say.skip(why)]
         return self.verdicts(say, rail)

@@ -264,7 +264,9 @@ class Catalogue:
         found = []
         for template in candidates:
             places = template.places(text)
-            if places is not None and (template.weight >= ENOUGH or template.label or all(self._one(value, template.bare) for _, value in places)):
+            if places is not None and (
+                template.weight >= ENOUGH or template.label or all(self._one(value, template.bare) for _, value in places)
+            ):
                 found.append((template, places))
                 if len(found) == MOST:
                     break

@@ -88,7 +88,7 @@ def hcas(say: Say, view: View) -> Verdict:
     "Port active",
     "rdma",
     always=True,
-    action="check cable, transceiver and switch port: ibstatus, mlxlink -d DEVICE; ip link set IFACE up",
+    action="check cable, transceiver and switch port: ibstatus, mlxlink -d {hca}; ip link set {interface} up",
 )
 def port_active(say: Say, rail: RailView) -> Verdict:
     """The port is ACTIVE and its physical link is up."""
@@ -109,7 +109,7 @@ def port_active(say: Say, rail: RailView) -> Verdict:
     "Line rate",
     "rdma",
     always=True,
-    action="check cable and switch port speed, auto-negotiation: mlxlink -d DEVICE",
+    action="check cable and switch port speed, auto-negotiation: mlxlink -d {hca}",
 )
 def rate(say: Say, rail: RailView) -> Verdict:
     """The port runs at the expected rate; without an expectation, at the rate of the fastest rail of the cluster."""
@@ -128,7 +128,7 @@ def rate(say: Say, rail: RailView) -> Verdict:
     )
 
 
-@rail_check("fabric.width", "Lanes of the port", "rdma", action="reseat the cable: a lane is dead (mlxlink -d DEVICE)")
+@rail_check("fabric.width", "Lanes of the port", "rdma", action="reseat the cable: a lane is dead (mlxlink -d {hca})")
 def width(say: Say, rail: RailView) -> Verdict:
     """The port uses the expected number of lanes; without an expectation, as many as the widest rail of the cluster."""
     expected = rail.view.expect.rail_width
@@ -202,7 +202,7 @@ def _same(a: Gid, b: Gid) -> bool:
     "rdma",
     "show_gids",
     always=True,
-    action="ip addr add ADDRESS/PREFIX dev IFACE: without an address there is no routable GID",
+    action="ip addr add ADDRESS/PREFIX dev {interface}: without an address there is no routable GID",
 )
 def gid_table(say: Say, rail: RailView) -> Verdict:
     """The port has GIDs, among them a routable RoCE v2 one; show_gids (where it exists) lists the same."""
@@ -279,7 +279,7 @@ def gid_address(say: Say, rail: RailView) -> Verdict:
     return say.judge(used.ipv4 or used.gid, Limit(kind="equal", value=r.address, origin=origin))
 
 
-@rail_check("fabric.mtu", "MTU of the rail", "network", always=True, action="ip link set IFACE mtu N on both ends and on the switch")
+@rail_check("fabric.mtu", "MTU of the rail", "network", always=True, action="ip link set {interface} mtu N on both ends and on the switch")
 def mtu(say: Say, rail: RailView) -> Verdict:
     """The rail's net device has the expected MTU; without an expectation, that of its peer rail (F38)."""
     n, wanted = say.need(rail.view.node.network), rail.view.expect.rail_mtu
@@ -327,7 +327,7 @@ def subnet(say: Say, rail: RailView) -> Verdict:
     "Rail to rail, unfragmented at the MTU",
     "ping",
     always=True,
-    action="check switch, VLAN, routes and MTU of the path: ping -M do -s SIZE -I IFACE PEER (F30, F38)",
+    action="check switch, VLAN, routes and MTU of the path: ping -M do -s SIZE -I {interface} PEER (F30, F38)",
 )
 def reachable(say: Say, rail: RailView) -> Verdict:
     """The peer rail answers pings as large as the MTU that may not be fragmented, sent from this rail's interface."""

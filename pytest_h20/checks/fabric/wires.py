@@ -280,7 +280,7 @@ def _own_arp(settings: Mapping[str, int]) -> bool:
     "fabric.optics",
     "Optics, FEC and bit errors",
     "wires",
-    action="clean and reseat the transceiver, replace cable or transceiver; mlxlink -d DEVICE -m -c",
+    action="clean and reseat the transceiver, replace cable or transceiver; mlxlink -d {hca} -m -c",
 )
 def optics(say: Say, rail: RailView) -> Verdict:
     """The rail's transceiver raises no alarm, no figure of it is beyond its own alarm thresholds, FEC leaves no more bit errors than
