@@ -341,8 +341,8 @@ LEAST_SHARE, MOST_SHARE = 0.5, 2.0
 """Of the median rail. NCCL's rings and trees put equal parts on every rail they use."""
 
 
-def rail_shares(voice: Say, moved: Mapping[str, CounterDelta | Missing], idle: str = "") -> Verdict:
-    """No rail carried much less or more than the node's others."""
+def rail_shares(voice: Say, moved: Mapping[str, CounterDelta | Missing], idle: str = "", unsent: str = "") -> Verdict:
+    """No rail carried much less or more than the node's others. ``unsent``: why none had to carry anything."""
     lost = {hca: d for hca, d in moved.items() if isinstance(d, Missing) or _gigabytes(d) is None}
     if lost:
         hca, why = next(iter(lost.items()))
@@ -353,6 +353,8 @@ def rail_shares(voice: Say, moved: Mapping[str, CounterDelta | Missing], idle: s
         return voice.skip(idle)
     carried = {hca: _gigabytes(d) or 0.0 for hca, d in moved.items() if not isinstance(d, Missing)}
     middle = statistics.median(carried.values())
+    if middle <= 0 and unsent:
+        return voice.skip(unsent)
     if middle <= 0:
         return voice.unknown("the rails carried nothing while the load ran", "see rdma.rail_volume and rdma.hcas_used")
     bad = [f"{hca} {gb:.1f} GB" for hca, gb in carried.items() if not LEAST_SHARE <= gb / middle <= MOST_SHARE]

@@ -12,6 +12,7 @@ from pytest_h20.core.errors import H20Error, UsageError
 from pytest_h20.lang import labelled, local, say, told
 from pytest_h20.lang.arguments import Parser
 from pytest_h20.report.history import DEFAULT_FILE, History, PastRun, Point, add_folder, lines_of
+from pytest_h20.report.live.lines import padded
 
 
 def main(argv: Sequence[str]) -> int:
@@ -80,7 +81,9 @@ def _lines(entries: Sequence[PastRun], trends: dict[str, list[Point]]) -> list[s
     for entry in entries:
         state = "accepted" if entry.accepted else "green, no acceptance" if entry.green else "not accepted"
         said = local(state) if entry.green else labelled(state, entry.reason)
-        lines.append(f"{entry.started[:16].replace('T', ' ')}  {entry.mode:<9} {','.join(entry.engines):<12} {said}")
+        lines.append(
+            f"{entry.started[:16].replace('T', ' ')}  {padded(local(f'{entry.mode} run'), 13)} {','.join(entry.engines):<12} {said}"
+        )
         lines.append(f"{'':18}{entry.run}")
     moved = [(name, points) for name, points in trends.items() if len(points) > 1]
     if moved:

@@ -60,7 +60,7 @@ class StartProgress:
             what = local(stage.name)
             if stage.done is not None and stage.total:
                 filled = round(20 * min(1.0, stage.done / stage.total))
-                what += f" [{'#' * filled}{'.' * (20 - filled)}] {stage.done}/{stage.total} {stage.unit}".rstrip()
+                what += f" [{'#' * filled}{'.' * (20 - filled)}] " + local(f"{stage.done}/{stage.total} {stage.unit}".rstrip())
             elif stage.detail:
                 what += f" ({stage.detail})"
         return f"h20:   {role:<12} {what}   {local(f'{seconds:.0f} s of at most {limit:.0f} s')}"

@@ -149,6 +149,12 @@ def _short(value: Any) -> str:
     return str(value)
 
 
+def _counted(value: Any, unit: str) -> str:
+    """A value and its unit: ``3 problems``, ``1 problem``."""
+    one = value == 1 and not isinstance(value, bool) and re.search(r"[A-Za-z]{3}(?<![us])(?<!ie)(?<!sse|che|she)s$", unit)
+    return f"{_short(value)} {unit[:-1] if one else unit}".rstrip()
+
+
 class Verdict(Frozen):
     """What one check says about one subject.
 
@@ -186,8 +192,7 @@ class Verdict(Frozen):
         head = f"{self.check}" + (f" [{self.subject}]" if self.subject else "") + f": {self.title}"
         lines = [head]
         if self.measured is not None or self.limit is not None:
-            unit = f" {self.unit}" if self.unit else ""
-            measured = "nothing" if self.measured is None else f"{_short(self.measured)}{unit}"
+            measured = "nothing" if self.measured is None else _counted(self.measured, self.unit)
             line = f"  measured {measured}"
             if self.limit is not None:
                 line += f", wanted {self.limit} ({self.limit.origin})"

@@ -32,6 +32,7 @@ _HAN = re.compile("[\u3000-\u303f\u4e00-\u9fff\uff00-\uffef]")
 _QUANTITY = re.compile(r"([-+±≈]?\d[\d.,\u202f]*(?: ?[-–…x×/] ?\d[\d.,]*)?) ?(?=[A-Za-z%])(.+)", re.S)
 _LABEL = re.compile(r"((?:[\w./\[\]-]+, )*[\w./\[\]-]+(?: \([^()\s]*\))?): (.+)", re.S)
 """A text about nodes, rails or gates, which are named before it."""
+_GATE = re.compile(r"gate (\w+)(?:: (.+))?", re.S)
 _NAME = re.compile(r"[\w.-]+")
 _ID = re.compile(r".*[0-9_./=-].*|\W*", re.S)
 """A figure, a name of a file, a node or an option: no word of a sentence."""
@@ -226,6 +227,8 @@ class Catalogue:
                 return _KEPT_AS_IS.sub(lambda match: quotes[ord(match[0]) - 0xE000][1:-1], said)
         if len(reasons := _by_gate().split(text)) > 1:
             return "；".join(map(self.text, reasons))
+        if (match := _GATE.fullmatch(text)) and _gates(match[1]):
+            return f"关卡 {match[1]}" + (f"：{' -> '.join(map(self.text, match[2].split(' -> ')))}" if match[2] else "")
         if (match := _LABEL.fullmatch(text)) and _gates(match[1]):
             rest = self.text(match[2])
             said = f"{match[1]}{'：' if _HAN.search(rest) else ': '}{rest}"
@@ -315,8 +318,8 @@ class Catalogue:
     def _apart(self, text: str) -> Iterator[str]:
         """The text with its parts translated, by each kind of punctuation in turn."""
         if match := _QUANTITY.fullmatch(text):
-            rest = self.text(match[2])
-            yield f"{match[1]} {rest}"
+            one = match[1] == "1" and self._exact.get(f"{match[2]}s")
+            yield f"{match[1]} {one or self.text(match[2])}"
         if match := _LABEL.fullmatch(text):
             rest = self.text(match[2])
             if rest != match[2]:

@@ -405,7 +405,8 @@ class ActivePlugin:
         self.signals.ending = True
         write = self.line_writer()
         told = [v for o in self.reporting.outcomes for v in o.verdicts]
-        verdicts = [*untold(self.session, told), *last_look(self.session, self.reporting.spans)]
+        ended = self._ended_early(session, exitstatus)
+        verdicts = [*untold(self.session, told), *last_look(self.session, self.reporting.spans, bool(ended))]
         verdicts += take_down(self.session, write)
         try:
             for verdict in verdicts:
@@ -413,7 +414,7 @@ class ActivePlugin:
             for verdict in self._half_told():
                 self.session.run.record(verdict, "session::end")
             without = lacking(self.session, [(o.place, o.test_id) for o in self.reporting.outcomes if o.place])
-            decision = finish(self.session, self.reporting.gates, self._ended_early(session, exitstatus), without)
+            decision = finish(self.session, self.reporting.gates, ended, without)
         except OSError as error:
             self.reporting.finished = True
             self.session.close()

@@ -18,6 +18,7 @@ import pytest
 
 from pytest_h20.core.verdict import ON_REQUEST, GateName
 from pytest_h20.plugin.parametrize import parameters
+from pytest_h20.run.finish import NONE_OF_OURS
 from pytest_h20.run.settings import Session
 
 PACKAGE = Path(__file__).parents[1]
@@ -69,6 +70,8 @@ def lacking(session: Session, reported: Iterable[tuple[str, str]]) -> str:
     without = everything - Counter(place for place, _ in set(reported))
     if not without:
         return ""
+    if without == everything:
+        return NONE_OF_OURS
     first, others = next(iter(without)), len(without) - 1
     return f"{without.total()} of {everything.total()} tests of the suite gave no verdict of their own: {first}" + (
         f" and {others} others" if others else ""

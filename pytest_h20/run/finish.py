@@ -18,6 +18,8 @@ from pytest_h20.run.conditions import weights_reference
 from pytest_h20.run.settings import Session, digest, text_digest
 from pytest_h20.run.store import CLUSTER, SELECTED
 
+NONE_OF_OURS = "no test of the acceptance suite ran"
+
 
 def finish(session: Session, gates: Collection[str], unfinished: str, lacking: str) -> Decision:
     """Write ``fingerprint.json`` and ``verdict.json`` and return the decision.
@@ -42,7 +44,7 @@ def finish(session: Session, gates: Collection[str], unfinished: str, lacking: s
         obstacles.append(NOT_ASKED)
         required = ()
     elif not gates:
-        obstacles.append("no test of the acceptance suite ran")
+        obstacles.append(NONE_OF_OURS)
     if lacking and NOT_ASKED not in obstacles:
         obstacles.append(lacking)
     run.describe(required=required, cannot_accept=tuple(dict.fromkeys(obstacles)), unfinished=unfinished)

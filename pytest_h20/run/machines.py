@@ -131,8 +131,9 @@ def _look(session: Session, label: str, when: str) -> dict[str, Snapshot]:
     return {name: Snapshot(COUNTERS.read(sections), GPUS.read(sections), DCGM.read(sections)) for name, (_, sections) in told.items()}
 
 
-def after_load(session: Session, label: str) -> list[Verdict]:
-    """Every node after the last cell against before the first; nothing where no cell was measured. Before anything is stopped."""
+def after_load(session: Session, label: str, ended: bool = False) -> list[Verdict]:
+    """Every node after the last cell against before the first; nothing where no cell was begun. Before anything is stopped. ``ended``:
+    the run was, before its tests had reported: rails that carried nothing are no finding then."""
     before = session.shared.value(BEFORE_LOAD(label))
     if before is None or drilled(session.shared, label):
         return []
@@ -140,6 +141,7 @@ def after_load(session: Session, label: str) -> list[Verdict]:
     target, verdicts = session.target(label), []
     measured = any(cell.engine == label for cell in session.folder.view().cells)
     gate = "soak" if GateName.SOAK in session.required and not measured else "throughput"
+    unsent = "the run was ended before anything was sent" if ended and not measured else ""
     many = len(session.labels) > 1
     facts = published_facts(session, label)
     folder = Missing("") if facts is None else facts.probes.nodes[target.head.name].model_folder
@@ -157,9 +159,11 @@ def after_load(session: Session, label: str) -> list[Verdict]:
         moved = {rail.hca: checks.rail_delta(old, new, rail.hca, rail.port) for rail in spec.rails}
         for hca, delta in moved.items():
             about = f"{subject} {hca}"
-            verdicts.append(checks.rail_errors(_say(session, f"{gate}.rail_errors", about, spec.name, evidence), delta, idle))
-            verdicts.append(checks.rail_congestion(_say(session, f"{gate}.rail_congestion", about, spec.name, evidence), delta, idle))
-        verdicts.append(checks.rail_shares(_say(session, f"{gate}.rail_shares", subject, spec.name, evidence), moved, idle))
+            verdicts.append(checks.rail_errors(_say(session, f"{gate}.rail_errors", about, spec.name, evidence), delta, idle or unsent))
+            verdicts.append(
+                checks.rail_congestion(_say(session, f"{gate}.rail_congestion", about, spec.name, evidence), delta, idle or unsent)
+            )
+        verdicts.append(checks.rail_shares(_say(session, f"{gate}.rail_shares", subject, spec.name, evidence), moved, idle, unsent))
     return verdicts
 
 
@@ -402,7 +406,7 @@ def gate_at(at: float | None, spans: Spans) -> GateName:
     return found[1]
 
 
-def last_look(session: Session, spans: Spans) -> list[Verdict]:
+def last_look(session: Session, spans: Spans, ended: bool) -> list[Verdict]:
     """On the controller, when every test has reported and nothing is stopped yet: the machines after the load, and all kernel logs.
 
     Whatever goes wrong here keeps no cluster up: it is a verdict that could not be made.
@@ -411,7 +415,7 @@ def last_look(session: Session, spans: Spans) -> list[Verdict]:
     try:
         for label in session.labels:
             if session.shared.published(DOWN(label)) is None:
-                verdicts += after_load(session, label)
+                verdicts += after_load(session, label, ended)
         verdicts += kernel_verdicts(session, spans, session.folder.view().loads)
     except (H20Error, OSError) as error:
         verdicts.append(checks.say("throughput.kernel_log", "").unknown(f"the machines could not be looked at: {error}"))

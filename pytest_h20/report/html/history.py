@@ -38,7 +38,7 @@ def history_part(entries: Sequence[PastRun], trends: Mapping[str, Sequence[Point
 def _row(entry: PastRun) -> Html:
     cells = (
         ("Started", tag("span", entry.started[:16].replace("T", " ") + " UTC", class_="h20-nowrap")),
-        ("Result", join(_state(entry), f" {entry.mode}" if entry.mode != "full" else "")),
+        ("Result", join(_state(entry), " ", f"{entry.mode} run" if entry.mode != "full" else "")),
         ("Engine", ", ".join(entry.engines)),
         ("On", entry.name),
         ("Run", tag("code", entry.run, class_="h20-small")),

@@ -90,9 +90,8 @@ def _bring_up(b: StartStand) -> Iterable[LiveLine]:
     )
     for role in b.roles:
         name = " ".join(filter(None, (role.node, role.role)))
-        yield LiveLine(
-            f"  {name:<14} {role.stage} {amount(role.done, role.total, role.unit) or role.detail}{local(left(role.left_s))}".rstrip()
-        )
+        stage = f"{name:<14} {local(role.stage)}"
+        yield LiveLine(f"  {stage} {amount(role.done, role.total, role.unit) or role.detail}{local(left(role.left_s))}".rstrip())
 
 
 def amount(done: int | None, total: int | None, unit: str) -> str:
@@ -100,7 +99,7 @@ def amount(done: int | None, total: int | None, unit: str) -> str:
     if done is None or not total:
         return ""
     filled = round(10 * min(1.0, done / total))
-    return f"[{'#' * filled}{'.' * (10 - filled)}] {done}/{total} {unit}".rstrip()
+    return f"[{'#' * filled}{'.' * (10 - filled)}] " + local(f"{done}/{total} {unit}".rstrip())
 
 
 def left(seconds: float | None) -> str:

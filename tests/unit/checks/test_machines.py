@@ -236,6 +236,9 @@ def test_rails_of_an_engine_that_moves_nothing_over_them() -> None:
     assert machines.rail_errors(voice, moved(0.0, packet_seq_err=5), why).status is U
     assert machines.rail_errors(voice, moved(0.0, link_downed=1), why).status is F
     assert machines.rail_shares(voice, {"mlx5_1": moved(), "mlx5_2": Missing("gone")}, why).status is U
+    still = {"mlx5_1": moved(0.0), "mlx5_2": moved(0.0)}
+    assert [machines.rail_shares(voice, still, unsent=ended).status for ended in ("", "the run was ended")] == [U, S]
+    assert machines.rail_shares(voice, {"mlx5_1": moved(0.1), "mlx5_2": moved(9.0)}, unsent="the run was ended").status is F
 
 
 def test_a_rail_that_is_in_one_snapshot_only_was_not_measured() -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import pytest
+
 from pytest_h20.core.verdict import GateName, Limit, Origin, Status, Verdict, decide, judge
 from pytest_h20.plugin.outcome import outcome_of
 from pytest_h20.run.endpoint import glob_word
@@ -52,3 +54,10 @@ def test_a_gate_that_was_skipped_says_why_and_one_reason_is_told_once() -> None:
     assert decision.reason == (
         "bringup: The engine became ready in time: FAILED; rdma, endpoint: everything was skipped: the cluster is not up"
     )
+
+
+@pytest.mark.parametrize(
+    ("unit", "said"), [("problems", "measured 1 problem,"), ("ms", "measured 1 ms,"), ("addresses", "measured 1 addresses,")]
+)
+def test_one_of_a_thing_is_told_as_one(unit: str, said: str) -> None:
+    assert said in judge("rdma.x", "X", 1, Limit(kind="max", value=0, unit=unit, origin=Origin(kind="builtin"))).text()
