@@ -372,6 +372,15 @@ def _no_network_channels(f: _Facts, net: list[Channel]) -> _Finding:
     fatal = f.fatal
     damaged = any(e.damaged_channels or e.ray_dedup or e.overflow for e in f.evidences)
     ask = list(ASK)
+    nvlink = [c for c in local if c.network.startswith("P2P/MNNVL")]
+    if nvlink and not net:
+        return _Finding(
+            "undetermined",
+            f"{len(nvlink)} channel lines use P2P/MNNVL, that is NVLink between nodes, and none a network: says nothing about RDMA",
+            missing=["channels over a network"],
+            advice=["to see the network, run once with NCCL_MNNVL_ENABLE=0"],
+            deciding=_examples(nvlink, 3) + chosen,
+        )
     if net or local:
         single = bool(comms) and all(c.nnodes == 1 and not c.ambiguous for c in comms)
         if single and not damaged:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -275,6 +277,18 @@ def test_verbs_plugins_list_devices_under_their_own_name() -> None:
 def test_what_fastsocket_connected_is_tcp_and_what_it_found_is_nothing_yet(said: str, transport: str) -> None:  # NVIDIA/nccl#651
     two = one(f"NET/FastSocket : {said}", "comm 0x5500 rank 0 nRanks 2 nNodes 2 localRanks 1 localRank 0 MNNVL 0")
     assert labels(parse_log(two))["transport"] == transport
+
+
+@pytest.mark.parametrize("nodes", ["nNodes 1 localRanks 4", "nNodes 2 localRanks 2"])  # NCCL counts an NVLink domain as one node
+def test_nvlink_between_nodes_is_no_network(nodes: str) -> None:
+    text = Synthetic("2.28.9").all().decode().replace("MNNVL 0", "MNNVL 1").replace("nNodes 2 localRanks 2", nodes)
+    over_nvlink = re.sub(r"\[(?:send|receive)\] via NET/\S+", "via P2P/MNNVL", text)
+    job = verdict(over_nvlink.encode())
+    assert (job.verdict, "NVLink between nodes, and none a network" in job.reason) == ("undetermined", True)
+    inside = verdict(over_nvlink.replace("P2P/MNNVL", "P2P/CUMEM").encode())
+    assert "NVLink between nodes" not in inside.reason
+    mixed = verdict(re.sub(r"\[(?:send|receive)\] via NET/\S+", "via P2P/MNNVL", text, count=3).replace("NET/IB/", "NET/Socket/").encode())
+    assert "NVLink between nodes" not in mixed.reason
 
 
 def test_network_and_devices_in_the_words_of_2_3() -> None:  # horovod#639
