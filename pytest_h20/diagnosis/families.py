@@ -16,6 +16,10 @@ LONGEST = 600
 """Characters of a message, put together from its lines."""
 
 
+NAMELESS = "Exception: "
+"""Before a message that was printed without its class."""
+
+
 @dataclass
 class Raised:
     """An exception as it was printed, and the frames above it (newest last)."""
@@ -105,6 +109,7 @@ _FAMILIES = (
         r"(?=.*(?:\.safetensors|\bmodel weights|weights? files?|checkpoint (?:files?|shards?)))",
     ),
     _family("missing_tokenizer", r"(?i)^(?:FileNotFoundError|OSError|EnvironmentError)\b.*(?:tokeniz|vocab|merges|tekken|spiece)"),
+    _family("model_not_found", r"\bHFValidationError: "),
     _family("missing_config", r"^(?:FileNotFoundError|OSError)\b.*\.json\b|^json\.\w*\.?JSONDecodeError|Expecting value: line"),
     _family(
         "model_not_found",
@@ -137,6 +142,7 @@ _FAMILIES = (
         r"(?=.*(?:exceed|larger|greater|more than|not enough|only|available|at least))",
     ),
     # what a GPU or a kernel does not do
+    _family("kernel_rejected", r"^RuntimeError: Runtime check failed at \S+\.(?:cuh?|cpp|h)\b"),
     _family(
         "unsupported_quantization",
         _about(

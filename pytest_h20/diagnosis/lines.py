@@ -94,6 +94,11 @@ TORCH_WARNING = re.compile(r"^(?:\[rank\d+\]:)?\[W\d{3,4} \d\d:")
 """torch's C++ side warns and goes on, whatever it says (a peer's store that closed at the end of an ordered stop)."""
 GUESSES = re.compile(r"There are some potential root causes|Some common causes include")
 """Ray lists what may have killed a worker: none of what follows was seen."""
+WORKER_SAYS = re.compile(r"Exception in worker \w+ while processing method (\w+): (.+), Traceback \(most recent call last\)")
+"""vLLM's V0: the message of an exception without its class, before its traceback."""
+USAGE = re.compile(r"^usage: (?:launch_server|api_server|vllm|sglang|__main__)\b.*\[-h\]")
+HELP = re.compile(r"^(?:options|optional arguments|positional arguments):$")
+"""argparse prints the usage before what it refuses, and before the list of all options where somebody asked for help."""
 CRASH = re.compile(
     r"(?:Scheduler|[Tt]okenizer\w*|DataParallel\w*|EngineCore|WorkerProc) hit an exception|encountered a fatal error"
     r"|(?:EngineCore|WorkerProc) failed to start|AsyncLLM output_handler failed|Engine background task failed"

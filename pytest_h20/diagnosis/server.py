@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 
 from pytest_h20.core.errors import UsageError
 from pytest_h20.diagnosis import lines
-from pytest_h20.diagnosis.families import FRAMES, LONGEST, Raised, first_named, named_by_frame
+from pytest_h20.diagnosis.families import FRAMES, LONGEST, NAMELESS, Raised, first_named, named_by_frame
 from pytest_h20.diagnosis.result import Diagnosis, Outcome
 from pytest_h20.diagnosis.signatures import BY_ID, FABRIC, SIGNATURES, Signature
 from pytest_h20.engines.base import EngineName, Stage, Version
@@ -157,6 +157,7 @@ class Server:
     spoke: bool = False
     announced: bool = False
     answered: tuple[int, str] | None = None
+    usage: tuple[int, str] | None = None
     tracker: tuple[int, str] | None = None
     ordered: tuple[int, str] | None = None
     torn_at: int | None = None
@@ -231,6 +232,10 @@ class Server:
             self.announced = True
         if self.ordered is None and lines.ORDERED.search(text):
             self.ordered = (index, line)
+        if lines.USAGE.match(body):
+            self.usage = (index, line)
+        elif lines.HELP.match(body):
+            self.usage = None
         if lines.TRACKER.search(body):
             self.tracker = (index, line)
         if lines.LAUNCHES.search(text):
@@ -380,6 +385,8 @@ class Server:
         in_stack = lines.IN_STACK.search(body) is not None
         self.native |= in_stack
         framed = lines.IN_FRAME.match(body) is not None
+        if worker := lines.WORKER_SAYS.search(body):
+            self.raised.append(Raised(index, line, (NAMELESS + worker[2])[:LONGEST], (worker[1],)))
         if framed:
             self.frames = [*self.frames[1 - FRAMES :], body.strip()]
         elif is_exception and not mild and not self.in_request and len(self.raised) < _RAISED:
@@ -509,6 +516,8 @@ class Server:
             if cause is None and not self._seen():
                 return self._plain("undetermined", None, self.last_line, "a program broke off, and nothing shows that it is an engine")
             return self._failed(cause, None)
+        if self.usage is not None:  # what was refused is cut off
+            return self._failed(self.best_cause(self.matches), None, self.usage[0])
         if not self.marked and (excerpt := self._excerpt()):
             return excerpt
         if self.engine == "sglang" and self.node_rank and self.dummy_line:

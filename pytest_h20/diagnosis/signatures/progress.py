@@ -57,10 +57,17 @@ SYMPTOMS = (
     ),
     symptom(
         "native_crash",
-        r"^Fatal Python error: |^Extension modules: |(?:^|[, ])[A-Za-z]\w*\._\w[\w.]*, ?[A-Za-z]\w*[\w.]*\._\w|stack smashing detected"
-        r"|\*\*\* (?:SIG(?!TERM|INT)\w+ received at|Process received signal)|Caught signal \d+ \(|^Signal: [A-Z]|\bcore dumped\b",
+        r"^Fatal Python error: |^Extension modules: |^(?=\S)(?:.*[, ])?[A-Za-z]\w*\._\w[\w.]*, ?[A-Za-z]\w*[\w.]*\._\w"
+        r"|stack smashing detected|\*\*\* (?:SIG(?!TERM|INT)\w+ received at|Process received signal)"
+        r"|Caught signal \d+ \(|^Signal: [A-Z]|\bcore dumped\b",
         "a native library ended the process",
         "faulthandler, absl, Open MPI and UCX print this; sgl#4205",
+    ),
+    symptom(
+        "watchdog_ends_process",
+        r"\bfailure detected by watchdog at work sequence id: ",
+        "torch's watchdog saw a collective operation fail and ends the process",
+        "sgl#10216",
     ),
     symptom(
         "launcher_reports_exit",

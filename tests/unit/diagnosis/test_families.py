@@ -33,6 +33,8 @@ RUN = frame("sglang/srt/managers/scheduler.py", "run_scheduler_process")
         ("ValueError: frob_token must be exactly one token for this parser.", "invalid_argument_value"),
         ("AttributeError: 'Scheduler' object has no attribute 'frob_pool'", "program_error"),
         ("AssertionError", "program_error"),
+        ("huggingface_hub.utils._validators.HFValidationError: Repo id must use alphanumeric chars: 'a/b:c'", "model_not_found"),
+        ("RuntimeError: Runtime check failed at /x/marlin.cuh:963: size_k = 704, is not divisible by 5", "kernel_rejected"),
         ("ValueError: unheard of", None),  # unknown stays unknown
         ("RuntimeError: something went wrong", None),
     ],
@@ -121,3 +123,12 @@ def test_the_health_application_of_node_1_that_starts_twice() -> None:
     ]
     assert diagnose(log).outcome != "failed"
     assert diagnose([*log[:6], "ValueError: unheard of", log[-1]]).outcome == "failed"
+
+
+def test_a_worker_of_v0_says_the_message_without_its_class() -> None:
+    head = "(VllmWorkerProcess pid=15021) ERROR 08-06 20:44:07 multiproc_worker_utils.py:226] "
+    says = "Exception in worker VllmWorkerProcess while processing method load_model: {}, Traceback (most recent call last):"
+    cut = head + '  File "/x/site-packages/vllm/worker/worker.py", line 122, in load_model'
+    got = diagnose([head + says.format("Weight input_size_per_partition = 7392 is not divisible by min_thread_k = 128."), cut])
+    assert (got.outcome, got.cause) == ("failed", "tensor_parallel_not_divisible")
+    assert diagnose([head + says.format("unheard of"), cut]).cause is None

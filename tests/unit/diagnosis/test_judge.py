@@ -332,3 +332,37 @@ def test_the_watch_agrees_with_the_whole_log(lines: list[str]) -> None:
     for line in lines:
         watch.feed(line)
     assert watch.diagnosis() == diagnose(lines)
+
+
+NPU = (
+    "    The device parameters have been replaced with npu in the function below:",
+    "    torch.logspace, torch.rand, torch._empty_per_channel_affine_quantized, torch._pin_memory, torch._cudnn_init_dropout_state",
+)
+
+
+def test_a_list_of_torch_s_functions_is_no_list_of_extension_modules() -> None:
+    """Ascend's torch_npu prints one in each process: the start was read as ended by a native crash."""
+    loading = "Loading safetensors checkpoint shards:  27% Completed | 24/88 [01:03<02:45,  2.58s/it]"
+    assert diagnose(log(SGLANG, *NPU, loading)).outcome == "waiting"
+    assert diagnose(log(SGLANG, *NPU, STARTUP, BOUND, FIRED)).outcome == "ready"
+    wrapped = "Extension modules: numpy.core._multiarray_umath, numpy.linalg._umath_linalg,", "torch._C, torch._C._dynamo.eval_frame"
+    assert diagnose(log(SGLANG, *wrapped)).outcome == "failed"
+
+
+def test_a_usage_without_the_list_of_options_is_a_refusal() -> None:
+    platform = "INFO 04-05 11:20:31 __init__.py:190] Automatically detected platform cuda."
+    usage = (
+        "usage: launch_server.py [-h] --model-path MODEL_PATH [--tokenizer-path TOKENIZER_PATH]",
+        "                        [--port PORT]",
+    )
+    cut = diagnose(log(platform, *usage))
+    assert (cut.outcome, cut.cause) == ("failed", None)
+    assert diagnose(log(platform, *usage, "", "options:", "  -h, --help  show this help")).outcome != "failed"
+
+
+def test_the_watchdog_of_torch_ends_a_rank() -> None:
+    head = "[rank1]:[E910 10:02:11.433126802 ProcessGroupNCCL.cpp:2252] [PG ID 2 PG GUID 3 Rank 1]  "
+    ended = head + "failure detected by watchdog at work sequence id: 38817 PG status: last enqueued work: 38853"
+    begun = "[2025-04-05 10:00:20 TP1] Init torch distributed begin."
+    got = diagnose(log(SGLANG, begun, ended, "n:1:1 [1] NCCL INFO Connected all trees"))
+    assert (got.outcome, got.cause) == ("failed", None)
