@@ -200,6 +200,7 @@ def h20_load(request: pytest.FixtureRequest, h20_engine: str, h20_endpoint: Endp
 
     plugin = _active(request)
     load = load_of(plugin.session, h20_engine, h20_endpoint, plugin.line_writer(), _is_terminal(request))
+    plugin.before_down.callback(load.close)
     yield load
     load.close()
 

@@ -181,6 +181,9 @@ class ActivePlugin:
         ends = (signal.SIGTERM, signal.SIGHUP, signal.SIGINT) if self.controller else (signal.SIGTERM, signal.SIGHUP)
         clean_up = f"python -m pytest_h20 reap --nodes {session.place}" + (f" --run {session.run_id}" if session.run_id else "")
         self.signals = Signals(clean_up, ends)
+        self.before_down = contextlib.ExitStack()
+        """What a fixture keeps going on the nodes. After Ctrl-C pytest tears session fixtures down after our tear-down: what still ran
+        then could not be ended by it, for it was started again."""
 
     def _take_suite(self) -> None:
         """Without a path on the command line the acceptance suite is what runs."""
@@ -387,6 +390,11 @@ class ActivePlugin:
         node.workerinput["h20_served"] = self.served.plain() if self.served is not None else None
 
     # ------------------------------------------------------------------ the end
+    def _stop_watching(self) -> None:
+        """Whatever happens here, the tear-down goes on: a disk that is full, a node that is gone are told by it."""
+        with contextlib.suppress(OSError, H20Error):
+            self.before_down.close()
+
     @pytest.hookimpl(tryfirst=True)
     def pytest_sessionfinish(self, session: pytest.Session, exitstatus: int) -> None:
         """Take the cluster down, decide, write the documents, and never let "nothing measured" end in status 0."""
@@ -398,11 +406,13 @@ class ActivePlugin:
         if self.session.run is None:
             return
         if not self.controller:
+            self._stop_watching()
             for label in self.session.labels:
                 look_away(self.session, label)
             self.session.close()
             return
         self.signals.ending = True
+        self._stop_watching()
         write = self.line_writer()
         told = [v for o in self.reporting.outcomes for v in o.verdicts]
         ended = self._ended_early(session, exitstatus)

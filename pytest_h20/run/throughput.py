@@ -154,11 +154,12 @@ class Load:
         return self._machines.pop((cell.id, repeat), [])
 
     def close(self) -> None:
-        """After the last cell of this process: nothing of ours goes on on the nodes."""
-        if self._watched is not None:
-            self._watched.stop()
-        if self._live is not None:
-            self._live.stop()
+        """After the last cell of this process: nothing of ours goes on on the nodes. A second time it does nothing."""
+        watched, live, self._watched, self._live = self._watched, self._live, None, None
+        if watched is not None:
+            watched.stop()
+        if live is not None:
+            live.stop()
 
     def watch(self) -> Watched:
         """The nodes of this engine, watched from now on by this process."""

@@ -110,3 +110,28 @@ def test_a_run_that_is_ended_leaves_nothing(tmp_path: Path, workers: tuple[str, 
     left = list(state.glob("nodes/*/var/tmp/pytest-h20-*/*"))
     assert left == [], output
     assert ("the run is ending already" in output) == (len(signals) > 1), output
+
+
+WATCHED = """
+import pathlib, threading
+import pytest_h20.run.bringup as bringup
+def test_it(h20_load):
+    h20_load.watch()
+    down = bringup.take_down
+    def seen(*words):
+        left = [t.name for t in threading.enumerate() if t.name.startswith("h20-watch-")]
+        pathlib.Path("seen").write_text(" ".join(left) or "nobody watches")
+        return down(*words)
+    bringup.take_down = seen
+    assert [t.name for t in threading.enumerate() if t.name.startswith("h20-watch-")]
+    raise KeyboardInterrupt
+"""
+
+
+def test_what_a_fixture_runs_on_the_nodes_has_ended_before_the_tear_down(tmp_path: Path) -> None:
+    """After Ctrl-C pytest tears session fixtures down last: a command that goes on is started again under the sweep."""
+    (tmp_path / "test_it.py").write_text(WATCHED)
+    words = [sys.executable, "-m", "pytest", "--engine=sglang", "--nodes=rehearsal:quick", "-p", "no:cacheprovider", "test_it.py"]
+    done = subprocess.run(words, cwd=tmp_path, capture_output=True, text=True, timeout=120, check=False)
+    assert done.returncode == pytest.ExitCode.INTERRUPTED, done.stdout
+    assert (tmp_path / "seen").read_text() == "nobody watches", done.stdout
