@@ -513,7 +513,10 @@ def read_file(path: Path) -> object:
     try:
         text = path.read_text(encoding="utf-8")
     except FileNotFoundError:
-        raise UsageError(f"{path}: no such inventory file; `python -m pytest_h20 example` prints one") from None
+        name = str(path).split(":")[0]
+        meant = name != "rehearsal" and difflib.get_close_matches(name, ["rehearsal"])
+        hint = "did you mean 'rehearsal', the built-in stand-in?" if meant else "`python -m pytest_h20 example` prints one"
+        raise UsageError(f"{path}: no such inventory file; {hint}") from None
     except IsADirectoryError:
         raise UsageError(f"{path}: is a folder; give the inventory, a YAML file") from None
     except (OSError, UnicodeDecodeError) as error:
@@ -621,7 +624,7 @@ def _no_plain_data(value: object, where: str) -> str:
 def parse_inventory(data: object, source: str, base: Path | None = None) -> Inventory:
     """Check data that came from YAML. ``base``: the folder relative paths in the file start from."""
     if not isinstance(data, Mapping):
-        found = "it is empty" if data is None else f"this is a {type(data).__name__}"
+        found = "it is empty" if data is None else f"this is {'a list' if isinstance(data, list) else 'one value'}"
         raise UsageError(f"{source}: an inventory has fields: name, nodes, model and engines; {found}")
     try:
         inventory = Inventory.model_validate(data)

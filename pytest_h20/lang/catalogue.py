@@ -36,6 +36,7 @@ _GATE = re.compile(r"gate (\w+)(?:: (.+))?", re.S)
 _NAME = re.compile(r"[\w.-]+")
 _ID = re.compile(r".*[0-9_./=-].*|\W*", re.S)
 """A figure, a name of a file, a node or an option: no word of a sentence."""
+_FILE = re.compile(r"\S+\.[a-z]{2,5}(?::\d+)*")
 _CUT = re.compile(r"[\s,;:(.]")
 _MARKED = re.compile(r"([^A-Za-z0-9(\s'\"`{<\[/$#*~+-] )(?=\S)(.+)", re.S)
 """A sign before a text: a tick, a dash."""
@@ -295,6 +296,8 @@ class Catalogue:
         """What stands in places side by side, translated: cut where the least English is left, else all in the first."""
         if places == 1:
             return [self.text(text)]
+        if _FILE.fullmatch(text):  # and where in it: no word of ours, whatever it is called
+            return [text, *[""] * (places - 1)]
         cuts = [len(text), *[match.start() for match in _CUT.finditer(text)][:40], 0]
         options = ([self.text(text[:cut]), self.text(text[cut:])] for cut in cuts)
         first, _ = best = min(options, key=lambda pair: _english("".join(pair)))

@@ -200,3 +200,9 @@ def test_two_threads_that_ask_for_the_same_get_the_same(monkeypatch: pytest.Monk
 )
 def test_what_a_server_said_stays_and_what_is_around_it_does_not(english: str, expected: str) -> None:
     assert chinese().text(english) == expected
+
+
+def test_a_file_is_called_as_it_is_called() -> None:
+    """``broken`` is a word of ours, and the name of somebody's inventory."""
+    with lang.speaking("zh"):
+        assert lang.local("broken.yaml:2:3: not valid YAML: x").startswith("broken.yaml:2:3：不是有效的 YAML")

@@ -10,7 +10,7 @@ import pytest
 
 from pytest_h20 import lang
 from pytest_h20.config.environments import environments
-from pytest_h20.config.inventory import load_inventory
+from pytest_h20.config.inventory import load_inventory, parse_inventory
 from pytest_h20.config.limits import load_limits
 from pytest_h20.core.errors import UsageError
 from pytest_h20.load.plan import Slo
@@ -55,6 +55,8 @@ def limits(text: str) -> Callable[[Path], object]:
         (inventory(SHIPPED, ""), ("name、nodes、model 和 engines", "它是空的")),
         (limits("cells: [a]"), ("name：缺少", 'cells[0] = "a"：应为字段')),
         (lambda _: Slo.parse("ttft=5"), ("'ttft=5' 不是服务水平", "ttft=2s,itl=80ms")),
+        (lambda _: load_inventory(Path("rehersal")), ("没有这个清单文件；是不是想写 'rehearsal'",)),
+        (lambda folder: parse_inventory("hello", "broken.yaml"), ("broken.yaml：清单由字段组成", "这是单独一个值")),
         (lambda _: scenario_named("quik"), ("没有这个场景", "是不是想写 rehearsal:quick？", "blog, quick")),
         (lambda _: ask_served("node01:8000"), ("--h20-attach=node01:8000：请给一个 URL", "http://10.63.65.207:8000")),
     ],
