@@ -10,7 +10,6 @@ class Phase(str, Enum):
     """The states of a cluster, in order; ``broken`` is final until ``down``."""
 
     OFF = "off"
-    PREFLIGHT = "preflight"
     LAUNCHING = "launching"
     JOINING = "joining"
     LOADING = "loading"

@@ -33,8 +33,6 @@ from pytest_h20.config.expect import Expect
 from pytest_h20.core.errors import UsageError
 from pytest_h20.core.model import Frozen
 
-SCHEMA_FILE = "inventory.schema.json"
-
 if TYPE_CHECKING:
     from pydantic_core import ErrorDetails
 

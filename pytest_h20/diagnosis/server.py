@@ -132,7 +132,6 @@ class Server:
     stage: Stage | None = None
     stage_index: int = -1
     ready_at: int | None = None
-    ready_line: str = ""
     ready_candidates: dict[EngineName, tuple[int, str]] = field(default_factory=dict)
     bound: bool = False
     dummy_line: str = ""

@@ -294,7 +294,6 @@ class LoadLoop:
         self._families: list[tuple[int, Any]] = []
         self._metrics_slot: Slot | None = None
         self._metrics_due = 0.0
-        self._metrics_parts: list[bytes] = []
         self._offset = 0.0
         if address.tls:
             self._tls = _tls_context(settings)

@@ -158,7 +158,6 @@ class ReferenceRequest:
     body: bytes
     received: float
     connection: int
-    served_before: int
     _parsed: list[Any] = field(default_factory=list, repr=False, compare=False)
 
     def json(self) -> Any:
@@ -569,7 +568,7 @@ class ReferenceServer:
                 del buffer[:length]
             connection.head = None
             path, _, query = target.partition("?")
-            request = ReferenceRequest(method, path, query, headers, body, connection.received, connection.number, connection.served)
+            request = ReferenceRequest(method, path, query, headers, body, connection.received, connection.number)
             self._route(connection, request)
             connection.served += 1
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, is_dataclass
-from types import MappingProxyType
 from typing import Any, Literal
 
 Family = Literal["ib", "socket", "ofi", "other", "local", "unknown"]
@@ -13,8 +12,6 @@ VerdictName = Literal["rdma_proven", "sockets", "mixed", "intra_node_only", "und
 Gdr = Literal["all", "none", "mixed", "unknown"]
 Link = Literal["IB", "RoCE", ""]
 Direction = Literal["send", "receive", ""]
-
-EMPTY: Mapping[Any, Any] = MappingProxyType({})
 
 
 def to_json(value: Any) -> Any:

@@ -208,7 +208,6 @@ class Splitter:
 
     def __init__(self) -> None:
         self.hosts: set[bytes] = set()
-        self.dropped_heads = 0
 
     def records(self, line: bytes, number: int, ended: bool, joined: bool) -> list[Message]:
         """All records of one line, in order."""

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from pathlib import PurePosixPath
 
-PODMAN_SOCKET = "/run/podman/podman.sock"
-
 
 def dial(socket: str) -> tuple[str, ...]:
     """The command whose standard input and output are a connection to the daemon at ``socket``: what ``docker -H ssh://`` runs itself."""

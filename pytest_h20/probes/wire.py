@@ -10,8 +10,6 @@ from dataclasses import dataclass, field
 from pytest_h20.probes.mlxlink import PortTold, port_told
 from pytest_h20.probes.script import Probe, integer, number, rows
 
-SYSCTLS = ("arp_ignore", "arp_announce", "rp_filter")
-
 
 @dataclass(frozen=True)
 class NetDevice:

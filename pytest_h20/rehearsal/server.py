@@ -161,7 +161,7 @@ class EngineServer(ReferenceServer):
         self._shapes: set[int] = set()
         self._compiles: set[int] = set()
         self._kept: dict[int, bytearray] = {}
-        self._leaked = self._heaviest = 0
+        self._heaviest = 0
         self._canaries = CanaryAnswers(replies.language, replies.knobs)
         self._folder = tokens_file.parent
         self._stalled = False

@@ -88,7 +88,6 @@ class _Soak:
     busy: list[float] = field(default_factory=list)
     _watched: Watched | None = None
     _began: float = 0.0
-    _since: float = 0.0
     _kernel: int = 0
 
     @property
@@ -132,7 +131,7 @@ class _Soak:
         self._keep(asked)
         if session.rehearsal is not None:
             session.rehearsal.soak_begins(plan.leap * plan.time_scale / 3600)
-        self._began = self._since = time.monotonic()
+        self._began = time.monotonic()
         load.write(f"h20: soak: {plan.streams} streams for {self.asked.hours:.3g} h, a line per bin in {self.file}\n")
         try:
             return Soak(load.target, plan, canaries, self._bin, self._silent).run()

@@ -12,9 +12,6 @@ from pytest_h20.rehearsal.world import World
 
 Change = Callable[[World], None]
 
-LATER_GATES = ("bringup", "rdma", "endpoint", "reasoning", "answers", "throughput")
-"""Gates that need an engine that is up."""
-
 
 @dataclass(frozen=True)
 class Fault:
