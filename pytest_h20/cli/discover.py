@@ -8,7 +8,7 @@ from __future__ import annotations
 import argparse
 import secrets
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import nullcontext
 from pathlib import Path
@@ -32,7 +32,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--hosts-from-slurm", action="store_true", help="the machines of the Slurm job this is in")
     parser.add_argument("--sudo", action="store_true", help="a login that is not root: `ssh.sudo` in what is written")
     add_ssh(parser)
-    parser.add_argument("--like", metavar="FILE", help="take model, engines, load and expectations from this inventory")
+    parser.add_argument("--like", metavar="FILE", help="take model, engines, load, expectations and the login from this inventory")
     parser.add_argument("--name", default="discovered", help="name of the inventory")
     return parser
 
@@ -63,7 +63,7 @@ def discover(options: argparse.Namespace) -> Proposal:
             raise UsageError(f"--like={options.like}: not an inventory (it needs model and engines)")
         like = read
     nodes = [_spec(h, i, options) for i, h in enumerate(options.hosts)]
-    ssh = ssh_words(options) | ({"sudo": True} if options.sudo else {})
+    ssh = login(like, Path(options.like or ".").parent) | ssh_words(options) | ({"sudo": True} if options.sudo else {})
     engines = {k: {"default": "default", "profiles": {"default": v}} for k, v in DEFAULTS["engines"].items()}
     asking = {"name": "discover", "kind": "lab", "ssh": ssh, "nodes": nodes, "model": DEFAULTS["model"], "engines": engines}
     asked = parse_inventory(asking, "discover")
@@ -107,6 +107,14 @@ def discover(options: argparse.Namespace) -> Proposal:
         if "transport" in spec:
             node["transport"] = spec["transport"]
     return proposal
+
+
+def login(like: Mapping[str, Any] | None, folder: Path) -> dict[str, Any]:
+    """How the inventory in ``folder`` that is followed logs in: what is given on the command line goes before it."""
+    ssh = (like or {}).get("ssh")
+    if not isinstance(ssh, dict):
+        return {}
+    return ssh | {name: str((folder / Path(str(ssh[name])).expanduser()).resolve()) for name in ("key", "known_hosts") if ssh.get(name)}
 
 
 def ask_images(head: Node, base: str, images: Iterable[str]) -> dict[str, Versions | Missing]:
