@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Sequence
 
-from pytest_h20.report.html.tags import Child, Html, join, tag
+from pytest_h20.report.html.tags import Child, Html, join, table, tag
 from pytest_h20.report.model import Canaries, CellRow
 
 COLUMNS = ("In / out", "At a time", "Canaries", "Right", "Nonces back", "Alike", "Anything else")
@@ -12,23 +13,11 @@ COLUMNS = ("In / out", "At a time", "Canaries", "Right", "Nonces back", "Alike",
 
 def answers(cells: Sequence[CellRow]) -> Html:
     """A row per cell that carried canaries. Nothing when none did."""
-    engines = sorted({cell.engine for cell in cells})
-    asked = [cell for cell in cells if cell.canaries is not None and cell.canaries.asked]
-    return join(*(_table(engine, [cell for cell in asked if cell.engine == engine]) for engine in engines))
-
-
-def _table(engine: str, cells: Sequence[CellRow]) -> Html | None:
-    if not cells:
-        return None
-    head = tag("tr", *(tag("th", words, scope="col") for words in COLUMNS))
-    rows = [_row(cell, cell.canaries) for cell in cells if cell.canaries is not None]
-    return tag(
-        "table",
-        tag("caption", f"{engine}: answers inside the cells"),
-        tag("thead", head),
-        tag("tbody", rows),
-        class_="h20-stack",
-    )
+    found: defaultdict[str, list[Html]] = defaultdict(list)
+    for cell in cells:
+        if cell.canaries is not None and cell.canaries.asked:
+            found[cell.engine].append(_row(cell, cell.canaries))
+    return join(*(table(f"{engine}: answers inside the cells", COLUMNS, rows, "h20-stack") for engine, rows in sorted(found.items())))
 
 
 def _row(cell: CellRow, found: Canaries) -> Html:

@@ -6,7 +6,7 @@ from collections import defaultdict
 from collections.abc import Sequence
 
 from pytest_h20.report.calibrate import JUDGED, summarise
-from pytest_h20.report.html.tags import Html, join, tag
+from pytest_h20.report.html.tags import Html, join, table, tag
 from pytest_h20.report.html.words import number
 from pytest_h20.report.model import METRICS, CellRow
 
@@ -22,8 +22,7 @@ def calibration(cells: Sequence[CellRow]) -> Html | None:
     repeated = {who: group for who, group in groups.items() if len(group) > 1}
     if not repeated:
         return None
-    names = ("Cell", "Figure", "Mean", "Spread", "95 % interval", "Repeats")
-    head = tag("tr", *(tag("th", n, scope="col") for n in names))
+    head = ("Cell", "Figure", "Mean", "Spread", "95 % interval", "Repeats")
     rows = [row for who, group in repeated.items() for row in _rows(who, group)]
     noisy = [row for row, too_noisy in rows if too_noisy]
     return join(
@@ -32,13 +31,11 @@ def calibration(cells: Sequence[CellRow]) -> Html | None:
             "Each cell was measured several times. The spread is the noise from run to run: up to ",
             f"{100 * STEADY:g} % one later run tells a drop of 10 % from none; above that, repeat cells or lengthen them.",
         ),
-        _table(f"{len(noisy)} figures are noisier than that", head, noisy) if noisy else tag("p", "No judged figure is noisier."),
-        tag("details", tag("summary", f"All {len(rows)} figures"), _table("Repeats", head, [row for row, _ in rows])),
+        table(f"{len(noisy)} figures are noisier than that", head, noisy, "h20-stack")
+        if noisy
+        else tag("p", "No judged figure is noisier."),
+        tag("details", tag("summary", f"All {len(rows)} figures"), table("Repeats", head, [row for row, _ in rows], "h20-stack")),
     )
-
-
-def _table(caption: str, head: Html, rows: Sequence[Html]) -> Html:
-    return tag("table", tag("caption", caption), tag("thead", head), tag("tbody", rows), class_="h20-stack")
 
 
 def _rows(who: tuple[str, str], group: Sequence[CellRow]) -> list[tuple[Html, bool]]:

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pytest_h20.config.figures import metric_figure
 from pytest_h20.core.verdict import Status
 from pytest_h20.report.calibrate import merge_repeats
-from pytest_h20.report.html.tags import Child, Html, join, svg, tag
+from pytest_h20.report.html.tags import Child, Html, join, svg, table, tag
 from pytest_h20.report.html.words import RECORDED, STATUS_WORDS, chip, limit_words, number, term
 from pytest_h20.report.model import CellRow, higher_is_better
 
@@ -68,7 +68,7 @@ def figures(cells: Sequence[CellRow], gpus: Mapping[str, int] | None = None) -> 
         tag(
             "details",
             tag("summary", "The same figures as tables"),
-            [table([c for c in cells if (c.engine, c.profile) == who], who) for who in engines],
+            [_cell_table([c for c in cells if (c.engine, c.profile) == who], who) for who in engines],
             class_="h20-figures",
         ),
     )
@@ -413,23 +413,11 @@ def _key(css: str, index: int | None = None) -> Html:
     return tag("svg", line, point, viewBox="0 0 28 12", aria_hidden="true")
 
 
-def table(cells: Sequence[CellRow], who: tuple[str, str]) -> Html:
+def _cell_table(cells: Sequence[CellRow], who: tuple[str, str]) -> Html:
     """Every figure with what it is held against."""
-    head = tag(
-        "tr",
-        *(
-            tag("th", words, scope="col")
-            for words in ("In / out", "At a time", "Figure", "Measured", "p50", "p90", "p99", "Limit", "Write-up", "Hardware", "Result")
-        ),
-    )
+    head = ("In / out", "At a time", "Figure", "Measured", "p50", "p90", "p99", "Limit", "Write-up", "Hardware", "Result")
     rows = [_row(cell, metric) for cell in cells for metric in METRIC_ORDER if metric != "mean_itl_ms" or cell.figure(metric) is not None]
-    return tag(
-        "table",
-        tag("caption", f"{' '.join(who).strip()}: figures of every cell"),
-        tag("thead", head),
-        tag("tbody", rows),
-        class_="h20-stack",
-    )
+    return table(f"{' '.join(who).strip()}: figures of every cell", head, rows, "h20-stack")
 
 
 def _tail(cell: CellRow, metric: str, word: str) -> str:

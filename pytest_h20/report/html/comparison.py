@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from pytest_h20.report.compare import CellChange, Comparison, of_figure, spread_words, words
 from pytest_h20.report.html.charts import figures
-from pytest_h20.report.html.tags import Child, Html, join, tag
+from pytest_h20.report.html.tags import Child, Html, join, table, tag
 from pytest_h20.report.html.words import chip, number
 from pytest_h20.report.model import METRICS, CellRow
 from pytest_h20.report.stats import Change
@@ -78,21 +78,19 @@ def _cells(result: Comparison) -> Html | None:
     if not rows:
         return None
     listed = [
-        _table(caption, found[:SHOWN])
+        _changes(caption, found[:SHOWN])
         for caption, found in (
             ("Worse beyond noise, most first", result.slower),
             ("Better beyond noise, most first", result.faster),
         )
         if found
     ]
-    return join(listed, tag("details", tag("summary", f"All {len(rows)} figures"), _table("Figure by figure", rows)))
+    return join(listed, tag("details", tag("summary", f"All {len(rows)} figures"), _changes("Figure by figure", rows)))
 
 
-def _table(caption: str, rows: Sequence[CellChange]) -> Html:
-    names = ("Cell", "Figure", "Old", "New", "Change")
-    head = tag("tr", *(tag("th", n, scope="col") for n in names))
+def _changes(caption: str, rows: Sequence[CellChange]) -> Html:
     body = [_row(row, row.change) for row in rows if row.change is not None]
-    return tag("table", tag("caption", caption), tag("thead", head), tag("tbody", body), class_="h20-stack")
+    return table(caption, ("Cell", "Figure", "Old", "New", "Change"), body, "h20-stack")
 
 
 def _row(row: CellChange, seen: Change) -> Html:
@@ -134,8 +132,7 @@ def _gates(result: Comparison) -> Html | None:
         tag("tr", tag("th", g, scope="row"), tag("td", chip(a) if a else "not run"), tag("td", chip(b) if b else "not run"))
         for g, a, b in changed
     ]
-    head = tag("tr", *(tag("th", n, scope="col") for n in ("Gate", "Old", "New")))
-    return tag("table", tag("caption", "Gates that differ"), tag("thead", head), tag("tbody", rows))
+    return table("Gates that differ", ("Gate", "Old", "New"), rows)
 
 
 def differences(result: Comparison, names: tuple[str, str] = ("Old", "New")) -> Html:
@@ -145,11 +142,4 @@ def differences(result: Comparison, names: tuple[str, str] = ("Old", "New")) -> 
     rows = [
         tag("tr", tag("th", d.fact, scope="row"), tag("td", d.old or d.absent), tag("td", d.new or d.absent)) for d in result.differences
     ]
-    head = tag("tr", *(tag("th", n, scope="col") for n in ("Fact", *names)))
-    return tag(
-        "table",
-        tag("caption", "What differs between the two, and may explain it"),
-        tag("thead", head),
-        tag("tbody", rows),
-        class_="h20-differs",
-    )
+    return table("What differs between the two, and may explain it", ("Fact", *names), rows, "h20-differs")

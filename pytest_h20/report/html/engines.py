@@ -8,9 +8,11 @@ from pytest_h20.core.verdict import GATE_TITLES, Status
 from pytest_h20.report.compare import Comparison, of_figure, spread_words
 from pytest_h20.report.engines import comparisons, gates_by_engine, network, sentence
 from pytest_h20.report.html.comparison import differences, direction
-from pytest_h20.report.html.tags import Child, Html, join, tag
+from pytest_h20.report.html.tags import Child, Html, join, table, tag
 from pytest_h20.report.html.words import chip, number
 from pytest_h20.report.model import METRICS, RunView
+
+BESIDE = "h20-stack h20-beside"
 
 
 def engines(view: RunView) -> Html:
@@ -49,7 +51,7 @@ def _gates(view: RunView) -> Html:
         )
         for gate, found in gates_by_engine(view).items()
     ]
-    return _table("Gates of each engine", ("Gate", *labels), rows)
+    return table("Gates of each engine", ("Gate", *labels), rows, BESIDE)
 
 
 def _figures(pairs: Sequence[Comparison], metric: str) -> Html:
@@ -62,7 +64,7 @@ def _figures(pairs: Sequence[Comparison], metric: str) -> Html:
         base = tag("td", _figure(one.cells[name].figure(metric), unit) if name in one.cells else "–", data_label=one.label)
         others = [tag("td", _against(pair, name, metric), data_label=pair.new.label) for pair in pairs]
         rows.append(tag("tr", tag("th", name, scope="row"), base, others))
-    return _table(f"{title} ({unit})", ("Cell", one.label, *(pair.new.label for pair in pairs)), rows)
+    return table(f"{title} ({unit})", ("Cell", one.label, *(pair.new.label for pair in pairs)), rows, BESIDE)
 
 
 def _against(pair: Comparison, name: str, metric: str) -> Child:
@@ -79,13 +81,3 @@ def _against(pair: Comparison, name: str, metric: str) -> Child:
 
 def _figure(value: float | None, unit: str) -> str:
     return "–" if value is None else f"{number(value)} {unit}"
-
-
-def _table(caption: str, head: Sequence[str], rows: Sequence[Html]) -> Html:
-    return tag(
-        "table",
-        tag("caption", caption),
-        tag("thead", tag("tr", *(tag("th", word, scope="col") for word in head))),
-        tag("tbody", rows),
-        class_="h20-stack h20-beside",
-    )

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from pytest_h20.report.history import PastRun, Point
-from pytest_h20.report.html.tags import Html, join, svg, tag
+from pytest_h20.report.html.tags import Html, join, svg, table, tag
 from pytest_h20.report.html.words import number
 
 WIDTH, HEIGHT = 400.0, 130.0
@@ -15,16 +15,10 @@ def history_part(entries: Sequence[PastRun], trends: Mapping[str, Sequence[Point
     """Runs newest first, then one small chart per cell."""
     if not entries:
         return tag("p", "No run is recorded yet.")
-    head = tag("tr", *(tag("th", n, scope="col") for n in ("Started", "Result", "Engine", "On", "Run", "Why")))
+    head = ("Started", "Result", "Engine", "On", "Run", "Why")
     charts = [_trend(name, points, index) for index, (name, points) in enumerate(trends.items()) if len(points) > 1]
     return join(
-        tag(
-            "table",
-            tag("caption", f"{len(entries)} runs, newest first"),
-            tag("thead", head),
-            tag("tbody", [_row(e) for e in entries]),
-            class_="h20-stack",
-        ),
+        table(f"{len(entries)} runs, newest first", head, [_row(e) for e in entries], "h20-stack"),
         join(
             tag("h2", "Output throughput over the runs"),
             tag("p", "A red point is a run that was not accepted."),

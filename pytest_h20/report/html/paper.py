@@ -5,13 +5,13 @@ On a screen it is not shown: everything in it stands there too. What pytest-html
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 from pytest_h20.core.verdict import GATE_TITLES, Status
 from pytest_h20.lang import local
 from pytest_h20.report.engines import comparisons, gates_by_engine, sentence
 from pytest_h20.report.html.first_screen import outcome
-from pytest_h20.report.html.tags import Child, Html, tag
+from pytest_h20.report.html.tags import Child, Html, table, tag
 from pytest_h20.report.html.words import ICONS, STATUS_WORDS, count_words, moment, number
 from pytest_h20.report.model import CellRow, RunView
 from pytest_h20.report.signature import in_words
@@ -34,9 +34,9 @@ def first_page(view: RunView) -> Html:
         tag("p", _short(view.decision.reason, 2 * LONG)) if view.decision.reason else None,
         tag("p", tag("b", "Conditions: "), "; ".join(_first(conditions))) if conditions else None,
         tag("p", "Without conditions.") if view.decision.accepted and not conditions else None,
-        _table("Machines", ("Machine", "Serial numbers"), list(_nodes(view)), "h20-machines"),
-        _table("Gates", ("Gate", "Result", "Checks"), list(_gates(view))),
-        _table("Key figures", KEY_FIGURES, list(_figures(view)), "h20-tight") if view.cells else None,
+        table("Machines", ("Machine", "Serial numbers"), _rows(_nodes(view)), "h20-machines"),
+        table("Gates", ("Gate", "Result", "Checks"), _rows(_gates(view))),
+        table("Key figures", KEY_FIGURES, _rows(_figures(view)), "h20-tight") if view.cells else None,
         [tag("p", _short(sentence(pair), 3 * LONG), ".") for pair in comparisons(view)[: len(view.header.engines) - 1]],
         tag("dl", [(tag("dt", name), tag("dd", value)) for name, value in _versions(view)], class_="h20-facts"),
         tag("dl", [(tag("dt", word), tag("dd", "")) for word in ("Name", "Date", "Signature")], class_="h20-sign"),
@@ -45,14 +45,8 @@ def first_page(view: RunView) -> Html:
     )
 
 
-def _table(caption: str, head: tuple[str, ...], rows: list[tuple[Child, ...]], css: str | None = None) -> Html:
-    return tag(
-        "table",
-        tag("caption", caption),
-        tag("thead", tag("tr", *(tag("th", word, scope="col") for word in head))),
-        tag("tbody", [tag("tr", *(tag("td", value) for value in row)) for row in rows]),
-        class_=css,
-    )
+def _rows(rows: Iterable[tuple[Child, ...]]) -> list[Html]:
+    return [tag("tr", *(tag("td", value) for value in row)) for row in rows]
 
 
 def _nodes(view: RunView) -> Iterator[tuple[Child, ...]]:

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from pytest_h20.core.verdict import Status, worst
-from pytest_h20.report.html.tags import Html, join, svg, tag
+from pytest_h20.report.html.tags import Html, join, svg, table, tag
 from pytest_h20.report.html.words import ICONS, STATUS_WORDS, chip, gigabytes, number, term
 from pytest_h20.report.model import RailPair, RailTraffic
 
@@ -93,7 +93,7 @@ def rail_map(rails: Sequence[RailTraffic], no_proof: str = "", pairs: Sequence[R
             " and its byte counters rose by about its share while a request ran.",
         ),
         tag("div", drawings, class_="h20-charts"),
-        tag("details", tag("summary", "The same as a table"), _table([link for found in groups.values() for link in found])),
+        tag("details", tag("summary", "The same as a table"), _link_table([link for found in groups.values() for link in found])),
     )
 
 
@@ -169,17 +169,10 @@ def _traffic(link: Link) -> str:
     return f"{moved}, {kind}"
 
 
-def _table(found: Sequence[Link]) -> Html:
-    names = ("Rail", "Sent", "Received", "Expected", "Channels", "GDR", "Result")
-    head = tag("tr", *(tag("th", words, scope="col") for words in names))
-    ends = [(end, link) for link in found for end in (link.left, link.right) if end]
-    return tag(
-        "table",
-        tag("caption", "Rails, each end"),
-        tag("thead", head),
-        tag("tbody", [_row(e) for e, _ in ends]),
-        class_="h20-stack",
-    )
+def _link_table(found: Sequence[Link]) -> Html:
+    head = ("Rail", "Sent", "Received", "Expected", "Channels", "GDR", "Result")
+    ends = [end for link in found for end in (link.left, link.right) if end]
+    return table("Rails, each end", head, [_row(end) for end in ends], "h20-stack")
 
 
 def _row(end: RailTraffic) -> Html:
@@ -199,7 +192,6 @@ def _row(end: RailTraffic) -> Html:
 def pair_table(pairs: Sequence[RailPair]) -> Html:
     """Every GPU and its NIC with what they move, alone before the engine starts."""
     names = ("GPU and NIC", "To", "Writes, Gbit/s", "Reads, Gbit/s", "Line rate, Gbit/s", "Latency, µs")
-    head = tag("tr", *(tag("th", words, scope="col") for words in names))
     rows = []
     for p in pairs:
         ends = [f"{node} " + ("" if gpu is None else f"GPU{gpu} ") + hca for node, gpu, hca in _ends(p)]
@@ -208,14 +200,8 @@ def pair_table(pairs: Sequence[RailPair]) -> Html:
     memory = "GPU memory" if any(p.gpu is not None for p in pairs) else "host memory"
     written = [p.write_gbps for p in pairs if p.write_gbps is not None]
     slowest = f"{len(pairs)} GPUs and NICs; the slowest writes {number(min(written))} Gbit/s" if written else f"{len(pairs)} GPUs and NICs"
-    table = tag(
-        "table",
-        tag("caption", f"Each through its rail before the engine starts, all rails of a node at once, {memory}"),
-        tag("thead", head),
-        tag("tbody", rows),
-        class_="h20-stack",
-    )
-    return tag("details", tag("summary", slowest), table)
+    caption = f"Each through its rail before the engine starts, all rails of a node at once, {memory}"
+    return tag("details", tag("summary", slowest), table(caption, names, rows, "h20-stack"))
 
 
 def _ends(p: RailPair) -> tuple[tuple[str, int | None, str], ...]:

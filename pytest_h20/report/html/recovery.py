@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from pytest_h20.report.html.tags import Html, tag
+from pytest_h20.report.html.tags import Html, table, tag
 from pytest_h20.report.html.words import duration
 from pytest_h20.report.model import DrillRow
 
@@ -23,12 +23,7 @@ HEAD = (
 
 def recovery(rows: Sequence[DrillRow]) -> Html:
     """Every drill in the order in which they were made."""
-    return tag(
-        "table",
-        tag("caption", "What each drill showed; seconds count from the fault"),
-        tag("thead", tag("tr", *(tag("th", words, scope="col") for words in HEAD))),
-        tag("tbody", [_row(row) for row in rows]),
-    )
+    return table("What each drill showed; seconds count from the fault", HEAD, [_row(row) for row in rows])
 
 
 def _row(row: DrillRow) -> Html:

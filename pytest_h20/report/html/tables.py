@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 
-from pytest_h20.report.html.tags import Html, join, tag
+from pytest_h20.report.html.tags import Html, join, table, tag
 from pytest_h20.report.html.words import duration
 from pytest_h20.report.model import Command, Fingerprint, LogTail, NodeColumn, NotMeasured
 
@@ -33,11 +33,10 @@ def environment(facts: Sequence[NodeColumn]) -> Html:
 
 
 def _columns(words: Sequence[str], facts: Sequence[NodeColumn]) -> Html:
-    head = tag("tr", tag("th", "Fact", scope="col"), *(tag("th", n.node, scope="col") for n in facts))
     rows = [
         tag("tr", tag("th", w, scope="row"), *(tag("td", n.facts.get(w, "not known"), data_label=n.node) for n in facts)) for w in words
     ]
-    return tag("table", tag("caption", "Differs between nodes"), tag("thead", head), tag("tbody", rows), class_="h20-differs")
+    return table("Differs between nodes", ("Fact", *(n.node for n in facts)), rows, "h20-differs")
 
 
 def _grouped(words: Sequence[str], facts: Sequence[NodeColumn]) -> Html:
@@ -53,7 +52,7 @@ def _grouped(words: Sequence[str], facts: Sequence[NodeColumn]) -> Html:
 
 def _same(words: Sequence[str], facts: Mapping[str, str], caption: str) -> Html:
     rows = [tag("tr", tag("th", w, scope="row"), tag("td", facts.get(w, "not known"))) for w in words]
-    return tag("table", tag("caption", caption), tag("tbody", rows))
+    return table(caption, (), rows)
 
 
 def commands(found: Sequence[Command]) -> Html:
@@ -108,10 +107,9 @@ def _unmeasured(reason: str, members: Mapping[str, Sequence[str]]) -> Html:
 
 def settings(words: Mapping[str, str], command_line: str) -> Html:
     """Effective options and where each came from."""
-    rows = [tag("tr", tag("th", k, scope="row"), tag("td", v)) for k, v in words.items()]
     return join(
         tag("pre", tag("code", command_line)) if command_line else None,
-        tag("table", tag("caption", "Effective settings"), tag("tbody", rows)) if rows else None,
+        _same(list(words), words, "Effective settings") if words else None,
     )
 
 

@@ -57,6 +57,12 @@ def tag(name: str, /, *children: Child, **attributes: object) -> Html:
     return Html(f"<{start}>{''.join(render(child, verbatim=name in _VERBATIM) for child in children)}</{name}>")
 
 
+def table(caption: str, head: Iterable[str], rows: Iterable[Html], class_: str | None = None) -> Html:
+    """A table with its name. ``head``: what its columns are called; nothing where each row names itself and has one value."""
+    names = [tag("th", name, scope="col") for name in head]
+    return tag("table", tag("caption", caption), tag("thead", tag("tr", names)) if names else None, tag("tbody", rows), class_=class_)
+
+
 def join(*children: Child) -> Html:
     """Several children as one piece of markup."""
     return Html("".join(render(child) for child in children))

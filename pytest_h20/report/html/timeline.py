@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
-from pytest_h20.report.html.tags import Html, join, tag
+from pytest_h20.report.html.tags import Html, join, table, tag
 from pytest_h20.report.html.words import duration
 from pytest_h20.report.model import Timed
 
@@ -60,16 +60,10 @@ def _engine(engine: str, found: Sequence[Bar]) -> Html:
     measured = [s for s in found if s.state not in RESTING]
     total = max((s.start + (s.length or 0) for s in measured), default=0.0) or 1.0
     several = any(s.node for s in found)
-    head = tag("tr", *(tag("th", w, scope="col") for w in (*(("Where",) if several else ()), "State", "Began after", "Took")))
+    head = (*(("Where",) if several else ()), "State", "Began after", "Took")
     rows = [_row(s, total, several) for s in found if s.state != "off"]
     took = duration(total) if measured else "nothing"
-    return tag(
-        "table",
-        tag("caption", f"{engine}: bring-up, {took} in all"),
-        tag("thead", head),
-        tag("tbody", rows),
-        class_="h20-timeline",
-    )
+    return table(f"{engine}: bring-up, {took} in all", head, rows, "h20-timeline")
 
 
 def _row(s: Bar, total: float, several: bool) -> Html:
