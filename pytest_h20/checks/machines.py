@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pydantic import JsonValue
 
 from pytest_h20.checks.frame import Say, builtin
+from pytest_h20.checks.soak.trend import robust_sigma
 from pytest_h20.core.verdict import Limit, Origin, Verdict
 from pytest_h20.probes.counters import CONGESTION, ERRORS, CounterDelta, CounterSnapshot, delta
 from pytest_h20.probes.dcgm import Dcgm
@@ -180,8 +181,7 @@ def odd_ones(told: CellMachines) -> list[tuple[str, GpuWindow, Apart, str]]:
         if len(values) < FEWEST:
             continue
         middle = statistics.median(values.values())
-        sigma = 1.4826 * statistics.median(abs(v - middle) for v in values.values())
-        most = max(SIGMAS * sigma, limit.least * middle, limit.floor)
+        most = max(SIGMAS * robust_sigma(values.values(), middle), limit.least * middle, limit.floor)
         for node, gpu in gpus:
             value = values.get((node, gpu.identity.index), middle)
             away = value - middle

@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import math
 import statistics
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
@@ -123,7 +123,7 @@ def _ends(hours: Sequence[float], values: Sequence[float], grain: float) -> Ends
     scattered: list[float] = []
     for part in (slice(0, quarter), slice(len(values) - quarter, None)):
         scattered += _residuals(hours[part], values[part], statistics.median(_slopes(hours[part], values[part])))
-    scatter = max(1.4826 * statistics.median(abs(v) for v in scattered), grain / 2)
+    scatter = max(robust_sigma(scattered, 0.0), grain / 2)
     return Ends(statistics.median(values[:quarter]), statistics.median(values[-quarter:]), scatter)
 
 
@@ -212,8 +212,13 @@ def _unbent(left: Sequence[float]) -> list[float]:
 def _drawn_in(left: Sequence[float]) -> list[float]:
     """In robust standard deviations from the median, at most three of them; all 0 where more than half of the values are alike."""
     middle = statistics.median(left)
-    sigma = 1.4826 * statistics.median(abs(v - middle) for v in left)
+    sigma = robust_sigma(left, middle)
     return [max(-3.0, min(3.0, (v - middle) / sigma)) if sigma else 0.0 for v in left]
+
+
+def robust_sigma(values: Iterable[float], middle: float) -> float:
+    """The standard deviation around ``middle`` of what is normal, which a few values far out do not move (1.4826 x MAD)."""
+    return 1.4826 * statistics.median(abs(v - middle) for v in values)
 
 
 def widening(r: float, n: int) -> float:
