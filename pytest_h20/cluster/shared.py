@@ -20,6 +20,7 @@ from typing import Any, Generic, TypeVar
 from pytest_h20.cluster.codec import decode, encode
 from pytest_h20.core.door import shown, shown_data
 from pytest_h20.core.errors import H20Error
+from pytest_h20.core.whole import write_whole
 
 T = TypeVar("T")
 
@@ -131,12 +132,8 @@ class Shared:
         self._publish(topic, True, shown(value) if isinstance(value, str) else value)
 
     def _publish(self, topic: Topic[T], ok: bool, value: object) -> None:
-        path = self.path(topic)
         text = encode([ok, value], clean=shown_data)  # the folder goes into a CI's artifacts with the rest of the run
-        partial = path.with_suffix(f".{os.getpid()}")
-        with os.fdopen(os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW, 0o600), "w", encoding="utf-8") as file:
-            file.write(text)
-        partial.replace(path)
+        write_whole(self.path(topic), text)
 
     # ------------------------------------------------------------------ the end of all launches
     @contextmanager

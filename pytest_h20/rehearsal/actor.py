@@ -18,6 +18,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any, NoReturn
 
+from pytest_h20.core.whole import write_whole
 from pytest_h20.engines.layout import Layout, layout_of
 from pytest_h20.load.reference import ReferenceServer
 from pytest_h20.rehearsal.drills import Struck
@@ -245,10 +246,7 @@ class Actor:
         self.server = self._worker() if self.rank > 0 else self._head()
         threading.Thread(target=self.server.serve_forever, daemon=True).start()
         document = {"port": self.port, "real_port": self.server.port, "pid": os.getpid(), "container": self.spec["container"]}
-        target = self.state / "ports" / f"{self.spec['node']}-{self.port}.json"
-        partial = target.with_suffix(f".{os.getpid()}")
-        partial.write_text(json.dumps(document))
-        partial.replace(target)
+        write_whole(self.state / "ports" / f"{self.spec['node']}-{self.port}.json", json.dumps(document))
 
     def _worker(self) -> ReferenceServer:
         from pytest_h20.rehearsal.server import WorkerServer

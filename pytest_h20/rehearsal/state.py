@@ -12,6 +12,7 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from pytest_h20.core.whole import write_whole
 from pytest_h20.engines.layout import Layout
 
 
@@ -66,10 +67,7 @@ class State:
 
     def save(self, held: Held) -> None:
         """Write a container down."""
-        target = self.folder / "containers" / f"{held.id}.json"
-        partial = target.with_suffix(f".{os.getpid()}.{id(held)}")
-        partial.write_text(json.dumps(asdict(held)))
-        partial.replace(target)
+        write_whole(self.folder / "containers" / f"{held.id}.json", json.dumps(asdict(held)))
 
     def load(self, container_id: str) -> Held | None:
         """Read a container, its state as its process tells it."""

@@ -39,6 +39,7 @@ from pytest_h20 import __version__
 from pytest_h20.core.errors import H20Error, StorageError, UsageError
 from pytest_h20.core.redact import DEFAULT, Redactor
 from pytest_h20.core.verdict import Decision, GateName, Status, Verdict, decide
+from pytest_h20.core.whole import write_whole
 from pytest_h20.report import untrusted
 from pytest_h20.report.live import now
 from pytest_h20.report.model import (
@@ -299,12 +300,9 @@ class RunFolder:
 
     def _write_text(self, name: str, text: str) -> None:
         target = self.path / name
-        temporary = target.with_name(f".{target.name}.{os.getpid()}")
         with _told(target):
             target.parent.mkdir(exist_ok=True, mode=0o700)
-            with open(temporary, "w", encoding="utf-8", errors="replace", newline="\n", opener=_private) as file:
-                file.write(text)
-            temporary.replace(target)
+            write_whole(target, text)
 
     def clean(self, text: str) -> str:
         """A text as it may leave this process."""
