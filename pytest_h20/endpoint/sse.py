@@ -32,7 +32,6 @@ class SseParser:
 
     comments: list[str] = field(default_factory=list)
     problems: list[str] = field(default_factory=list)
-    retry_ms: int | None = None
     _decoder: codecs.IncrementalDecoder = field(default_factory=lambda: codecs.getincrementaldecoder("utf-8")("strict"))
     _text: str = ""
     _skip_lf: bool = False
@@ -101,8 +100,6 @@ class SseParser:
             self._name = value
         elif name == "id" and "\0" not in value:
             self._id = value
-        elif name == "retry" and value.isascii() and value.isdigit():
-            self.retry_ms = int(value)
         elif name not in ("id", "retry"):
             self.problems.append(f"a line that is no field of an event: {line[:60]!r}")
         return None
