@@ -107,16 +107,6 @@ def _deepseek_v3(config: Mapping[str, Any], quantised: Mapping[str, Any]) -> Mod
     )
 
 
-@dataclass(frozen=True)
-class DecodeBound:
-    """Bounds of one decode step. Seconds, bytes."""
-
-    experts: float
-    bytes_per_gpu: float
-    tpot_hw_s: float
-    compute_bound: bool
-
-
 def decode_bound(
     batch: int,
     context: float = 192,
@@ -126,12 +116,13 @@ def decode_bound(
     model: ModelSpec,
     kv_groups: int = 1,
     cut_over: int = 0,
-) -> DecodeBound:
-    """Lower bound of a decode step of `batch` requests with `context` tokens each. Raises UsageError for sizes below 1.
+) -> float:
+    """The least seconds that the hardware takes for a decode step of `batch` requests with `context` tokens each.
 
     ``kv_groups``: over how many groups of GPUs the requests are divided (DP attention, copies of the model): each holds the cache of
     its own. ``cut_over``: over how many GPUs the weights that are no expert's are cut: copies that share their experts hold the rest
     each for itself; 0 = over all. Communication is left out: ``fabric.tpot_cost`` measures it.
+    Raises UsageError for sizes below 1.
     """
     if batch < 1 or gpus < 1 or context < 0:
         raise UsageError(f"roofline: batch {batch}, GPUs {gpus}, context {context}: sizes from 1 are needed")
@@ -145,5 +136,4 @@ def decode_bound(
     memory = moved / (gpu.hbm * 1e9)
     attention = batch * model.layers * 2 * model.attention_heads * model.attention_width * context
     compute = batch * 2 * model.active_parameters / (gpus * gpu.weights_tflops * 1e12) + attention / (gpus * gpu.bf16 * 1e12)
-    hardware = max(memory, compute)
-    return DecodeBound(experts, moved, hardware, compute > memory)
+    return max(memory, compute)

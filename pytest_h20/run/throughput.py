@@ -511,7 +511,7 @@ def step_floor_ms(cell: Cell, layout: Layout, gpu: GpuSpec, model: ModelSpec) ->
     side by side: none of them has the GPUs of another, nor its requests.
     """
     apart = 1 if layout.joined else layout.replicas
-    bound = decode_bound(
+    return 1e3 * decode_bound(
         max(1, cell.concurrency // layout.pipeline // apart),
         cell.input_len + cell.output_len / 2,
         layout.tensor * layout.replicas // apart,
@@ -520,7 +520,6 @@ def step_floor_ms(cell: Cell, layout: Layout, gpu: GpuSpec, model: ModelSpec) ->
         kv_groups=layout.attention * layout.replicas // apart,
         cut_over=layout.tensor,
     )
-    return bound.tpot_hw_s * 1e3
 
 
 def lateness(result: CellResult, stand_in: Sequence[tuple[float, float, float]], scale: float) -> Late:
