@@ -17,14 +17,11 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from pytest_h20.core.errors import UsageError
 from pytest_h20.core.redact import DEFAULT, Redactor
 from pytest_h20.nodes.base import CommandResult, ContainerInfo, Containers, ContainerSpec, DaemonInfo, ImageInfo, Node
 
 Sink = Callable[[str, bytes], str]
 """Stores one piece of evidence under a relative name (``node/0007-run-nvidia-smi.txt``); returns where it lies."""
-
-_HEADER = re.compile(r"(?P<key>[a-z]+): (?P<value>.*)\n")
 
 
 def render_command(result: CommandResult, at: str, redactor: Redactor = DEFAULT) -> bytes:
@@ -41,32 +38,6 @@ def render_command(result: CommandResult, at: str, redactor: Redactor = DEFAULT)
     }
     lines = "".join(f"{key}: {json.dumps(value, ensure_ascii=False)}\n" for key, value in head.items())
     return f"{lines}--- stdout\n{out}\n--- stderr\n{err}\n".encode("utf-8", "replace")
-
-
-def parse_command(data: bytes, evidence: str = "") -> CommandResult:
-    """Read a record of ``render_command`` back. Raises ``UsageError`` when it is none."""
-    text = data.decode("utf-8", "replace")
-    fields: dict[str, Any] = {}
-    position = 0
-    try:
-        while match := _HEADER.match(text, position):
-            fields[match.group("key")] = json.loads(match.group("value"))
-            position = match.end()
-        out_at = position + len("--- stdout\n")
-        err_at = out_at + fields["stdout"] + len("\n--- stderr\n")
-        if text[position:out_at] != "--- stdout\n" or not text[:err_at].endswith("--- stderr\n"):
-            raise ValueError("its sections are not where its header says")
-        return CommandResult(
-            node=fields["node"],
-            command=fields["command"],
-            rc=fields["rc"],
-            stdout=text[out_at : out_at + fields["stdout"]],
-            stderr=text[err_at : err_at + fields["stderr"]],
-            seconds=fields["seconds"],
-            evidence=evidence,
-        )
-    except (KeyError, ValueError, TypeError) as error:
-        raise UsageError(f"{evidence or 'this file'} is not the record of a command: {error}") from error
 
 
 class _Recorder:
