@@ -42,7 +42,6 @@ class Gpu:
     compute_mode: str = ""
     ecc: bool | None = None
     ecc_uncorrectable: int | None = None
-    ecc_correctable: int | None = None
     ecc_uncorrectable_ever: int | None = None
     ecc_threshold: bool | None = None
     unrepairable: bool | None = None
@@ -57,7 +56,6 @@ class Gpu:
     pstate: str = ""
     throttle: tuple[str, ...] = ()
     temperature: int | None = None
-    memory_temperature: int | None = None
     power_draw: float | None = None
     power_limit: float | None = None
     power_limit_default: float | None = None
@@ -161,7 +159,6 @@ def _gpu(index: int, e: ET.Element) -> Gpu:
             e,
             *(ecc + n for n in ("sram_uncorrectable", "sram_uncorrectable_parity", "sram_uncorrectable_secded", "dram_uncorrectable")),
         ),
-        ecc_correctable=_sum(e, ecc + "sram_correctable", ecc + "dram_correctable"),
         ecc_uncorrectable_ever=_sum(
             e,
             *(ever + n for n in ("sram_uncorrectable", "sram_uncorrectable_parity", "sram_uncorrectable_secded", "dram_uncorrectable")),
@@ -179,7 +176,6 @@ def _gpu(index: int, e: ET.Element) -> Gpu:
         pstate=_text(e, "performance_state"),
         throttle=active,
         temperature=integer(_text(e, "temperature/gpu_temp")),
-        memory_temperature=integer(_text(e, "temperature/memory_temp")),
         power_draw=number(_text(e, "gpu_power_readings/average_power_draw", "gpu_power_readings/power_draw", "power_readings/power_draw")),
         power_limit=number(
             _text(e, "gpu_power_readings/current_power_limit", "gpu_power_readings/power_limit", "power_readings/power_limit")

@@ -205,19 +205,18 @@ done
 
 @dataclass(frozen=True)
 class Names:
-    """How this machine names itself. ``resolved``: addresses its own host name gives; ``all_addresses``: ``hostname -I``."""
+    """How this machine names itself. ``resolved``: addresses its own host name gives."""
 
     hostname: str
     resolved: tuple[str, ...]
-    all_addresses: tuple[str, ...]
 
 
 def parse_names(text: str) -> Names:
-    """``hostname=``, ``resolved=ADDR ...`` (own host name through the resolver), ``all=ADDR ...`` (``hostname -I``)."""
+    """``hostname=``, ``resolved=ADDR ...`` (own host name through the resolver)."""
     p = pairs(text)
     if "hostname" not in p:
         raise ProbeError("no hostname= line")
-    return Names(p["hostname"], tuple(p.get("resolved", "").split()), tuple(p.get("all", "").split()))
+    return Names(p["hostname"], tuple(p.get("resolved", "").split()))
 
 
 NAMES = Probe(
@@ -228,7 +227,6 @@ echo "hostname=$h"
 r=`getent ahosts "$h" 2>/dev/null | while read -r a b; do echo "$a"; done | sort -u | tr '\n' ' '`
 [ -n "$r" ] || r=`while read -r a names; do for n in $names; do [ "$n" = "$h" ] && echo "$a"; done; done </etc/hosts | tr '\n' ' '`
 echo "resolved=$r"
-echo "all=`hostname -I 2>/dev/null`"
 """,
     parse_names,
 )
@@ -279,21 +277,19 @@ true
 
 @dataclass(frozen=True)
 class Disk:
-    """One folder: the file system it is on, sizes in KiB. ``exists``/``readable`` are of the folder itself."""
+    """One folder: the file system it is on, what is free there in KiB. ``exists``/``readable`` are of the folder itself."""
 
     path: str
     exists: bool
     readable: bool
     device: str = ""
-    fstype: str = ""
-    size_kib: int | None = None
     free_kib: int | None = None
 
 
 def parse_disks(text: str) -> dict[str, Disk]:
     """``disk<TAB>PATH<TAB>exists<TAB>readable<TAB>DEVICE<TAB>FSTYPE<TAB>SIZE_KIB<TAB>FREE_KIB`` per asked folder (exists:
     1/0)."""
-    return {r[0]: Disk(r[0], r[1] == "1", r[2] == "1", r[3], r[4], integer(r[5]), integer(r[6])) for r in rows(text, "disk", 7)}
+    return {r[0]: Disk(r[0], r[1] == "1", r[2] == "1", r[3], integer(r[6])) for r in rows(text, "disk", 7)}
 
 
 # A folder that is not there yet is measured at its nearest parent, and said not to exist.

@@ -12,9 +12,6 @@ from pytest_h20.probes.script import ProbeError
 
 MARK = "h20-ask: libraries"
 
-FAMILIES = ("libnccl", "nccl plugin", "libmlx5", "libibverbs", "libcudart", "libcuda")
-"""Beside them each extension of the engine is a family of its own: ``vllm/_C.abi3.so``."""
-
 
 @dataclass(frozen=True)
 class Library:

@@ -31,11 +31,10 @@ class Interface:
 
 @dataclass(frozen=True)
 class Network:
-    """Interfaces, and the default routes (family -> (device, source address or ""))."""
+    """Interfaces, and the default route of IPv4 (device, source address or "")."""
 
     interfaces: tuple[Interface, ...]
     default_v4: tuple[str, str] | None
-    default_v6: tuple[str, str] | None
 
     def interface(self, name: str) -> Interface | None:
         """A net device by name."""
@@ -51,7 +50,7 @@ class Network:
 
 def parse_network(text: str) -> Network:
     """Tab-separated: ``link NAME MTU STATE CARRIER CHANGES SPEED MAC``, ``addr NAME ADDRESS/PREFIX``, and
-    ``default FAMILY DEVICE SOURCE`` (family 4 or 6; the best default route)."""
+    ``default 4 DEVICE SOURCE`` (the best default route)."""
     addresses: dict[str, list[str]] = {}
     for name, address in rows(text, "addr", 2):
         try:
@@ -65,7 +64,7 @@ def parse_network(text: str) -> Network:
     if not links:
         raise ProbeError("no link line")
     default = {r[0]: (r[1], r[2]) for r in rows(text, "default", 3) if r[1]}
-    return Network(tuple(links), default.get("4"), default.get("6"))
+    return Network(tuple(links), default.get("4"))
 
 
 NETWORK = Probe(
@@ -81,11 +80,9 @@ done
 ip -o addr show 2>/dev/null | while read -r n dev fam a rest; do
   case $fam in inet|inet6) printf 'addr\t%s\t%s\n' "${dev%:}" "$a";; esac
 done
-for f in 4 6; do
-  r=`ip -$f route show default 2>/dev/null | head -n 1`
-  d=`echo "$r" | sed -n 's/.* dev \([^ ]*\).*/\1/p'`; s=`echo "$r" | sed -n 's/.* src \([^ ]*\).*/\1/p'`
-  [ -n "$d" ] && printf 'default\t%s\t%s\t%s\n' $f "$d" "$s"
-done
+r=`ip -4 route show default 2>/dev/null | head -n 1`
+d=`echo "$r" | sed -n 's/.* dev \([^ ]*\).*/\1/p'`; s=`echo "$r" | sed -n 's/.* src \([^ ]*\).*/\1/p'`
+[ -n "$d" ] && printf 'default\t4\t%s\t%s\n' "$d" "$s"
 true
 """,
     parse_network,

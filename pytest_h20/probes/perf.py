@@ -30,10 +30,9 @@ class WriteBandwidth:
 
 @dataclass(frozen=True)
 class Latency:
-    """One ib_write_lat run: half of a round trip, microseconds, as perftest has it: the median of all, and that of the worst hundredth."""
+    """One ib_write_lat run: half of a round trip, microseconds, as perftest has it: the median of all."""
 
     typical_us: float
-    worst_us: float
 
 
 PerfRun = WriteBandwidth | Latency | Missing
@@ -90,7 +89,7 @@ def parse_ib_write_lat(text: str) -> Latency:
     typical = _figure(results.get("t_typical"))
     if not typical:
         raise ProbeError(f"t_typical is {results.get('t_typical')!r}")
-    return Latency(typical, _figure(results.get("percentile_99")) or typical)
+    return Latency(typical)
 
 
 def _results(text: str) -> tuple[Mapping[str, Any], Mapping[str, Any]]:
@@ -156,7 +155,7 @@ def _count(value: object) -> int | None:
 
 
 def parse_ib_write_lat_table(text: str) -> Latency:
-    """The console table of a latency test: nine numbers below ``#bytes``, the fifth is the typical one, the eighth the 99 % percentile."""
+    """The console table of a latency test: nine numbers below ``#bytes``, the fifth is the typical one."""
     lines = text.splitlines()
     at = next((i for i, line in enumerate(lines) if line.strip().startswith("#bytes") and "t_typical" in line), None)
     for line in lines[at + 1 :] if at is not None else ():
@@ -165,7 +164,7 @@ def parse_ib_write_lat_table(text: str) -> Latency:
             if fields[1] == "0":
                 raise ProbeError("0 messages were sent: whatever perftest prints was not measured")
             if typical := _figure(fields[4]):
-                return Latency(typical, _figure(fields[7]) or typical)
+                return Latency(typical)
     raise ProbeError("no row of microseconds below #bytes")
 
 

@@ -348,7 +348,7 @@ def sections(m: Machine) -> dict[str, Callable[[tuple[str, ...]], str]]:
         "tuning": lambda _: f"numa_balancing={m.numa_balancing}\nthp={m.thp}\ngovernor={m.governor}\nswappiness=10\n",
         "limits": lambda _: limits("64", 655350, 8192, 1056716800),
         "nccl_shm": lambda _: "root=1\n" + _tab(*(("file", name, 35653120, 40 + i) for i, name in enumerate(m.nccl_left))),
-        "names": lambda _: f"hostname={m.hostname}\nresolved={m.address}\nall={m.address} {' '.join(r.address for r in m.rails)}\n",
+        "names": lambda _: f"hostname={m.hostname}\nresolved={m.address}\n",
         "proxies": lambda _: proxies(m.proxies),
         "disks": disks,
         "tools": lambda _: (
@@ -461,7 +461,7 @@ def sections(m: Machine) -> dict[str, Callable[[tuple[str, ...]], str]]:
         ),
         "image/image_devices": lambda _: f"gpus={len(m.gpus)}\nuverbs={m.uverbs}\nrdma_cm=1\nlibibverbs={int(m.libibverbs)}\n",
         "image/limits": lambda _: limits(m.memlock, m.nofile, m.stack, m.shm_kib, m.shm_free_kib),
-        "image/names": lambda _: f"hostname={m.hostname}\nresolved={m.address}\nall={m.address}\n",
+        "image/names": lambda _: f"hostname={m.hostname}\nresolved={m.address}\n",
         "image/proxies": lambda _: proxies(m.image_proxies),
         "image/model_folder": lambda a: (
             f"path={a[0] if a else ''}\nexists={int(m.model_exists)}\nconfig={int(m.model_exists)}\nshards=163\ndevice=/dev/nvme0n1\n"

@@ -365,7 +365,6 @@ def fast(folder, shards):
         "model_type": (config or {}).get("model_type", ""),
         "index_error": index_error,
         "index_total": ((index or {}).get("metadata") or {}).get("total_size"),
-        "index_tensors": len(weight_map) if weight_map is not None else None,
         "data_bytes": sum(r.get("data", 0) for r in records),
         "tensors": len(seen),
         "expected_bytes": sum(count(s) * SIZES[d] for d, s in expected.values()) if expected is not None else None,

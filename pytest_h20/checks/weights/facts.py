@@ -85,7 +85,6 @@ class FastFacts(Frozen):
     model_type: str
     index_error: str
     index_total: int | None
-    index_tensors: int | None
     data_bytes: int
     tensors: int
     expected_bytes: int | None

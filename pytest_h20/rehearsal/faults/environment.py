@@ -446,7 +446,7 @@ FAULTS = (
         "name-does-not-resolve",
         "The host name does not resolve although it must.",
         "F02",
-        together(expecting(hostname_resolves=True), says("image/names", "hostname=node02\nresolved=\nall=\n")),
+        together(expecting(hostname_resolves=True), says("image/names", "hostname=node02\nresolved=\n")),
         "hostname",
         "/etc/hosts",
     ),

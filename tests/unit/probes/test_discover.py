@@ -100,7 +100,7 @@ def test_without_default_route_the_address_we_came_by_decides() -> None:
     hosts = found(cluster)
     n = hosts[0].network
     assert isinstance(n, net.Network)
-    bare = Found(**{**hosts[0].__dict__, "network": net.Network(n.interfaces, None, None)})
+    bare = Found(**{**hosts[0].__dict__, "network": net.Network(n.interfaces, None)})
     assert propose([bare, hosts[1]]).data["nodes"][0]["control_interface"] == "xgbe0"
     with pytest.raises(UsageError, match="no default route"):
         propose([Found(**{**bare.__dict__, "address": "bastion"}), hosts[1]])
@@ -215,7 +215,7 @@ def test_behind_a_bastion_the_session_itself_tells_the_control_interface() -> No
     hosts = found(blog_cluster())
     n = hosts[0].network
     assert isinstance(n, net.Network)
-    fields = {"network": net.Network(n.interfaces, None, None), "address": "bastion", "reached": hosts[0].address}
+    fields = {"network": net.Network(n.interfaces, None), "address": "bastion", "reached": hosts[0].address}
     node = propose([Found(**{**hosts[0].__dict__, **fields}), hosts[1]]).data["nodes"][0]
     assert (node["control_interface"], node["host_ip"]) == ("xgbe0", hosts[0].address)
     assert REACHED.parse("ssh=10.0.0.9 51000 10.63.65.207 22\n") == "10.63.65.207"

@@ -22,8 +22,6 @@ RECORDED_PROBES = {p.name: p for p in (gpu.GPUS, gpu.NVLINKS, gpu.GPU_OWNERS, gp
 R535 = {"/gpu/ecc_errors/volatile/sram_uncorrectable", "/gpu/gpu_power_readings/power_draw"}
 """The stand-in's driver is 535; 580 names two elements otherwise (sram_uncorrectable_parity and _secded, instant_power_draw)."""
 
-NOT_IMITATED = {"gpus": {"gpus.memory_temperature"}}
-
 
 def _real() -> dict[str, Section]:
     return split((RECORDED / H200).read_text(encoding="utf-8"))
@@ -67,7 +65,7 @@ def test_nvidia_smi_of_the_stand_in_has_no_element_that_the_real_one_lacks() -> 
 def test_the_stand_in_fills_what_the_real_node_fills(name: str) -> None:
     probe = RECORDED_PROBES[name]
     real, made = _filled(probe.read(_real())), _filled(probe.read(_stand_in(name)))
-    assert real - made == NOT_IMITATED.get(name, set())
+    assert real <= made
 
 
 def test_the_all_reduce_of_the_stand_in_has_the_keys_of_the_real_one() -> None:
