@@ -623,6 +623,10 @@ def refuse_unusable(label: str, settings: SshSettings) -> None:
 # --- a connection that comes back ----------------------------------------------------------------------------------------
 
 
+SLOW_S, REMEMBERED_S = 2.0, 300.0
+"""A first connection that failed after so long is not tried again for so long: everything that wants the node would wait as long anew."""
+
+
 class Connection:
     """One SSH connection that is made on first use and made again after it broke. Thread-safe."""
 
@@ -633,6 +637,7 @@ class Connection:
         self._opened: Opened | None = None
         self._retired: list[paramiko.Transport] = []
         self._closed = False
+        self._silent: tuple[float, TransportError] | None = None  # until when, and what the first connection failed with
 
     def transport(self) -> paramiko.Transport:
         """The live transport; connects when there is none. Raises ``TransportError``."""
@@ -640,8 +645,19 @@ class Connection:
             if self._closed:
                 raise self.target.error("the connection was closed by this program")
             if self._opened is None or not self._opened.transport.is_active():
-                self._opened = self.another()
+                self._opened = self._first() if self._opened is None and not self._retired else self.another()
             return self._opened.transport
+
+    def _first(self) -> Opened:
+        began = time.monotonic()
+        if self._silent is not None and began < self._silent[0]:
+            raise TransportError(str(self._silent[1]))
+        try:
+            return self.another()
+        except TransportError as error:
+            if time.monotonic() - began >= SLOW_S:
+                self._silent = (time.monotonic() + REMEMBERED_S, error)
+            raise
 
     def another(self, timeout: float | None = None) -> Opened:
         """A further connection of its own, which the caller closes; within ``timeout`` s where the settings allow more."""
@@ -652,7 +668,7 @@ class Connection:
         """A second connection to the same target that shares the jump host."""
         twin = object.__new__(Connection)
         twin.target, twin._jump = self.target, self._jump
-        twin._lock, twin._opened, twin._retired, twin._closed = threading.Lock(), None, [], False
+        twin._lock, twin._opened, twin._retired, twin._closed, twin._silent = threading.Lock(), None, [], False, None
         return twin
 
     @property

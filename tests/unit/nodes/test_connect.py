@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 
 from pytest_h20.core.errors import H20Error, TransportError, UsageError
-from pytest_h20.nodes.connect import check_host_key, fingerprint, known_keys, tcp_problem
+from pytest_h20.nodes import connect
+from pytest_h20.nodes.connect import REMEMBERED_S, SLOW_S, Connection, check_host_key, fingerprint, known_keys, tcp_problem
 from pytest_h20.nodes.docker_api import container_info, gpu_request, hint
 from pytest_h20.nodes.ssh_config import SshSettings, resolve
 
@@ -177,3 +178,22 @@ def test_container_info_of_an_inspection() -> None:
     assert (info.name, info.exit_code, info.oom_killed, info.running, info.labels) == ("engine", 137, True, False, {})
     data["State"] = {"Status": "running", "ExitCode": 0}
     assert container_info(data).exit_code is None
+
+
+@pytest.mark.parametrize(("took", "asked"), [(SLOW_S, 2), (0.0, 4)])
+def test_a_node_that_let_us_wait_in_vain_is_not_asked_again_at_once(monkeypatch: pytest.MonkeyPatch, took: float, asked: int) -> None:
+    now, attempts = [1000.0], [0]
+
+    def refuse(*_: object) -> None:
+        attempts[0] += 1
+        now[0] += took
+        raise TransportError("node01: no answer")
+
+    monkeypatch.setattr(connect, "open_transport", refuse)
+    monkeypatch.setattr("pytest_h20.nodes.connect.time.monotonic", lambda: now[0])
+    connection = Connection("node01", settings(use_ssh_config=False))
+    for wait in (0.0, 1.0, 1.0, REMEMBERED_S):
+        now[0] += wait
+        with pytest.raises(TransportError, match="node01: no answer"):
+            connection.transport()
+    assert attempts == [asked]
