@@ -216,7 +216,7 @@ def _flat(print_: Fingerprint, engine: str) -> Iterator[tuple[str, str]]:
     yield "limits (hash)", print_.limits_sha256[:12]
     yield "python", print_.python
     for key, value in print_.engines.get(engine, {}).items():
-        yield "engine version" if key == "engine" else f"engine {key}", value
+        yield {"engine": "engine version", "image": "image"}.get(key, f"engine {key}"), value
     for flag, setting in print_.flags.get(engine, {}).items():
         yield f"flag {flag}", str(setting)
     for key, value in print_.model.items():

@@ -529,7 +529,7 @@ class NodeBrief(Frozen):
     gpus: str = ""
 
 
-NOT_ASKED = "no test of a gate was selected: these were tests of your own"
+NOT_ASKED = "no test of a gate was selected"
 
 
 class Header(Frozen):

@@ -99,13 +99,13 @@ def _marked(verdict: Verdict, how: str = "") -> Verdict:
 
 
 def told(verdicts: Iterable[Verdict]) -> list[str]:
-    """How much of a replay is judgement and how much is only what the record says of itself; the last line names the latter."""
+    """How much of a replay is judgement and how much is only what the record says of itself; the last line names the latter.
+    What there is none of has no line."""
     found: dict[str, list[Verdict]] = {EVIDENCE: [], DERIVED: [], JUDGED: [], READ: []}
     for verdict in verdicts:
         found.get(str(verdict.details.get(HOW)), []).append(verdict)
-    lines = [f"{len(found[how])} verdicts: {how}" for how in (EVIDENCE, DERIVED, JUDGED)]
-    read = sorted({v.check for v in found[READ]})
-    return [*lines, f"{len(found[READ])} verdicts: {READ}" + (f" ({', '.join(read)})" if read else "")]
+    read = ", ".join(sorted({v.check for v in found[READ]}))
+    return [f"{len(those)} verdicts: {how}" + (f" ({read})" if how == READ else "") for how, those in found.items() if those]
 
 
 def engines_of(view: RunView, limits: LimitFile) -> set[str]:

@@ -176,6 +176,7 @@ def test_a_replay_says_what_it_could_only_read_again(sample: Sample) -> None:
     lines = told(judged)
     assert sum(int(line.split(" ", 1)[0]) for line in lines) == len(judged)
     assert lines[-1].endswith("(throughput.mean_ttft_ms, weights.x)")
+    assert not any(line.startswith("0 ") for line in lines)
 
 
 def with_requests(base: Path, recorded_tpot: float) -> tuple[CellRow, Path]:
