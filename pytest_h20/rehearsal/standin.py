@@ -13,6 +13,7 @@ import json
 from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from xml.sax.saxutils import escape
 
 from pytest_h20.config.inventory import Inventory, NodeSpec
@@ -236,8 +237,7 @@ def _tab(*rows: tuple[object, ...]) -> str:
     return "".join("\t".join(map(str, r)) + "\n" for r in rows)
 
 
-def sections(m: Machine) -> dict[str, Callable[[tuple[str, ...]], str]]:
-    """Probe name -> what it prints for its arguments. Names with ``image/`` are the same probes inside the container."""
+def _topology(m: Machine) -> str:
     topology = "\t".join(["", *(f"GPU{i}" for i in range(len(m.gpus))), *(r.hca for r in m.rails), "CPU Affinity"]) + "\n"
     for i in range(len(m.gpus)):
         near = ["PIX" if j == i + 1 else "NODE" if abs(j - i) < 4 else "SYS" for j in range(len(m.rails))]
@@ -245,6 +245,10 @@ def sections(m: Machine) -> dict[str, Callable[[tuple[str, ...]], str]]:
     for j, r in enumerate(m.rails):
         near = ["PIX" if j == i + 1 else "NODE" if abs(j - i) < 4 else "SYS" for i in range(len(m.gpus))]
         topology += "\t".join([r.hca, *near, *(" X " if k == j else "SYS" for k in range(len(m.rails))), ""]) + "\n"
+    return topology
+
+
+def _network(m: Machine) -> str:
     links: list[tuple[object, ...]] = [("lo", 65536, "unknown", 1, 0, "", "00:00:00:00:00:00")]
     addresses = [("lo", "127.0.0.1/8"), ("lo", "::1/128")]
     for r in m.rails:
@@ -253,92 +257,162 @@ def sections(m: Machine) -> dict[str, Callable[[tuple[str, ...]], str]]:
     if m.control not in {r.interface for r in m.rails}:
         links.append((m.control, 1500, "up", 1, 2, 25000, ""))
         addresses.append((m.control, f"{m.address}/24"))
-    gids = [(r, i, g, t) for r in m.rails for i, (g, t) in r.gids.items()]
+    return _tab(*(("link", *x) for x in links)) + _tab(*(("addr", *x) for x in addresses)) + _tab(("default", 4, m.control, m.address))
 
-    def limits(memlock: str, nofile: int, stack: int, shm: int, free: int | None = None) -> str:
-        left = shm if free is None else free
-        return f"memlock={memlock}\nnofile={nofile}\nstack={stack}\nshm={shm} {left}\nipc=ipc:[4026531839]\n"
 
-    def disks(paths: tuple[str, ...]) -> str:
-        missing = 0 if m.model_exists else 1
-        return _tab(
+def _gids(m: Machine) -> list[tuple[StandInRail, int, str, str]]:
+    return [(r, i, g, t) for r in m.rails for i, (g, t) in r.gids.items()]
+
+
+def _limits(memlock: str, nofile: int, stack: int, shm: int, free: int | None = None) -> str:
+    left = shm if free is None else free
+    return f"memlock={memlock}\nnofile={nofile}\nstack={stack}\nshm={shm} {left}\nipc=ipc:[4026531839]\n"
+
+
+def _disks(m: Machine, paths: tuple[str, ...]) -> str:
+    missing = 0 if m.model_exists else 1
+    return _tab(
+        *(
+            ("disk", p, 1 - (missing if i == 0 else 0), 1 - (missing if i == 0 else 0), "/dev/nvme0n1", "xfs", 4 * 2**30, m.free_kib)
+            for i, p in enumerate(paths)
+        )
+    )
+
+
+def _proxies(values: Mapping[str, str]) -> str:
+    return "".join(f"proxy {k}={v}\n" for k, v in values.items())
+
+
+def _show_gids(m: Machine, _: tuple[str, ...]) -> str:
+    text = "DEV\tPORT\tINDEX\tGID\t\t\t\t\tIPv4  \t\tVER\tDEV\n---\t----\t-----\t---\t\t\t\t\t------------  \t---\t---\n"
+    for r, i, g, t in _gids(m):
+        v4 = str(ipaddress.IPv6Address(g).ipv4_mapped or "")
+        text += f"{r.hca}\t1\t{i}\t{g}\t{v4 + '  ' if v4 else ''}\t{'v2' if t.endswith('v2') else 'v1'}\t{r.interface}\n"
+    return text + f"n_gids_found={len(_gids(m))}\n"
+
+
+def _listen(m: Machine, ports: tuple[str, ...]) -> str:
+    rows: list[tuple[object, ...]] = []
+    for i, p in enumerate(ports[1:]):
+        rows.append(("busy", p, "[Errno 98] Address already in use") if int(p) in m.listeners else ("bound", p, int(p) or 40000 + i))
+    return _tab(*rows) + f"pid={20000 + m.number}\n"
+
+
+def _written(m: Machine) -> str:
+    seconds = Counter(x[1:].split(".")[0].strip() for x in m.kernel_lines if x.startswith("["))
+    return " ".join(f"{second}:{lines}" for second, lines in seconds.items())
+
+
+def _connect(m: Machine, args: tuple[str, ...]) -> str:
+    targets = [(args[i], args[i + 1]) for i in range(0, len(args) - 1, 2)]
+    return _tab(*(("connect", a, p, "timeout" if a in m.unreachable else "ok", "0.41") for a, p in targets))
+
+
+def _ping(m: Machine, args: tuple[str, ...]) -> str:
+    rows: list[tuple[object, ...]] = []
+    for i in range(0, len(args) - 2, 3):
+        interface, peer, size = args[i : i + 3]
+        big = interface in m.small_path and int(size) > 1472
+        lost = interface in m.dead_rails or big
+        words = "ping: local error: message too long, mtu=1500" if big else ""
+        rows.append(("ping", interface, peer, size, 3, 0 if lost else 3, "" if lost else "0.061", interface, words))
+    return _tab(*rows)
+
+
+def _ib_client(m: Machine, lines: tuple[str, ...]) -> str:
+    return "".join(f"run\t{i}\tjson\n{json.dumps(_perftest(m, line.split(), len(lines) > 1))}\n" for i, line in enumerate(lines))
+
+
+def _perftest(m: Machine, words: list[str], beside: bool) -> dict[str, object]:
+    hca = words[words.index("-d") + 1] if "-d" in words else ""
+    gpu = next((int(w.partition("=")[2]) for w in words if w.startswith("--use_cuda=")), None)
+    info = {"Device": hca, "GID_index": 3, **({} if gpu is None else {"cuda_device": gpu})}
+    if words[0] == "ib_write_lat":
+        us = m.latency_us.get(hca, 1.9)
+        times = {"t_min": us - 0.1, "t_max": us + 4, "t_typical": us, "t_avg": us, "t_stdev": 0.1, "percentile_99": us + 0.5}
+        return {"test_info": {"test": "RDMA_Write_Latency_Test", **info}, "results": {"MsgSize": 8, "n_iterations": 1000, **times}}
+    gbps = min(m.write_gbps, m.write_to.get(words[-1], m.write_gbps)) * m.rail_share.get(hca, 1.0) * (m.beside_share if beside else 1.0)
+    gbps = round(gbps * (1.0 if gpu is None else m.gpu_share.get(hca, 1.0)), 2)
+    figures = {"MsgSize": 65536, "n_iterations": 1000, "BW_peak": gbps, "BW_average": gbps, "MsgRate": 0.37}
+    return {"test_info": {"test": "RDMA_Write_BW_Test", **info}, "results": figures}
+
+
+def _counters(m: Machine, _: tuple[str, ...]) -> str:
+    names = (
+        "port_xmit_data",
+        "port_rcv_data",
+        "symbol_error",
+        "link_downed",
+        "port_xmit_discards",
+        "port_rcv_errors",
+        "out_of_sequence",
+        "packet_seq_err",
+        "local_ack_timeout_err",
+        "np_cnp_sent",
+        "rp_cnp_handled",
+        "roce_adp_retrans",
+        "rx_prio3_pause",
+        "tx_prio3_pause",
+        *(f"{way}_prio{i}_bytes" for way in ("rx", "tx") for i in range(8)),
+    )
+    return _tab(("at", m.uptime_s), *(("counter", r.hca, 1, n, m.counters.get((r.hca, n), 0)) for r in m.rails for n in names))
+
+
+def _pci(m: Machine) -> str:
+    return _tab(
+        *(
+            (
+                "pci",
+                f"0000:{0x1B + 8 * i:02x}:00.0",
+                "0x10de",
+                f"0x{g.pci_id}",
+                "0x030200",
+                "nvidia",
+                i // 4,
+                "32.0 GT/s PCIe",
+                "32.0 GT/s PCIe",
+                g.pcie_width,
+                16,
+                f"/sys/devices/pci0000:{0x17 + 8 * i:02x}/0000:{0x1B + 8 * i:02x}:00.0",
+            )
+            for i, g in enumerate(m.gpus)
+        ),
+        *(
+            (
+                "pci",
+                r.pci,
+                "0x15b3",
+                r.pci_device,
+                "0x020000",
+                "mlx5_core",
+                r.numa,
+                "16.0 GT/s PCIe",
+                "16.0 GT/s PCIe",
+                r.pcie_width,
+                16,
+                f"/sys/devices/pci0000:17/{r.pci}",
+            )
+            for r in m.rails
+        ),
+    )
+
+
+def _rdma(m: Machine) -> str:
+    return (
+        _tab(
             *(
-                ("disk", p, 1 - (missing if i == 0 else 0), 1 - (missing if i == 0 else 0), "/dev/nvme0n1", "xfs", 4 * 2**30, m.free_kib)
-                for i, p in enumerate(paths)
+                ("hca", r.hca, r.firmware, r.board, "MT4123", r.guid or f"a288:c203:{m.number:04x}:{i:04x}", r.pci, r.numa)
+                for i, r in enumerate(m.rails)
             )
         )
+        + _tab(*(("port", r.hca, 1, r.state, r.phys, "Ethernet", r.rate) for r in m.rails))
+        + _tab(*(("gid", r.hca, 1, i, g, t, r.interface) for r, i, g, t in _gids(m)))
+    )
 
-    def proxies(values: Mapping[str, str]) -> str:
-        return "".join(f"proxy {k}={v}\n" for k, v in values.items())
 
-    def show_gids(_: tuple[str, ...]) -> str:
-        text = "DEV\tPORT\tINDEX\tGID\t\t\t\t\tIPv4  \t\tVER\tDEV\n---\t----\t-----\t---\t\t\t\t\t------------  \t---\t---\n"
-        for r, i, g, t in gids:
-            v4 = str(ipaddress.IPv6Address(g).ipv4_mapped or "")
-            text += f"{r.hca}\t1\t{i}\t{g}\t{v4 + '  ' if v4 else ''}\t{'v2' if t.endswith('v2') else 'v1'}\t{r.interface}\n"
-        return text + f"n_gids_found={len(gids)}\n"
-
-    def listen(ports: tuple[str, ...]) -> str:
-        rows: list[tuple[object, ...]] = []
-        for i, p in enumerate(ports[1:]):
-            rows.append(("busy", p, "[Errno 98] Address already in use") if int(p) in m.listeners else ("bound", p, int(p) or 40000 + i))
-        return _tab(*rows) + f"pid={20000 + m.number}\n"
-
-    def written() -> str:
-        seconds = Counter(x[1:].split(".")[0].strip() for x in m.kernel_lines if x.startswith("["))
-        return " ".join(f"{second}:{lines}" for second, lines in seconds.items())
-
-    def connect(args: tuple[str, ...]) -> str:
-        targets = [(args[i], args[i + 1]) for i in range(0, len(args) - 1, 2)]
-        return _tab(*(("connect", a, p, "timeout" if a in m.unreachable else "ok", "0.41") for a, p in targets))
-
-    def ping(args: tuple[str, ...]) -> str:
-        rows: list[tuple[object, ...]] = []
-        for i in range(0, len(args) - 2, 3):
-            interface, peer, size = args[i : i + 3]
-            big = interface in m.small_path and int(size) > 1472
-            lost = interface in m.dead_rails or big
-            words = "ping: local error: message too long, mtu=1500" if big else ""
-            rows.append(("ping", interface, peer, size, 3, 0 if lost else 3, "" if lost else "0.061", interface, words))
-        return _tab(*rows)
-
-    def ib_client(lines: tuple[str, ...]) -> str:
-        return "".join(f"run\t{i}\tjson\n{json.dumps(perftest(line.split(), len(lines) > 1))}\n" for i, line in enumerate(lines))
-
-    def perftest(words: list[str], beside: bool) -> dict[str, object]:
-        hca = words[words.index("-d") + 1] if "-d" in words else ""
-        gpu = next((int(w.partition("=")[2]) for w in words if w.startswith("--use_cuda=")), None)
-        info = {"Device": hca, "GID_index": 3, **({} if gpu is None else {"cuda_device": gpu})}
-        if words[0] == "ib_write_lat":
-            us = m.latency_us.get(hca, 1.9)
-            times = {"t_min": us - 0.1, "t_max": us + 4, "t_typical": us, "t_avg": us, "t_stdev": 0.1, "percentile_99": us + 0.5}
-            return {"test_info": {"test": "RDMA_Write_Latency_Test", **info}, "results": {"MsgSize": 8, "n_iterations": 1000, **times}}
-        gbps = min(m.write_gbps, m.write_to.get(words[-1], m.write_gbps)) * m.rail_share.get(hca, 1.0) * (m.beside_share if beside else 1.0)
-        gbps = round(gbps * (1.0 if gpu is None else m.gpu_share.get(hca, 1.0)), 2)
-        figures = {"MsgSize": 65536, "n_iterations": 1000, "BW_peak": gbps, "BW_average": gbps, "MsgRate": 0.37}
-        return {"test_info": {"test": "RDMA_Write_BW_Test", **info}, "results": figures}
-
-    def counters(_: tuple[str, ...]) -> str:
-        names = (
-            "port_xmit_data",
-            "port_rcv_data",
-            "symbol_error",
-            "link_downed",
-            "port_xmit_discards",
-            "port_rcv_errors",
-            "out_of_sequence",
-            "packet_seq_err",
-            "local_ack_timeout_err",
-            "np_cnp_sent",
-            "rp_cnp_handled",
-            "roce_adp_retrans",
-            "rx_prio3_pause",
-            "tx_prio3_pause",
-            *(f"{way}_prio{i}_bytes" for way in ("rx", "tx") for i in range(8)),
-        )
-        return _tab(("at", m.uptime_s), *(("counter", r.hca, 1, n, m.counters.get((r.hca, n), 0)) for r in m.rails for n in names))
-
-    found: dict[str, Callable[[tuple[str, ...]], str]] = {
+def sections(m: Machine) -> dict[str, Callable[[tuple[str, ...]], str]]:
+    """Probe name -> what it prints for its arguments. Names with ``image/`` are the same probes inside the container."""
+    return {
         "system": lambda _: (
             f"os={m.os}\nkernel={m.kernel}\narch=x86_64\nhostname={m.hostname}\nmachine_id={m.machine_id or f'{m.number:032x}'}\n"
             f"boot_id=00000000-0000-4000-8000-{m.number:012x}\nuptime_s={m.uptime_s}\ncpus=192\nmemory_kib=2113433600\n"
@@ -346,11 +420,11 @@ def sections(m: Machine) -> dict[str, Callable[[tuple[str, ...]], str]]:
             "cmdline=BOOT_IMAGE=/vmlinuz-4.19.0-1.0.0.9 root=/dev/sda3 ro iommu=pt\n"
         ),
         "tuning": lambda _: f"numa_balancing={m.numa_balancing}\nthp={m.thp}\ngovernor={m.governor}\nswappiness=10\n",
-        "limits": lambda _: limits("64", 655350, 8192, 1056716800),
+        "limits": lambda _: _limits("64", 655350, 8192, 1056716800),
         "nccl_shm": lambda _: "root=1\n" + _tab(*(("file", name, 35653120, 40 + i) for i, name in enumerate(m.nccl_left))),
         "names": lambda _: f"hostname={m.hostname}\nresolved={m.address}\n",
-        "proxies": lambda _: proxies(m.proxies),
-        "disks": disks,
+        "proxies": lambda _: _proxies(m.proxies),
+        "disks": partial(_disks, m),
         "tools": lambda _: (
             _tab(*(("tool", n, f"/usr/bin/{n}") for n in ("docker", "ib_write_bw", "ibdev2netdev", "show_gids", "mlnx_qos", "ss", "ping")))
             + _tab(("tool", "nvidia-container-runtime", "/usr/bin/nvidia-container-runtime"))
@@ -371,9 +445,9 @@ def sections(m: Machine) -> dict[str, Callable[[tuple[str, ...]], str]]:
             + "dmabuf=no\n"
         ),
         "fabric_manager": lambda _: f"nvswitches=4\nstate=active\nversion=Fabric Manager version is : {m.driver}\n",
-        "topology": lambda _: topology,
+        "topology": lambda _: _topology(m),
         "kernel_log": lambda _: (
-            f"source=dmesg\nfirst={m.kernel_first:.6f}\nnow={m.uptime_s}\nwritten={written()}\nmatched={len(m.kernel_lines)}\n"
+            f"source=dmesg\nfirst={m.kernel_first:.6f}\nnow={m.uptime_s}\nwritten={_written(m)}\nmatched={len(m.kernel_lines)}\n"
             + "".join(f"> {x}\n" for x in m.kernel_lines)
         ),
         "dcgm": lambda _: (
@@ -384,85 +458,39 @@ def sections(m: Machine) -> dict[str, Callable[[tuple[str, ...]], str]]:
             )
             + "--- health\nError: Health watches not enabled. Please enable watches. \n"
         ),
-        "rdma": lambda _: (
-            _tab(
-                *(
-                    ("hca", r.hca, r.firmware, r.board, "MT4123", r.guid or f"a288:c203:{m.number:04x}:{i:04x}", r.pci, r.numa)
-                    for i, r in enumerate(m.rails)
-                )
-            )
-            + _tab(*(("port", r.hca, 1, r.state, r.phys, "Ethernet", r.rate) for r in m.rails))
-            + _tab(*(("gid", r.hca, 1, i, g, t, r.interface) for r, i, g, t in gids))
-        ),
+        "rdma": lambda _: _rdma(m),
         "ibdev2netdev": lambda _: "".join(
             f"{r.hca} port 1 ==> {r.interface} ({'Up' if 'ACTIVE' in r.state else 'Down'})\n" for r in m.rails
         ),
-        "show_gids": show_gids,
+        "show_gids": partial(_show_gids, m),
         "qos": lambda _: _tab(*(("qos", r.interface, k, v) for r in m.rails for k, v in r.qos.items())),
         "pcie_hints": lambda _: "iommu_groups=0\ncmdline=ro iommu=pt\nacs_bridges=24\nacs_enabled=0\n",
-        "pci": lambda _: _tab(
-            *(
-                (
-                    "pci",
-                    f"0000:{0x1B + 8 * i:02x}:00.0",
-                    "0x10de",
-                    f"0x{g.pci_id}",
-                    "0x030200",
-                    "nvidia",
-                    i // 4,
-                    "32.0 GT/s PCIe",
-                    "32.0 GT/s PCIe",
-                    g.pcie_width,
-                    16,
-                    f"/sys/devices/pci0000:{0x17 + 8 * i:02x}/0000:{0x1B + 8 * i:02x}:00.0",
-                )
-                for i, g in enumerate(m.gpus)
-            ),
-            *(
-                (
-                    "pci",
-                    r.pci,
-                    "0x15b3",
-                    r.pci_device,
-                    "0x020000",
-                    "mlx5_core",
-                    r.numa,
-                    "16.0 GT/s PCIe",
-                    "16.0 GT/s PCIe",
-                    r.pcie_width,
-                    16,
-                    f"/sys/devices/pci0000:17/{r.pci}",
-                )
-                for r in m.rails
-            ),
-        ),
+        "pci": lambda _: _pci(m),
         "wires": lambda _: _tab(
             *(("wire", r.interface) for r in m.rails),
             *(("sysctl", r.interface, name, 0, 0) for r in m.rails for name in ("arp_ignore", "arp_announce", "rp_filter")),
         ),
         "image/nccl_settings": lambda _: _tab(*(("nccl", "environment", k, v) for k, v in m.nccl_env.items())),
-        "network": lambda _: (
-            _tab(*(("link", *x) for x in links)) + _tab(*(("addr", *x) for x in addresses)) + _tab(("default", 4, m.control, m.address))
-        ),
+        "network": lambda _: _network(m),
         "firewall": lambda _: "".join(f"service={s}\n" for s in m.firewall) + f"policy=ACCEPT\ndrops={3 if m.firewall else 0}\n",
         "listeners": lambda _: _tab(*(("listen", f"0.0.0.0:{p}", o) for p, o in m.listeners.items())) + f"total={len(m.listeners) + 1}\n",
-        "listen": listen,
+        "listen": partial(_listen, m),
         "stop_listen": lambda a: f"stopped={a[0] if a else ''}\n",
-        "connect": connect,
-        "ping": ping,
-        "counters": counters,
+        "connect": partial(_connect, m),
+        "ping": partial(_ping, m),
+        "counters": partial(_counters, m),
         "ib_server": lambda lines: "".join(f"pid={21000 + 100 * m.number + i}\n" for i in range(len(lines) - 1)),
         "perftest": lambda _: _tab(
             *(("perftest", tool, "--use_cuda --use_cuda_bus_id --use_cuda_dmabuf " if m.perftest_cuda else "") for tool in PERFTEST_TOOLS)
         ),
-        "ib_client": ib_client,
+        "ib_client": partial(_ib_client, m),
         "image/image_versions": lambda _: (
             f"python=3.12.3\ncuda={m.image_cuda}\nnccl={m.nccl}\n" + _tab(*(("package", n, v) for n, v in m.packages.items()))
         ),
         "image/image_devices": lambda _: f"gpus={len(m.gpus)}\nuverbs={m.uverbs}\nrdma_cm=1\nlibibverbs={int(m.libibverbs)}\n",
-        "image/limits": lambda _: limits(m.memlock, m.nofile, m.stack, m.shm_kib, m.shm_free_kib),
+        "image/limits": lambda _: _limits(m.memlock, m.nofile, m.stack, m.shm_kib, m.shm_free_kib),
         "image/names": lambda _: f"hostname={m.hostname}\nresolved={m.address}\n",
-        "image/proxies": lambda _: proxies(m.image_proxies),
+        "image/proxies": lambda _: _proxies(m.image_proxies),
         "image/model_folder": lambda a: (
             f"path={a[0] if a else ''}\nexists={int(m.model_exists)}\nconfig={int(m.model_exists)}\nshards=163\ndevice=/dev/nvme0n1\n"
             + (f"config_json={json.dumps(R1_CONFIG)}\n" if m.model_exists else "config_json=\n")
@@ -475,7 +503,6 @@ def sections(m: Machine) -> dict[str, Callable[[tuple[str, ...]], str]]:
             *(("ip", rule, "without", m.bare_address, "route to 8.8.8.8") for rule in ("vllm", "sglang", "sglang-0.5.3")),
         ),
     }
-    return found
 
 
 def answer(m: Machine, script: str, *, now: float = 0.0, inside: bool = False) -> str:
