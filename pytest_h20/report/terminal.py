@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from pytest_h20.core.verdict import GATE_TITLES, GateResult, Status
+from pytest_h20.core.verdict import GATE_TITLES, GateResult, Status, headline
 from pytest_h20.lang import labelled, listed, local
 from pytest_h20.report.engines import comparisons, gates_by_engine, network, sentence
 from pytest_h20.report.model import WORDS, CheckRow, RunView
@@ -87,7 +87,9 @@ def terminal_lines(view: RunView, report: str = "") -> list[Line]:
         each = _each(by_engine.get(gate.name, {}))
         optional = "" if gate.required else " (not required)"
         words = f"{WORDS[gate.status]}{optional}{each}"
-        outcome = labelled(words, gate.reason) if gate.reason else local(words)
+        warned = [c for c in view.checks if c.gate is gate.name and c.status is Status.WARN] if gate.status is Status.WARN else []
+        reason = headline(warned) if warned else gate.reason
+        outcome = labelled(words, reason) if reason else local(words)
         lines.append(Line(f"{gate.name.value:<{width}}  {outcome}  [{counts}]", MARKUP[gate.status]))
     said = [e for e in view.setup_errors if e.cause and any(e.cause in gate.reason for gate in gates)]  # by their gates, above
     lines += [

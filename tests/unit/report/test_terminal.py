@@ -56,6 +56,16 @@ def test_what_was_only_recorded_is_counted_apart(sample: Sample) -> None:
     assert next(x.text for x in lines if x.text.startswith("environment")).endswith("[6 pass, 1 skip, 2 recorded]")
 
 
+def test_a_gate_that_holds_with_warnings_names_the_first(sample: Sample) -> None:
+    view = sample("clean")
+    warned = CheckRow(check="fabric.x", subject="node01", status=Status.WARN, title="x", reason="NCCL is old")
+    checks = (*view.checks, warned)
+    decision = decide([c.bare() for c in checks], view.header.required)
+    lines = terminal_lines(view.model_copy(update={"checks": checks, "decision": decision}))
+    told = next(x.text for x in lines if x.text.startswith("fabric"))
+    assert "passed, with warnings: node01: NCCL is old  [" in told
+
+
 def test_set_up_errors_and_damage_are_lines_of_their_own(sample: Sample) -> None:
     assert any("set-up error: The engine did not start on node02" in line.text for line in terminal_lines(sample("aborted")))
     assert any("left out" in line.text for line in terminal_lines(sample("killed")))
