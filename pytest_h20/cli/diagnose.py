@@ -57,7 +57,7 @@ def _sentence(diagnosis: Diagnosis) -> str:
     if diagnosis.outcome != "failed" or diagnosis.cause is None:
         return local(diagnosis.sentence())
     why, fix = local(diagnosis.explanation), local(diagnosis.fix)
-    return f"{local('failed:')} {why} ({diagnosis.cause}) — {fix} [{diagnosis.source}]"
+    return f"{local('failed: ')}{why} ({diagnosis.cause}) — {fix} [{diagnosis.source}]"
 
 
 def main(argv: Sequence[str]) -> int:

@@ -29,6 +29,8 @@ _OPEN = (",", ";", "(")
 _CHOSEN = re.compile(r"[a-z]{0,4}")
 """What may stand in a place that a translation leaves out: the s of a plural, a verb."""
 _HAN = re.compile("[\u3000-\u303f\u4e00-\u9fff\uff00-\uffef]")
+_BLANK = re.compile("(?<=[，。：；（）]) (?! )|(?<! ) (?=[，。：；（）])")
+"""A blank beside a sign that brings its own; two and more are a column."""
 _QUANTITY = re.compile(r"([-+±≈]?\d[\d.,\u202f]*(?: ?[-–…x×/] ?\d[\d.,]*)?) ?(?=[A-Za-z%])(.+)", re.S)
 _LABEL = re.compile(r"((?:[\w./\[\]-]+, )*[\w./\[\]-]+(?: \([^()\s]*\))?): (.+)", re.S)
 """A text about nodes, rails or gates, which are named before it."""
@@ -205,7 +207,10 @@ class Catalogue:
         start = text.index(inner)
         self._asked.add(asked)
         try:
-            found = text[:start] + self._of(inner) + text[start + len(inner) :]
+            said = self._of(inner)
+            found = text[:start] + said + text[start + len(inner) :]
+            if said != inner:
+                found = _BLANK.sub("", found)
         finally:  # a signal ends this anywhere: only what is finished is known
             self._asked.discard(asked)
         if len(self._known) > 50_000:

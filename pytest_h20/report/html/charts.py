@@ -332,14 +332,13 @@ def frontier(cells: Sequence[CellRow], engines: Sequence[tuple[str, str]], gpus:
                 signs.append(_text(at[0] + 6, at[1] - 5, str(cell.concurrency), "start"))
                 labels.append(at)
     sure = [point for point in points if point[0].status is not Status.UNKNOWN]
-    told: list[Child] = ["No point of it could be measured."]
+    told: list[Child] = ["No point of it could be measured. "]
     if sure:
         best, quick = max(sure, key=lambda p: p[1]), max(sure, key=lambda p: p[2])
         each = f"each user then gets {number(best[2])}."
         told = [
-            f"Most per GPU: {number(best[1])} tok/s with {best[0].engine} at {best[0].concurrency} requests at a time, {each}",
-            " ",
-            f"Most per user: {number(quick[2])} tok/s with {quick[0].engine} at {quick[0].concurrency}.",
+            f"Most per GPU: {number(best[1])} tok/s with {best[0].engine} at {best[0].concurrency} requests at a time, {each} ",
+            f"Most per user: {number(quick[2])} tok/s with {quick[0].engine} at {quick[0].concurrency}. ",
         ]
     drawn = svg(
         WIDTH,
@@ -353,7 +352,7 @@ def frontier(cells: Sequence[CellRow], engines: Sequence[tuple[str, str]], gpus:
         signs,
         key=f"h20-c-frontier-{pair[0]}-{pair[1]}",
     )
-    told_below = tag("p", told, " Numbers are requests at a time.", class_="h20-small h20-muted")
+    told_below = tag("p", told, "Numbers are requests at a time.", class_="h20-small h20-muted")
     return tag("figure", tag("figcaption", caption), drawn, told_below)
 
 

@@ -119,7 +119,7 @@ def _stand_in(view: RunView) -> Html | None:
     """A stand-in must be impossible to miss, also on a printed page or a cropped screenshot."""
     if not _is_stand_in(view):
         return None
-    return tag("p", f"{'; '.join(view.header.obstacles)}.", " ", tag("strong", "Never an acceptance."), class_="h20-standin")
+    return tag("p", f"{'; '.join(view.header.obstacles)}. ", tag("strong", "Never an acceptance."), class_="h20-standin")
 
 
 def _is_stand_in(view: RunView) -> bool:

@@ -91,7 +91,7 @@ def _subject(alike: Sequence[CheckRow]) -> Html:
     check = alike[0]
     subjects = [c.subject for c in alike if c.subject]
     told = measured(check) if check.measured is not None or check.limit else None
-    evidence = [join(" ", tag("code", path)) for path in dict.fromkeys(path for c in alike for path in c.evidence)]
+    evidence = [join(tag("code", path), " ") for path in dict.fromkeys(path for c in alike for path in c.evidence)]
     return tag(
         "div",
         chip(Status.SKIP, RECORDED) if check.recorded else chip(check.status),
@@ -99,6 +99,6 @@ def _subject(alike: Sequence[CheckRow]) -> Html:
         tag("b", ", ".join(map(subject, subjects)), " ") if subjects else None,
         told,
         f" – {check.reason}" if check.reason and told else check.reason,
-        tag("span", " evidence:", evidence, class_="h20-muted h20-small") if evidence else None,
+        tag("span", " evidence: ", evidence, class_="h20-muted h20-small") if evidence else None,
         class_="h20-subject",
     )

@@ -129,8 +129,8 @@ class _Part:
 def _off_paper(view: RunView, parts: Sequence[_Part]) -> Html:
     """A line on paper: what was left out, and where it stands."""
     left = listed(["each check that holds", *(part.heading for part in parts if not part.on_paper)])
-    told = f"Not printed: {left}. They stand in the HTML page, and in the records:"
-    return tag("p", told, " ", tag("code", view.path.name), class_="h20-off-paper")
+    told = f"Not printed: {left}. They stand in the HTML page, and in the records: "
+    return tag("p", told, tag("code", view.path.name), class_="h20-off-paper")
 
 
 def _no_proof(view: RunView) -> str:

@@ -87,7 +87,7 @@ def test_a_reader_of_chinese_is_answered_in_it(capsys: pytest.CaptureFixture[str
                 main(argv)
             told = capsys.readouterr().err
             assert ended.value.code == 2
-            assert told.startswith("用法： python -m pytest_h20 ")
+            assert told.startswith("用法：python -m pytest_h20 ")
             assert said in told
         assert main(["load", "--url", "x", "--dialect", "chat"]) == 2
         assert capsys.readouterr().err == "url 'x'：需要 http://host:port 或 https://host:port\n"

@@ -29,6 +29,7 @@ WORDS = Catalogue(
         "{0} on {1} node{2}": "{1} 个节点上的 {0}",
         "profile {0} on {1}": "{1} 上的启动方案 {0}",
         "answers": "回答",
+        "fix:": "改正：",
         "wanted {0}": "要求 {0}",
         "at most {0} ms": "最多 {0} ms",
         "% of the cell": "%（占整个测点）",
@@ -64,6 +65,8 @@ WORDS = Catalogue(
         ("3 answers", "3 回答"),
         ("fabric, answers, drill", "fabric, answers, drill"),
         ("node01 (root@10.0.0.1:22): nothing was looked at", "node01 (root@10.0.0.1:22)：什么都没有看到"),
+        ("fix: ", "改正："),
+        (" (nothing was looked at)", "（什么都没有看到）"),
         ("  nothing was looked at\nPort active", "  什么都没有看到\n端口处于 active 状态"),
     ],
 )

@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from pytest_h20 import lang
 from pytest_h20.core.verdict import GATE_TITLES, GateName, Limit, Origin, Status, Verdict, decide
 from pytest_h20.report.compare import compare, side
 from pytest_h20.report.html.answers import answers
@@ -104,6 +105,14 @@ def test_a_killed_run_says_what_to_do_next(sample: Sample) -> None:
     view = sample("killed")
     real = view.header.model_copy(update={"mode": Mode.FULL, "stood_in": (), "time_scale": 1.0, "inventory": "mine.yaml"})
     assert "python -m pytest_h20 reap --nodes mine.yaml" in read(view.model_copy(update={"header": real})).text
+
+
+@pytest.mark.parametrize("name", ["faulty", "aborted", "rehearsal"])
+def test_a_full_width_sign_has_no_blank_beside_it(sample: Sample, name: str) -> None:
+    with lang.speaking("zh"):
+        shown = run_page(sample(name))
+    assert "证据：" in shown
+    assert re.findall(r">([^<]*(?:[，。：；（）] (?![–·])| [，。：；（）])[^<]*)<", shown) == []
 
 
 def test_the_first_screen_says_on_what_and_since_when(sample: Sample) -> None:
