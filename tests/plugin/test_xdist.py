@@ -7,13 +7,20 @@ from pathlib import Path
 import pytest
 
 from tests.plugin.foreign import REHEARSAL, Done, pytest_in, write
+from tests.plugin.kill_table import TOO_BUSY
 
 SUITE = "import pytest\n@pytest.mark.h20_gate('endpoint')\n@pytest.mark.parametrize('n', range(6))\ndef test_it(endpoint, n): pass\n"
 
 
-def verdicts(done: Done) -> dict[tuple[str, str], str]:
+def unmeasured(*runs: Done) -> set[str]:
+    """What one of them was too busy to measure: that depends on the machine's other work, and so does what is told of it."""
+    return {c["subject"] for done in runs for c in done.verdict["checks"] if c["status"] == "unknown" and TOO_BUSY in c["reason"]}
+
+
+def verdicts(done: Done, without: set[str]) -> dict[tuple[str, str], str]:
     """What was judged and how; figures of throughput depend on the machine's other work, their presence does not."""
-    return {key: "judged" if key[0].startswith("throughput.") else status for key, status in done.statuses.items()}
+    told = {key: status for key, status in done.statuses.items() if key[1] not in without}
+    return {key: "judged" if key[0].startswith("throughput.") else status for key, status in told.items()}
 
 
 @pytest.fixture(scope="module")
@@ -33,9 +40,11 @@ def together(tmp_path_factory: pytest.TempPathFactory) -> Done:
 
 
 def test_four_workers_give_the_verdicts_of_one(alone: Done, together: Done) -> None:
-    assert verdicts(together) == verdicts(alone)
-    assert len(verdicts(alone)) > 300
-    assert len(together.verdict["checks"]) == len(alone.verdict["checks"]), "no check is told twice"
+    without = unmeasured(alone, together)
+    told = verdicts(alone, without)
+    assert verdicts(together, without) == told
+    assert len(told) > 300
+    assert len(together.statuses) == len(together.verdict["checks"]), "no check is told twice"
 
 
 def test_gates_and_decision_are_the_same(alone: Done, together: Done) -> None:
