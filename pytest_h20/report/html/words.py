@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from datetime import datetime
 
@@ -63,10 +64,16 @@ def count_words(counts: Mapping[str, int]) -> str:
     return listed([*told, *(f"{counts[word]} {words[word]}" for word in rest)])
 
 
+_MEASURE_WORD = re.compile("^[块条个处项] ?")
+"""Things that are counted stand in the catalogue with it; a name does not take it."""
+
+
 def subject(text: str) -> str:
     """What a verdict is about, in the reader's language: a name, often with words of ours after it (``node01 host``)."""
-    whole = local(text)
     name, space, rest = text.partition(" ")
+    if rest.endswith("s") and " " not in rest:
+        return name + space + _MEASURE_WORD.sub("", local(rest))
+    whole = local(text)
     return whole if whole != text else name + space + local(rest)
 
 

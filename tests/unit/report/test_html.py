@@ -20,7 +20,7 @@ from pytest_h20.report.html.rows import COLUMN_AT, header_cells, row_cells, setu
 from pytest_h20.report.html.tables import not_measured
 from pytest_h20.report.html.tags import Html, join, render, script, stylesheet, tag
 from pytest_h20.report.html.timeline import stretches
-from pytest_h20.report.html.words import count_words, duration, limit_words, measure, number, unit_of
+from pytest_h20.report.html.words import count_words, duration, limit_words, measure, number, subject, unit_of
 from pytest_h20.report.model import Canaries, CellRow, CheckRow, LogTail, Mode, NodeColumn, NotMeasured, RailTraffic, SetupError
 from pytest_h20.report.terminal import blocking
 from pytest_h20.report.untrusted import sha256
@@ -567,3 +567,12 @@ def test_a_set_up_that_broke_is_marked_as_red(sample: Sample) -> None:
     (error,) = sample("aborted").setup_errors
     text = str(setup_error(error))
     assert text.index("fails") < text.index(error.title)
+
+
+@pytest.mark.parametrize(
+    ("told", "shown"), [("node01 GPUs", "node01 GPU"), ("node01 rails", "node01 rail"), ("node02 mlx5_1", "node02 mlx5_1")]
+)
+def test_what_a_verdict_is_about_takes_no_measure_word(told: str, shown: str) -> None:
+    with lang.speaking("zh"):
+        assert subject(told) == shown
+    assert subject(told) == told
