@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import struct
 from collections.abc import Callable
 
 from pytest_h20.rehearsal.faults.model import Change, Fault, ids
@@ -46,6 +48,20 @@ def _dtype_changed(truth: WeightsTruth) -> None:
     data = r1()[shard(20)][0]
     at = data.index(b"F8_E4M3")
     truth.content[shard(20)] = data[:at] + b"F8_E5M2" + data[at + 7 :]
+
+
+def _tensor_halved(truth: WeightsTruth) -> None:
+    """The last tensor of a shard has half its rows; header, size of the file and index agree."""
+    data, size = r1()[shard(20)]
+    header = json.loads(data[8:])
+    last = max((tensor for name, tensor in header.items() if name != "__metadata__"), key=lambda tensor: int(tensor["data_offsets"][1]))
+    begin, end = last["data_offsets"]
+    gone = (end - begin) // 2
+    last["shape"][0] //= 2
+    last["data_offsets"] = [begin, end - gone]
+    raw = json.dumps(header).encode()
+    truth.content[shard(20)] = struct.pack("<Q", len(raw)) + raw
+    truth.sizes[shard(20)] = 8 + len(raw) + size - len(data) - gone
 
 
 def _other_config(truth: WeightsTruth) -> None:
@@ -121,6 +137,14 @@ FAULTS = (
         _on(_dtype_changed, BOTH),
         "shapes",
         "F8_E5M2",
+    ),
+    _fault(
+        "tensor-of-another-size",
+        "One tensor has half its rows, alike on both nodes; the header, the file's size and the index agree.",
+        "F48: wrong revision",
+        _on(_tensor_halved, BOTH),
+        "shapes total",
+        "bytes",
     ),
     _fault(
         "config-of-another-model",
