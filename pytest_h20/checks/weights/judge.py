@@ -43,6 +43,11 @@ MOST = 8
 _NUMBERED = re.compile(r"(.*?)(\d+)(-of-\d+\.safetensors)")
 
 REPOSITORY = "deepseek-ai/DeepSeek-R1"
+ONE_REVISION = "the shards and config.json are not of one model or revision: fetch the whole folder again, all of it from one revision"
+NOT_THAT_MODEL = (
+    "mend what the other checks of the weights say; if they all hold, it is another model or conversion: correct model.total_bytes, or "
+    "fetch the model that the inventory means"
+)
 
 
 def refetch(facts: FastFacts, names: Iterable[str], peer: str = "", kind: str = "other") -> str:
@@ -281,7 +286,7 @@ class WeightsJudge:
         told = "; ".join(x for x in (str(f.shapes), "" if hurt or not f.absent.count else f"absent: {f.absent}") if x)
         limit = Limit(kind="max", value=0, unit="tensors", origin=Origin(kind="derived", detail="shapes computed from config.json"))
         details: dict[str, JsonValue] = {"wrong": [*f.shapes.first], "absent": [*f.absent.first], "tensors": f.tensors}
-        return say.judge(wrong, limit, reason=told, action="the shards and config.json are not of one model or revision", details=details)
+        return say.judge(wrong, limit, reason=told, action=ONE_REVISION, details=details)
 
     def total(self, node: str, f: FastFacts) -> Verdict:
         """Bytes of tensor data over all shards: what the inventory, the config's shapes and the index say."""
@@ -303,9 +308,7 @@ class WeightsJudge:
         if f.data_bytes == wanted and f.index_total is not None and f.index_total != wanted and f.expected_bytes == wanted:
             reason = f"the index says {f.index_total}, headers and config {wanted}"
             return say.warn(f.index_total, reason, action="fetch the index again", details=details)
-        return say.judge(
-            f.data_bytes, limit, reason=f"{f.data_bytes - wanted:+d} bytes", action="see the other weights checks", details=details
-        )
+        return say.judge(f.data_bytes, limit, reason=f"{f.data_bytes - wanted:+d} bytes", action=NOT_THAT_MODEL, details=details)
 
     def blocks(self, node: str, f: FastFacts) -> Verdict:
         """A few random blocks of each shard: a download that was preallocated has size and header, and zeros behind them. A shard of which
