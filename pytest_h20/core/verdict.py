@@ -149,10 +149,14 @@ def _short(value: Any) -> str:
     return str(value)
 
 
-def _counted(value: Any, unit: str) -> str:
-    """A value and its unit: ``3 problems``, ``1 problem``."""
+def unit_beside(value: object, unit: str) -> str:
+    """The unit as it is said beside a value: ``problems`` of which there are 3, ``problem`` of which there is 1."""
     one = value == 1 and not isinstance(value, bool) and re.search(r"[A-Za-z]{3}(?<![us])(?<!ie)(?<!sse|che|she)s$", unit)
-    return f"{_short(value)} {unit[:-1] if one else unit}".rstrip()
+    return unit[:-1] if one else unit
+
+
+def _counted(value: Any, unit: str) -> str:
+    return f"{_short(value)} {unit_beside(value, unit)}".rstrip()
 
 
 class Verdict(Frozen):
@@ -322,8 +326,7 @@ def _missed(verdict: Verdict) -> str:
     """What was measured against what was wanted."""
     if verdict.measured is None or verdict.limit is None:
         return ""
-    unit = f" {verdict.unit}" if verdict.unit else ""
-    return f"{verdict.title}: measured {_short(verdict.measured)}{unit}, wanted {verdict.limit}"
+    return f"{verdict.title}: measured {_counted(verdict.measured, verdict.unit)}, wanted {verdict.limit}"
 
 
 def _why_skipped(verdicts: Sequence[Verdict]) -> str:

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from datetime import datetime
 
 from pytest_h20.config.figures import CHECK_FIGURES
-from pytest_h20.core.verdict import Limit, Status, Verdict
+from pytest_h20.core.verdict import Limit, Status, Verdict, unit_beside
 from pytest_h20.lang import listed, local
 from pytest_h20.report.html.tags import Html, tag
 
@@ -108,7 +108,7 @@ def measure(value: object, unit: str = "") -> str:
         return "yes" if value else "no"
     if isinstance(value, list) and len(value) > 1 and value.count(value[0]) == len(value):
         return f"{len(value)} × {local(measure(value[0], unit))}"
-    return f"{number(value)} {unit}".rstrip()
+    return f"{number(value)} {unit_beside(value, unit)}".rstrip()
 
 
 def unit_of(verdict: Verdict) -> str:
